@@ -1,0 +1,3 @@
+//! The ringgate load tester.
+
+fn main() {}

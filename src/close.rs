@@ -1,0 +1,153 @@
+//! Why a connection ended and why a request was refused: one enum each, which is at once the wire code, the metric
+//! label, the log field and the answer to "may the client reconnect?".
+//!
+//! Numbers follow Centrifugo's scheme, which clients of realtime servers know: 3000-3499 and 4000-4499 mean
+//! reconnect, 3500-3999 and 4500-4999 mean do not.
+
+macro_rules! codes {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $code:literal, $label:literal;)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u16)]
+        pub enum $name { $($(#[$doc])* $variant = $code,)* }
+
+        impl $name {
+            /// Every value, in code order.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// The number on the wire.
+            pub fn code(self) -> u16 { self as u16 }
+
+            /// Metric label, log field and reason text.
+            pub fn label(self) -> &'static str {
+                match self { $($name::$variant => $label,)* }
+            }
+
+            /// Index into [`Self::ALL`], for arrays of counters.
+            pub fn index(self) -> usize {
+                Self::ALL.iter().position(|other| *other == self).unwrap_or(0)
+            }
+
+            /// The value with this wire code.
+            pub fn from_code(code: u16) -> Option<$name> {
+                Self::ALL.iter().copied().find(|value| value.code() == code)
+            }
+        }
+    };
+}
+
+codes! {
+    /// Why a connection ended.
+    CloseReason {
+        /// The peer closed its side, or sent Disconnect.
+        ConnectionClosed = 3000, "connection closed";
+        /// The node shuts down.
+        Shutdown = 3001, "shutdown";
+        /// A fault of ours.
+        Internal = 3004, "internal error";
+        /// The token's `exp` passed without a Refresh.
+        Expired = 3005, "expired";
+        /// The outbox stayed over its bound for longer than the write deadline.
+        Slow = 3008, "slow";
+        /// Writing to the socket failed.
+        WriteError = 3009, "write error";
+        /// A lagging subscriber could not be caught up: the log no longer reaches back.
+        InsufficientState = 3010, "insufficient state";
+        /// Nothing was heard for three heartbeat intervals.
+        NoPong = 3012, "no pong";
+        /// The message or byte rate limit was exceeded again after a warning.
+        TooManyRequests = 3013, "too many requests";
+        /// The socket was reset by the peer or by the kernel's timeouts.
+        ConnectionReset = 3015, "connection reset";
+        /// The node, the address or the accept rate is at its limit; try later or elsewhere.
+        Busy = 3016, "busy";
+        /// The token was not accepted.
+        InvalidToken = 3500, "invalid token";
+        /// A frame that cannot be read, or is not allowed in this state.
+        BadRequest = 3501, "bad request";
+        /// Sign-in (TLS handshake or Connect), or one frame, took longer than its deadline.
+        Stale = 3502, "stale";
+        /// The user has as many sessions as allowed.
+        ConnectionLimit = 3504, "connection limit";
+        /// The protocol version in Connect is not spoken here.
+        InappropriateProtocol = 3506, "inappropriate protocol";
+        /// A frame longer than the limit was announced.
+        FrameTooBig = 3510, "frame too big";
+        /// The TLS handshake or a TLS record was refused.
+        TlsError = 3511, "tls error";
+        /// A newer session of the same user and device replaced this one.
+        TakenOver = 4500, "taken over";
+    }
+}
+
+impl CloseReason {
+    /// Whether a client is meant to come back.
+    pub fn may_reconnect(self) -> bool {
+        matches!(self.code(), 3000..=3499 | 4000..=4499)
+    }
+}
+
+codes! {
+    /// Why a request was refused; the connection lives on.
+    ErrorCode {
+        /// A fault of ours.
+        Internal = 100, "internal";
+        /// The room's namespace is not configured, or the name is malformed.
+        UnknownRoom = 102, "unknown room";
+        /// Neither the token nor the namespace allows it.
+        PermissionDenied = 103, "permission denied";
+        /// The session is in the room already.
+        AlreadySubscribed = 105, "already subscribed";
+        /// A configured bound (rooms, payload, name length) would be passed.
+        LimitExceeded = 106, "limit exceeded";
+        /// A field is missing or out of bounds.
+        BadRequest = 107, "bad request";
+        /// The namespace does not offer this (presence, history).
+        NotAvailable = 108, "not available";
+        /// The token in Refresh has ended already.
+        TokenExpired = 109, "token expired";
+        /// The rate limit was reached; the next excess closes the connection.
+        TooManyRequests = 111, "too many requests";
+        /// The token in Refresh was not accepted.
+        InvalidToken = 400, "invalid token";
+        /// The session is not in the room.
+        NotSubscribed = 401, "not subscribed";
+        /// The log of the topic is at its bound of memory.
+        StorageFull = 402, "storage full";
+        /// More requests than allowed wait for their answer.
+        TooManyInFlight = 403, "too many in flight";
+    }
+}
+
+impl ErrorCode {
+    /// Whether the same request may succeed later.
+    pub fn is_temporary(self) -> bool {
+        matches!(
+            self,
+            ErrorCode::Internal | ErrorCode::TooManyRequests | ErrorCode::StorageFull | ErrorCode::TooManyInFlight
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_ordered() {
+        assert!(CloseReason::ALL.windows(2).all(|pair| pair[0].code() < pair[1].code()));
+        assert!(ErrorCode::ALL.windows(2).all(|pair| pair[0].code() < pair[1].code()));
+        for reason in CloseReason::ALL {
+            assert_eq!(CloseReason::from_code(reason.code()), Some(*reason));
+            assert_eq!(CloseReason::ALL[reason.index()], *reason);
+        }
+    }
+
+    #[test]
+    fn terminal_codes_are_those_of_the_scheme() {
+        assert!(CloseReason::Shutdown.may_reconnect());
+        assert!(CloseReason::Slow.may_reconnect());
+        assert!(!CloseReason::TakenOver.may_reconnect());
+        assert!(!CloseReason::InvalidToken.may_reconnect());
+    }
+}

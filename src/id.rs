@@ -1,0 +1,105 @@
+//! Identifiers and instants: small newtypes, so that a slot is never mistaken for a shard.
+//!
+//! Nothing here reads a clock: [`Now`] is made by the shell once a loop turn and passed down.
+
+use core::fmt;
+
+/// Index of a shard within its node, 0-based.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ShardId(pub u16);
+
+/// A connection on its shard: a slot of the connection table and the generation of its present use.
+///
+/// A stale key (the slot has been freed since, and perhaps given out again) is recognised by its generation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ConnectionKey {
+    /// Index into the shard's connection table; the direct descriptor's index, too, where those are used.
+    pub slot: u32,
+    /// 24 bits, never 0 in a live key: the rest of the 64 bits of an io_uring `user_data` holds slot and operation.
+    pub generation: u32,
+}
+
+/// Mask of the bits of a generation that are used.
+pub const GENERATION_MASK: u32 = 0x00ff_ffff;
+
+/// A connection anywhere in the node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Address {
+    /// The shard that owns the connection.
+    pub shard: ShardId,
+    /// The connection on that shard.
+    pub connection: ConnectionKey,
+}
+
+impl Address {
+    /// The address in 64 bits, as logs and `Connected.session` show it: shard, generation, slot.
+    pub fn to_u64(self) -> u64 {
+        // 10 bits of shard, 24 of generation, 30 of slot; limits.rs asserts that they fit.
+        (u64::from(self.shard.0) << 54)
+            | (u64::from(self.connection.generation & GENERATION_MASK) << 30)
+            | u64::from(self.connection.slot & 0x3fff_ffff)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.shard.0, self.connection.slot, self.connection.generation)
+    }
+}
+
+/// One reading of both clocks, taken once a loop turn.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Now {
+    /// Monotonic milliseconds since the process (or simulation) started: deadlines, timers, rates.
+    pub mono_ms: u64,
+    /// Milliseconds since 1970-01-01 UTC: token expiry, message timestamps, message age.
+    pub unix_ms: u64,
+}
+
+/// A place in a topic's log. Ordered within one epoch only.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Position {
+    /// Changes when a log was lost or made anew.
+    pub epoch: u64,
+    /// 1 for the first message of an epoch; 0 is "before the first".
+    pub offset: u64,
+}
+
+/// 128 bits that a client chose for its message; zero means none.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ClientMessageId {
+    /// Upper half.
+    pub high: u64,
+    /// Lower half.
+    pub low: u64,
+}
+
+impl ClientMessageId {
+    /// True when the client chose none, which switches deduplication off for the message.
+    pub fn is_none(self) -> bool {
+        self.high == 0 && self.low == 0
+    }
+}
+
+/// What a topic's home gave a message when it put it in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stamp {
+    /// Place in the log; offset 0 for an ephemeral message.
+    pub position: Position,
+    /// Unique in the cluster: time, node and shard, counter.
+    pub message_id: u64,
+    /// Unix milliseconds.
+    pub timestamp_ms: u64,
+}
+
+/// How safe a message was when Published was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Durability {
+    /// In no log.
+    Ephemeral = 0,
+    /// In a log in memory.
+    Memory = 1,
+    /// On stable storage.
+    Durable = 2,
+}

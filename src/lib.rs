@@ -1,0 +1,31 @@
+//! ringgate: a connection gateway for instant messaging and realtime push.
+//!
+//! The map of the crate. A module imports only from layers above its own in this list; ARCHITECTURE.md has the
+//! picture and the life of one message.
+//!
+//! Layers A to C are pure: no clock, no random numbers, no socket, no thread. They build and pass their tests with
+//! `--no-default-features`, and the seeded simulation in `tests/simulation.rs` drives exactly this code.
+
+// A: vocabulary
+pub mod close;
+pub mod id;
+pub mod limits;
+pub mod metrics;
+// pub mod slots;
+
+// B: bytes <-> values
+// pub mod wire;
+
+// C: deterministic core
+// pub mod outbox;
+pub mod session;
+// pub mod shard;
+// pub mod topics;
+// pub mod wheel;
+
+// D: between cores
+// pub mod mesh;
+
+// E: shell
+
+// F: control plane

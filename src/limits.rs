@@ -1,0 +1,234 @@
+//! Every bound of the core, with its default: what `config` fills in and what nothing below may exceed.
+//!
+//! Values are frozen at start. Units are in the names. 0 means "no limit" only where a field says so.
+
+/// Bytes of the frame header.
+pub const HEADER_BYTES: usize = 8;
+/// What a frame's body may need beyond its payload: names, ids, FlatBuffers tables.
+pub const BODY_OVERHEAD_BYTES: usize = 4 * 1024;
+/// Longest user id, device name or room name, in bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Longest token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Longest traceparent, in bytes.
+pub const TRACE_BYTES_MAX: usize = 64;
+/// Most rooms in one Connect.
+pub const CONNECT_ROOMS_MAX: usize = 128;
+/// Most members in one answer to Presence.
+pub const PRESENCE_MEMBERS_MAX: u32 = 1000;
+/// Most messages in one answer to History.
+pub const HISTORY_MESSAGES_MAX: u32 = 300;
+/// Bytes after which an answer to History says `more` instead of growing.
+pub const HISTORY_BYTES_MAX: usize = 256 * 1024;
+/// Most shards of a node: 10 bits of [`crate::id::Address::to_u64`].
+pub const SHARDS_MAX: usize = 1 << 10;
+/// Most connections of a shard: 30 bits of the same.
+pub const CONNECTIONS_PER_SHARD_MAX: usize = 1 << 24;
+
+const _: () = assert!(CONNECTIONS_PER_SHARD_MAX <= 1 << 30);
+const _: () = assert!(TOKEN_BYTES_MAX > BODY_OVERHEAD_BYTES);
+
+/// What the core is allowed to do, validated by `config` and shared by all shards.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Name of the node, in Connected.
+    pub node: String,
+    /// Number of the node in message ids, 0..1024.
+    pub node_number: u16,
+    /// Bounds of one client.
+    pub client: ClientLimits,
+    /// Inboxes.
+    pub inbox: InboxSettings,
+    /// Namespaces of rooms, by name.
+    pub namespaces: Vec<Namespace>,
+    /// Bytes of logs that one shard keeps before publishes are refused with `storage full`.
+    pub log_bytes_per_shard_max: usize,
+    /// How long a client message id is remembered.
+    pub dedup_window_ms: u64,
+    /// Most client message ids that one shard remembers; the oldest go first.
+    pub dedup_entries_max: usize,
+    /// How long a drain waits for clients to go.
+    pub shutdown_timeout_ms: u64,
+}
+
+/// Bounds of one client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientLimits {
+    /// The client sends a Ping this often when it has nothing else to say.
+    pub ping_interval_ms: u64,
+    /// The client expects Pong within this time.
+    pub pong_timeout_ms: u64,
+    /// Silence of this many ping intervals closes the connection.
+    pub missed_pings_max: u32,
+    /// From accept to the end of the TLS handshake.
+    pub handshake_timeout_ms: u64,
+    /// From accept to a whole Connect.
+    pub connect_timeout_ms: u64,
+    /// From the first byte of a frame to its last.
+    pub frame_timeout_ms: u64,
+    /// An outbox that is over its bound or not drained for this long closes the connection.
+    pub write_timeout_ms: u64,
+    /// Payload bytes of one message.
+    pub message_bytes_max: usize,
+    /// Bytes of messages waiting in an outbox; control frames have as much again to themselves, at most 64 KiB.
+    pub outbox_bytes_max: usize,
+    /// Messages waiting in an outbox.
+    pub outbox_frames_max: usize,
+    /// Rooms of one session.
+    pub rooms_max: usize,
+    /// Sessions (devices) of one user at once.
+    pub sessions_per_user_max: usize,
+    /// Requests of one session that wait for an answer.
+    pub requests_in_flight_max: usize,
+    /// Frames per second of one connection; 0 for no limit.
+    pub messages_rate: u32,
+    /// Frames that may come at once before the rate counts.
+    pub messages_burst: u32,
+    /// Bytes per second of one connection; 0 for no limit.
+    pub bytes_rate: u32,
+    /// Bytes that may come at once before the rate counts.
+    pub bytes_burst: u32,
+    /// Connections of the node; 0 for no limit.
+    pub connections_max: usize,
+    /// Connections of one address; 0 for no limit.
+    pub connections_per_address_max: usize,
+    /// Accepts per second of the node; 0 for no limit.
+    pub accept_rate: u32,
+}
+
+/// How inboxes behave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InboxSettings {
+    /// Messages that wait for a user.
+    pub messages_max: usize,
+    /// How long they wait.
+    pub age_ms_max: u64,
+    /// Unacknowledged messages on their way to one device.
+    pub in_flight_max: u64,
+    /// Without Ack for this long they are sent again; doubles with each repetition up to `ack_wait_ms_max`.
+    pub ack_wait_ms: u64,
+    /// Longest wait between two repetitions.
+    pub ack_wait_ms_max: u64,
+    /// Who may write to a user: `true` for everyone who is signed in.
+    pub publish_all: bool,
+}
+
+/// What the rooms of one namespace are like. `chat:general` is in namespace `chat`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Namespace {
+    /// The part of the room name before the first colon.
+    pub name: String,
+    /// Where messages are kept.
+    pub durability: crate::id::Durability,
+    /// Messages kept; 0 for none.
+    pub history_size: usize,
+    /// How long they are kept.
+    pub history_ttl_ms: u64,
+    /// Tell members who comes and goes.
+    pub join_leave: bool,
+    /// Answer Presence.
+    pub presence: bool,
+    /// Everyone who is signed in may subscribe; else the token must grant it.
+    pub subscribe_all: bool,
+    /// Everyone who is signed in may publish; else the token must grant it.
+    pub publish_all: bool,
+    /// A publisher need not be subscribed.
+    pub publish_without_subscribe: bool,
+    /// The publisher's own session receives the message, too.
+    pub echo: bool,
+    /// The log vanishes with the last member.
+    pub vanish_when_empty: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            node: "ringgate".to_owned(),
+            node_number: 0,
+            client: ClientLimits::default(),
+            inbox: InboxSettings::default(),
+            namespaces: vec![Namespace::named("chat")],
+            log_bytes_per_shard_max: 512 * 1024 * 1024,
+            dedup_window_ms: 5 * 60 * 1000,
+            dedup_entries_max: 200_000,
+            shutdown_timeout_ms: 30_000,
+        }
+    }
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        ClientLimits {
+            ping_interval_ms: 30_000,
+            pong_timeout_ms: 5_000,
+            missed_pings_max: 3,
+            handshake_timeout_ms: 5_000,
+            connect_timeout_ms: 10_000,
+            frame_timeout_ms: 30_000,
+            write_timeout_ms: 10_000,
+            message_bytes_max: 64 * 1024,
+            outbox_bytes_max: 1024 * 1024,
+            outbox_frames_max: 8 * 1024,
+            rooms_max: 128,
+            sessions_per_user_max: 16,
+            requests_in_flight_max: 1024,
+            messages_rate: 1000,
+            messages_burst: 5000,
+            bytes_rate: 4 * 1024 * 1024,
+            bytes_burst: 16 * 1024 * 1024,
+            connections_max: 0,
+            connections_per_address_max: 0,
+            accept_rate: 0,
+        }
+    }
+}
+
+impl Default for InboxSettings {
+    fn default() -> Self {
+        InboxSettings {
+            messages_max: 1000,
+            age_ms_max: 7 * 24 * 3600 * 1000,
+            in_flight_max: 1024,
+            ack_wait_ms: 30_000,
+            ack_wait_ms_max: 5 * 60 * 1000,
+            publish_all: true,
+        }
+    }
+}
+
+impl Namespace {
+    /// A namespace with the defaults: 100 messages for an hour in memory, presence, open to everyone signed in.
+    pub fn named(name: &str) -> Self {
+        Namespace {
+            name: name.to_owned(),
+            durability: crate::id::Durability::Memory,
+            history_size: 100,
+            history_ttl_ms: 3600 * 1000,
+            join_leave: false,
+            presence: true,
+            subscribe_all: true,
+            publish_all: true,
+            publish_without_subscribe: false,
+            echo: true,
+            vanish_when_empty: false,
+        }
+    }
+}
+
+impl Settings {
+    /// Longest body that a client may announce.
+    pub fn body_bytes_max(&self) -> usize {
+        // A Connect with a full set of rooms and the longest token, or the largest message.
+        const CONNECT_BYTES: usize = TOKEN_BYTES_MAX + CONNECT_ROOMS_MAX * (NAME_BYTES_MAX + 64) + BODY_OVERHEAD_BYTES;
+        CONNECT_BYTES.max(self.client.message_bytes_max + BODY_OVERHEAD_BYTES)
+    }
+
+    /// The namespace of a room name, when it is configured.
+    pub fn namespace_of(&self, room: &str) -> Option<(usize, &Namespace)> {
+        let (name, rest) = room.split_once(':')?;
+        if rest.is_empty() {
+            return None;
+        }
+        self.namespaces.iter().enumerate().find(|(_, namespace)| namespace.name == name)
+    }
+}
