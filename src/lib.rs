@@ -14,7 +14,7 @@ pub mod metrics;
 // pub mod slots;
 
 // B: bytes <-> values
-// pub mod wire;
+pub mod wire;
 
 // C: deterministic core
 // pub mod outbox;

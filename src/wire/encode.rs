@@ -1,0 +1,449 @@
+//! Values -> frames. One [`Encoder`] per thread keeps the FlatBuffers builder's memory between frames.
+//!
+//! Every method appends one whole frame (header and body) to `out`. A Message is built as a [`Draft`], whose stamp
+//! is filled in later by the topic's home without building it again.
+
+use bytes::Bytes;
+use flatbuffers::{FlatBufferBuilder, WIPOffset};
+
+use super::header::{Kind, append_header};
+use super::schema;
+use crate::id::{ClientMessageId, Durability, Position, Stamp};
+use crate::limits::HEADER_BYTES;
+
+/// Builds frames; see the module.
+pub struct Encoder {
+    builder: FlatBufferBuilder<'static>,
+}
+
+/// What [`Encoder::connected`] needs.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the fields are those of the schema")]
+pub struct Connected<'a> {
+    pub request: u32,
+    pub session: u64,
+    pub node: &'a str,
+    pub user: &'a str,
+    pub ping_interval_ms: u32,
+    pub pong_timeout_ms: u32,
+    pub message_bytes_max: u32,
+    pub rooms_max: u16,
+    pub requests_in_flight_max: u16,
+    pub expires_at: u64,
+    pub inbox_recovered: bool,
+    pub inbox: Position,
+}
+
+/// What [`Encoder::connect`] needs.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the fields are those of the schema")]
+pub struct ConnectRequest<'a> {
+    pub request: u32,
+    pub version: u16,
+    pub token: &'a str,
+    pub device: &'a str,
+    pub client: &'a str,
+    pub inbox: Option<Position>,
+    pub rooms: &'a [(&'a str, Option<Position>)],
+}
+
+/// What [`Encoder::publish`] needs.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the fields are those of the schema")]
+pub struct PublishRequest<'a> {
+    pub request: u32,
+    pub topic: &'a str,
+    pub client_message_id: ClientMessageId,
+    pub payload: &'a [u8],
+    pub ephemeral: bool,
+    pub ttl_seconds: u32,
+    pub trace: Option<&'a str>,
+}
+
+/// A Message frame that still waits for its stamp.
+#[derive(Debug)]
+pub struct Draft {
+    frame: Vec<u8>,
+    stamp_at: usize,
+}
+
+impl Draft {
+    /// Fills in the stamp; afterwards the frame never changes.
+    pub fn stamp(mut self, stamp: Stamp) -> Bytes {
+        if let Some(place) = self.frame.get_mut(self.stamp_at..self.stamp_at + STAMP_BYTES) {
+            place.copy_from_slice(&schema::Stamp::from(stamp).0);
+        }
+        Bytes::from(self.frame)
+    }
+
+    /// Bytes of the frame.
+    pub fn len(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// Never: a frame has at least a header.
+    pub fn is_empty(&self) -> bool {
+        self.frame.is_empty()
+    }
+}
+
+const STAMP_BYTES: usize = size_of::<schema::Stamp>();
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Encoder { builder: FlatBufferBuilder::with_capacity(1024) }
+    }
+}
+
+/// Largest builder that is kept between frames.
+const BUILDER_BYTES_KEPT_MAX: usize = 256 * 1024;
+
+impl Encoder {
+    /// Finishes the table built so far and appends it as a frame.
+    fn finish<T>(&mut self, out: &mut Vec<u8>, kind: Kind, table: WIPOffset<T>) {
+        self.builder.finish_minimal(table);
+        let body = self.builder.finished_data();
+        out.reserve(HEADER_BYTES + body.len());
+        append_header(out, kind, body.len());
+        out.extend_from_slice(body);
+        let large = body.len() > BUILDER_BYTES_KEPT_MAX;
+        if large {
+            self.builder = FlatBufferBuilder::with_capacity(1024);
+        } else {
+            self.builder.reset();
+        }
+    }
+
+    /// An empty frame: Ping, Pong, Disconnect.
+    pub fn empty(out: &mut Vec<u8>, kind: Kind) {
+        append_header(out, kind, 0);
+    }
+
+    /// Connected.
+    pub fn connected(&mut self, out: &mut Vec<u8>, fields: &Connected<'_>) {
+        let node = Some(self.builder.create_string(fields.node));
+        let user = Some(self.builder.create_string(fields.user));
+        let inbox = schema::Position::from(fields.inbox);
+        let table = schema::Connected::create(
+            &mut self.builder,
+            &schema::ConnectedArgs {
+                request: fields.request,
+                version: super::encode::PROTOCOL_VERSION,
+                session: fields.session,
+                node,
+                user,
+                ping_interval_ms: fields.ping_interval_ms,
+                pong_timeout_ms: fields.pong_timeout_ms,
+                message_bytes_max: fields.message_bytes_max,
+                rooms_max: fields.rooms_max,
+                requests_in_flight_max: fields.requests_in_flight_max,
+                expires_at: fields.expires_at,
+                inbox_recovered: fields.inbox_recovered,
+                inbox: Some(&inbox),
+            },
+        );
+        self.finish(out, Kind::Connected, table);
+    }
+
+    /// Published: a struct, no FlatBuffer around it.
+    pub fn published(
+        out: &mut Vec<u8>,
+        request: u32,
+        client_message_id: ClientMessageId,
+        stamp: Stamp,
+        durability: Durability,
+        duplicate: bool,
+    ) {
+        let body = schema::Published::new(
+            &client_message_id.into(),
+            &stamp.into(),
+            request,
+            schema::Durability(durability as u8),
+            duplicate,
+            0,
+        );
+        append_header(out, Kind::Published, body.0.len());
+        out.extend_from_slice(&body.0);
+    }
+
+    /// Error.
+    pub fn error(&mut self, out: &mut Vec<u8>, request: u32, code: crate::close::ErrorCode, message: &str, retry_after_ms: u32) {
+        let message = Some(self.builder.create_string(message));
+        let table = schema::Error::create(
+            &mut self.builder,
+            &schema::ErrorArgs { request, code: code.code(), message, temporary: code.is_temporary(), retry_after_ms },
+        );
+        self.finish(out, Kind::Error, table);
+    }
+
+    /// A Message whose stamp comes later.
+    pub fn draft(&mut self, topic: &str, sender: &str, payload: &[u8], trace: Option<&str>) -> Draft {
+        let topic = Some(self.builder.create_string(topic));
+        let sender = Some(self.builder.create_string(sender));
+        let payload = Some(self.builder.create_vector(payload));
+        let trace = trace.map(|trace| self.builder.create_string(trace));
+        let stamp = schema::Stamp::default();
+        let table = schema::Message::create(
+            &mut self.builder,
+            &schema::MessageArgs { topic, stamp: Some(&stamp), sender, payload, trace },
+        );
+        let mut frame = Vec::new();
+        self.finish(&mut frame, Kind::Message, table);
+        frame.shrink_to_fit();
+        let stamp_at = field_at(&frame[HEADER_BYTES..], schema::Message::VT_STAMP).map_or(usize::MAX - STAMP_BYTES, |at| at + HEADER_BYTES);
+        Draft { frame, stamp_at }
+    }
+
+    /// Subscribed.
+    pub fn subscribed(&mut self, out: &mut Vec<u8>, request: u32, room: &str, recovered: bool, position: Position) {
+        let room = Some(self.builder.create_string(room));
+        let position = schema::Position::from(position);
+        let table = schema::Subscribed::create(
+            &mut self.builder,
+            &schema::SubscribedArgs { request, room, recovered, position: Some(&position) },
+        );
+        self.finish(out, Kind::Subscribed, table);
+    }
+
+    /// Unsubscribed.
+    pub fn unsubscribed(&mut self, out: &mut Vec<u8>, request: u32, room: &str, code: u16) {
+        let room = Some(self.builder.create_string(room));
+        let table =
+            schema::Unsubscribed::create(&mut self.builder, &schema::UnsubscribedArgs { request, room, code });
+        self.finish(out, Kind::Unsubscribed, table);
+    }
+
+    /// PresenceResult; `members` are user and device.
+    pub fn presence_result<'a>(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: u32,
+        room: &str,
+        count: u32,
+        members: impl Iterator<Item = (&'a str, &'a str)>,
+    ) {
+        let mut list = Vec::new();
+        for (user, device) in members {
+            let user = Some(self.builder.create_shared_string(user));
+            let device = Some(self.builder.create_shared_string(device));
+            list.push(schema::Member::create(&mut self.builder, &schema::MemberArgs { user, device }));
+        }
+        let members = Some(self.builder.create_vector(&list));
+        let room = Some(self.builder.create_string(room));
+        let table = schema::PresenceResult::create(
+            &mut self.builder,
+            &schema::PresenceResultArgs { request, room, count, members },
+        );
+        self.finish(out, Kind::PresenceResult, table);
+    }
+
+    /// HistoryResult from whole Message frames.
+    pub fn history_result(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: u32,
+        topic: &str,
+        position: Position,
+        frames: &[Bytes],
+        more: bool,
+        recovered: bool,
+    ) {
+        let mut list = Vec::with_capacity(frames.len());
+        for frame in frames {
+            // Frames of our own logs always parse; one that did not would be left out, not panic.
+            let Some(body) = frame.get(HEADER_BYTES..) else { continue };
+            let raw = super::RawFrame { kind: Kind::Message, body };
+            let Ok(super::ServerFrame::Message(message)) = super::ServerFrame::parse(raw) else { continue };
+            let topic = message.topic().map(|topic| self.builder.create_shared_string(topic));
+            let sender = message.sender().map(|sender| self.builder.create_shared_string(sender));
+            let payload = message.payload().map(|payload| self.builder.create_vector(payload.bytes()));
+            let trace = message.trace().map(|trace| self.builder.create_string(trace));
+            list.push(schema::Message::create(
+                &mut self.builder,
+                &schema::MessageArgs { topic, stamp: message.stamp(), sender, payload, trace },
+            ));
+        }
+        let messages = Some(self.builder.create_vector(&list));
+        let topic = Some(self.builder.create_string(topic));
+        let position = schema::Position::from(position);
+        let table = schema::HistoryResult::create(
+            &mut self.builder,
+            &schema::HistoryResultArgs { request, topic, position: Some(&position), messages, more, recovered },
+        );
+        self.finish(out, Kind::HistoryResult, table);
+    }
+
+    /// Refreshed.
+    pub fn refreshed(&mut self, out: &mut Vec<u8>, request: u32, expires_at: u64) {
+        let table = schema::Refreshed::create(&mut self.builder, &schema::RefreshedArgs { request, expires_at });
+        self.finish(out, Kind::Refreshed, table);
+    }
+
+    /// Joined or Left.
+    pub fn member_event(&mut self, out: &mut Vec<u8>, joined: bool, room: &str, user: &str, device: &str) {
+        let room = Some(self.builder.create_string(room));
+        let user = Some(self.builder.create_string(user));
+        let device = Some(self.builder.create_string(device));
+        if joined {
+            let table = schema::Joined::create(&mut self.builder, &schema::JoinedArgs { room, user, device });
+            self.finish(out, Kind::Joined, table);
+        } else {
+            let table = schema::Left::create(&mut self.builder, &schema::LeftArgs { room, user, device });
+            self.finish(out, Kind::Left, table);
+        }
+    }
+
+    /// Goodbye.
+    pub fn goodbye(&mut self, out: &mut Vec<u8>, reason: crate::close::CloseReason, text: &str, after_ms: u32) {
+        let text = Some(self.builder.create_string(text));
+        let table = schema::Goodbye::create(
+            &mut self.builder,
+            &schema::GoodbyeArgs { code: reason.code(), reason: text, reconnect: reason.may_reconnect(), after_ms },
+        );
+        self.finish(out, Kind::Goodbye, table);
+    }
+
+    /// Connect (clients).
+    pub fn connect(&mut self, out: &mut Vec<u8>, fields: &ConnectRequest<'_>) {
+        let token = Some(self.builder.create_string(fields.token));
+        let device = Some(self.builder.create_string(fields.device));
+        let client = Some(self.builder.create_string(fields.client));
+        let inbox = fields.inbox.map(schema::Position::from);
+        let cursors: Vec<_> = fields
+            .rooms
+            .iter()
+            .map(|(room, since)| {
+                let room = Some(self.builder.create_string(room));
+                let since = since.map(schema::Position::from);
+                schema::RoomCursor::create(
+                    &mut self.builder,
+                    &schema::RoomCursorArgs { room, since: since.as_ref() },
+                )
+            })
+            .collect();
+        let rooms = (!cursors.is_empty()).then(|| self.builder.create_vector(&cursors));
+        let table = schema::Connect::create(
+            &mut self.builder,
+            &schema::ConnectArgs {
+                request: fields.request,
+                version: if fields.version == 0 { PROTOCOL_VERSION } else { fields.version },
+                token,
+                device,
+                client,
+                inbox: inbox.as_ref(),
+                rooms,
+            },
+        );
+        self.finish(out, Kind::Connect, table);
+    }
+
+    /// Publish (clients).
+    pub fn publish(&mut self, out: &mut Vec<u8>, fields: &PublishRequest<'_>) {
+        let topic = Some(self.builder.create_string(fields.topic));
+        let payload = Some(self.builder.create_vector(fields.payload));
+        let trace = fields.trace.map(|trace| self.builder.create_string(trace));
+        let id = schema::ClientMessageId::from(fields.client_message_id);
+        let table = schema::Publish::create(
+            &mut self.builder,
+            &schema::PublishArgs {
+                request: fields.request,
+                topic,
+                client_message_id: (!fields.client_message_id.is_none()).then_some(&id),
+                payload,
+                ephemeral: fields.ephemeral,
+                ttl_seconds: fields.ttl_seconds,
+                trace,
+            },
+        );
+        self.finish(out, Kind::Publish, table);
+    }
+
+    /// Ack (clients): a struct, no FlatBuffer around it.
+    pub fn ack(out: &mut Vec<u8>, position: Position) {
+        let body = schema::Position::from(position);
+        append_header(out, Kind::Ack, body.0.len());
+        out.extend_from_slice(&body.0);
+    }
+
+    /// Subscribe (clients).
+    pub fn subscribe(&mut self, out: &mut Vec<u8>, request: u32, room: &str, since: Option<Position>) {
+        let room = Some(self.builder.create_string(room));
+        let since = since.map(schema::Position::from);
+        let table = schema::Subscribe::create(
+            &mut self.builder,
+            &schema::SubscribeArgs { request, room, since: since.as_ref() },
+        );
+        self.finish(out, Kind::Subscribe, table);
+    }
+
+    /// Unsubscribe (clients).
+    pub fn unsubscribe(&mut self, out: &mut Vec<u8>, request: u32, room: &str) {
+        let room = Some(self.builder.create_string(room));
+        let table = schema::Unsubscribe::create(&mut self.builder, &schema::UnsubscribeArgs { request, room });
+        self.finish(out, Kind::Unsubscribe, table);
+    }
+
+    /// Presence (clients).
+    pub fn presence(&mut self, out: &mut Vec<u8>, request: u32, room: &str, limit: u32) {
+        let room = Some(self.builder.create_string(room));
+        let table = schema::Presence::create(&mut self.builder, &schema::PresenceArgs { request, room, limit });
+        self.finish(out, Kind::Presence, table);
+    }
+
+    /// History (clients).
+    pub fn history(&mut self, out: &mut Vec<u8>, request: u32, topic: &str, since: Option<Position>, limit: u32) {
+        let topic = Some(self.builder.create_string(topic));
+        let since = since.map(schema::Position::from);
+        let table = schema::History::create(
+            &mut self.builder,
+            &schema::HistoryArgs { request, topic, since: since.as_ref(), limit },
+        );
+        self.finish(out, Kind::History, table);
+    }
+
+    /// Refresh (clients).
+    pub fn refresh(&mut self, out: &mut Vec<u8>, request: u32, token: &str) {
+        let token = Some(self.builder.create_string(token));
+        let table = schema::Refresh::create(&mut self.builder, &schema::RefreshArgs { request, token });
+        self.finish(out, Kind::Refresh, table);
+    }
+}
+
+/// The version of the protocol that is spoken here.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// Where a table's inline field lies in a finished buffer (FlatBuffers binary format: root offset, vtable, slot).
+fn field_at(body: &[u8], slot: flatbuffers::VOffsetT) -> Option<usize> {
+    let word = |at: usize| Some(u32::from_le_bytes(body.get(at..at + 4)?.try_into().ok()?));
+    let half = |at: usize| Some(u16::from_le_bytes(body.get(at..at + 2)?.try_into().ok()?));
+    let table = word(0)? as usize;
+    let vtable = (table as i64 - i64::from(word(table)?.cast_signed())) as usize;
+    match half(vtable + usize::from(slot))? {
+        0 => None,
+        field => Some(table + usize::from(field)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ServerFrame, Split, split};
+    use super::*;
+
+    #[test]
+    fn a_draft_is_stamped_in_place() {
+        let mut encoder = Encoder::default();
+        for payload_bytes in [0, 1, 7, 100, 65536] {
+            let payload = vec![7; payload_bytes];
+            let draft = encoder.draft("chat:general", "alice", &payload, Some("00-ab"));
+            let stamp = Stamp { position: Position { epoch: 5, offset: 9 }, message_id: 77, timestamp_ms: 123 };
+            let frame = draft.stamp(stamp);
+            let Ok(Split::Frame(raw, [])) = split(&frame, 1 << 20) else { panic!("one whole frame") };
+            let Ok(ServerFrame::Message(message)) = ServerFrame::parse(raw) else { panic!("a Message") };
+            assert_eq!(Stamp::from(message.stamp().unwrap()), stamp);
+            assert_eq!(message.topic(), Some("chat:general"));
+            assert_eq!(message.sender(), Some("alice"));
+            assert_eq!(message.trace(), Some("00-ab"));
+            assert_eq!(message.payload().unwrap().bytes(), payload);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The eight-byte header and the cutting of a byte stream into frames.
+//!
+//! [`split`] looks at bytes where they are and copies nothing: an incomplete frame is a value, a malformed one an
+//! error that closes one connection.
+
+use crate::close::CloseReason;
+use crate::limits::HEADER_BYTES;
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal,)*) => {
+        /// What a frame is; chooses the body.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum Kind { $($(#[$doc])* $variant = $number,)* }
+
+        impl Kind {
+            /// Every kind, in order of their numbers.
+            pub const ALL: &'static [Kind] = &[$(Kind::$variant,)*];
+
+            /// The kind with this number.
+            pub fn from_number(number: u8) -> Option<Kind> {
+                match number { $($number => Some(Kind::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// First frame of a client.
+    Connect = 1,
+    /// "Are you there?", either way; empty.
+    Ping = 2,
+    /// A message to a user or a room.
+    Publish = 3,
+    /// Everything in the inbox up to this position is kept.
+    Ack = 4,
+    /// Join a room.
+    Subscribe = 5,
+    /// Leave a room.
+    Unsubscribe = 6,
+    /// Who is in a room?
+    Presence = 7,
+    /// What was said in a topic?
+    History = 8,
+    /// A newer token.
+    Refresh = 9,
+    /// The client leaves; empty.
+    Disconnect = 10,
+    /// Answer of a client to the gateway's Ping; empty.
+    ClientPong = 11,
+    /// Answer to Connect.
+    Connected = 128,
+    /// Answer to Ping; empty.
+    Pong = 129,
+    /// Answer to Publish.
+    Published = 130,
+    /// Refusal of a request.
+    Error = 131,
+    /// A message of a topic.
+    Message = 132,
+    /// Answer to Subscribe.
+    Subscribed = 133,
+    /// Answer to Unsubscribe.
+    Unsubscribed = 134,
+    /// Answer to Presence.
+    PresenceResult = 135,
+    /// Answer to History.
+    HistoryResult = 136,
+    /// Answer to Refresh.
+    Refreshed = 137,
+    /// Somebody came into a room.
+    Joined = 138,
+    /// Somebody left a room.
+    Left = 139,
+    /// The gateway closes the connection.
+    Goodbye = 140,
+}
+
+/// Why bytes are not a frame. The connection that sent them is closed with [`WireError::close_reason`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WireError {
+    /// The announced body is longer than the limit.
+    TooBig,
+    /// No kind has this number.
+    UnknownKind,
+    /// Flags or reserved bits are not zero.
+    ReservedBits,
+    /// A struct or empty body of another length, or a table body shorter than any table.
+    BodyLength,
+    /// The verifier refused the FlatBuffer.
+    Malformed,
+    /// A required field is absent, empty or too long.
+    Field,
+    /// The frame is for the other direction.
+    WrongDirection,
+}
+
+impl WireError {
+    /// The close code for a client that sent it.
+    pub fn close_reason(self) -> CloseReason {
+        match self {
+            WireError::TooBig => CloseReason::FrameTooBig,
+            _ => CloseReason::BadRequest,
+        }
+    }
+
+    /// What a log line and Goodbye say.
+    pub fn label(self) -> &'static str {
+        match self {
+            WireError::TooBig => "frame too big",
+            WireError::UnknownKind => "unknown frame kind",
+            WireError::ReservedBits => "flags or reserved bits are not zero",
+            WireError::BodyLength => "wrong body length for this kind",
+            WireError::Malformed => "malformed body",
+            WireError::Field => "a field is missing or out of bounds",
+            WireError::WrongDirection => "this kind is sent by gateways only",
+        }
+    }
+}
+
+/// A whole frame, borrowed from the stream.
+#[derive(Clone, Copy, Debug)]
+pub struct RawFrame<'a> {
+    /// What the header says it is.
+    pub kind: Kind,
+    /// The bytes after the header.
+    pub body: &'a [u8],
+}
+
+/// What stands at the front of a stream.
+#[derive(Clone, Copy, Debug)]
+pub enum Split<'a> {
+    /// A whole frame, and the bytes behind it.
+    Frame(RawFrame<'a>, &'a [u8]),
+    /// Not yet: the frame (or, below eight bytes, the header) will be whole at this many bytes.
+    Incomplete(usize),
+}
+
+/// Cuts the first frame off a stream. The header is judged as soon as it is there.
+pub fn split(bytes: &[u8], body_bytes_max: usize) -> Result<Split<'_>, WireError> {
+    let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return Ok(Split::Incomplete(HEADER_BYTES));
+    };
+    let [l0, l1, l2, l3, kind, flags, r0, r1] = *header;
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    if flags != 0 || r0 != 0 || r1 != 0 {
+        return Err(WireError::ReservedBits);
+    }
+    let kind = Kind::from_number(kind).ok_or(WireError::UnknownKind)?;
+    if length > body_bytes_max {
+        return Err(WireError::TooBig);
+    }
+    match rest.split_at_checked(length) {
+        Some((body, rest)) => Ok(Split::Frame(RawFrame { kind, body }, rest)),
+        None => Ok(Split::Incomplete(HEADER_BYTES + length)),
+    }
+}
+
+/// Appends the header of a frame whose body has this many bytes.
+pub fn append_header(out: &mut Vec<u8>, kind: Kind, body_bytes: usize) {
+    // Bodies are built by us and bounded far below 4 GiB.
+    let length = u32::try_from(body_bytes).unwrap_or(u32::MAX).to_le_bytes();
+    out.extend_from_slice(&[length[0], length[1], length[2], length[3], kind as u8, 0, 0, 0]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_frames_and_names_what_is_missing() {
+        let mut bytes = Vec::new();
+        append_header(&mut bytes, Kind::Ping, 0);
+        append_header(&mut bytes, Kind::Ack, 3);
+        bytes.extend_from_slice(b"abc");
+        let Ok(Split::Frame(ping, rest)) = split(&bytes, 100) else { panic!("a whole Ping") };
+        assert_eq!((ping.kind, ping.body.len(), rest.len()), (Kind::Ping, 0, 11));
+        let Ok(Split::Frame(ack, [])) = split(rest, 100) else { panic!("a whole Ack") };
+        assert_eq!(ack.body, b"abc");
+        for cut in 0..8 {
+            assert!(matches!(split(&rest[..cut], 100), Ok(Split::Incomplete(8))));
+        }
+        assert!(matches!(split(&rest[..8], 100), Ok(Split::Incomplete(11))));
+    }
+
+    #[test]
+    fn refuses_bad_headers_before_any_body() {
+        assert_eq!(split(&[0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0], 100).unwrap_err(), WireError::TooBig);
+        assert_eq!(split(&[0, 0, 0, 0, 77, 0, 0, 0], 100).unwrap_err(), WireError::UnknownKind);
+        assert_eq!(split(&[0, 0, 0, 0, 2, 1, 0, 0], 100).unwrap_err(), WireError::ReservedBits);
+        assert_eq!(split(&[0, 0, 0, 0, 2, 0, 0, 1], 100).unwrap_err(), WireError::ReservedBits);
+    }
+}
