@@ -47,13 +47,23 @@ impl fmt::Display for Address {
     }
 }
 
+/// A room's entry in a table of rooms or topics: recognised as stale by its generation, like a connection.
+pub type TopicKey = ConnectionKey;
+
 /// One reading of both clocks, taken once a loop turn.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Now {
-    /// Monotonic milliseconds since the process (or simulation) started: deadlines, timers, rates.
-    pub mono_ms: u64,
+    /// Monotonic microseconds since the process (or simulation) started: deadlines, timers, rates, durations.
+    pub mono_us: u64,
     /// Milliseconds since 1970-01-01 UTC: token expiry, message timestamps, message age.
     pub unix_ms: u64,
+}
+
+impl Now {
+    /// Monotonic milliseconds.
+    pub fn mono_ms(self) -> u64 {
+        self.mono_us / 1000
+    }
 }
 
 /// A place in a topic's log. Ordered within one epoch only.

@@ -11,17 +11,17 @@ pub mod close;
 pub mod id;
 pub mod limits;
 pub mod metrics;
-// pub mod slots;
+pub mod slots;
 
 // B: bytes <-> values
 pub mod wire;
 
 // C: deterministic core
-// pub mod outbox;
+pub mod outbox;
 pub mod session;
 // pub mod shard;
-// pub mod topics;
-// pub mod wheel;
+pub mod topics;
+pub mod wheel;
 
 // D: between cores
 // pub mod mesh;

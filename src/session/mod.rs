@@ -1,5 +1,11 @@
 //! A session: an authenticated user and device on a connection, with its rooms, cursors and rates.
 
+mod admission;
 mod grant;
+mod rate;
+mod state;
 
+pub use admission::Admission;
 pub use grant::{AuthError, Authenticator, Grant, RoomGrants, Verb, pattern_matches};
+pub use rate::Bucket;
+pub use state::{Connection, InboxFeed, Membership, PendingConnect, Phase, Session, Transport};

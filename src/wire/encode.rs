@@ -128,7 +128,7 @@ impl Encoder {
             &mut self.builder,
             &schema::ConnectedArgs {
                 request: fields.request,
-                version: super::encode::PROTOCOL_VERSION,
+                version: PROTOCOL_VERSION,
                 session: fields.session,
                 node,
                 user,

@@ -13,7 +13,6 @@ pub mod server_frame;
     missing_docs,
     unsafe_code,
     unreachable_pub,
-    unused_qualifications,
     clippy::all,
     clippy::undocumented_unsafe_blocks,
     clippy::allow_attributes_without_reason,

@@ -1,0 +1,235 @@
+//! The bounded send queue of a connection: a control lane that goes first, and a lane of messages.
+//!
+//! An empty outbox owns nothing. Control frames (replies, Pong, Goodbye) are bytes back to back; messages are shared
+//! by reference count with every other recipient and with the log. Nothing is ever written to a socket here: the
+//! shell pulls. Invariant: `data_bytes` is the sum of the lengths of the queued messages.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+/// A message on its way to one connection.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The whole frame.
+    pub frame: Bytes,
+    /// Monotonic microseconds of the Publish, 0 for a replay.
+    pub received_us: u64,
+}
+
+/// What [`Outbox::pull`] hands to the shell.
+#[derive(Debug)]
+pub enum Chunk {
+    /// Whole control frames, back to back.
+    Control(Vec<u8>),
+    /// One message.
+    Data(Delivery),
+}
+
+/// Bounds of an outbox.
+#[derive(Clone, Copy, Debug)]
+pub struct OutboxLimits {
+    /// Bytes in the lane of messages.
+    pub bytes_max: usize,
+    /// Messages in it.
+    pub frames_max: usize,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    queues: Option<Box<Queues>>,
+}
+
+/// The memory of an outbox that is not empty; shards keep a few spare ones.
+#[derive(Debug, Default)]
+pub struct Queues {
+    control: Vec<u8>,
+    data: VecDeque<Delivery>,
+    data_bytes: usize,
+    /// When the shell last pulled, or when the first entry came: monotonic ms.
+    progress_ms: u64,
+}
+
+/// Spare queues, so that the first frame of an idle connection allocates nothing.
+#[derive(Debug, Default)]
+pub struct Spares(Vec<Box<Queues>>);
+
+const SPARES_MAX: usize = 128;
+/// Capacity that a spare may keep.
+const SPARE_CONTROL_BYTES_MAX: usize = 4096;
+const SPARE_FRAMES_MAX: usize = 256;
+/// Most bytes of the control lane; a peer that asks for more without reading is closed.
+pub const CONTROL_BYTES_MAX: usize = 64 * 1024 + crate::limits::HISTORY_BYTES_MAX * 2;
+
+impl Outbox {
+    /// Whether nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.queues.is_none()
+    }
+
+    /// Bytes waiting in both lanes.
+    pub fn bytes(&self) -> usize {
+        self.queues.as_ref().map_or(0, |queues| queues.data_bytes + queues.control.len())
+    }
+
+    /// Bytes of messages waiting.
+    pub fn data_bytes(&self) -> usize {
+        self.queues.as_ref().map_or(0, |queues| queues.data_bytes)
+    }
+
+    /// Messages waiting.
+    pub fn frames(&self) -> usize {
+        self.queues.as_ref().map_or(0, |queues| queues.data.len())
+    }
+
+    /// Monotonic ms since when nothing has left; none when nothing waits.
+    pub fn stalled_since_ms(&self) -> Option<u64> {
+        self.queues.as_ref().map(|queues| queues.progress_ms)
+    }
+
+    fn queues(&mut self, spares: &mut Spares, now_ms: u64) -> &mut Queues {
+        self.queues.get_or_insert_with(|| {
+            let mut queues = spares.0.pop().unwrap_or_default();
+            queues.progress_ms = now_ms;
+            queues
+        })
+    }
+
+    /// The control lane, to append whole frames to. False in second place when it is over its bound already.
+    pub fn control(&mut self, spares: &mut Spares, now_ms: u64) -> &mut Vec<u8> {
+        &mut self.queues(spares, now_ms).control
+    }
+
+    /// Whether the control lane is over its bound: the peer asks and does not read.
+    pub fn control_is_full(&self) -> bool {
+        self.queues.as_ref().is_some_and(|queues| queues.control.len() > CONTROL_BYTES_MAX)
+    }
+
+    /// Whether another message of this length fits. An empty lane takes any.
+    #[inline]
+    pub fn has_room(&self, bytes: usize, limits: OutboxLimits) -> bool {
+        self.queues.as_ref().is_none_or(|queues| {
+            queues.data.is_empty()
+                || (queues.data_bytes + bytes <= limits.bytes_max && queues.data.len() < limits.frames_max)
+        })
+    }
+
+    /// Appends a message; the caller has asked [`Self::has_room`].
+    #[inline]
+    pub fn push(&mut self, delivery: Delivery, spares: &mut Spares, now_ms: u64) {
+        let queues = self.queues(spares, now_ms);
+        queues.data_bytes += delivery.frame.len();
+        queues.data.push_back(delivery);
+    }
+
+    /// The next thing to send: all control frames first, then one message at a time.
+    pub fn pull(&mut self, spares: &mut Spares, now_ms: u64) -> Option<Chunk> {
+        let queues = self.queues.as_mut()?;
+        queues.progress_ms = now_ms;
+        let chunk = if queues.control.is_empty() {
+            let delivery = queues.data.pop_front()?;
+            queues.data_bytes -= delivery.frame.len();
+            Chunk::Data(delivery)
+        } else {
+            Chunk::Control(core::mem::take(&mut queues.control))
+        };
+        if queues.control.is_empty() && queues.data.is_empty() {
+            self.release(spares);
+        }
+        Some(chunk)
+    }
+
+    /// Gives the memory of a used control buffer back.
+    pub fn recycle(&mut self, mut buffer: Vec<u8>, spares: &mut Spares) {
+        buffer.clear();
+        if buffer.capacity() > SPARE_CONTROL_BYTES_MAX {
+            return;
+        }
+        let queues = match &mut self.queues {
+            Some(queues) => queues,
+            None => match spares.0.last_mut() {
+                Some(spare) => spare,
+                None => return,
+            },
+        };
+        if queues.control.capacity() == 0 {
+            queues.control = buffer;
+        }
+    }
+
+    /// Drops all messages and returns how many, and their bytes; control frames stay.
+    pub fn drop_data(&mut self, spares: &mut Spares) -> (u64, usize) {
+        let Some(queues) = self.queues.as_mut() else { return (0, 0) };
+        let dropped = (queues.data.len() as u64, queues.data_bytes);
+        queues.data.clear();
+        queues.data_bytes = 0;
+        if queues.control.is_empty() {
+            self.release(spares);
+        }
+        dropped
+    }
+
+    fn release(&mut self, spares: &mut Spares) {
+        let Some(mut queues) = self.queues.take() else { return };
+        queues.control.clear();
+        queues.data.clear();
+        queues.data_bytes = 0;
+        if spares.0.len() < SPARES_MAX
+            && queues.control.capacity() <= SPARE_CONTROL_BYTES_MAX
+            && queues.data.capacity() <= SPARE_FRAMES_MAX
+        {
+            spares.0.push(queues);
+        }
+    }
+
+    /// Panics when the structure is broken; for tests.
+    pub fn invariants(&self) {
+        if let Some(queues) = &self.queues {
+            assert_eq!(queues.data.iter().map(|delivery| delivery.frame.len()).sum::<usize>(), queues.data_bytes);
+            assert!(!queues.data.is_empty() || !queues.control.is_empty(), "an empty outbox owns queues");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(bytes: usize) -> Delivery {
+        Delivery { frame: Bytes::from(vec![0; bytes]), received_us: 0 }
+    }
+
+    #[test]
+    fn control_goes_first_and_an_empty_outbox_owns_nothing() {
+        let mut spares = Spares::default();
+        let mut outbox = Outbox::default();
+        outbox.push(delivery(10), &mut spares, 5);
+        outbox.control(&mut spares, 6).extend_from_slice(b"pong");
+        assert_eq!(outbox.stalled_since_ms(), Some(5));
+        outbox.invariants();
+        assert!(matches!(outbox.pull(&mut spares, 7), Some(Chunk::Control(bytes)) if bytes == b"pong"));
+        assert_eq!(outbox.stalled_since_ms(), Some(7));
+        assert!(matches!(outbox.pull(&mut spares, 7), Some(Chunk::Data(d)) if d.frame.len() == 10));
+        assert!(outbox.is_empty());
+        assert!(outbox.pull(&mut spares, 7).is_none());
+        assert_eq!(spares.0.len(), 1);
+    }
+
+    #[test]
+    fn bounds_count_bytes_and_frames_but_one_message_always_fits() {
+        let limits = OutboxLimits { bytes_max: 100, frames_max: 3 };
+        let mut spares = Spares::default();
+        let mut outbox = Outbox::default();
+        assert!(outbox.has_room(1000, limits));
+        outbox.push(delivery(60), &mut spares, 0);
+        assert!(!outbox.has_room(41, limits));
+        assert!(outbox.has_room(40, limits));
+        outbox.push(delivery(1), &mut spares, 0);
+        outbox.push(delivery(1), &mut spares, 0);
+        assert!(!outbox.has_room(1, limits));
+        assert_eq!(outbox.drop_data(&mut spares), (3, 62));
+        assert!(outbox.is_empty());
+    }
+}
