@@ -19,7 +19,7 @@ pub mod wire;
 // C: deterministic core
 pub mod outbox;
 pub mod session;
-// pub mod shard;
+pub mod shard;
 pub mod topics;
 pub mod wheel;
 

@@ -20,8 +20,10 @@ pub const PRESENCE_MEMBERS_MAX: u32 = 1000;
 pub const HISTORY_MESSAGES_MAX: u32 = 300;
 /// Bytes after which an answer to History says `more` instead of growing.
 pub const HISTORY_BYTES_MAX: usize = 256 * 1024;
-/// Most shards of a node: 10 bits of [`crate::id::Address::to_u64`].
-pub const SHARDS_MAX: usize = 1 << 10;
+/// Most shards of a node: 8 bits of a message id, 10 of [`crate::id::Address::to_u64`].
+pub const SHARDS_MAX: usize = 1 << 8;
+/// Most nodes: 10 bits of a message id.
+pub const NODES_MAX: usize = 1 << 10;
 /// Most connections of a shard: 30 bits of the same.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 1 << 24;
 

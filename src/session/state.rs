@@ -1,9 +1,9 @@
 //! The state of a connection and of the session on it: what one idle client costs, so every field counts.
 //!
 //! ```text
-//! AwaitConnect --Connect--> Verifying --token good--> Attaching --home answers--> Ready
-//!      |                        |                         |                         |
-//!      +------------------------+-------------------------+-------------------------+--> Closing --> (freed)
+//! (accept) --> Handshaking --TLS--> AwaitConnect --Connect--> Verifying --token good--> Attaching --home--> Ready
+//!                  |                     |                        |                        |                |
+//!                  +---------------------+------------------------+------------------------+----------------+--> Closing
 //! ```
 //! The transitions are in `shard`; this file only holds the state.
 
@@ -42,7 +42,9 @@ impl Transport {
 /// Where a connection is in its life.
 #[derive(Debug)]
 pub enum Phase {
-    /// Accepted; only Connect is allowed.
+    /// Accepted; the TLS handshake is under way.
+    Handshaking,
+    /// Only Connect is allowed.
     AwaitConnect,
     /// Connect has come; its token is being verified.
     Verifying(Box<PendingConnect>),
@@ -92,7 +94,7 @@ pub struct Connection {
     pub bytes: Bucket,
     /// Monotonic ms of the first warning about the rate, 0 for none.
     pub warned_ms: u64,
-    /// Monotonic ms when something was last heard; of the accept before that.
+    /// Monotonic ms of the accept; once signed in, when something was last heard; once closing, since when.
     pub heard_ms: u64,
     /// Monotonic ms when the incomplete frame began.
     pub frame_began_ms: u64,
@@ -155,7 +157,10 @@ impl Connection {
     /// An accepted connection.
     pub fn new(peer: IpAddr, transport: Transport, messages: Bucket, bytes: Bucket, now_ms: u64) -> Self {
         Connection {
-            phase: Phase::AwaitConnect,
+            phase: match transport {
+                Transport::Plain => Phase::AwaitConnect,
+                Transport::Tls => Phase::Handshaking,
+            },
             tail: None,
             outbox: Outbox::default(),
             session: None,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::id::{Address, Position};
 
 /// What one entry costs beyond its frame.
-pub const ENTRY_OVERHEAD_BYTES: usize = size_of::<Retained>() + 32;
+const ENTRY_OVERHEAD_BYTES: usize = size_of::<Retained>() + 32;
 
 /// A retained message.
 #[derive(Clone, Debug)]

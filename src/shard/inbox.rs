@@ -1,0 +1,254 @@
+//! A session's own inbox: live messages, acknowledgements, and one way to bring what is missing.
+//!
+//! Whatever the cause (resume, a full outbox, too much in flight, an Ack that does not come), the feed is marked as
+//! lagging, live messages are only counted, and the home is asked for what comes after `seen`. Because letters keep
+//! their order, the first live message after the answer is the one that follows it: no hole, no repetition.
+
+use super::{Letter, Shard, Source};
+use crate::id::{ConnectionKey, Now, Position};
+use crate::metrics::DropReason;
+use crate::outbox::Delivery;
+use crate::session::InboxFeed;
+use crate::topics::Gap;
+
+impl Default for InboxFeed {
+    fn default() -> Self {
+        InboxFeed {
+            home: ConnectionKey { slot: 0, generation: 0 },
+            epoch: 0,
+            seen: 0,
+            acked: 0,
+            ack_deadline_ms: 0,
+            behind: 0,
+            attempts: 0,
+            lagging: false,
+            catching: false,
+        }
+    }
+}
+
+/// Messages and bytes that one answer to CatchUp carries.
+pub(super) const CATCH_UP_MESSAGES: usize = 128;
+pub(super) const CATCH_UP_BYTES: usize = 256 * 1024;
+
+impl Shard {
+    /// A live message of the session's inbox.
+    pub(super) fn on_deliver(&mut self, key: ConnectionKey, offset: u64, delivery: Delivery, now: Now) {
+        let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else {
+            // Closed in the meantime, or not yet ready: a logged message is still in the log.
+            return;
+        };
+        let Some(session) = connection.session.as_deref_mut() else { return };
+        let feed = &mut session.inbox;
+        let logged = offset != 0;
+        if logged && offset <= feed.seen {
+            return;
+        }
+        self.metrics.deliveries_owed.increment();
+        let in_flight_full = feed.seen - feed.acked >= self.settings.inbox.in_flight_max;
+        let no_room = !connection.outbox.has_room(delivery.frame.len(), self.outbox_limits);
+        if logged && (feed.lagging || in_flight_full || no_room) {
+            if !feed.lagging && no_room {
+                self.metrics.slow_consumers[0].increment();
+            }
+            feed.lagging = true;
+            feed.behind += 1;
+            self.metrics.deliveries_deferred.add(1);
+            return;
+        }
+        if no_room {
+            self.metrics.slow_consumers[1].increment();
+            return Self::count_dropped(&self.metrics, DropReason::Slow, 1);
+        }
+        if logged {
+            debug_assert_eq!(offset, feed.seen + 1, "a hole in an inbox");
+            feed.seen = offset;
+            if feed.ack_deadline_ms == 0 {
+                feed.ack_deadline_ms = now.mono_ms() + self.settings.inbox.ack_wait_ms;
+                self.wheel.insert_if_earlier(key.slot, feed.ack_deadline_ms);
+            }
+        }
+        self.queue(key, delivery, now);
+    }
+
+    /// Appends a message to an outbox; the caller has counted it as owed and asked for room.
+    pub(super) fn queue(&mut self, key: ConnectionKey, delivery: Delivery, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let was_empty = connection.outbox.is_empty();
+        self.metrics.deliveries_queued.add(1);
+        self.metrics.outbox_bytes.add(delivery.frame.len() as u64);
+        connection.outbox.push(delivery, &mut self.spares, now.mono_ms());
+        self.mark_writable(key, was_empty, now);
+    }
+
+    /// The client has kept everything up to `position`.
+    pub(super) fn acknowledge(&mut self, key: ConnectionKey, position: Position, now: Now) {
+        let from = self.address(key);
+        let ack_wait_ms = self.settings.inbox.ack_wait_ms;
+        let Some(session) = self.session_mut(key) else { return };
+        let feed = &mut session.inbox;
+        if position.epoch != feed.epoch || position.offset <= feed.acked || position.offset > feed.seen {
+            return;
+        }
+        feed.acked = position.offset;
+        feed.attempts = 0;
+        feed.ack_deadline_ms = if feed.acked == feed.seen { 0 } else { now.mono_ms() + ack_wait_ms };
+        let (home, lagging) = (feed.home, feed.lagging);
+        let shard = self.home_of_session_inbox(key);
+        self.post(shard, Letter::Ack { home, from, offset: position.offset });
+        if lagging {
+            self.catch_up(key);
+        }
+    }
+
+    fn home_of_session_inbox(&self, key: ConnectionKey) -> crate::id::ShardId {
+        let user = self.connections.get(key).and_then(|connection| connection.session.as_deref());
+        user.map_or(self.id, |session| self.home_of_user(&session.user))
+    }
+
+    /// The Ack did not come: everything after the cursor is brought once more.
+    pub(super) fn repeat_unacknowledged(&mut self, key: ConnectionKey, now: Now) {
+        let settings = self.settings.clone();
+        let Some(session) = self.session_mut(key) else { return };
+        let feed = &mut session.inbox;
+        feed.attempts = feed.attempts.saturating_add(1);
+        let wait_ms = settings
+            .inbox
+            .ack_wait_ms
+            .saturating_mul(1 << u32::from(feed.attempts.min(16)))
+            .min(settings.inbox.ack_wait_ms_max.max(settings.inbox.ack_wait_ms));
+        feed.ack_deadline_ms = now.mono_ms() + wait_ms;
+        if feed.lagging {
+            // It is being brought something already, or waits for room or for acknowledgements.
+            if feed.seen == feed.acked || feed.catching {
+                return;
+            }
+        }
+        feed.seen = feed.acked;
+        feed.lagging = true;
+        self.metrics.retries.increment();
+        self.catch_up(key);
+    }
+
+    /// Asks the homes for what this session's lagging topics are missing, if its outbox has room for it.
+    pub(super) fn catch_up(&mut self, key: ConnectionKey) {
+        let from = self.address(key);
+        let shard = self.home_of_session_inbox(key);
+        let in_flight_max = self.settings.inbox.in_flight_max;
+        let Some(session) = self.session_mut(key) else { return };
+        let feed = &mut session.inbox;
+        if feed.lagging && !feed.catching && feed.seen - feed.acked < in_flight_max {
+            feed.catching = true;
+            let (topic, since) = (Source::Inbox(feed.home), feed.seen);
+            self.post(shard, Letter::CatchUp { topic, from, since });
+        }
+        self.catch_up_rooms(key);
+    }
+
+    /// The home brings what was missing.
+    pub(super) fn on_inbox_caught_up(&mut self, key: ConnectionKey, gap: Gap, now: Now) {
+        let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else { return };
+        let Some(session) = connection.session.as_deref_mut() else { return };
+        let feed = &mut session.inbox;
+        feed.catching = false;
+        let in_flight_max = self.settings.inbox.in_flight_max;
+        let mut complete = !gap.more;
+        let mut taken = Vec::with_capacity(gap.frames.len());
+        let mut room = CatchUpRoom::of(&connection.outbox, self.outbox_limits);
+        for (offset, frame) in gap.frames {
+            if offset - 1 - feed.acked >= in_flight_max || !room.take(frame.len()) {
+                complete = false;
+                break;
+            }
+            feed.seen = offset;
+            taken.push(frame);
+        }
+        if complete {
+            // Also past offsets whose message had its own ttl.
+            feed.seen = feed.seen.max(gap.upto);
+            feed.lagging = false;
+        }
+        if feed.acked < feed.seen && feed.ack_deadline_ms == 0 {
+            feed.ack_deadline_ms = now.mono_ms() + self.settings.inbox.ack_wait_ms;
+            self.wheel.insert_if_earlier(key.slot, feed.ack_deadline_ms);
+        }
+        let (owed, deferred) = settle(&mut feed.behind, taken.len() as u64, complete);
+        self.replay(key, taken, owed, deferred, complete, now);
+        if !complete {
+            self.catch_up_when_drained(key);
+        }
+    }
+
+    /// Queues replayed frames and books them: `deferred` of them were counted as owed already.
+    pub(super) fn replay(
+        &mut self,
+        key: ConnectionKey,
+        frames: Vec<bytes::Bytes>,
+        owed: u64,
+        settled: Settled,
+        complete: bool,
+        now: Now,
+    ) {
+        self.metrics.messages_replayed.add(frames.len() as u64);
+        self.metrics.deliveries_owed.add(owed);
+        self.metrics.deliveries_deferred.subtract(settled.brought + settled.gone);
+        debug_assert!(complete || settled.gone == 0);
+        Self::count_dropped(&self.metrics, DropReason::Unrecoverable, settled.gone);
+        for frame in frames {
+            self.queue(key, Delivery { frame, received_us: 0 }, now);
+        }
+    }
+
+    /// Goes on at once when the outbox is nearly empty; else the next pull does.
+    pub(super) fn catch_up_when_drained(&mut self, key: ConnectionKey) {
+        let limit = self.outbox_limits.bytes_max / 2;
+        let drained = self.connections.get(key).is_some_and(|connection| connection.outbox.data_bytes() <= limit);
+        if drained {
+            self.catch_up(key);
+        }
+    }
+}
+
+/// What became of deferred messages.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Settled {
+    /// Now in the outbox.
+    pub(super) brought: u64,
+    /// No longer in the log.
+    pub(super) gone: u64,
+}
+
+/// Books `brought` replayed messages against `behind` deferred ones; returns how many are owed anew.
+pub(super) fn settle(behind: &mut u64, brought: u64, complete: bool) -> (u64, Settled) {
+    let of_deferred = brought.min(*behind);
+    *behind -= of_deferred;
+    let gone = if complete { core::mem::take(behind) } else { 0 };
+    (brought - of_deferred, Settled { brought: of_deferred, gone })
+}
+
+/// Room in an outbox while a replay is being put in.
+pub(super) struct CatchUpRoom {
+    bytes: usize,
+    frames: usize,
+    empty: bool,
+}
+
+impl CatchUpRoom {
+    pub(super) fn of(outbox: &crate::outbox::Outbox, limits: crate::outbox::OutboxLimits) -> Self {
+        CatchUpRoom {
+            bytes: limits.bytes_max.saturating_sub(outbox.data_bytes()),
+            frames: limits.frames_max.saturating_sub(outbox.frames()),
+            empty: outbox.frames() == 0,
+        }
+    }
+
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
+        if !self.empty && (bytes > self.bytes || self.frames == 0) {
+            return false;
+        }
+        self.empty = false;
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.frames = self.frames.saturating_sub(1);
+        true
+    }
+}

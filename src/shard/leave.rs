@@ -1,0 +1,112 @@
+//! The end of a connection, in three steps: decided here, joined and freed by the shell.
+//!
+//! `close` says Goodbye and lets the control lane be flushed; `on_ended` is for a peer that is gone already. Either
+//! way the session leaves its rooms and its inbox at once, so that nothing is addressed to it any more, and the slot
+//! stays taken until [`Event::Freed`](super::Event::Freed).
+
+use super::{CloseRecord, DRAINED_PER_TURN, Effect, Letter, Shard};
+use crate::close::CloseReason;
+use crate::id::{ConnectionKey, Now};
+use crate::metrics::DropReason;
+use crate::session::Phase;
+
+/// Clients that a drained node sends back per second, all its shards together.
+const RECONNECTS_PER_SECOND: u64 = 2_000;
+
+impl Shard {
+    /// Ends a connection from our side: Goodbye, flush, close.
+    pub(super) fn close(&mut self, key: ConnectionKey, reason: CloseReason, detail: &'static str, now: Now) {
+        let Some(connection) = self.connections.get(key).filter(|connection| !connection.is_closing()) else { return };
+        // Nobody could read a Goodbye before the TLS handshake is over.
+        let speaks = !matches!(connection.phase, Phase::Handshaking) && reason != CloseReason::ConnectionClosed;
+        if speaks {
+            let after_ms = if reason.may_reconnect() { self.reconnect_after_ms(key) } else { 0 };
+            let text = if detail.is_empty() { reason.label() } else { detail };
+            self.reply(key, now, |encoder, out| encoder.goodbye(out, reason, text, after_ms));
+        }
+        // The reply may have found the control lane over its bound and closed the connection already.
+        if self.connections.get(key).is_some_and(|connection| !connection.is_closing()) {
+            self.depart(key, reason, detail, true, now);
+        }
+    }
+
+    /// The peer is gone, or its socket failed.
+    pub(super) fn on_ended(&mut self, key: ConnectionKey, reason: CloseReason, now: Now) {
+        let Some(connection) = self.connections.get(key) else { return };
+        if connection.is_closing() {
+            self.effects.push_back(Effect::Abort { connection: key });
+        } else {
+            self.depart(key, reason, "", false, now);
+        }
+    }
+
+    /// The socket is closed and the slot may be given out again.
+    pub(super) fn on_freed(&mut self, key: ConnectionKey) {
+        let Some(mut connection) = self.connections.remove_at(key) else { return };
+        self.wheel.cancel(key.slot);
+        self.metrics.outbox_bytes.subtract(connection.outbox.bytes() as u64);
+        debug_assert_eq!(connection.outbox.frames(), 0, "messages are dropped when the connection departs");
+        while connection.outbox.pull(&mut self.spares, 0).is_some() {}
+        self.metrics.connections_active[connection.transport as usize].subtract(1);
+    }
+
+    /// Takes the session out of everything and asks the shell to close the socket.
+    fn depart(&mut self, key: ConnectionKey, reason: CloseReason, detail: &'static str, flush: bool, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let was_ready = connection.is_ready();
+        let transport = connection.transport;
+        let session = if was_ready { connection.session.as_deref_mut() } else { None };
+        let memberships = session.map(|session| core::mem::take(&mut session.rooms)).unwrap_or_default();
+        for membership in memberships {
+            self.leave_room(key, membership);
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let phase = core::mem::replace(&mut connection.phase, Phase::Closing(reason));
+        connection.heard_ms = now.mono_ms();
+        connection.tail = None;
+        let (frames, bytes) = connection.outbox.drop_data(&mut self.spares);
+        self.metrics.deliveries_queued.subtract(frames);
+        self.metrics.outbox_bytes.subtract(bytes as u64);
+        Self::count_dropped(&self.metrics, DropReason::Closed, frames);
+        let record =
+            CloseRecord { user: None, device: None, peer: connection.peer, transport, detail };
+        let mut record = Box::new(record);
+        if let Some(session) = connection.session.take() {
+            self.metrics.deliveries_deferred.subtract(session.inbox.behind);
+            Self::count_dropped(&self.metrics, DropReason::Closed, session.inbox.behind);
+            if was_ready {
+                self.metrics.sessions_active.subtract(1);
+                let (home, from) = (session.inbox.home, self.address(key));
+                self.post(self.home_of_user(&session.user), Letter::Detach { home, from });
+            }
+            // While attaching, the home's answer will find the connection closed and detach it then.
+            record.user = Some(session.user);
+            record.device = Some(session.device);
+        }
+        drop(phase);
+        self.metrics.closes[transport as usize][reason.index()].increment();
+        self.effects.push_back(Effect::Close { connection: key, reason, flush, record });
+        self.rearm(key, now);
+    }
+
+    /// When a client is to come back: spread over the time that the node's connections take to be served again.
+    fn reconnect_after_ms(&self, key: ConnectionKey) -> u32 {
+        let connections = self.connections.len() as u64 * u64::from(self.shards);
+        let window_ms = (connections * 1000 / RECONNECTS_PER_SECOND).clamp(1_000, 120_000);
+        let spread = std::hash::BuildHasher::hash_one(&self.hash, key);
+        (spread % window_ms) as u32
+    }
+
+    /// Says Goodbye to a few more clients while the node drains. True when there are more.
+    pub(super) fn drain_some(&mut self, now: Now) -> bool {
+        let Some(next) = self.draining.filter(|next| *next < self.connections.slots()) else { return false };
+        let end = (next + DRAINED_PER_TURN).min(self.connections.slots());
+        for slot in next..end {
+            if let Some(key) = self.connections.key_of(slot) {
+                self.close(key, CloseReason::Shutdown, "", now);
+            }
+        }
+        self.draining = Some(end);
+        end < self.connections.slots()
+    }
+}

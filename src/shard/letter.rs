@@ -1,0 +1,301 @@
+//! What shards tell each other: to a topic's home, to a session, to the members of a room.
+//!
+//! Letters between two shards arrive in the order in which they were posted; the whole delivery rests on that. Large
+//! contents are boxed, so that a mailbox of thousands stays small.
+
+use std::sync::Arc;
+
+use crate::close::{CloseReason, ErrorCode};
+use crate::id::{Address, ClientMessageId, ConnectionKey, Durability, Position, ShardId, Stamp, TopicKey};
+use crate::outbox::Delivery;
+use crate::topics::{Attachment, Gap};
+use crate::wire::Draft;
+
+/// A message between two shards of a node.
+#[derive(Debug)]
+pub enum Letter {
+    /// To an inbox's home: a device connects.
+    Attach(Box<Attach>),
+    /// To an inbox's home: the session has ended.
+    Detach {
+        /// The inbox.
+        home: TopicKey,
+        /// The session.
+        from: Address,
+    },
+    /// To a topic's home.
+    Publish(Box<Publish>),
+    /// To an inbox's home: everything up to `offset` is kept.
+    Ack {
+        /// The inbox.
+        home: TopicKey,
+        /// The session.
+        from: Address,
+        /// Cumulative.
+        offset: u64,
+    },
+    /// To a topic's home: bring what comes after `since`.
+    CatchUp {
+        /// The inbox or the room.
+        topic: Source,
+        /// The session.
+        from: Address,
+        /// Offset.
+        since: u64,
+    },
+    /// To a room's home.
+    Subscribe(Box<Subscribe>),
+    /// To a room's home; sent once for each accepted Subscribe.
+    Unsubscribe {
+        /// The room.
+        home: TopicKey,
+        /// The session.
+        from: Address,
+    },
+    /// To a room's home.
+    Presence {
+        /// Full name.
+        room: Arc<str>,
+        /// The session.
+        from: Address,
+        /// Echoed.
+        request: u32,
+        /// Members to name.
+        limit: u32,
+    },
+    /// To a topic's home.
+    History(Box<History>),
+
+    /// To a session: the inbox is there.
+    Attached {
+        /// The session.
+        to: ConnectionKey,
+        /// The home's shard.
+        at: ShardId,
+        /// The inbox there.
+        home: TopicKey,
+        /// What the inbox found.
+        attachment: Box<Attachment>,
+    },
+    /// To a session that may not be.
+    Refused {
+        /// The session.
+        to: ConnectionKey,
+        /// Why: taken over, or too many sessions.
+        reason: CloseReason,
+    },
+    /// To a session: its Publish is in order and kept.
+    Published(Box<Published>),
+    /// To a session: its request was refused.
+    Failed {
+        /// The session.
+        to: ConnectionKey,
+        /// Echoed.
+        request: u32,
+        /// Why.
+        code: ErrorCode,
+    },
+    /// To a session: a live message of its inbox.
+    Deliver {
+        /// The session.
+        to: ConnectionKey,
+        /// 0 for an ephemeral message.
+        offset: u64,
+        /// The frame.
+        delivery: Delivery,
+    },
+    /// To a session: the answer to CatchUp.
+    CaughtUp {
+        /// The session.
+        to: ConnectionKey,
+        /// What was asked for.
+        topic: Source,
+        /// What there is.
+        gap: Box<Gap>,
+    },
+    /// To a session.
+    Subscribed(Box<Subscribed>),
+    /// To a session.
+    PresenceResult(Box<PresenceResult>),
+    /// To a session.
+    HistoryResult(Box<HistoryResult>),
+
+    /// To the members of a room on one shard.
+    Fanout {
+        /// The room's entry there.
+        local: TopicKey,
+        /// 0 for what is in no log.
+        offset: u64,
+        /// One encoding for all.
+        delivery: Delivery,
+        /// A session that does not get it.
+        without: Option<Address>,
+    },
+}
+
+/// Which topic a session catches up with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Its inbox, at its home.
+    Inbox(TopicKey),
+    /// A room.
+    Room {
+        /// At its home.
+        home: TopicKey,
+        /// On the session's shard.
+        local: TopicKey,
+    },
+}
+
+/// A device connects.
+#[derive(Debug)]
+pub struct Attach {
+    /// User id.
+    pub user: Arc<str>,
+    /// Device.
+    pub device: Arc<str>,
+    /// The session.
+    pub from: Address,
+    /// Where the client stands.
+    pub resume: Option<Position>,
+}
+
+/// A message that is to be put in order.
+#[derive(Debug)]
+pub struct Publish {
+    /// The publisher's session.
+    pub from: Address,
+    /// The publisher.
+    pub sender: Arc<str>,
+    /// Echoed.
+    pub request: u32,
+    /// `@user`, or a room.
+    pub topic: Arc<str>,
+    /// Index of the room's namespace; not looked at for an inbox.
+    pub namespace: usize,
+    /// For deduplication.
+    pub client_message_id: ClientMessageId,
+    /// The frame but for its stamp.
+    pub draft: Draft,
+    /// Skip the log.
+    pub ephemeral: bool,
+    /// Milliseconds in the log; 0 for the topic's own limit.
+    pub ttl_ms: u64,
+    /// Monotonic microseconds of its arrival.
+    pub received_us: u64,
+}
+
+/// A session joins a room.
+#[derive(Debug)]
+pub struct Subscribe {
+    /// Full name.
+    pub room: Arc<str>,
+    /// Index of its namespace.
+    pub namespace: usize,
+    /// The session.
+    pub from: Address,
+    /// Its user.
+    pub user: Arc<str>,
+    /// Its device.
+    pub device: Arc<str>,
+    /// Echoed.
+    pub request: u32,
+    /// Where the client stands.
+    pub since: Option<Position>,
+    /// The room's entry on the session's shard.
+    pub local: TopicKey,
+}
+
+/// What was said in a topic.
+#[derive(Debug)]
+pub struct History {
+    /// `@user`, or a room.
+    pub topic: Arc<str>,
+    /// The session.
+    pub from: Address,
+    /// Echoed.
+    pub request: u32,
+    /// After this; the newest when absent.
+    pub since: Option<Position>,
+    /// Most messages.
+    pub limit: u32,
+}
+
+/// The answer to Publish.
+#[derive(Debug)]
+pub struct Published {
+    /// The publisher's session.
+    pub to: ConnectionKey,
+    /// Echoed.
+    pub request: u32,
+    /// Echoed.
+    pub client_message_id: ClientMessageId,
+    /// Place and time.
+    pub stamp: Stamp,
+    /// The level that was reached.
+    pub durability: Durability,
+    /// Answered before.
+    pub duplicate: bool,
+}
+
+/// The answer to Subscribe.
+#[derive(Debug)]
+pub struct Subscribed {
+    /// The session.
+    pub to: ConnectionKey,
+    /// Echoed.
+    pub request: u32,
+    /// The room's entry on the session's shard.
+    pub local: TopicKey,
+    /// The room at its home.
+    pub home: TopicKey,
+    /// `since` was given and is reached.
+    pub recovered: bool,
+    /// Live traffic starts after this.
+    pub position: Position,
+    /// Where the session stands: `since` when recovered, else `position`.
+    pub start: u64,
+}
+
+/// The answer to Presence.
+#[derive(Debug)]
+pub struct PresenceResult {
+    /// The session.
+    pub to: ConnectionKey,
+    /// Echoed.
+    pub request: u32,
+    /// Full name.
+    pub room: Arc<str>,
+    /// Sessions in the room.
+    pub count: u32,
+    /// User and device.
+    pub members: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// The answer to History.
+#[derive(Debug)]
+pub struct HistoryResult {
+    /// The session.
+    pub to: ConnectionKey,
+    /// Echoed.
+    pub request: u32,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Its newest position.
+    pub position: Position,
+    /// Whole Message frames.
+    pub frames: Vec<bytes::Bytes>,
+    /// There are more.
+    pub more: bool,
+    /// False when `since` was given and is no longer reached.
+    pub recovered: bool,
+}
+
+/// A letter and where it goes.
+#[derive(Debug)]
+pub struct Posted {
+    /// The receiving shard, never the sender itself.
+    pub to: ShardId,
+    /// The content.
+    pub letter: Letter,
+}

@@ -1,0 +1,501 @@
+//! A shard: the whole policy of the gateway for the connections of one core, and for the topics whose home it is.
+//!
+//! Events go in ([`Shard::handle`]), effects come out ([`Shard::poll_effect`]); bytes for sockets wait in outboxes
+//! until the shell pulls them ([`Shard::pull`]). No clock, no random numbers, no socket, no thread: the same events
+//! at the same times give the same effects. Split by concern:
+//!
+//! | file | what |
+//! |---|---|
+//! | `receive` | bytes -> frames -> requests; rates |
+//! | `signin` | Connect, tokens, Refresh |
+//! | `publish` | Publish, on the publisher's side and at the topic's home |
+//! | `inbox` | a session's own inbox: live, acknowledged, repeated |
+//! | `rooms` | a session's rooms, and the members of rooms on this shard |
+//! | `home` | topics whose home is here |
+//! | `timers` | heartbeats and every other deadline of a connection |
+//! | `leave` | closing, draining |
+
+mod home;
+mod inbox;
+mod leave;
+mod letter;
+mod publish;
+mod receive;
+mod rooms;
+mod signin;
+mod timers;
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+pub use letter::{Letter, Posted, Source};
+
+use crate::close::{CloseReason, ErrorCode};
+use crate::id::{Address, ConnectionKey, Now, ShardId};
+use crate::limits::Settings;
+use crate::metrics::{DropReason, ShardMetrics};
+use crate::outbox::{Chunk, OutboxLimits, Spares};
+use crate::session::{AuthError, Bucket, Connection, Grant, Session, Transport};
+use crate::slots::Slots;
+use crate::wheel::Wheel;
+use crate::wire::Encoder;
+use home::Homes;
+use rooms::LocalRooms;
+
+/// What happens to a shard.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A socket was accepted and admitted.
+    Opened {
+        /// Chosen by the shell.
+        connection: ConnectionKey,
+        /// Who is at the other end.
+        peer: IpAddr,
+        /// TCP or TLS.
+        transport: Transport,
+    },
+    /// The TLS handshake is over.
+    Secured {
+        /// The connection.
+        connection: ConnectionKey,
+    },
+    /// Bytes came, after TLS.
+    Received {
+        /// The connection.
+        connection: ConnectionKey,
+        /// Where the kernel put them.
+        bytes: &'a [u8],
+    },
+    /// The answer to [`Effect::Verify`].
+    Verified {
+        /// The connection.
+        connection: ConnectionKey,
+        /// Set when the token came with Refresh.
+        refresh: Option<u32>,
+        /// What the token says.
+        result: Result<Grant, AuthError>,
+    },
+    /// The peer closed, or the socket failed.
+    Ended {
+        /// The connection.
+        connection: ConnectionKey,
+        /// What it was.
+        reason: CloseReason,
+    },
+    /// The socket is closed, nothing of it is in the kernel any more.
+    Freed {
+        /// The connection.
+        connection: ConnectionKey,
+    },
+    /// A letter from another shard.
+    Mail(Letter),
+    /// The node shuts down: every client is told to go.
+    Drain,
+}
+
+/// What a shard wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Put a letter into another shard's mailbox.
+    Post(Posted),
+    /// Verify a token and come back with [`Event::Verified`].
+    Verify {
+        /// The connection.
+        connection: ConnectionKey,
+        /// Set when the token came with Refresh.
+        refresh: Option<u32>,
+        /// As the client sent it.
+        token: Box<str>,
+    },
+    /// The outbox is no longer empty; pull it.
+    Writable {
+        /// The connection.
+        connection: ConnectionKey,
+    },
+    /// Close the socket: after the outbox is sent if `flush`, else at once. Ends in [`Event::Freed`].
+    Close {
+        /// The connection.
+        connection: ConnectionKey,
+        /// Why.
+        reason: CloseReason,
+        /// Send what is in the outbox first.
+        flush: bool,
+        /// For the log line.
+        record: Box<CloseRecord>,
+    },
+    /// A flushing close took too long: close at once.
+    Abort {
+        /// The connection.
+        connection: ConnectionKey,
+    },
+}
+
+/// What a log line about a closed connection says.
+#[derive(Debug)]
+pub struct CloseRecord {
+    /// User id, if it was signed in.
+    pub user: Option<Arc<str>>,
+    /// Device, likewise.
+    pub device: Option<Arc<str>>,
+    /// The other end.
+    pub peer: IpAddr,
+    /// TCP or TLS.
+    pub transport: Transport,
+    /// More than the reason's label, where there is more to say.
+    pub detail: &'static str,
+}
+
+/// See the module.
+pub struct Shard {
+    id: ShardId,
+    shards: u16,
+    settings: Arc<Settings>,
+    metrics: Arc<ShardMetrics>,
+    outbox_limits: OutboxLimits,
+    hash: FixedState,
+    connections: Slots<Connection>,
+    wheel: Wheel,
+    expired: Vec<u32>,
+    spares: Spares,
+    encoder: Encoder,
+    rooms: LocalRooms,
+    homes: Homes,
+    /// Letters to this shard itself, handled before `handle` returns.
+    own_mail: VecDeque<Letter>,
+    effects: VecDeque<Effect>,
+    default_device: Arc<str>,
+    draining: Option<u32>,
+    swept_ms: u64,
+}
+
+/// What a shard needs to be made.
+#[derive(Clone, Debug)]
+pub struct ShardOptions {
+    /// Which one it is.
+    pub id: ShardId,
+    /// How many there are.
+    pub shards: u16,
+    /// Shared by all.
+    pub settings: Arc<Settings>,
+    /// Its own.
+    pub metrics: Arc<ShardMetrics>,
+    /// Keys every hash; the same for all shards of a node, for they must agree on homes.
+    pub seed: u64,
+}
+
+/// Wheel entries, fan-out members and drained connections that one [`Shard::advance`] handles.
+const EXPIRED_PER_TURN: usize = 1024;
+const FANOUT_PER_TURN: usize = 4096;
+const DRAINED_PER_TURN: u32 = 256;
+
+impl Shard {
+    /// A shard without connections.
+    pub fn new(options: ShardOptions) -> Self {
+        let ShardOptions { id, shards, settings, metrics, seed } = options;
+        Shard {
+            id,
+            shards,
+            outbox_limits: OutboxLimits {
+                bytes_max: settings.client.outbox_bytes_max,
+                frames_max: settings.client.outbox_frames_max,
+            },
+            hash: FixedState::with_seed(seed),
+            connections: Slots::default(),
+            wheel: Wheel::default(),
+            expired: Vec::new(),
+            spares: Spares::default(),
+            encoder: Encoder::default(),
+            rooms: LocalRooms::new(seed),
+            homes: Homes::new(id, &settings, seed),
+            own_mail: VecDeque::new(),
+            effects: VecDeque::new(),
+            default_device: "default".into(),
+            draining: None,
+            swept_ms: 0,
+            settings,
+            metrics,
+        }
+    }
+
+    /// Takes one event in. Everything that follows from it on this shard has happened when this returns.
+    pub fn handle(&mut self, event: Event<'_>, now: Now) {
+        match event {
+            Event::Opened { connection, peer, transport } => self.on_opened(connection, peer, transport, now),
+            Event::Secured { connection } => self.on_secured(connection),
+            Event::Received { connection, bytes } => self.on_received(connection, bytes, now),
+            Event::Verified { connection, refresh, result } => self.on_verified(connection, refresh, result, now),
+            Event::Ended { connection, reason } => self.on_ended(connection, reason, now),
+            Event::Freed { connection } => self.on_freed(connection),
+            Event::Mail(letter) => self.on_letter(letter, now),
+            Event::Drain => self.draining = self.draining.or(Some(0)),
+        }
+        self.read_own_mail(now);
+    }
+
+    /// Does what time and earlier events have left to do: deadlines, fan-out, draining, forgetting. Bounded; returns
+    /// true when there is more to do at once.
+    pub fn advance(&mut self, now: Now) -> bool {
+        let mut more = self.expire(now);
+        more |= self.fan_out(FANOUT_PER_TURN, now);
+        more |= self.drain_some(now);
+        if now.mono_ms() >= self.swept_ms + 100 {
+            self.swept_ms = now.mono_ms();
+            self.homes.sweep(&self.settings, &self.metrics, now);
+        }
+        self.read_own_mail(now);
+        more
+    }
+
+    /// The next thing to do outside.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// The next bytes for this socket, control frames first; none when its outbox is empty.
+    pub fn pull(&mut self, key: ConnectionKey, now: Now) -> Option<Chunk> {
+        let connection = self.connections.get_mut(key)?;
+        let Some(chunk) = connection.outbox.pull(&mut self.spares, now.mono_ms()) else {
+            connection.writable = false;
+            return None;
+        };
+        let bytes = match &chunk {
+            Chunk::Control(bytes) => bytes.len(),
+            Chunk::Data(delivery) => {
+                self.metrics.frames_sent.increment();
+                self.metrics.deliveries_sent.increment();
+                self.metrics.deliveries_queued.subtract(1);
+                if delivery.received_us != 0 {
+                    self.metrics.delivery_duration.record_us(now.mono_us.saturating_sub(delivery.received_us));
+                }
+                delivery.frame.len()
+            }
+        };
+        self.metrics.bytes_sent.add(bytes as u64);
+        self.metrics.outbox_bytes.subtract(bytes as u64);
+        let lags = connection.session.as_ref().is_some_and(|session| session.lagging > 0 || session.inbox.lagging);
+        if lags && connection.outbox.data_bytes() <= self.outbox_limits.bytes_max / 2 {
+            self.catch_up(key);
+            self.read_own_mail(now);
+        }
+        Some(chunk)
+    }
+
+    /// Gives the memory of a sent control chunk back.
+    pub fn recycle(&mut self, key: ConnectionKey, buffer: Vec<u8>) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.outbox.recycle(buffer, &mut self.spares);
+        }
+    }
+
+    /// Connections that are not freed yet.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// The earliest time at which [`Self::advance`] has something to do, at the granularity of the wheel; for parking.
+    pub fn has_timers(&self) -> bool {
+        !self.wheel.is_empty()
+    }
+
+    /// Which shard is a user's home.
+    fn home_of_user(&self, user: &str) -> ShardId {
+        ShardId((self.hash.hash_one(user) % u64::from(self.shards)) as u16)
+    }
+
+    /// Which shard is a room's home.
+    fn home_of_room(&self, room: &str) -> ShardId {
+        ShardId((self.hash.hash_one(room) >> 7) as u16 % self.shards)
+    }
+
+    fn home_of_topic(&self, topic: &str) -> ShardId {
+        match topic.strip_prefix('@') {
+            Some(user) => self.home_of_user(user),
+            None => self.home_of_room(topic),
+        }
+    }
+
+    fn address(&self, connection: ConnectionKey) -> Address {
+        Address { shard: self.id, connection }
+    }
+
+    fn post(&mut self, to: ShardId, letter: Letter) {
+        if to == self.id {
+            self.own_mail.push_back(letter);
+        } else {
+            self.metrics.mesh_sent.increment();
+            self.effects.push_back(Effect::Post(Posted { to, letter }));
+        }
+    }
+
+    fn read_own_mail(&mut self, now: Now) {
+        while let Some(letter) = self.own_mail.pop_front() {
+            self.on_letter(letter, now);
+        }
+    }
+
+    fn on_letter(&mut self, letter: Letter, now: Now) {
+        match letter {
+            Letter::Attach(attach) => self.on_attach(*attach, now),
+            Letter::Detach { home, from } => self.homes.detach(home, from, now),
+            Letter::Publish(publish) => self.on_publish_at_home(*publish, now),
+            Letter::Ack { home, from, offset } => self.homes.acknowledge(home, from, offset, &self.metrics),
+            Letter::CatchUp { topic, from, since } => self.on_catch_up(topic, from, since, now),
+            Letter::Subscribe(subscribe) => self.on_subscribe_at_home(*subscribe, now),
+            Letter::Unsubscribe { home, from } => self.on_unsubscribe_at_home(home, from, now),
+            Letter::Presence { room, from, request, limit } => self.on_presence_at_home(room, from, request, limit),
+            Letter::History(history) => self.on_history_at_home(*history, now),
+            Letter::Attached { to, at, home, attachment } => self.on_attached(to, at, home, &attachment, now),
+            Letter::Refused { to, reason } => self.close(to, reason, "", now),
+            Letter::Published(published) => self.on_published(&published, now),
+            Letter::Failed { to, request, code } => {
+                self.answered(to);
+                self.refuse(to, request, code, now);
+            }
+            Letter::Deliver { to, offset, delivery } => self.on_deliver(to, offset, delivery, now),
+            Letter::CaughtUp { to, topic: Source::Inbox(_), gap } => self.on_inbox_caught_up(to, *gap, now),
+            Letter::CaughtUp { to, topic: Source::Room { local, .. }, gap } => {
+                self.on_room_caught_up(to, local, *gap, now);
+            }
+            Letter::Subscribed(subscribed) => self.on_subscribed(&subscribed, now),
+            Letter::PresenceResult(result) => {
+                self.answered(result.to);
+                self.reply(result.to, now, |encoder, out| {
+                    let members = result.members.iter().map(|(user, device)| (&**user, &**device));
+                    encoder.presence_result(out, result.request, &result.room, result.count, members);
+                });
+            }
+            Letter::HistoryResult(result) => {
+                self.answered(result.to);
+                self.reply(result.to, now, |encoder, out| {
+                    encoder.history_result(
+                        out,
+                        result.request,
+                        &result.topic,
+                        result.position,
+                        &result.frames,
+                        result.more,
+                        result.recovered,
+                    );
+                });
+            }
+            Letter::Fanout { local, offset, delivery, without } => {
+                self.rooms.enqueue(local, offset, delivery, without);
+            }
+        }
+    }
+
+    /// A request of this session has its answer.
+    fn answered(&mut self, key: ConnectionKey) {
+        if let Some(session) = self.session_mut(key) {
+            session.in_flight = session.in_flight.saturating_sub(1);
+        }
+    }
+
+    fn session_mut(&mut self, key: ConnectionKey) -> Option<&mut Session> {
+        self.connections.get_mut(key)?.session.as_deref_mut()
+    }
+
+    /// Appends one control frame to a connection that is not being torn down.
+    fn reply(&mut self, key: ConnectionKey, now: Now, build: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(key).filter(|connection| !connection.is_closing()) else {
+            return;
+        };
+        let was_empty = connection.outbox.is_empty();
+        let out = connection.outbox.control(&mut self.spares, now.mono_ms());
+        let before = out.len();
+        build(&mut self.encoder, out);
+        self.metrics.outbox_bytes.add((out.len() - before) as u64);
+        self.metrics.frames_sent.increment();
+        let full = connection.outbox.control_is_full();
+        self.mark_writable(key, was_empty, now);
+        if full {
+            self.metrics.slow_consumers[2].increment();
+            self.close(key, CloseReason::Slow, "answers are not read", now);
+        }
+    }
+
+    /// Tells the shell, once, that an outbox is not empty any more, and starts its write deadline.
+    fn mark_writable(&mut self, key: ConnectionKey, was_empty: bool, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        if was_empty {
+            self.wheel.insert_if_earlier(key.slot, now.mono_ms() + self.settings.client.write_timeout_ms);
+        }
+        if !connection.writable {
+            connection.writable = true;
+            self.effects.push_back(Effect::Writable { connection: key });
+        }
+    }
+
+    fn refuse(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
+        self.metrics.errors[code.index()].increment();
+        let retry_after_ms = if code.is_temporary() { 1000 } else { 0 };
+        self.reply(key, now, |encoder, out| encoder.error(out, request, code, code.label(), retry_after_ms));
+    }
+
+    fn on_opened(&mut self, key: ConnectionKey, peer: IpAddr, transport: Transport, now: Now) {
+        let client = &self.settings.client;
+        let messages = Bucket::full(client.messages_burst, now.mono_ms());
+        let bytes = Bucket::full(client.bytes_burst, now.mono_ms());
+        let connection = Connection::new(peer, transport, messages, bytes, now.mono_ms());
+        self.connections.insert_at(key, connection);
+        self.metrics.connections_accepted[transport as usize].increment();
+        self.metrics.connections_active[transport as usize].add(1);
+        self.rearm(key, now);
+        if self.draining.is_some() {
+            self.close(key, CloseReason::Shutdown, "", now);
+        }
+    }
+
+    fn on_secured(&mut self, key: ConnectionKey) {
+        self.metrics.tls_handshakes.increment();
+        if let Some(connection) = self.connections.get_mut(key)
+            && matches!(connection.phase, crate::session::Phase::Handshaking)
+        {
+            connection.phase = crate::session::Phase::AwaitConnect;
+        }
+    }
+
+    /// Left minus right of the two equations of [`ShardMetrics`]; both are 0 between events.
+    pub fn conservation(&self) -> (i64, i64) {
+        let metrics = &self.metrics;
+        let sum = |cells: &[crate::metrics::Cell]| cells.iter().map(crate::metrics::Cell::read).sum::<u64>();
+        let deliveries = metrics.deliveries_owed.read() as i64
+            - (metrics.deliveries_sent.read()
+                + sum(&metrics.deliveries_dropped)
+                + metrics.deliveries_queued.read()
+                + metrics.deliveries_deferred.read()) as i64;
+        let inbox = metrics.inbox_stored.read() as i64
+            - (metrics.inbox_acked.read() + sum(&metrics.inbox_expired) + metrics.inbox_pending.read()) as i64;
+        (deliveries, inbox)
+    }
+
+    /// Panics when any structure of the shard is broken; for tests.
+    pub fn invariants(&self) {
+        assert_eq!(self.conservation(), (0, 0), "conservation on shard {}", self.id.0);
+        self.wheel.invariants();
+        self.homes.invariants(&self.metrics);
+        let (mut queued, mut bytes, mut deferred) = (0, 0, 0);
+        for (key, connection) in self.connections.iter() {
+            connection.outbox.invariants();
+            queued += connection.outbox.frames() as u64;
+            bytes += connection.outbox.bytes() as u64;
+            assert!(
+                connection.outbox.data_bytes() <= self.outbox_limits.bytes_max + self.settings.body_bytes_max(),
+                "outbox of {key:?} over its bound"
+            );
+            deferred += connection.session.as_ref().map_or(0, |session| session.inbox.behind);
+        }
+        deferred += self.rooms.invariants(&self.connections);
+        assert_eq!(queued, self.metrics.deliveries_queued.read(), "queued deliveries");
+        assert_eq!(bytes, self.metrics.outbox_bytes.read(), "outbox bytes");
+        assert_eq!(deferred, self.metrics.deliveries_deferred.read(), "deferred deliveries");
+    }
+
+    fn count_dropped(metrics: &ShardMetrics, reason: DropReason, count: u64) {
+        metrics.deliveries_dropped[reason as usize].add(count);
+    }
+}

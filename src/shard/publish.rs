@@ -1,0 +1,167 @@
+//! Publish: checked and drafted on the publisher's shard, put in order and kept at the topic's home, fanned out.
+//!
+//! At home a message is first sequenced (it gets its stamp), then committed (it enters the log, recipients are told,
+//! the publisher is answered). With logs in memory both happen at once; a store that answers later stands between.
+
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use super::home::Topic;
+use super::letter::{Publish, Published};
+use super::{Letter, Shard};
+use crate::close::ErrorCode;
+use crate::id::{ConnectionKey, Durability, Now, Stamp, TopicKey};
+use crate::outbox::Delivery;
+use crate::session::Verb;
+use crate::topics::Answered;
+use crate::wire::client_frame;
+
+impl Shard {
+    /// A client publishes.
+    pub(super) fn on_publish(&mut self, key: ConnectionKey, publish: &client_frame::Publish<'_>, now: Now) {
+        let request = publish.request;
+        if publish.payload.len() > self.settings.client.message_bytes_max {
+            return self.refuse(key, request, ErrorCode::LimitExceeded, now);
+        }
+        let namespace = match self.may_publish(key, publish.topic) {
+            Ok(namespace) => namespace,
+            Err(code) => return self.refuse(key, request, code, now),
+        };
+        if !self.begin_request(key, request, now) {
+            return;
+        }
+        let Some(sender) = self.session_mut(key).map(|session| session.user.clone()) else { return };
+        let draft = self.encoder.draft(publish.topic, &sender, publish.payload, publish.trace);
+        let letter = Publish {
+            from: self.address(key),
+            sender,
+            request,
+            topic: Arc::from(publish.topic),
+            namespace,
+            client_message_id: publish.client_message_id,
+            draft,
+            ephemeral: publish.ephemeral,
+            ttl_ms: u64::from(publish.ttl_seconds) * 1000,
+            received_us: now.mono_us.max(1),
+        };
+        self.post(self.home_of_topic(publish.topic), Letter::Publish(Box::new(letter)));
+    }
+
+    /// The index of the topic's namespace (0 for an inbox), or why the session may not publish to it.
+    fn may_publish(&self, key: ConnectionKey, topic: &str) -> Result<usize, ErrorCode> {
+        let session =
+            self.connections.get(key).and_then(|connection| connection.session.as_deref()).ok_or(ErrorCode::Internal)?;
+        let granted = session.grants.as_ref().is_some_and(|grants| grants.allows(Verb::Publish, topic));
+        if topic.starts_with('@') {
+            return if self.settings.inbox.publish_all || granted { Ok(0) } else { Err(ErrorCode::PermissionDenied) };
+        }
+        let (index, namespace) = self.settings.namespace_of(topic).ok_or(ErrorCode::UnknownRoom)?;
+        if !namespace.publish_all && !granted {
+            return Err(ErrorCode::PermissionDenied);
+        }
+        if !namespace.publish_without_subscribe && !self.rooms.is_member(session, topic) {
+            return Err(ErrorCode::NotSubscribed);
+        }
+        Ok(index)
+    }
+
+    /// A Publish arrives at its topic's home.
+    pub(super) fn on_publish_at_home(&mut self, publish: Publish, now: Now) {
+        let sender_and_topic = self.sender_and_topic(&publish);
+        if !publish.client_message_id.is_none()
+            && let Some(answered) = self.homes.dedup.find(sender_and_topic, publish.client_message_id)
+        {
+            self.metrics.dedup_hits.increment();
+            return self.answer(&publish, answered, true);
+        }
+        let topic = self.homes.find_or_make(&publish.topic, publish.namespace, &self.settings, &self.metrics, now);
+        let durability = self.homes.durability(topic, publish.ephemeral, &self.settings);
+        if durability != Durability::Ephemeral
+            && self.metrics.log_bytes.read() as usize + publish.draft.len() > self.settings.log_bytes_per_shard_max
+        {
+            let failed = Letter::Failed {
+                to: publish.from.connection,
+                request: publish.request,
+                code: ErrorCode::StorageFull,
+            };
+            return self.post(publish.from.shard, failed);
+        }
+        let stamp = Stamp {
+            position: self.homes.next_position(topic, durability),
+            message_id: self.homes.next_message_id(self.settings.node_number, now),
+            timestamp_ms: now.unix_ms,
+        };
+        self.metrics.messages_published.increment();
+        let answered = Answered { stamp, durability };
+        if !publish.client_message_id.is_none() {
+            let evicted = self.homes.dedup.remember(sender_and_topic, publish.client_message_id, answered, now);
+            self.metrics.dedup_evicted.add(evicted);
+        }
+        self.answer(&publish, answered, false);
+        self.commit(topic, publish, answered, now);
+    }
+
+    /// Puts a sequenced message into the log and sends it on its way to everyone who is there.
+    fn commit(&mut self, topic: Topic, publish: Publish, answered: Answered, now: Now) {
+        let Publish { from, draft, ttl_ms, received_us, .. } = publish;
+        let frame = draft.stamp(answered.stamp);
+        let offset = answered.stamp.position.offset;
+        if answered.durability != Durability::Ephemeral {
+            self.homes.commit(topic, frame.clone(), ttl_ms, from, &self.settings, &self.metrics, now);
+        }
+        let delivery = Delivery { frame, received_us };
+        match topic {
+            Topic::Inbox(inbox) => self.deliver_to_devices(inbox, offset, &delivery),
+            Topic::Room(room) => {
+                let echo = self.homes.echo(room, &self.settings);
+                self.fan_out_from_home(room, offset, &delivery, (!echo).then_some(from));
+            }
+        }
+    }
+
+    fn deliver_to_devices(&mut self, inbox: TopicKey, offset: u64, delivery: &Delivery) {
+        let mut index = 0;
+        // One device is the rule; the list is walked by index because posting needs the shard whole.
+        while let Some(device) = self.homes.device(inbox, index) {
+            index += 1;
+            if let Some(address) = device {
+                let letter = Letter::Deliver { to: address.connection, offset, delivery: delivery.clone() };
+                self.post(address.shard, letter);
+            }
+        }
+    }
+
+    fn answer(&mut self, publish: &Publish, answered: Answered, duplicate: bool) {
+        let published = Published {
+            to: publish.from.connection,
+            request: publish.request,
+            client_message_id: publish.client_message_id,
+            stamp: answered.stamp,
+            durability: answered.durability,
+            duplicate,
+        };
+        self.post(publish.from.shard, Letter::Published(Box::new(published)));
+    }
+
+    fn sender_and_topic(&self, publish: &Publish) -> u64 {
+        let mut hasher = self.hash.build_hasher();
+        publish.sender.hash(&mut hasher);
+        publish.topic.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// The publisher's shard hears what became of it.
+    pub(super) fn on_published(&mut self, published: &Published, now: Now) {
+        self.answered(published.to);
+        self.reply(published.to, now, |_, out| {
+            crate::wire::Encoder::published(
+                out,
+                published.request,
+                published.client_message_id,
+                published.stamp,
+                published.durability,
+                published.duplicate,
+            );
+        });
+    }
+}

@@ -1,0 +1,519 @@
+//! Rooms, on the side of the sessions: joining, leaving, and the delivery of one frame to all members on this shard.
+//!
+//! A broadcast arrives as one letter and becomes a job; jobs are worked off in order and in bounded portions, so a
+//! room of a hundred thousand stalls nobody. While a room has jobs its list of members keeps its order: who leaves
+//! leaves a hole. Each member knows the offset it has been brought to, which makes repetitions and holes visible.
+
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+use super::inbox::{CatchUpRoom, settle};
+use super::letter::{History, Subscribe, Subscribed};
+use super::{Effect, Letter, Shard, Source};
+use crate::close::{CloseReason, ErrorCode};
+use crate::id::{Address, ConnectionKey, Now, Position, TopicKey};
+use crate::limits::{HISTORY_MESSAGES_MAX, PRESENCE_MEMBERS_MAX};
+use crate::metrics::DropReason;
+use crate::outbox::Delivery;
+use crate::session::{Connection, Membership, Session, Verb};
+use crate::slots::Slots;
+use crate::topics::Gap;
+
+/// Rooms that have members, or are about to have some, on this shard.
+#[derive(Debug)]
+pub(super) struct LocalRooms {
+    rooms: Slots<LocalRoom>,
+    names: HashTable<TopicKey>,
+    hash: FixedState,
+    jobs: VecDeque<Job>,
+}
+
+#[derive(Debug)]
+struct LocalRoom {
+    name: Arc<str>,
+    namespace: usize,
+    /// The room at its home, once the home has answered.
+    home: Option<TopicKey>,
+    members: Vec<Member>,
+    /// Members that left while jobs were waiting.
+    holes: u32,
+    /// Jobs of this room in the queue.
+    jobs: u32,
+    /// Subscribes that the home has not answered.
+    pending: u32,
+}
+
+#[derive(Debug)]
+struct Member {
+    connection: Option<ConnectionKey>,
+    /// Brought up to here.
+    seen: u64,
+    /// Live messages that were not queued because the member lags.
+    behind: u64,
+    lagging: bool,
+    catching: bool,
+}
+
+/// One frame for all members.
+#[derive(Debug)]
+struct Job {
+    room: TopicKey,
+    offset: u64,
+    delivery: Delivery,
+    without: Option<Address>,
+    /// Members before this index have been served.
+    next: usize,
+}
+
+impl LocalRooms {
+    pub(super) fn new(seed: u64) -> Self {
+        LocalRooms {
+            rooms: Slots::default(),
+            names: HashTable::new(),
+            hash: FixedState::with_seed(seed),
+            jobs: VecDeque::new(),
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<TopicKey> {
+        let is_it = |key: &TopicKey| self.rooms.get(*key).is_some_and(|room| *room.name == *name);
+        self.names.find(self.hash.hash_one(name), is_it).copied()
+    }
+
+    fn find_or_make(&mut self, name: &str, namespace: usize) -> TopicKey {
+        if let Some(key) = self.find(name) {
+            return key;
+        }
+        let room = LocalRoom {
+            name: Arc::from(name),
+            namespace,
+            home: None,
+            members: Vec::new(),
+            holes: 0,
+            jobs: 0,
+            pending: 0,
+        };
+        let key = self.rooms.insert(room);
+        let LocalRooms { rooms, names, hash, .. } = self;
+        names.insert_unique(hash.hash_one(name), key, |key| {
+            hash.hash_one(rooms.get(*key).map_or("", |room| &room.name))
+        });
+        key
+    }
+
+    /// Forgets a room without members, expected members and jobs.
+    fn forget_if_unused(&mut self, key: TopicKey) {
+        let Some(room) = self.rooms.get(key) else { return };
+        if room.jobs > 0 || room.pending > 0 || room.members.len() > room.holes as usize {
+            return;
+        }
+        let hash = self.hash.hash_one(&*room.name);
+        if let Ok(entry) = self.names.find_entry(hash, |known| *known == key) {
+            entry.remove();
+        }
+        self.rooms.remove(key);
+    }
+
+    /// A broadcast has come. A stale key means that the last member has just left.
+    pub(super) fn enqueue(&mut self, local: TopicKey, offset: u64, delivery: Delivery, without: Option<Address>) {
+        let Some(room) = self.rooms.get_mut(local) else { return };
+        room.jobs += 1;
+        self.jobs.push_back(Job { room: local, offset, delivery, without, next: 0 });
+    }
+
+    /// Whether the session is in this room.
+    pub(super) fn is_member(&self, session: &Session, name: &str) -> bool {
+        let Some(key) = self.find(name) else { return false };
+        session.rooms.iter().any(|membership| membership.room == key && membership.index.is_some())
+    }
+
+    pub(super) fn invariants(&self, connections: &Slots<Connection>) -> u64 {
+        let mut deferred = 0;
+        for (key, room) in self.rooms.iter() {
+            assert_eq!(self.find(&room.name), Some(key), "{} is found by name", room.name);
+            assert_eq!(room.members.iter().filter(|m| m.connection.is_none()).count(), room.holes as usize);
+            assert!(room.jobs > 0 || room.holes == 0, "holes are closed when the last job ends");
+            for (index, member) in room.members.iter().enumerate() {
+                let Some(connection) = member.connection else { continue };
+                let session = connections.get(connection).and_then(|c| c.session.as_deref());
+                let membership = session.and_then(|s| s.rooms.iter().find(|membership| membership.room == key));
+                assert_eq!(membership.and_then(|m| m.index), Some(index as u32), "member {index} of {}", room.name);
+                assert!(member.lagging || member.behind == 0);
+                deferred += member.behind;
+            }
+        }
+        deferred
+    }
+}
+
+impl Shard {
+    /// A client joins a room.
+    pub(super) fn on_subscribe(
+        &mut self,
+        key: ConnectionKey,
+        request: u32,
+        name: &str,
+        since: Option<Position>,
+        now: Now,
+    ) {
+        let namespace = match self.may_use_room(key, name, Verb::Subscribe) {
+            Ok(namespace) => namespace,
+            Err(code) => return self.refuse(key, request, code, now),
+        };
+        let room = self.rooms.find_or_make(name, namespace);
+        let rooms_max = self.settings.client.rooms_max;
+        let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_deref()) else {
+            return;
+        };
+        let refused = if session.rooms.iter().any(|membership| membership.room == room) {
+            Some(ErrorCode::AlreadySubscribed)
+        } else if session.rooms.len() >= rooms_max {
+            Some(ErrorCode::LimitExceeded)
+        } else {
+            None
+        };
+        if let Some(code) = refused {
+            self.rooms.forget_if_unused(room);
+            return self.refuse(key, request, code, now);
+        }
+        if !self.begin_request(key, request, now) {
+            return self.rooms.forget_if_unused(room);
+        }
+        let from = self.address(key);
+        let Some(session) = self.session_mut(key) else { return };
+        session.rooms.push(Membership { room, index: None });
+        let (user, device) = (session.user.clone(), session.device.clone());
+        let Some(local) = self.rooms.rooms.get_mut(room) else { return };
+        local.pending += 1;
+        let subscribe =
+            Subscribe { room: local.name.clone(), namespace, from, user, device, request, since, local: room };
+        self.post(self.home_of_room(name), Letter::Subscribe(Box::new(subscribe)));
+    }
+
+    /// The home has counted the session in.
+    pub(super) fn on_subscribed(&mut self, subscribed: &Subscribed, now: Now) {
+        let Subscribed { to: key, local, home, .. } = *subscribed;
+        let Some(room) = self.rooms.rooms.get_mut(local) else { return };
+        room.pending -= 1;
+        room.home = Some(home);
+        let name = room.name.clone();
+        let session = self
+            .connections
+            .get_mut(key)
+            .filter(|connection| connection.is_ready())
+            .and_then(|connection| connection.session.as_deref_mut());
+        let lagging = subscribed.start < subscribed.position.offset;
+        let membership =
+            session.and_then(|session| {
+                session.lagging += u32::from(lagging);
+                session.rooms.iter_mut().find(|membership| membership.room == local)
+            });
+        let Some(membership) = membership else {
+            // Closed in the meantime.
+            let from = self.address(key);
+            self.post(self.home_of_room(&name), Letter::Unsubscribe { home, from });
+            return self.rooms.forget_if_unused(local);
+        };
+        membership.index = Some(room.members.len() as u32);
+        room.members.push(Member {
+            connection: Some(key),
+            seen: subscribed.start,
+            behind: 0,
+            lagging,
+            catching: false,
+        });
+        self.answered(key);
+        self.reply(key, now, |encoder, out| {
+            encoder.subscribed(out, subscribed.request, &name, subscribed.recovered, subscribed.position);
+        });
+        if lagging {
+            self.catch_up(key);
+        }
+    }
+
+    /// A client leaves a room.
+    pub(super) fn on_unsubscribe(&mut self, key: ConnectionKey, request: u32, name: &str, now: Now) {
+        let room = self.rooms.find(name);
+        let Some(session) = self.session_mut(key) else { return };
+        let at = session
+            .rooms
+            .iter()
+            .position(|membership| Some(membership.room) == room && membership.index.is_some());
+        let Some(at) = at else { return self.refuse(key, request, ErrorCode::NotSubscribed, now) };
+        let membership = session.rooms.swap_remove(at);
+        self.leave_room(key, membership);
+        self.reply(key, now, |encoder, out| encoder.unsubscribed(out, request, name, 0));
+    }
+
+    /// Takes a session out of a room's members and tells the home. A membership that the home has not answered yet
+    /// is taken back when the answer comes.
+    pub(super) fn leave_room(&mut self, key: ConnectionKey, membership: Membership) {
+        let (Some(index), Some(room)) = (membership.index, self.rooms.rooms.get_mut(membership.room)) else { return };
+        let Some(member) = room.members.get_mut(index as usize) else { return };
+        debug_assert_eq!(member.connection, Some(key));
+        self.metrics.deliveries_deferred.subtract(member.behind);
+        Self::count_dropped(&self.metrics, DropReason::Closed, member.behind);
+        if member.lagging
+            && let Some(session) = self.connections.get_mut(key).and_then(|c| c.session.as_deref_mut())
+        {
+            session.lagging -= 1;
+        }
+        if room.jobs > 0 {
+            *member = Member { connection: None, seen: 0, behind: 0, lagging: false, catching: false };
+            room.holes += 1;
+        } else {
+            room.members.swap_remove(index as usize);
+            let moved = room.members.get(index as usize).and_then(|member| member.connection);
+            Self::renumber(&mut self.connections, moved, membership.room, index);
+        }
+        let (name, home) = (room.name.clone(), room.home);
+        let from = self.address(key);
+        if let Some(home) = home {
+            self.post(self.home_of_room(&name), Letter::Unsubscribe { home, from });
+        }
+        self.rooms.forget_if_unused(membership.room);
+    }
+
+    fn renumber(connections: &mut Slots<Connection>, member: Option<ConnectionKey>, room: TopicKey, index: u32) {
+        let session = member.and_then(|key| connections.get_mut(key)).and_then(|c| c.session.as_deref_mut());
+        if let Some(membership) = session.and_then(|s| s.rooms.iter_mut().find(|m| m.room == room)) {
+            membership.index = Some(index);
+        }
+    }
+
+    /// Works jobs off, at most `budget` members. Returns true when some are left.
+    pub(super) fn fan_out(&mut self, mut budget: usize, now: Now) -> bool {
+        while let Some(mut job) = self.rooms.jobs.pop_front() {
+            let Some(room) = self.rooms.rooms.get_mut(job.room) else { continue };
+            let end = room.members.len().min(job.next.saturating_add(budget));
+            budget -= end - job.next;
+            let keeps_log = self.settings.namespaces.get(room.namespace).is_some_and(|n| n.history_size > 0);
+            let mut turn = FanOut {
+                connections: &mut self.connections,
+                spares: &mut self.spares,
+                effects: &mut self.effects,
+                wheel: &mut self.wheel,
+                metrics: &self.metrics,
+                limits: self.outbox_limits,
+                write_timeout_ms: self.settings.client.write_timeout_ms,
+                keeps_log,
+                without: job.without.filter(|address| address.shard == self.id).map(|address| address.connection),
+                now,
+            };
+            for member in room.members.get_mut(job.next..end).unwrap_or_default() {
+                turn.deliver(member, job.offset, &job.delivery);
+            }
+            job.next = end;
+            if end < room.members.len() {
+                self.rooms.jobs.push_front(job);
+                return true;
+            }
+            room.jobs -= 1;
+            if room.jobs == 0 && room.holes > 0 {
+                Self::close_holes(room, job.room, &mut self.connections);
+            }
+            self.rooms.forget_if_unused(job.room);
+            if budget == 0 {
+                return !self.rooms.jobs.is_empty();
+            }
+        }
+        false
+    }
+
+    fn close_holes(room: &mut LocalRoom, key: TopicKey, connections: &mut Slots<Connection>) {
+        room.members.retain(|member| member.connection.is_some());
+        room.holes = 0;
+        for (index, member) in room.members.iter().enumerate() {
+            Self::renumber(connections, member.connection, key, index as u32);
+        }
+    }
+
+    /// Asks the homes of this session's lagging rooms for what is missing.
+    pub(super) fn catch_up_rooms(&mut self, key: ConnectionKey) {
+        let from = self.address(key);
+        let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_deref()) else {
+            return;
+        };
+        if session.lagging == 0 {
+            return;
+        }
+        for membership in session.rooms.clone() {
+            let Some(room) = self.rooms.rooms.get_mut(membership.room) else { continue };
+            let member = membership.index.and_then(|index| room.members.get_mut(index as usize));
+            let Some(member) = member.filter(|member| member.lagging && !member.catching) else { continue };
+            let Some(home) = room.home else { continue };
+            member.catching = true;
+            let since = member.seen;
+            let home_shard = self.home_of_room(&self.rooms.rooms.get(membership.room).map_or("".into(), |r| r.name.clone()));
+            let topic = Source::Room { home, local: membership.room };
+            self.post(home_shard, Letter::CatchUp { topic, from, since });
+        }
+    }
+
+    /// A room's home brings what a lagging member was missing.
+    pub(super) fn on_room_caught_up(&mut self, key: ConnectionKey, local: TopicKey, gap: Gap, now: Now) {
+        let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else { return };
+        let Some(session) = connection.session.as_deref_mut() else { return };
+        let index = session.rooms.iter().find(|m| m.room == local).and_then(|membership| membership.index);
+        let Some(room) = self.rooms.rooms.get_mut(local) else { return };
+        let Some(member) = index.and_then(|index| room.members.get_mut(index as usize)) else { return };
+        if !member.catching {
+            return;
+        }
+        member.catching = false;
+        if gap.lost {
+            return self.close(key, CloseReason::InsufficientState, "", now);
+        }
+        let mut complete = !gap.more;
+        let mut outbox_room = CatchUpRoom::of(&connection.outbox, self.outbox_limits);
+        let mut taken = Vec::with_capacity(gap.frames.len());
+        for (offset, frame) in gap.frames {
+            if !outbox_room.take(frame.len()) {
+                complete = false;
+                break;
+            }
+            member.seen = offset;
+            taken.push(frame);
+        }
+        if complete {
+            member.seen = member.seen.max(gap.upto);
+            member.lagging = false;
+            session.lagging -= 1;
+        }
+        let (owed, settled) = settle(&mut member.behind, taken.len() as u64, complete);
+        self.replay(key, taken, owed, settled, complete, now);
+        if !complete {
+            self.catch_up_when_drained(key);
+        }
+    }
+
+    /// A client asks who is in a room.
+    pub(super) fn on_presence(&mut self, key: ConnectionKey, request: u32, room: &str, limit: u32, now: Now) {
+        match self.may_use_room(key, room, Verb::Presence) {
+            Err(code) => self.refuse(key, request, code, now),
+            Ok(namespace) if !self.settings.namespaces.get(namespace).is_some_and(|n| n.presence) => {
+                self.refuse(key, request, ErrorCode::NotAvailable, now);
+            }
+            Ok(_) => {
+                if self.begin_request(key, request, now) {
+                    let limit = limit.min(PRESENCE_MEMBERS_MAX);
+                    let letter = Letter::Presence { room: room.into(), from: self.address(key), request, limit };
+                    self.post(self.home_of_room(room), letter);
+                }
+            }
+        }
+    }
+
+    /// A client asks what was said.
+    pub(super) fn on_history(
+        &mut self,
+        key: ConnectionKey,
+        request: u32,
+        topic: &str,
+        since: Option<Position>,
+        limit: u32,
+        now: Now,
+    ) {
+        let allowed = match topic.strip_prefix('@') {
+            Some(user) => {
+                let own = self.session_mut(key).is_some_and(|session| *session.user == *user);
+                if own { Ok(()) } else { Err(ErrorCode::PermissionDenied) }
+            }
+            None => self.may_use_room(key, topic, Verb::History).and_then(|namespace| {
+                let kept = self.settings.namespaces.get(namespace).is_some_and(|n| n.history_size > 0);
+                if kept { Ok(()) } else { Err(ErrorCode::NotAvailable) }
+            }),
+        };
+        if let Err(code) = allowed {
+            return self.refuse(key, request, code, now);
+        }
+        if self.begin_request(key, request, now) {
+            let limit = limit.min(HISTORY_MESSAGES_MAX);
+            let history = History { topic: topic.into(), from: self.address(key), request, since, limit };
+            self.post(self.home_of_topic(topic), Letter::History(Box::new(history)));
+        }
+    }
+
+    /// The index of the room's namespace, or why the session may not do this with the room.
+    fn may_use_room(&self, key: ConnectionKey, room: &str, verb: Verb) -> Result<usize, ErrorCode> {
+        let (index, namespace) = self.settings.namespace_of(room).ok_or(ErrorCode::UnknownRoom)?;
+        let session =
+            self.connections.get(key).and_then(|connection| connection.session.as_deref()).ok_or(ErrorCode::Internal)?;
+        let granted = session.grants.as_ref().is_some_and(|grants| grants.allows(verb, room));
+        let allowed = match verb {
+            Verb::Subscribe => namespace.subscribe_all,
+            Verb::Publish => namespace.publish_all,
+            // Who may listen may also look around.
+            Verb::Presence | Verb::History => namespace.subscribe_all || self.rooms.is_member(session, room),
+        };
+        if allowed || granted { Ok(index) } else { Err(ErrorCode::PermissionDenied) }
+    }
+}
+
+/// What the inner loop of a broadcast needs, borrowed apart from the room.
+struct FanOut<'a> {
+    connections: &'a mut Slots<Connection>,
+    spares: &'a mut crate::outbox::Spares,
+    effects: &'a mut VecDeque<Effect>,
+    wheel: &'a mut crate::wheel::Wheel,
+    metrics: &'a crate::metrics::ShardMetrics,
+    limits: crate::outbox::OutboxLimits,
+    write_timeout_ms: u64,
+    keeps_log: bool,
+    without: Option<ConnectionKey>,
+    now: Now,
+}
+
+impl FanOut<'_> {
+    #[inline]
+    fn deliver(&mut self, member: &mut Member, offset: u64, delivery: &Delivery) {
+        let Some(key) = member.connection else { return };
+        let logged = offset != 0;
+        if logged && offset <= member.seen {
+            return;
+        }
+        if self.without == Some(key) {
+            if logged && !member.lagging {
+                member.seen = offset;
+            }
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        self.metrics.deliveries_owed.increment();
+        if logged && member.lagging {
+            member.behind += 1;
+            return self.metrics.deliveries_deferred.add(1);
+        }
+        if !connection.outbox.has_room(delivery.frame.len(), self.limits) {
+            if logged && self.keeps_log {
+                member.lagging = true;
+                member.behind = 1;
+                if let Some(session) = connection.session.as_deref_mut() {
+                    session.lagging += 1;
+                }
+                self.metrics.slow_consumers[0].increment();
+                return self.metrics.deliveries_deferred.add(1);
+            }
+            self.metrics.slow_consumers[1].increment();
+            return Shard::count_dropped(self.metrics, DropReason::Slow, 1);
+        }
+        if logged {
+            member.seen = offset;
+        }
+        let now_ms = self.now.mono_ms();
+        if connection.outbox.is_empty() {
+            self.wheel.insert_if_earlier(key.slot, now_ms + self.write_timeout_ms);
+        }
+        self.metrics.deliveries_queued.add(1);
+        self.metrics.outbox_bytes.add(delivery.frame.len() as u64);
+        connection.outbox.push(delivery.clone(), self.spares, now_ms);
+        if !connection.writable {
+            connection.writable = true;
+            self.effects.push_back(Effect::Writable { connection: key });
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Connect, token, inbox, Connected; and Refresh later.
+
+use std::sync::Arc;
+
+use super::letter::Attach;
+use super::{Effect, Letter, Shard};
+use crate::close::{CloseReason, ErrorCode};
+use crate::id::{ConnectionKey, Now, ShardId, TopicKey};
+use crate::session::{AuthError, Grant, InboxFeed, PendingConnect, Phase, Session};
+use crate::topics::Attachment;
+use crate::wire::client_frame::Connect;
+use crate::wire::encode::{Connected, PROTOCOL_VERSION};
+
+impl Shard {
+    pub(super) fn on_connect(&mut self, key: ConnectionKey, connect: &Connect<'_>, now: Now) {
+        if connect.version != PROTOCOL_VERSION {
+            return self.close(key, CloseReason::InappropriateProtocol, "this gateway speaks version 1", now);
+        }
+        let device = if *connect.device == *self.default_device {
+            self.default_device.clone()
+        } else {
+            Arc::from(connect.device)
+        };
+        let pending = PendingConnect {
+            request: connect.request,
+            device,
+            inbox: connect.inbox,
+            rooms: connect.rooms.iter().map(|(room, since)| (room.to_owned(), since)).collect(),
+        };
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.phase = Phase::Verifying(Box::new(pending));
+        }
+        self.effects.push_back(Effect::Verify { connection: key, refresh: None, token: connect.token.into() });
+    }
+
+    pub(super) fn on_verified(
+        &mut self,
+        key: ConnectionKey,
+        refresh: Option<u32>,
+        result: Result<Grant, AuthError>,
+        now: Now,
+    ) {
+        match &result {
+            Ok(_) => self.metrics.auth_succeeded.increment(),
+            Err(error) => self.metrics.auth_failed[*error as usize].increment(),
+        }
+        match refresh {
+            Some(request) => self.on_refreshed(key, request, result, now),
+            None => self.on_signed_in(key, result, now),
+        }
+    }
+
+    /// The token of a Connect was looked at.
+    fn on_signed_in(&mut self, key: ConnectionKey, result: Result<Grant, AuthError>, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        // Anything else means that the connection was closed in the meantime.
+        let Phase::Verifying(_) = connection.phase else { return };
+        let Phase::Verifying(pending) = core::mem::replace(&mut connection.phase, Phase::AwaitConnect) else { return };
+        let grant = match result {
+            Ok(grant) => grant,
+            Err(AuthError::Expired) => return self.close(key, CloseReason::Expired, "token expired", now),
+            Err(error) => return self.close(key, CloseReason::InvalidToken, error.label(), now),
+        };
+        if grant.device.as_ref().is_some_and(|device| **device != *pending.device) {
+            return self.close(key, CloseReason::InvalidToken, "the token is for another device", now);
+        }
+        let user: Arc<str> = grant.user.into();
+        connection.session = Some(Box::new(Session {
+            user: user.clone(),
+            device: pending.device.clone(),
+            expires_at: grant.expires_at,
+            grants: grant.rooms,
+            in_flight: 0,
+            lagging: 0,
+            inbox: InboxFeed::default(),
+            rooms: Vec::new(),
+        }));
+        let attach =
+            Attach { user: user.clone(), device: pending.device.clone(), from: self.address(key), resume: pending.inbox };
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.phase = Phase::Attaching(pending);
+        }
+        self.post(self.home_of_user(&user), Letter::Attach(Box::new(attach)));
+    }
+
+    /// The inbox's home has taken the session on: it is signed in.
+    pub(super) fn on_attached(
+        &mut self,
+        key: ConnectionKey,
+        at: ShardId,
+        home: TopicKey,
+        attachment: &Attachment,
+        now: Now,
+    ) {
+        let from = self.address(key);
+        let waiting = self.connections.get_mut(key).filter(|connection| matches!(connection.phase, Phase::Attaching(_)));
+        let Some(connection) = waiting else {
+            // Closed in the meantime.
+            return self.post(at, Letter::Detach { home, from });
+        };
+        let Phase::Attaching(pending) = core::mem::replace(&mut connection.phase, Phase::Ready) else { return };
+        connection.heard_ms = now.mono_ms();
+        let Some(session) = connection.session.as_deref_mut() else { return };
+        let owed = attachment.start < attachment.position.offset;
+        session.inbox = InboxFeed {
+            home,
+            epoch: attachment.position.epoch,
+            seen: attachment.start,
+            acked: attachment.start,
+            lagging: owed,
+            ..InboxFeed::default()
+        };
+        let (user, expires_at) = (session.user.clone(), session.expires_at);
+        self.metrics.sessions_active.add(1);
+        if pending.inbox.is_some() {
+            self.metrics.recoveries[usize::from(!attachment.recovered)].increment();
+        }
+        let settings = self.settings.clone();
+        self.reply(key, now, |encoder, out| {
+            encoder.connected(
+                out,
+                &Connected {
+                    request: pending.request,
+                    session: from.to_u64(),
+                    node: &settings.node,
+                    user: &user,
+                    ping_interval_ms: settings.client.ping_interval_ms as u32,
+                    pong_timeout_ms: settings.client.pong_timeout_ms as u32,
+                    message_bytes_max: settings.client.message_bytes_max as u32,
+                    rooms_max: settings.client.rooms_max as u16,
+                    requests_in_flight_max: settings.client.requests_in_flight_max as u16,
+                    expires_at,
+                    inbox_recovered: attachment.recovered,
+                    inbox: attachment.position,
+                },
+            );
+        });
+        self.rearm(key, now);
+        if owed {
+            self.catch_up(key);
+        }
+        for (room, since) in &pending.rooms {
+            self.on_subscribe(key, pending.request, room, *since, now);
+        }
+    }
+
+    fn on_refreshed(&mut self, key: ConnectionKey, request: u32, result: Result<Grant, AuthError>, now: Now) {
+        self.answered(key);
+        let Some(session) = self.session_mut(key) else { return };
+        let grant = match result {
+            Ok(grant) if *grant.user == *session.user => grant,
+            Ok(_) | Err(AuthError::Invalid | AuthError::NotYetValid) => {
+                return self.refuse(key, request, ErrorCode::InvalidToken, now);
+            }
+            Err(AuthError::Expired) => return self.refuse(key, request, ErrorCode::TokenExpired, now),
+        };
+        session.expires_at = grant.expires_at;
+        session.grants = grant.rooms;
+        self.reply(key, now, |encoder, out| encoder.refreshed(out, request, grant.expires_at));
+        self.rearm(key, now);
+    }
+}

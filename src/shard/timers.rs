@@ -1,0 +1,120 @@
+//! Every deadline of a connection, on one wheel entry.
+//!
+//! Traffic only stores when it came; an entry that expires looks at what is really due and goes back into the wheel
+//! for the rest. Deadlines are absolute: a peer that trickles bytes gains nothing.
+
+use super::{EXPIRED_PER_TURN, Effect, Shard};
+use crate::close::CloseReason;
+use crate::id::{ConnectionKey, Now};
+use crate::session::{Connection, Phase};
+use crate::wire::{Encoder, Kind};
+
+/// How long a flushed connection may take to go before its socket is closed hard.
+const LINGER_MS: u64 = 2_000;
+
+/// What the earliest deadline of a connection is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    SignIn,
+    Frame,
+    Write,
+    Token,
+    Ack,
+    PingClient,
+    Silence,
+    Linger,
+}
+
+impl Shard {
+    /// Handles expired wheel entries; true when more are waiting.
+    pub(super) fn expire(&mut self, now: Now) -> bool {
+        let mut expired = core::mem::take(&mut self.expired);
+        let more = self.wheel.advance(now.mono_ms(), EXPIRED_PER_TURN, &mut expired);
+        for slot in expired.drain(..) {
+            if let Some(key) = self.connections.key_of(slot) {
+                self.on_expired(key, now);
+            }
+        }
+        self.expired = expired;
+        more
+    }
+
+    fn on_expired(&mut self, key: ConnectionKey, now: Now) {
+        // Several deadlines may have passed; each one handled moves the next ahead or ends the connection.
+        for _ in 0..4 {
+            let Some(connection) = self.connections.get(key) else { return };
+            let (deadline_ms, due) = self.next_deadline(connection, now);
+            if deadline_ms > now.mono_ms() {
+                return self.wheel.insert(key.slot, deadline_ms);
+            }
+            match due {
+                Due::SignIn => self.close(key, CloseReason::Stale, "sign-in took too long", now),
+                Due::Frame => self.close(key, CloseReason::Stale, "a frame took too long", now),
+                Due::Write => {
+                    self.metrics.slow_consumers[2].increment();
+                    self.close(key, CloseReason::Slow, "", now);
+                }
+                Due::Token => self.close(key, CloseReason::Expired, "", now),
+                Due::Silence => self.close(key, CloseReason::NoPong, "", now),
+                Due::Ack => self.repeat_unacknowledged(key, now),
+                Due::PingClient => {
+                    if let Some(connection) = self.connections.get_mut(key) {
+                        connection.pinged = true;
+                    }
+                    self.reply(key, now, |_, out| Encoder::empty(out, Kind::Ping));
+                }
+                Due::Linger => {
+                    self.effects.push_back(Effect::Abort { connection: key });
+                    return;
+                }
+            }
+        }
+        self.rearm(key, now);
+    }
+
+    /// Puts the connection's earliest deadline into the wheel.
+    pub(super) fn rearm(&mut self, key: ConnectionKey, now: Now) {
+        if let Some(connection) = self.connections.get(key) {
+            let (deadline_ms, _) = self.next_deadline(connection, now);
+            self.wheel.insert(key.slot, deadline_ms);
+        }
+    }
+
+    fn next_deadline(&self, connection: &Connection, now: Now) -> (u64, Due) {
+        let limits = &self.settings.client;
+        let mut earliest = match connection.phase {
+            Phase::Closing(_) => return (connection.heard_ms + LINGER_MS, Due::Linger),
+            Phase::Handshaking => (connection.heard_ms + limits.handshake_timeout_ms, Due::SignIn),
+            Phase::AwaitConnect | Phase::Verifying(_) | Phase::Attaching(_) => {
+                (connection.heard_ms + limits.connect_timeout_ms, Due::SignIn)
+            }
+            Phase::Ready if connection.pinged => {
+                let silence_ms = limits.ping_interval_ms * u64::from(limits.missed_pings_max);
+                (connection.heard_ms + silence_ms, Due::Silence)
+            }
+            // Half an interval of patience: most clients are just about to send their own Ping.
+            Phase::Ready => (connection.heard_ms + limits.ping_interval_ms * 3 / 2, Due::PingClient),
+        };
+        let mut consider = |deadline_ms: u64, due: Due| {
+            if deadline_ms < earliest.0 {
+                earliest = (deadline_ms, due);
+            }
+        };
+        if connection.tail.is_some() {
+            consider(connection.frame_began_ms + limits.frame_timeout_ms, Due::Frame);
+        }
+        if let Some(since_ms) = connection.outbox.stalled_since_ms() {
+            consider(since_ms + limits.write_timeout_ms, Due::Write);
+        }
+        if let Some(session) = &connection.session {
+            if session.expires_at != 0 {
+                let left_ms = (session.expires_at * 1000).saturating_sub(now.unix_ms);
+                consider(now.mono_ms() + left_ms, Due::Token);
+            }
+            if session.inbox.ack_deadline_ms != 0 {
+                consider(session.inbox.ack_deadline_ms, Due::Ack);
+            }
+        }
+        earliest
+    }
+}
