@@ -24,8 +24,12 @@ pub mod topics;
 pub mod wheel;
 
 // D: between cores
-// pub mod mesh;
+pub mod mesh;
 
 // E: shell
+#[cfg(feature = "gateway")]
+pub mod net;
+#[cfg(feature = "gateway")]
+pub mod tls;
 
 // F: control plane

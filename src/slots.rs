@@ -97,6 +97,11 @@ impl<T> Slots<T> {
         self.pages.get_mut(slot as usize / PAGE)?.get_mut(slot as usize % PAGE)
     }
 
+    /// The key that the next use of a caller-numbered slot has.
+    pub fn next_key(&self, slot: u32) -> ConnectionKey {
+        ConnectionKey { slot, generation: next_generation(self.generation(slot)) }
+    }
+
     /// The value, unless the key is stale.
     #[inline]
     pub fn get(&self, key: ConnectionKey) -> Option<&T> {

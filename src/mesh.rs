@@ -1,0 +1,213 @@
+//! Mailboxes between shards: bounded, lock-free, with a doorbell that rings only for a sleeper.
+//!
+//! Every shard has one mailbox that all others push into. A full mailbox refuses and hands the letter back: the
+//! producer keeps it, in order, and takes no new work from its own sockets until it got rid of it. Nothing is lost
+//! and nobody blocks. The doorbell protocol is the one that loom checks in `tests/mesh_loom.rs`:
+//! push; fence; ring only if the receiver said that it sleeps. Receiver: say so; fence; look again; sleep.
+
+use std::sync::Arc;
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicBool, Ordering, fence};
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
+
+/// Wakes a parked shard. The shell implements it with an eventfd; tests with a counter.
+pub trait Wake: Send + Sync {
+    /// Called at most once per time that the receiver fell asleep.
+    fn wake(&self);
+}
+
+/// Whether a shard sleeps. See the module for the protocol.
+#[derive(Debug, Default)]
+pub struct Doorbell {
+    sleeping: AtomicBool,
+}
+
+impl Doorbell {
+    /// A doorbell of a shard that is awake.
+    pub fn new() -> Self {
+        Doorbell { sleeping: AtomicBool::new(false) }
+    }
+
+    /// Producer, after its push: whether it is the one who must wake the receiver.
+    #[inline]
+    pub fn must_wake(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::AcqRel)
+    }
+
+    /// Receiver, before it looks into its mailbox for the last time: from now on it wants to be woken.
+    #[inline]
+    pub fn fall_asleep(&self) {
+        self.sleeping.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Receiver, once it is awake again for whatever reason.
+    #[inline]
+    pub fn wake_up(&self) {
+        self.sleeping.store(false, Ordering::Release);
+    }
+}
+
+/// One shard's end of the mesh.
+pub struct Mailbox<T> {
+    receiver: Receiver<T>,
+    peers: Vec<Peer<T>>,
+    me: usize,
+}
+
+struct Peer<T> {
+    sender: Sender<T>,
+    bell: Arc<Bell>,
+    /// Pushed to since the last [`Mailbox::ring`].
+    rung: bool,
+}
+
+struct Bell {
+    doorbell: Doorbell,
+    wake: Box<dyn Wake>,
+}
+
+/// Makes the mailboxes of a node, one for each waker. `capacity` letters each.
+pub fn mailboxes<T>(wakers: Vec<Box<dyn Wake>>, capacity: usize) -> Vec<Mailbox<T>> {
+    let bells: Vec<Arc<Bell>> =
+        wakers.into_iter().map(|wake| Arc::new(Bell { doorbell: Doorbell::new(), wake })).collect();
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        bells.iter().map(|_| crossbeam_channel::bounded(capacity)).unzip();
+    receivers
+        .into_iter()
+        .enumerate()
+        .map(|(me, receiver)| Mailbox {
+            receiver,
+            me,
+            peers: senders
+                .iter()
+                .zip(&bells)
+                .map(|(sender, bell)| Peer { sender: sender.clone(), bell: bell.clone(), rung: false })
+                .collect(),
+        })
+        .collect()
+}
+
+impl<T> Mailbox<T> {
+    /// Puts a letter into another shard's mailbox, or hands it back when that is full. The receiver is woken by
+    /// [`Self::ring`], once for everything that was pushed in a turn.
+    pub fn push(&mut self, to: usize, letter: T) -> Result<(), T> {
+        let Some(peer) = self.peers.get_mut(to) else { return Err(letter) };
+        match peer.sender.try_send(letter) {
+            Ok(()) => {
+                peer.rung = true;
+                Ok(())
+            }
+            Err(TrySendError::Full(letter) | TrySendError::Disconnected(letter)) => {
+                // A full mailbox with a sleeping owner would stay full.
+                peer.rung = true;
+                Err(letter)
+            }
+        }
+    }
+
+    /// Wakes every shard that was pushed to since the last call and sleeps. Returns how many were woken.
+    pub fn ring(&mut self) -> usize {
+        let mut woken = 0;
+        for peer in &mut self.peers {
+            if core::mem::take(&mut peer.rung) && peer.bell.doorbell.must_wake() {
+                peer.bell.wake.wake();
+                woken += 1;
+            }
+        }
+        woken
+    }
+
+    /// The next letter for this shard.
+    #[inline]
+    pub fn pop(&mut self) -> Option<T> {
+        match self.receiver.try_recv() {
+            Ok(letter) => Some(letter),
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
+        }
+    }
+
+    /// Announces sleep. False when a letter is there and the shard must not sleep.
+    pub fn try_sleep(&self) -> bool {
+        let Some(own) = self.peers.get(self.me) else { return true };
+        own.bell.doorbell.fall_asleep();
+        if self.receiver.is_empty() {
+            return true;
+        }
+        own.bell.doorbell.wake_up();
+        false
+    }
+
+    /// To be called after every sleep.
+    pub fn wake_up(&self) {
+        if let Some(own) = self.peers.get(self.me) {
+            own.bell.doorbell.wake_up();
+        }
+    }
+
+    /// Letters waiting for this shard.
+    pub fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    /// Whether no letter waits.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    struct Count(Arc<AtomicUsize>);
+
+    impl Wake for Count {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn pair() -> (Mailbox<u32>, Mailbox<u32>, Arc<AtomicUsize>) {
+        let woken = Arc::new(AtomicUsize::new(0));
+        let wakers: Vec<Box<dyn Wake>> =
+            vec![Box::new(Count(Arc::default())), Box::new(Count(woken.clone()))];
+        let mut mailboxes = mailboxes(wakers, 2);
+        let second = mailboxes.pop().unwrap();
+        (mailboxes.pop().unwrap(), second, woken)
+    }
+
+    #[test]
+    fn a_full_mailbox_hands_the_letter_back() {
+        let (mut a, mut b, _) = pair();
+        assert_eq!(a.push(1, 1), Ok(()));
+        assert_eq!(a.push(1, 2), Ok(()));
+        assert_eq!(a.push(1, 3), Err(3));
+        assert_eq!(b.pop(), Some(1));
+        assert_eq!(a.push(1, 3), Ok(()));
+        assert_eq!((b.pop(), b.pop(), b.pop()), (Some(2), Some(3), None));
+    }
+
+    #[test]
+    fn only_a_sleeper_is_woken_and_only_once() {
+        let (mut a, mut b, woken) = pair();
+        a.push(1, 1).unwrap();
+        assert_eq!(a.ring(), 0, "nobody sleeps");
+        assert!(!b.try_sleep(), "there is a letter");
+        b.pop();
+        assert!(b.try_sleep());
+        a.push(1, 2).unwrap();
+        assert_eq!(a.ring(), 1);
+        assert_eq!(a.ring(), 0);
+        assert_eq!(woken.load(Ordering::SeqCst), 1);
+        b.wake_up();
+        a.push(1, 3).unwrap();
+        assert_eq!(a.ring(), 0, "awake again");
+    }
+}

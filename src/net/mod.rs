@@ -1,0 +1,801 @@
+//! The shard's sockets, on a ring of its own: bytes in, bytes out, and nothing decided.
+//!
+//! Both directions: the gateway accepts with it, the load tester and tests connect with it. The caller is a
+//! [`Driver`]: it is told what happened and asked for what to send. One receive is armed per socket, for good, into
+//! the shard's ring of provided buffers; at most one send is in the kernel per socket, with everything that was
+//! queued when it was made.
+//!
+//! Invariants: a completion is acted on only if its slot still has its generation; a slot is freed only after
+//! every operation on it has come back; memory that the kernel knows is freed only after that.
+#![allow(unsafe_code, reason = "see `Ring::push`")]
+
+mod buffers;
+mod listen;
+mod ring;
+mod send;
+mod socket;
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use io_uring::types::{DestinationSlot, Fd, Fixed};
+use io_uring::{cqueue, opcode, squeue};
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::ServerName;
+use socket2::SockAddr;
+
+pub use listen::{bind, is_taken, shrink_buffers};
+pub use ring::RingError;
+
+use crate::close::CloseReason;
+use crate::id::ConnectionKey;
+use crate::metrics::ShardMetrics;
+use crate::outbox::Chunk;
+use crate::session::Transport;
+use crate::slots::Slots;
+use crate::tls::Tls;
+use buffers::Buffers;
+use listen::{Accept, Listener};
+use ring::Ring;
+use send::{Owner, Send, Sends};
+use socket::{Socket, Stage};
+
+/// Who uses the sockets.
+pub trait Driver {
+    /// A socket was accepted, or connected. False closes it at once, without a further call for it.
+    fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool;
+    /// The TLS handshake is over.
+    fn secured(&mut self, key: ConnectionKey);
+    /// Bytes have come.
+    fn received(&mut self, key: ConnectionKey, bytes: &[u8]);
+    /// The peer has closed its side, or the socket has failed; to be answered with [`Net::close`] sooner or later.
+    fn ended(&mut self, key: ConnectionKey, reason: CloseReason);
+    /// The socket is closed; its slot may be given out again.
+    fn freed(&mut self, key: ConnectionKey);
+    /// The next bytes for this socket.
+    fn pull(&mut self, key: ConnectionKey) -> Option<Chunk>;
+    /// A control chunk that `pull` gave is sent; its memory may be used again.
+    fn recycle(&mut self, key: ConnectionKey, buffer: Vec<u8>);
+}
+
+/// Where sockets live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Descriptors {
+    /// In the ring's own table: cheaper, and not limited per process. Leaks on kernels before 6.13.
+    Direct,
+    /// In the process's table.
+    Ordinary,
+}
+
+impl Descriptors {
+    /// Direct from kernel 6.13 on: before that, an armed request on any slot kept every slot that was closed after
+    /// it alive inside the kernel (liburing issue 1192).
+    pub fn for_this_kernel() -> Self {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        if version >= (6, 13) { Descriptors::Direct } else { Descriptors::Ordinary }
+    }
+}
+
+/// Sizes of a [`Net`].
+#[derive(Clone, Debug)]
+pub struct NetOptions {
+    /// Most sockets at once.
+    pub slots: u32,
+    /// Where they live.
+    pub descriptors: Descriptors,
+    /// Receive buffers, a power of two up to 32768.
+    pub recv_buffers: u16,
+    /// Bytes of each.
+    pub recv_buffer_bytes: usize,
+    /// Accepts in flight per listener.
+    pub accepts_in_flight: usize,
+    /// Submission queue entries.
+    pub submission_entries: u32,
+    /// Completion queue entries.
+    pub completion_entries: u32,
+}
+
+impl Default for NetOptions {
+    fn default() -> Self {
+        NetOptions {
+            slots: 16_384,
+            descriptors: Descriptors::for_this_kernel(),
+            recv_buffers: 1024,
+            recv_buffer_bytes: 4096,
+            accepts_in_flight: 32,
+            submission_entries: 1024,
+            completion_entries: 8192,
+        }
+    }
+}
+
+/// What a connection is made with; see [`Net::connect`].
+#[derive(Clone)]
+pub struct Target {
+    /// Where to.
+    pub address: SocketAddr,
+    /// TLS, if any.
+    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+/// See the module.
+pub struct Net {
+    // The ring is dropped, and with it everything that the kernel still does, before the memory it works on.
+    ring: Ring,
+    buffers: Buffers,
+    sends: Sends,
+    accepts: Vec<Accept>,
+    connects: Vec<Option<Box<SockAddr>>>,
+    sockets: Slots<Socket>,
+    free: Vec<u32>,
+    options: NetOptions,
+    listeners: Vec<Listener>,
+    server_tls: Option<Arc<ServerConfig>>,
+    /// Sockets whose receive found no buffer; armed again when the turn has given buffers back.
+    starved: Vec<ConnectionKey>,
+    /// Sockets with handshake bytes to look at: a few per turn.
+    handshakes: VecDeque<ConnectionKey>,
+    accepts_armed: usize,
+    accepting: bool,
+    /// Accepts failed for want of descriptors or memory: try again then.
+    accept_again: Option<Instant>,
+    completions: Vec<cqueue::Entry>,
+    plaintext: Vec<u8>,
+    metrics: Arc<ShardMetrics>,
+}
+
+const ACCEPT: u64 = 1;
+const RECV: u64 = 2;
+const SEND: u64 = 3;
+const SHUTDOWN: u64 = 4;
+const CLOSE: u64 = 5;
+const CONNECT: u64 = 6;
+const CANCEL: u64 = 7;
+const DISCARD: u64 = 8;
+
+/// Completions looked at in one turn.
+const COMPLETIONS_PER_TURN: usize = 1024;
+/// TLS handshake steps per turn; a full handshake costs about 135 us.
+const HANDSHAKES_PER_TURN: usize = 8;
+/// Small frames are copied together up to this; a frame above `COPY_BYTES_MAX` travels alone, uncopied.
+const SEND_BYTES_MAX: usize = 64 * 1024;
+const COPY_BYTES_MAX: usize = 8 * 1024;
+/// Pause after an accept that found no descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+fn user_data(operation: u64, key: ConnectionKey) -> u64 {
+    (operation << 56) | (u64::from(key.generation) << 32) | u64::from(key.slot)
+}
+
+fn parse_user_data(data: u64) -> (u64, ConnectionKey) {
+    let key = ConnectionKey { slot: data as u32, generation: (data >> 32) as u32 & crate::id::GENERATION_MASK };
+    (data >> 56, key)
+}
+
+/// Builds an entry for the descriptor wherever it lives.
+macro_rules! on_socket {
+    ($key:expr, $socket:expr, |$fd:ident| $build:expr) => {
+        if $socket.fd < 0 {
+            let $fd = Fixed($key.slot);
+            $build
+        } else {
+            let $fd = Fd($socket.fd);
+            $build
+        }
+    };
+}
+
+impl Net {
+    /// A ring without sockets, for the calling thread alone.
+    pub fn new(options: NetOptions, metrics: Arc<ShardMetrics>) -> Result<Self, RingError> {
+        let ring = Ring::new(options.submission_entries, options.completion_entries)?;
+        if options.descriptors == Descriptors::Direct {
+            ring.register_slots(options.slots)?;
+        }
+        let buffers = Buffers::register(&ring.submitter(), options.recv_buffers, options.recv_buffer_bytes)
+            .map_err(|error| RingError::of("io_uring_register(PBUF_RING)", &error))?;
+        Ok(Net {
+            ring,
+            buffers,
+            sends: Sends::default(),
+            accepts: Vec::new(),
+            connects: Vec::new(),
+            sockets: Slots::default(),
+            free: (0..options.slots).rev().collect(),
+            options,
+            listeners: Vec::new(),
+            server_tls: None,
+            starved: Vec::new(),
+            handshakes: VecDeque::new(),
+            accepts_armed: 0,
+            accepting: true,
+            accept_again: None,
+            completions: Vec::with_capacity(COMPLETIONS_PER_TURN),
+            plaintext: Vec::new(),
+            metrics,
+        })
+    }
+
+    /// Accepts on a listener from now on. TLS listeners need [`Self::set_server_tls`] first.
+    pub fn listen(&mut self, socket: TcpListener, transport: Transport) {
+        let index = self.listeners.len();
+        self.listeners.push(Listener { socket, transport });
+        self.accepts.extend((0..self.options.accepts_in_flight.max(1)).map(|_| Accept::new(index)));
+        self.arm_accepts();
+    }
+
+    /// The certificate and settings of connections accepted from now on.
+    pub fn set_server_tls(&mut self, config: Arc<ServerConfig>) {
+        self.server_tls = Some(config);
+    }
+
+    /// Accepts nothing any more; what the kernel accepts in this moment is closed.
+    pub fn stop_accepting(&mut self) {
+        self.accepting = false;
+        for index in 0..self.accepts.len() {
+            if self.accepts.get(index).is_some_and(|accept| accept.armed) {
+                let data = user_data(ACCEPT, ConnectionKey { slot: index as u32, generation: 0 });
+                let entry = opcode::AsyncCancel::new(data).build().user_data(CANCEL << 56);
+                self.ring.push(&entry, &self.metrics);
+            }
+        }
+        self.listeners.clear();
+    }
+
+    /// Sockets that are not freed yet.
+    pub fn sockets(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Readable when there are completions, while the ring listens; see [`Self::prepare_sleep`].
+    pub fn eventfd(&self) -> BorrowedFd<'_> {
+        self.ring.eventfd()
+    }
+
+    /// Submits everything and says whether the thread may sleep on the eventfd.
+    pub fn prepare_sleep(&mut self) -> bool {
+        if !self.handshakes.is_empty() {
+            return false;
+        }
+        self.ring.listen_to_eventfd(true);
+        self.ring.enter(&self.metrics);
+        if self.ring.has_completions() {
+            self.ring.listen_to_eventfd(false);
+            return false;
+        }
+        true
+    }
+
+    /// To be called after every sleep that [`Self::prepare_sleep`] allowed.
+    pub fn wake_up(&mut self) {
+        self.ring.listen_to_eventfd(false);
+    }
+
+    /// Submits everything and waits for completions, for callers without a runtime.
+    pub fn wait(&mut self, timeout: Duration) {
+        if self.handshakes.is_empty() && !self.ring.has_completions() {
+            self.ring.enter_and_wait(timeout, &self.metrics);
+        } else {
+            self.ring.enter(&self.metrics);
+        }
+    }
+
+    /// Submits everything without waiting.
+    pub fn submit(&mut self) {
+        if self.ring.has_completions() {
+            self.ring.enter(&self.metrics);
+        }
+    }
+
+    /// Begins a connection, from a given source address if any. It ends in `opened`, or in `freed` alone.
+    pub fn connect(&mut self, from: Option<IpAddr>, target: &Target) -> io::Result<ConnectionKey> {
+        let socket = listen::outgoing(from, target.address)?;
+        let Some(slot) = self.free.pop() else {
+            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the table of connections is full"));
+        };
+        let fd = match self.options.descriptors {
+            Descriptors::Direct => {
+                if let Err(error) = self.ring.install(slot, socket.as_raw_fd()) {
+                    self.free.push(slot);
+                    return Err(error);
+                }
+                -1
+            }
+            Descriptors::Ordinary => socket.into_raw_fd(),
+        };
+        let key = self.sockets.next_key(slot);
+        let mut socket = Socket::new(fd);
+        socket.connecting = true;
+        if let Some((config, name)) = &target.tls {
+            let tls = Tls::connect(config.clone(), name.clone()).map_err(|error| io::Error::other(error.0))?;
+            socket.tls = Some(Box::new(tls));
+        }
+        if self.connects.len() <= slot as usize {
+            self.connects.resize_with(slot as usize + 1, || None);
+        }
+        let address = Box::new(SockAddr::from(target.address));
+        let (pointer, length) = (address.as_ptr().cast::<libc::sockaddr>(), address.len());
+        if let Some(place) = self.connects.get_mut(slot as usize) {
+            *place = Some(address);
+        }
+        let entry = on_socket!(key, socket, |fd| opcode::Connect::new(fd, pointer, length).build());
+        self.sockets.insert_at(key, socket);
+        self.push(entry, CONNECT, key);
+        Ok(key)
+    }
+
+    /// Handles what has happened, a bounded portion of it. True when something had.
+    pub fn poll(&mut self, driver: &mut impl Driver) -> bool {
+        let mut completions = core::mem::take(&mut self.completions);
+        self.ring.completions(&mut completions, &self.metrics);
+        let mut busy = !completions.is_empty();
+        for completion in completions.drain(..) {
+            self.on_completion(&completion, driver);
+        }
+        self.completions = completions;
+        for _ in 0..self.starved.len() {
+            if let Some(key) = self.starved.pop() {
+                self.arm_receive(key);
+            }
+        }
+        for _ in 0..HANDSHAKES_PER_TURN {
+            let Some(key) = self.handshakes.pop_front() else { break };
+            busy = true;
+            self.step_handshake(key, driver);
+        }
+        if self.accept_again.is_some_and(|at| Instant::now() >= at) {
+            self.accept_again = None;
+            self.arm_accepts();
+        }
+        self.metrics.ring_slots_used.set(self.sockets.len() as u64);
+        busy
+    }
+
+    /// When accepting goes on after it ran out of descriptors.
+    pub fn accept_again_at(&self) -> Option<Instant> {
+        self.accept_again
+    }
+
+    /// Sends what the driver has for this socket, unless a send is in the kernel already: then it follows that one.
+    pub fn flush(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.send.is_some() || socket.connecting || !socket.is_sending() {
+            return;
+        }
+        let gathered = match socket.tls.as_deref_mut() {
+            None => gather_plain(key, &mut self.sends, driver),
+            Some(tls) => match gather_tls(tls, key, socket.stage, &mut self.plaintext, driver) {
+                Ok(gathered) => gathered,
+                Err(_) => return self.end(key, CloseReason::TlsError, driver),
+            },
+        };
+        match gathered {
+            Some(owner) => {
+                let index = self.sends.insert(Send { owner, sent: 0 });
+                self.submit_send(key, index);
+            }
+            None if socket.stage == Stage::Flushing => self.shut(key),
+            None => {}
+        }
+    }
+
+    /// Closes a socket: after everything queued is sent if `flush`, else at once. Ends in `freed`.
+    pub fn close(&mut self, key: ConnectionKey, flush: bool, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.stage != Stage::Open {
+            return;
+        }
+        if !flush || socket.ended {
+            return self.terminate(key);
+        }
+        socket.stage = Stage::Flushing;
+        self.flush(key, driver);
+    }
+
+    /// Closes a socket at once, whatever is still queued.
+    pub fn abort(&mut self, key: ConnectionKey) {
+        self.terminate(key);
+    }
+
+    fn push(&mut self, entry: squeue::Entry, operation: u64, key: ConnectionKey) {
+        self.ring.push(&entry.user_data(user_data(operation, key)), &self.metrics);
+    }
+
+    fn submit_send(&mut self, key: ConnectionKey, index: u32) {
+        let (Some(socket), Some(send)) = (self.sockets.get_mut(key), self.sends.get_mut(index)) else { return };
+        socket.send = Some(index);
+        let rest = send.rest();
+        let (pointer, length) = (rest.as_ptr(), rest.len() as u32);
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let entry = on_socket!(key, socket, |fd| opcode::Send::new(fd, pointer, length).flags(flags).build());
+        self.push(entry, SEND, key);
+    }
+
+    fn arm_receive(&mut self, key: ConnectionKey) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.receiving || socket.ended || matches!(socket.stage, Stage::Joining | Stage::Closing) {
+            return;
+        }
+        socket.receiving = true;
+        let entry = on_socket!(key, socket, |fd| opcode::RecvMulti::new(fd, buffers::GROUP).build());
+        self.push(entry, RECV, key);
+    }
+
+    /// Arms as many accepts as the table has slots for: a connection accepted without a slot would be lost.
+    fn arm_accepts(&mut self) {
+        if !self.accepting || self.accept_again.is_some() {
+            return;
+        }
+        for index in 0..self.accepts.len() {
+            if self.sockets.len() + self.accepts_armed >= self.options.slots as usize {
+                return;
+            }
+            let Some(accept) = self.accepts.get_mut(index).filter(|accept| !accept.armed) else { continue };
+            let Some(listener) = self.listeners.get(accept.listener) else { continue };
+            accept.armed = true;
+            let fd = Fd(listener.socket.as_raw_fd());
+            let (storage, length) = &mut *accept.address;
+            *length = storage.size_of();
+            let pointer = (&raw mut *storage).cast::<libc::sockaddr>();
+            let mut entry = opcode::Accept::new(fd, pointer, length).flags(libc::SOCK_CLOEXEC);
+            if self.options.descriptors == Descriptors::Direct {
+                entry = entry.file_index(Some(DestinationSlot::auto_target())).flags(0);
+            }
+            self.accepts_armed += 1;
+            self.push(entry.build(), ACCEPT, ConnectionKey { slot: index as u32, generation: 0 });
+        }
+    }
+
+    fn on_completion(&mut self, completion: &cqueue::Entry, driver: &mut impl Driver) {
+        let (operation, key) = parse_user_data(completion.user_data());
+        match operation {
+            ACCEPT => self.on_accepted(key.slot as usize, completion.result(), driver),
+            RECV => self.on_received(key, completion, driver),
+            SEND => self.on_sent(key, completion.result(), driver),
+            CONNECT => self.on_connected(key, completion.result(), driver),
+            CLOSE => self.on_closed(key, driver),
+            // SHUTDOWN, CANCEL and DISCARD are followed by completions of what they end.
+            _ => {}
+        }
+    }
+
+    fn on_accepted(&mut self, index: usize, result: i32, driver: &mut impl Driver) {
+        let Some(accept) = self.accepts.get_mut(index) else { return };
+        accept.armed = false;
+        self.accepts_armed -= 1;
+        let (peer, listener) = (accept.peer(), accept.listener);
+        if result < 0 {
+            if matches!(-result, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) {
+                self.metrics.accept_exhausted.increment();
+                self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
+            }
+            return self.arm_accepts();
+        }
+        let transport = self.listeners.get(listener).map(|listener| listener.transport);
+        let (Some(peer), Some(transport)) = (peer, transport) else { return self.discard(result) };
+        let (slot, fd) = match self.options.descriptors {
+            Descriptors::Direct => (result as u32, -1),
+            Descriptors::Ordinary => match self.free.pop() {
+                Some(slot) => (slot, result),
+                None => return self.discard(result),
+            },
+        };
+        let key = self.sockets.next_key(slot);
+        let mut socket = Socket::new(fd);
+        if transport == Transport::Tls {
+            let tls = self.server_tls.clone().map(Tls::accept);
+            let Some(Ok(tls)) = tls else { return self.refuse(slot, result) };
+            socket.tls = Some(Box::new(tls));
+        }
+        if !driver.opened(key, peer, transport) {
+            return self.refuse(slot, result);
+        }
+        self.sockets.insert_at(key, socket);
+        self.arm_receive(key);
+        self.arm_accepts();
+        if self.sockets.len() >= self.options.slots as usize {
+            self.metrics.accept_exhausted.increment();
+        }
+    }
+
+    /// Closes an accepted descriptor that never became a socket of ours.
+    fn refuse(&mut self, slot: u32, result: i32) {
+        if self.options.descriptors == Descriptors::Ordinary {
+            self.free.push(slot);
+        }
+        self.discard(result);
+        self.arm_accepts();
+    }
+
+    fn discard(&mut self, descriptor: i32) {
+        let entry = match self.options.descriptors {
+            Descriptors::Direct => opcode::Close::new(Fixed(descriptor as u32)).build(),
+            Descriptors::Ordinary => opcode::Close::new(Fd(descriptor)).build(),
+        };
+        self.ring.push(&entry.user_data(DISCARD << 56), &self.metrics);
+    }
+
+    fn on_connected(&mut self, key: ConnectionKey, result: i32, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.connecting = false;
+        let address = self.connects.get_mut(key.slot as usize).and_then(Option::take);
+        let transport = if socket.tls.is_some() { Transport::Tls } else { Transport::Plain };
+        let peer = address.and_then(|address| address.as_socket());
+        let opened = result == 0 && socket.stage == Stage::Open;
+        match peer {
+            Some(peer) if opened && driver.opened(key, peer, transport) => {
+                self.arm_receive(key);
+                self.flush(key, driver);
+            }
+            _ => self.terminate(key),
+        }
+    }
+
+    fn on_received(&mut self, key: ConnectionKey, completion: &cqueue::Entry, driver: &mut impl Driver) {
+        let result = completion.result();
+        let buffer = cqueue::buffer_select(completion.flags());
+        let more = cqueue::more(completion.flags());
+        if let Some(socket) = self.sockets.get_mut(key) {
+            if !more {
+                socket.receiving = false;
+            }
+            if result > 0
+                && let Some(buffer) = buffer
+                && socket.stage == Stage::Open
+            {
+                self.take_bytes(key, buffer, result as usize, driver);
+            }
+        }
+        // Also for a socket that is gone: the buffer is the kernel's to lend and ours to return.
+        if let Some(buffer) = buffer {
+            self.buffers.give_back(buffer);
+        }
+        match -result {
+            _ if self.sockets.get(key).is_none() => {}
+            0 => self.end(key, CloseReason::ConnectionClosed, driver),
+            libc::ENOBUFS => {
+                self.metrics.ring_no_buffers.increment();
+                self.starved.push(key);
+            }
+            libc::EINTR | libc::EAGAIN => self.arm_receive(key),
+            error if error > 0 => self.end(key, CloseReason::ConnectionReset, driver),
+            _ if !more => {
+                self.metrics.ring_rearms.increment();
+                self.arm_receive(key);
+            }
+            _ => {}
+        }
+        self.join(key);
+    }
+
+    fn take_bytes(&mut self, key: ConnectionKey, buffer: u16, length: usize, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let bytes = self.buffers.bytes_mut(buffer, length);
+        let Some(tls) = socket.tls.as_deref_mut() else { return driver.received(key, bytes) };
+        if !tls.is_established() {
+            if !tls.hold_back(bytes) {
+                return self.end(key, CloseReason::TlsError, driver);
+            }
+            if !socket.handshaking {
+                socket.handshaking = true;
+                self.handshakes.push_back(key);
+            }
+            return;
+        }
+        match tls.receive(bytes, |plaintext| driver.received(key, plaintext)) {
+            Ok(progress) => {
+                let flush = tls.has_outgoing();
+                if progress.closed {
+                    self.end(key, CloseReason::ConnectionClosed, driver);
+                } else if flush {
+                    self.flush(key, driver);
+                }
+            }
+            Err(_) => self.end(key, CloseReason::TlsError, driver),
+        }
+    }
+
+    fn step_handshake(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.handshaking = false;
+        if socket.stage != Stage::Open {
+            return;
+        }
+        let Some(tls) = socket.tls.as_deref_mut() else { return };
+        // Bytes behind the handshake may be in the same flight: they come after the news that it is over.
+        let mut early = Vec::new();
+        match tls.receive(&mut [], |plaintext| early.extend_from_slice(plaintext)) {
+            Ok(progress) => {
+                if progress.established {
+                    driver.secured(key);
+                }
+                if !early.is_empty() {
+                    driver.received(key, &early);
+                }
+                if progress.closed {
+                    self.end(key, CloseReason::ConnectionClosed, driver);
+                }
+                self.flush(key, driver);
+            }
+            Err(_) => {
+                // The alert, if there is one, is tried once; nobody waits for it.
+                self.flush_alert(key);
+                self.end(key, CloseReason::TlsError, driver);
+            }
+        }
+    }
+
+    fn flush_alert(&mut self, key: ConnectionKey) {
+        let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.send.is_none()) else { return };
+        let Some(tls) = socket.tls.as_deref_mut().filter(|tls| tls.has_outgoing()) else { return };
+        let alert = tls.take_outgoing();
+        let index = self.sends.insert(Send { owner: Owner::Copied(alert), sent: 0 });
+        self.submit_send(key, index);
+        self.ring.enter(&self.metrics);
+    }
+
+    fn on_sent(&mut self, key: ConnectionKey, result: i32, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let Some(index) = socket.send else { return };
+        let Some(send) = self.sends.get_mut(index) else { return };
+        if result > 0 {
+            send.sent += result as usize;
+            if !send.rest().is_empty() && socket.is_sending() {
+                return self.submit_send(key, index);
+            }
+        }
+        let is_tls = socket.tls.is_some();
+        socket.send = None;
+        if let Some(Send { owner: Owner::Copied(buffer), .. }) = self.sends.remove(index) {
+            if is_tls || buffer.capacity() > COPY_BYTES_MAX {
+                self.sends.give_back(buffer);
+            } else {
+                driver.recycle(key, buffer);
+            }
+        }
+        match -result {
+            error @ 1.. if !matches!(error, libc::EINTR | libc::EAGAIN | libc::ECANCELED) => {
+                let reason = match error {
+                    libc::EPIPE | libc::ECONNRESET => CloseReason::ConnectionReset,
+                    _ => CloseReason::WriteError,
+                };
+                self.end(key, reason, driver);
+                self.join(key);
+            }
+            _ if self.sockets.get(key).is_some_and(Socket::is_sending) => self.flush(key, driver),
+            _ => self.join(key),
+        }
+    }
+
+    /// Tells the driver, once, that the peer is gone. A socket that is being flushed or lingers has nothing left to
+    /// wait for.
+    fn end(&mut self, key: ConnectionKey, reason: CloseReason, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if core::mem::replace(&mut socket.ended, true) {
+            return;
+        }
+        match socket.stage {
+            Stage::Open => driver.ended(key, reason),
+            Stage::Flushing | Stage::Lingering => self.terminate(key),
+            Stage::Joining | Stage::Closing => {}
+        }
+    }
+
+    /// Everything is sent: says so to the peer, and waits for its end of the stream. Closing at once could reset the
+    /// connection and destroy what the peer has not read yet.
+    fn shut(&mut self, key: ConnectionKey) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.ended {
+            return self.terminate(key);
+        }
+        socket.stage = Stage::Lingering;
+        let entry = on_socket!(key, socket, |fd| opcode::Shutdown::new(fd, libc::SHUT_WR).build());
+        self.push(entry, SHUTDOWN, key);
+    }
+
+    /// Step one of the end: decided. Whatever is in the kernel is called back.
+    fn terminate(&mut self, key: ConnectionKey) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if matches!(socket.stage, Stage::Joining | Stage::Closing) {
+            return;
+        }
+        socket.stage = Stage::Joining;
+        let operations = [(socket.receiving, RECV), (socket.send.is_some(), SEND), (socket.connecting, CONNECT)];
+        for (in_kernel, operation) in operations {
+            if in_kernel {
+                let entry = opcode::AsyncCancel::new(user_data(operation, key)).build();
+                self.push(entry, CANCEL, key);
+            }
+        }
+        self.join(key);
+    }
+
+    /// Step two: everything is back, the descriptor is closed.
+    fn join(&mut self, key: ConnectionKey) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.stage != Stage::Joining || socket.is_in_kernel() {
+            return;
+        }
+        socket.stage = Stage::Closing;
+        let entry = on_socket!(key, socket, |fd| opcode::Close::new(fd).build());
+        self.push(entry, CLOSE, key);
+    }
+
+    /// Step three: the slot is free.
+    fn on_closed(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
+        if self.sockets.remove_at(key).is_none() {
+            return;
+        }
+        // Slots of accepted direct descriptors are the kernel's to give out.
+        if self.options.descriptors == Descriptors::Ordinary || self.listeners.is_empty() {
+            self.free.push(key.slot);
+        }
+        driver.freed(key);
+        self.arm_accepts();
+    }
+}
+
+/// Everything that is queued, as one send: a single message goes out uncopied.
+fn gather_plain(key: ConnectionKey, sends: &mut Sends, driver: &mut impl Driver) -> Option<Owner> {
+    let mut buffer = match driver.pull(key)? {
+        Chunk::Control(control) => control,
+        Chunk::Data(first) => {
+            if first.frame.len() > COPY_BYTES_MAX {
+                return Some(Owner::Shared(first.frame));
+            }
+            let Some(second) = driver.pull(key) else { return Some(Owner::Shared(first.frame)) };
+            let mut buffer = sends.spare();
+            buffer.extend_from_slice(&first.frame);
+            append(&mut buffer, &second);
+            buffer
+        }
+    };
+    while buffer.len() < SEND_BYTES_MAX
+        && let Some(chunk) = driver.pull(key)
+    {
+        append(&mut buffer, &chunk);
+    }
+    Some(Owner::Copied(buffer))
+}
+
+fn append(buffer: &mut Vec<u8>, chunk: &Chunk) {
+    match chunk {
+        Chunk::Control(control) => buffer.extend_from_slice(control),
+        Chunk::Data(delivery) => buffer.extend_from_slice(&delivery.frame),
+    }
+}
+
+/// Handshake bytes first, then everything that is queued, encrypted.
+fn gather_tls(
+    tls: &mut Tls,
+    key: ConnectionKey,
+    stage: Stage,
+    plaintext: &mut Vec<u8>,
+    driver: &mut impl Driver,
+) -> Result<Option<Owner>, crate::tls::TlsError> {
+    let mut out = tls.take_outgoing();
+    if tls.is_established() {
+        plaintext.clear();
+        while plaintext.len() < SEND_BYTES_MAX
+            && let Some(chunk) = driver.pull(key)
+        {
+            append(plaintext, &chunk);
+            if let Chunk::Control(control) = chunk {
+                driver.recycle(key, control);
+            }
+        }
+        if !plaintext.is_empty() {
+            tls.encrypt(plaintext, &mut out)?;
+        }
+        if out.is_empty() && stage == Stage::Flushing {
+            tls.close_notify(&mut out);
+        }
+    }
+    Ok(if out.is_empty() { None } else { Some(Owner::Copied(out)) })
+}

@@ -1,0 +1,166 @@
+//! The ring: creation with errors that say what to do, submission that never loses an entry, entering the kernel.
+#![allow(unsafe_code, reason = "submission entries point at memory that the kernel uses later")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use io_uring::{EnterFlags, IoUring, cqueue, squeue, types};
+
+use crate::metrics::ShardMetrics;
+
+/// Why there is no ring. Its text names the call and the likely cause.
+#[derive(Debug)]
+pub struct RingError(String);
+
+impl std::fmt::Display for RingError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for RingError {}
+
+impl RingError {
+    pub(super) fn of(call: &str, error: &io::Error) -> Self {
+        RingError(format!("{call}: {error}"))
+    }
+}
+
+/// One io_uring with an eventfd that is signalled while nobody is looking.
+pub(super) struct Ring {
+    ring: IoUring,
+    eventfd: OwnedFd,
+    /// Entries pushed since the last enter.
+    unsubmitted: u32,
+}
+
+impl Ring {
+    /// A ring for the calling thread alone.
+    pub(super) fn new(submission_entries: u32, completion_entries: u32) -> Result<Self, RingError> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_clamp()
+            .setup_cqsize(completion_entries)
+            .build(submission_entries)
+            .map_err(|error| RingError(explain_setup(&error)))?;
+        // SAFETY: eventfd takes no pointers; the result is checked before it becomes an owned descriptor.
+        let eventfd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        if eventfd < 0 {
+            return Err(RingError(format!("eventfd: {}", io::Error::last_os_error())));
+        }
+        // SAFETY: just created and owned by nobody else.
+        let eventfd = unsafe { OwnedFd::from_raw_fd(eventfd) };
+        ring.submitter()
+            .register_eventfd(eventfd.as_raw_fd())
+            .map_err(|error| RingError(format!("io_uring_register(EVENTFD): {error}")))?;
+        Ok(Ring { ring, eventfd, unsubmitted: 0 })
+    }
+
+    pub(super) fn submitter(&self) -> io_uring::Submitter<'_> {
+        self.ring.submitter()
+    }
+
+    /// Signalled by the kernel for completions while [`Self::listen_to_eventfd`] holds, and by other threads.
+    pub(super) fn eventfd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.eventfd.as_fd()
+    }
+
+    /// Reserves `slots` direct descriptors.
+    pub(super) fn register_slots(&self, slots: u32) -> Result<(), RingError> {
+        self.ring.submitter().register_files_sparse(slots).map_err(|error| {
+            RingError(format!(
+                "io_uring_register(FILES2, {slots} direct descriptors): {error}; a table may not be larger than the \
+                 limit of open files: raise it (ulimit -n, LimitNOFILE=) or lower runtime.connections_per_shard_max"
+            ))
+        })
+    }
+
+    /// Puts an ordinary descriptor into a slot of the table.
+    pub(super) fn install(&self, slot: u32, fd: RawFd) -> io::Result<()> {
+        self.ring.submitter().register_files_update(slot, &[fd]).map(|_| ())
+    }
+
+    /// Queues an entry. Its memory must stay where it is until the completion; callers keep it in `Net`.
+    pub(super) fn push(&mut self, entry: &squeue::Entry, metrics: &ShardMetrics) {
+        metrics.ring_submissions.increment();
+        // SAFETY: every entry built in `net` points into memory that `Net` owns until the completion has come.
+        while unsafe { self.ring.submission().push(entry) }.is_err() {
+            self.enter(metrics);
+        }
+        self.unsubmitted += 1;
+    }
+
+    /// Hands queued entries to the kernel and lets it post completions, without waiting.
+    pub(super) fn enter(&mut self, metrics: &ShardMetrics) {
+        metrics.ring_enters.increment();
+        let flags = EnterFlags::GETEVENTS;
+        // SAFETY: no pointer is passed.
+        let entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(self.unsubmitted, 0, flags.bits(), None) };
+        match entered {
+            Ok(taken) => self.unsubmitted = self.unsubmitted.saturating_sub(taken as u32),
+            // Interrupted, or completions must be read first: the entries stay queued and the next turn submits them.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
+            Err(error) => debug_assert!(false, "io_uring_enter: {error}"),
+        }
+    }
+
+    /// The same, waiting for a completion, at most this long.
+    pub(super) fn enter_and_wait(&mut self, timeout: Duration, metrics: &ShardMetrics) {
+        metrics.ring_enters.increment();
+        let timespec = types::Timespec::from(timeout);
+        let args = types::SubmitArgs::new().timespec(&timespec);
+        if let Ok(taken) = self.ring.submitter().submit_with_args(1, &args) {
+            self.unsubmitted = self.unsubmitted.saturating_sub(taken as u32);
+        } else {
+            // A timeout says nothing about how many were taken: the queue itself does.
+            self.unsubmitted = self.ring.submission().len() as u32;
+        }
+    }
+
+    /// Copies up to `entries.capacity()` completions out.
+    pub(super) fn completions(&mut self, entries: &mut Vec<cqueue::Entry>, metrics: &ShardMetrics) {
+        entries.clear();
+        let room = entries.capacity();
+        entries.extend(self.ring.completion().take(room));
+        metrics.ring_completions.add(entries.len() as u64);
+        if self.ring.submission().cq_overflow() {
+            metrics.ring_cq_overflows.increment();
+            self.enter(metrics);
+        }
+    }
+
+    /// Whether completions are waiting, posted or about to be.
+    pub(super) fn has_completions(&mut self) -> bool {
+        !self.ring.completion().is_empty() || self.ring.submission().taskrun() || self.unsubmitted > 0
+    }
+
+    /// Whether completions are to signal the eventfd: only while the shard is about to sleep.
+    pub(super) fn listen_to_eventfd(&mut self, listen: bool) {
+        let completion = self.ring.completion();
+        if listen { completion.enable_eventfd() } else { completion.disable_eventfd() }
+    }
+}
+
+fn explain_setup(error: &io::Error) -> String {
+    let cause = match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+            match disabled.trim() {
+                "1" => "kernel.io_uring_disabled is 1: set it to 0, or put this user into kernel.io_uring_group",
+                "2" => "kernel.io_uring_disabled is 2: set it to 0 with sysctl",
+                _ => "a seccomp profile forbids it: in a container, allow io_uring_setup, io_uring_enter and \
+                      io_uring_register",
+            }
+        }
+        Some(libc::ENOSYS) => "the kernel has no io_uring, or a seccomp profile hides it",
+        Some(libc::EINVAL) => "the kernel is older than 6.1, which this program needs",
+        Some(libc::ENOMEM) => "not enough memory may be locked: raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=)",
+        Some(libc::EMFILE | libc::ENFILE) => "no descriptor is left: raise the limit of open files",
+        _ => "unexpected",
+    };
+    format!("io_uring_setup: {error} ({cause})")
+}

@@ -1,0 +1,59 @@
+//! A socket in the ring: which operations of it are in the kernel, and the three steps of its end.
+
+use crate::tls::Tls;
+
+/// State of one slot. An idle plain socket is these few bytes and one armed receive in the kernel.
+pub(super) struct Socket {
+    /// The ordinary descriptor, or -1 where the slot itself is the descriptor.
+    pub(super) fd: i32,
+    /// Index of the send that is in the kernel.
+    pub(super) send: Option<u32>,
+    pub(super) receiving: bool,
+    pub(super) connecting: bool,
+    pub(super) stage: Stage,
+    /// The driver has been told that the peer is gone.
+    pub(super) ended: bool,
+    /// Queued for a handshake step.
+    pub(super) handshaking: bool,
+    pub(super) tls: Option<Box<Tls>>,
+}
+
+/// How far the end of a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// In use.
+    Open,
+    /// What is queued is being sent; then our side is shut.
+    Flushing,
+    /// Our side is shut; the peer's last bytes are thrown away until it closes, too.
+    Lingering,
+    /// Decided: operations in the kernel are cancelled.
+    Joining,
+    /// Nothing is in the kernel but the close itself.
+    Closing,
+}
+
+impl Socket {
+    pub(super) fn new(fd: i32) -> Self {
+        Socket {
+            fd,
+            send: None,
+            receiving: false,
+            connecting: false,
+            stage: Stage::Open,
+            ended: false,
+            handshaking: false,
+            tls: None,
+        }
+    }
+
+    /// Whether the driver may still queue output.
+    pub(super) fn is_sending(&self) -> bool {
+        matches!(self.stage, Stage::Open | Stage::Flushing)
+    }
+
+    /// Whether anything but the close is in the kernel.
+    pub(super) fn is_in_kernel(&self) -> bool {
+        self.send.is_some() || self.receiving || self.connecting
+    }
+}
