@@ -31,5 +31,19 @@ pub mod mesh;
 pub mod net;
 #[cfg(feature = "gateway")]
 pub mod tls;
+#[cfg(feature = "gateway")]
+pub mod worker;
 
 // F: control plane
+#[cfg(feature = "gateway")]
+pub mod admin;
+#[cfg(feature = "gateway")]
+pub mod auth;
+#[cfg(feature = "gateway")]
+pub mod client;
+#[cfg(feature = "gateway")]
+pub mod config;
+#[cfg(feature = "gateway")]
+pub mod server;
+#[cfg(feature = "gateway")]
+pub mod version;

@@ -56,10 +56,6 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// Bytes of one buffer.
-    pub(super) fn buffer_bytes(&self) -> usize {
-        self.buffer_bytes
-    }
 
     /// The first `length` bytes of a buffer that a completion has named and that was not given back yet.
     pub(super) fn bytes_mut(&mut self, buffer: u16, length: usize) -> &mut [u8] {

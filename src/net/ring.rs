@@ -22,7 +22,7 @@ impl std::fmt::Display for RingError {
 impl std::error::Error for RingError {}
 
 impl RingError {
-    pub(super) fn of(call: &str, error: &io::Error) -> Self {
+    pub(crate) fn of(call: &str, error: &io::Error) -> Self {
         RingError(format!("{call}: {error}"))
     }
 }

@@ -1,0 +1,261 @@
+//! The exported families: what the shards count, summed or by shard, in the words of docs/metrics.md.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::close::{CloseReason, ErrorCode};
+use crate::metrics::{Cell, DropReason, ExpireReason, HISTOGRAM_BOUNDS_US, Histogram, ShardMetrics};
+use crate::session::{AuthError, Transport};
+
+/// All families as OpenMetrics text.
+pub(super) fn render(shards: &[Arc<ShardMetrics>], uptime: Duration) -> String {
+    let mut registry = Registry::with_prefix("ringgate");
+    registry.register_collector(Box::new(Families { shards: shards.to_vec(), uptime }));
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &registry) {
+        Ok(()) => text,
+        Err(error) => format!("# {error}\n"),
+    }
+}
+
+#[derive(Debug)]
+struct Families {
+    shards: Vec<Arc<ShardMetrics>>,
+    uptime: Duration,
+}
+
+type Encoded = Result<(), std::fmt::Error>;
+
+/// Writes families one after the other.
+struct Out<'a, 'b> {
+    encoder: &'a mut DescriptorEncoder<'b>,
+    shards: &'a [Arc<ShardMetrics>],
+}
+
+impl Out<'_, '_> {
+    fn sum(&self, cell: impl Fn(&ShardMetrics) -> &Cell) -> u64 {
+        self.shards.iter().fold(0, |sum, shard| sum.wrapping_add(cell(shard).read()))
+    }
+
+    fn counter(&mut self, name: &str, help: &str, cell: impl Fn(&ShardMetrics) -> &Cell) -> Encoded {
+        let value = self.sum(cell);
+        let metric = ConstCounter::new(value);
+        metric.encode(self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, cell: impl Fn(&ShardMetrics) -> &Cell) -> Encoded {
+        let value = self.sum(cell) as i64;
+        self.gauge_value(name, help, None, value)
+    }
+
+    fn gauge_value(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: i64) -> Encoded {
+        let metric = ConstGauge::new(value);
+        metric.encode(self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)
+    }
+
+    /// One family with a sample for each set of labels.
+    fn family(&mut self, name: &str, help: &str, kind: MetricType, samples: &[(Labels, u64)]) -> Encoded {
+        let mut encoder = self.encoder.encode_descriptor(name, help, None, kind)?;
+        for (labels, value) in samples {
+            let sample = encoder.encode_family(labels)?;
+            match kind {
+                MetricType::Counter => ConstCounter::new(*value).encode(sample)?,
+                _ => ConstGauge::new(*value as i64).encode(sample)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, pick: impl Fn(&ShardMetrics) -> &Histogram) -> Encoded {
+        let mut buckets = [0; HISTOGRAM_BOUNDS_US.len() + 1];
+        let mut sum_us = 0;
+        for shard in self.shards {
+            let (counts, sum) = pick(shard).read();
+            for (total, count) in buckets.iter_mut().zip(counts) {
+                *total += count;
+            }
+            sum_us += sum;
+        }
+        let bounds = HISTOGRAM_BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(buckets).collect();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        let mut encoder: MetricEncoder<'_> =
+            self.encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        encoder.encode_histogram::<prometheus_client::encoding::NoLabelSet>(sum_us as f64 / 1e6, count, &buckets, None)
+    }
+
+    fn by_shard(&mut self, name: &str, help: &str, kind: MetricType, cell: impl Fn(&ShardMetrics) -> &Cell) -> Encoded {
+        let samples: Vec<_> = self
+            .shards
+            .iter()
+            .enumerate()
+            .map(|(index, shard)| (vec![("shard", index.to_string())], cell(shard).read()))
+            .collect();
+        self.family(name, help, kind, &samples)
+    }
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+fn label(key: &'static str, value: &str) -> Labels {
+    vec![(key, value.to_owned())]
+}
+
+impl Collector for Families {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Encoded {
+        let mut out = Out { encoder: &mut encoder, shards: &self.shards };
+        self.connections(&mut out)?;
+        self.messages(&mut out)?;
+        self.machine(&mut out)?;
+        self.process(&mut out)
+    }
+}
+
+impl Families {
+    fn connections(&self, out: &mut Out<'_, '_>) -> Encoded {
+        let by_transport = |pick: fn(&ShardMetrics) -> &[Cell; 2], out: &Out<'_, '_>| -> Vec<(Labels, u64)> {
+            Transport::ALL
+                .iter()
+                .map(|transport| {
+                    let value = out.sum(|shard| &pick(shard)[*transport as usize]);
+                    (label("transport", transport.label()), value)
+                })
+                .collect()
+        };
+        let samples = by_transport(|shard| &shard.connections_active, out);
+        out.family("connections_active", "Connections that are open", MetricType::Gauge, &samples)?;
+        let samples = by_transport(|shard| &shard.connections_accepted, out);
+        out.family("connections_accepted", "Connections accepted", MetricType::Counter, &samples)?;
+        out.counter("connections_refused", "Connections refused at accept", |s| &s.connections_refused)?;
+        let mut samples = Vec::new();
+        for transport in Transport::ALL {
+            for reason in CloseReason::ALL {
+                let value = out.sum(|shard| &shard.closes[transport as usize][reason.index()]);
+                let labels =
+                    vec![("transport", transport.label().to_owned()), ("reason", reason.label().to_owned())];
+                samples.push((labels, value));
+            }
+        }
+        out.family("connection_closes", "Connections closed, by reason", MetricType::Counter, &samples)?;
+        out.gauge("sessions_active", "Sessions signed in", |s| &s.sessions_active)?;
+        let succeeded = out.sum(|shard| &shard.auth_succeeded);
+        let mut samples = vec![(vec![("status", "ok".to_owned()), ("failure", String::new())], succeeded)];
+        for error in AuthError::ALL {
+            let value = out.sum(|shard| &shard.auth_failed[*error as usize]);
+            samples.push((vec![("status", "failed".to_owned()), ("failure", error.label().to_owned())], value));
+        }
+        out.family("auth", "Tokens verified", MetricType::Counter, &samples)?;
+        out.histogram("auth_duration", "Time of one token verification", |s| &s.auth_duration)?;
+        out.counter("tls_handshakes", "TLS handshakes completed", |s| &s.tls_handshakes)?;
+        out.histogram("ping_pong_duration", "From a gateway's Ping to Pong", |s| &s.ping_pong_duration)
+    }
+
+    fn messages(&self, out: &mut Out<'_, '_>) -> Encoded {
+        out.counter("frames_received", "Frames from clients", |s| &s.frames_received)?;
+        out.counter("frames_sent", "Frames to clients", |s| &s.frames_sent)?;
+        out.counter("received_bytes", "Bytes from clients, without TLS", |s| &s.bytes_received)?;
+        out.counter("sent_bytes", "Bytes to clients, without TLS", |s| &s.bytes_sent)?;
+        out.counter("messages_received", "Publishes accepted", |s| &s.messages_published)?;
+        out.counter("messages_sent", "Deliveries handed to sockets", |s| &s.deliveries_sent)?;
+        out.counter("deliveries_owed", "Message x session that was to be delivered", |s| &s.deliveries_owed)?;
+        let samples: Vec<_> = DropReason::ALL
+            .iter()
+            .map(|r| (label("reason", r.label()), out.sum(|s| &s.deliveries_dropped[*r as usize])))
+            .collect();
+        out.family("messages_dropped", "Deliveries given up, by reason", MetricType::Counter, &samples)?;
+        out.gauge("deliveries_queued", "Deliveries in outboxes", |s| &s.deliveries_queued)?;
+        out.gauge("deliveries_deferred", "Deliveries that wait in a log for a lagging session", |s| {
+            &s.deliveries_deferred
+        })?;
+        let samples: Vec<_> = ErrorCode::ALL
+            .iter()
+            .map(|code| (label("code", code.label()), out.sum(|s| &s.errors[code.index()])))
+            .collect();
+        out.family("error_replies", "Requests refused, by code", MetricType::Counter, &samples)?;
+        out.counter("dedup_hits", "Publishes answered from the dedup window", |s| &s.dedup_hits)?;
+        out.counter("dedup_evicted", "Client message ids forgotten early", |s| &s.dedup_evicted)?;
+        out.counter("acks", "Ack frames", |s| &s.acks)?;
+        out.counter("retries", "Times that unacknowledged messages were sent again", |s| &s.retries)?;
+        out.counter("inbox_stored", "Messages put into inboxes", |s| &s.inbox_stored)?;
+        out.counter("offline_stored", "Of those, while no device was connected", |s| &s.inbox_stored_offline)?;
+        out.counter("inbox_acked", "Inbox messages acknowledged by every device", |s| &s.inbox_acked)?;
+        let samples: Vec<_> = ExpireReason::ALL
+            .iter()
+            .map(|r| (label("reason", r.label()), out.sum(|s| &s.inbox_expired[*r as usize])))
+            .collect();
+        out.family("inbox_expired", "Inbox messages that left unacknowledged", MetricType::Counter, &samples)?;
+        out.gauge("inbox_pending", "Messages in inboxes", |s| &s.inbox_pending)?;
+        out.counter("offline_replayed", "Messages brought from a log", |s| &s.messages_replayed)?;
+        let samples = ["true", "false"].iter().enumerate();
+        let samples: Vec<_> =
+            samples.map(|(i, name)| (label("recovered", name), out.sum(|s| &s.recoveries[i]))).collect();
+        out.family("recoveries", "Resumes with a position", MetricType::Counter, &samples)?;
+        let samples = ["lag", "drop", "close"].iter().enumerate();
+        let samples: Vec<_> =
+            samples.map(|(i, name)| (label("action", name), out.sum(|s| &s.slow_consumers[i]))).collect();
+        out.family("slow_consumers", "Times that an outbox was at its bound", MetricType::Counter, &samples)?;
+        out.gauge("outbound_queue_bytes", "Bytes in outboxes", |s| &s.outbox_bytes)?;
+        out.histogram("delivery_duration", "From Publish to the recipient's socket", |s| &s.delivery_duration)?;
+        out.gauge("rooms", "Rooms", |s| &s.rooms)?;
+        out.gauge("users", "Users known", |s| &s.users)?;
+        out.gauge("log_bytes", "Bytes in logs", |s| &s.log_bytes)?;
+        let mut samples = Vec::new();
+        let sum = |cells: &[Cell]| cells.iter().map(Cell::read).fold(0u64, u64::wrapping_add);
+        let deliveries = self.shards.iter().fold(0u64, |error, s| {
+            let ended = s.deliveries_sent.read().wrapping_add(sum(&s.deliveries_dropped));
+            let open = s.deliveries_queued.read().wrapping_add(s.deliveries_deferred.read());
+            error.wrapping_add(s.deliveries_owed.read().wrapping_sub(ended.wrapping_add(open)))
+        });
+        let inbox = self.shards.iter().fold(0u64, |error, s| {
+            let ended = s.inbox_acked.read().wrapping_add(sum(&s.inbox_expired));
+            error.wrapping_add(s.inbox_stored.read().wrapping_sub(ended.wrapping_add(s.inbox_pending.read())))
+        });
+        samples.push((label("ledger", "deliveries"), deliveries));
+        samples.push((label("ledger", "inbox"), inbox));
+        let help = "Owed less delivered, dropped, queued; 0 but for moments in which shards are being read";
+        out.family("conservation_error", help, MetricType::Gauge, &samples)
+    }
+
+    fn machine(&self, out: &mut Out<'_, '_>) -> Encoded {
+        let counter = MetricType::Counter;
+        out.by_shard("mesh_letters", "Letters to other shards", counter, |s| &s.mesh_sent)?;
+        out.by_shard("mesh_full", "Pushes that found a mailbox full", counter, |s| &s.mesh_full)?;
+        out.by_shard("mesh_doorbells", "Shards woken", counter, |s| &s.mesh_doorbells)?;
+        out.by_shard("uring_enters", "io_uring_enter calls", counter, |s| &s.ring_enters)?;
+        out.by_shard("uring_sqes", "Submission entries", counter, |s| &s.ring_submissions)?;
+        out.by_shard("uring_cqes", "Completion entries", counter, |s| &s.ring_completions)?;
+        out.by_shard("uring_cq_overflow", "Times the completion queue was full", counter, |s| &s.ring_cq_overflows)?;
+        out.by_shard("uring_no_buffers", "Receives without a buffer", counter, |s| &s.ring_no_buffers)?;
+        out.by_shard("uring_rearms", "Multishot receives armed again", counter, |s| &s.ring_rearms)?;
+        out.by_shard("accept_exhausted", "Accepts without a descriptor or slot", counter, |s| &s.accept_exhausted)?;
+        out.by_shard("uring_slots_used", "Slots in use", MetricType::Gauge, |s| &s.ring_slots_used)?;
+        out.by_shard("shard_busy_nanoseconds", "Time in which a shard had work", counter, |s| &s.busy_ns)
+    }
+
+    fn process(&self, out: &mut Out<'_, '_>) -> Encoded {
+        out.gauge_value("uptime", "Since the start", Some(&Unit::Seconds), self.uptime.as_secs() as i64)?;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        for (field, name, help) in [
+            ("VmRSS:", "process_resident_memory", "Resident memory"),
+            ("RssAnon:", "process_user_memory", "Anonymous resident memory"),
+        ] {
+            let kib = status
+                .lines()
+                .find_map(|line| line.strip_prefix(field))
+                .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<i64>().ok());
+            out.gauge_value(name, help, Some(&Unit::Bytes), kib.unwrap_or(0) * 1024)?;
+        }
+        let labels = vec![
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("commit", crate::version::COMMIT.to_owned()),
+        ];
+        out.family("build_info", "Always 1", MetricType::Gauge, &[(labels, 1)])
+    }
+}

@@ -1,0 +1,264 @@
+//! Tokens: JSON Web Tokens, verified against configured keys, and signed for tools and tests.
+//!
+//! A key has one algorithm; a token whose header names another is refused before any cryptography, so neither
+//! `alg: none` nor a public key used as an HMAC secret gets anywhere. Several keys by `kid` make a rotation. Time is
+//! an argument. Signatures by jsonwebtoken with aws-lc.
+
+mod sign;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+pub use jsonwebtoken::Algorithm;
+use jsonwebtoken::{DecodingKey, Validation};
+use serde::Deserialize;
+pub use sign::{Signer, TokenSpec};
+
+use crate::limits::{NAME_BYTES_MAX, TOKEN_BYTES_MAX};
+use crate::session::{AuthError, Authenticator, Grant, RoomGrants};
+
+/// The key of `serve --dev`, `token --dev` and `ringgate-loadtest --dev`. It is no secret: only a gateway on a
+/// loopback address accepts it.
+pub const DEV_SECRET: &str = "ringgate-development-key-never-use-it-in-production";
+/// Its `kid`.
+pub const DEV_KID: &str = "ringgate-dev";
+
+/// Patterns per verb in a token, and their length.
+const PATTERNS_MAX: usize = 64;
+/// Different `rooms` claims that are kept to be shared between sessions.
+const SHARED_GRANTS_MAX: usize = 1024;
+
+/// A key that tokens may be signed with.
+pub struct Key {
+    /// `kid` of the tokens; none for tokens without one.
+    pub kid: Option<String>,
+    /// The one algorithm.
+    pub algorithm: Algorithm,
+    material: DecodingKey,
+}
+
+/// What a token must say beside being signed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// If not empty, one of these must be in `aud`.
+    pub audience: Vec<String>,
+    /// If given, `iss` must be this.
+    pub issuer: Option<String>,
+    /// How far our clock and the issuer's may be apart.
+    pub leeway_seconds: u64,
+    /// Refuse tokens that never end.
+    pub require_exp: bool,
+}
+
+/// Verifies tokens; see the module.
+pub struct Keys {
+    keys: Vec<Key>,
+    claims: Claims,
+    validation: Vec<Validation>,
+    /// Equal `rooms` claims are one allocation, however many sessions have them.
+    shared: Mutex<HashMap<RoomGrants, Arc<RoomGrants>>>,
+}
+
+impl Key {
+    /// A shared secret, for HS256, HS384 or HS512.
+    pub fn secret(kid: Option<String>, algorithm: Algorithm, secret: &[u8]) -> Result<Key, String> {
+        if !matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512) {
+            return Err(format!("{algorithm:?} wants a public key in PEM form, not a secret"));
+        }
+        if secret.len() < 32 {
+            return Err(format!("the secret has {} bytes; at least 32 are needed", secret.len()));
+        }
+        Ok(Key { kid, algorithm, material: DecodingKey::from_secret(secret) })
+    }
+
+    /// A public key in PEM form, for RS256, ES256 or EdDSA.
+    pub fn public(kid: Option<String>, algorithm: Algorithm, pem: &[u8]) -> Result<Key, String> {
+        let material = match algorithm {
+            Algorithm::RS256 => DecodingKey::from_rsa_pem(pem),
+            Algorithm::ES256 => DecodingKey::from_ec_pem(pem),
+            Algorithm::EdDSA => DecodingKey::from_ed_pem(pem),
+            _ => return Err(format!("{algorithm:?} wants a secret, not a public key")),
+        };
+        let material = material.map_err(|error| format!("not a public key for {algorithm:?} in PEM form: {error}"))?;
+        Ok(Key { kid, algorithm, material })
+    }
+
+    /// The development key.
+    pub fn dev() -> Key {
+        Key {
+            kid: Some(DEV_KID.to_owned()),
+            algorithm: Algorithm::HS256,
+            material: DecodingKey::from_secret(DEV_SECRET.as_bytes()),
+        }
+    }
+}
+
+/// Reads the name of an algorithm that is supported.
+pub fn parse_algorithm(name: &str) -> Result<Algorithm, String> {
+    match name {
+        "HS256" => Ok(Algorithm::HS256),
+        "HS384" => Ok(Algorithm::HS384),
+        "HS512" => Ok(Algorithm::HS512),
+        "RS256" => Ok(Algorithm::RS256),
+        "ES256" => Ok(Algorithm::ES256),
+        "EdDSA" => Ok(Algorithm::EdDSA),
+        _ => Err(format!("\"{name}\" is not supported; use one of HS256, HS384, HS512, RS256, ES256, EdDSA")),
+    }
+}
+
+/// Only the claims that we look at; others are ignored.
+#[derive(Deserialize)]
+struct Body {
+    sub: String,
+    exp: Option<u64>,
+    nbf: Option<u64>,
+    #[serde(default)]
+    aud: OneOrMany,
+    iss: Option<String>,
+    device: Option<String>,
+    rooms: Option<Rooms>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(untagged)]
+enum OneOrMany {
+    #[default]
+    None,
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Rooms {
+    All(Vec<String>),
+    ByVerb(ByVerb),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ByVerb {
+    #[serde(default)]
+    subscribe: Vec<String>,
+    #[serde(default)]
+    publish: Vec<String>,
+    #[serde(default)]
+    presence: Vec<String>,
+    #[serde(default)]
+    history: Vec<String>,
+}
+
+impl Keys {
+    /// Accepts tokens signed with any of these keys.
+    pub fn new(keys: Vec<Key>, claims: Claims) -> Keys {
+        let validation = keys
+            .iter()
+            .map(|key| {
+                let mut validation = Validation::new(key.algorithm);
+                // Claims are judged here, against the time that is passed in.
+                validation.required_spec_claims.clear();
+                validation.validate_exp = false;
+                validation.validate_nbf = false;
+                validation.validate_aud = false;
+                validation
+            })
+            .collect();
+        Keys { keys, claims, validation, shared: Mutex::new(HashMap::new()) }
+    }
+
+    fn decode(&self, token: &str) -> Option<Body> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let header = jsonwebtoken::decode_header(token).ok()?;
+        self.keys
+            .iter()
+            .zip(&self.validation)
+            .filter(|(key, _)| key.kid == header.kid && key.algorithm == header.alg)
+            .find_map(|(key, validation)| jsonwebtoken::decode::<Body>(token, &key.material, validation).ok())
+            .map(|data| data.claims)
+    }
+
+    fn check(&self, body: Body, unix_seconds: u64) -> Result<Grant, AuthError> {
+        let leeway = self.claims.leeway_seconds;
+        match body.exp {
+            Some(exp) if exp.saturating_add(leeway) <= unix_seconds => return Err(AuthError::Expired),
+            None if self.claims.require_exp => return Err(AuthError::Invalid),
+            _ => {}
+        }
+        if body.nbf.is_some_and(|nbf| nbf > unix_seconds.saturating_add(leeway)) {
+            return Err(AuthError::NotYetValid);
+        }
+        let audience: &[String] = match &body.aud {
+            OneOrMany::None => &[],
+            OneOrMany::One(one) => core::slice::from_ref(one),
+            OneOrMany::Many(many) => many,
+        };
+        let meant_for_us =
+            self.claims.audience.is_empty() || audience.iter().any(|aud| self.claims.audience.contains(aud));
+        let from_issuer = self.claims.issuer.is_none() || self.claims.issuer == body.iss;
+        let names_fit = crate::wire::is_name(&body.sub)
+            && !body.sub.starts_with('@')
+            && body.device.as_deref().is_none_or(crate::wire::is_name);
+        if !meant_for_us || !from_issuer || !names_fit {
+            return Err(AuthError::Invalid);
+        }
+        Ok(Grant {
+            user: body.sub,
+            // The leeway also applies at the end of the session.
+            expires_at: body.exp.map_or(0, |exp| exp.saturating_add(leeway)),
+            rooms: body.rooms.map(|rooms| self.share(rooms)).transpose()?,
+            device: body.device,
+        })
+    }
+
+    fn share(&self, rooms: Rooms) -> Result<Arc<RoomGrants>, AuthError> {
+        let grants = match rooms {
+            Rooms::All(all) => {
+                RoomGrants { subscribe: all.clone(), publish: all.clone(), presence: all.clone(), history: all }
+            }
+            Rooms::ByVerb(ByVerb { subscribe, publish, presence, history }) => {
+                RoomGrants { subscribe, publish, presence, history }
+            }
+        };
+        let lists = [&grants.subscribe, &grants.publish, &grants.presence, &grants.history];
+        let fits = |list: &&Vec<String>| {
+            list.len() <= PATTERNS_MAX && list.iter().all(|pattern| pattern.len() <= NAME_BYTES_MAX)
+        };
+        if !lists.iter().all(fits) {
+            return Err(AuthError::Invalid);
+        }
+        let Ok(mut shared) = self.shared.lock() else { return Ok(Arc::new(grants)) };
+        if let Some(known) = shared.get(&grants) {
+            return Ok(known.clone());
+        }
+        if shared.len() >= SHARED_GRANTS_MAX {
+            shared.retain(|_, known| Arc::strong_count(known) > 1);
+        }
+        let new = Arc::new(grants.clone());
+        if shared.len() < SHARED_GRANTS_MAX {
+            shared.insert(grants, new.clone());
+        }
+        Ok(new)
+    }
+}
+
+impl Authenticator for Keys {
+    fn verify(&self, token: &str, unix_seconds: u64) -> Result<Grant, AuthError> {
+        let body = self.decode(token).ok_or(AuthError::Invalid)?;
+        self.check(body, unix_seconds)
+    }
+
+    /// From `bench` (docs/performance.md): HS256 2 us, RS256 (2048 bits) 20 us, EdDSA 40 us, ES256 55 us.
+    fn cost(&self, token: &str) -> u32 {
+        // The length of the signature tells the families apart well enough for a budget.
+        match token.rsplit('.').next().map_or(0, str::len) {
+            0..=64 => 1,
+            65..=128 => 25,
+            _ => 12,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

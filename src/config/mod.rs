@@ -1,0 +1,206 @@
+//! Configuration: a TOML file -> validated settings, frozen at start.
+//!
+//! Nothing is bound and no thread is started before the whole file was understood. Every problem names file, line,
+//! key, what is wrong and what would be right, and all problems are reported at once.
+
+mod certificate;
+mod raw;
+mod units;
+mod validate;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use certificate::{CertificateError, certificate_from_files, dev_certificate, server_config};
+pub use units::{parse_duration_ms, parse_size};
+
+use crate::auth::{Claims, Key};
+use crate::limits::Settings;
+use crate::net::Descriptors;
+use crate::session::Transport;
+
+/// The ports of a development gateway, and of the documentation.
+pub const DEFAULT_PORT: u16 = 7400;
+/// The same for TLS.
+pub const DEFAULT_TLS_PORT: u16 = 7443;
+/// The same for the admin listener.
+pub const DEFAULT_ADMIN_PORT: u16 = 7480;
+
+/// Everything that the process is told; see `default.toml` for what each value means.
+pub struct Config {
+    /// What the core is told.
+    pub settings: Settings,
+    /// How many shards, how large, where.
+    pub runtime: Runtime,
+    /// Addresses, in the order of the file.
+    pub listeners: Vec<ListenerConfig>,
+    /// Certificate and key, if any listener is TLS.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Token keys.
+    pub keys: Vec<Key>,
+    /// What tokens must say.
+    pub claims: Claims,
+    /// Admin listener, if any.
+    pub admin: Option<SocketAddr>,
+    /// Logging.
+    pub logging: Logging,
+}
+
+/// How the process uses the machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Runtime {
+    /// Shards; none for one per core.
+    pub shards: Option<usize>,
+    /// Pin shards to cores.
+    pub pin_cores: bool,
+    /// Where sockets live.
+    pub descriptors: Descriptors,
+    /// Slots of each shard's table.
+    pub connections_per_shard_max: u32,
+    /// Receive buffers of each shard.
+    pub recv_buffers: u16,
+    /// Bytes of each buffer.
+    pub recv_buffer_bytes: usize,
+    /// Per listener and shard.
+    pub accepts_in_flight: usize,
+    /// Letters.
+    pub mailbox_capacity: usize,
+}
+
+/// One address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerConfig {
+    /// Where.
+    pub address: SocketAddr,
+    /// TCP or TLS.
+    pub transport: Transport,
+}
+
+/// How to log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logging {
+    /// Level, or any filter that tracing understands.
+    pub level: String,
+    /// JSON, one object a line; else text for people.
+    pub json: bool,
+}
+
+/// One thing that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Line in the file, if the problem has one.
+    pub line: Option<usize>,
+    /// Dotted key.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub text: String,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug)]
+pub struct Problems {
+    /// The file.
+    pub file: String,
+    /// At least one.
+    pub problems: Vec<Problem>,
+}
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{}", self.file)?;
+            if let Some(line) = problem.line {
+                write!(f, ":{line}")?;
+            }
+            if !problem.key.is_empty() {
+                write!(f, ": {}", problem.key)?;
+            }
+            write!(f, ": {}", problem.text)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// The commented default, as `ringgate config` prints it.
+pub fn default_text() -> &'static str {
+    include_str!("default.toml")
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Runtime {
+            shards: None,
+            pin_cores: true,
+            descriptors: Descriptors::for_this_kernel(),
+            connections_per_shard_max: 16_384,
+            recv_buffers: 1024,
+            recv_buffer_bytes: 4096,
+            accepts_in_flight: 32,
+            mailbox_capacity: 8192,
+        }
+    }
+}
+
+impl Runtime {
+    /// The number of shards on this machine.
+    pub fn shard_count(&self) -> usize {
+        self.shards.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |cores| cores.get()))
+    }
+}
+
+impl Config {
+    /// Reads and validates a file.
+    pub fn load(path: &Path) -> Result<Config, Problems> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| Problems {
+            file: file.clone(),
+            problems: vec![Problem { line: None, key: String::new(), text: format!("cannot be read: {error}") }],
+        })?;
+        Config::parse(&text, &file)
+    }
+
+    /// The same from memory; `file` is for messages.
+    pub fn parse(text: &str, file: &str) -> Result<Config, Problems> {
+        let raw = toml::from_str::<raw::File>(text).map_err(|error| {
+            let line = error.span().map(|span| units::line_of(text, span.start));
+            let problem = Problem { line, key: String::new(), text: error.message().trim().to_owned() };
+            Problems { file: file.to_owned(), problems: vec![problem] }
+        })?;
+        validate::validate(&raw, text).map_err(|problems| Problems { file: file.to_owned(), problems })
+    }
+
+    /// For `--dev`: loopback, the development key, a certificate made now, default ports if free and else others.
+    /// Returns the certificate in PEM form, too, for clients.
+    pub fn dev(shards: Option<usize>) -> Result<(Config, String), String> {
+        let (certificate, key) = dev_certificate()?;
+        let tls = server_config(certificate.as_bytes(), key.as_bytes())?;
+        let free = |port: u16| {
+            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            if crate::net::is_taken(address).is_ok() { address } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
+        };
+        let listeners = vec![
+            ListenerConfig { address: free(DEFAULT_PORT), transport: Transport::Plain },
+            ListenerConfig { address: free(DEFAULT_TLS_PORT), transport: Transport::Tls },
+        ];
+        let config = Config {
+            settings: Settings::default(),
+            runtime: Runtime { shards, ..Runtime::default() },
+            listeners,
+            tls: Some(Arc::new(tls)),
+            keys: vec![Key::dev()],
+            claims: Claims { require_exp: true, leeway_seconds: 5, ..Claims::default() },
+            admin: Some(free(DEFAULT_ADMIN_PORT)),
+            logging: Logging { level: "info".to_owned(), json: false },
+        };
+        Ok((config, certificate))
+    }
+}
+
+#[cfg(test)]
+mod tests;

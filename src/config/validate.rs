@@ -1,0 +1,483 @@
+//! What the values of a configuration mean, and whether they fit together.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::Spanned;
+
+use super::raw::{self, At, Number};
+use super::units::{line_of, parse_duration_ms, parse_size};
+use super::{CertificateError, Config, ListenerConfig, Logging, Problem, Runtime, certificate_from_files};
+use crate::auth::{Claims, Key, parse_algorithm};
+use crate::id::Durability;
+use crate::limits::{
+    ClientLimits, CONNECTIONS_PER_SHARD_MAX, InboxSettings, NODES_MAX, Namespace, SHARDS_MAX, Settings,
+};
+use crate::net::Descriptors;
+use crate::session::Transport;
+
+/// Collects problems while values are taken.
+struct Check<'a> {
+    text: &'a str,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn problem(&mut self, key: &str, at: Option<usize>, text: impl Into<String>) {
+        let line = at.map(|offset| line_of(self.text, offset));
+        self.problems.push(Problem { line, key: key.to_owned(), text: text.into() });
+    }
+
+    fn duration(&mut self, key: &str, value: &At<String>, default_ms: u64, minimum_ms: u64) -> u64 {
+        let Some(value) = value else { return default_ms };
+        match parse_duration_ms(value.get_ref()) {
+            Ok(ms) if ms >= minimum_ms => ms,
+            Ok(_) => {
+                self.problem(key, at(value), format!("\"{}\" is too short; at least {minimum_ms}ms", value.get_ref()));
+                default_ms
+            }
+            Err(error) => {
+                self.problem(key, at(value), error);
+                default_ms
+            }
+        }
+    }
+
+    /// An integer, or a size when `units`.
+    fn number(&mut self, key: &str, value: &At<Number>, default: u64, range: (u64, u64), units: bool) -> u64 {
+        let Some(value) = value else { return default };
+        let number = match value.get_ref() {
+            Number::Integer(number) => u64::try_from(*number).map_err(|_| format!("{number} is negative")),
+            Number::Text(text) if units => parse_size(text),
+            Number::Text(text) => Err(format!("\"{text}\" is not a number")),
+        };
+        match number {
+            Ok(number) if (range.0..=range.1).contains(&number) => number,
+            Ok(number) => {
+                self.problem(key, at(value), format!("{number} is out of bounds; {} to {}", range.0, range.1));
+                default
+            }
+            Err(error) => {
+                self.problem(key, at(value), error);
+                default
+            }
+        }
+    }
+
+    fn choice<T: Copy>(&mut self, key: &str, value: &At<String>, default: T, choices: &[(&str, T)]) -> T {
+        let Some(value) = value else { return default };
+        if let Some((_, chosen)) = choices.iter().find(|(name, _)| name == value.get_ref()) {
+            return *chosen;
+        }
+        let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        self.problem(key, at(value), format!("\"{}\" is not one of {}", value.get_ref(), names.join(", ")));
+        default
+    }
+
+    fn address(&mut self, key: &str, value: &At<String>) -> Option<SocketAddr> {
+        let Some(value) = value else {
+            self.problem(key, None, "is missing; for instance \"127.0.0.1:7400\" or \"[::]:7400\"");
+            return None;
+        };
+        let parsed = value.get_ref().parse();
+        if parsed.is_err() {
+            let text =
+                format!("\"{}\" is not an address with a port; for instance \"0.0.0.0:7400\"", value.get_ref());
+            self.problem(key, at(value), text);
+        }
+        parsed.ok()
+    }
+}
+
+fn at<T>(value: &Spanned<T>) -> Option<usize> {
+    Some(value.span().start)
+}
+
+const NO_LIMIT: (u64, u64) = (0, u32::MAX as u64);
+const POSITIVE: (u64, u64) = (1, u32::MAX as u64);
+
+pub(super) fn validate(raw: &raw::File, text: &str) -> Result<Config, Vec<Problem>> {
+    let mut check = Check { text, problems: Vec::new() };
+    let settings = settings(raw, &mut check);
+    let runtime = runtime(&raw.runtime, &mut check);
+    let listeners = listeners(raw, &mut check);
+    let tls = tls(raw, &listeners, &mut check);
+    let (keys, claims) = token(&raw.token, &mut check);
+    let admin = admin(&raw.admin, &mut check);
+    let level = raw.logging.level.as_ref().map_or("info", |level| level.get_ref().as_str()).to_owned();
+    if tracing_subscriber::EnvFilter::try_new(&level).is_err() {
+        check.problem("logging.level", raw.logging.level.as_ref().and_then(at), "is not a level; use for instance info");
+    }
+    let json = check.choice("logging.format", &raw.logging.format, false, &[("human", false), ("json", true)]);
+    if check.problems.is_empty() {
+        Ok(Config { settings, runtime, listeners, tls, keys, claims, admin, logging: Logging { level, json } })
+    } else {
+        Err(check.problems)
+    }
+}
+
+fn settings(raw: &raw::File, check: &mut Check<'_>) -> Settings {
+    let default = Settings::default();
+    let name = raw.node.name.as_ref();
+    if let Some(name) = name.filter(|name| !crate::wire::is_name(name.get_ref())) {
+        check.problem("node.name", at(name), "must be 1 to 128 bytes without blanks and control characters");
+    }
+    let client = client(&raw.client, check);
+    Settings {
+        node: name.map_or(default.node, |name| name.get_ref().clone()),
+        node_number: check.number("node.number", &raw.node.number, 0, (0, NODES_MAX as u64 - 1), false) as u16,
+        inbox: inbox(&raw.inbox, check),
+        namespaces: namespaces(raw, check),
+        log_bytes_per_shard_max: check.number(
+            "log.size_per_shard",
+            &raw.log.size_per_shard,
+            default.log_bytes_per_shard_max as u64,
+            (1 << 20, 1 << 50),
+            true,
+        ) as usize,
+        dedup_window_ms: check.duration("log.dedup_window", &raw.log.dedup_window, default.dedup_window_ms, 1),
+        dedup_entries_max: check.number(
+            "log.dedup_entries_max",
+            &raw.log.dedup_entries_max,
+            default.dedup_entries_max as u64,
+            POSITIVE,
+            false,
+        ) as usize,
+        shutdown_timeout_ms: check.duration("shutdown.timeout", &raw.shutdown.timeout, default.shutdown_timeout_ms, 1),
+        client,
+    }
+}
+
+fn client(raw: &raw::Client, check: &mut Check<'_>) -> ClientLimits {
+    let d = ClientLimits::default();
+    let limits = ClientLimits {
+        ping_interval_ms: check.duration("client.ping_interval", &raw.ping_interval, d.ping_interval_ms, 100),
+        pong_timeout_ms: check.duration("client.pong_timeout", &raw.pong_timeout, d.pong_timeout_ms, 100),
+        missed_pings_max: check.number(
+            "client.missed_pings_max",
+            &raw.missed_pings_max,
+            d.missed_pings_max.into(),
+            (2, 100),
+            false,
+        ) as u32,
+        handshake_timeout_ms: check.duration(
+            "client.handshake_timeout",
+            &raw.handshake_timeout,
+            d.handshake_timeout_ms,
+            10,
+        ),
+        connect_timeout_ms: check.duration("client.connect_timeout", &raw.connect_timeout, d.connect_timeout_ms, 10),
+        frame_timeout_ms: check.duration("client.frame_timeout", &raw.frame_timeout, d.frame_timeout_ms, 10),
+        write_timeout_ms: check.duration("client.write_timeout", &raw.write_timeout, d.write_timeout_ms, 10),
+        message_bytes_max: check.number(
+            "client.message_size_limit",
+            &raw.message_size_limit,
+            d.message_bytes_max as u64,
+            (1, 16 << 20),
+            true,
+        ) as usize,
+        outbox_bytes_max: check.number(
+            "client.queue_max_size",
+            &raw.queue_max_size,
+            d.outbox_bytes_max as u64,
+            (1024, 1 << 30),
+            true,
+        ) as usize,
+        outbox_frames_max: check.number(
+            "client.queue_max_messages",
+            &raw.queue_max_messages,
+            d.outbox_frames_max as u64,
+            POSITIVE,
+            false,
+        ) as usize,
+        rooms_max: check.number("client.room_limit", &raw.room_limit, d.rooms_max as u64, (1, 65535), false) as usize,
+        sessions_per_user_max: check.number(
+            "client.user_connection_limit",
+            &raw.user_connection_limit,
+            d.sessions_per_user_max as u64,
+            (1, 65535),
+            false,
+        ) as usize,
+        requests_in_flight_max: check.number(
+            "client.requests_in_flight_limit",
+            &raw.requests_in_flight_limit,
+            d.requests_in_flight_max as u64,
+            (1, 65535),
+            false,
+        ) as usize,
+        messages_rate: check.number("client.messages_rate", &raw.messages_rate, d.messages_rate.into(), NO_LIMIT, false)
+            as u32,
+        messages_burst: check.number(
+            "client.messages_burst",
+            &raw.messages_burst,
+            d.messages_burst.into(),
+            POSITIVE,
+            false,
+        ) as u32,
+        bytes_rate: check.number("client.bytes_rate", &raw.bytes_rate, d.bytes_rate.into(), NO_LIMIT, true) as u32,
+        bytes_burst: check.number("client.bytes_burst", &raw.bytes_burst, d.bytes_burst.into(), POSITIVE, true) as u32,
+        connections_max: check.number("client.connection_limit", &raw.connection_limit, 0, NO_LIMIT, false) as usize,
+        connections_per_address_max: check.number(
+            "client.connection_limit_per_address",
+            &raw.connection_limit_per_address,
+            0,
+            NO_LIMIT,
+            false,
+        ) as usize,
+        accept_rate: check.number("client.connection_rate_limit", &raw.connection_rate_limit, 0, NO_LIMIT, false)
+            as u32,
+    };
+    if limits.message_bytes_max > limits.outbox_bytes_max {
+        let text = "is larger than client.queue_max_size, so the largest message would fit no queue; raise that one";
+        check.problem("client.message_size_limit", raw.message_size_limit.as_ref().and_then(at), text);
+    }
+    if limits.pong_timeout_ms >= limits.ping_interval_ms {
+        let text = "must be shorter than client.ping_interval";
+        check.problem("client.pong_timeout", raw.pong_timeout.as_ref().and_then(at), text);
+    }
+    if limits.bytes_rate != 0 && (limits.bytes_burst as usize) < limits.message_bytes_max {
+        let text = "is smaller than client.message_size_limit, so the largest message could never be sent";
+        check.problem("client.bytes_burst", raw.bytes_burst.as_ref().and_then(at), text);
+    }
+    limits
+}
+
+fn inbox(raw: &raw::Inbox, check: &mut Check<'_>) -> InboxSettings {
+    let d = InboxSettings::default();
+    InboxSettings {
+        messages_max: check.number("inbox.messages_max", &raw.messages_max, d.messages_max as u64, POSITIVE, false)
+            as usize,
+        age_ms_max: check.duration("inbox.ttl", &raw.ttl, d.age_ms_max, 1000),
+        in_flight_max: check.number("inbox.in_flight_max", &raw.in_flight_max, d.in_flight_max, POSITIVE, false),
+        ack_wait_ms: check.duration("inbox.ack_wait", &raw.ack_wait, d.ack_wait_ms, 10),
+        ack_wait_ms_max: check.duration("inbox.ack_wait_max", &raw.ack_wait_max, d.ack_wait_ms_max, 10),
+        publish_all: check.choice("inbox.publish", &raw.publish, d.publish_all, WHO),
+    }
+}
+
+const WHO: &[(&str, bool)] = &[("all", true), ("token", false)];
+
+fn namespaces(raw: &raw::File, check: &mut Check<'_>) -> Vec<Namespace> {
+    let Some(list) = &raw.namespaces else { return Settings::default().namespaces };
+    let mut namespaces: Vec<Namespace> = Vec::new();
+    for (index, raw) in list.iter().enumerate() {
+        let key = |field: &str| format!("namespaces[{index}].{field}");
+        let Some(name) = &raw.name else {
+            check.problem(&key("name"), None, "is missing; rooms are called name:room");
+            continue;
+        };
+        let text = name.get_ref();
+        if !crate::wire::is_name(text) || text.contains([':', '@']) {
+            check.problem(&key("name"), at(name), "must not be empty or hold a colon, an @ or blanks");
+        }
+        if namespaces.iter().any(|known| known.name == *text) {
+            check.problem(&key("name"), at(name), format!("\"{text}\" is there twice; remove one"));
+        }
+        let d = Namespace::named(text);
+        let durable = raw.durability.as_ref().filter(|durability| durability.get_ref() == "durable");
+        if let Some(durable) = durable {
+            let text = "\"durable\" needs a durable store, which this version does not have; use \"memory\"";
+            check.problem(&key("durability"), at(durable), text);
+        }
+        let levels = [("memory", Durability::Memory), ("ephemeral", Durability::Ephemeral)];
+        let durability = match durable {
+            Some(_) => d.durability,
+            None => check.choice(&key("durability"), &raw.durability, d.durability, &levels),
+        };
+        let kept = durability != Durability::Ephemeral;
+        let history_size =
+            check.number(&key("history_size"), &raw.history_size, d.history_size as u64, (0, 1_000_000), false) as usize;
+        namespaces.push(Namespace {
+            durability,
+            history_size: if kept { history_size } else { 0 },
+            history_ttl_ms: check.duration(&key("history_ttl"), &raw.history_ttl, d.history_ttl_ms, 1),
+            join_leave: raw.join_leave.unwrap_or(d.join_leave),
+            presence: raw.presence.unwrap_or(d.presence),
+            subscribe_all: check.choice(&key("subscribe"), &raw.subscribe, d.subscribe_all, WHO),
+            publish_all: check.choice(&key("publish"), &raw.publish, d.publish_all, WHO),
+            publish_without_subscribe: raw.publish_without_subscribe.unwrap_or(d.publish_without_subscribe),
+            echo: raw.echo.unwrap_or(d.echo),
+            vanish_when_empty: raw.vanish_when_empty.unwrap_or(d.vanish_when_empty),
+            name: text.clone(),
+        });
+    }
+    namespaces
+}
+
+fn runtime(raw: &raw::Runtime, check: &mut Check<'_>) -> Runtime {
+    let d = Runtime::default();
+    let shards = match raw.shards.as_ref().map(Spanned::get_ref) {
+        None => None,
+        Some(Number::Text(text)) if text == "auto" => None,
+        Some(Number::Text(text)) => {
+            let text = format!("\"{text}\" is neither \"auto\" nor a number");
+            check.problem("runtime.shards", raw.shards.as_ref().and_then(at), text);
+            None
+        }
+        Some(Number::Integer(_)) => {
+            Some(check.number("runtime.shards", &raw.shards, 1, (1, SHARDS_MAX as u64), false) as usize)
+        }
+    };
+    let runtime = Runtime {
+        shards,
+        pin_cores: raw.pin_cores.unwrap_or(d.pin_cores),
+        descriptors: check.choice(
+            "runtime.descriptors",
+            &raw.descriptors,
+            d.descriptors,
+            &[("auto", d.descriptors), ("direct", Descriptors::Direct), ("ordinary", Descriptors::Ordinary)],
+        ),
+        connections_per_shard_max: check.number(
+            "runtime.connections_per_shard_max",
+            &raw.connections_per_shard_max,
+            d.connections_per_shard_max.into(),
+            (16, CONNECTIONS_PER_SHARD_MAX as u64),
+            false,
+        ) as u32,
+        recv_buffers: check.number("runtime.recv_buffers", &raw.recv_buffers, d.recv_buffers.into(), (1, 32768), false)
+            as u16,
+        recv_buffer_bytes: check.number(
+            "runtime.recv_buffer_size",
+            &raw.recv_buffer_size,
+            d.recv_buffer_bytes as u64,
+            (64, 1 << 20),
+            true,
+        ) as usize,
+        accepts_in_flight: check.number(
+            "runtime.accepts_in_flight",
+            &raw.accepts_in_flight,
+            d.accepts_in_flight as u64,
+            (1, 1024),
+            false,
+        ) as usize,
+        mailbox_capacity: check.number(
+            "runtime.mailbox_capacity",
+            &raw.mailbox_capacity,
+            d.mailbox_capacity as u64,
+            (1, 1 << 20),
+            false,
+        ) as usize,
+    };
+    if !runtime.recv_buffers.is_power_of_two() {
+        let text = format!("{} is not a power of two", runtime.recv_buffers);
+        check.problem("runtime.recv_buffers", raw.recv_buffers.as_ref().and_then(at), text);
+    }
+    if let Err(text) = crate::server::check_descriptors(&runtime) {
+        let place = raw.connections_per_shard_max.as_ref().and_then(at);
+        check.problem("runtime.connections_per_shard_max", place, text);
+    }
+    runtime
+}
+
+fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerConfig> {
+    if raw.listeners.is_empty() {
+        let text = "there is none; add [[listeners]] with address = \"0.0.0.0:7400\"";
+        check.problem("listeners", None, text);
+    }
+    let mut listeners: Vec<ListenerConfig> = Vec::new();
+    for (index, raw) in raw.listeners.iter().enumerate() {
+        let key = format!("listeners[{index}].address");
+        let Some(address) = check.address(&key, &raw.address) else { continue };
+        if listeners.iter().any(|known| known.address == address && address.port() != 0) {
+            check.problem(&key, raw.address.as_ref().and_then(at), format!("{address} is there twice; remove one"));
+        }
+        let transport = if raw.tls { Transport::Tls } else { Transport::Plain };
+        listeners.push(ListenerConfig { address, transport });
+    }
+    listeners
+}
+
+fn tls(raw: &raw::File, listeners: &[ListenerConfig], check: &mut Check<'_>) -> Option<Arc<rustls::ServerConfig>> {
+    let wanted = listeners.iter().any(|listener| listener.transport == Transport::Tls);
+    let Some(tls) = &raw.tls else {
+        if wanted {
+            check.problem("tls", None, "is missing, but a listener has tls = true; add [tls] with certificate and key");
+        }
+        return None;
+    };
+    let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else {
+        check.problem("tls", None, "needs both certificate and key, each the path of a PEM file");
+        return None;
+    };
+    match certificate_from_files(Path::new(certificate.get_ref()), Path::new(key.get_ref())) {
+        Ok(config) => Some(Arc::new(config)),
+        Err(CertificateError::Certificate(text)) => {
+            check.problem("tls.certificate", at(certificate), text);
+            None
+        }
+        Err(CertificateError::Key(text)) => {
+            check.problem("tls.key", at(key), text);
+            None
+        }
+    }
+}
+
+fn token(raw: &raw::Token, check: &mut Check<'_>) -> (Vec<Key>, Claims) {
+    if raw.keys.is_empty() {
+        check.problem("token.keys", None, "there is none; add [[token.keys]] with algorithm and secret_file or public_key_file");
+    }
+    let mut keys: Vec<Key> = Vec::new();
+    for (index, raw) in raw.keys.iter().enumerate() {
+        let name = |field: &str| format!("token.keys[{index}].{field}");
+        match key(raw) {
+            Ok(key) => {
+                if keys.iter().any(|known| known.kid == key.kid && known.algorithm == key.algorithm) {
+                    check.problem(&name("kid"), None, "another key has the same kid and algorithm; give each its own kid");
+                }
+                keys.push(key);
+            }
+            Err((field, at, text)) => check.problem(&name(field), at, text),
+        }
+    }
+    let claims = Claims {
+        audience: raw.audience.clone(),
+        issuer: raw.issuer.clone(),
+        leeway_seconds: check.duration("token.leeway", &raw.leeway, 5000, 0) / 1000,
+        require_exp: raw.require_exp.unwrap_or(true),
+    };
+    (keys, claims)
+}
+
+type KeyProblem = (&'static str, Option<usize>, String);
+
+fn key(raw: &raw::Key) -> Result<Key, KeyProblem> {
+    let Some(algorithm_name) = &raw.algorithm else {
+        return Err(("algorithm", None, "is missing; for instance \"HS256\" or \"EdDSA\"".to_owned()));
+    };
+    let algorithm =
+        parse_algorithm(algorithm_name.get_ref()).map_err(|text| ("algorithm", at(algorithm_name), text))?;
+    let read = |field: &'static str, path: &Spanned<String>| {
+        std::fs::read(path.get_ref())
+            .map_err(|error| (field, at(path), format!("{} cannot be read: {error}", path.get_ref())))
+    };
+    let kid = raw.kid.clone();
+    match (&raw.secret, &raw.secret_file, &raw.public_key_file) {
+        (Some(secret), None, None) => {
+            let bytes = secret.get_ref().as_bytes();
+            if bytes == crate::auth::DEV_SECRET.as_bytes() {
+                return Err(("secret", at(secret), "is the public development key; make a secret of your own".to_owned()));
+            }
+            Key::secret(kid, algorithm, bytes).map_err(|text| ("secret", at(secret), text))
+        }
+        (None, Some(path), None) => {
+            let bytes = read("secret_file", path)?;
+            Key::secret(kid, algorithm, bytes.trim_ascii_end()).map_err(|text| ("secret_file", at(path), text))
+        }
+        (None, None, Some(path)) => {
+            let bytes = read("public_key_file", path)?;
+            Key::public(kid, algorithm, &bytes).map_err(|text| ("public_key_file", at(path), text))
+        }
+        _ => Err(("secret", None, "give exactly one of secret, secret_file and public_key_file".to_owned())),
+    }
+}
+
+fn admin(raw: &raw::Admin, check: &mut Check<'_>) -> Option<SocketAddr> {
+    if !raw.enabled.unwrap_or(true) {
+        return None;
+    }
+    match &raw.address {
+        None => Some(SocketAddr::from(([127, 0, 0, 1], super::DEFAULT_ADMIN_PORT))),
+        address => check.address("admin.address", address),
+    }
+}

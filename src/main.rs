@@ -1,0 +1,276 @@
+//! The command line of the gateway.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringgate::auth::{Signer, TokenSpec, parse_algorithm};
+use ringgate::config::{Config, default_text, parse_duration_ms};
+use ringgate::server::Server;
+use ringgate::session::Transport;
+use ringgate::{client, version};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A connection gateway for instant messaging and realtime push.
+#[derive(Parser)]
+#[command(name = "ringgate", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Serve(Serve),
+    /// Validate a configuration file, and name everything that is wrong with it.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Print the commented default configuration.
+    Config,
+    /// Sign a token and print it.
+    Token(Token),
+    /// A small chat client: lines typed are sent, arriving messages are printed.
+    Client(client::Options),
+    /// Print version, commit and features.
+    Version,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false, id = "source", args = ["config", "dev"])]
+struct Serve {
+    /// Configuration file; `ringgate config` prints one to start from.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// For development: loopback only, a well-known key, a certificate made now.
+    #[arg(long)]
+    dev: bool,
+    /// With --dev: number of shards; one per core if not given.
+    #[arg(long, value_name = "N", requires = "dev", value_parser = clap::value_parser!(u16).range(1..=256))]
+    shards: Option<u16>,
+    /// With --dev: write the certificate there, for clients' --ca.
+    #[arg(long, value_name = "FILE", requires = "dev")]
+    dev_ca: Option<PathBuf>,
+    /// How to log.
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// What to log: error, warn, info, debug, trace.
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false, id = "signer", args = ["key", "dev"])]
+struct Token {
+    /// Secret, or private key in PEM form.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Sign with the development key.
+    #[arg(long)]
+    dev: bool,
+    /// User id.
+    #[arg(long)]
+    user: String,
+    /// Bind the token to a device.
+    #[arg(long)]
+    device: Option<String>,
+    /// How long it is good for; 0s for ever.
+    #[arg(long, default_value = "1h", value_parser = parse_duration_ms)]
+    ttl: u64,
+    /// A room pattern that is granted, for instance 'chat:*'; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    rooms: Vec<String>,
+    /// HS256, HS384, HS512, RS256, ES256 or EdDSA; found out from the key if not given.
+    #[arg(long, requires = "key")]
+    algorithm: Option<String>,
+    /// Key id for the token's header.
+    #[arg(long, requires = "key")]
+    kid: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(options) => serve(options),
+        Command::Check { file } => match Config::load(&file) {
+            Ok(config) => say(&format!(
+                "{}: good; {} shards, {} listeners, {} namespaces",
+                file.display(),
+                config.runtime.shard_count(),
+                config.listeners.len(),
+                config.settings.namespaces.len()
+            )),
+            Err(problems) => Err(problems.to_string()),
+        },
+        Command::Config => say(default_text().trim_end()),
+        Command::Token(options) => token(options),
+        Command::Client(options) => client::run(options),
+        Command::Version => say(&format!(
+            "ringgate {} ({})\nfeatures: {}",
+            version::VERSION,
+            version::COMMIT,
+            version::FEATURES
+        )),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("ringgate: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a line; a closed pipe is not an error.
+fn say(text: &str) -> Result<(), String> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}
+
+fn token(options: Token) -> Result<(), String> {
+    if !ringgate::wire::is_name(&options.user) || options.user.starts_with('@') {
+        return Err(format!("--user {:?} must be 1 to 128 bytes without blanks, not starting with @", options.user));
+    }
+    let signer = match &options.key {
+        Some(path) => {
+            let algorithm = options.algorithm.as_deref().map(parse_algorithm).transpose()?;
+            Signer::from_key_file(path, algorithm, options.kid.as_deref())?
+        }
+        None => Signer::dev(),
+    };
+    let spec = TokenSpec {
+        user: options.user,
+        device: options.device,
+        issued_at: unix_seconds(),
+        ttl_seconds: options.ttl / 1000,
+        rooms: options.rooms,
+    };
+    say(&signer.sign(&spec)?)
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn serve(options: Serve) -> Result<(), String> {
+    let (mut config, certificate) = match &options.config {
+        Some(path) => (Config::load(path).map_err(|problems| problems.to_string())?, None),
+        None => {
+            let (config, certificate) = Config::dev(options.shards.map(usize::from))?;
+            (config, Some(certificate))
+        }
+    };
+    if let Some(format) = options.log_format {
+        config.logging.json = matches!(format, LogFormat::Json);
+    }
+    if let Some(level) = options.log_level {
+        config.logging.level = level;
+    }
+    let _logs = start_logging(&config.logging)?;
+    let (shards, timeout_ms) = (config.runtime.shard_count(), config.settings.shutdown_timeout_ms);
+    let signals = watch_signals()?;
+    let server = Server::start(config).map_err(|error| error.to_string())?;
+    print_addresses(&server, shards, certificate.as_deref(), options.dev_ca.as_deref())?;
+    while signals.count.load(Ordering::Relaxed) == 0 {
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    tracing::info!(timeout_ms, "draining; a second signal ends at once");
+    let emptied = server.shutdown(&signals.at_once);
+    tracing::info!(emptied, "stopped");
+    // Whatever did not drain in time is closed by the kernel with the process.
+    Ok(())
+}
+
+/// The lines that a person, or the load tester, starts from.
+fn print_addresses(
+    server: &Server,
+    shards: usize,
+    certificate: Option<&str>,
+    ca: Option<&std::path::Path>,
+) -> Result<(), String> {
+    for listener in server.addresses() {
+        let scheme = if listener.transport == Transport::Tls { "tls" } else { "tcp" };
+        say(&format!("{scheme}://{}", listener.address))?;
+    }
+    if let Some(admin) = server.admin_address() {
+        say(&format!("admin http://{admin}"))?;
+    }
+    if let Some(certificate) = certificate {
+        if let Some(path) = ca {
+            std::fs::write(path, certificate).map_err(|error| format!("{}: {error}", path.display()))?;
+        }
+        let spec =
+            TokenSpec { user: "alice".into(), issued_at: unix_seconds(), ttl_seconds: 3600, ..TokenSpec::default() };
+        let token = Signer::dev().sign(&spec)?;
+        say(&format!("token of alice, good for an hour: {token}"))?;
+        if let Some(plain) = server.addresses().iter().find(|l| l.transport == Transport::Plain) {
+            say("development only: everybody knows this gateway's key. Talk with yourself:")?;
+            say(&format!(
+                "  ringgate client --url tcp://{} --token $(ringgate token --dev --user bob) --room chat:general",
+                plain.address
+            ))?;
+        }
+    }
+    say(&format!("ready: {shards} shards"))?;
+    std::io::stdout().flush().map_err(|error| error.to_string())
+}
+
+/// Logs go to standard error through a thread of their own: a terminal that does not read must not stop a shard.
+fn start_logging(
+    logging: &ringgate::config::Logging,
+) -> Result<tracing_appender::non_blocking::WorkerGuard, String> {
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let filter = tracing_subscriber::EnvFilter::try_new(&logging.level)
+        .map_err(|error| format!("{:?} is not a log level: {error}", logging.level))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let done = if logging.json {
+        builder.json().flatten_event(true).with_target(false).try_init()
+    } else {
+        builder.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+    };
+    done.map_err(|error| error.to_string())?;
+    Ok(guard)
+}
+
+struct Signals {
+    count: Arc<AtomicUsize>,
+    at_once: Arc<AtomicBool>,
+}
+
+/// SIGTERM and SIGINT: the first drains, the second ends at once.
+fn watch_signals() -> Result<Signals, String> {
+    let (count, at_once) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        let (count, at_once) = (count.clone(), at_once.clone());
+        let seen = move || {
+            if count.fetch_add(1, Ordering::Relaxed) > 0 {
+                at_once.store(true, Ordering::Relaxed);
+            }
+        };
+        signal_hook_register(signal, seen)?;
+    }
+    Ok(Signals { count, at_once })
+}
+
+#[allow(unsafe_code, reason = "registering a signal action")]
+fn signal_hook_register(signal: i32, action: impl Fn() + Sync + Send + 'static) -> Result<(), String> {
+    // SAFETY: the action only touches atomics, which is allowed in a signal handler.
+    unsafe { signal_hook::low_level::register(signal, action) }
+        .map(|_| ())
+        .map_err(|error| format!("signal {signal}: {error}"))
+}

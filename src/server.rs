@@ -1,0 +1,256 @@
+//! The process: checks the machine, starts shards and the admin listener, waits for signals, drains.
+//!
+//! Everything that can be refused is refused before a client could connect: descriptors, addresses, certificates,
+//! the ring. Shards are reached through the mesh alone.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::admin::{Admin, Readiness, State};
+use crate::auth::Keys;
+use crate::config::{Config, ListenerConfig, Runtime};
+use crate::id::{Now, ShardId};
+use crate::mesh::{Mailbox, Wake, mailboxes};
+use crate::metrics::ShardMetrics;
+use crate::net::{Descriptors, NetOptions};
+use crate::session::{Admission, Transport};
+use crate::shard::ShardOptions;
+use crate::worker::{Control, EventfdWake, Mail, WorkerOptions};
+
+/// A gateway that runs.
+pub struct Server {
+    addresses: Vec<ListenerConfig>,
+    admin: Option<Admin>,
+    readiness: Arc<Readiness>,
+    metrics: Arc<[Arc<ShardMetrics>]>,
+    control: Mailbox<Mail>,
+    threads: Vec<JoinHandle<()>>,
+    shutdown_timeout: Duration,
+}
+
+/// Why a gateway did not start. The text names what was tried and what would help.
+#[derive(Debug)]
+pub struct StartError(pub String);
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Descriptors that are not client sockets: rings, listeners, logs.
+const OWN_DESCRIPTORS: u64 = 64;
+
+/// Checks the table sizes against RLIMIT_NOFILE, after raising the soft limit to the hard one.
+pub fn check_descriptors(runtime: &Runtime) -> Result<(), String> {
+    let limit = raise_descriptor_limit();
+    let per_shard = u64::from(runtime.connections_per_shard_max);
+    let (wanted, what) = match runtime.descriptors {
+        Descriptors::Direct => (per_shard, "slots in one table"),
+        Descriptors::Ordinary => {
+            (per_shard * runtime.shard_count() as u64 + OWN_DESCRIPTORS, "descriptors for all shards")
+        }
+    };
+    if wanted > limit {
+        return Err(format!(
+            "{wanted} {what} are more than the limit of open files, {limit}; raise that (ulimit -n {wanted}, or \
+             LimitNOFILE={wanted} for systemd) or lower runtime.connections_per_shard_max"
+        ));
+    }
+    Ok(())
+}
+
+/// The hard limit of open files, which becomes the soft one, too.
+#[allow(unsafe_code, reason = "getrlimit and setrlimit have no safe wrapper in std")]
+fn raise_descriptor_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live rlimit of ours, in both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return u64::MAX;
+        }
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+    }
+    limit.rlim_max
+}
+
+/// The control plane's own mailbox end receives nothing and never sleeps.
+struct NoWake;
+
+impl Wake for NoWake {
+    fn wake(&self) {}
+}
+
+impl Server {
+    /// Starts everything. On return clients can connect.
+    pub fn start(config: Config) -> Result<Server, StartError> {
+        let Config { settings, runtime, listeners, tls, keys, claims, admin, logging: _ } = config;
+        check_descriptors(&runtime).map_err(StartError)?;
+        check_kernel()?;
+        let count = runtime.shard_count();
+        let (addresses, mut sockets) = bind_all(&listeners, count)?;
+        let settings = Arc::new(settings);
+        let metrics: Arc<[Arc<ShardMetrics>]> = (0..count).map(|_| Arc::default()).collect();
+        let readiness = Arc::new(Readiness::default());
+        let admin = admin.map(|address| Admin::start(address, metrics.clone(), readiness.clone())).transpose();
+        let admin = admin.map_err(|error| StartError(error.to_string()))?;
+        let wakes: Vec<Arc<EventfdWake>> = (0..count).map(|_| Arc::default()).collect();
+        let mut wakers: Vec<Box<dyn Wake>> = wakes.iter().map(|wake| Box::new(wake.clone()) as _).collect();
+        wakers.push(Box::new(NoWake));
+        let mut mailboxes = mailboxes(wakers, runtime.mailbox_capacity);
+        let Some(control) = mailboxes.pop() else { return Err(StartError("no mailbox".to_owned())) };
+        let started = Instant::now();
+        let authenticator = Arc::new(Keys::new(keys, claims));
+        let admission = Arc::new(Mutex::new(Admission::new(&settings.client, Now::default())));
+        let cores = if runtime.pin_cores { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
+        let seed = random_seed();
+        let (ready, readies) = mpsc::channel();
+        let mut threads = Vec::with_capacity(count);
+        for (index, (mailbox, wake)) in mailboxes.into_iter().zip(wakes).enumerate() {
+            let options = WorkerOptions {
+                shard: ShardOptions {
+                    id: ShardId(index as u16),
+                    shards: count as u16,
+                    settings: settings.clone(),
+                    metrics: metrics[index].clone(),
+                    seed,
+                },
+                net: NetOptions {
+                    slots: runtime.connections_per_shard_max,
+                    descriptors: runtime.descriptors,
+                    recv_buffers: runtime.recv_buffers,
+                    recv_buffer_bytes: runtime.recv_buffer_bytes,
+                    accepts_in_flight: runtime.accepts_in_flight,
+                    ..NetOptions::default()
+                },
+                listeners: std::mem::take(&mut sockets[index]),
+                tls: tls.clone(),
+                mailbox,
+                wake,
+                authenticator: authenticator.clone(),
+                admission: admission.clone(),
+                started,
+                core: cores.get(index % cores.len().max(1)).copied(),
+            };
+            let ready = ready.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("shard-{index}"))
+                .spawn(move || {
+                    crate::worker::run(options, |result| {
+                        // The receiver waits for every shard.
+                        let _ = ready.send(result);
+                    });
+                })
+                .map_err(|error| StartError(format!("a thread for shard {index}: {error}")))?;
+            threads.push(thread);
+        }
+        drop(ready);
+        for result in readies {
+            result.map_err(|error| StartError(error.to_string()))?;
+        }
+        readiness.set(State::Ready);
+        Ok(Server {
+            addresses,
+            admin,
+            readiness,
+            metrics,
+            control,
+            threads,
+            shutdown_timeout: Duration::from_millis(settings.shutdown_timeout_ms),
+        })
+    }
+
+    /// Where it listens, with the ports that were chosen.
+    pub fn addresses(&self) -> &[ListenerConfig] {
+        &self.addresses
+    }
+
+    /// Where the admin listener is, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// The figures of each shard.
+    pub fn metrics(&self) -> &[Arc<ShardMetrics>] {
+        &self.metrics
+    }
+
+    /// Drains: not ready, no accepts, Goodbye to everyone, flush; waits for the shards, at most `shutdown.timeout`,
+    /// or until `at_once` is set. True when every client had gone.
+    pub fn shutdown(mut self, at_once: &AtomicBool) -> bool {
+        self.readiness.set(State::Draining);
+        for shard in 0..self.threads.len() {
+            let mut mail = Mail::Control(Control::Drain);
+            // A mailbox that is full now has room soon: its shard is awake.
+            while let Err(back) = self.control.push(shard, mail) {
+                mail = back;
+                self.control.ring();
+                std::thread::yield_now();
+            }
+        }
+        self.control.ring();
+        let deadline = Instant::now() + self.shutdown_timeout;
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            if at_once.load(Ordering::Relaxed) || Instant::now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.threads.drain(..).all(|thread| thread.join().is_ok())
+    }
+}
+
+/// Binds every address once per shard. The first socket of an address fixes a port that was left open.
+#[expect(clippy::type_complexity, reason = "one list of listeners for each shard")]
+fn bind_all(
+    listeners: &[ListenerConfig],
+    shards: usize,
+) -> Result<(Vec<ListenerConfig>, Vec<Vec<(std::net::TcpListener, Transport)>>), StartError> {
+    let mut addresses = Vec::new();
+    let mut sockets: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
+    for listener in listeners {
+        let refused = |error: std::io::Error| {
+            let hint = match error.kind() {
+                std::io::ErrorKind::AddrInUse => "another process listens there; stop it or choose another port",
+                std::io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
+                std::io::ErrorKind::AddrNotAvailable => "this host has no such address",
+                _ => "see the error",
+            };
+            StartError(format!("cannot listen on {}: {error} ({hint})", listener.address))
+        };
+        let mut address = listener.address;
+        if address.port() != 0 {
+            crate::net::is_taken(address).map_err(refused)?;
+        }
+        for sockets in &mut sockets {
+            let socket = crate::net::bind(address).map_err(refused)?;
+            address = socket.local_addr().map_err(refused)?;
+            sockets.push((socket, listener.transport));
+        }
+        addresses.push(ListenerConfig { address, transport: listener.transport });
+    }
+    Ok((addresses, sockets))
+}
+
+fn check_kernel() -> Result<(), StartError> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) < (6, 1) => {
+            Err(StartError(format!("this kernel is {}; ringgate needs Linux 6.1 or newer", release.trim())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Keys the hashes of topics and devices; not a secret that anything else rests on.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}

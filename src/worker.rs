@@ -1,0 +1,408 @@
+//! A shard's thread: one monoio runtime with one task, which turns the core's events and effects into work of the
+//! ring and the mesh. It moves bytes; it decides nothing.
+//!
+//! A turn: completions, letters, tokens, time; then what follows from them: closes, sends, letters out, one doorbell
+//! per shard that sleeps, one entry into the kernel. Each part is bounded. While letters for a full mailbox wait,
+//! the shard takes nothing new from its own sockets, but goes on reading its mail: two full shards cannot block each
+//! other. Between turns without work the thread sleeps in monoio, on the ring's eventfd, which is also the doorbell.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustls::ServerConfig;
+
+use crate::close::CloseReason;
+use crate::id::{Address, ConnectionKey, Now, ShardId};
+use crate::limits::Settings;
+use crate::mesh::{Mailbox, Wake};
+use crate::metrics::ShardMetrics;
+use crate::net::{Driver, Net, NetOptions, RingError};
+use crate::outbox::Chunk;
+use crate::session::{Admission, Authenticator, Transport};
+use crate::shard::{CloseRecord, Effect, Event, Letter, Shard, ShardOptions};
+
+/// What travels through the mesh.
+#[derive(Debug)]
+pub enum Mail {
+    /// From shard to shard.
+    Letter(Letter),
+    /// From the control plane.
+    Control(Control),
+}
+
+/// What the control plane asks of a shard.
+#[derive(Debug)]
+pub enum Control {
+    /// Stop accepting, tell every client to go, and end when all are gone.
+    Drain,
+    /// Use this certificate for connections accepted from now on.
+    Certificate(Arc<ServerConfig>),
+}
+
+/// What a shard's thread is made of.
+pub struct WorkerOptions {
+    /// The core.
+    pub shard: ShardOptions,
+    /// The sockets.
+    pub net: NetOptions,
+    /// Its listeners, one for each address of the node.
+    pub listeners: Vec<(TcpListener, Transport)>,
+    /// Certificate, if any listener is TLS.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Its end of the mesh.
+    pub mailbox: Mailbox<Mail>,
+    /// The doorbell's other end; see [`EventfdWake`].
+    pub wake: Arc<EventfdWake>,
+    /// Verifies tokens.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Who may connect, for all shards.
+    pub admission: Arc<Mutex<Admission>>,
+    /// Zero of the node's monotonic clock.
+    pub started: Instant,
+    /// The core to be pinned to, if any.
+    pub core: Option<core_affinity::CoreId>,
+}
+
+/// Rings a shard's doorbell: writes into the eventfd that the shard sleeps on. The shard puts the eventfd in once it
+/// has one; a ring before that is remembered by the mailbox, which is looked at before the first sleep.
+#[derive(Debug, Default)]
+pub struct EventfdWake(std::sync::OnceLock<std::fs::File>);
+
+impl Wake for Arc<EventfdWake> {
+    fn wake(&self) {
+        if let Some(mut eventfd) = self.0.get() {
+            // Fails only when the counter is at its maximum, and then the sleeper is awake.
+            let _ = eventfd.write_all(&1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// Letters handled in one turn.
+const LETTERS_PER_TURN: usize = 2048;
+/// Cost of token verifications in one turn, in units of about 2 us.
+const VERIFY_COST_PER_TURN: u32 = 128;
+/// Letters that may wait for full mailboxes before the shard stops reading its sockets.
+const BACKLOG_MAX: usize = 256;
+/// Longest sleep with connections: one tick of the wheel.
+const SLEEP: Duration = Duration::from_millis(crate::wheel::TICK_MS);
+/// Longest sleep without.
+const SLEEP_IDLE: Duration = Duration::from_millis(500);
+/// A gap between two turns that means that the process was stopped: sockets are read before anyone is expired.
+const STOPPED: Duration = Duration::from_secs(1);
+/// For at most this long.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// Runs a shard until it has drained. Blocks the calling thread, which becomes the shard's. `ready` is called once,
+/// when connections are accepted or cannot be.
+pub fn run(options: WorkerOptions, ready: impl FnOnce(Result<(), RingError>)) {
+    if let Some(core) = options.core {
+        core_affinity::set_for_current(core);
+    }
+    let wake = options.wake.clone();
+    let mut worker = match Worker::new(options) {
+        Ok(worker) => worker,
+        Err(error) => return ready(Err(error)),
+    };
+    let runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().with_entries(64).build();
+    let (mut runtime, eventfd) = match (runtime, worker.net.eventfd().try_clone_to_owned()) {
+        (Ok(runtime), Ok(eventfd)) => (runtime, eventfd),
+        (Err(error), _) | (_, Err(error)) => return ready(Err(RingError::of("the shard's runtime", &error))),
+    };
+    match eventfd.try_clone() {
+        // Nobody else sets it.
+        Ok(bell) => drop(wake.0.set(std::fs::File::from(bell))),
+        Err(error) => return ready(Err(RingError::of("dup of an eventfd", &error))),
+    }
+    ready(Ok(()));
+    runtime.block_on(drive(&mut worker, eventfd));
+}
+
+/// The shard's one task.
+async fn drive(worker: &mut Worker, eventfd: OwnedFd) {
+    let Ok(eventfd) = monoio::fs::File::from_std(std::fs::File::from(eventfd)) else { return };
+    // The read stays in flight over many turns: a read that is dropped could take a ring of the bell with it.
+    let mut bell = std::pin::pin!(eventfd.read_at(vec![0u8; 8], 0));
+    while !worker.is_done() {
+        if worker.turn() || !worker.prepare_sleep() {
+            continue;
+        }
+        monoio::select! {
+            _ = &mut bell => bell.set(eventfd.read_at(vec![0u8; 8], 0)),
+            () = monoio::time::sleep(worker.sleep()) => {}
+        }
+        worker.wake_up();
+    }
+}
+
+struct Worker {
+    net: Net,
+    core: Core,
+    mailbox: Mailbox<Mail>,
+    /// Letters for shards whose mailbox is full, in order.
+    backlog: Vec<VecDeque<Letter>>,
+    waiting: usize,
+    authenticator: Arc<dyn Authenticator>,
+    unverified: VecDeque<(ConnectionKey, Option<u32>, Box<str>)>,
+    started: Instant,
+    turned: Instant,
+    /// While set, the process has just been continued and nobody is expired.
+    reading_up: Option<Instant>,
+    draining: bool,
+}
+
+/// The core, as the sockets see it.
+struct Core {
+    shard: Shard,
+    now: Now,
+    id: ShardId,
+    settings: Arc<Settings>,
+    metrics: Arc<ShardMetrics>,
+    admission: Arc<Mutex<Admission>>,
+    peers: crate::slots::Slots<std::net::IpAddr>,
+    limited: bool,
+}
+
+impl Worker {
+    fn new(options: WorkerOptions) -> Result<Self, RingError> {
+        let metrics = options.shard.metrics.clone();
+        let mut net = Net::new(options.net, metrics.clone())?;
+        if let Some(tls) = options.tls {
+            net.set_server_tls(tls);
+        }
+        for (listener, transport) in options.listeners {
+            net.listen(listener, transport);
+        }
+        let shards = usize::from(options.shard.shards);
+        let settings = options.shard.settings.clone();
+        let client = &settings.client;
+        Ok(Worker {
+            net,
+            core: Core {
+                id: options.shard.id,
+                limited: client.connections_max != 0
+                    || client.connections_per_address_max != 0
+                    || client.accept_rate != 0,
+                shard: Shard::new(options.shard),
+                now: Now::default(),
+                settings,
+                metrics,
+                admission: options.admission,
+                peers: crate::slots::Slots::default(),
+            },
+            mailbox: options.mailbox,
+            backlog: (0..shards).map(|_| VecDeque::new()).collect(),
+            waiting: 0,
+            authenticator: options.authenticator,
+            unverified: VecDeque::new(),
+            started: options.started,
+            turned: Instant::now(),
+            reading_up: None,
+            draining: false,
+        })
+    }
+
+    fn is_done(&self) -> bool {
+        self.draining && self.core.shard.connections() == 0 && self.net.sockets() == 0 && self.waiting == 0
+    }
+
+    /// One turn. True when there may be more to do at once.
+    fn turn(&mut self) -> bool {
+        let began = Instant::now();
+        if began - self.turned > STOPPED {
+            self.reading_up = Some(began);
+        }
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.core.now = Now {
+            mono_us: (began - self.started).as_micros() as u64,
+            unix_ms: unix.as_millis() as u64,
+        };
+        let mut busy = self.waiting > 0;
+        if self.waiting <= BACKLOG_MAX {
+            let read = self.net.poll(&mut self.core);
+            busy |= read;
+            if self.reading_up.is_some_and(|since| !read || began - since > CATCH_UP) {
+                self.reading_up = None;
+            }
+        }
+        busy |= self.read_mail();
+        busy |= self.verify_tokens();
+        if self.reading_up.is_none() {
+            busy |= self.core.shard.advance(self.core.now);
+        }
+        busy |= self.apply_effects();
+        self.send_mail();
+        self.net.submit();
+        self.turned = Instant::now();
+        if busy {
+            self.core.metrics.busy_ns.add((self.turned - began).as_nanos() as u64);
+        }
+        busy
+    }
+
+    fn read_mail(&mut self) -> bool {
+        for handled in 0..LETTERS_PER_TURN {
+            let Some(mail) = self.mailbox.pop() else { return handled > 0 };
+            match mail {
+                Mail::Letter(letter) => self.core.shard.handle(Event::Mail(letter), self.core.now),
+                Mail::Control(Control::Drain) => {
+                    self.draining = true;
+                    self.net.stop_accepting();
+                    self.core.shard.handle(Event::Drain, self.core.now);
+                }
+                Mail::Control(Control::Certificate(config)) => self.net.set_server_tls(config),
+            }
+        }
+        true
+    }
+
+    /// Verifies as many tokens as fit into a turn: a reconnect storm must not stall those who are signed in.
+    fn verify_tokens(&mut self) -> bool {
+        let mut cost = 0;
+        while cost < VERIFY_COST_PER_TURN
+            && let Some((connection, refresh, token)) = self.unverified.pop_front()
+        {
+            cost += self.authenticator.cost(&token).max(1);
+            let began = Instant::now();
+            let result = self.authenticator.verify(&token, self.core.now.unix_ms / 1000);
+            self.core.metrics.auth_duration.record_us(began.elapsed().as_micros() as u64);
+            self.core.shard.handle(Event::Verified { connection, refresh, result }, self.core.now);
+        }
+        cost > 0
+    }
+
+    fn apply_effects(&mut self) -> bool {
+        let mut any = false;
+        while let Some(effect) = self.core.shard.poll_effect() {
+            any = true;
+            match effect {
+                Effect::Post(posted) => {
+                    self.waiting += 1;
+                    if let Some(backlog) = self.backlog.get_mut(usize::from(posted.to.0)) {
+                        backlog.push_back(posted.letter);
+                    }
+                }
+                Effect::Verify { connection, refresh, token } => {
+                    self.unverified.push_back((connection, refresh, token));
+                }
+                Effect::Writable { connection } => self.net.flush(connection, &mut self.core),
+                Effect::Close { connection, reason, flush, record } => {
+                    self.log_close(connection, reason, &record);
+                    self.net.close(connection, flush, &mut self.core);
+                }
+                Effect::Abort { connection } => self.net.abort(connection),
+            }
+        }
+        any
+    }
+
+    /// Moves letters into mailboxes as far as there is room, and wakes whoever sleeps.
+    fn send_mail(&mut self) {
+        if self.waiting == 0 {
+            return;
+        }
+        for (to, backlog) in self.backlog.iter_mut().enumerate() {
+            while let Some(letter) = backlog.pop_front() {
+                match self.mailbox.push(to, Mail::Letter(letter)) {
+                    Ok(()) => self.waiting -= 1,
+                    Err(Mail::Letter(letter)) => {
+                        backlog.push_front(letter);
+                        self.core.metrics.mesh_full.increment();
+                        break;
+                    }
+                    Err(Mail::Control(_)) => break,
+                }
+            }
+        }
+        self.core.metrics.mesh_doorbells.add(self.mailbox.ring() as u64);
+    }
+
+    fn prepare_sleep(&mut self) -> bool {
+        if !self.unverified.is_empty() || !self.net.prepare_sleep() {
+            return false;
+        }
+        if self.mailbox.try_sleep() {
+            return true;
+        }
+        self.net.wake_up();
+        false
+    }
+
+    fn wake_up(&mut self) {
+        self.mailbox.wake_up();
+        self.net.wake_up();
+    }
+
+    fn sleep(&self) -> Duration {
+        let sleep = if self.core.shard.has_timers() { SLEEP } else { SLEEP_IDLE };
+        match self.net.accept_again_at() {
+            Some(at) => sleep.min(at.saturating_duration_since(Instant::now())),
+            None => sleep,
+        }
+    }
+
+    fn log_close(&self, connection: ConnectionKey, reason: CloseReason, record: &CloseRecord) {
+        let detail = if record.detail.is_empty() { reason.label() } else { record.detail };
+        tracing::info!(
+            connection = %Address { shard: self.core.id, connection },
+            user = record.user.as_deref().unwrap_or("-"),
+            device = record.device.as_deref().unwrap_or("-"),
+            peer = %record.peer,
+            transport = record.transport.label(),
+            code = reason.code(),
+            reason = detail,
+            "connection closed"
+        );
+    }
+}
+
+impl Driver for Core {
+    fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool {
+        let peer = peer.ip();
+        if self.limited {
+            let admitted = self
+                .admission
+                .lock()
+                .is_ok_and(|mut admission| admission.admit(&self.settings.client, peer, self.now));
+            if !admitted {
+                self.metrics.connections_refused.increment();
+                return false;
+            }
+            self.peers.insert_at(key, peer);
+        }
+        self.shard.handle(Event::Opened { connection: key, peer, transport }, self.now);
+        true
+    }
+
+    fn secured(&mut self, key: ConnectionKey) {
+        self.shard.handle(Event::Secured { connection: key }, self.now);
+    }
+
+    fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        self.shard.handle(Event::Received { connection: key, bytes }, self.now);
+    }
+
+    fn ended(&mut self, key: ConnectionKey, reason: CloseReason) {
+        self.shard.handle(Event::Ended { connection: key, reason }, self.now);
+    }
+
+    fn freed(&mut self, key: ConnectionKey) {
+        self.shard.handle(Event::Freed { connection: key }, self.now);
+        if let Some(peer) = self.peers.remove_at(key)
+            && let Ok(mut admission) = self.admission.lock()
+        {
+            admission.release(peer);
+        }
+    }
+
+    fn pull(&mut self, key: ConnectionKey) -> Option<Chunk> {
+        self.shard.pull(key, self.now)
+    }
+
+    fn recycle(&mut self, key: ConnectionKey, buffer: Vec<u8>) {
+        self.shard.recycle(key, buffer);
+    }
+}
