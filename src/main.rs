@@ -45,7 +45,7 @@ enum Command {
 }
 
 #[derive(Args)]
-#[group(required = true, multiple = false, id = "source", args = ["config", "dev"])]
+#[command(group(clap::ArgGroup::new("source").required(true).args(["config", "dev"])))]
 struct Serve {
     /// Configuration file; `ringgate config` prints one to start from.
     #[arg(long, value_name = "FILE")]
@@ -74,7 +74,7 @@ enum LogFormat {
 }
 
 #[derive(Args)]
-#[group(required = true, multiple = false, id = "signer", args = ["key", "dev"])]
+#[command(group(clap::ArgGroup::new("signer").required(true).args(["key", "dev"])))]
 struct Token {
     /// Secret, or private key in PEM form.
     #[arg(long, value_name = "FILE")]

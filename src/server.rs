@@ -151,7 +151,8 @@ impl Server {
             threads.push(thread);
         }
         drop(ready);
-        for result in readies {
+        for shard in 0..count {
+            let result = readies.recv().map_err(|_| StartError(format!("the thread of shard {shard} ended")))?;
             result.map_err(|error| StartError(error.to_string()))?;
         }
         readiness.set(State::Ready);

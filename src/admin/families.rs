@@ -83,7 +83,7 @@ impl Out<'_, '_> {
             }
             sum_us += sum;
         }
-        let bounds = HISTOGRAM_BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::MAX]);
+        let bounds = HISTOGRAM_BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(buckets).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
         let mut encoder: MetricEncoder<'_> =

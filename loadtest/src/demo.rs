@@ -1,0 +1,127 @@
+//! `cargo demo`: a gateway process and thousands of real connections, in under a minute.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ringgate::auth::Signer;
+use ringgate::client::{Trust, Url, client_tls};
+use ringgate::net::Target;
+
+use crate::gateway::Gateway;
+use crate::plan::{Shared, Tokens, Traffic};
+use crate::run::{Report, Run};
+
+/// Options of the demo.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Options {
+    /// Connections in all.
+    #[arg(long, default_value_t = 5000, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=60_000))]
+    connections: u32,
+    /// How many of them use TLS.
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    tls_connections: u32,
+    /// Seconds of traffic.
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=3600))]
+    seconds: u64,
+    /// Write the result there as JSON; `-` is standard output, and nothing else goes there then.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Shards of the gateway; one per core if not given.
+    #[arg(long, value_name = "N")]
+    shards: Option<usize>,
+}
+
+const PING_INTERVAL: Duration = Duration::from_secs(3);
+const MESSAGES_PER_SECOND: f64 = 4_000.0;
+const BROADCASTS_PER_SECOND: f64 = 8.0;
+const PAYLOAD_BYTES: usize = 100;
+const ROOM_MEMBERS: u32 = 1_000;
+/// Long enough for every connection to have sent a heartbeat and for the allocator to be at rest.
+const SETTLE: Duration = Duration::from_millis(3_500);
+
+/// Runs the demo and reports.
+pub(crate) fn run(options: &Options) -> Result<Report, String> {
+    if options.tls_connections > options.connections {
+        return Err(format!(
+            "--tls-connections {} is more than --connections {}",
+            options.tls_connections, options.connections
+        ));
+    }
+    let folder = std::env::temp_dir().join(format!("ringgate-demo-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let report = measure(options, &folder.join("ca.pem"));
+    let _ = std::fs::remove_dir_all(&folder);
+    let report = report?;
+    crate::write_report(&report, options.json.as_deref())?;
+    Ok(report)
+}
+
+fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
+    let gateway = Gateway::start(options.shards, ca)?;
+    eprintln!("gateway (process {}) on {} and {}", gateway.process().0, gateway.tcp, gateway.tls);
+    let plain = (options.connections - options.tls_connections) as usize;
+    let tls = options.tls_connections as usize;
+    let (tcp_url, tls_url): (Url, Url) = (gateway.tcp.parse()?, gateway.tls.parse()?);
+    let targets = [
+        Target { address: tcp_url.resolve()?, tls: None },
+        Target { address: tls_url.resolve()?, tls: Some((client_tls(Trust::File(ca))?, tls_url.server_name()?)) },
+    ];
+    let threads = crate::threads_for(options.connections as usize);
+    let tokens = Tokens::Signer(Box::new(Signer::dev()));
+    let slots = crate::slots_for(options.connections as usize, threads);
+    let shared = Shared::new(threads, slots, targets, tokens, plain as u32, PING_INTERVAL, None);
+    let mut run = Run::start(shared, threads, false);
+    let process = gateway.process();
+    let timeout = Duration::from_secs(60);
+
+    // Memory: what the connections beyond a first part have added.
+    let first = plain / 4;
+    run.connect(first, 0, timeout)?;
+    run.hold(SETTLE, "idle")?;
+    let with_first = process.user_bytes();
+    run.connect(plain, 0, timeout)?;
+    run.hold(SETTLE, "idle")?;
+    let with_plain = process.user_bytes();
+    run.connect(plain, tls, timeout)?;
+    run.hold(SETTLE, "idle")?;
+    let with_tls = process.user_bytes();
+    let per = |bytes: u64, before: u64, connections: usize| {
+        (connections >= 100).then(|| (bytes as f64 - before as f64) / connections as f64)
+    };
+    let idle_bytes = [per(with_plain, with_first, plain - first), per(with_tls, with_plain, tls)];
+
+    let half = Duration::from_secs(options.seconds) / 2;
+    let traffic = Traffic {
+        start_ns: 0,
+        rate: MESSAGES_PER_SECOND.min(f64::from(options.connections) * 2.0),
+        messages: 0,
+        payload_bytes: PAYLOAD_BYTES,
+        room: None,
+        clients: options.connections,
+        publishers: 0,
+    };
+    let (cpu_before, delivered_before) = (process.cpu(), delivered(&run));
+    run.traffic(traffic.clone(), half, "one-to-one")?;
+    let room = Traffic {
+        rate: BROADCASTS_PER_SECOND,
+        room: Some("chat:demo".to_owned()),
+        clients: ROOM_MEMBERS.min(options.connections),
+        publishers: 4,
+        ..traffic
+    };
+    run.traffic(room, half, "room")?;
+    let cpu = process.cpu() - cpu_before;
+    let deliveries = delivered(&run) - delivered_before;
+    let mut report = run.finish()?;
+    report.connections = [plain, tls];
+    report.idle_bytes = idle_bytes;
+    report.cpu_us_per_delivery = (deliveries > 0).then(|| cpu.as_secs_f64() * 1e6 / deliveries as f64);
+    if !gateway.stop() {
+        report.errors.insert("the gateway did not stop in order".to_owned(), 1);
+    }
+    Ok(report)
+}
+
+fn delivered(run: &Run) -> u64 {
+    run.shared().counts().delivered.load(std::sync::atomic::Ordering::Relaxed)
+}

@@ -1,0 +1,135 @@
+//! What was sent and what arrived: lost, duplicated and reordered are counted, not guessed.
+//!
+//! Every payload carries run, sender, sequence and planned time. A receiver keeps one small state per sender that it
+//! hears from, so memory does not grow with the length of a run.
+
+use std::collections::{BTreeSet, HashMap};
+
+/// Bytes of the stamp at the front of every payload.
+pub(crate) const STAMP_BYTES: usize = 32;
+
+/// What a payload says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// Which run; others' messages are ignored.
+    pub(crate) run: u64,
+    /// Number of the sending client.
+    pub(crate) sender: u32,
+    /// 1, 2, 3, ... per sender and topic.
+    pub(crate) sequence: u32,
+    /// Nanoseconds since the run's zero when it was to be sent.
+    pub(crate) planned_ns: u64,
+}
+
+impl Stamp {
+    /// A payload of `bytes`, at least [`STAMP_BYTES`].
+    pub(crate) fn payload(self, bytes: usize) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(bytes.max(STAMP_BYTES));
+        payload.extend_from_slice(&self.run.to_le_bytes());
+        payload.extend_from_slice(&self.sender.to_le_bytes());
+        payload.extend_from_slice(&self.sequence.to_le_bytes());
+        payload.extend_from_slice(&self.planned_ns.to_le_bytes());
+        payload.extend_from_slice(&self.checksum().to_le_bytes());
+        payload.resize(bytes.max(STAMP_BYTES), b'.');
+        payload
+    }
+
+    /// Reads a payload; none if it is not ours or was damaged.
+    pub(crate) fn parse(payload: &[u8]) -> Option<Stamp> {
+        let word = |at: usize| Some(u64::from_le_bytes(payload.get(at..at + 8)?.try_into().ok()?));
+        let half = |at: usize| Some(u32::from_le_bytes(payload.get(at..at + 4)?.try_into().ok()?));
+        let stamp = Stamp { run: word(0)?, sender: half(8)?, sequence: half(12)?, planned_ns: word(16)? };
+        (word(24)? == stamp.checksum()).then_some(stamp)
+    }
+
+    fn checksum(self) -> u64 {
+        let mix = |hash: u64, value: u64| (hash ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        [self.run, self.sender.into(), self.sequence.into(), self.planned_ns].into_iter().fold(1, mix)
+    }
+}
+
+/// What a receiver has of one sender.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Everything up to here has come.
+    complete: u32,
+    /// Beyond that, what has come early.
+    early: BTreeSet<u32>,
+}
+
+/// Counts of one driver thread.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    heard: HashMap<(u32, u32), Heard>,
+    /// Different messages that arrived.
+    pub(crate) delivered: u64,
+    /// Arrived again.
+    pub(crate) duplicated: u64,
+    /// Arrived after a later one of the same sender.
+    pub(crate) reordered: u64,
+    /// Not ours, or damaged.
+    pub(crate) corrupted: u64,
+}
+
+impl Ledger {
+    /// A message has arrived. True if it is the first time.
+    pub(crate) fn arrived(&mut self, receiver: u32, stamp: Stamp) -> bool {
+        let heard = self.heard.entry((receiver, stamp.sender)).or_default();
+        let sequence = stamp.sequence;
+        if sequence <= heard.complete || heard.early.contains(&sequence) {
+            self.duplicated += 1;
+            return false;
+        }
+        self.delivered += 1;
+        if sequence == heard.complete + 1 && heard.early.is_empty() {
+            heard.complete = sequence;
+            return true;
+        }
+        if heard.early.last().is_some_and(|latest| sequence < *latest) {
+            self.reordered += 1;
+        }
+        heard.early.insert(sequence);
+        while heard.early.remove(&(heard.complete + 1)) {
+            heard.complete += 1;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(sequence: u32) -> Stamp {
+        Stamp { run: 1, sender: 2, sequence, planned_ns: 3 }
+    }
+
+    #[test]
+    fn payloads_survive_and_damage_is_seen() {
+        let mut payload = stamp(7).payload(100);
+        assert_eq!(payload.len(), 100);
+        assert_eq!(Stamp::parse(&payload), Some(stamp(7)));
+        payload[13] ^= 1;
+        assert_eq!(Stamp::parse(&payload), None);
+        assert_eq!(Stamp::parse(b"short"), None);
+    }
+
+    #[test]
+    fn duplicates_and_reordering_are_told_apart() {
+        let mut ledger = Ledger::default();
+        for sequence in [1, 2, 4, 3, 3, 5, 1] {
+            ledger.arrived(9, stamp(sequence));
+        }
+        assert_eq!((ledger.delivered, ledger.duplicated, ledger.reordered), (5, 2, 1));
+        assert!(ledger.heard.values().all(|heard| heard.early.is_empty() && heard.complete == 5));
+    }
+
+    #[test]
+    fn a_hole_is_neither() {
+        let mut ledger = Ledger::default();
+        ledger.arrived(9, stamp(1));
+        ledger.arrived(9, stamp(3));
+        ledger.arrived(9, stamp(4));
+        assert_eq!((ledger.delivered, ledger.duplicated, ledger.reordered), (3, 0, 0));
+    }
+}
