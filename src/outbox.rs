@@ -1,5 +1,8 @@
 //! The bounded send queue of a connection: a control lane that goes first, and a lane of messages.
 //!
+//! Subscribed and Unsubscribed travel in the lane of messages, although they are replies: overtaking the room's
+//! messages, they would make them look like those of another membership.
+//!
 //! An empty outbox owns nothing. Control frames (replies, Pong, Goodbye) are bytes back to back; messages are shared
 //! by reference count with every other recipient and with the log. Nothing is ever written to a socket here: the
 //! shell pulls. Invariant: `data_bytes` is the sum of the lengths of the queued messages.
@@ -13,9 +16,12 @@ use bytes::Bytes;
 pub struct Delivery {
     /// The whole frame.
     pub frame: Bytes,
-    /// Monotonic microseconds of the Publish, 0 for a replay.
+    /// Monotonic microseconds of the Publish, 0 for a replay, [`REPLY`] for what is no message.
     pub received_us: u64,
 }
+
+/// Marks a reply that keeps its place among the messages.
+pub const REPLY: u64 = u64::MAX;
 
 /// What [`Outbox::pull`] hands to the shell.
 #[derive(Debug)]
@@ -47,6 +53,8 @@ pub struct Queues {
     control: Vec<u8>,
     data: VecDeque<Delivery>,
     data_bytes: usize,
+    /// How many of `data` are replies.
+    replies: usize,
     /// When the shell last pulled, or when the first entry came: monotonic ms.
     progress_ms: u64,
 }
@@ -60,7 +68,10 @@ const SPARES_MAX: usize = 128;
 const SPARE_CONTROL_BYTES_MAX: usize = 4096;
 const SPARE_FRAMES_MAX: usize = 256;
 /// Most bytes of the control lane; a peer that asks for more without reading is closed.
-pub const CONTROL_BYTES_MAX: usize = 64 * 1024 + crate::limits::HISTORY_BYTES_MAX * 2;
+const CONTROL_BYTES_MAX: usize = 64 * 1024 + crate::limits::HISTORY_BYTES_MAX * 2;
+
+/// Most replies among the messages, likewise.
+const REPLIES_MAX: usize = 1024;
 
 impl Outbox {
     /// Whether nothing waits.
@@ -79,9 +90,9 @@ impl Outbox {
         self.queues.as_ref().map_or(0, |queues| queues.data_bytes)
     }
 
-    /// Messages waiting.
+    /// Messages waiting; replies among them do not count.
     pub fn frames(&self) -> usize {
-        self.queues.as_ref().map_or(0, |queues| queues.data.len())
+        self.queues.as_ref().map_or(0, |queues| queues.data.len() - queues.replies)
     }
 
     /// Monotonic ms since when nothing has left; none when nothing waits.
@@ -97,14 +108,16 @@ impl Outbox {
         })
     }
 
-    /// The control lane, to append whole frames to. False in second place when it is over its bound already.
+    /// The control lane, to append whole frames to; afterwards see [`Self::control_is_full`].
     pub fn control(&mut self, spares: &mut Spares, now_ms: u64) -> &mut Vec<u8> {
         &mut self.queues(spares, now_ms).control
     }
 
-    /// Whether the control lane is over its bound: the peer asks and does not read.
+    /// Whether replies are over their bound: the peer asks and does not read.
     pub fn control_is_full(&self) -> bool {
-        self.queues.as_ref().is_some_and(|queues| queues.control.len() > CONTROL_BYTES_MAX)
+        self.queues.as_ref().is_some_and(|queues| {
+            queues.control.len() > CONTROL_BYTES_MAX || queues.replies > REPLIES_MAX
+        })
     }
 
     /// Whether another message of this length fits. An empty lane takes any.
@@ -116,11 +129,17 @@ impl Outbox {
         })
     }
 
+    /// Whether at least half of the bounds is free again: time to bring what a lagging topic is missing.
+    pub fn is_drained(&self, limits: OutboxLimits) -> bool {
+        self.data_bytes() <= limits.bytes_max / 2 && self.frames() <= limits.frames_max / 2
+    }
+
     /// Appends a message; the caller has asked [`Self::has_room`].
     #[inline]
     pub fn push(&mut self, delivery: Delivery, spares: &mut Spares, now_ms: u64) {
         let queues = self.queues(spares, now_ms);
         queues.data_bytes += delivery.frame.len();
+        queues.replies += usize::from(delivery.received_us == REPLY);
         queues.data.push_back(delivery);
     }
 
@@ -131,6 +150,7 @@ impl Outbox {
         let chunk = if queues.control.is_empty() {
             let delivery = queues.data.pop_front()?;
             queues.data_bytes -= delivery.frame.len();
+            queues.replies -= usize::from(delivery.received_us == REPLY);
             Chunk::Data(delivery)
         } else {
             Chunk::Control(core::mem::take(&mut queues.control))
@@ -162,9 +182,10 @@ impl Outbox {
     /// Drops all messages and returns how many, and their bytes; control frames stay.
     pub fn drop_data(&mut self, spares: &mut Spares) -> (u64, usize) {
         let Some(queues) = self.queues.as_mut() else { return (0, 0) };
-        let dropped = (queues.data.len() as u64, queues.data_bytes);
+        let dropped = ((queues.data.len() - queues.replies) as u64, queues.data_bytes);
         queues.data.clear();
         queues.data_bytes = 0;
+        queues.replies = 0;
         if queues.control.is_empty() {
             self.release(spares);
         }
@@ -176,6 +197,7 @@ impl Outbox {
         queues.control.clear();
         queues.data.clear();
         queues.data_bytes = 0;
+        queues.replies = 0;
         if spares.0.len() < SPARES_MAX
             && queues.control.capacity() <= SPARE_CONTROL_BYTES_MAX
             && queues.data.capacity() <= SPARE_FRAMES_MAX

@@ -344,6 +344,8 @@ impl Shard {
                 self.post(from.shard, Letter::Refused { to: from.connection, reason });
             }
             Some(attachment) => {
+                // A client that resumes behind its stored cursor has kept what lies between.
+                self.homes.acknowledge(home, from, attachment.start, &self.metrics);
                 if let Some(old) = attachment.taken_over {
                     let reason = CloseReason::TakenOver;
                     self.post(old.shard, Letter::Refused { to: old.connection, reason });

@@ -152,29 +152,31 @@ impl Shard {
         let feed = &mut session.inbox;
         feed.catching = false;
         let in_flight_max = self.settings.inbox.in_flight_max;
-        let mut complete = !gap.more;
+        let (mut fits, before) = (true, feed.seen);
         let mut taken = Vec::with_capacity(gap.frames.len());
         let mut room = CatchUpRoom::of(&connection.outbox, self.outbox_limits);
         for (offset, frame) in gap.frames {
             if offset - 1 - feed.acked >= in_flight_max || !room.take(frame.len()) {
-                complete = false;
+                fits = false;
                 break;
             }
             feed.seen = offset;
             taken.push(frame);
         }
-        if complete {
+        if fits {
             // Also past offsets whose message had its own ttl.
             feed.seen = feed.seen.max(gap.upto);
-            feed.lagging = false;
         }
+        let complete = fits && !gap.more;
+        feed.lagging = !complete;
+        let progress = feed.seen > before;
         if feed.acked < feed.seen && feed.ack_deadline_ms == 0 {
             feed.ack_deadline_ms = now.mono_ms() + self.settings.inbox.ack_wait_ms;
             self.wheel.insert_if_earlier(key.slot, feed.ack_deadline_ms);
         }
-        let (owed, deferred) = settle(&mut feed.behind, taken.len() as u64, complete);
-        self.replay(key, taken, owed, deferred, complete, now);
-        if !complete {
+        let (owed, settled) = settle(&mut feed.behind, taken.len() as u64, complete);
+        self.replay(key, taken, owed, settled, complete, now);
+        if !complete && progress {
             self.catch_up_when_drained(key);
         }
     }
@@ -199,11 +201,11 @@ impl Shard {
         }
     }
 
-    /// Goes on at once when the outbox is nearly empty; else the next pull does.
+    /// Goes on at once when the outbox has room; else the next pull does. Only after progress, or it would go round
+    /// in circles when the next message fits into an empty outbox alone.
     pub(super) fn catch_up_when_drained(&mut self, key: ConnectionKey) {
-        let limit = self.outbox_limits.bytes_max / 2;
-        let drained = self.connections.get(key).is_some_and(|connection| connection.outbox.data_bytes() <= limit);
-        if drained {
+        let limits = self.outbox_limits;
+        if self.connections.get(key).is_some_and(|connection| connection.outbox.is_drained(limits)) {
             self.catch_up(key);
         }
     }

@@ -38,7 +38,7 @@ use crate::close::{CloseReason, ErrorCode};
 use crate::id::{Address, ConnectionKey, Now, ShardId};
 use crate::limits::Settings;
 use crate::metrics::{DropReason, ShardMetrics};
-use crate::outbox::{Chunk, OutboxLimits, Spares};
+use crate::outbox::{Chunk, Delivery, OutboxLimits, REPLY, Spares};
 use crate::session::{AuthError, Bucket, Connection, Grant, Session, Transport};
 use crate::slots::Slots;
 use crate::wheel::Wheel;
@@ -264,6 +264,7 @@ impl Shard {
         };
         let bytes = match &chunk {
             Chunk::Control(bytes) => bytes.len(),
+            Chunk::Data(delivery) if delivery.received_us == REPLY => delivery.frame.len(),
             Chunk::Data(delivery) => {
                 self.metrics.frames_sent.increment();
                 self.metrics.deliveries_sent.increment();
@@ -277,7 +278,7 @@ impl Shard {
         self.metrics.bytes_sent.add(bytes as u64);
         self.metrics.outbox_bytes.subtract(bytes as u64);
         let lags = connection.session.as_ref().is_some_and(|session| session.lagging > 0 || session.inbox.lagging);
-        if lags && connection.outbox.data_bytes() <= self.outbox_limits.bytes_max / 2 {
+        if lags && connection.outbox.is_drained(self.outbox_limits) {
             self.catch_up(key);
             self.read_own_mail(now);
         }
@@ -410,7 +411,26 @@ impl Shard {
         build(&mut self.encoder, out);
         self.metrics.outbox_bytes.add((out.len() - before) as u64);
         self.metrics.frames_sent.increment();
-        let full = connection.outbox.control_is_full();
+        self.after_reply(key, was_empty, now);
+    }
+
+    /// The same for a reply that must not overtake messages.
+    fn reply_in_order(&mut self, key: ConnectionKey, now: Now, build: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(key).filter(|connection| !connection.is_closing()) else {
+            return;
+        };
+        let was_empty = connection.outbox.is_empty();
+        let mut frame = Vec::new();
+        build(&mut self.encoder, &mut frame);
+        self.metrics.outbox_bytes.add(frame.len() as u64);
+        let delivery = Delivery { frame: frame.into(), received_us: REPLY };
+        connection.outbox.push(delivery, &mut self.spares, now.mono_ms());
+        self.metrics.frames_sent.increment();
+        self.after_reply(key, was_empty, now);
+    }
+
+    fn after_reply(&mut self, key: ConnectionKey, was_empty: bool, now: Now) {
+        let full = self.connections.get(key).is_some_and(|connection| connection.outbox.control_is_full());
         self.mark_writable(key, was_empty, now);
         if full {
             self.metrics.slow_consumers[2].increment();

@@ -227,7 +227,7 @@ impl Shard {
             catching: false,
         });
         self.answered(key);
-        self.reply(key, now, |encoder, out| {
+        self.reply_in_order(key, now, |encoder, out| {
             encoder.subscribed(out, subscribed.request, &name, subscribed.recovered, subscribed.position);
         });
         if lagging {
@@ -246,7 +246,7 @@ impl Shard {
         let Some(at) = at else { return self.refuse(key, request, ErrorCode::NotSubscribed, now) };
         let membership = session.rooms.swap_remove(at);
         self.leave_room(key, membership);
-        self.reply(key, now, |encoder, out| encoder.unsubscribed(out, request, name, 0));
+        self.reply_in_order(key, now, |encoder, out| encoder.unsubscribed(out, request, name, 0));
     }
 
     /// Takes a session out of a room's members and tells the home. A membership that the home has not answered yet
@@ -368,25 +368,30 @@ impl Shard {
         if gap.lost {
             return self.close(key, CloseReason::InsufficientState, "", now);
         }
-        let mut complete = !gap.more;
+        let (mut fits, before) = (true, member.seen);
         let mut outbox_room = CatchUpRoom::of(&connection.outbox, self.outbox_limits);
         let mut taken = Vec::with_capacity(gap.frames.len());
         for (offset, frame) in gap.frames {
             if !outbox_room.take(frame.len()) {
-                complete = false;
+                fits = false;
                 break;
             }
             member.seen = offset;
             taken.push(frame);
         }
-        if complete {
+        if fits {
+            // Also past what the session published itself.
             member.seen = member.seen.max(gap.upto);
+        }
+        let complete = fits && !gap.more;
+        if complete {
             member.lagging = false;
             session.lagging -= 1;
         }
+        let progress = member.seen > before;
         let (owed, settled) = settle(&mut member.behind, taken.len() as u64, complete);
         self.replay(key, taken, owed, settled, complete, now);
-        if !complete {
+        if !complete && progress {
             self.catch_up_when_drained(key);
         }
     }
