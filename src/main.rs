@@ -118,12 +118,9 @@ fn main() -> ExitCode {
         Command::Config => say(default_text().trim_end()),
         Command::Token(options) => token(options),
         Command::Client(options) => client::run(options),
-        Command::Version => say(&format!(
-            "ringgate {} ({})\nfeatures: {}",
-            version::VERSION,
-            version::COMMIT,
-            version::FEATURES
-        )),
+        Command::Version => {
+            say(&format!("ringgate {} ({})\nfeatures: {}", version::VERSION, version::COMMIT, version::FEATURES))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -231,9 +228,7 @@ fn print_addresses(
 }
 
 /// Logs go to standard error through a thread of their own: a terminal that does not read must not stop a shard.
-fn start_logging(
-    logging: &ringgate::config::Logging,
-) -> Result<tracing_appender::non_blocking::WorkerGuard, String> {
+fn start_logging(logging: &ringgate::config::Logging) -> Result<tracing_appender::non_blocking::WorkerGuard, String> {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
     let filter = tracing_subscriber::EnvFilter::try_new(&logging.level)
         .map_err(|error| format!("{:?} is not a log level: {error}", logging.level))?;

@@ -12,7 +12,7 @@ use loom::sync::atomic::{AtomicBool, Ordering, fence};
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 
 /// Wakes a parked shard. The shell implements it with an eventfd; tests with a counter.
 pub trait Wake: Send + Sync {
@@ -76,8 +76,7 @@ struct Bell {
 pub fn mailboxes<T>(wakers: Vec<Box<dyn Wake>>, capacity: usize) -> Vec<Mailbox<T>> {
     let bells: Vec<Arc<Bell>> =
         wakers.into_iter().map(|wake| Arc::new(Bell { doorbell: Doorbell::new(), wake })).collect();
-    let (senders, receivers): (Vec<_>, Vec<_>) =
-        bells.iter().map(|_| crossbeam_channel::bounded(capacity)).unzip();
+    let (senders, receivers): (Vec<_>, Vec<_>) = bells.iter().map(|_| crossbeam_channel::bounded(capacity)).unzip();
     receivers
         .into_iter()
         .enumerate()
@@ -126,10 +125,7 @@ impl<T> Mailbox<T> {
     /// The next letter for this shard.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
-        match self.receiver.try_recv() {
-            Ok(letter) => Some(letter),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        self.receiver.try_recv().ok()
     }
 
     /// Announces sleep. False when a letter is there and the shard must not sleep.
@@ -176,8 +172,7 @@ mod tests {
 
     fn pair() -> (Mailbox<u32>, Mailbox<u32>, Arc<AtomicUsize>) {
         let woken = Arc::new(AtomicUsize::new(0));
-        let wakers: Vec<Box<dyn Wake>> =
-            vec![Box::new(Count(Arc::default())), Box::new(Count(woken.clone()))];
+        let wakers: Vec<Box<dyn Wake>> = vec![Box::new(Count(Arc::default())), Box::new(Count(woken.clone()))];
         let mut mailboxes = mailboxes(wakers, 2);
         let second = mailboxes.pop().unwrap();
         (mailboxes.pop().unwrap(), second, woken)

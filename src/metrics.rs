@@ -44,8 +44,10 @@ impl Cell {
 }
 
 /// Upper bounds of [`Histogram`] buckets, in microseconds.
-pub const HISTOGRAM_BOUNDS_US: [u64; 16] =
-    [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000, 30_000_000];
+pub const HISTOGRAM_BOUNDS_US: [u64; 16] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
+    30_000_000,
+];
 
 /// Durations in fixed buckets; the last is everything above the last bound.
 #[derive(Default, Debug)]

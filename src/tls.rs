@@ -216,7 +216,7 @@ impl ProcessTls for UnbufferedClientConnection {
 }
 
 /// Runs the state machine over `bytes`; returns how many are used up, and whether the peer has closed.
-fn process<C: ProcessTls>(
+fn process<C>(
     connection: &mut C,
     step: impl for<'c, 'i> Fn(&'c mut C, &'i mut [u8]) -> UnbufferedStatus<'c, 'i, C::Data>,
     bytes: &mut [u8],
@@ -225,7 +225,7 @@ fn process<C: ProcessTls>(
     mut plaintext: impl FnMut(&[u8]),
 ) -> Result<(usize, bool), TlsError>
 where
-    C: std::ops::DerefMut<Target = UnbufferedConnectionCommon<C::Data>>,
+    C: ProcessTls + std::ops::DerefMut<Target = UnbufferedConnectionCommon<C::Data>>,
 {
     let mut used = 0;
     let mut closed = false;

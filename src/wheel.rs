@@ -71,7 +71,9 @@ impl Wheel {
     /// Like [`Self::insert`], but an earlier deadline of the entry stays.
     pub fn insert_if_earlier(&mut self, entry: u32, deadline_ms: u64) {
         match self.links.get(entry as usize) {
-            Some(link) if link.deadline != 0 && u64::from(link.deadline) * TICK_MS <= deadline_ms.next_multiple_of(TICK_MS) => {}
+            Some(link)
+                if link.deadline != 0
+                    && u64::from(link.deadline) * TICK_MS <= deadline_ms.next_multiple_of(TICK_MS) => {}
             _ => self.insert(entry, deadline_ms),
         }
     }

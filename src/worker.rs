@@ -216,10 +216,7 @@ impl Worker {
             self.reading_up = Some(began);
         }
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.core.now = Now {
-            mono_us: (began - self.started).as_micros() as u64,
-            unix_ms: unix.as_millis() as u64,
-        };
+        self.core.now = Now { mono_us: (began - self.started).as_micros() as u64, unix_ms: unix.as_millis() as u64 };
         let mut busy = self.waiting > 0;
         if self.waiting <= BACKLOG_MAX {
             let read = self.net.poll(&mut self.core);
@@ -363,10 +360,8 @@ impl Driver for Core {
     fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool {
         let peer = peer.ip();
         if self.limited {
-            let admitted = self
-                .admission
-                .lock()
-                .is_ok_and(|mut admission| admission.admit(&self.settings.client, peer, self.now));
+            let admitted =
+                self.admission.lock().is_ok_and(|mut admission| admission.admit(&self.settings.client, peer, self.now));
             if !admitted {
                 self.metrics.connections_refused.increment();
                 return false;

@@ -318,7 +318,8 @@ impl Fleet {
                 let stamp = message.stamp().map(WireStamp::from).unwrap_or_default();
                 if message.topic().is_some_and(|topic| topic.starts_with('@')) {
                     client.unacknowledged = true;
-                    let repeated = stamp.position.epoch == client.seen.epoch && stamp.position.offset <= client.seen.offset;
+                    let repeated =
+                        stamp.position.epoch == client.seen.epoch && stamp.position.offset <= client.seen.offset;
                     if !repeated {
                         client.seen = stamp.position;
                     }

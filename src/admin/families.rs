@@ -138,8 +138,7 @@ impl Families {
         for transport in Transport::ALL {
             for reason in CloseReason::ALL {
                 let value = out.sum(|shard| &shard.closes[transport as usize][reason.index()]);
-                let labels =
-                    vec![("transport", transport.label().to_owned()), ("reason", reason.label().to_owned())];
+                let labels = vec![("transport", transport.label().to_owned()), ("reason", reason.label().to_owned())];
                 samples.push((labels, value));
             }
         }
@@ -252,10 +251,8 @@ impl Families {
                 .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<i64>().ok());
             out.gauge_value(name, help, Some(&Unit::Bytes), kib.unwrap_or(0) * 1024)?;
         }
-        let labels = vec![
-            ("version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("commit", crate::version::COMMIT.to_owned()),
-        ];
+        let labels =
+            vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("commit", crate::version::COMMIT.to_owned())];
         out.family("build_info", "Always 1", MetricType::Gauge, &[(labels, 1)])
     }
 }

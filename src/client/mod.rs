@@ -77,7 +77,9 @@ pub fn run(options: Options) -> Result<(), String> {
         _ if options.insecure => Trust::Anybody,
         Some(path) => Trust::File(path),
         None if options.url.tls => {
-            return Err("tls:// needs --ca FILE with the certificates to trust, or --insecure in development".to_owned());
+            return Err(
+                "tls:// needs --ca FILE with the certificates to trust, or --insecure in development".to_owned()
+            );
         }
         None => Trust::Anybody,
     };
@@ -231,8 +233,7 @@ impl Chat {
         let open = self.stream.fill(timeout).map_err(|error| format!("the connection was lost: {error}"))?;
         let mut lines = String::new();
         let mut inbox = None;
-        loop {
-            let Some(raw) = self.stream.next_frame()? else { break };
+        while let Some(raw) = self.stream.next_frame()? {
             let frame = ServerFrame::parse(raw).map_err(|error| format!("the gateway sent {}", error.label()))?;
             match frame {
                 ServerFrame::Connected(connected) => {
@@ -300,7 +301,11 @@ fn show(message: &crate::wire::schema::Message<'_>, stamp: Stamp, json: bool) ->
             .chars()
             .map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c })
             .collect();
-        return if topic.starts_with('@') { format!("{sender}> {text}\n") } else { format!("{topic} {sender}> {text}\n") };
+        return if topic.starts_with('@') {
+            format!("{sender}> {text}\n")
+        } else {
+            format!("{topic} {sender}> {text}\n")
+        };
     }
     let mut object = serde_json::json!({
         "type": "message",

@@ -154,11 +154,12 @@ impl Stream {
     /// Connects, including the TLS handshake.
     pub fn connect(url: &Url, trust: Trust<'_>) -> Result<Stream, String> {
         let address = url.resolve()?;
-        let socket =
-            TcpStream::connect_timeout(&address, Duration::from_secs(10)).map_err(|error| format!("{address}: {error}"))?;
+        let socket = TcpStream::connect_timeout(&address, Duration::from_secs(10))
+            .map_err(|error| format!("{address}: {error}"))?;
         socket.set_nodelay(true).map_err(|error| error.to_string())?;
         let socket = if url.tls {
-            let connection = ClientConnection::new(client_tls(trust)?, url.server_name()?).map_err(|e| e.to_string())?;
+            let connection =
+                ClientConnection::new(client_tls(trust)?, url.server_name()?).map_err(|e| e.to_string())?;
             let mut stream = StreamOwned::new(connection, socket);
             while stream.conn.is_handshaking() {
                 stream.conn.complete_io(&mut stream.sock).map_err(|error| format!("TLS with {address}: {error}"))?;
@@ -202,7 +203,12 @@ impl Stream {
                 self.buffer.extend_from_slice(chunk.get(..length).unwrap_or_default());
                 Ok(true)
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+                ) =>
+            {
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),

@@ -27,9 +27,8 @@ pub fn certificate_from_files(certificate: &Path, key: &Path) -> Result<ServerCo
     if PrivateKeyDer::from_pem_slice(&key_pem).is_err() {
         return Err(CertificateError::Key(format!("{} holds no private key in PEM form", key.display())));
     }
-    server_config(&certificate_pem, &key_pem).map_err(|error| {
-        CertificateError::Key(format!("{} and {}: {error}", certificate.display(), key.display()))
-    })
+    server_config(&certificate_pem, &key_pem)
+        .map_err(|error| CertificateError::Key(format!("{} and {}: {error}", certificate.display(), key.display())))
 }
 
 /// TLS 1.2 and 1.3, no client certificates, one ticket per full handshake, no session state in the gateway.

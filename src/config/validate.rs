@@ -12,7 +12,7 @@ use super::{CertificateError, Config, ListenerConfig, Logging, Problem, Runtime,
 use crate::auth::{Claims, Key, parse_algorithm};
 use crate::id::Durability;
 use crate::limits::{
-    ClientLimits, CONNECTIONS_PER_SHARD_MAX, InboxSettings, NODES_MAX, Namespace, SHARDS_MAX, Settings,
+    CONNECTIONS_PER_SHARD_MAX, ClientLimits, InboxSettings, NODES_MAX, Namespace, SHARDS_MAX, Settings,
 };
 use crate::net::Descriptors;
 use crate::session::Transport;
@@ -82,8 +82,7 @@ impl Check<'_> {
         };
         let parsed = value.get_ref().parse();
         if parsed.is_err() {
-            let text =
-                format!("\"{}\" is not an address with a port; for instance \"0.0.0.0:7400\"", value.get_ref());
+            let text = format!("\"{}\" is not an address with a port; for instance \"0.0.0.0:7400\"", value.get_ref());
             self.problem(key, at(value), text);
         }
         parsed.ok()
@@ -107,7 +106,11 @@ pub(super) fn validate(raw: &raw::File, text: &str) -> Result<Config, Vec<Proble
     let admin = admin(&raw.admin, &mut check);
     let level = raw.logging.level.as_ref().map_or("info", |level| level.get_ref().as_str()).to_owned();
     if tracing_subscriber::EnvFilter::try_new(&level).is_err() {
-        check.problem("logging.level", raw.logging.level.as_ref().and_then(at), "is not a level; use for instance info");
+        check.problem(
+            "logging.level",
+            raw.logging.level.as_ref().and_then(at),
+            "is not a level; use for instance info",
+        );
     }
     let json = check.choice("logging.format", &raw.logging.format, false, &[("human", false), ("json", true)]);
     if check.problems.is_empty() {
@@ -287,7 +290,8 @@ fn namespaces(raw: &raw::File, check: &mut Check<'_>) -> Vec<Namespace> {
         };
         let kept = durability != Durability::Ephemeral;
         let history_size =
-            check.number(&key("history_size"), &raw.history_size, d.history_size as u64, (0, 1_000_000), false) as usize;
+            check.number(&key("history_size"), &raw.history_size, d.history_size as u64, (0, 1_000_000), false)
+                as usize;
         namespaces.push(Namespace {
             durability,
             history_size: if kept { history_size } else { 0 },
@@ -415,7 +419,11 @@ fn tls(raw: &raw::File, listeners: &[ListenerConfig], check: &mut Check<'_>) -> 
 
 fn token(raw: &raw::Token, check: &mut Check<'_>) -> (Vec<Key>, Claims) {
     if raw.keys.is_empty() {
-        check.problem("token.keys", None, "there is none; add [[token.keys]] with algorithm and secret_file or public_key_file");
+        check.problem(
+            "token.keys",
+            None,
+            "there is none; add [[token.keys]] with algorithm and secret_file or public_key_file",
+        );
     }
     let mut keys: Vec<Key> = Vec::new();
     for (index, raw) in raw.keys.iter().enumerate() {
@@ -423,7 +431,11 @@ fn token(raw: &raw::Token, check: &mut Check<'_>) -> (Vec<Key>, Claims) {
         match key(raw) {
             Ok(key) => {
                 if keys.iter().any(|known| known.kid == key.kid && known.algorithm == key.algorithm) {
-                    check.problem(&name("kid"), None, "another key has the same kid and algorithm; give each its own kid");
+                    check.problem(
+                        &name("kid"),
+                        None,
+                        "another key has the same kid and algorithm; give each its own kid",
+                    );
                 }
                 keys.push(key);
             }
@@ -456,7 +468,11 @@ fn key(raw: &raw::Key) -> Result<Key, KeyProblem> {
         (Some(secret), None, None) => {
             let bytes = secret.get_ref().as_bytes();
             if bytes == crate::auth::DEV_SECRET.as_bytes() {
-                return Err(("secret", at(secret), "is the public development key; make a secret of your own".to_owned()));
+                return Err((
+                    "secret",
+                    at(secret),
+                    "is the public development key; make a secret of your own".to_owned(),
+                ));
             }
             Key::secret(kid, algorithm, bytes).map_err(|text| ("secret", at(secret), text))
         }

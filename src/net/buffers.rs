@@ -56,7 +56,6 @@ impl Buffers {
         Ok(buffers)
     }
 
-
     /// The first `length` bytes of a buffer that a completion has named and that was not given back yet.
     pub(super) fn bytes_mut(&mut self, buffer: u16, length: usize) -> &mut [u8] {
         let length = length.min(self.buffer_bytes);

@@ -152,8 +152,10 @@ fn explain_setup(error: &io::Error) -> String {
             match disabled.trim() {
                 "1" => "kernel.io_uring_disabled is 1: set it to 0, or put this user into kernel.io_uring_group",
                 "2" => "kernel.io_uring_disabled is 2: set it to 0 with sysctl",
-                _ => "a seccomp profile forbids it: in a container, allow io_uring_setup, io_uring_enter and \
-                      io_uring_register",
+                _ => {
+                    "a seccomp profile forbids it: in a container, allow io_uring_setup, io_uring_enter and \
+                      io_uring_register"
+                }
             }
         }
         Some(libc::ENOSYS) => "the kernel has no io_uring, or a seccomp profile hides it",

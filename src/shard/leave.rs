@@ -68,8 +68,7 @@ impl Shard {
         self.metrics.deliveries_queued.subtract(frames);
         self.metrics.outbox_bytes.subtract(bytes as u64);
         Self::count_dropped(&self.metrics, DropReason::Closed, frames);
-        let record =
-            CloseRecord { user: None, device: None, peer: connection.peer, transport, detail };
+        let record = CloseRecord { user: None, device: None, peer: connection.peer, transport, detail };
         let mut record = Box::new(record);
         if let Some(session) = connection.session.take() {
             self.metrics.deliveries_deferred.subtract(session.inbox.behind);

@@ -49,8 +49,11 @@ impl Shard {
 
     /// The index of the topic's namespace (0 for an inbox), or why the session may not publish to it.
     fn may_publish(&self, key: ConnectionKey, topic: &str) -> Result<usize, ErrorCode> {
-        let session =
-            self.connections.get(key).and_then(|connection| connection.session.as_deref()).ok_or(ErrorCode::Internal)?;
+        let session = self
+            .connections
+            .get(key)
+            .and_then(|connection| connection.session.as_deref())
+            .ok_or(ErrorCode::Internal)?;
         let granted = session.grants.as_ref().is_some_and(|grants| grants.allows(Verb::Publish, topic));
         if topic.starts_with('@') {
             return if self.settings.inbox.publish_all || granted { Ok(0) } else { Err(ErrorCode::PermissionDenied) };
@@ -79,11 +82,8 @@ impl Shard {
         if durability != Durability::Ephemeral
             && self.metrics.log_bytes.read() as usize + publish.draft.len() > self.settings.log_bytes_per_shard_max
         {
-            let failed = Letter::Failed {
-                to: publish.from.connection,
-                request: publish.request,
-                code: ErrorCode::StorageFull,
-            };
+            let failed =
+                Letter::Failed { to: publish.from.connection, request: publish.request, code: ErrorCode::StorageFull };
             return self.post(publish.from.shard, failed);
         }
         let stamp = Stamp {

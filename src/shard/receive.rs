@@ -81,6 +81,7 @@ impl Shard {
         }
     }
 
+    #[expect(clippy::box_collection, reason = "eight bytes in a connection that has no tail")]
     fn keep_tail(&mut self, key: ConnectionKey, tail: Box<Vec<u8>>) {
         if let Some(connection) = self.connections.get_mut(key)
             && !connection.is_closing()

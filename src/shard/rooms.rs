@@ -207,11 +207,10 @@ impl Shard {
             .filter(|connection| connection.is_ready())
             .and_then(|connection| connection.session.as_deref_mut());
         let lagging = subscribed.start < subscribed.position.offset;
-        let membership =
-            session.and_then(|session| {
-                session.lagging += u32::from(lagging);
-                session.rooms.iter_mut().find(|membership| membership.room == local)
-            });
+        let membership = session.and_then(|session| {
+            session.lagging += u32::from(lagging);
+            session.rooms.iter_mut().find(|membership| membership.room == local)
+        });
         let Some(membership) = membership else {
             // Closed in the meantime.
             let from = self.address(key);
@@ -239,10 +238,8 @@ impl Shard {
     pub(super) fn on_unsubscribe(&mut self, key: ConnectionKey, request: u32, name: &str, now: Now) {
         let room = self.rooms.find(name);
         let Some(session) = self.session_mut(key) else { return };
-        let at = session
-            .rooms
-            .iter()
-            .position(|membership| Some(membership.room) == room && membership.index.is_some());
+        let at =
+            session.rooms.iter().position(|membership| Some(membership.room) == room && membership.index.is_some());
         let Some(at) = at else { return self.refuse(key, request, ErrorCode::NotSubscribed, now) };
         let membership = session.rooms.swap_remove(at);
         self.leave_room(key, membership);
@@ -348,7 +345,8 @@ impl Shard {
             let Some(home) = room.home else { continue };
             member.catching = true;
             let since = member.seen;
-            let home_shard = self.home_of_room(&self.rooms.rooms.get(membership.room).map_or("".into(), |r| r.name.clone()));
+            let home_shard =
+                self.home_of_room(&self.rooms.rooms.get(membership.room).map_or("".into(), |r| r.name.clone()));
             let topic = Source::Room { home, local: membership.room };
             self.post(home_shard, Letter::CatchUp { topic, from, since });
         }
@@ -446,8 +444,11 @@ impl Shard {
     /// The index of the room's namespace, or why the session may not do this with the room.
     fn may_use_room(&self, key: ConnectionKey, room: &str, verb: Verb) -> Result<usize, ErrorCode> {
         let (index, namespace) = self.settings.namespace_of(room).ok_or(ErrorCode::UnknownRoom)?;
-        let session =
-            self.connections.get(key).and_then(|connection| connection.session.as_deref()).ok_or(ErrorCode::Internal)?;
+        let session = self
+            .connections
+            .get(key)
+            .and_then(|connection| connection.session.as_deref())
+            .ok_or(ErrorCode::Internal)?;
         let granted = session.grants.as_ref().is_some_and(|grants| grants.allows(verb, room));
         let allowed = match verb {
             Verb::Subscribe => namespace.subscribe_all,

@@ -75,8 +75,12 @@ impl Shard {
             inbox: InboxFeed::default(),
             rooms: Vec::new(),
         }));
-        let attach =
-            Attach { user: user.clone(), device: pending.device.clone(), from: self.address(key), resume: pending.inbox };
+        let attach = Attach {
+            user: user.clone(),
+            device: pending.device.clone(),
+            from: self.address(key),
+            resume: pending.inbox,
+        };
         if let Some(connection) = self.connections.get_mut(key) {
             connection.phase = Phase::Attaching(pending);
         }
@@ -93,7 +97,8 @@ impl Shard {
         now: Now,
     ) {
         let from = self.address(key);
-        let waiting = self.connections.get_mut(key).filter(|connection| matches!(connection.phase, Phase::Attaching(_)));
+        let waiting =
+            self.connections.get_mut(key).filter(|connection| matches!(connection.phase, Phase::Attaching(_)));
         let Some(connection) = waiting else {
             // Closed in the meantime.
             return self.post(at, Letter::Detach { home, from });

@@ -130,8 +130,7 @@ impl Inbox {
         unix_ms: u64,
     ) -> Option<Attachment> {
         let known = self.devices().iter().position(|device| device.name == *name);
-        let others =
-            self.devices().iter().filter(|device| device.connected.is_some() && device.name != *name).count();
+        let others = self.devices().iter().filter(|device| device.connected.is_some() && device.name != *name).count();
         if others >= sessions_max {
             return None;
         }
@@ -186,9 +185,7 @@ impl Inbox {
     /// which therefore left the log.
     pub fn acknowledge(&mut self, from: Address, offset: u64) -> u64 {
         let last = self.position().offset;
-        if let Some(device) =
-            self.devices.as_mut_slice().iter_mut().find(|device| device.connected == Some(from))
-        {
+        if let Some(device) = self.devices.as_mut_slice().iter_mut().find(|device| device.connected == Some(from)) {
             device.cursor = device.cursor.max(offset.min(last));
         }
         self.drop_acknowledged()

@@ -167,7 +167,14 @@ impl Encoder {
     }
 
     /// Error.
-    pub fn error(&mut self, out: &mut Vec<u8>, request: u32, code: crate::close::ErrorCode, message: &str, retry_after_ms: u32) {
+    pub fn error(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: u32,
+        code: crate::close::ErrorCode,
+        message: &str,
+        retry_after_ms: u32,
+    ) {
         let message = Some(self.builder.create_string(message));
         let table = schema::Error::create(
             &mut self.builder,
@@ -190,7 +197,8 @@ impl Encoder {
         let mut frame = Vec::new();
         self.finish(&mut frame, Kind::Message, table);
         frame.shrink_to_fit();
-        let stamp_at = field_at(&frame[HEADER_BYTES..], schema::Message::VT_STAMP).map_or(usize::MAX - STAMP_BYTES, |at| at + HEADER_BYTES);
+        let stamp_at = field_at(&frame[HEADER_BYTES..], schema::Message::VT_STAMP)
+            .map_or(usize::MAX - STAMP_BYTES, |at| at + HEADER_BYTES);
         Draft { frame, stamp_at }
     }
 
@@ -208,8 +216,7 @@ impl Encoder {
     /// Unsubscribed.
     pub fn unsubscribed(&mut self, out: &mut Vec<u8>, request: u32, room: &str, code: u16) {
         let room = Some(self.builder.create_string(room));
-        let table =
-            schema::Unsubscribed::create(&mut self.builder, &schema::UnsubscribedArgs { request, room, code });
+        let table = schema::Unsubscribed::create(&mut self.builder, &schema::UnsubscribedArgs { request, room, code });
         self.finish(out, Kind::Unsubscribed, table);
     }
 
@@ -238,6 +245,7 @@ impl Encoder {
     }
 
     /// HistoryResult from whole Message frames.
+    #[expect(clippy::too_many_arguments, reason = "the fields of the schema")]
     pub fn history_result(
         &mut self,
         out: &mut Vec<u8>,
@@ -315,10 +323,7 @@ impl Encoder {
             .map(|(room, since)| {
                 let room = Some(self.builder.create_string(room));
                 let since = since.map(schema::Position::from);
-                schema::RoomCursor::create(
-                    &mut self.builder,
-                    &schema::RoomCursorArgs { room, since: since.as_ref() },
-                )
+                schema::RoomCursor::create(&mut self.builder, &schema::RoomCursorArgs { room, since: since.as_ref() })
             })
             .collect();
         let rooms = (!cursors.is_empty()).then(|| self.builder.create_vector(&cursors));

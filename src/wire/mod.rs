@@ -55,11 +55,7 @@ impl From<ClientMessageId> for schema::ClientMessageId {
 
 impl From<&schema::Stamp> for Stamp {
     fn from(stamp: &schema::Stamp) -> Self {
-        Stamp {
-            position: stamp.position().into(),
-            message_id: stamp.message_id(),
-            timestamp_ms: stamp.timestamp_ms(),
-        }
+        Stamp { position: stamp.position().into(), message_id: stamp.message_id(), timestamp_ms: stamp.timestamp_ms() }
     }
 }
 

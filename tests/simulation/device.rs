@@ -3,58 +3,58 @@
 use std::collections::BTreeMap;
 
 use ringgate::id::{ConnectionKey, Position, Stamp};
-use ringgate::wire::{Kind, ServerFrame, Split, split};
 use ringgate::wire::Encoder;
+use ringgate::wire::{Kind, ServerFrame, Split, split};
 
 /// A device of a user. The user and the device outlive connections.
-pub struct Device {
-    pub user: String,
-    pub name: String,
+pub(crate) struct Device {
+    pub(crate) user: String,
+    pub(crate) name: String,
     /// Shard and connection, while connected.
-    pub connection: Option<(usize, ConnectionKey)>,
-    pub ready: bool,
-    pub stalled: bool,
+    pub(crate) connection: Option<(usize, ConnectionKey)>,
+    pub(crate) ready: bool,
+    pub(crate) stalled: bool,
     /// Does not acknowledge for a while.
-    pub forgetful: bool,
+    pub(crate) forgetful: bool,
     incoming: Vec<u8>,
-    pub outgoing: Vec<u8>,
+    pub(crate) outgoing: Vec<u8>,
     /// The inbox as far as it was received.
-    pub inbox: Position,
+    pub(crate) inbox: Position,
     /// Nothing is known about where the inbox begins: the device is new, or was told that its position is lost.
     fresh: bool,
     /// Every logged inbox message ever received: (epoch, offset) -> payload.
-    pub received: BTreeMap<(u64, u64), Vec<u8>>,
+    pub(crate) received: BTreeMap<(u64, u64), Vec<u8>>,
     /// Rooms of this connection: the next offset that must come.
-    pub rooms: BTreeMap<String, Position>,
+    pub(crate) rooms: BTreeMap<String, Position>,
     /// Rooms as last left, for `since`.
-    pub left_at: BTreeMap<String, Position>,
+    pub(crate) left_at: BTreeMap<String, Position>,
     /// Subscribes without an answer.
-    pub joining: Vec<(u32, String)>,
+    pub(crate) joining: Vec<(u32, String)>,
     /// Unsubscribes without an answer.
-    pub leaving: Vec<String>,
+    pub(crate) leaving: Vec<String>,
     /// Publishes without an answer.
-    pub publishing: BTreeMap<u32, Pending>,
+    pub(crate) publishing: BTreeMap<u32, Pending>,
     /// Publishes whose answer was lost with a connection.
-    pub unanswered: Vec<Pending>,
-    pub next_request: u32,
-    pub goodbye: Option<u16>,
+    pub(crate) unanswered: Vec<Pending>,
+    pub(crate) next_request: u32,
+    pub(crate) goodbye: Option<u16>,
 }
 
 /// A publish that waits for its answer.
 #[derive(Clone, Debug)]
-pub struct Pending {
-    pub topic: String,
-    pub id: u64,
+pub(crate) struct Pending {
+    pub(crate) topic: String,
+    pub(crate) id: u64,
 }
 
 /// What a device learned from one frame that the world must know, too.
-pub enum News {
+pub(crate) enum News {
     Accepted { topic: String, id: u64, stamp: Stamp, duplicate: bool },
     Refused(u16),
 }
 
 impl Device {
-    pub fn new(user: &str, name: &str) -> Self {
+    pub(crate) fn new(user: &str, name: &str) -> Self {
         Device {
             user: user.into(),
             name: name.into(),
@@ -79,7 +79,7 @@ impl Device {
     }
 
     /// The connection is gone.
-    pub fn lost(&mut self) {
+    pub(crate) fn lost(&mut self) {
         self.connection = None;
         self.ready = false;
         self.stalled = false;
@@ -94,7 +94,7 @@ impl Device {
     }
 
     /// Bytes have come; every frame is checked.
-    pub fn receive(&mut self, bytes: &[u8], news: &mut Vec<News>) {
+    pub(crate) fn receive(&mut self, bytes: &[u8], news: &mut Vec<News>) {
         self.incoming.extend_from_slice(bytes);
         let incoming = std::mem::take(&mut self.incoming);
         let mut rest = incoming.as_slice();
@@ -141,7 +141,8 @@ impl Device {
             }
             ServerFrame::Subscribed(subscribed) => {
                 let room = subscribed.room().expect("a room").to_owned();
-                let at = self.joining.iter().position(|(request, name)| *request == subscribed.request() && *name == room);
+                let at =
+                    self.joining.iter().position(|(request, name)| *request == subscribed.request() && *name == room);
                 self.joining.remove(at.expect("an answer to a question"));
                 let mut position = Position::from(subscribed.position().expect("a position"));
                 if subscribed.recovered() {

@@ -323,8 +323,7 @@ impl World {
     fn verify(&mut self, shard: usize) {
         let Some((connection, refresh, token)) = self.unverified[shard].pop_front() else { return };
         let (user, device) = token.split_once('|').expect("tokens of this world");
-        let result =
-            Ok(Grant { user: user.into(), expires_at: 0, rooms: None, device: Some(device.into()) });
+        let result = Ok(Grant { user: user.into(), expires_at: 0, rooms: None, device: Some(device.into()) });
         self.handle(shard, Event::Verified { connection, refresh, result });
     }
 
@@ -465,7 +464,8 @@ impl World {
         }
         self.calm_down();
         if !self.trims {
-            let lost: u64 = self.metrics.iter().map(|m| m.closes[0][CloseReason::InsufficientState.index()].read()).sum();
+            let lost: u64 =
+                self.metrics.iter().map(|m| m.closes[0][CloseReason::InsufficientState.index()].read()).sum();
             assert_eq!(lost, 0, "a log of 10 000 always reaches back");
         }
         assert!(self.settings.inbox.in_flight_max > 0);
