@@ -90,6 +90,12 @@ impl Wake for NoWake {
 impl Server {
     /// Starts everything. On return clients can connect.
     pub fn start(config: Config) -> Result<Server, StartError> {
+        Server::start_with(config, || {})
+    }
+
+    /// The same; `at_rest` is called on a shard's thread when a busy stretch is over: programs whose allocator keeps
+    /// what was freed give it back there.
+    pub fn start_with(config: Config, at_rest: fn()) -> Result<Server, StartError> {
         let Config { settings, runtime, listeners, tls, keys, claims, admin, logging: _ } = config;
         check_descriptors(&runtime).map_err(StartError)?;
         check_kernel()?;
@@ -137,6 +143,7 @@ impl Server {
                 admission: admission.clone(),
                 started,
                 core: cores.get(index % cores.len().max(1)).copied(),
+                at_rest,
             };
             let ready = ready.clone();
             let thread = std::thread::Builder::new()

@@ -65,6 +65,8 @@ pub struct WorkerOptions {
     pub started: Instant,
     /// The core to be pinned to, if any.
     pub core: Option<core_affinity::CoreId>,
+    /// Called on the shard's thread when a busy stretch is over: time to give memory back.
+    pub at_rest: fn(),
 }
 
 /// Rings a shard's doorbell: writes into the eventfd that the shard sleeps on. The shard puts the eventfd in once it
@@ -152,6 +154,39 @@ struct Worker {
     /// While set, the process has just been continued and nobody is expired.
     reading_up: Option<Instant>,
     draining: bool,
+    rest: Rest,
+}
+
+/// Notices the end of a busy stretch: a ramp of connections, a storm. What such a stretch leaves in the allocator
+/// stays there for good otherwise.
+struct Rest {
+    at_rest: fn(),
+    window_began: Instant,
+    worked: Duration,
+    was_busy: bool,
+}
+
+/// How long is looked at.
+const REST_WINDOW: Duration = Duration::from_millis(500);
+/// More work than this in a window is a busy stretch.
+const REST_BUSY: Duration = Duration::from_millis(50);
+
+impl Rest {
+    fn new(at_rest: fn(), now: Instant) -> Self {
+        Rest { at_rest, window_began: now, worked: Duration::ZERO, was_busy: true }
+    }
+
+    fn after_turn(&mut self, now: Instant, worked: Duration) {
+        self.worked += worked;
+        if now - self.window_began < REST_WINDOW {
+            return;
+        }
+        let busy = core::mem::take(&mut self.worked) > REST_BUSY;
+        self.window_began = now;
+        if core::mem::replace(&mut self.was_busy, busy) && !busy {
+            (self.at_rest)();
+        }
+    }
 }
 
 /// The core, as the sockets see it.
@@ -202,6 +237,7 @@ impl Worker {
             turned: Instant::now(),
             reading_up: None,
             draining: false,
+            rest: Rest::new(options.at_rest, Instant::now()),
         })
     }
 
@@ -234,9 +270,9 @@ impl Worker {
         self.send_mail();
         self.net.submit();
         self.turned = Instant::now();
-        if busy {
-            self.core.metrics.busy_ns.add((self.turned - began).as_nanos() as u64);
-        }
+        let worked = if busy { self.turned - began } else { Duration::ZERO };
+        self.core.metrics.busy_ns.add(worked.as_nanos() as u64);
+        self.rest.after_turn(self.turned, worked);
         busy
     }
 

@@ -92,6 +92,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
 
     let half = Duration::from_secs(options.seconds) / 2;
     let traffic = Traffic {
+        run: run.shared().run,
         start_ns: 0,
         rate: MESSAGES_PER_SECOND.min(f64::from(options.connections) * 2.0),
         messages: 0,

@@ -15,6 +15,8 @@ use crate::fleet::latencies;
 /// Messages on a schedule that is fixed in advance.
 #[derive(Clone, Debug)]
 pub(crate) struct Traffic {
+    /// The run, which is part of the clients' names.
+    pub(crate) run: u64,
     /// Nanoseconds since the run's zero.
     pub(crate) start_ns: u64,
     /// Messages per second, all senders together.
@@ -48,7 +50,7 @@ impl Traffic {
             None => {
                 let half = self.clients / 2;
                 let sender = (index % u64::from(half.max(1))) as u32;
-                (sender, format!("@{}", user(sender + half)))
+                (sender, format!("@{}", user(self.run, sender + half)))
             }
         }
     }
@@ -64,9 +66,9 @@ impl Traffic {
     }
 }
 
-/// The user id of a client.
-pub(crate) fn user(number: u32) -> String {
-    format!("load-{number}")
+/// The user id of a client: another one in each run, so that runs side by side do not take over each other's sessions.
+fn user(run: u64, number: u32) -> String {
+    format!("u{:x}-{number}", run & 0xff_ffff)
 }
 
 /// Where tokens come from.
@@ -220,7 +222,7 @@ impl Shared {
         match &self.tokens {
             Tokens::Fixed(token) => Ok(token.clone()),
             Tokens::Signer(signer) => signer.sign(&TokenSpec {
-                user: user(number),
+                user: user(self.run, number),
                 issued_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
                 ttl_seconds: 24 * 3600,
                 ..TokenSpec::default()

@@ -124,6 +124,7 @@ pub(crate) fn run(options: &Options, kind: Kind) -> Result<Report, String> {
 fn drive(run: &mut Run, options: &Options, kind: Kind) -> Result<(), String> {
     let duration = Duration::from_millis(options.duration);
     let traffic = Traffic {
+        run: run.shared().run,
         start_ns: 0,
         rate: options.rate,
         messages: 0,
