@@ -94,12 +94,13 @@ pub fn mailboxes<T>(wakers: Vec<Box<dyn Wake>>, capacity: usize) -> Vec<Mailbox<
 
 impl<T> Mailbox<T> {
     /// Puts a letter into another shard's mailbox, or hands it back when that is full. The receiver is woken by
-    /// [`Self::ring`], once for everything that was pushed in a turn.
-    pub fn push(&mut self, to: usize, letter: T) -> Result<(), T> {
+    /// [`Self::ring`], once for everything that was pushed in a turn; a letter that is not `urgent` alone does not
+    /// wake anybody, and is read at the receiver's next turn.
+    pub fn push(&mut self, to: usize, letter: T, urgent: bool) -> Result<(), T> {
         let Some(peer) = self.peers.get_mut(to) else { return Err(letter) };
         match peer.sender.try_send(letter) {
             Ok(()) => {
-                peer.rung = true;
+                peer.rung |= urgent;
                 Ok(())
             }
             Err(TrySendError::Full(letter) | TrySendError::Disconnected(letter)) => {
@@ -181,28 +182,36 @@ mod tests {
     #[test]
     fn a_full_mailbox_hands_the_letter_back() {
         let (mut a, mut b, _) = pair();
-        assert_eq!(a.push(1, 1), Ok(()));
-        assert_eq!(a.push(1, 2), Ok(()));
-        assert_eq!(a.push(1, 3), Err(3));
+        assert_eq!(a.push(1, 1, true), Ok(()));
+        assert_eq!(a.push(1, 2, true), Ok(()));
+        assert_eq!(a.push(1, 3, true), Err(3));
         assert_eq!(b.pop(), Some(1));
-        assert_eq!(a.push(1, 3), Ok(()));
+        assert_eq!(a.push(1, 3, true), Ok(()));
         assert_eq!((b.pop(), b.pop(), b.pop()), (Some(2), Some(3), None));
     }
 
     #[test]
     fn only_a_sleeper_is_woken_and_only_once() {
         let (mut a, mut b, woken) = pair();
-        a.push(1, 1).unwrap();
+        a.push(1, 1, true).unwrap();
         assert_eq!(a.ring(), 0, "nobody sleeps");
         assert!(!b.try_sleep(), "there is a letter");
         b.pop();
         assert!(b.try_sleep());
-        a.push(1, 2).unwrap();
+        a.push(1, 2, true).unwrap();
         assert_eq!(a.ring(), 1);
         assert_eq!(a.ring(), 0);
         assert_eq!(woken.load(Ordering::SeqCst), 1);
         b.wake_up();
-        a.push(1, 3).unwrap();
+        a.push(1, 3, true).unwrap();
         assert_eq!(a.ring(), 0, "awake again");
+        b.pop();
+        b.pop();
+        assert!(b.try_sleep());
+        a.push(1, 4, false).unwrap();
+        assert_eq!(a.ring(), 0, "nothing urgent");
+        a.push(1, 5, false).unwrap();
+        assert_eq!(a.push(1, 6, false), Err(6));
+        assert_eq!(a.ring(), 1, "a full mailbox is urgent");
     }
 }

@@ -196,7 +196,7 @@ impl Server {
         for shard in 0..self.threads.len() {
             let mut mail = Mail::Control(Control::Drain);
             // A mailbox that is full now has room soon: its shard is awake.
-            while let Err(back) = self.control.push(shard, mail) {
+            while let Err(back) = self.control.push(shard, mail, true) {
                 mail = back;
                 self.control.ring();
                 std::thread::yield_now();

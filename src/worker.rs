@@ -339,7 +339,8 @@ impl Worker {
         }
         for (to, backlog) in self.backlog.iter_mut().enumerate() {
             while let Some(letter) = backlog.pop_front() {
-                match self.mailbox.push(to, Mail::Letter(letter)) {
+                let urgent = letter.is_urgent();
+                match self.mailbox.push(to, Mail::Letter(letter), urgent) {
                     Ok(()) => self.waiting -= 1,
                     Err(Mail::Letter(letter)) => {
                         backlog.push_front(letter);

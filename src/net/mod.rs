@@ -263,18 +263,14 @@ impl Net {
         if !self.handshakes.is_empty() {
             return false;
         }
-        self.ring.listen_to_eventfd(true);
-        self.ring.enter(&self.metrics);
-        if self.ring.has_completions() {
-            self.ring.listen_to_eventfd(false);
-            return false;
-        }
-        true
+        self.ring.fall_asleep(&self.metrics)
     }
 
-    /// To be called after every sleep that [`Self::prepare_sleep`] allowed.
+    /// To be called after every sleep that [`Self::prepare_sleep`] allowed: what happened meanwhile is ready for
+    /// [`Self::poll`].
     pub fn wake_up(&mut self) {
         self.ring.listen_to_eventfd(false);
+        self.ring.enter_if_needed(&self.metrics);
     }
 
     /// Submits everything and waits for completions, for callers without a runtime.
@@ -282,15 +278,13 @@ impl Net {
         if self.handshakes.is_empty() && !self.ring.has_completions() {
             self.ring.enter_and_wait(timeout, &self.metrics);
         } else {
-            self.ring.enter(&self.metrics);
+            self.submit();
         }
     }
 
     /// Submits everything without waiting.
     pub fn submit(&mut self) {
-        if self.ring.has_completions() {
-            self.ring.enter(&self.metrics);
-        }
+        self.ring.enter_if_needed(&self.metrics);
     }
 
     /// Begins a connection, from a given source address if any. It ends in `opened`, or in `freed` alone.

@@ -133,9 +133,38 @@ impl Ring {
         }
     }
 
-    /// Whether completions are waiting, posted or about to be.
+    /// Enters the kernel if there is a reason to: entries to submit, or completions that it holds back until then.
+    pub(super) fn enter_if_needed(&mut self, metrics: &ShardMetrics) {
+        if self.unsubmitted > 0 || self.ring.submission().taskrun() {
+            self.enter(metrics);
+        }
+    }
+
+    /// Whether completions are posted, or would be by [`Self::enter`].
     pub(super) fn has_completions(&mut self) -> bool {
-        !self.ring.completion().is_empty() || self.ring.submission().taskrun() || self.unsubmitted > 0
+        !self.ring.completion().is_empty() || self.ring.submission().taskrun()
+    }
+
+    /// Has completions signal the eventfd from now on. False when some are there already, and nobody may sleep.
+    pub(super) fn fall_asleep(&mut self, metrics: &ShardMetrics) -> bool {
+        self.enter_if_needed(metrics);
+        if !self.ring.completion().is_empty() {
+            return false;
+        }
+        self.listen_to_eventfd(true);
+        if cfg!(target_arch = "x86_64") {
+            // The kernel first says that it has work, then looks whether the eventfd is wanted, with a locked
+            // instruction between the two. We do the opposite, with this fence between.
+            std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        } else {
+            // Elsewhere the kernel promises no order between the two; being in the kernel once more does.
+            self.enter(metrics);
+        }
+        if self.has_completions() {
+            self.listen_to_eventfd(false);
+            return false;
+        }
+        true
     }
 
     /// Whether completions are to signal the eventfd: only while the shard is about to sleep.

@@ -133,6 +133,13 @@ pub enum Letter {
     },
 }
 
+impl Letter {
+    /// Whether a sleeping shard is woken for it. Acknowledgements only free memory, and nobody waits for that.
+    pub fn is_urgent(&self) -> bool {
+        !matches!(self, Letter::Ack { .. })
+    }
+}
+
 /// Which topic a session catches up with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
