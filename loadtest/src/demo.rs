@@ -8,7 +8,7 @@ use ringgate::client::{Trust, Url, client_tls};
 use ringgate::net::Target;
 
 use crate::gateway::Gateway;
-use crate::plan::{Shared, Tokens, Traffic};
+use crate::plan::{Pace, Shared, Tokens, Traffic};
 use crate::run::{Report, Run};
 
 /// Options of the demo.
@@ -70,8 +70,8 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
     let tokens = Tokens::Signer(Box::new(Signer::dev()));
     let slots = crate::slots_for(options.connections as usize, threads);
     let shared = Shared::new(threads, slots, targets, tokens, plain as u32, PING_INTERVAL, None);
-    let mut run = Run::start(shared, threads, false);
     let process = gateway.process();
+    let mut run = Run::start(shared, threads, false, Some(process));
     let timeout = Duration::from_secs(60);
 
     // Memory: what the connections beyond a first part have added.
@@ -90,39 +90,30 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
     };
     let idle_bytes = [per(with_plain, with_first, plain - first), per(with_tls, with_plain, tls)];
 
-    let half = Duration::from_secs(options.seconds) / 2;
     let traffic = Traffic {
         run: run.shared().run,
         start_ns: 0,
-        rate: MESSAGES_PER_SECOND.min(f64::from(options.connections) * 2.0),
-        messages: 0,
+        duration: Duration::from_secs(options.seconds) / 2,
+        pace: Pace::Open(MESSAGES_PER_SECOND.min(f64::from(options.connections) * 2.0)),
         payload_bytes: PAYLOAD_BYTES,
         room: None,
         clients: options.connections,
         publishers: 0,
     };
-    let (cpu_before, delivered_before) = (process.cpu(), delivered(&run));
-    run.traffic(traffic.clone(), half, "one-to-one")?;
+    run.traffic(traffic.clone(), "one-to-one")?;
     let room = Traffic {
-        rate: BROADCASTS_PER_SECOND,
+        pace: Pace::Open(BROADCASTS_PER_SECOND),
         room: Some("chat:demo".to_owned()),
         clients: ROOM_MEMBERS.min(options.connections),
         publishers: 4,
         ..traffic
     };
-    run.traffic(room, half, "room")?;
-    let cpu = process.cpu() - cpu_before;
-    let deliveries = delivered(&run) - delivered_before;
+    run.traffic(room, "room")?;
     let mut report = run.finish()?;
     report.connections = [plain, tls];
     report.idle_bytes = idle_bytes;
-    report.cpu_us_per_delivery = (deliveries > 0).then(|| cpu.as_secs_f64() * 1e6 / deliveries as f64);
     if !gateway.stop() {
         report.errors.insert("the gateway did not stop in order".to_owned(), 1);
     }
     Ok(report)
-}
-
-fn delivered(run: &Run) -> u64 {
-    run.shared().counts().delivered.load(std::sync::atomic::Ordering::Relaxed)
 }

@@ -19,7 +19,7 @@ use ringgate::wire::encode::{ConnectRequest, PublishRequest};
 use ringgate::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, split};
 
 use crate::ledger::{Ledger, Stamp};
-use crate::plan::{Shared, Traffic};
+use crate::plan::{Pace, Shared, Traffic};
 
 /// Connects that are under way at once, per thread: more would overflow the gateway's accept queue.
 const CONNECTING_MAX: usize = 256;
@@ -75,6 +75,8 @@ pub(crate) struct Fleet {
     traffic_version: usize,
     /// Index into the schedule.
     next_message: u64,
+    /// The closed loop has been started.
+    looping: bool,
 }
 
 /// A latency histogram: 1 us to 60 s, three digits.
@@ -108,6 +110,7 @@ pub(crate) fn run(shared: Arc<Shared>, thread: usize) -> Result<Outcome, String>
         traffic: None,
         traffic_version: 0,
         next_message: 0,
+        looping: false,
         shared,
     };
     while !fleet.shared.stopped() {
@@ -228,20 +231,49 @@ impl Fleet {
             self.traffic_version = version;
             self.traffic = self.shared.traffic();
             self.next_message = 0;
+            self.looping = false;
             self.join_rooms();
         }
         let Some(traffic) = self.traffic.clone() else { return LONGEST };
         let now_ns = self.shared.now_ns();
+        if let Pace::Closed(window) = traffic.pace
+            && !self.looping
+        {
+            if now_ns < traffic.start_ns {
+                return Duration::from_nanos(traffic.start_ns - now_ns).min(LONGEST);
+            }
+            self.looping = true;
+            for index in 0..u64::from(traffic.senders()) * u64::from(window) {
+                self.publish_own(&traffic, index, now_ns);
+            }
+        }
         loop {
             let Some(planned_ns) = traffic.planned_ns(self.next_message) else { return LONGEST };
             if planned_ns > now_ns {
                 return Duration::from_nanos(planned_ns - now_ns).min(LONGEST);
             }
-            let (sender, topic) = traffic.message(self.next_message);
+            let index = self.next_message;
             self.next_message += 1;
-            if self.shared.thread_of(sender) == self.thread {
-                self.publish(sender, &topic, planned_ns, traffic.payload_bytes);
-            }
+            self.publish_own(&traffic, index, planned_ns);
+        }
+    }
+
+    /// Publishes message `index` if its sender is this thread's.
+    fn publish_own(&mut self, traffic: &Traffic, index: u64, planned_ns: u64) {
+        let sender = traffic.sender(index);
+        if self.shared.thread_of(sender) == self.thread {
+            self.publish(sender, &traffic.topic(sender), planned_ns, traffic.payload_bytes);
+        }
+    }
+
+    /// A closed loop goes on when a message is answered.
+    fn publish_next(&mut self, sender: u32) {
+        let Some(traffic) = self.traffic.clone().filter(|traffic| matches!(traffic.pace, Pace::Closed(_))) else {
+            return;
+        };
+        let now_ns = self.shared.now_ns();
+        if now_ns < traffic.end_ns() {
+            self.publish(sender, &traffic.topic(sender), now_ns, traffic.payload_bytes);
         }
     }
 
@@ -341,9 +373,11 @@ impl Fleet {
             }
             ServerFrame::Published(published) => {
                 self.shared.count_accepted();
+                let sender = client.number;
                 if published.duplicate {
                     self.error("an unexpected duplicate answer".to_owned());
                 }
+                self.publish_next(sender);
             }
             ServerFrame::Pong => {
                 client.awaiting_pong = false;

@@ -12,17 +12,17 @@ use ringgate::session::Transport;
 
 use crate::fleet::latencies;
 
-/// Messages on a schedule that is fixed in advance.
+/// Who sends what to whom, and when.
 #[derive(Clone, Debug)]
 pub(crate) struct Traffic {
     /// The run, which is part of the clients' names.
     pub(crate) run: u64,
     /// Nanoseconds since the run's zero.
     pub(crate) start_ns: u64,
-    /// Messages per second, all senders together.
-    pub(crate) rate: f64,
-    /// How many messages.
-    pub(crate) messages: u64,
+    /// How long.
+    pub(crate) duration: Duration,
+    /// When each message is sent.
+    pub(crate) pace: Pace,
     /// Bytes of each payload.
     pub(crate) payload_bytes: usize,
     /// The room, or none for one-to-one.
@@ -33,25 +33,60 @@ pub(crate) struct Traffic {
     pub(crate) publishers: u32,
 }
 
+/// When messages are sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pace {
+    /// On a schedule that is fixed in advance, whatever the gateway does: so many messages per second, all senders
+    /// together.
+    Open(f64),
+    /// Each sender has so many messages under way, and sends the next when one is answered.
+    Closed(u32),
+}
+
 impl Traffic {
-    /// When message `index` is to be sent; none past the last.
+    /// When message `index` of an open loop is to be sent; none past the last.
     pub(crate) fn planned_ns(&self, index: u64) -> Option<u64> {
-        (index < self.messages).then(|| self.start_ns + (index as f64 * 1e9 / self.rate) as u64)
+        match self.pace {
+            Pace::Open(rate) if index < (rate * self.duration.as_secs_f64()) as u64 => {
+                Some(self.start_ns + (index as f64 * 1e9 / rate) as u64)
+            }
+            _ => None,
+        }
     }
 
-    /// Who sends message `index`, and to which topic.
-    pub(crate) fn message(&self, index: u64) -> (u32, String) {
+    /// How many messages there will be, where that is known in advance.
+    pub(crate) fn messages(&self) -> Option<u64> {
+        match self.pace {
+            Pace::Open(rate) => Some((rate * self.duration.as_secs_f64()) as u64),
+            Pace::Closed(_) => None,
+        }
+    }
+
+    /// A closed loop begins nothing new after this.
+    pub(crate) fn end_ns(&self) -> u64 {
+        self.start_ns + self.duration.as_nanos() as u64
+    }
+
+    /// How many clients send.
+    pub(crate) fn senders(&self) -> u32 {
+        if self.room.is_some() { self.publishers } else { self.clients / 2 }
+    }
+
+    /// Who sends message `index`.
+    pub(crate) fn sender(&self, index: u64) -> u32 {
+        let sender = (index % u64::from(self.senders().max(1))) as u32;
         match &self.room {
-            Some(room) => {
-                // Publishers are spread over all members, and so over all shards.
-                let publisher = (index % u64::from(self.publishers.max(1))) as u32;
-                (publisher * (self.clients / self.publishers.max(1)).max(1), room.clone())
-            }
-            None => {
-                let half = self.clients / 2;
-                let sender = (index % u64::from(half.max(1))) as u32;
-                (sender, format!("@{}", user(self.run, sender + half)))
-            }
+            // Publishers are spread over all members, and so over all shards.
+            Some(_) => sender * (self.clients / self.publishers.max(1)).max(1),
+            None => sender,
+        }
+    }
+
+    /// Where a sender's messages go.
+    pub(crate) fn topic(&self, sender: u32) -> String {
+        match &self.room {
+            Some(room) => room.clone(),
+            None => format!("@{}", user(self.run, sender + self.clients / 2)),
         }
     }
 

@@ -11,6 +11,7 @@ use hdrhistogram::Histogram;
 use ringgate::session::Transport;
 
 use crate::fleet::{self, Outcome, latencies};
+use crate::gateway::Process;
 use crate::plan::{Shared, Traffic};
 
 /// Driver threads at work.
@@ -25,6 +26,11 @@ pub(crate) struct Run {
     started: Instant,
     /// Deliveries that the traffic so far should have caused.
     expected: u64,
+    /// The gateway, if it runs on this machine and its figures are wanted.
+    server: Option<Process>,
+    /// What it used while traffic flowed, and for how many deliveries.
+    server_cpu: Duration,
+    server_deliveries: u64,
 }
 
 /// Everything that is known at the end.
@@ -60,7 +66,7 @@ pub(crate) struct Report {
 
 impl Run {
     /// Starts the threads.
-    pub(crate) fn start(shared: Shared, threads: usize, quiet: bool) -> Run {
+    pub(crate) fn start(shared: Shared, threads: usize, quiet: bool, server: Option<Process>) -> Run {
         let shared = Arc::new(shared);
         let threads = (0..threads)
             .map(|thread| {
@@ -78,6 +84,9 @@ impl Run {
             p99_us: 0,
             started: Instant::now(),
             expected: 0,
+            server,
+            server_cpu: Duration::ZERO,
+            server_deliveries: 0,
         }
     }
 
@@ -114,26 +123,34 @@ impl Run {
     }
 
     /// Lets members join a room, publishes for a while and waits for what is still under way.
-    pub(crate) fn traffic(&mut self, mut traffic: Traffic, duration: Duration, what: &str) -> Result<(), String> {
+    pub(crate) fn traffic(&mut self, mut traffic: Traffic, what: &str) -> Result<(), String> {
         let counts_before = self.shared.counts().accepted.load(Relaxed);
         let lead = if traffic.room.is_some() { Duration::from_millis(1500) } else { Duration::from_millis(100) };
         traffic.start_ns = self.shared.now_ns() + lead.as_nanos() as u64;
-        traffic.messages = (traffic.rate * duration.as_secs_f64()) as u64;
-        let (members, recipients, messages) = (traffic.room.is_some(), traffic.recipients(), traffic.messages);
+        let (members, recipients, duration) = (traffic.room.is_some(), traffic.recipients(), traffic.duration);
+        let messages = traffic.messages();
         let joined_before = self.shared.counts().subscribed.load(Relaxed);
         self.shared.start_traffic(traffic);
         self.hold(lead, what)?;
         if members && self.shared.counts().subscribed.load(Relaxed) - joined_before < recipients {
             return Err("not all members had joined the room when it was to begin".to_owned());
         }
+        let server = self.server.map(|process| (process, process.cpu()));
+        let delivered_before = self.shared.counts().delivered.load(Relaxed);
         self.hold(duration, what)?;
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            let accepted = self.shared.counts().accepted.load(Relaxed) - counts_before;
-            let expected = self.expected + accepted * recipients;
-            let delivered = self.shared.counts().delivered.load(Relaxed);
-            if (accepted == messages && delivered >= expected) || Instant::now() > deadline {
+            let counts = self.shared.counts();
+            let (sent, accepted) = (counts.sent.load(Relaxed), counts.accepted.load(Relaxed));
+            let expected = self.expected + (accepted - counts_before) * recipients;
+            let delivered = counts.delivered.load(Relaxed);
+            let all_sent = messages.is_none_or(|messages| accepted - counts_before == messages);
+            if (all_sent && accepted == sent && delivered >= expected) || Instant::now() > deadline {
                 self.expected = expected;
+                if let Some((process, before)) = server {
+                    self.server_cpu += process.cpu() - before;
+                    self.server_deliveries += delivered - delivered_before;
+                }
                 return Ok(());
             }
             self.pause(what)?;
@@ -205,6 +222,8 @@ impl Run {
             report.errors.insert("publishes without an answer".to_owned(), unanswered);
         }
         report.lost = self.expected.saturating_sub(report.delivered);
+        report.cpu_us_per_delivery = (self.server_deliveries > 0)
+            .then(|| self.server_cpu.as_secs_f64() * 1e6 / self.server_deliveries as f64);
         report.latency = Some(latency);
         if !self.quiet && std::io::stderr().is_terminal() {
             eprintln!();

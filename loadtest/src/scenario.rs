@@ -9,7 +9,8 @@ use ringgate::client::{Trust, Url, client_tls};
 use ringgate::config::parse_duration_ms;
 use ringgate::net::Target;
 
-use crate::plan::{Shared, Tokens, Traffic};
+use crate::gateway::Process;
+use crate::plan::{Pace, Shared, Tokens, Traffic};
 use crate::run::{Report, Run};
 
 /// What to drive.
@@ -38,6 +39,13 @@ pub(crate) struct Options {
     /// Messages per second, all clients together (p2p, room).
     #[arg(long, default_value_t = 1000.0, value_name = "N", value_parser = positive)]
     rate: f64,
+    /// Instead of a rate: each sender has N messages under way and waits for answers. Finds out what the gateway can
+    /// do; its latencies say nothing about a given load.
+    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    closed_loop: Option<u32>,
+    /// Process id of the gateway, if it runs on this machine: its CPU time per delivery is reported, too.
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
     /// How long to hold or to send.
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration_ms)]
     duration: u64,
@@ -105,7 +113,7 @@ pub(crate) fn run(options: &Options, kind: Kind) -> Result<Report, String> {
     // Clients are all of one kind; which of the two targets is used says the URL.
     let plain_max = if options.url.tls { 0 } else { options.connections };
     let shared = Shared::new(threads, slots, [target.clone(), target], tokens, plain_max, ping_interval, sources);
-    let mut run = Run::start(shared, threads, false);
+    let mut run = Run::start(shared, threads, false, options.pid.map(Process));
     let began = Instant::now();
     let (plain, tls) = if options.url.tls { (0, connections) } else { (connections, 0) };
     let ramp = run.connect(plain, tls, Duration::from_secs(60 + connections as u64 / 1000));
@@ -126,8 +134,8 @@ fn drive(run: &mut Run, options: &Options, kind: Kind) -> Result<(), String> {
     let traffic = Traffic {
         run: run.shared().run,
         start_ns: 0,
-        rate: options.rate,
-        messages: 0,
+        duration,
+        pace: options.closed_loop.map_or(Pace::Open(options.rate), Pace::Closed),
         payload_bytes: options.payload_bytes as usize,
         room: (kind == Kind::Room).then(|| options.room_name.clone()),
         clients: options.connections,
@@ -142,7 +150,7 @@ fn drive(run: &mut Run, options: &Options, kind: Kind) -> Result<(), String> {
             if alive < wanted { Err(format!("{} connections were lost", wanted - alive)) } else { Ok(()) }
         }
         Kind::PeerToPeer if options.connections < 2 => Err("p2p needs at least two connections".to_owned()),
-        Kind::PeerToPeer => run.traffic(traffic, duration, "one-to-one"),
-        Kind::Room => run.traffic(traffic, duration, "room"),
+        Kind::PeerToPeer => run.traffic(traffic, "one-to-one"),
+        Kind::Room => run.traffic(traffic, "room"),
     }
 }

@@ -1,0 +1,202 @@
+//! The bare ring: multishot accept and receive on direct descriptors, provided buffers, one batch of sends a turn.
+#![allow(unsafe_code, reason = "a ring without the safety that ringgate's own adds")]
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::{BufRingEntry, Fd, Fixed};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use crate::exchange::{Exchange, Outgoing};
+
+const ACCEPT: u64 = 1 << 32;
+const RECV: u64 = 2 << 32;
+const SEND: u64 = 3 << 32;
+const CLOSE: u64 = 4 << 32;
+const BUFFERS: u16 = 1024;
+const BUFFER_BYTES: usize = 4096;
+
+#[derive(Default)]
+struct Socket {
+    receiving: bool,
+    ended: bool,
+    sending: Option<Outgoing>,
+    sent: usize,
+}
+
+struct Server {
+    ring: IoUring,
+    sockets: Vec<Socket>,
+    exchange: Exchange,
+    buffers: *mut u8,
+    tail: u16,
+}
+
+/// Serves until the process is ended.
+pub(super) fn serve(listener: &TcpListener, connections: u32) -> io::Result<()> {
+    let ring = IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_submit_all()
+        .setup_cqsize(16_384)
+        .build(4096)?;
+    ring.submitter().register_files_sparse(connections)?;
+    let bytes = usize::from(BUFFERS) * (BUFFER_BYTES + size_of::<BufRingEntry>());
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+    // SAFETY: a fresh anonymous mapping; it is never unmapped.
+    let map = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    if map == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: page-aligned, large enough for the entries, and never unmapped.
+    unsafe { ring.submitter().register_buf_ring_with_flags(map as u64, BUFFERS, 0, 0) }?;
+    let sockets = (0..connections).map(|_| Socket::default()).collect();
+    let mut server = Server { ring, sockets, exchange: Exchange::new(), buffers: map.cast(), tail: 0 };
+    for buffer in 0..BUFFERS {
+        server.give_back(buffer);
+    }
+    let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).allocate_file_index(true);
+    server.push(accept.build().user_data(ACCEPT));
+    let mut completions: Vec<cqueue::Entry> = Vec::with_capacity(4096);
+    loop {
+        server.ring.submit_and_wait(1)?;
+        completions.extend(server.ring.completion().take(4096));
+        for completion in completions.drain(..) {
+            server.on_completion(&completion)?;
+        }
+        server.send_all();
+    }
+}
+
+impl Server {
+    fn push(&mut self, entry: squeue::Entry) {
+        // SAFETY: sends point into `Socket::sending`, which stays until the completion; the rest points nowhere.
+        while unsafe { self.ring.submission().push(&entry) }.is_err() {
+            let _ = self.ring.submit();
+        }
+    }
+
+    fn give_back(&mut self, buffer: u16) {
+        let index = usize::from(self.tail % BUFFERS);
+        // SAFETY: inside the mapping; entries and buffers do not overlap, and the kernel reads the tail only.
+        unsafe {
+            let entry = &mut *self.buffers.cast::<BufRingEntry>().add(index);
+            entry.set_addr(self.buffer(buffer) as u64);
+            entry.set_len(BUFFER_BYTES as u32);
+            entry.set_bid(buffer);
+            self.tail = self.tail.wrapping_add(1);
+            let tail = BufRingEntry::tail(self.buffers.cast::<BufRingEntry>());
+            (*tail.cast::<AtomicU16>()).store(self.tail, Ordering::Release);
+        }
+    }
+
+    fn buffer(&self, buffer: u16) -> *mut u8 {
+        let entries = usize::from(BUFFERS) * size_of::<BufRingEntry>();
+        // SAFETY: buffers follow the entries in the mapping.
+        unsafe { self.buffers.add(entries + usize::from(buffer) * BUFFER_BYTES) }
+    }
+
+    fn receive(&mut self, slot: u32) {
+        self.sockets[slot as usize].receiving = true;
+        self.push(opcode::RecvMulti::new(Fixed(slot), 0).build().user_data(RECV | u64::from(slot)));
+    }
+
+    fn on_completion(&mut self, completion: &cqueue::Entry) -> io::Result<()> {
+        let (operation, slot) = (completion.user_data() & !0xffff_ffff, completion.user_data() as u32);
+        let result = completion.result();
+        match operation {
+            ACCEPT if result < 0 => return Err(io::Error::from_raw_os_error(-result)),
+            ACCEPT => {
+                self.sockets[result as usize] = Socket::default();
+                self.exchange.opened(result as usize);
+                self.receive(result as u32);
+            }
+            RECV => self.on_received(slot, completion),
+            SEND => self.on_sent(slot, result),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_received(&mut self, slot: u32, completion: &cqueue::Entry) {
+        let result = completion.result();
+        if let Some(buffer) = cqueue::buffer_select(completion.flags()) {
+            // SAFETY: the kernel has filled so many bytes and does not touch them until they are given back.
+            let bytes = unsafe { std::slice::from_raw_parts(self.buffer(buffer), result.max(0) as usize) };
+            self.exchange.received(slot as usize, bytes);
+            self.give_back(buffer);
+        }
+        if !cqueue::more(completion.flags()) {
+            self.sockets[slot as usize].receiving = false;
+            if result == 0 || (result < 0 && -result != libc::ENOBUFS) {
+                self.sockets[slot as usize].ended = true;
+                self.close(slot);
+            } else {
+                self.receive(slot);
+            }
+        }
+    }
+
+    fn on_sent(&mut self, slot: u32, result: i32) {
+        let socket = &mut self.sockets[slot as usize];
+        let Some(sending) = socket.sending.take() else { return };
+        socket.sent += result.max(0) as usize;
+        let wanted = sending.shared.as_ref().map_or(sending.bytes.len(), |shared| shared.len());
+        if result > 0 && socket.sent < wanted {
+            return self.send(slot, sending);
+        }
+        socket.sent = 0;
+        if socket.ended {
+            return self.close(slot);
+        }
+        if sending.shared.is_some() && !sending.bytes.is_empty() {
+            return self.send(slot, Outgoing { shared: None, bytes: sending.bytes });
+        }
+        self.exchange.recycle(slot as usize, sending.bytes);
+        let next = self.exchange.take(slot as usize);
+        if next.shared.is_some() || !next.bytes.is_empty() {
+            self.send(slot, next);
+        } else {
+            self.exchange.recycle(slot as usize, next.bytes);
+        }
+    }
+
+    fn send_all(&mut self) {
+        let mut dirty = std::mem::take(&mut self.exchange.dirty);
+        for slot in dirty.drain(..) {
+            let socket = &self.sockets[slot];
+            if socket.sending.is_some() || socket.ended {
+                continue;
+            }
+            let outgoing = self.exchange.take(slot);
+            if outgoing.shared.is_some() || !outgoing.bytes.is_empty() {
+                self.send(slot as u32, outgoing);
+            }
+        }
+        self.exchange.dirty = dirty;
+    }
+
+    fn send(&mut self, slot: u32, outgoing: Outgoing) {
+        let sent = self.sockets[slot as usize].sent;
+        let bytes: &[u8] = outgoing.shared.as_ref().map_or(&outgoing.bytes, |shared| shared);
+        let rest = &bytes[sent..];
+        let entry = opcode::Send::new(Fixed(slot), rest.as_ptr(), rest.len() as u32)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build()
+            .user_data(SEND | u64::from(slot));
+        self.sockets[slot as usize].sending = Some(outgoing);
+        self.push(entry);
+    }
+
+    fn close(&mut self, slot: u32) {
+        let socket = &self.sockets[slot as usize];
+        if socket.receiving || socket.sending.is_some() {
+            return;
+        }
+        self.exchange.closed(slot as usize);
+        self.push(opcode::Close::new(Fixed(slot)).build().user_data(CLOSE | u64::from(slot)));
+    }
+}
