@@ -41,6 +41,28 @@ impl Address {
     }
 }
 
+/// An address in eight bytes, also when there is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PackedAddress(core::num::NonZeroU64);
+
+impl From<Address> for PackedAddress {
+    fn from(address: Address) -> Self {
+        debug_assert_ne!(address.connection.generation & GENERATION_MASK, 0, "no live connection has generation 0");
+        PackedAddress(core::num::NonZeroU64::new(address.to_u64()).unwrap_or(core::num::NonZeroU64::MAX))
+    }
+}
+
+impl From<PackedAddress> for Address {
+    fn from(packed: PackedAddress) -> Self {
+        let bits = packed.0.get();
+        let connection = ConnectionKey {
+            slot: bits as u32 & 0x3fff_ffff,
+            generation: (bits >> 30) as u32 & GENERATION_MASK,
+        };
+        Address { shard: ShardId((bits >> 54) as u16), connection }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}-{}", self.shard.0, self.connection.slot, self.connection.generation)

@@ -114,6 +114,11 @@ impl<T> Slots<T> {
         self.entry_mut(key.slot).filter(|entry| entry.generation == key.generation)?.value.as_mut()
     }
 
+    /// The value in a slot, whatever its generation.
+    pub fn in_slot(&self, slot: u32) -> Option<&T> {
+        self.entry(slot)?.value.as_ref()
+    }
+
     /// The key of a slot that is in use.
     pub fn key_of(&self, slot: u32) -> Option<ConnectionKey> {
         let entry = self.entry(slot)?;

@@ -61,6 +61,11 @@ impl Wheel {
         let deadline = u32::try_from(deadline_ms.div_ceil(TICK_MS)).unwrap_or(u32::MAX);
         let deadline = deadline.clamp(self.tick + 1, self.tick + AHEAD_MAX);
         if self.links.len() <= entry as usize {
+            let wanted = entry as usize + 1 - self.links.len();
+            if wanted > self.links.capacity() - self.links.len() {
+                // Doubling would leave a third of a large table unused on average.
+                self.links.reserve_exact(wanted.max(self.links.len() / 8 + 256));
+            }
             self.links.resize(entry as usize + 1, UNLINKED);
         }
         self.cancel(entry);

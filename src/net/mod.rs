@@ -41,7 +41,7 @@ use crate::tls::Tls;
 use buffers::Buffers;
 use listen::{Accept, Listener};
 use ring::Ring;
-use send::{Owner, Send, Sends};
+use send::{Owner, Send, SendKey, Sends};
 use socket::{Socket, Stage};
 
 /// Who uses the sockets.
@@ -401,7 +401,7 @@ impl Net {
         self.ring.push(&entry.user_data(user_data(operation, key)), &self.metrics);
     }
 
-    fn submit_send(&mut self, key: ConnectionKey, index: u32) {
+    fn submit_send(&mut self, key: ConnectionKey, index: SendKey) {
         let (Some(socket), Some(send)) = (self.sockets.get_mut(key), self.sends.get_mut(index)) else { return };
         socket.send = Some(index);
         let rest = send.rest();

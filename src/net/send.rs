@@ -1,5 +1,7 @@
 //! Bytes on their way into the kernel: what one send submission refers to, kept alive until its completion.
 
+use std::num::NonZeroU32;
+
 use bytes::Bytes;
 
 /// One send in the kernel. The bytes do not move while it is there: both owners keep them on the heap.
@@ -27,11 +29,21 @@ impl Send {
     }
 }
 
+/// A place among [`Sends`]; none takes no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SendKey(NonZeroU32);
+
+impl SendKey {
+    fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
 /// Sends in the kernel, by a stable index, and spare buffers.
 #[derive(Default)]
 pub(super) struct Sends {
     sends: Vec<Option<Send>>,
-    free: Vec<u32>,
+    free: Vec<SendKey>,
     spares: Vec<Vec<u8>>,
 }
 
@@ -40,28 +52,24 @@ const SPARES_MAX: usize = 64;
 const SPARE_BYTES_MAX: usize = 64 * 1024;
 
 impl Sends {
-    pub(super) fn insert(&mut self, send: Send) -> u32 {
-        match self.free.pop() {
-            Some(index) => {
-                if let Some(place) = self.sends.get_mut(index as usize) {
-                    *place = Some(send);
-                }
-                index
-            }
-            None => {
-                self.sends.push(Some(send));
-                self.sends.len() as u32 - 1
-            }
+    pub(super) fn insert(&mut self, send: Send) -> SendKey {
+        let key = self.free.pop().unwrap_or_else(|| {
+            self.sends.push(None);
+            SendKey(NonZeroU32::MIN.saturating_add(self.sends.len() as u32 - 1))
+        });
+        if let Some(place) = self.sends.get_mut(key.index()) {
+            *place = Some(send);
         }
+        key
     }
 
-    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Send> {
-        self.sends.get_mut(index as usize)?.as_mut()
+    pub(super) fn get_mut(&mut self, key: SendKey) -> Option<&mut Send> {
+        self.sends.get_mut(key.index())?.as_mut()
     }
 
-    pub(super) fn remove(&mut self, index: u32) -> Option<Send> {
-        let send = self.sends.get_mut(index as usize)?.take()?;
-        self.free.push(index);
+    pub(super) fn remove(&mut self, key: SendKey) -> Option<Send> {
+        let send = self.sends.get_mut(key.index())?.take()?;
+        self.free.push(key);
         Some(send)
     }
 

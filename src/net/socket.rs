@@ -1,13 +1,17 @@
 //! A socket in the ring: which operations of it are in the kernel, and the three steps of its end.
 
+use super::send::SendKey;
 use crate::tls::Tls;
+
+// What every connection costs here.
+const _: () = assert!(size_of::<Socket>() <= 24);
 
 /// State of one slot. An idle plain socket is these few bytes and one armed receive in the kernel.
 pub(super) struct Socket {
     /// The ordinary descriptor, or -1 where the slot itself is the descriptor.
     pub(super) fd: i32,
     /// Index of the send that is in the kernel.
-    pub(super) send: Option<u32>,
+    pub(super) send: Option<SendKey>,
     pub(super) receiving: bool,
     pub(super) connecting: bool,
     pub(super) stage: Stage,

@@ -8,4 +8,6 @@ mod state;
 pub use admission::Admission;
 pub use grant::{AuthError, Authenticator, Grant, RoomGrants, Verb, pattern_matches};
 pub use rate::Bucket;
-pub use state::{Connection, InboxFeed, Membership, PendingConnect, Phase, Session, Transport};
+pub use state::{
+    Connection, InboxFeed, Membership, Memberships, PendingConnect, Phase, Session, Tail, Ticks, Transport,
+};

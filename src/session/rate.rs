@@ -1,18 +1,18 @@
 //! Token buckets: how fast one connection may talk.
 
-/// A bucket that fills at a steady rate. Twelve bytes, no clock of its own.
+/// A bucket that fills at a steady rate. Eight bytes, no clock of its own.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bucket {
-    /// What may be spent now, in thousandths.
-    level_milli: u64,
-    /// When it was last filled, monotonic ms, modulo 2^32.
+    /// What may be spent now.
+    level: u32,
+    /// Up to when it was filled, monotonic ms, modulo 2^32.
     filled_ms: u32,
 }
 
 impl Bucket {
     /// A full bucket.
     pub fn full(burst: u32, now_ms: u64) -> Self {
-        Bucket { level_milli: u64::from(burst) * 1000, filled_ms: now_ms as u32 }
+        Bucket { level: burst, filled_ms: now_ms as u32 }
     }
 
     /// Takes `amount` out if the bucket holds it. `rate` per second, up to `burst`; a rate of 0 means no limit.
@@ -22,12 +22,19 @@ impl Bucket {
             return true;
         }
         let elapsed_ms = (now_ms as u32).wrapping_sub(self.filled_ms);
-        self.filled_ms = now_ms as u32;
-        let ceiling = u64::from(burst) * 1000;
-        self.level_milli = (self.level_milli + u64::from(elapsed_ms) * u64::from(rate)).min(ceiling);
-        match self.level_milli.checked_sub(u64::from(amount) * 1000) {
+        let earned = u64::from(elapsed_ms) * u64::from(rate) / 1000;
+        let level = u64::from(self.level) + earned;
+        if level >= u64::from(burst) {
+            self.level = burst;
+            self.filled_ms = now_ms as u32;
+        } else {
+            // Time that has not earned a whole unit yet still counts next time.
+            self.level = level as u32;
+            self.filled_ms = self.filled_ms.wrapping_add((earned * 1000).div_ceil(u64::from(rate)) as u32);
+        }
+        match self.level.checked_sub(amount) {
             Some(rest) => {
-                self.level_milli = rest;
+                self.level = rest;
                 true
             }
             None => false,

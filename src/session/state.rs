@@ -8,6 +8,7 @@
 //! The transitions are in `shard`; this file only holds the state.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::grant::RoomGrants;
@@ -15,6 +16,11 @@ use super::rate::Bucket;
 use crate::close::CloseReason;
 use crate::id::{Position, TopicKey};
 use crate::outbox::Outbox;
+use crate::wheel::TICK_MS;
+
+// What every idle client costs; see docs/performance.md. Larger is a decision, not an accident.
+const _: () = assert!(size_of::<Connection>() <= 88);
+const _: () = assert!(size_of::<Session>() <= 96);
 
 /// How a connection came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +80,8 @@ pub struct PendingConnect {
 pub struct Connection {
     /// See [`Phase`].
     pub phase: Phase,
-    /// An incomplete frame: what has come of it.
-    pub tail: Option<Box<Vec<u8>>>,
+    /// An incomplete frame.
+    pub tail: Option<Box<Tail>>,
     /// What is to be sent.
     pub outbox: Outbox,
     /// The session, from Attaching on.
@@ -92,12 +98,19 @@ pub struct Connection {
     pub messages: Bucket,
     /// Bytes per second.
     pub bytes: Bucket,
-    /// Monotonic ms of the first warning about the rate, 0 for none.
-    pub warned_ms: u64,
+    /// Monotonic ms, modulo 2^32, of the first warning about the rate; 0 for none.
+    pub warned_ms: u32,
     /// Monotonic ms of the accept; once signed in, when something was last heard; once closing, since when.
     pub heard_ms: u64,
-    /// Monotonic ms when the incomplete frame began.
-    pub frame_began_ms: u64,
+}
+
+/// What has come of a frame.
+#[derive(Debug)]
+pub struct Tail {
+    /// Its first bytes.
+    pub bytes: Vec<u8>,
+    /// When it began, in monotonic ms.
+    pub began_ms: u64,
 }
 
 /// An authenticated user and device.
@@ -107,18 +120,18 @@ pub struct Session {
     pub user: Arc<str>,
     /// Device, shared likewise.
     pub device: Arc<str>,
-    /// Unix seconds; 0 for never.
-    pub expires_at: u64,
+    /// Unix seconds, at most `u32::MAX`, which is in 2106; 0 for never.
+    pub expires_at: u32,
     /// The token's rooms.
     pub grants: Option<Arc<RoomGrants>>,
-    /// Requests that wait for an answer.
-    pub in_flight: u32,
-    /// Rooms that lag behind.
-    pub lagging: u32,
     /// The inbox.
     pub inbox: InboxFeed,
     /// The rooms.
-    pub rooms: Vec<Membership>,
+    pub rooms: Memberships,
+    /// Requests that wait for an answer.
+    pub in_flight: u16,
+    /// Rooms that lag behind.
+    pub lagging: u16,
 }
 
 /// How far a session has been brought its inbox.
@@ -130,18 +143,105 @@ pub struct InboxFeed {
     pub epoch: u64,
     /// Brought up to here.
     pub seen: u64,
-    /// Acknowledged up to here.
-    pub acked: u64,
-    /// Without Ack until then (monotonic ms) everything after `acked` is brought again; 0 when nothing is owed.
-    pub ack_deadline_ms: u64,
+    /// How many offsets up to `seen` are not acknowledged.
+    pub unacked: u32,
+    /// Without Ack until then everything that is not acknowledged is brought again; none when nothing is owed.
+    pub ack_deadline: Option<Ticks>,
     /// Live messages that were not queued because the feed lags.
-    pub behind: u64,
+    pub behind: u32,
     /// Repetitions since the last progress.
     pub attempts: u8,
     /// The feed does not take live messages; it will catch up from the log.
     pub lagging: bool,
     /// The home has been asked to bring what is missing.
     pub catching: bool,
+}
+
+/// A monotonic time in ticks of the wheel, rounded up: half the size of milliseconds, and as exact as any deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticks(NonZeroU32);
+
+impl Ticks {
+    /// From monotonic milliseconds.
+    pub fn from_ms(ms: u64) -> Self {
+        let ticks = u32::try_from(ms.div_ceil(TICK_MS)).unwrap_or(u32::MAX);
+        Ticks(NonZeroU32::new(ticks).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// In monotonic milliseconds.
+    pub fn to_ms(self) -> u64 {
+        u64::from(self.0.get()) * TICK_MS
+    }
+}
+
+impl InboxFeed {
+    /// A feed that stands at `seen`, all of it acknowledged.
+    pub fn new(home: TopicKey, epoch: u64, seen: u64, lagging: bool) -> Self {
+        InboxFeed { home, epoch, seen, unacked: 0, ack_deadline: None, behind: 0, attempts: 0, lagging, catching: false }
+    }
+
+    /// Acknowledged up to here.
+    pub fn acked(&self) -> u64 {
+        self.seen - u64::from(self.unacked)
+    }
+
+    /// Moves on to `offset` over messages that have expired, while nothing waits for an Ack: nobody will acknowledge
+    /// them, and they must not fill the window.
+    pub fn skip_expired(&mut self, offset: u64) {
+        if self.unacked == 0 {
+            self.seen = self.seen.max(offset);
+        }
+    }
+
+    /// Moves on to `offset`, which waits for an Ack then.
+    pub fn advance(&mut self, offset: u64) {
+        let moved = offset.saturating_sub(self.seen);
+        self.unacked = self.unacked.saturating_add(u32::try_from(moved).unwrap_or(u32::MAX));
+        self.seen = self.seen.max(offset);
+    }
+}
+
+/// The rooms of a session; a session without rooms owns no list.
+#[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "eight bytes in a session that has no rooms")]
+pub struct Memberships(Option<Box<Vec<Membership>>>);
+
+impl Memberships {
+    /// Every membership, in no order.
+    pub fn as_slice(&self) -> &[Membership] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// The membership of a room.
+    pub fn find(&self, room: TopicKey) -> Option<&Membership> {
+        self.as_slice().iter().find(|membership| membership.room == room)
+    }
+
+    /// The membership of a room.
+    pub fn find_mut(&mut self, room: TopicKey) -> Option<&mut Membership> {
+        self.0.as_deref_mut()?.iter_mut().find(|membership| membership.room == room)
+    }
+
+    /// Adds a membership that the home has not answered yet.
+    pub fn add(&mut self, room: TopicKey) {
+        self.0.get_or_insert_default().push(Membership { room, index: None });
+    }
+
+    /// Takes out a room that the session is a member of.
+    pub fn remove(&mut self, room: TopicKey) -> Option<Membership> {
+        let list = self.0.as_deref_mut()?;
+        let at = list.iter().position(|membership| membership.room == room && membership.index.is_some())?;
+        let removed = list.swap_remove(at);
+        if list.is_empty() {
+            self.0 = None;
+        }
+        Some(removed)
+    }
+
+    /// Takes out everything.
+    pub fn take(&mut self) -> Vec<Membership> {
+        self.0.take().map(|list| *list).unwrap_or_default()
+    }
 }
 
 /// A room of a session: where the session stands in the room's list of members.
@@ -172,7 +272,6 @@ impl Connection {
             bytes,
             warned_ms: 0,
             heard_ms: now_ms,
-            frame_began_ms: 0,
         }
     }
 

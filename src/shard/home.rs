@@ -29,7 +29,8 @@ pub(super) enum Topic {
 #[derive(Debug)]
 pub(super) struct Homes {
     inboxes: Slots<Inbox>,
-    users: HashTable<TopicKey>,
+    /// Slots of `inboxes` by user id.
+    users: HashTable<u32>,
     rooms: Slots<Room>,
     room_names: HashTable<TopicKey>,
     pub(super) dedup: Dedup,
@@ -87,8 +88,8 @@ impl Homes {
     }
 
     fn find_user(&self, user: &str) -> Option<TopicKey> {
-        let is_it = |key: &TopicKey| self.inboxes.get(*key).is_some_and(|inbox| *inbox.user == *user);
-        self.users.find(self.hash.hash_one(user), is_it).copied()
+        let is_it = |slot: &u32| self.inboxes.in_slot(*slot).is_some_and(|inbox| *inbox.user == *user);
+        self.users.find(self.hash.hash_one(user), is_it).and_then(|slot| self.inboxes.key_of(*slot))
     }
 
     fn find_or_make_user(&mut self, user: &Arc<str>, metrics: &ShardMetrics, now: Now) -> TopicKey {
@@ -98,8 +99,8 @@ impl Homes {
         let epoch = self.new_epoch(now);
         let key = self.inboxes.insert(Inbox::new(user.clone(), epoch, now.unix_ms));
         let Homes { inboxes, users, hash, .. } = self;
-        users.insert_unique(hash.hash_one(&**user), key, |key| {
-            hash.hash_one(inboxes.get(*key).map_or("", |inbox| &inbox.user))
+        users.insert_unique(hash.hash_one(&**user), key.slot, |slot| {
+            hash.hash_one(inboxes.in_slot(*slot).map_or("", |inbox| &inbox.user))
         });
         metrics.users.add(1);
         key
@@ -217,7 +218,7 @@ impl Homes {
 
     /// The connected address of the inbox's device number `index`; none past the last device.
     pub(super) fn device(&self, inbox: TopicKey, index: usize) -> Option<Option<Address>> {
-        self.inboxes.get(inbox)?.devices().get(index).map(|device| device.connected)
+        self.inboxes.get(inbox)?.devices().get(index).map(|device| device.connected.map(Address::from))
     }
 
     /// Whether publishers of this room hear themselves.
@@ -254,7 +255,7 @@ impl Homes {
             }
             if inbox.is_forgettable(now.unix_ms, settings.inbox.age_ms_max) {
                 let hash = self.hash.hash_one(&*inbox.user);
-                if let Ok(entry) = self.users.find_entry(hash, |known| *known == key) {
+                if let Ok(entry) = self.users.find_entry(hash, |known| *known == key.slot) {
                     entry.remove();
                 }
                 self.inboxes.remove(key);

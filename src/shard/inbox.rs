@@ -8,24 +8,8 @@ use super::{Letter, Shard, Source};
 use crate::id::{ConnectionKey, Now, Position};
 use crate::metrics::DropReason;
 use crate::outbox::Delivery;
-use crate::session::InboxFeed;
+use crate::session::Ticks;
 use crate::topics::Gap;
-
-impl Default for InboxFeed {
-    fn default() -> Self {
-        InboxFeed {
-            home: ConnectionKey { slot: 0, generation: 0 },
-            epoch: 0,
-            seen: 0,
-            acked: 0,
-            ack_deadline_ms: 0,
-            behind: 0,
-            attempts: 0,
-            lagging: false,
-            catching: false,
-        }
-    }
-}
 
 /// Messages and bytes that one answer to CatchUp carries.
 pub(super) const CATCH_UP_MESSAGES: usize = 128;
@@ -45,7 +29,7 @@ impl Shard {
             return;
         }
         self.metrics.deliveries_owed.increment();
-        let in_flight_full = feed.seen - feed.acked >= self.settings.inbox.in_flight_max;
+        let in_flight_full = u64::from(feed.unacked) >= self.settings.inbox.in_flight_max;
         let no_room = !connection.outbox.has_room(delivery.frame.len(), self.outbox_limits);
         if logged && (feed.lagging || in_flight_full || no_room) {
             if !feed.lagging && no_room {
@@ -62,13 +46,25 @@ impl Shard {
         }
         if logged {
             debug_assert_eq!(offset, feed.seen + 1, "a hole in an inbox");
-            feed.seen = offset;
-            if feed.ack_deadline_ms == 0 {
-                feed.ack_deadline_ms = now.mono_ms() + self.settings.inbox.ack_wait_ms;
-                self.wheel.insert_if_earlier(key.slot, feed.ack_deadline_ms);
-            }
+            feed.advance(offset);
+            self.await_ack(key, now);
         }
         self.queue(key, delivery, now);
+    }
+
+    /// Sets the deadline of the next Ack, unless one is running or nothing is owed.
+    fn await_ack(&mut self, key: ConnectionKey, now: Now) {
+        let ack_wait_ms = self.settings.inbox.ack_wait_ms;
+        let Some(session) = self.connections.get_mut(key).and_then(|connection| connection.session.as_deref_mut())
+        else {
+            return;
+        };
+        let feed = &mut session.inbox;
+        if feed.unacked > 0 && feed.ack_deadline.is_none() {
+            let deadline = Ticks::from_ms(now.mono_ms() + ack_wait_ms);
+            feed.ack_deadline = Some(deadline);
+            self.wheel.insert_if_earlier(key.slot, deadline.to_ms());
+        }
     }
 
     /// Appends a message to an outbox; the caller has counted it as owed and asked for room.
@@ -87,12 +83,12 @@ impl Shard {
         let ack_wait_ms = self.settings.inbox.ack_wait_ms;
         let Some(session) = self.session_mut(key) else { return };
         let feed = &mut session.inbox;
-        if position.epoch != feed.epoch || position.offset <= feed.acked || position.offset > feed.seen {
+        if position.epoch != feed.epoch || position.offset <= feed.acked() || position.offset > feed.seen {
             return;
         }
-        feed.acked = position.offset;
+        feed.unacked = (feed.seen - position.offset) as u32;
         feed.attempts = 0;
-        feed.ack_deadline_ms = if feed.acked == feed.seen { 0 } else { now.mono_ms() + ack_wait_ms };
+        feed.ack_deadline = (feed.unacked > 0).then(|| Ticks::from_ms(now.mono_ms() + ack_wait_ms));
         let (home, lagging) = (feed.home, feed.lagging);
         let shard = self.home_of_session_inbox(key);
         self.post(shard, Letter::Ack { home, from, offset: position.offset });
@@ -117,14 +113,15 @@ impl Shard {
             .ack_wait_ms
             .saturating_mul(1 << u32::from(feed.attempts.min(16)))
             .min(settings.inbox.ack_wait_ms_max.max(settings.inbox.ack_wait_ms));
-        feed.ack_deadline_ms = now.mono_ms() + wait_ms;
+        feed.ack_deadline = Some(Ticks::from_ms(now.mono_ms() + wait_ms));
         if feed.lagging {
             // It is being brought something already, or waits for room or for acknowledgements.
-            if feed.seen == feed.acked || feed.catching {
+            if feed.unacked == 0 || feed.catching {
                 return;
             }
         }
-        feed.seen = feed.acked;
+        feed.seen = feed.acked();
+        feed.unacked = 0;
         feed.lagging = true;
         self.metrics.retries.increment();
         self.catch_up(key);
@@ -137,7 +134,7 @@ impl Shard {
         let in_flight_max = self.settings.inbox.in_flight_max;
         let Some(session) = self.session_mut(key) else { return };
         let feed = &mut session.inbox;
-        if feed.lagging && !feed.catching && feed.seen - feed.acked < in_flight_max {
+        if feed.lagging && !feed.catching && u64::from(feed.unacked) < in_flight_max {
             feed.catching = true;
             let (topic, since) = (Source::Inbox(feed.home), feed.seen);
             self.post(shard, Letter::CatchUp { topic, from, since });
@@ -156,25 +153,23 @@ impl Shard {
         let mut taken = Vec::with_capacity(gap.frames.len());
         let mut room = CatchUpRoom::of(&connection.outbox, self.outbox_limits);
         for (offset, frame) in gap.frames {
-            if offset - 1 - feed.acked >= in_flight_max || !room.take(frame.len()) {
+            feed.skip_expired(offset - 1);
+            if offset - 1 - feed.acked() >= in_flight_max || !room.take(frame.len()) {
                 fits = false;
                 break;
             }
-            feed.seen = offset;
+            feed.advance(offset);
             taken.push(frame);
         }
         if fits {
-            // Also past offsets whose message had its own ttl.
-            feed.seen = feed.seen.max(gap.upto);
+            feed.skip_expired(gap.upto);
+            feed.advance(gap.upto);
         }
         let complete = fits && !gap.more;
         feed.lagging = !complete;
         let progress = feed.seen > before;
-        if feed.acked < feed.seen && feed.ack_deadline_ms == 0 {
-            feed.ack_deadline_ms = now.mono_ms() + self.settings.inbox.ack_wait_ms;
-            self.wheel.insert_if_earlier(key.slot, feed.ack_deadline_ms);
-        }
         let (owed, settled) = settle(&mut feed.behind, taken.len() as u64, complete);
+        self.await_ack(key, now);
         self.replay(key, taken, owed, settled, complete, now);
         if !complete && progress {
             self.catch_up_when_drained(key);
@@ -221,10 +216,10 @@ pub(super) struct Settled {
 }
 
 /// Books `brought` replayed messages against `behind` deferred ones; returns how many are owed anew.
-pub(super) fn settle(behind: &mut u64, brought: u64, complete: bool) -> (u64, Settled) {
-    let of_deferred = brought.min(*behind);
-    *behind -= of_deferred;
-    let gone = if complete { core::mem::take(behind) } else { 0 };
+pub(super) fn settle(behind: &mut u32, brought: u64, complete: bool) -> (u64, Settled) {
+    let of_deferred = brought.min(u64::from(*behind));
+    *behind -= of_deferred as u32;
+    let gone = if complete { u64::from(core::mem::take(behind)) } else { 0 };
     (brought - of_deferred, Settled { brought: of_deferred, gone })
 }
 

@@ -56,7 +56,7 @@ impl Shard {
         let was_ready = connection.is_ready();
         let transport = connection.transport;
         let session = if was_ready { connection.session.as_deref_mut() } else { None };
-        let memberships = session.map(|session| core::mem::take(&mut session.rooms)).unwrap_or_default();
+        let memberships = session.map(|session| session.rooms.take()).unwrap_or_default();
         for membership in memberships {
             self.leave_room(key, membership);
         }
@@ -71,8 +71,9 @@ impl Shard {
         let record = CloseRecord { user: None, device: None, peer: connection.peer, transport, detail };
         let mut record = Box::new(record);
         if let Some(session) = connection.session.take() {
-            self.metrics.deliveries_deferred.subtract(session.inbox.behind);
-            Self::count_dropped(&self.metrics, DropReason::Closed, session.inbox.behind);
+            let behind = u64::from(session.inbox.behind);
+            self.metrics.deliveries_deferred.subtract(behind);
+            Self::count_dropped(&self.metrics, DropReason::Closed, behind);
             if was_ready {
                 self.metrics.sessions_active.subtract(1);
                 let (home, from) = (session.inbox.home, self.address(key));

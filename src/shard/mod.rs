@@ -45,6 +45,7 @@ use crate::wheel::Wheel;
 use crate::wire::Encoder;
 use home::Homes;
 use rooms::LocalRooms;
+use signin::DeviceNames;
 
 /// What happens to a shard.
 #[derive(Debug)]
@@ -167,7 +168,7 @@ pub struct Shard {
     /// Letters to this shard itself, handled before `handle` returns.
     own_mail: VecDeque<Letter>,
     effects: VecDeque<Effect>,
-    default_device: Arc<str>,
+    devices: DeviceNames,
     draining: Option<u32>,
     swept_ms: u64,
 }
@@ -213,7 +214,7 @@ impl Shard {
             homes: Homes::new(id, &settings, seed),
             own_mail: VecDeque::new(),
             effects: VecDeque::new(),
-            default_device: "default".into(),
+            devices: DeviceNames::default(),
             draining: None,
             swept_ms: 0,
             settings,
@@ -507,7 +508,7 @@ impl Shard {
                 connection.outbox.data_bytes() <= self.outbox_limits.bytes_max + self.settings.body_bytes_max(),
                 "outbox of {key:?} over its bound"
             );
-            deferred += connection.session.as_ref().map_or(0, |session| session.inbox.behind);
+            deferred += connection.session.as_ref().map_or(0, |session| u64::from(session.inbox.behind));
         }
         deferred += self.rooms.invariants(&self.connections);
         assert_eq!(queued, self.metrics.deliveries_queued.read(), "queued deliveries");

@@ -3,7 +3,7 @@
 use super::Shard;
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, Position};
-use crate::session::Phase;
+use crate::session::{Phase, Tail};
 use crate::shard::Effect;
 use crate::wire::{ClientFrame, Encoder, Kind, RawFrame, Split, WireError, split};
 
@@ -39,19 +39,19 @@ impl Shard {
         if let Some(mut tail) = tail {
             // Complete the frame that has begun, header first, and not a byte more.
             loop {
-                match split(&tail, body_bytes_max)? {
+                match split(&tail.bytes, body_bytes_max)? {
                     Split::Frame(frame, _) => {
                         self.on_frame(key, frame, now)?;
                         break;
                     }
                     Split::Incomplete(wanted) => {
-                        let take = (wanted - tail.len()).min(rest.len());
+                        let take = (wanted - tail.bytes.len()).min(rest.len());
                         if take == 0 {
                             self.keep_tail(key, tail);
                             return Ok(());
                         }
                         let (now_here, later) = rest.split_at(take);
-                        tail.extend_from_slice(now_here);
+                        tail.bytes.extend_from_slice(now_here);
                         rest = later;
                     }
                 }
@@ -68,21 +68,17 @@ impl Shard {
                 }
                 Split::Incomplete(_) if rest.is_empty() => return Ok(()),
                 Split::Incomplete(wanted) => {
-                    let mut tail = Vec::with_capacity(wanted.min(TAIL_BYTES_FIRST).max(rest.len()));
-                    tail.extend_from_slice(rest);
-                    if let Some(connection) = self.connections.get_mut(key) {
-                        connection.frame_began_ms = now.mono_ms();
-                    }
+                    let mut bytes = Vec::with_capacity(wanted.min(TAIL_BYTES_FIRST).max(rest.len()));
+                    bytes.extend_from_slice(rest);
                     self.wheel.insert_if_earlier(key.slot, now.mono_ms() + self.settings.client.frame_timeout_ms);
-                    self.keep_tail(key, Box::new(tail));
+                    self.keep_tail(key, Box::new(Tail { bytes, began_ms: now.mono_ms() }));
                     return Ok(());
                 }
             }
         }
     }
 
-    #[expect(clippy::box_collection, reason = "eight bytes in a connection that has no tail")]
-    fn keep_tail(&mut self, key: ConnectionKey, tail: Box<Vec<u8>>) {
+    fn keep_tail(&mut self, key: ConnectionKey, tail: Box<Tail>) {
         if let Some(connection) = self.connections.get_mut(key)
             && !connection.is_closing()
         {
@@ -138,12 +134,13 @@ impl Shard {
 
     /// Over the rate: within a second of the first time the request is refused, later the connection is closed.
     fn warn_about_rate(&mut self, key: ConnectionKey, request: u32, now: Now) {
-        const GRACE_MS: u64 = 1000;
-        const FORGIVEN_MS: u64 = 10_000;
+        const GRACE_MS: u32 = 1000;
+        const FORGIVEN_MS: u32 = 10_000;
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let since_warning = now.mono_ms().saturating_sub(connection.warned_ms);
+        let now_ms = now.mono_ms() as u32;
+        let since_warning = now_ms.wrapping_sub(connection.warned_ms);
         if connection.warned_ms == 0 || since_warning > FORGIVEN_MS {
-            connection.warned_ms = now.mono_ms().max(1);
+            connection.warned_ms = now_ms.max(1);
         } else if since_warning > GRACE_MS {
             self.close(key, CloseReason::TooManyRequests, "", now);
             return;
@@ -153,9 +150,9 @@ impl Shard {
 
     /// Counts a request that will be answered later; refuses it when too many wait already.
     pub(super) fn begin_request(&mut self, key: ConnectionKey, request: u32, now: Now) -> bool {
-        let limit = self.settings.client.requests_in_flight_max as u32;
+        let limit = self.settings.client.requests_in_flight_max;
         let Some(session) = self.session_mut(key) else { return false };
-        if session.in_flight >= limit {
+        if usize::from(session.in_flight) >= limit {
             self.refuse(key, request, ErrorCode::TooManyInFlight, now);
             return false;
         }

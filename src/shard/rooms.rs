@@ -53,7 +53,7 @@ struct Member {
     /// Brought up to here.
     seen: u64,
     /// Live messages that were not queued because the member lags.
-    behind: u64,
+    behind: u32,
     lagging: bool,
     catching: bool,
 }
@@ -128,7 +128,7 @@ impl LocalRooms {
     /// Whether the session is in this room.
     pub(super) fn is_member(&self, session: &Session, name: &str) -> bool {
         let Some(key) = self.find(name) else { return false };
-        session.rooms.iter().any(|membership| membership.room == key && membership.index.is_some())
+        session.rooms.find(key).is_some_and(|membership| membership.index.is_some())
     }
 
     pub(super) fn invariants(&self, connections: &Slots<Connection>) -> u64 {
@@ -140,10 +140,10 @@ impl LocalRooms {
             for (index, member) in room.members.iter().enumerate() {
                 let Some(connection) = member.connection else { continue };
                 let session = connections.get(connection).and_then(|c| c.session.as_deref());
-                let membership = session.and_then(|s| s.rooms.iter().find(|membership| membership.room == key));
+                let membership = session.and_then(|s| s.rooms.find(key));
                 assert_eq!(membership.and_then(|m| m.index), Some(index as u32), "member {index} of {}", room.name);
                 assert!(member.lagging || member.behind == 0);
-                deferred += member.behind;
+                deferred += u64::from(member.behind);
             }
         }
         deferred
@@ -169,9 +169,9 @@ impl Shard {
         let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_deref()) else {
             return;
         };
-        let refused = if session.rooms.iter().any(|membership| membership.room == room) {
+        let refused = if session.rooms.find(room).is_some() {
             Some(ErrorCode::AlreadySubscribed)
-        } else if session.rooms.len() >= rooms_max {
+        } else if session.rooms.as_slice().len() >= rooms_max {
             Some(ErrorCode::LimitExceeded)
         } else {
             None
@@ -185,7 +185,7 @@ impl Shard {
         }
         let from = self.address(key);
         let Some(session) = self.session_mut(key) else { return };
-        session.rooms.push(Membership { room, index: None });
+        session.rooms.add(room);
         let (user, device) = (session.user.clone(), session.device.clone());
         let Some(local) = self.rooms.rooms.get_mut(room) else { return };
         local.pending += 1;
@@ -208,8 +208,8 @@ impl Shard {
             .and_then(|connection| connection.session.as_deref_mut());
         let lagging = subscribed.start < subscribed.position.offset;
         let membership = session.and_then(|session| {
-            session.lagging += u32::from(lagging);
-            session.rooms.iter_mut().find(|membership| membership.room == local)
+            session.lagging += u16::from(lagging);
+            session.rooms.find_mut(local)
         });
         let Some(membership) = membership else {
             // Closed in the meantime.
@@ -238,10 +238,9 @@ impl Shard {
     pub(super) fn on_unsubscribe(&mut self, key: ConnectionKey, request: u32, name: &str, now: Now) {
         let room = self.rooms.find(name);
         let Some(session) = self.session_mut(key) else { return };
-        let at =
-            session.rooms.iter().position(|membership| Some(membership.room) == room && membership.index.is_some());
-        let Some(at) = at else { return self.refuse(key, request, ErrorCode::NotSubscribed, now) };
-        let membership = session.rooms.swap_remove(at);
+        let Some(membership) = room.and_then(|room| session.rooms.remove(room)) else {
+            return self.refuse(key, request, ErrorCode::NotSubscribed, now);
+        };
         self.leave_room(key, membership);
         self.reply_in_order(key, now, |encoder, out| encoder.unsubscribed(out, request, name, 0));
     }
@@ -252,8 +251,9 @@ impl Shard {
         let (Some(index), Some(room)) = (membership.index, self.rooms.rooms.get_mut(membership.room)) else { return };
         let Some(member) = room.members.get_mut(index as usize) else { return };
         debug_assert_eq!(member.connection, Some(key));
-        self.metrics.deliveries_deferred.subtract(member.behind);
-        Self::count_dropped(&self.metrics, DropReason::Closed, member.behind);
+        let behind = u64::from(member.behind);
+        self.metrics.deliveries_deferred.subtract(behind);
+        Self::count_dropped(&self.metrics, DropReason::Closed, behind);
         if member.lagging
             && let Some(session) = self.connections.get_mut(key).and_then(|c| c.session.as_deref_mut())
         {
@@ -277,7 +277,7 @@ impl Shard {
 
     fn renumber(connections: &mut Slots<Connection>, member: Option<ConnectionKey>, room: TopicKey, index: u32) {
         let session = member.and_then(|key| connections.get_mut(key)).and_then(|c| c.session.as_deref_mut());
-        if let Some(membership) = session.and_then(|s| s.rooms.iter_mut().find(|m| m.room == room)) {
+        if let Some(membership) = session.and_then(|s| s.rooms.find_mut(room)) {
             membership.index = Some(index);
         }
     }
@@ -338,7 +338,7 @@ impl Shard {
         if session.lagging == 0 {
             return;
         }
-        for membership in session.rooms.clone() {
+        for membership in session.rooms.as_slice().to_vec() {
             let Some(room) = self.rooms.rooms.get_mut(membership.room) else { continue };
             let member = membership.index.and_then(|index| room.members.get_mut(index as usize));
             let Some(member) = member.filter(|member| member.lagging && !member.catching) else { continue };
@@ -356,7 +356,7 @@ impl Shard {
     pub(super) fn on_room_caught_up(&mut self, key: ConnectionKey, local: TopicKey, gap: Gap, now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else { return };
         let Some(session) = connection.session.as_deref_mut() else { return };
-        let index = session.rooms.iter().find(|m| m.room == local).and_then(|membership| membership.index);
+        let index = session.rooms.find(local).and_then(|membership| membership.index);
         let Some(room) = self.rooms.rooms.get_mut(local) else { return };
         let Some(member) = index.and_then(|index| room.members.get_mut(index as usize)) else { return };
         if !member.catching {

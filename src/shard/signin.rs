@@ -6,21 +6,42 @@ use super::letter::Attach;
 use super::{Effect, Letter, Shard};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, ShardId, TopicKey};
-use crate::session::{AuthError, Grant, InboxFeed, PendingConnect, Phase, Session};
+use crate::session::{AuthError, Grant, InboxFeed, Memberships, PendingConnect, Phase, Session};
 use crate::topics::Attachment;
 use crate::wire::client_frame::Connect;
 use crate::wire::encode::{Connected, PROTOCOL_VERSION};
+
+/// The device names of late: most sessions have one of a few (`phone`, `web`), and share its memory.
+#[derive(Debug, Default)]
+pub(super) struct DeviceNames {
+    names: Vec<Arc<str>>,
+    oldest: usize,
+}
+
+const DEVICE_NAMES_MAX: usize = 16;
+
+impl DeviceNames {
+    fn share(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.iter().find(|known| ***known == *name) {
+            return known.clone();
+        }
+        let name: Arc<str> = Arc::from(name);
+        if self.names.len() < DEVICE_NAMES_MAX {
+            self.names.push(name.clone());
+        } else if let Some(place) = self.names.get_mut(self.oldest) {
+            *place = name.clone();
+            self.oldest = (self.oldest + 1) % DEVICE_NAMES_MAX;
+        }
+        name
+    }
+}
 
 impl Shard {
     pub(super) fn on_connect(&mut self, key: ConnectionKey, connect: &Connect<'_>, now: Now) {
         if connect.version != PROTOCOL_VERSION {
             return self.close(key, CloseReason::InappropriateProtocol, "this gateway speaks version 1", now);
         }
-        let device = if *connect.device == *self.default_device {
-            self.default_device.clone()
-        } else {
-            Arc::from(connect.device)
-        };
+        let device = self.devices.share(connect.device);
         let pending = PendingConnect {
             request: connect.request,
             device,
@@ -68,12 +89,12 @@ impl Shard {
         connection.session = Some(Box::new(Session {
             user: user.clone(),
             device: pending.device.clone(),
-            expires_at: grant.expires_at,
+            expires_at: u32::try_from(grant.expires_at).unwrap_or(u32::MAX),
             grants: grant.rooms,
+            inbox: InboxFeed::new(TopicKey { slot: 0, generation: 0 }, 0, 0, false),
+            rooms: Memberships::default(),
             in_flight: 0,
             lagging: 0,
-            inbox: InboxFeed::default(),
-            rooms: Vec::new(),
         }));
         let attach = Attach {
             user: user.clone(),
@@ -107,15 +128,8 @@ impl Shard {
         connection.heard_ms = now.mono_ms();
         let Some(session) = connection.session.as_deref_mut() else { return };
         let owed = attachment.start < attachment.position.offset;
-        session.inbox = InboxFeed {
-            home,
-            epoch: attachment.position.epoch,
-            seen: attachment.start,
-            acked: attachment.start,
-            lagging: owed,
-            ..InboxFeed::default()
-        };
-        let (user, expires_at) = (session.user.clone(), session.expires_at);
+        session.inbox = InboxFeed::new(home, attachment.position.epoch, attachment.start, owed);
+        let (user, expires_at) = (session.user.clone(), u64::from(session.expires_at));
         self.metrics.sessions_active.add(1);
         if pending.inbox.is_some() {
             self.metrics.recoveries[usize::from(!attachment.recovered)].increment();
@@ -159,7 +173,7 @@ impl Shard {
             }
             Err(AuthError::Expired) => return self.refuse(key, request, ErrorCode::TokenExpired, now),
         };
-        session.expires_at = grant.expires_at;
+        session.expires_at = u32::try_from(grant.expires_at).unwrap_or(u32::MAX);
         session.grants = grant.rooms;
         self.reply(key, now, |encoder, out| encoder.refreshed(out, request, grant.expires_at));
         self.rearm(key, now);

@@ -100,19 +100,19 @@ impl Shard {
                 earliest = (deadline_ms, due);
             }
         };
-        if connection.tail.is_some() {
-            consider(connection.frame_began_ms + limits.frame_timeout_ms, Due::Frame);
+        if let Some(tail) = &connection.tail {
+            consider(tail.began_ms + limits.frame_timeout_ms, Due::Frame);
         }
         if let Some(since_ms) = connection.outbox.stalled_since_ms() {
             consider(since_ms + limits.write_timeout_ms, Due::Write);
         }
         if let Some(session) = &connection.session {
             if session.expires_at != 0 {
-                let left_ms = (session.expires_at * 1000).saturating_sub(now.unix_ms);
+                let left_ms = (u64::from(session.expires_at) * 1000).saturating_sub(now.unix_ms);
                 consider(now.mono_ms() + left_ms, Due::Token);
             }
-            if session.inbox.ack_deadline_ms != 0 {
-                consider(session.inbox.ack_deadline_ms, Due::Ack);
+            if let Some(deadline) = session.inbox.ack_deadline {
+                consider(deadline.to_ms(), Due::Ack);
             }
         }
         earliest

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::log::Log;
-use crate::id::{Address, Position};
+use crate::id::{Address, PackedAddress, Position};
 
 /// A device of a user.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub struct Device {
     /// Name, unique within the user.
     pub name: Arc<str>,
     /// Where it is connected.
-    pub connected: Option<Address>,
+    pub connected: Option<PackedAddress>,
     /// Everything up to this offset was acknowledged.
     pub cursor: u64,
 }
@@ -30,18 +30,20 @@ pub struct Inbox {
     pub touched_ms: u64,
 }
 
+// What every known user costs, connected or not; see docs/performance.md.
+const _: () = assert!(size_of::<Inbox>() <= 72);
+
 /// Nearly every user has one device, which then needs no allocation of its own.
 #[derive(Debug)]
 enum Devices {
-    None,
     One(Device),
+    /// None, too: the list is empty then.
     Many(Vec<Device>),
 }
 
 impl Devices {
     fn as_slice(&self) -> &[Device] {
         match self {
-            Devices::None => &[],
             Devices::One(device) => core::slice::from_ref(device),
             Devices::Many(devices) => devices,
         }
@@ -49,15 +51,14 @@ impl Devices {
 
     fn as_mut_slice(&mut self) -> &mut [Device] {
         match self {
-            Devices::None => &mut [],
             Devices::One(device) => core::slice::from_mut(device),
             Devices::Many(devices) => devices,
         }
     }
 
     fn push(&mut self, device: Device) {
-        *self = match core::mem::replace(self, Devices::None) {
-            Devices::None => Devices::One(device),
+        *self = match core::mem::replace(self, Devices::Many(Vec::new())) {
+            Devices::Many(devices) if devices.is_empty() => Devices::One(device),
             Devices::One(first) => Devices::Many(vec![first, device]),
             Devices::Many(mut devices) => {
                 devices.push(device);
@@ -70,7 +71,7 @@ impl Devices {
         if let Devices::Many(devices) = self {
             devices.remove(index);
         } else {
-            *self = Devices::None;
+            *self = Devices::Many(Vec::new());
         }
     }
 }
@@ -91,7 +92,7 @@ pub struct Attachment {
 impl Inbox {
     /// A user seen for the first time.
     pub fn new(user: Arc<str>, epoch: u64, unix_ms: u64) -> Self {
-        Inbox { user, epoch, log: None, devices: Devices::None, touched_ms: unix_ms }
+        Inbox { user, epoch, log: None, devices: Devices::Many(Vec::new()), touched_ms: unix_ms }
     }
 
     /// Known devices.
@@ -149,11 +150,11 @@ impl Inbox {
         let taken_over = match known.and_then(|index| self.devices.as_mut_slice().get_mut(index)) {
             Some(device) => {
                 device.cursor = start;
-                device.connected.replace(from)
+                device.connected.replace(from.into()).map(Address::from)
             }
             None => {
                 self.make_room(sessions_max.saturating_mul(2));
-                self.devices.push(Device { name: name.clone(), connected: Some(from), cursor: start });
+                self.devices.push(Device { name: name.clone(), connected: Some(from.into()), cursor: start });
                 None
             }
         };
@@ -172,7 +173,7 @@ impl Inbox {
     /// The device's session has ended. False when another session has the device by now.
     pub fn detach(&mut self, from: Address, unix_ms: u64) -> bool {
         self.touched_ms = unix_ms;
-        match self.devices.as_mut_slice().iter_mut().find(|device| device.connected == Some(from)) {
+        match self.devices.as_mut_slice().iter_mut().find(|device| device.connected == Some(from.into())) {
             Some(device) => {
                 device.connected = None;
                 true
@@ -185,7 +186,8 @@ impl Inbox {
     /// which therefore left the log.
     pub fn acknowledge(&mut self, from: Address, offset: u64) -> u64 {
         let last = self.position().offset;
-        if let Some(device) = self.devices.as_mut_slice().iter_mut().find(|device| device.connected == Some(from)) {
+        let from = Some(PackedAddress::from(from));
+        if let Some(device) = self.devices.as_mut_slice().iter_mut().find(|device| device.connected == from) {
             device.cursor = device.cursor.max(offset.min(last));
         }
         self.drop_acknowledged()
