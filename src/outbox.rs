@@ -64,7 +64,7 @@ pub struct Queues {
 #[expect(clippy::vec_box, reason = "what an outbox holds is a box: eight bytes while it is empty")]
 pub struct Spares(Vec<Box<Queues>>);
 
-const SPARES_MAX: usize = 128;
+const SPARES_MAX: usize = 64;
 /// Capacity that a spare may keep.
 const SPARE_CONTROL_BYTES_MAX: usize = 4096;
 const SPARE_FRAMES_MAX: usize = 256;

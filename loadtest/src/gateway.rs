@@ -107,6 +107,11 @@ fn find_program() -> Result<PathBuf, String> {
 pub(crate) struct Process(pub u32);
 
 impl Process {
+    /// This process.
+    pub(crate) fn own() -> Process {
+        Process(std::process::id())
+    }
+
     /// Bytes of anonymous memory: what the program itself uses.
     pub(crate) fn user_bytes(self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();

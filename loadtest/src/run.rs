@@ -31,6 +31,9 @@ pub(crate) struct Run {
     /// What it used while traffic flowed, and for how many deliveries.
     server_cpu: Duration,
     server_deliveries: u64,
+    /// What this process used meanwhile, and how long that was.
+    driver_cpu: Duration,
+    traffic_time: Duration,
 }
 
 /// Everything that is known at the end.
@@ -60,6 +63,8 @@ pub(crate) struct Report {
     pub(crate) idle_bytes: [Option<f64>; 2],
     /// Gateway's CPU per delivery.
     pub(crate) cpu_us_per_delivery: Option<f64>,
+    /// Share of the driver threads' time in which they worked, while traffic flowed.
+    pub(crate) driver_busy: Option<f64>,
     /// Connections per second of the ramp.
     pub(crate) connects_per_second: Option<f64>,
 }
@@ -87,6 +92,8 @@ impl Run {
             server,
             server_cpu: Duration::ZERO,
             server_deliveries: 0,
+            driver_cpu: Duration::ZERO,
+            traffic_time: Duration::ZERO,
         }
     }
 
@@ -136,6 +143,7 @@ impl Run {
             return Err("not all members had joined the room when it was to begin".to_owned());
         }
         let server = self.server.map(|process| (process, process.cpu()));
+        let (driver_before, began) = (Process::own().cpu(), Instant::now());
         let delivered_before = self.shared.counts().delivered.load(Relaxed);
         self.hold(duration, what)?;
         let deadline = Instant::now() + Duration::from_secs(10);
@@ -147,6 +155,8 @@ impl Run {
             let all_sent = messages.is_none_or(|messages| accepted - counts_before == messages);
             if (all_sent && accepted == sent && delivered >= expected) || Instant::now() > deadline {
                 self.expected = expected;
+                self.driver_cpu += Process::own().cpu() - driver_before;
+                self.traffic_time += began.elapsed();
                 if let Some((process, before)) = server {
                     self.server_cpu += process.cpu() - before;
                     self.server_deliveries += delivered - delivered_before;
@@ -207,6 +217,7 @@ impl Run {
         let unanswered = counts.sent.load(Relaxed) - report.published;
         self.shared.stop();
         let mut latency = latencies();
+        let driver_threads = self.threads.len();
         for thread in self.threads.drain(..) {
             let outcome = thread.join().map_err(|_| "a driver thread panicked".to_owned())??;
             report.delivered += outcome.ledger.delivered;
@@ -222,6 +233,8 @@ impl Run {
             report.errors.insert("publishes without an answer".to_owned(), unanswered);
         }
         report.lost = self.expected.saturating_sub(report.delivered);
+        let available = self.traffic_time.as_secs_f64() * driver_threads as f64;
+        report.driver_busy = (available > 0.0).then(|| self.driver_cpu.as_secs_f64() / available);
         report.cpu_us_per_delivery = (self.server_deliveries > 0)
             .then(|| self.server_cpu.as_secs_f64() * 1e6 / self.server_deliveries as f64);
         report.latency = Some(latency);
@@ -269,6 +282,9 @@ impl Report {
         if let Some(cpu) = self.cpu_us_per_delivery {
             row("gateway CPU per delivery", format!("{cpu:.2} us"));
         }
+        if let Some(busy) = self.driver_busy {
+            row("this load tester was busy", format!("{:.0} %", busy * 100.0));
+        }
         for (name, bytes) in ["TCP", "TLS"].iter().zip(self.idle_bytes) {
             if let Some(bytes) = bytes {
                 row(&format!("gateway memory per idle {name}"), format!("{bytes:.0} B"));
@@ -300,6 +316,7 @@ impl Report {
             "latency_us": {"p50": p50, "p99": p99, "p999": p999, "max": max},
             "idle_bytes_per_connection": {"plain": self.idle_bytes[0], "tls": self.idle_bytes[1]},
             "cpu_us_per_delivery": self.cpu_us_per_delivery,
+            "driver_busy": self.driver_busy,
             "clean": self.is_clean(),
         })
     }
