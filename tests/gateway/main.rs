@@ -4,3 +4,4 @@
 mod support;
 
 mod sessions;
+mod sign_in;
