@@ -3,5 +3,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod deadlines;
+mod delivery;
+mod inbox;
+mod limits;
+mod room_history;
+mod rooms;
 mod sessions;
 mod sign_in;

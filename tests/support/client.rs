@@ -178,6 +178,22 @@ impl Client {
         self.try_sign_in(login).unwrap_or_else(|goodbye| panic!("not signed in: {goodbye:?}"))
     }
 
+    /// Signs in; false when the gateway closes without a word, as it does to connections that it does not admit.
+    pub(crate) fn is_admitted(&mut self, login: &Login) -> bool {
+        let mut out = Vec::new();
+        let (token, device) = (login.token.as_str(), login.device.as_str());
+        self.encoder.connect(&mut out, &ConnectRequest { request: 1, token, device, ..ConnectRequest::default() });
+        if self.try_send_bytes(&out).is_err() {
+            return false;
+        }
+        match self.read("Connected, or the end of the stream", Instant::now() + DEADLINE) {
+            Some(Frame::Connected(connected)) => self.connected = Some(connected),
+            Some(other) => panic!("{other:?} instead of Connected"),
+            None => return false,
+        }
+        true
+    }
+
     pub(crate) fn try_publish(&mut self, publish: PublishRequest<'_>) -> Result<Published, Refusal> {
         let request = self.send_publish(publish);
         self.published(request)
@@ -331,6 +347,22 @@ impl Client {
         let mut frames: Vec<_> = self.held.drain(..).collect();
         while let Some(frame) = self.read("the end of the stream", deadline) {
             frames.push(frame);
+        }
+        frames
+    }
+
+    /// Everything that has come by now, behind what was kept.
+    pub(crate) fn arrived(&mut self) -> Vec<Frame> {
+        let mut frames: Vec<_> = self.held.drain(..).collect();
+        let mut more = true;
+        while more {
+            // An end or a failure shows when the next frame is waited for.
+            more = matches!(self.stream.fill(Duration::from_millis(1)), Ok(true));
+            let before = frames.len();
+            while let Some(raw) = self.stream.next_frame().unwrap() {
+                frames.push(ServerFrame::parse(raw).expect("a good frame").into());
+            }
+            more &= frames.len() > before;
         }
         frames
     }
