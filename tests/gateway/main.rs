@@ -11,3 +11,4 @@ mod room_history;
 mod rooms;
 mod sessions;
 mod sign_in;
+mod slow;
