@@ -7,6 +7,7 @@ mod deadlines;
 mod delivery;
 mod inbox;
 mod limits;
+mod presence;
 mod room_history;
 mod rooms;
 mod sessions;
