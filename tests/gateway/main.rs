@@ -5,6 +5,7 @@ mod support;
 
 mod deadlines;
 mod delivery;
+mod descriptors;
 mod inbox;
 mod limits;
 mod presence;
