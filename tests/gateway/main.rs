@@ -3,9 +3,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod deadlines;
 mod delivery;
 mod descriptors;
+mod drain;
 mod inbox;
 mod limits;
 mod presence;
@@ -14,3 +16,4 @@ mod rooms;
 mod sessions;
 mod sign_in;
 mod slow;
+mod tls;
