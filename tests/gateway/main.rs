@@ -16,4 +16,5 @@ mod rooms;
 mod sessions;
 mod sign_in;
 mod slow;
+mod startup;
 mod tls;

@@ -50,9 +50,31 @@ impl Process {
 
     /// A gateway with `--dev` and these further arguments; returned once it is ready.
     pub(crate) fn dev_gateway(arguments: &[&str]) -> Process {
-        let process = Process::ringgate(&[&["serve", "--dev", "--shards", "2"], arguments].concat());
-        process.line("ready", |line| line.starts_with("ready: "));
-        process
+        let mut process = None;
+        // A port that was free when it looked may be taken by another gateway when it binds.
+        wait_until("a development gateway finds free ports", || {
+            let mut started = Process::ringgate(&[&["serve", "--dev", "--shards", "2"], arguments].concat());
+            let ready = started.is_ready();
+            process = ready.then_some(started);
+            ready
+        });
+        process.unwrap()
+    }
+
+    /// Waits until it says that it is ready; false when it ended because an address was taken.
+    fn is_ready(&mut self) -> bool {
+        let says = |lines: &Lines, start: &str| lines.lock().unwrap().iter().any(|line| line.contains(start));
+        let Process { child, out, err, .. } = self;
+        let mut ended = false;
+        wait_until(Said("ready", out, err), || {
+            ended = child.try_wait().unwrap().is_some();
+            ended || says(out, "ready: ")
+        });
+        if ended {
+            self.ended();
+            assert!(says(&self.err, "Address already in use"), "{}", Said("ended", &self.out, &self.err));
+        }
+        !ended
     }
 
     /// The first line on standard output that fits; waits for it.
