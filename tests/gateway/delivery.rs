@@ -17,9 +17,9 @@ fn messages_reach_everybody_in_order_across_shards() {
     let mut clients: Vec<_> = (0..USERS).map(|user| gateway.sign_in(&format!("user{user}"))).collect();
     let mut stamps = vec![Vec::new(); USERS];
     for round in 0..MESSAGES {
-        for user in 0..USERS {
+        for (user, client) in clients.iter_mut().enumerate() {
             let to = (user + 1) % USERS;
-            let published = clients[user].publish(&format!("@user{to}"), format!("{user} says {round}"));
+            let published = client.publish(&format!("@user{to}"), format!("{user} says {round}"));
             assert_eq!((published.durability, published.duplicate), (1, false));
             stamps[to].push(published.stamp);
         }

@@ -4,6 +4,7 @@
 mod support;
 
 mod admin;
+mod cli;
 mod deadlines;
 mod delivery;
 mod descriptors;
@@ -11,6 +12,7 @@ mod drain;
 mod inbox;
 mod limits;
 mod presence;
+mod python;
 mod room_history;
 mod rooms;
 mod sessions;

@@ -66,9 +66,8 @@ fn an_inbox_that_is_not_read_waits_in_its_log_and_nothing_is_lost() {
     let gateway = gateway_with(|_| {});
     let mut bob = slow_client(&gateway, "bob");
     let mut alice = gateway.sign_in("alice");
-    let lags = || gateway.sum(|m| &m.slow_consumers[0]) == 1;
-    let mut sent = publish_until(&gateway, &mut alice, to("@bob"), lags);
-    sent += publish_until(&gateway, &mut alice, to("@bob"), || gateway.sum(|m| &m.deliveries_deferred) >= 20);
+    let sent = publish_until(&gateway, &mut alice, to("@bob"), || gateway.sum(|m| &m.deliveries_deferred) >= 20);
+    assert!(gateway.sum(|m| &m.slow_consumers[0]) >= 1);
     // Others do not notice.
     let mut carol = gateway.sign_in("carol");
     alice.publish("@carol", "hello");
@@ -94,17 +93,15 @@ fn a_room_goes_on_while_one_member_does_not_read_and_that_member_catches_up() {
     for client in [&mut alice, &mut bob, &mut carol] {
         client.subscribe("chat:a");
     }
-    let mut heard = 0;
     let mut sent = 0;
     wait_until("bob lags by a few messages", || {
         alice.try_publish(to("chat:a")).unwrap();
         sent += 1;
         // The others have each message before the next one is published.
         assert_eq!((alice.message().offset(), carol.message().offset()), (sent, sent));
-        heard += 1;
         gateway.sum(|m| &m.deliveries_deferred) >= 20
     });
-    assert_eq!((heard, gateway.sum(|m| &m.slow_consumers[0])), (sent, 1));
+    assert!(gateway.sum(|m| &m.slow_consumers[0]) >= 1);
     for offset in 1..=sent {
         assert_eq!(bob.message().offset(), offset);
     }
@@ -173,9 +170,10 @@ fn a_room_without_history_drops_and_counts() {
         sent += 1;
         dropped() >= 5
     });
-    for offset in 1..=sent - dropped() {
-        assert_eq!(bob.message().offset(), offset);
-    }
+    gateway.wait_for("all are queued or dropped", 2 * sent, |m| &m.deliveries_owed);
+    // The kernel may have taken more after the first drop, so the holes can be anywhere.
+    let arrived: Vec<_> = (0..sent - dropped()).map(|_| bob.message().offset()).collect();
+    assert!(arrived.is_sorted_by(|left, right| left < right) && arrived.last() <= Some(&sent), "{arrived:?}");
     alice.publish("chat:a", "live again");
     assert_eq!(bob.message().offset(), sent + 1);
     gateway.finish();
