@@ -31,19 +31,19 @@ fn everybody_is_sent_away_and_the_gateway_ends() {
     }
     delays.dedup();
     assert!(delays.len() > 1, "not all at the same moment");
-    assert!(TcpStream::connect(plain).is_err(), "nobody listens any more");
-    drop(clients);
-    assert!(stopping.join().unwrap(), "every client had gone");
     let shutdowns = CloseReason::Shutdown.index();
     let closed = metrics.iter().map(|shard| shard.closes[0][shutdowns].read() + shard.closes[1][shutdowns].read());
     assert_eq!(closed.sum::<u64>(), 12);
+    wait_until("nobody listens any more", || TcpStream::connect(plain).is_err());
+    drop(clients);
+    assert!(stopping.join().unwrap(), "every client had gone");
     assert!(metrics.iter().all(|shard| shard.ring_slots_used.read() == 0));
-    assert!(TcpStream::connect(admin).is_err(), "the admin listener ends last");
 }
 
 #[test]
 fn a_client_that_stays_does_not_keep_the_gateway() {
-    let gateway = Gateway::start();
+    // Most shards have nobody and end at once; the one that has alice must not wait for them to read its letters.
+    let gateway = Gateway::with(|config| config.runtime.shards = Some(8));
     let alice = gateway.sign_in("alice");
     assert!(gateway.shutdown(&AtomicBool::new(false)));
     drop(alice);
