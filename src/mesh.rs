@@ -2,8 +2,10 @@
 //!
 //! Every shard has one mailbox that all others push into. A full mailbox refuses and hands the letter back: the
 //! producer keeps it, in order, and takes no new work from its own sockets until it got rid of it. Nothing is lost
-//! and nobody blocks. The doorbell protocol is the one that loom checks in `tests/mesh_loom.rs`:
-//! push; fence; ring only if the receiver said that it sleeps. Receiver: say so; fence; look again; sleep.
+//! and nobody blocks. Only letters to a shard that has ended, because it has drained, are dropped.
+//!
+//! The doorbell protocol is the one that loom checks in `tests/mesh_loom.rs`: push; fence; ring only if the receiver
+//! said that it sleeps. Receiver: say so; fence; look again; sleep.
 
 use std::sync::Arc;
 
@@ -103,7 +105,9 @@ impl<T> Mailbox<T> {
                 peer.rung |= urgent;
                 Ok(())
             }
-            Err(TrySendError::Full(letter) | TrySendError::Disconnected(letter)) => {
+            // Whoever the letter was for went with the shard; kept, it would keep this shard from ending, too.
+            Err(TrySendError::Disconnected(_)) => Ok(()),
+            Err(TrySendError::Full(letter)) => {
                 // A full mailbox with a sleeping owner would stay full.
                 peer.rung = true;
                 Err(letter)
@@ -188,6 +192,15 @@ mod tests {
         assert_eq!(b.pop(), Some(1));
         assert_eq!(a.push(1, 3, true), Ok(()));
         assert_eq!((b.pop(), b.pop(), b.pop()), (Some(2), Some(3), None));
+    }
+
+    #[test]
+    fn letters_to_a_shard_that_has_ended_are_dropped() {
+        let (mut a, b, _) = pair();
+        drop(b);
+        for letter in 0..10 {
+            assert_eq!(a.push(1, letter, true), Ok(()));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use toml::Spanned;
 use super::raw::{self, At, Number};
 use super::units::{line_of, parse_duration_ms, parse_size};
 use super::{CertificateError, Config, ListenerConfig, Logging, Problem, Runtime, certificate_from_files};
-use crate::auth::{Claims, Key, parse_algorithm};
+use crate::auth::{Algorithm, Claims, Key, parse_algorithm};
 use crate::id::Durability;
 use crate::limits::{
     CONNECTIONS_PER_SHARD_MAX, ClientLimits, InboxSettings, NODES_MAX, Namespace, SHARDS_MAX, Settings,
@@ -466,19 +466,11 @@ fn key(raw: &raw::Key) -> Result<Key, KeyProblem> {
     let kid = raw.kid.clone();
     match (&raw.secret, &raw.secret_file, &raw.public_key_file) {
         (Some(secret), None, None) => {
-            let bytes = secret.get_ref().as_bytes();
-            if bytes == crate::auth::DEV_SECRET.as_bytes() {
-                return Err((
-                    "secret",
-                    at(secret),
-                    "is the public development key; make a secret of your own".to_owned(),
-                ));
-            }
-            Key::secret(kid, algorithm, bytes).map_err(|text| ("secret", at(secret), text))
+            secret_key(kid, algorithm, secret.get_ref().as_bytes()).map_err(|text| ("secret", at(secret), text))
         }
         (None, Some(path), None) => {
             let bytes = read("secret_file", path)?;
-            Key::secret(kid, algorithm, bytes.trim_ascii_end()).map_err(|text| ("secret_file", at(path), text))
+            secret_key(kid, algorithm, bytes.trim_ascii_end()).map_err(|text| ("secret_file", at(path), text))
         }
         (None, None, Some(path)) => {
             let bytes = read("public_key_file", path)?;
@@ -486,6 +478,14 @@ fn key(raw: &raw::Key) -> Result<Key, KeyProblem> {
         }
         _ => Err(("secret", None, "give exactly one of secret, secret_file and public_key_file".to_owned())),
     }
+}
+
+/// A secret from either place; everybody knows the development key.
+fn secret_key(kid: Option<String>, algorithm: Algorithm, secret: &[u8]) -> Result<Key, String> {
+    if secret == crate::auth::DEV_SECRET.as_bytes() {
+        return Err("is the public development key; make a secret of your own".to_owned());
+    }
+    Key::secret(kid, algorithm, secret)
 }
 
 fn admin(raw: &raw::Admin, check: &mut Check<'_>) -> Option<SocketAddr> {

@@ -14,6 +14,7 @@ pub(super) struct Socket {
     pub(super) send: Option<SendKey>,
     pub(super) receiving: bool,
     pub(super) connecting: bool,
+    pub(super) shutting: bool,
     pub(super) stage: Stage,
     /// The driver has been told that the peer is gone.
     pub(super) ended: bool,
@@ -44,6 +45,7 @@ impl Socket {
             send: None,
             receiving: false,
             connecting: false,
+            shutting: false,
             stage: Stage::Open,
             ended: false,
             handshaking: false,
@@ -58,6 +60,6 @@ impl Socket {
 
     /// Whether anything but the close is in the kernel.
     pub(super) fn is_in_kernel(&self) -> bool {
-        self.send.is_some() || self.receiving || self.connecting
+        self.send.is_some() || self.receiving || self.connecting || self.shutting
     }
 }

@@ -1,0 +1,33 @@
+//! The Python client, another implementation of the wire, against this gateway.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{Gateway, TempFolder, dev_token};
+
+#[test]
+fn the_python_client_and_the_gateway_understand_each_other() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join("target/python/bin/python");
+    assert!(python.exists(), "{} is missing; tests/run makes it", python.display());
+    let gateway = Gateway::start();
+    let folder = TempFolder::new();
+    let ca = folder.write("ca.pem", &gateway.certificate);
+    let users = ["alice", "bob", "carol", "dave"];
+    let tokens: serde_json::Value = users.iter().map(|user| ((*user).to_owned(), dev_token(user))).collect();
+    let output = Command::new(python)
+        .current_dir(root.join("clients/python"))
+        .args(["-m", "unittest", "tests.gateway_test"])
+        .env("RINGGATE_TCP", gateway.tcp().to_string())
+        .env("RINGGATE_TLS", gateway.tls().to_string())
+        .env("RINGGATE_CA", ca)
+        .env("RINGGATE_TOKENS", tokens.to_string())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    // unittest calls a run without tests a success, too.
+    let ran = said.lines().find_map(|line| line.strip_prefix("Ran ")?.split(' ').next()?.parse::<u32>().ok());
+    assert!(ran.is_some_and(|ran| ran > 0), "{said}");
+    gateway.finish();
+}

@@ -1,0 +1,248 @@
+//! Starting, or not: what is wrong is named with file, line and key, or with the call that failed and what would help.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use ringgate::config::dev_certificate;
+use ringgate::net::Descriptors;
+
+use crate::support::{Gateway, LISTENERS, Login, Process, TempFolder};
+
+const KEY: &str = "[[token.keys]]\nalgorithm = \"HS256\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n";
+
+/// What `ringgate check` says about this text: its exit code and its lines.
+fn check(folder: &TempFolder, text: &str) -> (i32, Vec<String>) {
+    let file = folder.write("ringgate.toml", text);
+    let mut process = Process::ringgate(&["check", file.to_str().unwrap()]);
+    let ended = process.ended();
+    let short = |line: String| line.replace(folder.as_ref().to_str().unwrap(), "");
+    (ended.code.unwrap(), ended.out.into_iter().chain(ended.err).map(short).collect())
+}
+
+#[test]
+fn every_problem_is_named_with_file_line_and_key() {
+    let folder = TempFolder::new();
+    let text = format!(
+        "{LISTENERS}[client]\nping_interval = \"5 apples\"\nmessage_size_limit = \"2MiB\"\n[node]\nnumber = 1024\n\
+         [[namespaces]]\nname = \"chat\"\ndurability = \"durable\"\n[runtime]\nrecv_buffers = 1000\n{KEY}"
+    );
+    let (code, lines) = check(&folder, &text);
+    assert_eq!(code, 1);
+    let starts = [
+        "ringgate: /ringgate.toml:7: node.number: 1024 is out of bounds; 0 to 1023",
+        "/ringgate.toml:4: client.ping_interval: \"5 apples\" is not a duration",
+        "/ringgate.toml:5: client.message_size_limit: is larger than client.queue_max_size",
+        "/ringgate.toml:10: namespaces[0].durability: \"durable\" needs a durable store",
+        "/ringgate.toml:12: runtime.recv_buffers: 1000 is not a power of two",
+    ];
+    for start in starts {
+        let plain = start.trim_start_matches("ringgate: ");
+        let found = lines.iter().any(|line| line.trim_start_matches("ringgate: ").starts_with(plain));
+        assert!(found, "{start} not in {lines:#?}");
+    }
+    assert_eq!(lines.len(), starts.len(), "{lines:#?}");
+    // `serve` refuses it with the same words.
+    let file = folder.path("ringgate.toml");
+    let served = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]).ended();
+    assert_eq!((served.code, served.out.len(), served.err.len()), (Some(1), 0, starts.len()));
+}
+
+#[test]
+fn single_problems() {
+    let folder = TempFolder::new();
+    for (text, line, says) in [
+        (String::new(), "", "listeners: there is none; add [[listeners]] with address ="),
+        (LISTENERS.to_owned(), "", "token.keys: there is none; add [[token.keys]] with algorithm"),
+        (format!("{LISTENERS}{KEY}[client]\nroom_limits = 3\n"), ":7", "unknown field `room_limits`"),
+        (format!("{LISTENERS}{KEY}["), ":6", ""),
+        (format!("[[listeners]]\naddress = \"localhost\"\n{KEY}"), ":2", "listeners[0].address: \"localhost\" is not"),
+        (format!("{LISTENERS}tls = true\n{KEY}"), "", "tls: is missing, but a listener has tls = true"),
+        (
+            format!("{LISTENERS}[[token.keys]]\nalgorithm = \"RS256\"\npublic_key_file = \"/no/such/file\"\n"),
+            ":5",
+            "token.keys[0].public_key_file: /no/such/file cannot be read: No such file",
+        ),
+        (
+            format!("{LISTENERS}[[token.keys]]\nalgorithm = \"HS256\"\nsecret = \"short\"\n"),
+            ":5",
+            "token.keys[0].secret: the secret has 5 bytes; at least 32 are needed",
+        ),
+        (
+            format!("{LISTENERS}{KEY}[runtime]\nconnections_per_shard_max = 16777216\n"),
+            ":7",
+            "runtime.connections_per_shard_max: 16777216 slots in one table are more than the limit of open files",
+        ),
+    ] {
+        // What is said about the table depends on where sockets live on this kernel.
+        let says = match Descriptors::for_this_kernel() {
+            Descriptors::Ordinary => says.replace("16777216 slots in one table", ""),
+            Descriptors::Direct => says.to_owned(),
+        };
+        let (code, lines) = check(&folder, &text);
+        assert_eq!(code, 1, "{text}");
+        assert!(lines[0].starts_with(&format!("ringgate: /ringgate.toml{line}: ")), "{line} in {lines:?} of {text}");
+        assert!(lines[0].contains(&says), "{says} in {lines:?} of {text}");
+    }
+    let missing = Process::ringgate(&["check", "/no/such/file.toml"]).ended();
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.err[0].starts_with("ringgate: /no/such/file.toml: cannot be read: "), "{missing:?}");
+}
+
+#[test]
+fn the_development_key_is_refused_wherever_it_stands() {
+    let folder = TempFolder::new();
+    let path = folder.write("secret", format!("{}\n", ringgate::auth::DEV_SECRET));
+    for source in
+        [format!("secret = \"{}\"", ringgate::auth::DEV_SECRET), format!("secret_file = \"{}\"", path.display())]
+    {
+        let (code, lines) = check(&folder, &format!("{LISTENERS}[[token.keys]]\nalgorithm = \"HS256\"\n{source}\n"));
+        assert_eq!(code, 1);
+        let key = source.split(' ').next().unwrap();
+        let says = format!("ringgate: /ringgate.toml:5: token.keys[0].{key}: is the public development key;");
+        assert!(lines[0].starts_with(&says), "{lines:?}");
+    }
+}
+
+#[test]
+fn certificate_and_key_must_belong_together() {
+    let folder = TempFolder::new();
+    let (certificate, key) = dev_certificate().unwrap();
+    let (_, other_key) = dev_certificate().unwrap();
+    let text = |certificate: &Path, key: &Path| {
+        let (certificate, key) = (certificate.display(), key.display());
+        format!("{LISTENERS}tls = true\n[tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n{KEY}")
+    };
+    let certificate = folder.write("certificate.pem", certificate);
+    let key = folder.write("key.pem", key);
+    let other_key = folder.write("other.pem", other_key);
+    let garbage = folder.write("garbage.pem", "garbage");
+    let (code, lines) = check(&folder, &text(&certificate, &key));
+    assert_eq!(code, 0, "{lines:?}");
+    for (certificate, key, line, says) in [
+        (&certificate, &other_key, 6, "tls.key: /certificate.pem and /other.pem: the key does not belong to"),
+        (&certificate, &garbage, 6, "tls.key: /garbage.pem holds no private key in PEM form"),
+        (&garbage, &key, 5, "tls.certificate: /garbage.pem holds no certificate in PEM form"),
+        (&folder.path("none.pem"), &key, 5, "tls.certificate: /none.pem cannot be read: No such file"),
+    ] {
+        let (code, lines) = check(&folder, &text(certificate, key));
+        assert_eq!(code, 1);
+        assert!(lines[0].starts_with(&format!("ringgate: /ringgate.toml:{line}: {says}")), "{says} in {lines:?}");
+    }
+}
+
+#[test]
+fn the_default_configuration_is_good_with_a_listener_and_a_key() {
+    let folder = TempFolder::new();
+    let printed = Process::ringgate(&["config"]).ended();
+    assert_eq!(printed.code, Some(0));
+    let text = format!("{}\n{LISTENERS}{KEY}", printed.out.join("\n"));
+    let (code, lines) = check(&folder, &text);
+    let cores = std::thread::available_parallelism().unwrap();
+    assert_eq!((code, lines), (0, vec![format!("/ringgate.toml: good; {cores} shards, 1 listeners, 1 namespaces")]));
+    // It says what is the default anyway.
+    let written = ringgate::config::Config::parse(&text, "written").unwrap();
+    let default = ringgate::config::Config::parse(&format!("{LISTENERS}{KEY}"), "default").unwrap();
+    assert_eq!((written.settings, written.runtime), (default.settings, default.runtime));
+    // And a gateway serves with it.
+    let gateway = Gateway::toml(&format!("{LISTENERS}{KEY}"));
+    assert_eq!(gateway.refused_sign_in(&Login::token("garbage")), 3500);
+    gateway.finish();
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let folder = TempFolder::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let text = format!("[[listeners]]\naddress = \"{address}\"\n{KEY}[admin]\nenabled = false\n");
+    let file = folder.write("ringgate.toml", text);
+    let ended = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]).ended();
+    assert_eq!(ended.code, Some(1));
+    let says = format!("ringgate: cannot listen on {address}: Address already in use");
+    assert!(ended.err[0].starts_with(&says), "{ended:?}");
+    assert!(ended.err[0].contains("another process listens there"), "{ended:?}");
+    // The admin's port likewise.
+    let text = format!("{LISTENERS}{KEY}[admin]\naddress = \"{address}\"\n");
+    let file = folder.write("admin.toml", text);
+    let ended = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]).ended();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.err[0].contains(&format!("the admin listener cannot listen on {address}")), "{ended:?}");
+}
+
+#[test]
+fn a_table_larger_than_the_limit_of_open_files() {
+    let folder = TempFolder::new();
+    for (descriptors, wanted) in [("direct", 5000), ("ordinary", 2 * 5000 + 64)] {
+        let runtime = format!("shards = 2\ndescriptors = \"{descriptors}\"\nconnections_per_shard_max = 5000\n");
+        let file = folder.write("ringgate.toml", format!("{LISTENERS}{KEY}[runtime]\n{runtime}"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+        command.args(["serve", "--config", file.to_str().unwrap()]);
+        limit_open_files(&mut command, 1000);
+        let ended = Process::of(command).ended();
+        assert_eq!(ended.code, Some(1));
+        let line = &ended.err[0];
+        assert!(line.contains(":9: runtime.connections_per_shard_max: "), "{ended:?}");
+        assert!(line.contains("more than the limit of open files, 1000"), "{ended:?}");
+        assert!(line.contains(&format!("ulimit -n {wanted}")), "{ended:?}");
+    }
+}
+
+#[allow(unsafe_code, reason = "limits of a child are set between fork and exec")]
+fn limit_open_files(command: &mut Command, limit: u64) {
+    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+    // SAFETY: the closure makes one system call, which is safe after fork; the pointer is to its own copy.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+}
+
+#[test]
+fn a_seccomp_profile_that_forbids_io_uring() {
+    let folder = TempFolder::new();
+    let file = folder.write("ringgate.toml", format!("{LISTENERS}{KEY}[admin]\nenabled = false\n"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+    command.args(["serve", "--config", file.to_str().unwrap()]);
+    forbid_io_uring(&mut command);
+    let ended = Process::of(command).ended();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let line = ended.err.iter().find(|line| line.starts_with("ringgate: ")).unwrap();
+    assert!(line.contains("io_uring_setup: Operation not permitted"), "{ended:?}");
+    assert!(line.contains("seccomp") && line.contains("allow io_uring_setup"), "{ended:?}");
+}
+
+/// Lets io_uring_setup fail with EPERM, as container runtimes do, and everything else work.
+#[allow(unsafe_code, reason = "a filter of a child is installed between fork and exec")]
+fn forbid_io_uring(command: &mut Command) {
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+    const FAIL: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let filter = [
+        // The number of the system call is the first field of what a filter sees.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
+        libc::sock_filter {
+            code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+            jt: 0,
+            jf: 1,
+            k: libc::SYS_io_uring_setup as u32,
+        },
+        statement(libc::BPF_RET | libc::BPF_K, FAIL),
+        statement(libc::BPF_RET | libc::BPF_K, ALLOW),
+    ];
+    let install = move || {
+        let mut filter = filter;
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: prctl copies the program, which lives until it returns.
+        let result = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+                | libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
+        };
+        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: the closure makes two system calls, which is safe after fork, and allocates nothing.
+    unsafe { command.pre_exec(install) };
+}
