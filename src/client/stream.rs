@@ -157,16 +157,25 @@ impl Stream {
         let socket = TcpStream::connect_timeout(&address, Duration::from_secs(10))
             .map_err(|error| format!("{address}: {error}"))?;
         socket.set_nodelay(true).map_err(|error| error.to_string())?;
-        let socket = if url.tls {
-            let connection =
-                ClientConnection::new(client_tls(trust)?, url.server_name()?).map_err(|e| e.to_string())?;
-            let mut stream = StreamOwned::new(connection, socket);
-            while stream.conn.is_handshaking() {
-                stream.conn.complete_io(&mut stream.sock).map_err(|error| format!("TLS with {address}: {error}"))?;
+        let tls = if url.tls { Some((client_tls(trust)?, url.server_name()?)) } else { None };
+        Stream::over(socket, tls)
+    }
+
+    /// On a socket that is connected already; with TLS its handshake comes first.
+    pub fn over(socket: TcpStream, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>) -> Result<Stream, String> {
+        let socket = match tls {
+            Some((config, name)) => {
+                let connection = ClientConnection::new(config, name).map_err(|error| error.to_string())?;
+                let mut stream = StreamOwned::new(connection, socket);
+                while stream.conn.is_handshaking() {
+                    stream.conn.complete_io(&mut stream.sock).map_err(|error| {
+                        let peer = stream.sock.peer_addr().map_or_else(|_| "the gateway".into(), |a| a.to_string());
+                        format!("TLS with {peer}: {error}")
+                    })?;
+                }
+                Socket::Tls(Box::new(stream))
             }
-            Socket::Tls(Box::new(stream))
-        } else {
-            Socket::Plain(socket)
+            None => Socket::Plain(socket),
         };
         Ok(Stream { socket, buffer: Vec::new(), used: 0 })
     }

@@ -453,8 +453,9 @@ impl Net {
             RECV => self.on_received(key, completion, driver),
             SEND => self.on_sent(key, completion.result(), driver),
             CONNECT => self.on_connected(key, completion.result(), driver),
+            SHUTDOWN => self.on_shut(key),
             CLOSE => self.on_closed(key, driver),
-            // SHUTDOWN, CANCEL and DISCARD are followed by completions of what they end.
+            // CANCEL and DISCARD are followed by completions of what they end.
             _ => {}
         }
     }
@@ -689,8 +690,18 @@ impl Net {
             return self.terminate(key);
         }
         socket.stage = Stage::Lingering;
+        socket.shutting = true;
         let entry = on_socket!(key, socket, |fd| opcode::Shutdown::new(fd, libc::SHUT_WR).build());
         self.push(entry, SHUTDOWN, key);
+    }
+
+    /// The kernel shuts from a thread of its own, which looks the descriptor up only then: one that had been closed
+    /// meanwhile could be another connection's by now.
+    fn on_shut(&mut self, key: ConnectionKey) {
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.shutting = false;
+            self.join(key);
+        }
     }
 
     /// Step one of the end: decided. Whatever is in the kernel is called back.

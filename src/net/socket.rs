@@ -10,6 +10,7 @@ pub(super) struct Socket {
     pub(super) send: Option<u32>,
     pub(super) receiving: bool,
     pub(super) connecting: bool,
+    pub(super) shutting: bool,
     pub(super) stage: Stage,
     /// The driver has been told that the peer is gone.
     pub(super) ended: bool,
@@ -40,6 +41,7 @@ impl Socket {
             send: None,
             receiving: false,
             connecting: false,
+            shutting: false,
             stage: Stage::Open,
             ended: false,
             handshaking: false,
@@ -54,6 +56,6 @@ impl Socket {
 
     /// Whether anything but the close is in the kernel.
     pub(super) fn is_in_kernel(&self) -> bool {
-        self.send.is_some() || self.receiving || self.connecting
+        self.send.is_some() || self.receiving || self.connecting || self.shutting
     }
 }

@@ -22,12 +22,9 @@ impl Shard {
         if speaks {
             let after_ms = if reason.may_reconnect() { self.reconnect_after_ms(key) } else { 0 };
             let text = if detail.is_empty() { reason.label() } else { detail };
-            self.reply(key, now, |encoder, out| encoder.goodbye(out, reason, text, after_ms));
+            self.append_control(key, now, |encoder, out| encoder.goodbye(out, reason, text, after_ms));
         }
-        // The reply may have found the control lane over its bound and closed the connection already.
-        if self.connections.get(key).is_some_and(|connection| !connection.is_closing()) {
-            self.depart(key, reason, detail, true, now);
-        }
+        self.depart(key, reason, detail, true, now);
     }
 
     /// The peer is gone, or its socket failed.

@@ -402,6 +402,12 @@ impl Shard {
 
     /// Appends one control frame to a connection that is not being torn down.
     fn reply(&mut self, key: ConnectionKey, now: Now, build: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
+        self.append_control(key, now, build);
+        self.close_if_answers_are_unread(key, now);
+    }
+
+    /// The same however full the control lane is: a Goodbye must not call for another one.
+    fn append_control(&mut self, key: ConnectionKey, now: Now, build: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| !connection.is_closing()) else {
             return;
         };
@@ -411,10 +417,10 @@ impl Shard {
         build(&mut self.encoder, out);
         self.metrics.outbox_bytes.add((out.len() - before) as u64);
         self.metrics.frames_sent.increment();
-        self.after_reply(key, was_empty, now);
+        self.mark_writable(key, was_empty, now);
     }
 
-    /// The same for a reply that must not overtake messages.
+    /// Appends a reply that must not overtake messages.
     fn reply_in_order(&mut self, key: ConnectionKey, now: Now, build: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| !connection.is_closing()) else {
             return;
@@ -426,13 +432,13 @@ impl Shard {
         let delivery = Delivery { frame: frame.into(), received_us: REPLY };
         connection.outbox.push(delivery, &mut self.spares, now.mono_ms());
         self.metrics.frames_sent.increment();
-        self.after_reply(key, was_empty, now);
+        self.mark_writable(key, was_empty, now);
+        self.close_if_answers_are_unread(key, now);
     }
 
-    fn after_reply(&mut self, key: ConnectionKey, was_empty: bool, now: Now) {
-        let full = self.connections.get(key).is_some_and(|connection| connection.outbox.control_is_full());
-        self.mark_writable(key, was_empty, now);
-        if full {
+    fn close_if_answers_are_unread(&mut self, key: ConnectionKey, now: Now) {
+        let open = self.connections.get(key).filter(|connection| !connection.is_closing());
+        if open.is_some_and(|connection| connection.outbox.control_is_full()) {
             self.metrics.slow_consumers[2].increment();
             self.close(key, CloseReason::Slow, "answers are not read", now);
         }

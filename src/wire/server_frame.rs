@@ -101,12 +101,16 @@ impl<'a> ServerFrame<'a> {
     }
 }
 
+/// What docs/protocol.md asks every client to allow for strings that are shared.
+const SHARED_BYTES_MAX: usize = 16 << 20;
+
 fn root<'a, T: Follow<'a, Inner = T> + Verifiable + 'a>(body: &'a [u8]) -> Result<T, WireError> {
-    // A gateway may list many members or messages; it is trusted further than a client, but not without end.
+    // A gateway may list many members or messages, and shares the strings that they have in common, which count once
+    // for each reference: it is trusted further than a client, but not without end.
     let options = VerifierOptions {
         max_depth: 8,
         max_tables: 4096,
-        max_apparent_size: 2 * body.len() + 1024,
+        max_apparent_size: SHARED_BYTES_MAX + 2 * body.len(),
         ignore_missing_null_terminator: false,
     };
     flatbuffers::root_with_opts::<T>(&options, body).map_err(|_| WireError::Malformed)

@@ -1,0 +1,99 @@
+//! The admin listener: health, readiness, and figures that agree with what was done.
+
+use ringgate::wire::Kind;
+
+use crate::support::{Gateway, Login, http};
+
+#[test]
+fn health_readiness_and_what_does_not_exist() {
+    let gateway = Gateway::start();
+    for (method, path, status, body) in [
+        ("GET", "/healthz", 200, "ok\n"),
+        ("GET", "/readyz", 200, "ready\n"),
+        ("GET", "/readyz?verbose", 200, "ready\n"),
+        ("HEAD", "/healthz", 200, ""),
+        ("GET", "/", 404, "there are /healthz, /readyz and /metrics\n"),
+        ("GET", "/metrics/", 404, "there are /healthz, /readyz and /metrics\n"),
+        ("POST", "/metrics", 405, "only GET\n"),
+        ("DELETE", "/healthz", 405, "only GET\n"),
+    ] {
+        let answer = http(gateway.admin(), method, path);
+        assert_eq!((answer.status, answer.body.as_str()), (status, body), "{method} {path}");
+    }
+    gateway.finish();
+}
+
+#[test]
+fn metrics_count_what_was_done() {
+    let gateway = Gateway::start();
+    let mut alice = gateway.sign_in("alice");
+    let mut bob = gateway.tls_client();
+    bob.sign_in(&Login::user("bob"));
+    assert_eq!(gateway.refused_sign_in(&Login::token("garbage")), 3500);
+    for number in 0..3 {
+        alice.publish("@bob", number.to_string());
+    }
+    let last = bob.messages(3)[2].stamp.position;
+    bob.ack(last);
+    alice.subscribe("chat:a");
+    alice.publish("chat:a", "x");
+    alice.message();
+    assert_eq!(alice.try_subscribe("chat:a", None).unwrap_err().code, 105);
+    gateway.wait_for("acknowledged", 3, |m| &m.inbox_acked);
+    bob.send_empty(Kind::Disconnect);
+    bob.expect_end();
+    drop(bob);
+    crate::support::wait_until("one connection is left", || gateway.connections() == 1);
+    let metrics = http(gateway.admin(), "GET", "/metrics");
+    assert_eq!(metrics.status, 200);
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert_eq!(metrics.header("content-type"), Some(kind));
+    assert!(metrics.body.ends_with("# EOF\n"));
+    for (sample, value) in [
+        ("connections_accepted_total{transport=\"tcp\"}", 2.0),
+        ("connections_accepted_total{transport=\"tls\"}", 1.0),
+        ("connections_active{transport=\"tcp\"}", 1.0),
+        ("connections_active{transport=\"tls\"}", 0.0),
+        ("sessions_active", 1.0),
+        ("connection_closes_total{transport=\"tcp\",reason=\"invalid token\"}", 1.0),
+        ("connection_closes_total{transport=\"tls\",reason=\"connection closed\"}", 1.0),
+        ("auth_total{status=\"ok\",failure=\"\"}", 2.0),
+        ("auth_total{status=\"failed\",failure=\"invalid token\"}", 1.0),
+        ("auth_duration_seconds_count", 3.0),
+        ("tls_handshakes_total", 1.0),
+        ("messages_received_total", 4.0),
+        ("messages_sent_total", 4.0),
+        ("inbox_stored_total", 3.0),
+        ("inbox_acked_total", 3.0),
+        ("inbox_pending", 0.0),
+        ("acks_total", 1.0),
+        ("error_replies_total{code=\"already subscribed\"}", 1.0),
+        ("delivery_duration_seconds_count", 4.0),
+        ("rooms", 1.0),
+        ("users", 2.0),
+        ("conservation_error{ledger=\"deliveries\"}", 0.0),
+        ("conservation_error{ledger=\"inbox\"}", 0.0),
+    ] {
+        assert_eq!(metrics.sample(&format!("ringgate_{sample}")), value, "{sample}");
+    }
+    let slots: f64 =
+        (0..2).map(|shard| metrics.sample(&format!("ringgate_uring_slots_used{{shard=\"{shard}\"}}"))).sum();
+    assert_eq!(slots, 1.0);
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(metrics.body.contains(&format!("ringgate_build_info{{version=\"{version}\",commit=\"")));
+    // Every sample belongs to a family whose type was said before.
+    let families: Vec<_> = metrics.body.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    for line in metrics.body.lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap();
+        let known = families.iter().any(|family| {
+            let (family, kind) = family.split_once(' ').unwrap();
+            match kind {
+                "counter" => name == format!("{family}_total"),
+                "histogram" => ["bucket", "sum", "count"].iter().any(|part| name == format!("{family}_{part}")),
+                _ => name == family,
+            }
+        });
+        assert!(known, "{line}");
+    }
+    gateway.finish();
+}

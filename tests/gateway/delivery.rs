@@ -1,0 +1,206 @@
+//! Messages from user to user: order across shards, answers, deduplication, bounds, permission.
+
+use std::collections::BTreeSet;
+
+use ringgate::auth::{Signer, TokenSpec};
+use ringgate::close::ErrorCode;
+use ringgate::id::ClientMessageId;
+use ringgate::wire::encode::PublishRequest;
+
+use crate::support::{Gateway, Login, unix_seconds};
+
+#[test]
+fn messages_reach_everybody_in_order_across_shards() {
+    const USERS: usize = 32;
+    const MESSAGES: usize = 5;
+    let gateway = Gateway::start();
+    let mut clients: Vec<_> = (0..USERS).map(|user| gateway.sign_in(&format!("user{user}"))).collect();
+    let mut stamps = vec![Vec::new(); USERS];
+    for round in 0..MESSAGES {
+        for user in 0..USERS {
+            let to = (user + 1) % USERS;
+            let published = clients[user].publish(&format!("@user{to}"), format!("{user} says {round}"));
+            assert_eq!((published.durability, published.duplicate), (1, false));
+            stamps[to].push(published.stamp);
+        }
+    }
+    let mut ids = BTreeSet::new();
+    for (to, client) in clients.iter_mut().enumerate() {
+        let from = (to + USERS - 1) % USERS;
+        for (round, message) in client.messages(MESSAGES).into_iter().enumerate() {
+            assert_eq!((message.topic, message.sender), (format!("@user{to}"), format!("user{from}")));
+            assert_eq!(message.payload, format!("{from} says {round}").into_bytes());
+            assert_eq!(message.stamp, stamps[to][round], "the publisher was told the same");
+            assert_eq!(message.stamp.position.offset, round as u64 + 1);
+            assert_eq!(message.stamp.position.epoch, stamps[to][0].position.epoch);
+            assert!(unix_seconds() * 1000 + 1000 >= message.stamp.timestamp_ms);
+            ids.insert(message.stamp.message_id);
+        }
+    }
+    assert_eq!(ids.len(), USERS * MESSAGES, "message ids are unique");
+    for shard in gateway.shards() {
+        assert!(shard.users.read() > 0 && shard.sessions_active.read() > 0 && shard.mesh_sent.read() > 0);
+    }
+    let sent = (USERS * MESSAGES) as u64;
+    assert_eq!(gateway.sum(|m| &m.messages_published), sent);
+    gateway.wait_for("deliveries", sent, |m| &m.deliveries_sent);
+    gateway.finish();
+}
+
+#[test]
+fn publishes_of_one_connection_get_their_offsets_in_the_order_in_which_they_were_sent() {
+    let gateway = Gateway::start();
+    let mut alice = gateway.sign_in("alice");
+    let mut bob = gateway.sign_in("bob");
+    let requests: Vec<_> = (0..500)
+        .map(|number: u32| {
+            let payload = number.to_le_bytes();
+            alice.send_publish(PublishRequest { topic: "@bob", payload: &payload, ..PublishRequest::default() })
+        })
+        .collect();
+    for (request, message) in requests.into_iter().zip(bob.messages(500)) {
+        let published = alice.published(request).unwrap();
+        assert_eq!(published.stamp, message.stamp);
+        assert_eq!(message.offset(), u64::from(u32::from_le_bytes(message.payload.try_into().unwrap())) + 1);
+    }
+    gateway.finish();
+}
+
+#[test]
+fn a_repeated_publish_is_answered_alike_and_stored_once() {
+    let gateway = Gateway::start();
+    let mut alice = gateway.sign_in("alice");
+    let mut bob = gateway.sign_in("bob");
+    let first = alice.publish_with_id("@bob", 1, "once");
+    assert_eq!((first.client_message_id, first.duplicate), (ClientMessageId { high: 7, low: 1 }, false));
+    let again = alice.publish_with_id("@bob", 1, "once");
+    assert_eq!((again.stamp, again.durability, again.duplicate), (first.stamp, first.durability, true));
+    assert_eq!(again.client_message_id, first.client_message_id);
+    // Also from another connection, which is when it matters.
+    drop(alice);
+    let mut alice = gateway.sign_in("alice");
+    let again = alice.publish_with_id("@bob", 1, "once");
+    assert_eq!((again.stamp, again.duplicate), (first.stamp, true));
+    // The same id to somebody else, or from somebody else, is another message; and no id means no comparison.
+    assert!(!alice.publish_with_id("@carol", 1, "once").duplicate);
+    assert!(!bob.publish_with_id("@bob", 1, "to myself").duplicate);
+    for _ in 0..2 {
+        assert!(!alice.publish("@bob", "no id").duplicate);
+    }
+    assert_eq!(bob.texts(4), ["once", "to myself", "no id", "no id"]);
+    assert_eq!((gateway.sum(|m| &m.dedup_hits), gateway.sum(|m| &m.messages_published)), (2, 5));
+    gateway.finish();
+}
+
+#[test]
+fn client_message_ids_are_forgotten_after_a_while_and_when_there_are_too_many() {
+    let by_age = Gateway::with(|config| config.settings.dedup_window_ms = 200);
+    let mut alice = by_age.sign_in("alice");
+    let first = alice.publish_with_id("@bob", 1, "x");
+    let mut later = first;
+    crate::support::wait_until("the id is forgotten", || {
+        later = alice.publish_with_id("@bob", 1, "x");
+        !later.duplicate
+    });
+    assert_eq!(later.stamp.position.offset, 2);
+    by_age.finish();
+
+    let by_count = Gateway::with(|config| config.settings.dedup_entries_max = 2);
+    let mut alice = by_count.sign_in("alice");
+    for id in 1..=3 {
+        assert!(!alice.publish_with_id("@bob", id, "x").duplicate);
+    }
+    assert!(alice.publish_with_id("@bob", 2, "x").duplicate);
+    assert!(alice.publish_with_id("@bob", 3, "x").duplicate);
+    assert!(!alice.publish_with_id("@bob", 1, "x").duplicate, "the oldest went first");
+    assert_eq!(by_count.sum(|m| &m.dedup_evicted), 2);
+    by_count.finish();
+}
+
+#[test]
+fn the_trace_and_any_payload_travel_unchanged() {
+    let gateway = Gateway::start();
+    let mut alice = gateway.sign_in("alice");
+    let mut bob = gateway.sign_in("bob");
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let longest = "x".repeat(64);
+    let all_bytes: Vec<u8> = (0..=255).collect();
+    for (payload, trace) in [(&all_bytes[..], Some(trace)), (b"", None), (b"y", Some(longest.as_str()))] {
+        alice.try_publish(PublishRequest { topic: "@bob", payload, trace, ..PublishRequest::default() }).unwrap();
+        let message = bob.message();
+        assert_eq!((&message.payload[..], message.trace.as_deref()), (payload, trace));
+    }
+    let too_long = "x".repeat(65);
+    alice.send_publish(PublishRequest { topic: "@bob", trace: Some(&too_long), ..PublishRequest::default() });
+    alice.expect_close(3501);
+    gateway.finish();
+}
+
+#[test]
+fn a_payload_over_the_limit_is_refused_and_a_frame_over_the_limit_ends_the_connection() {
+    let gateway = Gateway::with(|config| config.settings.client.message_bytes_max = 1000);
+    let mut alice = gateway.sign_in("alice");
+    let mut bob = gateway.sign_in("bob");
+    assert_eq!(alice.connected().message_bytes_max, 1000);
+    let payload = vec![b'x'; 36_865];
+    let refusal = alice
+        .try_publish(PublishRequest { topic: "@bob", payload: &payload[..1001], ..PublishRequest::default() })
+        .unwrap_err();
+    assert_eq!((refusal.code, refusal.temporary), (106, false));
+    alice.publish("@bob", &payload[..1000]);
+    assert_eq!(bob.message().payload, &payload[..1000]);
+    alice.send_publish(PublishRequest { topic: "@bob", payload: &payload, ..PublishRequest::default() });
+    alice.expect_close(3510);
+    gateway.finish();
+}
+
+#[test]
+fn a_full_log_refuses_for_now_and_has_room_after_an_ack() {
+    let gateway = Gateway::with(|config| {
+        config.runtime.shards = Some(1);
+        config.settings.log_bytes_per_shard_max = 10_000;
+    });
+    let mut alice = gateway.sign_in("alice");
+    let mut bob = gateway.sign_in("bob");
+    let publish = PublishRequest { topic: "@bob", payload: &[0; 4000], ..PublishRequest::default() };
+    alice.try_publish(publish).unwrap();
+    let second = alice.try_publish(publish).unwrap();
+    let refusal = alice.try_publish(publish).unwrap_err();
+    assert_eq!((refusal.code, refusal.temporary, refusal.retry_after_ms), (402, true, 1000));
+    // What is not stored is not refused.
+    alice.try_publish(PublishRequest { ephemeral: true, ..publish }).unwrap();
+    bob.ack(second.stamp.position);
+    // One connection's frames are handled in order, so the Ack is before this answer.
+    bob.ping();
+    gateway.wait_for("acknowledged", 2, |m| &m.inbox_acked);
+    assert_eq!(alice.try_publish(publish).unwrap().stamp.position.offset, 3);
+    assert_eq!(bob.messages(4).iter().map(|message| message.offset()).collect::<Vec<_>>(), [1, 2, 0, 3]);
+    assert_eq!(gateway.refusals(ErrorCode::StorageFull), 1);
+    gateway.finish();
+}
+
+#[test]
+fn writing_to_a_user_may_need_a_grant() {
+    let gateway = Gateway::with(|config| config.settings.inbox.publish_all = false);
+    let token = |rooms: &[&str]| {
+        let rooms = rooms.iter().map(|room| (*room).to_owned()).collect();
+        let spec = TokenSpec {
+            user: "alice".into(),
+            issued_at: unix_seconds(),
+            ttl_seconds: 3600,
+            rooms,
+            ..TokenSpec::default()
+        };
+        Login::token(Signer::dev().sign(&spec).unwrap())
+    };
+    let to = |user: &'static str| PublishRequest { topic: user, payload: b"hi", ..PublishRequest::default() };
+    let mut bob = gateway.sign_in("bob");
+    let mut alice = gateway.sign_in_with(&token(&[]));
+    assert_eq!(alice.try_publish(to("@bob")).unwrap_err().code, 103);
+    let mut alice = gateway.sign_in_with(&token(&["chat:*", "@b*"]));
+    assert_eq!(alice.try_publish(to("@carol")).unwrap_err().code, 103);
+    alice.try_publish(to("@bob")).unwrap();
+    assert_eq!(bob.texts(1), ["hi"]);
+    assert_eq!(gateway.refusals(ErrorCode::PermissionDenied), 2);
+    gateway.finish();
+}

@@ -1,0 +1,217 @@
+//! Limits of one connection and of the node: rates, requests in flight, connections.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use ringgate::client::Stream;
+use ringgate::close::{CloseReason, ErrorCode};
+use ringgate::limits::ClientLimits;
+use ringgate::net::Descriptors;
+use ringgate::wire::encode::PublishRequest;
+use ringgate::wire::{Encoder, Kind};
+
+use crate::support::{Client, Frame, Gateway, Login, wait_until};
+
+fn gateway_with(change: impl FnOnce(&mut ClientLimits)) -> Gateway {
+    Gateway::with(|config| change(&mut config.settings.client))
+}
+
+/// Sends `frame` again and again until the gateway says Goodbye; returns its code and what came before.
+fn send_until_goodbye(client: &mut Client, frame: &[u8]) -> (u16, Vec<Frame>) {
+    let mut frames = Vec::new();
+    let mut code = None;
+    wait_until("Goodbye", || {
+        // Fails once the gateway has closed; its Goodbye can still be read.
+        let _ = client.try_send_bytes(frame);
+        frames.extend(client.arrived());
+        code =
+            frames.iter().find_map(|frame| if let Frame::Goodbye(goodbye) = frame { Some(goodbye.code) } else { None });
+        code.is_some()
+    });
+    (code.unwrap(), frames)
+}
+
+#[test]
+fn too_many_frames_are_refused_and_then_end_the_connection() {
+    let gateway = gateway_with(|client| (client.messages_rate, client.messages_burst) = (1, 10));
+    let mut alice = gateway.sign_in("alice");
+    let mut bob = gateway.sign_in("bob");
+    // More than a burst at once, so that some are refused however slow this machine is.
+    let mut burst = Vec::new();
+    let mut encoder = Encoder::default();
+    for request in 1..=100 {
+        encoder.publish(&mut burst, &PublishRequest { request, topic: "@bob", payload: b"x", ..Default::default() });
+    }
+    alice.send_bytes(&burst);
+    let (mut published, mut refused) = (0, 0);
+    for request in 1..=100 {
+        match alice.answer(request) {
+            Frame::Published(_) => published += 1,
+            Frame::Refused(refusal) => {
+                assert_eq!((refusal.code, refusal.temporary, refusal.retry_after_ms), (111, true, 1000));
+                refused += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(published >= 10 && refused >= 1, "{published} published, {refused} refused");
+    // A refused request was not carried out.
+    assert_eq!(gateway.sum(|m| &m.messages_published), published);
+    bob.messages(published as usize);
+    let mut ping = Vec::new();
+    Encoder::empty(&mut ping, Kind::Ping);
+    let (code, before) = send_until_goodbye(&mut alice, &ping.repeat(10));
+    assert_eq!(code, 3013);
+    assert!(before.iter().any(|frame| matches!(frame, Frame::Refused(refusal) if refusal.request == 0)));
+    assert_eq!(gateway.closed(CloseReason::TooManyRequests), 1);
+    // Others are not affected.
+    bob.ping();
+    gateway.finish();
+}
+
+#[test]
+fn acks_and_pongs_are_never_refused_for_their_rate() {
+    let gateway = gateway_with(|client| (client.messages_rate, client.messages_burst) = (1, 1));
+    let mut bob = gateway.sign_in("bob");
+    let mut frames = Vec::new();
+    for _ in 0..500 {
+        Encoder::ack(&mut frames, bob.connected().inbox);
+        Encoder::empty(&mut frames, Kind::ClientPong);
+    }
+    bob.send_bytes(&frames);
+    gateway.wait_for("frames", 1001, |m| &m.frames_received);
+    assert_eq!((gateway.sum(|m| &m.acks), gateway.refusals(ErrorCode::TooManyRequests)), (500, 0));
+    gateway.finish();
+}
+
+#[test]
+fn too_many_bytes_are_refused_and_then_end_the_connection() {
+    let gateway = gateway_with(|client| {
+        (client.bytes_rate, client.bytes_burst) = (1000, 100_000);
+        client.message_bytes_max = 60_000;
+    });
+    let mut alice = gateway.sign_in("alice");
+    let mut frame = Vec::new();
+    let payload = vec![0; 50_000];
+    let publish = PublishRequest { request: 7, topic: "@bob", payload: &payload, ..Default::default() };
+    Encoder::default().publish(&mut frame, &publish);
+    let (code, before) = send_until_goodbye(&mut alice, &frame);
+    assert_eq!(code, 3013);
+    let refused = before.iter().filter_map(|frame| match frame {
+        Frame::Refused(refusal) => Some((refusal.code, refusal.request)),
+        _ => None,
+    });
+    assert!(refused.clone().count() > 0 && refused.clone().all(|refusal| refusal == (111, 0)));
+    assert!(before.iter().any(|frame| matches!(frame, Frame::Published(published) if published.request == 7)));
+    gateway.finish();
+}
+
+#[test]
+fn so_many_requests_wait_for_their_answer() {
+    let gateway = gateway_with(|client| client.requests_in_flight_max = 1);
+    let mut alice = gateway.sign_in("alice");
+    assert_eq!(alice.connected().requests_in_flight_max, 1);
+    // In one write to inboxes on both shards: one that lives elsewhere takes a moment, in which the next ones come.
+    let mut encoder = Encoder::default();
+    let mut together = Vec::new();
+    for request in 1001..=1024 {
+        let topic = format!("@user{request}");
+        encoder.publish(&mut together, &PublishRequest { request, topic: &topic, payload: b"x", ..Default::default() });
+    }
+    alice.send_bytes(&together);
+    let mut refused = Vec::new();
+    for request in 1001..=1024 {
+        if let Err(refusal) = alice.published(request) {
+            assert_eq!((refusal.code, refusal.temporary, refusal.retry_after_ms), (403, true, 1000));
+            refused.push(request);
+        }
+    }
+    assert!(!refused.is_empty());
+    assert_eq!(gateway.refusals(ErrorCode::TooManyInFlight), refused.len() as u64);
+    for request in refused {
+        alice.publish(&format!("@user{request}"), "x");
+    }
+    assert_eq!(gateway.sum(|m| &m.messages_published), 24);
+    gateway.finish();
+}
+
+/// A connection from this address of the host itself; nothing is said on it yet.
+fn connect_from(gateway: &Gateway, from: Ipv4Addr) -> Client {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+    socket.connect(&gateway.tcp().into()).unwrap();
+    gateway.client_over(Stream::over(socket.into(), None).unwrap())
+}
+
+fn host(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 0, number)
+}
+
+#[test]
+fn the_node_has_so_many_connections() {
+    let gateway = gateway_with(|client| client.connections_max = 2);
+    let first = gateway.sign_in("first");
+    let mut second = gateway.sign_in("second");
+    assert!(!gateway.client().is_admitted(&Login::user("third")));
+    assert_eq!((gateway.sum(|m| &m.connections_refused), gateway.connections()), (1, 2));
+    second.ping();
+    drop(first);
+    wait_until("there is room again", || gateway.client().is_admitted(&Login::user("third")));
+    gateway.finish();
+}
+
+#[test]
+fn an_address_has_so_many_connections() {
+    let gateway = gateway_with(|client| client.connections_per_address_max = 2);
+    let mut clients: Vec<_> = [1, 1, 2, 2, 3].map(|number| connect_from(&gateway, host(number))).into();
+    for (index, client) in clients.iter_mut().enumerate() {
+        assert!(client.is_admitted(&Login::user(&format!("user{index}"))));
+    }
+    for number in [1, 2] {
+        assert!(!connect_from(&gateway, host(number)).is_admitted(&Login::user("late")));
+    }
+    assert_eq!(gateway.sum(|m| &m.connections_refused), 2);
+    drop(clients.remove(0));
+    wait_until("the address has room again", || connect_from(&gateway, host(1)).is_admitted(&Login::user("late")));
+    gateway.finish();
+}
+
+#[test]
+fn so_many_connections_are_accepted_in_a_second() {
+    let gateway = gateway_with(|client| client.accept_rate = 1);
+    let mut clients: Vec<_> = (0..20).map(|_| gateway.client()).collect();
+    let admitted = clients
+        .iter_mut()
+        .enumerate()
+        .filter_map(|(index, client)| client.is_admitted(&Login::user(&format!("user{index}"))).then_some(()));
+    let admitted = admitted.count() as u64;
+    let refused = gateway.sum(|m| &m.connections_refused);
+    assert_eq!(admitted + refused, 20);
+    assert!(admitted >= 1 && refused >= 1, "{admitted} admitted, {refused} refused");
+    wait_until("the next second", || gateway.client().is_admitted(&Login::user("late")));
+    gateway.finish();
+}
+
+#[test]
+fn a_full_table_lets_connections_wait_until_a_slot_is_free() {
+    for descriptors in [Descriptors::Direct, Descriptors::Ordinary] {
+        let gateway = Gateway::with(|config| {
+            config.runtime.shards = Some(1);
+            config.runtime.connections_per_shard_max = 16;
+            config.runtime.descriptors = descriptors;
+            // Each listener's accepts in flight hold slots.
+            config.listeners.truncate(1);
+        });
+        let mut clients: Vec<_> = (0..16).map(|user| gateway.sign_in(&format!("user{user}"))).collect();
+        let mut waiting: Vec<_> = (0..4).map(|_| gateway.client()).collect();
+        gateway.wait_for("slots", 16, |m| &m.ring_slots_used);
+        wait_until("the table is known to be full", || gateway.sum(|m| &m.accept_exhausted) > 0);
+        clients[15].publish("@user0", "still alive");
+        assert_eq!(clients[0].texts(1), ["still alive"]);
+        clients.truncate(12);
+        for (index, client) in waiting.iter_mut().enumerate() {
+            client.sign_in(&Login::user(&format!("late{index}")));
+        }
+        gateway.wait_for("slots", 16, |m| &m.ring_slots_used);
+        gateway.finish();
+    }
+}

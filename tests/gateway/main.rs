@@ -1,0 +1,19 @@
+//! The gateway from outside: real sockets, real TLS, real processes; one behaviour a file.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod admin;
+mod deadlines;
+mod delivery;
+mod descriptors;
+mod drain;
+mod inbox;
+mod limits;
+mod presence;
+mod room_history;
+mod rooms;
+mod sessions;
+mod sign_in;
+mod slow;
+mod tls;

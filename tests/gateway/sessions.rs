@@ -1,0 +1,94 @@
+//! Sessions: takeover, several devices, limits, and what a connection may say when.
+
+use ringgate::close::CloseReason;
+use ringgate::wire::Kind;
+
+use crate::support::{Frame, Gateway, Login};
+
+#[test]
+fn the_same_user_and_device_takes_the_session_over() {
+    let gateway = Gateway::start();
+    let mut bob = gateway.sign_in("bob");
+    let mut old = gateway.sign_in_with(&Login::user("alice").device("phone"));
+    let mut new = gateway.sign_in_with(&Login::user("alice").device("phone"));
+    let goodbye = old.expect_close(4500);
+    assert_eq!((goodbye.reason.as_str(), goodbye.reconnect, goodbye.after_ms), ("taken over", false, 0));
+    bob.publish("@alice", "hello");
+    assert_eq!(new.texts(1), ["hello"]);
+    assert_eq!(gateway.closed(CloseReason::TakenOver), 1);
+    gateway.wait_for("sessions", 2, |m| &m.sessions_active);
+    gateway.finish();
+}
+
+#[test]
+fn every_device_of_a_user_gets_every_message() {
+    let gateway = Gateway::start();
+    let devices = ["phone", "tablet", "desktop"];
+    let mut clients: Vec<_> =
+        devices.iter().map(|device| gateway.sign_in_with(&Login::user("alice").device(device))).collect();
+    let mut bob = gateway.sign_in("bob");
+    for text in ["one", "two"] {
+        bob.publish("@alice", text);
+    }
+    for client in &mut clients {
+        assert_eq!(client.texts(2), ["one", "two"]);
+    }
+    gateway.finish();
+}
+
+#[test]
+fn a_user_has_so_many_sessions_and_no_more() {
+    let gateway = Gateway::with(|config| config.settings.client.sessions_per_user_max = 2);
+    let first = gateway.sign_in_with(&Login::user("alice").device("a"));
+    let _second = gateway.sign_in_with(&Login::user("alice").device("b"));
+    assert_eq!(gateway.refused_sign_in(&Login::user("alice").device("c")), 3504);
+    // Others are not affected, and neither is a takeover.
+    let _bob = gateway.sign_in("bob");
+    let _second_again = gateway.sign_in_with(&Login::user("alice").device("b"));
+    drop(first);
+    gateway.wait_for("sessions", 2, |m| &m.sessions_active);
+    let _third = gateway.sign_in_with(&Login::user("alice").device("c"));
+    gateway.finish();
+}
+
+#[test]
+fn only_connect_comes_first_and_only_once() {
+    let gateway = Gateway::start();
+    for kind in [Kind::Ping, Kind::ClientPong] {
+        let mut client = gateway.client();
+        client.send_empty(kind);
+        client.expect_close(3501);
+    }
+    let mut client = gateway.client();
+    client.send_request(|encoder, out, request| encoder.subscribe(out, request, "chat:a", None));
+    client.expect_close(3501);
+    // Behind Connect, before its answer.
+    let mut client = gateway.client();
+    let mut both = Vec::new();
+    client.send(|encoder, _| {
+        let token = crate::support::dev_token("alice");
+        let connect = ringgate::wire::encode::ConnectRequest { request: 1, token: &token, ..Default::default() };
+        encoder.connect(&mut both, &connect);
+        ringgate::wire::Encoder::empty(&mut both, Kind::Ping);
+    });
+    client.send_bytes(&both);
+    client.expect_close(3501);
+    let mut client = gateway.sign_in("alice");
+    client.send_connect(&Login::user("alice"));
+    client.expect_close(3501);
+    assert_eq!(gateway.closed(CloseReason::BadRequest), 5);
+    gateway.finish();
+}
+
+#[test]
+fn disconnect_ends_without_goodbye() {
+    let gateway = Gateway::start();
+    let mut alice = gateway.sign_in("alice");
+    alice.send_empty(Kind::Disconnect);
+    alice.expect_end();
+    let mut stranger = gateway.client();
+    stranger.send_empty(Kind::Disconnect);
+    assert_eq!(stranger.rest(), Vec::<Frame>::new());
+    assert_eq!(gateway.closed(CloseReason::ConnectionClosed), 2);
+    gateway.finish();
+}

@@ -1,0 +1,174 @@
+//! TLS from outside: versions, trust, long records both ways, and how such a connection ends.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use ringgate::client::{Stream, Trust};
+use ringgate::close::CloseReason;
+use ringgate::config::dev_certificate;
+use ringgate::session::Transport;
+use ringgate::wire::Encoder;
+use ringgate::wire::encode::ConnectRequest;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+
+use crate::support::{Client, DEADLINE, Gateway, Login, dev_token, wait_until};
+
+/// A client's settings for one version alone.
+fn only(version: &'static SupportedProtocolVersion, certificate: &str) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
+    Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn server_name() -> ServerName<'static> {
+    ServerName::try_from("localhost").unwrap()
+}
+
+/// A TLS stream with nothing of ours on it.
+fn raw_tls(gateway: &Gateway) -> StreamOwned<ClientConnection, TcpStream> {
+    let config = only(&rustls::version::TLS13, &gateway.certificate);
+    let socket = TcpStream::connect(gateway.tls()).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    StreamOwned::new(ClientConnection::new(config, server_name()).unwrap(), socket)
+}
+
+fn tls_closes(gateway: &Gateway, reason: CloseReason) -> u64 {
+    gateway.sum(|m| &m.closes[Transport::Tls as usize][reason.index()])
+}
+
+#[test]
+fn both_versions_are_spoken_and_long_messages_go_both_ways() {
+    const MESSAGES: usize = 40;
+    let gateway = Gateway::start();
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut pair = ["alice", "bob"].map(|user| {
+            let socket = TcpStream::connect(gateway.tls()).unwrap();
+            let tls = Some((only(version, &gateway.certificate), server_name()));
+            let mut client = gateway.client_over(Stream::over(socket, tls).unwrap());
+            client.sign_in(&Login::user(user));
+            client
+        });
+        let [alice, bob] = &mut pair;
+        // Each is several records of 16 KiB at most; sizes around the bound among them.
+        let sizes = [16_000, 16_383, 16_384, 16_385, 32_768, 65_536, 1, 0];
+        let payload = |number: usize| vec![number as u8; sizes[number % sizes.len()]];
+        for number in 0..MESSAGES {
+            alice.publish("@bob", payload(number));
+            bob.publish("@alice", payload(number));
+        }
+        for client in [alice, bob] {
+            for number in 0..MESSAGES {
+                let message = client.message();
+                assert!(message.payload == payload(number), "message {number} under {version:?}");
+                client.ack(message.stamp.position);
+            }
+        }
+    }
+    gateway.wait_for("acknowledged", 4 * MESSAGES as u64, |m| &m.inbox_acked);
+    assert_eq!(gateway.sum(|m| &m.tls_handshakes), 4);
+    gateway.finish();
+}
+
+#[test]
+fn plain_and_tls_clients_talk_with_each_other() {
+    let gateway = Gateway::start();
+    let mut secured = gateway.tls_client();
+    secured.sign_in(&Login::user("secured"));
+    let mut plain = gateway.sign_in("plain");
+    for client in [&mut secured, &mut plain] {
+        client.subscribe("chat:a");
+    }
+    secured.publish("@plain", "one");
+    plain.publish("@secured", "two");
+    plain.publish("chat:a", "three");
+    assert_eq!(plain.texts(2), ["one", "three"]);
+    assert_eq!(secured.texts(2), ["two", "three"]);
+    gateway.finish();
+}
+
+#[test]
+fn a_client_that_trusts_somebody_else_does_not_connect() {
+    let gateway = Gateway::start();
+    let (other, _) = dev_certificate().unwrap();
+    let error = Client::open(gateway.tls(), true, Trust::Pem(other.as_bytes())).err().unwrap();
+    assert!(error.contains("certificate"), "{error}");
+    wait_until("the gateway has heard", || tls_closes(&gateway, CloseReason::TlsError) == 1);
+    assert_eq!(gateway.sum(|m| &m.tls_handshakes), 0);
+    gateway.finish();
+}
+
+#[test]
+fn plain_bytes_on_the_tls_port_end_the_connection() {
+    let gateway = Gateway::start();
+    let mut connect = Vec::new();
+    let token = dev_token("alice");
+    Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: &token, ..Default::default() });
+    for bytes in [&connect[..], b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", &[0; 64]] {
+        let mut socket = TcpStream::connect(gateway.tls()).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.write_all(bytes).unwrap();
+        let mut said = Vec::new();
+        // A reset is an end, too.
+        let _ = socket.read_to_end(&mut said);
+        assert!(said.is_empty() || said[0] == 0x15, "at most an alert: {said:?}");
+    }
+    wait_until("all are closed", || tls_closes(&gateway, CloseReason::TlsError) == 3);
+    gateway.finish();
+}
+
+#[test]
+fn the_gateway_says_close_notify_behind_goodbye() {
+    let gateway = Gateway::start();
+    let mut stream = raw_tls(&gateway);
+    let mut connect = Vec::new();
+    Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: "garbage", ..Default::default() });
+    stream.write_all(&connect).unwrap();
+    let mut said = Vec::new();
+    // rustls calls it an error when the stream ends without close_notify.
+    stream.read_to_end(&mut said).unwrap();
+    assert_eq!(said[4], 140, "Goodbye");
+    drop(stream);
+    gateway.finish();
+}
+
+#[test]
+fn a_client_may_say_close_notify() {
+    let gateway = Gateway::start();
+    let mut stream = raw_tls(&gateway);
+    let mut connect = Vec::new();
+    let token = dev_token("alice");
+    Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: &token, ..Default::default() });
+    stream.write_all(&connect).unwrap();
+    gateway.wait_for("sessions", 1, |m| &m.sessions_active);
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    wait_until("the session has ended", || tls_closes(&gateway, CloseReason::ConnectionClosed) == 1);
+    // The socket itself is closed only now.
+    gateway.wait_for("slots", 0, |m| &m.ring_slots_used);
+    drop(stream);
+    gateway.finish();
+}
+
+#[test]
+fn a_record_that_was_tampered_with_ends_the_connection() {
+    let gateway = Gateway::start();
+    let mut stream = raw_tls(&gateway);
+    let mut connect = Vec::new();
+    let token = dev_token("alice");
+    Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: &token, ..Default::default() });
+    stream.write_all(&connect).unwrap();
+    gateway.wait_for("sessions", 1, |m| &m.sessions_active);
+    let mut record = Vec::new();
+    stream.conn.writer().write_all(&[0; 100]).unwrap();
+    stream.conn.write_tls(&mut record).unwrap();
+    *record.last_mut().unwrap() ^= 1;
+    stream.sock.write_all(&record).unwrap();
+    wait_until("the session has ended", || tls_closes(&gateway, CloseReason::TlsError) == 1);
+    drop(stream);
+    gateway.finish();
+}

@@ -1,0 +1,29 @@
+//! Tokens for tests: signed with the development key, or with any key and any claims.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use ringgate::auth::{Signer, TokenSpec};
+
+/// Now, as tokens count.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A token of the development key, good for an hour.
+pub(crate) fn dev_token(user: &str) -> String {
+    let spec = TokenSpec { user: user.into(), issued_at: unix_seconds(), ttl_seconds: 3600, ..TokenSpec::default() };
+    Signer::dev().sign(&spec).unwrap()
+}
+
+/// A token of any key with any claims.
+pub(crate) fn claims_token(
+    algorithm: Algorithm,
+    kid: Option<&str>,
+    key: &EncodingKey,
+    claims: &serde_json::Value,
+) -> String {
+    let mut header = Header::new(algorithm);
+    header.kid = kid.map(str::to_owned);
+    jsonwebtoken::encode(&header, claims, key).unwrap()
+}
