@@ -97,7 +97,8 @@ pub fn mailboxes<T>(wakers: Vec<Box<dyn Wake>>, capacity: usize) -> Vec<Mailbox<
 impl<T> Mailbox<T> {
     /// Puts a letter into another shard's mailbox, or hands it back when that is full. The receiver is woken by
     /// [`Self::ring`], once for everything that was pushed in a turn; a letter that is not `urgent` alone does not
-    /// wake anybody, and is read at the receiver's next turn.
+    /// wake anybody, and is read at the receiver's next turn. A shard that has ended, which only a drain makes it do,
+    /// needs no letters: what is for it is dropped.
     pub fn push(&mut self, to: usize, letter: T, urgent: bool) -> Result<(), T> {
         let Some(peer) = self.peers.get_mut(to) else { return Err(letter) };
         match peer.sender.try_send(letter) {
@@ -105,7 +106,8 @@ impl<T> Mailbox<T> {
                 peer.rung |= urgent;
                 Ok(())
             }
-            Err(TrySendError::Full(letter) | TrySendError::Disconnected(letter)) => {
+            Err(TrySendError::Disconnected(_)) => Ok(()),
+            Err(TrySendError::Full(letter)) => {
                 // A full mailbox with a sleeping owner would stay full.
                 peer.rung = true;
                 Err(letter)
@@ -190,6 +192,16 @@ mod tests {
         assert_eq!(b.pop(), Some(1));
         assert_eq!(a.push(1, 3, true), Ok(()));
         assert_eq!((b.pop(), b.pop(), b.pop()), (Some(2), Some(3), None));
+    }
+
+    #[test]
+    fn letters_for_a_shard_that_has_ended_are_dropped() {
+        let (mut a, b, woken) = pair();
+        drop(b);
+        for letter in 0..5 {
+            assert_eq!(a.push(1, letter, true), Ok(()));
+        }
+        assert_eq!((a.ring(), woken.load(Ordering::SeqCst)), (0, 0));
     }
 
     #[test]
