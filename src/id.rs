@@ -55,10 +55,8 @@ impl From<Address> for PackedAddress {
 impl From<PackedAddress> for Address {
     fn from(packed: PackedAddress) -> Self {
         let bits = packed.0.get();
-        let connection = ConnectionKey {
-            slot: bits as u32 & 0x3fff_ffff,
-            generation: (bits >> 30) as u32 & GENERATION_MASK,
-        };
+        let connection =
+            ConnectionKey { slot: bits as u32 & 0x3fff_ffff, generation: (bits >> 30) as u32 & GENERATION_MASK };
         Address { shard: ShardId((bits >> 54) as u16), connection }
     }
 }

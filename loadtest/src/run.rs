@@ -235,8 +235,8 @@ impl Run {
         report.lost = self.expected.saturating_sub(report.delivered);
         let available = self.traffic_time.as_secs_f64() * driver_threads as f64;
         report.driver_busy = (available > 0.0).then(|| self.driver_cpu.as_secs_f64() / available);
-        report.cpu_us_per_delivery = (self.server_deliveries > 0)
-            .then(|| self.server_cpu.as_secs_f64() * 1e6 / self.server_deliveries as f64);
+        report.cpu_us_per_delivery =
+            (self.server_deliveries > 0).then(|| self.server_cpu.as_secs_f64() * 1e6 / self.server_deliveries as f64);
         report.latency = Some(latency);
         if !self.quiet && std::io::stderr().is_terminal() {
             eprintln!();

@@ -177,7 +177,17 @@ impl Ticks {
 impl InboxFeed {
     /// A feed that stands at `seen`, all of it acknowledged.
     pub fn new(home: TopicKey, epoch: u64, seen: u64, lagging: bool) -> Self {
-        InboxFeed { home, epoch, seen, unacked: 0, ack_deadline: None, behind: 0, attempts: 0, lagging, catching: false }
+        InboxFeed {
+            home,
+            epoch,
+            seen,
+            unacked: 0,
+            ack_deadline: None,
+            behind: 0,
+            attempts: 0,
+            lagging,
+            catching: false,
+        }
     }
 
     /// Acknowledged up to here.
