@@ -17,6 +17,7 @@ fn everybody_is_sent_away_and_the_gateway_ends() {
     secured.sign_in(&Login::user("secured"));
     clients.push(secured);
     clients.push(gateway.client());
+    wait_until("the one that says nothing is accepted, too", || gateway.connections() == 12);
     clients[0].publish("@nobody", "stored");
     let metrics = gateway.shards().to_vec();
     let stopping = std::thread::spawn(move || gateway.shutdown(&AtomicBool::new(false)));

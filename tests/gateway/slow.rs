@@ -119,10 +119,12 @@ fn a_member_whose_gap_has_left_the_log_is_closed() {
     let mut alice = gateway.sign_in("alice");
     alice.subscribe("chat:a");
     bob.subscribe("chat:a");
+    let closed = || gateway.closed(CloseReason::InsufficientState) == 1;
     wait_until("bob lags by more than the log holds", || {
         alice.try_publish(to("chat:a")).unwrap();
         alice.message();
-        gateway.sum(|m| &m.deliveries_deferred) >= 20
+        // Bob is closed already if the kernel took more of what was queued, and the queue had room again.
+        gateway.sum(|m| &m.deliveries_deferred) >= 20 || closed()
     });
     let frames = bob.rest();
     let (goodbye, messages) = frames.split_last().unwrap();
@@ -133,7 +135,7 @@ fn a_member_whose_gap_has_left_the_log_is_closed() {
         let Frame::Message(message) = frame else { panic!("{frame:?}") };
         assert_eq!(message.offset(), offset);
     }
-    assert_eq!(gateway.closed(CloseReason::InsufficientState), 1);
+    assert!(closed());
     gateway.finish();
 }
 
