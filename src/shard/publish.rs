@@ -70,10 +70,9 @@ impl Shard {
 
     /// A Publish arrives at its topic's home.
     pub(super) fn on_publish_at_home(&mut self, publish: Publish, now: Now) {
-        let sender_and_topic = self.sender_and_topic(&publish);
-        if !publish.client_message_id.is_none()
-            && let Some(answered) = self.homes.dedup.find(sender_and_topic, publish.client_message_id)
-        {
+        let id = publish.client_message_id;
+        let key = (!id.is_none()).then(|| self.homes.dedup.key(self.sender_and_topic(&publish), id));
+        if let Some(answered) = key.and_then(|key| self.homes.dedup.find(key)) {
             self.metrics.dedup_hits.increment();
             return self.answer(&publish, answered, true);
         }
@@ -93,8 +92,8 @@ impl Shard {
         };
         self.metrics.messages_published.increment();
         let answered = Answered { stamp, durability };
-        if !publish.client_message_id.is_none() {
-            let evicted = self.homes.dedup.remember(sender_and_topic, publish.client_message_id, answered, now);
+        if let Some(key) = key {
+            let evicted = self.homes.dedup.remember(key, answered, now);
             self.metrics.dedup_evicted.add(evicted);
         }
         self.answer(&publish, answered, false);

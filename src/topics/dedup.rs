@@ -1,11 +1,14 @@
 //! Client message ids that were answered lately: the same id again gets the same answer and causes no second message.
 //!
-//! Bounded by time and by count; what the count pushes out early is counted by the caller.
+//! Bounded by time and by count; what the count pushes out early is counted by the caller. Entries lie in the order in
+//! which they came, one cache line each; the table beside them only holds their numbers.
+//! Invariant: entry `i` of the queue has number `first + i`, modulo 2^32, and every entry is in the table once.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 
 use crate::id::{ClientMessageId, Durability, Now, Stamp};
 
@@ -18,69 +21,130 @@ pub struct Answered {
     pub durability: Durability,
 }
 
-/// Sender and topic go in as one keyed hash of both: 64 bits beside 128 that the client chose.
-type Key = (u64, ClientMessageId);
+/// What a client message id is remembered under; made by [`Dedup::key`].
+#[derive(Clone, Copy, Debug)]
+pub struct DedupKey {
+    /// Sender and topic go in as one keyed hash of both: 64 bits beside 128 that the client chose.
+    sender_and_topic: u64,
+    id: ClientMessageId,
+    hash: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    sender_and_topic: u64,
+    id: ClientMessageId,
+    stamp: Stamp,
+    /// Monotonic milliseconds, modulo 2^32.
+    until_ms: u32,
+    durability: Durability,
+}
+
+const _: () = assert!(size_of::<Entry>() == 64);
 
 /// See the module.
 #[derive(Debug)]
 pub struct Dedup {
-    answers: HashMap<Key, Answered, FixedState>,
-    order: VecDeque<(u64, Key)>,
-    window_ms: u64,
+    numbers: HashTable<u32>,
+    entries: VecDeque<Entry>,
+    /// Number of the oldest entry.
+    first: u32,
+    hash: FixedState,
+    window_ms: u32,
     entries_max: usize,
 }
+
+/// Longest window: further ahead, times modulo 2^32 could not be told from the past.
+const WINDOW_MS_MAX: u64 = 1 << 30;
 
 impl Dedup {
     /// Remembers each id for `window_ms`, and at most `entries_max` of them.
     pub fn new(window_ms: u64, entries_max: usize, seed: u64) -> Self {
         Dedup {
-            answers: HashMap::with_hasher(FixedState::with_seed(seed)),
-            order: VecDeque::new(),
-            window_ms,
-            entries_max,
+            numbers: HashTable::new(),
+            entries: VecDeque::new(),
+            first: 0,
+            hash: FixedState::with_seed(seed),
+            window_ms: window_ms.min(WINDOW_MS_MAX) as u32,
+            entries_max: entries_max.clamp(1, u32::MAX as usize / 2),
         }
+    }
+
+    /// The key of a message. `sender_and_topic` is a keyed hash of both.
+    pub fn key(&self, sender_and_topic: u64, id: ClientMessageId) -> DedupKey {
+        DedupKey { sender_and_topic, id, hash: hash_of(&self.hash, sender_and_topic, id) }
     }
 
     /// The answer that this id was given within the window.
-    pub fn find(&self, sender_and_topic: u64, id: ClientMessageId) -> Option<Answered> {
-        self.answers.get(&(sender_and_topic, id)).copied()
+    pub fn find(&self, key: DedupKey) -> Option<Answered> {
+        let Dedup { numbers, entries, first, .. } = self;
+        let entry = |number: u32| entries.get(number.wrapping_sub(*first) as usize);
+        let is_it = |number: &u32| {
+            entry(*number).is_some_and(|entry| entry.id == key.id && entry.sender_and_topic == key.sender_and_topic)
+        };
+        numbers.find(key.hash, is_it).and_then(|number| entry(*number)).map(|entry| Answered {
+            stamp: entry.stamp,
+            durability: entry.durability,
+        })
     }
 
-    /// Remembers an answer. Returns how many were forgotten before their time.
-    pub fn remember(&mut self, sender_and_topic: u64, id: ClientMessageId, answer: Answered, now: Now) -> u64 {
+    /// Remembers the answer to a message that [`Self::find`] did not know. Returns how many were forgotten before
+    /// their time.
+    pub fn remember(&mut self, key: DedupKey, answered: Answered, now: Now) -> u64 {
         self.forget_old(now);
         let mut evicted = 0;
-        while self.order.len() >= self.entries_max.max(1) {
-            if let Some((_, key)) = self.order.pop_front() {
-                self.answers.remove(&key);
-                evicted += 1;
-            }
+        while self.entries.len() >= self.entries_max {
+            self.forget_first();
+            evicted += 1;
         }
-        let key = (sender_and_topic, id);
-        if self.answers.insert(key, answer).is_none() {
-            self.order.push_back((now.mono_ms() + self.window_ms, key));
-        }
+        let number = self.first.wrapping_add(self.entries.len() as u32);
+        self.entries.push_back(Entry {
+            sender_and_topic: key.sender_and_topic,
+            id: key.id,
+            stamp: answered.stamp,
+            until_ms: (now.mono_ms() as u32).wrapping_add(self.window_ms),
+            durability: answered.durability,
+        });
+        let Dedup { numbers, entries, first, hash, .. } = self;
+        numbers.insert_unique(key.hash, number, |number| {
+            let entry = entries.get(number.wrapping_sub(*first) as usize);
+            entry.map_or(0, |entry| hash_of(hash, entry.sender_and_topic, entry.id))
+        });
         evicted
     }
 
     /// Forgets what is past its window.
     pub fn forget_old(&mut self, now: Now) {
-        while self.order.front().is_some_and(|(until, _)| *until <= now.mono_ms()) {
-            if let Some((_, key)) = self.order.pop_front() {
-                self.answers.remove(&key);
-            }
+        while let Some(entry) = self.entries.front()
+            && (now.mono_ms() as u32).wrapping_sub(entry.until_ms) as i32 >= 0
+        {
+            self.forget_first();
         }
+    }
+
+    fn forget_first(&mut self) {
+        let Some(entry) = self.entries.pop_front() else { return };
+        let hash = hash_of(&self.hash, entry.sender_and_topic, entry.id);
+        let number = self.first;
+        if let Ok(found) = self.numbers.find_entry(hash, |known| *known == number) {
+            found.remove();
+        }
+        self.first = number.wrapping_add(1);
     }
 
     /// Ids remembered.
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.entries.len()
     }
 
     /// Whether none is remembered.
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.entries.is_empty()
     }
+}
+
+fn hash_of(hash: &FixedState, sender_and_topic: u64, id: ClientMessageId) -> u64 {
+    hash.hash_one((sender_and_topic, id))
 }
 
 #[cfg(test)]
@@ -93,16 +157,20 @@ mod tests {
         let id = |low| ClientMessageId { high: 1, low };
         let answer = Answered { stamp: Stamp::default(), durability: Durability::Memory };
         let mut dedup = Dedup::new(100, 2, 0);
-        assert_eq!(dedup.remember(1, id(1), answer, at(0)), 0);
-        assert_eq!(dedup.find(1, id(1)), Some(answer));
-        assert_eq!(dedup.find(2, id(1)), None, "another sender");
-        dedup.remember(1, id(2), answer, at(10));
-        assert_eq!(dedup.remember(1, id(3), answer, at(20)), 1, "the oldest goes");
-        assert_eq!(dedup.find(1, id(1)), None);
+        dedup.first = u32::MAX;
+        let remember = |dedup: &mut Dedup, low, ms| dedup.remember(dedup.key(1, id(low)), answer, at(ms));
+        assert_eq!(remember(&mut dedup, 1, 0), 0);
+        assert_eq!(dedup.find(dedup.key(1, id(1))), Some(answer));
+        assert_eq!(dedup.find(dedup.key(2, id(1))), None, "another sender");
+        assert_eq!(dedup.find(dedup.key(1, id(2))), None, "another id");
+        remember(&mut dedup, 2, 10);
+        assert_eq!(remember(&mut dedup, 3, 20), 1, "the oldest goes");
+        assert_eq!(dedup.find(dedup.key(1, id(1))), None);
+        assert_eq!(dedup.find(dedup.key(1, id(2))), Some(answer));
         dedup.forget_old(at(110));
         assert_eq!(dedup.len(), 1);
         dedup.forget_old(at(120));
         assert!(dedup.is_empty());
-        assert!(dedup.answers.is_empty());
+        assert!(dedup.numbers.is_empty());
     }
 }

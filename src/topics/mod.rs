@@ -10,7 +10,7 @@ mod inbox;
 mod log;
 mod room;
 
-pub use dedup::{Answered, Dedup};
+pub use dedup::{Answered, Dedup, DedupKey};
 pub use inbox::{Attachment, Device, Inbox};
 pub use log::{Gap, Log, LogLimits, Retained};
 pub use room::{MemberName, Room, ShardMembers};
