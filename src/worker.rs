@@ -24,6 +24,7 @@ use crate::net::{Driver, Net, NetOptions, RingError};
 use crate::outbox::Chunk;
 use crate::session::{Admission, Authenticator, Transport};
 use crate::shard::{CloseRecord, Effect, Event, Letter, Shard, ShardOptions};
+use crate::wire::Encoder;
 
 /// What travels through the mesh.
 #[derive(Debug)]
@@ -93,6 +94,8 @@ const BACKLOG_MAX: usize = 256;
 const SLEEP: Duration = Duration::from_millis(crate::wheel::TICK_MS);
 /// Longest sleep without.
 const SLEEP_IDLE: Duration = Duration::from_millis(500);
+/// When a client that was not admitted may try again; its own back-off adds the spread.
+const BUSY_AFTER_MS: u32 = 5_000;
 /// A gap between two turns that means that the process was stopped: sockets are read before anyone is expired.
 const STOPPED: Duration = Duration::from_secs(1);
 /// For at most this long.
@@ -208,6 +211,9 @@ impl Worker {
         if let Some(tls) = options.tls {
             net.set_server_tls(tls);
         }
+        let mut busy = Vec::new();
+        Encoder::default().goodbye(&mut busy, CloseReason::Busy, CloseReason::Busy.label(), BUSY_AFTER_MS);
+        net.set_farewell(busy);
         for (listener, transport) in options.listeners {
             net.listen(listener, transport);
         }

@@ -143,6 +143,7 @@ pub struct Net {
     handshakes: VecDeque<ConnectionKey>,
     accepts_armed: usize,
     accepting: bool,
+    farewell: Vec<u8>,
     /// Accepts failed for want of descriptors or memory: try again then.
     accept_again: Option<Instant>,
     completions: Vec<cqueue::Entry>,
@@ -215,6 +216,7 @@ impl Net {
             handshakes: VecDeque::new(),
             accepts_armed: 0,
             accepting: true,
+            farewell: Vec::new(),
             accept_again: None,
             completions: Vec::with_capacity(COMPLETIONS_PER_TURN),
             plaintext: Vec::new(),
@@ -222,12 +224,20 @@ impl Net {
         })
     }
 
-    /// Accepts on a listener from now on. TLS listeners need [`Self::set_server_tls`] first.
+    /// Accepts on a listener from the next [`Self::poll`] on. TLS listeners need [`Self::set_server_tls`] first.
     pub fn listen(&mut self, socket: TcpListener, transport: Transport) {
         let index = self.listeners.len();
         self.listeners.push(Listener { socket, transport });
-        self.accepts.extend((0..self.options.accepts_in_flight.max(1)).map(|_| Accept::new(index)));
-        self.arm_accepts();
+        self.accepts.extend((0..self.accepts_per_listener()).map(|_| Accept::new(index)));
+    }
+
+    /// What a plain connection that the driver does not take is told before it is closed.
+    pub fn set_farewell(&mut self, frame: Vec<u8>) {
+        self.farewell = frame;
+    }
+
+    fn accepts_per_listener(&self) -> usize {
+        self.options.accepts_in_flight.max(1)
     }
 
     /// The certificate and settings of connections accepted from now on.
@@ -346,6 +356,8 @@ impl Net {
         if self.accept_again.is_some_and(|at| Instant::now() >= at) {
             self.accept_again = None;
             self.arm_accepts();
+        } else if self.accepts_armed == 0 {
+            self.arm_accepts();
         }
         self.metrics.ring_slots_used.set(self.sockets.len() as u64);
         busy
@@ -421,12 +433,14 @@ impl Net {
         self.push(entry, RECV, key);
     }
 
-    /// Arms as many accepts as the table has slots for: a connection accepted without a slot would be lost.
+    /// Arms as many accepts as the table has slots for: a connection accepted without a slot would be lost. Listeners
+    /// take turns, so that a small table serves each of them.
     fn arm_accepts(&mut self) {
         if !self.accepting || self.accept_again.is_some() {
             return;
         }
-        for index in 0..self.accepts.len() {
+        let (each, listeners) = (self.accepts_per_listener(), self.listeners.len());
+        for index in (0..each).flat_map(|turn| (0..listeners).map(move |listener| listener * each + turn)) {
             if self.sockets.len() + self.accepts_armed >= self.options.slots as usize {
                 return;
             }
@@ -489,6 +503,9 @@ impl Net {
             socket.tls = Some(Box::new(tls));
         }
         if !driver.opened(key, peer, transport) {
+            if transport == Transport::Plain {
+                self.say_farewell(result);
+            }
             return self.refuse(slot, result);
         }
         self.sockets.insert_at(key, socket);
@@ -497,6 +514,19 @@ impl Net {
         if self.sockets.len() >= self.options.slots as usize {
             self.metrics.accept_exhausted.increment();
         }
+    }
+
+    /// Sends the farewell on an accepted descriptor whose close is pushed next: nobody waits for either.
+    fn say_farewell(&mut self, descriptor: i32) {
+        let (pointer, length) = (self.farewell.as_ptr(), self.farewell.len() as u32);
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        let entry = match self.options.descriptors {
+            Descriptors::Direct => opcode::Send::new(Fixed(descriptor as u32), pointer, length).flags(flags).build(),
+            Descriptors::Ordinary => opcode::Send::new(Fd(descriptor), pointer, length).flags(flags).build(),
+        };
+        // Hard: the close follows whether the send succeeds or not.
+        let entry = entry.flags(squeue::Flags::IO_HARDLINK).user_data(DISCARD << 56);
+        self.ring.push(&entry, &self.metrics);
     }
 
     /// Closes an accepted descriptor that never became a socket of ours.

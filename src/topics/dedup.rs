@@ -82,10 +82,10 @@ impl Dedup {
         let is_it = |number: &u32| {
             entry(*number).is_some_and(|entry| entry.id == key.id && entry.sender_and_topic == key.sender_and_topic)
         };
-        numbers.find(key.hash, is_it).and_then(|number| entry(*number)).map(|entry| Answered {
-            stamp: entry.stamp,
-            durability: entry.durability,
-        })
+        numbers
+            .find(key.hash, is_it)
+            .and_then(|number| entry(*number))
+            .map(|entry| Answered { stamp: entry.stamp, durability: entry.durability })
     }
 
     /// Remembers the answer to a message that [`Self::find`] did not know. Returns how many were forgotten before

@@ -153,6 +153,8 @@ fn the_node_has_so_many_connections() {
     let mut second = gateway.sign_in("second");
     assert!(!gateway.client().is_admitted(&Login::user("third")));
     assert_eq!((gateway.sum(|m| &m.connections_refused), gateway.connections()), (1, 2));
+    // Who only listens is told why.
+    gateway.client().expect_close(CloseReason::Busy.code());
     second.ping();
     drop(first);
     wait_until("there is room again", || gateway.client().is_admitted(&Login::user("third")));
@@ -188,6 +190,20 @@ fn so_many_connections_are_accepted_in_a_second() {
     assert_eq!(admitted + refused, 20);
     assert!(admitted >= 1 && refused >= 1, "{admitted} admitted, {refused} refused");
     wait_until("the next second", || gateway.client().is_admitted(&Login::user("late")));
+    gateway.finish();
+}
+
+#[test]
+fn a_table_with_fewer_slots_than_accepts_serves_every_listener() {
+    let gateway = Gateway::with(|config| {
+        config.runtime.shards = Some(1);
+        config.runtime.accepts_in_flight = 32;
+        config.runtime.connections_per_shard_max = 16;
+    });
+    let mut clients = [gateway.sign_in("plain"), gateway.sign_in_tls("secured")];
+    clients[0].publish("@secured", "hello");
+    assert_eq!(clients[1].texts(1), ["hello"]);
+    drop(clients);
     gateway.finish();
 }
 

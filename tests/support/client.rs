@@ -188,6 +188,7 @@ impl Client {
         }
         match self.read("Connected, or the end of the stream", Instant::now() + DEADLINE) {
             Some(Frame::Connected(connected)) => self.connected = Some(connected),
+            Some(Frame::Goodbye(goodbye)) if goodbye.code == CloseReason::Busy.code() => return false,
             Some(other) => panic!("{other:?} instead of Connected"),
             None => return false,
         }
