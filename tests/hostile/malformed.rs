@@ -1,0 +1,161 @@
+//! Every malformed golden vector over real sockets: its close code, then the end, and only for who sent it.
+
+use std::path::Path;
+
+use ringgate::wire::{Kind, Split, split};
+use serde_json::Value;
+
+use crate::bystanders::Bystanders;
+use crate::support::{Client, Gateway, Login};
+
+struct Vector {
+    file: String,
+    bytes: Vec<u8>,
+    close: u16,
+}
+
+fn vectors() -> Vec<Vector> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/vectors");
+    let index = std::fs::read_to_string(folder.join("index.json")).unwrap();
+    let Value::Array(entries) = serde_json::from_str(&index).unwrap() else { panic!("an array") };
+    let vectors: Vec<Vector> = entries
+        .iter()
+        .filter(|entry| entry["case"] == "malformed")
+        .map(|entry| {
+            let file = entry["file"].as_str().unwrap().to_owned();
+            let bytes = std::fs::read(folder.join(&file)).unwrap();
+            Vector { file, bytes, close: entry["close"].as_u64().unwrap() as u16 }
+        })
+        .collect();
+    assert!(vectors.len() > 40);
+    vectors
+}
+
+/// Each on a session of its own; `open` makes the connection.
+fn each_closes_its_session(gateway: &Gateway, open: impl Fn(&Gateway) -> Client) {
+    let bystanders = Bystanders::start(gateway);
+    let mut closed = [0, 0];
+    for Vector { file, bytes, close } in vectors() {
+        let mut client = open(gateway);
+        client.sign_in(&Login::user("mallory"));
+        client.send_bytes(&bytes);
+        let goodbye = client.expect_close(close);
+        assert!(!goodbye.reconnect && !goodbye.reason.is_empty(), "{file}: {goodbye:?}");
+        closed[usize::from(close == 3510)] += 1;
+    }
+    bystanders.finish();
+    assert_eq!(gateway.closed(ringgate::close::CloseReason::BadRequest), closed[0]);
+    assert_eq!(gateway.closed(ringgate::close::CloseReason::FrameTooBig), closed[1]);
+    assert!(closed[0] > 40 && closed[1] == 1);
+}
+
+#[test]
+fn after_sign_in() {
+    let gateway = Gateway::start();
+    each_closes_its_session(&gateway, Gateway::client);
+    gateway.finish();
+}
+
+#[test]
+fn after_sign_in_over_tls() {
+    let gateway = Gateway::start();
+    each_closes_its_session(&gateway, Gateway::tls_client);
+    gateway.finish();
+}
+
+/// As the first frame, and in two pieces that break inside the header.
+#[test]
+fn before_sign_in() {
+    let gateway = Gateway::start();
+    for Vector { bytes, close, .. } in vectors() {
+        let mut client = gateway.client();
+        client.send_bytes(&bytes[..5]);
+        client.send_bytes(&bytes[5..]);
+        client.expect_close(close);
+    }
+    gateway.finish();
+}
+
+/// What is right before it is carried out, what comes behind it is not looked at.
+#[test]
+fn between_good_frames() {
+    let gateway = Gateway::start();
+    let mut bob = gateway.sign_in("bob");
+    for Vector { file, bytes, close } in vectors() {
+        let mut mallory = gateway.sign_in("mallory");
+        let mut stream = Vec::new();
+        let (before, behind) = (format!("before {file}"), format!("behind {file}"));
+        mallory.send(|encoder, _| {
+            let publish = |text: &str, out: &mut Vec<u8>, encoder: &mut ringgate::wire::Encoder| {
+                let payload = text.as_bytes();
+                let request =
+                    ringgate::wire::encode::PublishRequest { request: 9, topic: "@bob", payload, ..Default::default() };
+                encoder.publish(out, &request);
+            };
+            publish(&before, &mut stream, encoder);
+            stream.extend_from_slice(&bytes);
+            publish(&behind, &mut stream, encoder);
+        });
+        mallory.send_bytes(&stream);
+        mallory.expect_close(close);
+        assert_eq!(bob.texts(1), [before]);
+    }
+    bob.ping();
+    assert!(bob.arrived().is_empty(), "something behind a malformed frame was carried out");
+    gateway.finish();
+}
+
+/// Frames that a client may send, but not then.
+#[test]
+fn at_the_wrong_time() {
+    let gateway = Gateway::start();
+    for kind in [Kind::Ping, Kind::ClientPong] {
+        let mut client = gateway.client();
+        client.send_empty(kind);
+        assert_eq!(client.expect_close(3501).reason, "a frame before the answer to Connect");
+    }
+    let mut client = gateway.sign_in("alice");
+    client.send_connect(&Login::user("alice"));
+    assert_eq!(client.expect_close(3501).reason, "a second Connect");
+    // Disconnect is allowed before anything else.
+    let mut client = gateway.client();
+    client.send_empty(Kind::Disconnect);
+    client.expect_end();
+    gateway.finish();
+}
+
+/// The headers alone: refused without waiting for a body that is announced.
+#[test]
+fn headers_are_judged_as_soon_as_they_are_there() {
+    let gateway = Gateway::start();
+    let limit = ringgate::limits::Settings::default().body_bytes_max();
+    let over = limit as u32 + 1;
+    for (length, kind, flags, reserved, close) in [
+        (u32::MAX, 3, 0, 0, 3510),
+        (over, 3, 0, 0, 3510),
+        (1 << 20, 9, 0, 0, 3510),
+        (100, 77, 0, 0, 3501),
+        (100, 3, 1, 0, 3501),
+        (100, 3, 0, 0x0100, 3501),
+        (100, 3, 0, 1, 3501),
+        (u32::MAX, 3, 1, 0, 3501),
+    ] {
+        let mut header = length.to_le_bytes().to_vec();
+        header.extend_from_slice(&[kind, flags]);
+        header.extend_from_slice(&u16::to_le_bytes(reserved));
+        assert!(split(&header, limit).is_err());
+        let mut client = gateway.sign_in("alice");
+        client.send_bytes(&header);
+        client.expect_close(close);
+    }
+    // The limit itself is allowed: the header is waited upon.
+    let mut header = (limit as u32).to_le_bytes().to_vec();
+    header.extend_from_slice(&[3, 0, 0, 0]);
+    assert!(matches!(split(&header, limit), Ok(Split::Incomplete(_))));
+    let mut client = gateway.sign_in("alice");
+    client.send_bytes(&header);
+    client.send_bytes(&vec![0; limit - 1]);
+    client.send_bytes(&[0]);
+    client.expect_close(3501);
+    gateway.finish();
+}
