@@ -200,7 +200,8 @@ fn a_table_with_fewer_slots_than_accepts_serves_every_listener() {
         config.runtime.accepts_in_flight = 32;
         config.runtime.connections_per_shard_max = 16;
     });
-    let mut clients = [gateway.sign_in("plain"), gateway.sign_in_tls("secured")];
+    let mut clients = [gateway.sign_in("plain"), gateway.tls_client()];
+    clients[1].sign_in(&Login::user("secured"));
     clients[0].publish("@secured", "hello");
     assert_eq!(clients[1].texts(1), ["hello"]);
     drop(clients);

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use ringgate::client::{Stream, Trust, Url};
+use ringgate::close::CloseReason;
 use ringgate::id::{ClientMessageId, Position};
 use ringgate::wire::encode::{ConnectRequest, PublishRequest};
 use ringgate::wire::server_frame::Published;
