@@ -25,8 +25,9 @@ use crate::plan::{Pace, Shared, Traffic};
 const CONNECTING_MAX: usize = 256;
 /// Connects begun between two looks at the ring.
 const CONNECTS_PER_TURN: usize = 32;
-/// Ports that one source address is trusted to have.
-const PORTS_PER_SOURCE: usize = 20_000;
+/// Connections from one source address. There are about 28 000 ports, but beyond half of them the kernel searches longer
+/// and longer for a free one: a connect costs a hundred times as much then.
+const PORTS_PER_SOURCE: usize = 12_000;
 const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// What a thread hands over at the end.

@@ -76,7 +76,7 @@ pub(crate) struct Options {
     /// Certificates to trust; with --dev any is trusted.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Source addresses, each good for about 20 000 connections.
+    /// Source addresses, each good for about 12 000 connections.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     source: Vec<IpAddr>,
     /// Write the result there as JSON; `-` is standard output, and nothing else goes there then.
