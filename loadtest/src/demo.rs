@@ -8,8 +8,11 @@ use ringgate::client::{Trust, Url, client_tls};
 use ringgate::net::Target;
 
 use crate::gateway::Gateway;
-use crate::plan::{Pace, Shared, Tokens, Traffic};
-use crate::run::{Report, Run};
+use crate::plan::{Plan, Sources, Tokens};
+use crate::report::Report;
+use crate::run::Run;
+use crate::traffic::{Kind, Pace, Traffic};
+use crate::view::View;
 
 /// Options of the demo.
 #[derive(clap::Args, Debug)]
@@ -58,32 +61,44 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
 
 fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
     let gateway = Gateway::start(options.shards, ca)?;
-    eprintln!("gateway (process {}) on {} and {}", gateway.process().0, gateway.tcp, gateway.tls);
+    let process = gateway.process();
+    eprintln!("gateway (process {}) on {} and {}", process.0, gateway.tcp, gateway.tls);
     let plain = (options.connections - options.tls_connections) as usize;
     let tls = options.tls_connections as usize;
     let (tcp_url, tls_url): (Url, Url) = (gateway.tcp.parse()?, gateway.tls.parse()?);
-    let targets = [
-        Target { address: tcp_url.resolve()?, tls: None },
-        Target { address: tls_url.resolve()?, tls: Some((client_tls(Trust::File(ca))?, tls_url.server_name()?)) },
-    ];
     let threads = crate::threads_for(options.connections as usize);
-    let tokens = Tokens::Signer(Box::new(Signer::dev()));
-    let slots = crate::slots_for(options.connections as usize, threads);
-    let shared = Shared::new(threads, slots, targets, tokens, plain as u32, PING_INTERVAL, None);
-    let process = gateway.process();
-    let mut run = Run::start(shared, threads, false, Some(process));
+    let plan = Plan {
+        threads,
+        slots_per_thread: crate::slots_for(options.connections as usize, threads),
+        targets: [
+            Target { address: tcp_url.resolve()?, tls: None },
+            Target { address: tls_url.resolve()?, tls: Some((client_tls(Trust::File(ca))?, tls_url.server_name()?)) },
+        ],
+        tokens: Tokens::Signer(Box::new(Signer::dev())),
+        plain_max: plain as u32,
+        ping_interval: PING_INTERVAL,
+        sources: Sources::default(),
+        ramp_rate: None,
+        reconnect: false,
+    };
+    let mut run = Run::start(plan, View::new(false), Some(process), None)?;
     let timeout = Duration::from_secs(60);
 
     // Memory: what the connections beyond a first part have added.
     let first = plain / 4;
     run.connect(first, 0, timeout)?;
-    run.hold(SETTLE, "idle")?;
+    run.phase("idle");
+    run.hold(SETTLE)?;
     let with_first = process.user_bytes();
+    run.phase("connect");
     run.connect(plain, 0, timeout)?;
-    run.hold(SETTLE, "idle")?;
+    run.phase("idle");
+    run.hold(SETTLE)?;
     let with_plain = process.user_bytes();
+    run.phase("connect TLS");
     run.connect(plain, tls, timeout)?;
-    run.hold(SETTLE, "idle")?;
+    run.phase("idle");
+    run.hold(SETTLE)?;
     let with_tls = process.user_bytes();
     let per = |bytes: u64, before: u64, connections: usize| {
         (connections >= 100).then(|| (bytes as f64 - before as f64) / connections as f64)
@@ -91,26 +106,26 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
     let idle_bytes = [per(with_plain, with_first, plain - first), per(with_tls, with_plain, tls)];
 
     let traffic = Traffic {
-        run: run.shared().run,
+        id: 0,
+        kind: Kind::Pairs,
+        first: 0,
+        clients: options.connections,
         start_ns: 0,
         duration: Duration::from_secs(options.seconds) / 2,
-        pace: Pace::Open(MESSAGES_PER_SECOND.min(f64::from(options.connections) * 2.0)),
+        pace: Pace::Constant(MESSAGES_PER_SECOND.min(f64::from(options.connections) * 2.0)),
         payload_bytes: PAYLOAD_BYTES,
-        room: None,
-        clients: options.connections,
-        publishers: 0,
     };
-    run.traffic(traffic.clone(), "one-to-one")?;
-    let room = Traffic {
-        pace: Pace::Open(BROADCASTS_PER_SECOND),
-        room: Some("chat:demo".to_owned()),
+    run.phase("one-to-one");
+    run.traffic(traffic.clone())?;
+    run.phase("room");
+    run.traffic(Traffic {
+        kind: Kind::Rooms { name: "chat:demo".to_owned(), rooms: 1, publishers: 4 },
+        pace: Pace::Constant(BROADCASTS_PER_SECOND),
         clients: ROOM_MEMBERS.min(options.connections),
-        publishers: 4,
         ..traffic
-    };
-    run.traffic(room, "room")?;
+    })?;
     let mut report = run.finish()?;
-    report.connections = [plain, tls];
+    report.command = std::env::args().collect::<Vec<_>>().join(" ");
     report.idle_bytes = idle_bytes;
     if !gateway.stop() {
         report.errors.insert("the gateway did not stop in order".to_owned(), 1);

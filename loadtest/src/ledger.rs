@@ -17,8 +17,29 @@ pub(crate) struct Stamp {
     pub(crate) sender: u32,
     /// 1, 2, 3, ... per sender and topic.
     pub(crate) sequence: u32,
-    /// Nanoseconds since the run's zero when it was to be sent.
-    pub(crate) planned_ns: u64,
+    /// When it was to be sent, and when it was.
+    pub(crate) when: When,
+}
+
+/// A planned time and how late it was kept, in 64 bits: 40 of microseconds since the run's zero, 24 of lag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct When(pub(crate) u64);
+
+impl When {
+    pub(crate) fn new(planned_ns: u64, sent_ns: u64) -> When {
+        let lag_us = sent_ns.saturating_sub(planned_ns) / 1000;
+        When((planned_ns / 1000) << 24 | lag_us.min(0xff_ffff))
+    }
+
+    /// Microseconds since the run's zero.
+    pub(crate) fn planned_us(self) -> u64 {
+        self.0 >> 24
+    }
+
+    /// The same.
+    pub(crate) fn sent_us(self) -> u64 {
+        self.planned_us() + (self.0 & 0xff_ffff)
+    }
 }
 
 impl Stamp {
@@ -28,7 +49,7 @@ impl Stamp {
         payload.extend_from_slice(&self.run.to_le_bytes());
         payload.extend_from_slice(&self.sender.to_le_bytes());
         payload.extend_from_slice(&self.sequence.to_le_bytes());
-        payload.extend_from_slice(&self.planned_ns.to_le_bytes());
+        payload.extend_from_slice(&self.when.0.to_le_bytes());
         payload.extend_from_slice(&self.checksum().to_le_bytes());
         payload.resize(bytes.max(STAMP_BYTES), b'.');
         payload
@@ -38,13 +59,13 @@ impl Stamp {
     pub(crate) fn parse(payload: &[u8]) -> Option<Stamp> {
         let word = |at: usize| Some(u64::from_le_bytes(payload.get(at..at + 8)?.try_into().ok()?));
         let half = |at: usize| Some(u32::from_le_bytes(payload.get(at..at + 4)?.try_into().ok()?));
-        let stamp = Stamp { run: word(0)?, sender: half(8)?, sequence: half(12)?, planned_ns: word(16)? };
+        let stamp = Stamp { run: word(0)?, sender: half(8)?, sequence: half(12)?, when: When(word(16)?) };
         (word(24)? == stamp.checksum()).then_some(stamp)
     }
 
     fn checksum(self) -> u64 {
         let mix = |hash: u64, value: u64| (hash ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
-        [self.run, self.sender.into(), self.sequence.into(), self.planned_ns].into_iter().fold(1, mix)
+        [self.run, self.sender.into(), self.sequence.into(), self.when.0].into_iter().fold(1, mix)
     }
 }
 
@@ -57,7 +78,7 @@ struct Heard {
     early: BTreeSet<u32>,
 }
 
-/// Counts of one driver thread.
+/// What became of messages, as one driver thread saw it.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     heard: HashMap<(u32, u32), Heard>,
@@ -101,7 +122,7 @@ mod tests {
     use super::*;
 
     fn stamp(sequence: u32) -> Stamp {
-        Stamp { run: 1, sender: 2, sequence, planned_ns: 3 }
+        Stamp { run: 1, sender: 2, sequence, when: When::new(5_000_000, 7_001_000) }
     }
 
     #[test]
@@ -112,6 +133,7 @@ mod tests {
         payload[13] ^= 1;
         assert_eq!(Stamp::parse(&payload), None);
         assert_eq!(Stamp::parse(b"short"), None);
+        assert_eq!((stamp(7).when.planned_us(), stamp(7).when.sent_us()), (5_000, 7_001));
     }
 
     #[test]

@@ -2,20 +2,29 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `ledger` | payload stamps; lost, duplicated, reordered |
-//! | `plan` | what is wanted: connections, traffic; live counts |
+//! | `ledger`, `record` | payload stamps; lost, duplicated, reordered; latencies |
+//! | `traffic`, `plan` | who sends what and when; what the threads share |
 //! | `fleet` | one driver thread: a ring full of clients |
-//! | `run` | threads, phases, live line, report |
-//! | `gateway` | the gateway process of the demo, seen through /proc |
-//! | `demo`, `scenario` | what is driven |
+//! | `run`, `view`, `hdr_log` | threads and phases; what is seen and written meanwhile |
+//! | `report`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
+//! | `gateway` | a gateway process, seen through /proc |
+//! | `demo`, `scenario`, `capacity` | what is driven |
 
+mod capacity;
+mod compare;
 mod demo;
 mod fleet;
 mod gateway;
+mod hdr_log;
 mod ledger;
 mod plan;
+mod record;
+mod report;
 mod run;
 mod scenario;
+mod threshold;
+mod traffic;
+mod view;
 
 use std::io::Write;
 use std::path::Path;
@@ -23,7 +32,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::run::Report;
+use crate::report::Report;
+use crate::scenario::Scenario;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,27 +50,52 @@ struct Cli {
 enum Command {
     /// Start a gateway and show it working: thousands of connections, messages, a room.
     Demo(demo::Options),
-    /// Connect and sign in, as fast as it goes, then leave.
+    /// Connect and sign in, as fast as it goes or at a rate, then leave.
     Connect(scenario::Options),
     /// Connect, and hold with heartbeats.
     Idle(scenario::Options),
+    /// Pings on a schedule.
+    Ping(scenario::Options),
     /// Pairs of clients: one-to-one messages with acknowledgement.
     P2p(scenario::Options),
-    /// One room: broadcasts to all clients.
+    /// Rooms: broadcasts to their members.
     Room(scenario::Options),
+    /// Receivers leave, are written to, come back and get the gap.
+    Offline(scenario::Options),
+    /// Clients leave and come back at a rate.
+    Churn(scenario::Options),
+    /// All clients leave, and come back at once.
+    Storm(scenario::Options),
+    /// A share of a room's readers stops reading, and reads on later.
+    Slow(scenario::Options),
+    /// Search for the highest rate that meets the thresholds.
+    Capacity(capacity::Options),
+    /// Compare two results that were written with --json.
+    Compare(compare::Options),
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let report = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
-        Command::Connect(options) => scenario::run(&options, scenario::Kind::Connect),
-        Command::Idle(options) => scenario::run(&options, scenario::Kind::Idle),
-        Command::P2p(options) => scenario::run(&options, scenario::Kind::PeerToPeer),
-        Command::Room(options) => scenario::run(&options, scenario::Kind::Room),
+        Command::Connect(options) => scenario::run(&options, Scenario::Connect),
+        Command::Idle(options) => scenario::run(&options, Scenario::Idle),
+        Command::Ping(options) => scenario::run(&options, Scenario::Ping),
+        Command::P2p(options) => scenario::run(&options, Scenario::P2p),
+        Command::Room(options) => scenario::run(&options, Scenario::Room),
+        Command::Offline(options) => scenario::run(&options, Scenario::Offline),
+        Command::Churn(options) => scenario::run(&options, Scenario::Churn),
+        Command::Storm(options) => scenario::run(&options, Scenario::Storm),
+        Command::Slow(options) => scenario::run(&options, Scenario::Slow),
+        Command::Capacity(options) => return exit(capacity::run(&options)),
+        Command::Compare(options) => return exit(compare::run(&options)),
     };
+    exit(report.map(|report| report.is_clean()))
+}
+
+fn exit(result: Result<bool, String>) -> ExitCode {
     match result {
-        Ok(report) if report.is_clean() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("ringgate-loadtest: {error}");
             ExitCode::FAILURE

@@ -1,109 +1,42 @@
-//! What all driver threads share: how many connections are wanted, which traffic flows, and the live counts.
+//! What all driver threads share: how many connections are wanted, what they are told to do, and the live counts.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hdrhistogram::Histogram;
 use ringgate::auth::{Signer, TokenSpec};
 use ringgate::net::Target;
 use ringgate::session::Transport;
 
-use crate::fleet::latencies;
+use crate::record::Record;
+use crate::traffic::Traffic;
 
-/// Who sends what to whom, and when.
-#[derive(Clone, Debug)]
-pub(crate) struct Traffic {
-    /// The run, which is part of the clients' names.
-    pub(crate) run: u64,
-    /// Nanoseconds since the run's zero.
-    pub(crate) start_ns: u64,
-    /// How long.
-    pub(crate) duration: Duration,
-    /// When each message is sent.
-    pub(crate) pace: Pace,
-    /// Bytes of each payload.
-    pub(crate) payload_bytes: usize,
-    /// The room, or none for one-to-one.
-    pub(crate) room: Option<String>,
-    /// Clients that take part.
-    pub(crate) clients: u32,
-    /// In a room: how many of them publish.
-    pub(crate) publishers: u32,
-}
-
-/// When messages are sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Pace {
-    /// On a schedule that is fixed in advance, whatever the gateway does: so many messages per second, all senders
-    /// together.
-    Open(f64),
-    /// Each sender has so many messages under way, and sends the next when one is answered.
-    Closed(u32),
-}
-
-impl Traffic {
-    /// When message `index` of an open loop is to be sent; none past the last.
-    pub(crate) fn planned_ns(&self, index: u64) -> Option<u64> {
-        match self.pace {
-            Pace::Open(rate) if index < (rate * self.duration.as_secs_f64()) as u64 => {
-                Some(self.start_ns + (index as f64 * 1e9 / rate) as u64)
-            }
-            _ => None,
-        }
-    }
-
-    /// How many messages there will be, where that is known in advance.
-    pub(crate) fn messages(&self) -> Option<u64> {
-        match self.pace {
-            Pace::Open(rate) => Some((rate * self.duration.as_secs_f64()) as u64),
-            Pace::Closed(_) => None,
-        }
-    }
-
-    /// A closed loop begins nothing new after this.
-    pub(crate) fn end_ns(&self) -> u64 {
-        self.start_ns + self.duration.as_nanos() as u64
-    }
-
-    /// How many clients send.
-    pub(crate) fn senders(&self) -> u32 {
-        if self.room.is_some() { self.publishers } else { self.clients / 2 }
-    }
-
-    /// Who sends message `index`.
-    pub(crate) fn sender(&self, index: u64) -> u32 {
-        let sender = (index % u64::from(self.senders().max(1))) as u32;
-        match &self.room {
-            // Publishers are spread over all members, and so over all shards.
-            Some(_) => sender * (self.clients / self.publishers.max(1)).max(1),
-            None => sender,
-        }
-    }
-
-    /// Where a sender's messages go.
-    pub(crate) fn topic(&self, sender: u32) -> String {
-        match &self.room {
-            Some(room) => room.clone(),
-            None => format!("@{}", user(self.run, sender + self.clients / 2)),
-        }
-    }
-
-    /// Members of the room.
-    pub(crate) fn members(&self) -> std::ops::Range<u32> {
-        0..self.clients
-    }
-
-    /// Deliveries that one message causes.
-    pub(crate) fn recipients(&self) -> u64 {
-        if self.room.is_some() { self.clients.into() } else { 1 }
-    }
-}
-
-/// The user id of a client: another one in each run, so that runs side by side do not take over each other's sessions.
-fn user(run: u64, number: u32) -> String {
-    format!("u{:x}-{number}", run & 0xff_ffff)
+/// Something for the clients to do. Every thread carries out every order, for its own clients, in order.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Send.
+    Traffic(Traffic),
+    /// Close these clients' connections and stay away.
+    Leave(Range<u32>),
+    /// Connect those who are away.
+    Return(Range<u32>),
+    /// Stop reading.
+    Hold(Range<u32>),
+    /// Read on.
+    Release(Range<u32>),
+    /// So many of these clients per second leave and come back at once.
+    Churn {
+        /// Which.
+        clients: Range<u32>,
+        /// Per second.
+        rate: f64,
+        /// Until then, in nanoseconds since the run's zero.
+        until_ns: u64,
+    },
+    /// Forget all traffic and churn.
+    Stop,
 }
 
 /// Where tokens come from.
@@ -114,80 +47,163 @@ pub(crate) enum Tokens {
     Fixed(String),
 }
 
+/// What a run is made of.
+pub(crate) struct Plan {
+    /// Driver threads.
+    pub(crate) threads: usize,
+    /// Slots of each thread's ring.
+    pub(crate) slots_per_thread: u32,
+    /// Where to: plain, TLS.
+    pub(crate) targets: [Target; 2],
+    /// Where tokens come from.
+    pub(crate) tokens: Tokens,
+    /// Most plain connections that will ever be wanted: TLS clients are numbered after them.
+    pub(crate) plain_max: u32,
+    /// Between two Pings of a client.
+    pub(crate) ping_interval: Duration,
+    /// Source addresses, if they are given.
+    pub(crate) sources: Sources,
+    /// Connects begun per second, all threads together; none for as fast as it goes.
+    pub(crate) ramp_rate: Option<f64>,
+    /// Clients that lose their connection come back, as the protocol asks.
+    pub(crate) reconnect: bool,
+}
+
+/// Addresses that clients connect from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources(Vec<(IpAddr, u32)>);
+
+impl std::str::FromStr for Sources {
+    type Err = String;
+
+    /// `10.0.0.1,10.0.0.2` or `127.0.0.0/8`, or a mixture.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let source = |part: &str| {
+            let wanted = || format!("\"{part}\" is neither an address nor a network such as 127.0.0.0/8");
+            let (address, bits) = part.split_once('/').map_or((part, None), |(address, bits)| (address, Some(bits)));
+            let address: IpAddr = address.trim().parse().map_err(|_| wanted())?;
+            let host_bits = match (address, bits) {
+                (_, None) => 0,
+                (IpAddr::V4(_), Some(bits)) => {
+                    32u32.checked_sub(bits.parse().map_err(|_| wanted())?).ok_or_else(wanted)?
+                }
+                (IpAddr::V6(_), Some(bits)) => {
+                    128u32.checked_sub(bits.parse().map_err(|_| wanted())?).ok_or_else(wanted)?
+                }
+            };
+            // The network's own and its broadcast address are left out.
+            Ok((address, if host_bits == 0 { 1 } else { (1u32 << host_bits.min(24)).saturating_sub(2).max(1) }))
+        };
+        text.split(',').map(source).collect::<Result<_, String>>().map(Sources)
+    }
+}
+
+impl Sources {
+    /// The address of a lane, wrapping around; none if no source was given.
+    pub(crate) fn lane(&self, lane: usize) -> Option<IpAddr> {
+        let total: usize = self.0.iter().map(|(_, count)| *count as usize).sum();
+        let mut lane = lane.checked_rem(total)?;
+        for (address, count) in &self.0 {
+            if lane < *count as usize {
+                let step = if *count == 1 { 0 } else { lane as u32 + 1 };
+                return Some(match address {
+                    IpAddr::V4(address) => IpAddr::V4((u32::from(*address) + step).into()),
+                    IpAddr::V6(address) => IpAddr::V6((u128::from(*address) + u128::from(step)).into()),
+                });
+            }
+            lane -= *count as usize;
+        }
+        None
+    }
+}
+
 /// See the module.
 pub(crate) struct Shared {
     /// Tells this run's messages from others'.
     pub(crate) run: u64,
-    /// Slots of each thread's ring.
-    pub(crate) slots_per_thread: u32,
-    /// Milliseconds between Pings.
-    pub(crate) ping_interval_ms: u64,
-    /// Source addresses, if they are given.
-    pub(crate) sources: Option<Vec<IpAddr>>,
-    threads: usize,
-    targets: [Target; 2],
-    tokens: Tokens,
+    /// What it is made of.
+    pub(crate) plan: Plan,
     zero: Instant,
     stop: AtomicBool,
     wanted: [AtomicUsize; 2],
-    plain_max: u32,
-    traffic: Mutex<Option<Arc<Traffic>>>,
+    orders: Mutex<Vec<Arc<Order>>>,
     version: AtomicUsize,
-    interval: Mutex<Histogram<u64>>,
+    record: Mutex<Record>,
     counts: Counts,
 }
 
-/// Live counts of all threads.
-#[derive(Default, Debug)]
-pub(crate) struct Counts {
+macro_rules! counts {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Live counts of all threads.
+        #[derive(Default, Debug)]
+        pub(crate) struct Counts { $($(#[$doc])* pub(crate) $name: AtomicU64,)* }
+
+        /// [`Counts`] at one moment.
+        #[derive(Clone, Copy, Default, Debug)]
+        pub(crate) struct Tally { $($(#[$doc])* pub(crate) $name: u64,)* }
+
+        impl Counts {
+            /// All of them now.
+            pub(crate) fn read(&self) -> Tally {
+                Tally { $($name: self.$name.load(Relaxed),)* }
+            }
+        }
+    };
+}
+
+counts! {
     /// Signed in now.
-    pub(crate) connections: AtomicUsize,
-    /// Connections that ended or were not made.
-    pub(crate) closed: AtomicUsize,
+    connections,
+    /// Connections that ended unasked, or were not made.
+    closed,
+    /// Signed in again after such an end, or after having been away.
+    reconnects,
     /// Publishes sent.
-    pub(crate) sent: AtomicU64,
+    sent,
     /// Publishes answered with Published.
-    pub(crate) accepted: AtomicU64,
+    accepted,
+    /// Publishes answered with Error.
+    refused,
+    /// Publishes whose connection ended before the answer.
+    undecided,
+    /// Deliveries that the accepted publishes are to cause.
+    owed,
     /// Different messages that arrived.
-    pub(crate) delivered: AtomicU64,
+    delivered,
     /// Rooms joined.
-    pub(crate) subscribed: AtomicU64,
+    subscribed,
     /// Pings sent.
-    pub(crate) pings: AtomicU64,
+    pings,
     /// Pongs received.
-    pub(crate) pongs: AtomicU64,
+    pongs,
     /// Anything that went wrong.
-    pub(crate) errors: AtomicU64,
+    errors,
+}
+
+impl Tally {
+    /// Every publish has its answer, or lost its connection.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.accepted + self.refused + self.undecided >= self.sent
+    }
+
+    /// The same, and everything accepted has arrived.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_answered() && self.delivered >= self.owed
+    }
 }
 
 impl Shared {
-    /// A plan without connections. `plain_max` is the most plain connections that will ever be wanted: TLS clients
-    /// are numbered after them.
-    pub(crate) fn new(
-        threads: usize,
-        slots_per_thread: u32,
-        targets: [Target; 2],
-        tokens: Tokens,
-        plain_max: u32,
-        ping_interval: Duration,
-        sources: Option<Vec<IpAddr>>,
-    ) -> Shared {
-        let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+    /// A run without connections.
+    pub(crate) fn new(plan: Plan) -> Shared {
         Shared {
-            run,
-            slots_per_thread,
-            ping_interval_ms: (ping_interval.as_millis() as u64).max(1),
-            sources,
-            threads,
-            targets,
-            tokens,
+            run: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64,
+            plan,
             zero: Instant::now(),
             stop: AtomicBool::new(false),
             wanted: Default::default(),
-            plain_max,
-            traffic: Mutex::new(None),
+            orders: Mutex::default(),
             version: AtomicUsize::new(0),
-            interval: Mutex::new(latencies()),
+            record: Mutex::default(),
             counts: Counts::default(),
         }
     }
@@ -199,122 +215,117 @@ impl Shared {
 
     /// Wants this many connections from now on.
     pub(crate) fn want(&self, transport: Transport, connections: usize) {
-        self.wanted[transport as usize].store(connections, Ordering::Relaxed);
+        self.wanted[transport as usize].store(connections, Relaxed);
     }
 
-    /// Starts traffic.
-    pub(crate) fn start_traffic(&self, traffic: Traffic) {
-        if let Ok(mut place) = self.traffic.lock() {
-            *place = Some(Arc::new(traffic));
+    /// Tells all clients to do something.
+    pub(crate) fn order(&self, order: Order) {
+        if let Ok(mut orders) = self.orders.lock() {
+            orders.push(Arc::new(order));
+            self.version.store(orders.len(), std::sync::atomic::Ordering::Release);
         }
-        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Orders from number `from` on.
+    pub(crate) fn orders(&self, from: usize) -> Vec<Arc<Order>> {
+        if self.version.load(std::sync::atomic::Ordering::Acquire) == from {
+            return Vec::new();
+        }
+        self.orders.lock().map(|orders| orders[from..].to_vec()).unwrap_or_default()
     }
 
     /// Ends the run.
     pub(crate) fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.store(true, Relaxed);
     }
 
-    /// Latencies since the last call.
-    pub(crate) fn take_interval(&self) -> Histogram<u64> {
-        self.interval.lock().map_or_else(|_| latencies(), |mut interval| std::mem::replace(&mut interval, latencies()))
-    }
-
+    /// Whether it has ended.
     pub(crate) fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.load(Relaxed)
+    }
+
+    /// What was recorded since the last call.
+    pub(crate) fn take_record(&self) -> Record {
+        self.record.lock().map(|mut record| std::mem::take(&mut *record)).unwrap_or_default()
+    }
+
+    /// Adds what a thread has recorded.
+    pub(crate) fn add_record(&self, record: &Record) {
+        if let Ok(mut all) = self.record.lock() {
+            all.add(record);
+        }
     }
 
     pub(crate) fn now_ns(&self) -> u64 {
         self.zero.elapsed().as_nanos() as u64
     }
 
-    pub(crate) fn now_ms(&self) -> u64 {
-        self.zero.elapsed().as_millis() as u64
-    }
-
-    pub(crate) fn target(&self, transport: Transport) -> &Target {
-        &self.targets[transport as usize]
+    pub(crate) fn now_us(&self) -> u64 {
+        self.zero.elapsed().as_micros() as u64
     }
 
     /// How many of the wanted connections are this thread's.
     pub(crate) fn share(&self, transport: Transport, thread: usize) -> usize {
-        let wanted = self.wanted[transport as usize].load(Ordering::Relaxed);
-        (wanted + self.threads - 1 - thread) / self.threads
+        let wanted = self.wanted[transport as usize].load(Relaxed);
+        (wanted + self.plan.threads - 1 - thread) / self.plan.threads
     }
 
     /// Number of a thread's client.
     pub(crate) fn number(&self, transport: Transport, thread: usize, index: usize) -> u32 {
-        let number = (index * self.threads + thread) as u32;
-        if transport == Transport::Tls { self.plain_max + number } else { number }
+        let number = (index * self.plan.threads + thread) as u32;
+        if transport == Transport::Tls { self.plan.plain_max + number } else { number }
     }
 
-    pub(crate) fn thread_of(&self, number: u32) -> usize {
-        let index = if number >= self.plain_max { number - self.plain_max } else { number };
-        index as usize % self.threads
+    /// Transport, thread and index of a client.
+    pub(crate) fn place(&self, number: u32) -> (Transport, usize, usize) {
+        let (transport, number) = match number.checked_sub(self.plan.plain_max) {
+            Some(number) => (Transport::Tls, number as usize),
+            None => (Transport::Plain, number as usize),
+        };
+        (transport, number % self.plan.threads, number / self.plan.threads)
     }
 
+    /// The user id of a client: another one in each run, so that runs side by side do not take over each other's
+    /// sessions.
+    pub(crate) fn user(&self, number: u32) -> String {
+        format!("u{:x}-{number}", self.run & 0xff_ffff)
+    }
+
+    /// A token for a client.
     pub(crate) fn token(&self, number: u32) -> Result<String, String> {
-        match &self.tokens {
+        match &self.plan.tokens {
             Tokens::Fixed(token) => Ok(token.clone()),
             Tokens::Signer(signer) => signer.sign(&TokenSpec {
-                user: user(self.run, number),
+                user: self.user(number),
                 issued_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
                 ttl_seconds: 24 * 3600,
                 ..TokenSpec::default()
             }),
         }
     }
+}
 
-    pub(crate) fn traffic_version(&self) -> usize {
-        self.version.load(Ordering::Acquire)
-    }
+/// Adds one to a live count.
+pub(crate) fn bump(count: &AtomicU64) {
+    count.fetch_add(1, Relaxed);
+}
 
-    pub(crate) fn traffic(&self) -> Option<Arc<Traffic>> {
-        self.traffic.lock().ok().and_then(|traffic| traffic.clone())
-    }
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    pub(crate) fn add_interval(&self, interval: &Histogram<u64>) {
-        if let Ok(mut all) = self.interval.lock() {
-            let _ = all.add(interval);
+    #[test]
+    fn sources_are_lists_and_networks() {
+        let lanes = |text: &str, count: usize| -> Vec<String> {
+            let sources: Sources = text.parse().unwrap();
+            (0..count).map(|lane| sources.lane(lane).unwrap().to_string()).collect()
+        };
+        assert_eq!(lanes("127.0.0.5,127.0.0.9", 3), ["127.0.0.5", "127.0.0.9", "127.0.0.5"]);
+        assert_eq!(lanes("127.0.0.0/8", 3), ["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
+        assert_eq!(lanes("127.1.0.0/30,::1", 3), ["127.1.0.1", "127.1.0.2", "::1"]);
+        assert_eq!(Sources::default().lane(3), None);
+        for bad in ["", "localhost", "127.0.0.0/33", "::/129", "1.2.3.4/x"] {
+            assert!(bad.parse::<Sources>().unwrap_err().contains("127.0.0.0/8"), "{bad}");
         }
-    }
-
-    pub(crate) fn signed_in(&self) {
-        self.counts.connections.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn closed(&self, was_ready: bool) {
-        if was_ready {
-            self.counts.connections.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.counts.closed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_sent(&self) {
-        self.counts.sent.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_accepted(&self) {
-        self.counts.accepted.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_delivered(&self) {
-        self.counts.delivered.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_subscribed(&self) {
-        self.counts.subscribed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_ping(&self) {
-        self.counts.pings.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_pong(&self) {
-        self.counts.pongs.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn count_error(&self) {
-        self.counts.errors.fetch_add(1, Ordering::Relaxed);
     }
 }

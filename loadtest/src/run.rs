@@ -1,323 +1,340 @@
-//! A run: driver threads, phases, live line; and the report that all scenarios end in.
+//! A run: driver threads, phases, live view; what it gathers becomes a [`Report`].
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use ringgate::session::Transport;
 
-use crate::fleet::{self, Outcome, latencies};
+use crate::fleet::{self, Outcome};
 use crate::gateway::Process;
-use crate::plan::{Shared, Traffic};
+use crate::hdr_log::HdrLog;
+use crate::plan::{Order, Plan, Shared, Tally};
+use crate::record::{Point, Quantiles, Record, Timeline};
+use crate::report::{Phase, Report};
+use crate::traffic::Traffic;
+use crate::view::View;
 
 /// Driver threads at work.
 pub(crate) struct Run {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Result<Outcome, String>>>,
-    wanted: usize,
-    quiet: bool,
-    last_delivered: u64,
-    last_line: Instant,
-    p99_us: u64,
-    started: Instant,
-    /// Deliveries that the traffic so far should have caused.
-    expected: u64,
-    /// The gateway, if it runs on this machine and its figures are wanted.
+    wanted: [usize; 2],
+    began: Instant,
+    view: View,
+    hdr_log: Option<HdrLog>,
+    interrupted: Arc<AtomicBool>,
     server: Option<Process>,
-    /// What it used while traffic flowed, and for how many deliveries.
-    server_cpu: Duration,
-    server_deliveries: u64,
-    /// What this process used meanwhile, and how long that was.
-    driver_cpu: Duration,
-    traffic_time: Duration,
+    timeline: Timeline,
+    total: Record,
+    phases: Vec<Phase>,
+    phase: Open,
+    last: Sample,
+    streams: u8,
 }
 
-/// Everything that is known at the end.
-#[derive(Default)]
-pub(crate) struct Report {
-    /// Connections signed in at most: plain, TLS.
-    pub(crate) connections: [usize; 2],
-    /// Publishes accepted.
-    pub(crate) published: u64,
-    /// Different deliveries.
-    pub(crate) delivered: u64,
-    /// Accepted and not delivered.
-    pub(crate) lost: u64,
-    /// Delivered again.
-    pub(crate) duplicated: u64,
-    /// Delivered after a later one.
-    pub(crate) reordered: u64,
-    /// Damaged payloads.
-    pub(crate) corrupted: u64,
-    /// Pings and Pongs.
-    pub(crate) heartbeats: (u64, u64),
-    /// Anything else that went wrong, by kind.
-    pub(crate) errors: BTreeMap<String, u64>,
-    /// Nanoseconds from the planned send time.
-    pub(crate) latency: Option<Histogram<u64>>,
-    /// Gateway's user memory per idle connection: plain, TLS.
-    pub(crate) idle_bytes: [Option<f64>; 2],
-    /// Gateway's CPU per delivery.
-    pub(crate) cpu_us_per_delivery: Option<f64>,
-    /// Share of the driver threads' time in which they worked, while traffic flowed.
-    pub(crate) driver_busy: Option<f64>,
-    /// Connections per second of the ramp.
-    pub(crate) connects_per_second: Option<f64>,
+/// A phase that is under way.
+struct Open {
+    name: String,
+    record: Record,
+    from: Sample,
 }
+
+/// Everything that grows, at one moment.
+#[derive(Clone, Copy)]
+struct Sample {
+    at: Instant,
+    tally: Tally,
+    driver_cpu: Duration,
+    server_cpu: Option<Duration>,
+}
+
+/// Between two points of the timeline.
+const POINT: Duration = Duration::from_millis(1000);
 
 impl Run {
     /// Starts the threads.
-    pub(crate) fn start(shared: Shared, threads: usize, quiet: bool, server: Option<Process>) -> Run {
-        let shared = Arc::new(shared);
-        let threads = (0..threads)
+    pub(crate) fn start(
+        plan: Plan,
+        view: View,
+        server: Option<Process>,
+        hdr_log: Option<HdrLog>,
+    ) -> Result<Run, String> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            // A second signal ends the process at once.
+            signal_hook::flag::register_conditional_shutdown(signal, 130, interrupted.clone())
+                .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
+                .map_err(|error| format!("signal {signal}: {error}"))?;
+        }
+        let count = plan.threads;
+        let shared = Arc::new(Shared::new(plan));
+        let threads = (0..count)
             .map(|thread| {
                 let shared = shared.clone();
                 std::thread::spawn(move || fleet::run(shared, thread))
             })
             .collect();
-        Run {
+        let now = Sample::take(&shared, server);
+        Ok(Run {
             shared,
             threads,
-            wanted: 0,
-            quiet,
-            last_delivered: 0,
-            last_line: Instant::now(),
-            p99_us: 0,
-            started: Instant::now(),
-            expected: 0,
+            wanted: [0; 2],
+            began: Instant::now(),
+            view,
+            hdr_log,
+            interrupted,
             server,
-            server_cpu: Duration::ZERO,
-            server_deliveries: 0,
-            driver_cpu: Duration::ZERO,
-            traffic_time: Duration::ZERO,
-        }
+            timeline: Timeline::default(),
+            total: Record::default(),
+            phases: Vec::new(),
+            phase: Open { name: "connect".to_owned(), record: Record::default(), from: now },
+            last: now,
+            streams: 0,
+        })
     }
 
-    /// What the threads share.
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
+    /// Live counts.
+    pub(crate) fn tally(&self) -> Tally {
+        self.shared.counts().read()
+    }
+
+    /// Whether somebody has asked for the end.
+    pub(crate) fn interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Tells all clients to do something.
+    pub(crate) fn order(&self, order: Order) {
+        self.shared.order(order);
+    }
+
+    /// Nanoseconds since the run's zero.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.shared.now_ns()
+    }
+
+    /// Ends the present phase and begins another.
+    pub(crate) fn phase(&mut self, name: &str) {
+        self.tick(true);
+        let now = Sample::take(&self.shared, self.server);
+        let next = Open { name: name.to_owned(), record: Record::default(), from: now };
+        let done = std::mem::replace(&mut self.phase, next);
+        self.close_phase(done, now);
+    }
+
+    fn close_phase(&mut self, phase: Open, now: Sample) {
+        let seconds = (now.at - phase.from.at).as_secs_f64();
+        let (before, after) = (phase.from.tally, now.tally);
+        let cpu = now.server_cpu.zip(phase.from.server_cpu).map(|(now, before)| now.saturating_sub(before));
+        let threads = self.shared.plan.threads.min(std::thread::available_parallelism().map_or(1, |n| n.get()));
+        let driver = now.driver_cpu.saturating_sub(phase.from.driver_cpu).as_secs_f64();
+        self.phases.push(Phase {
+            name: phase.name,
+            seconds,
+            connected: after.connections.saturating_sub(before.connections),
+            sent: after.sent - before.sent,
+            accepted: after.accepted - before.accepted,
+            delivered: after.delivered - before.delivered,
+            pongs: after.pongs - before.pongs,
+            errors: after.errors - before.errors,
+            reconnects: after.reconnects - before.reconnects,
+            driver_busy: driver / (seconds * threads as f64).max(f64::MIN_POSITIVE),
+            server_cpu_seconds: cpu.map(|cpu| cpu.as_secs_f64()),
+            record: phase.record,
+        });
     }
 
     /// Wants so many connections and waits until they are signed in.
     pub(crate) fn connect(&mut self, plain: usize, tls: usize, timeout: Duration) -> Result<(), String> {
         self.shared.want(Transport::Plain, plain);
         self.shared.want(Transport::Tls, tls);
-        self.wanted = plain + tls;
+        self.wanted = [plain, tls];
+        let wanted = (plain + tls) as u64;
         let deadline = Instant::now() + timeout;
-        while self.shared.counts().connections.load(Relaxed) < self.wanted {
-            self.pause("connecting")?;
-            if self.shared.counts().closed.load(Relaxed) > 0 {
+        while self.tally().connections < wanted && !self.interrupted() {
+            self.pause()?;
+            if self.tally().closed > 0 && !self.shared.plan.reconnect {
                 return Err("connections were refused or lost".to_owned());
             }
             if Instant::now() > deadline {
-                return Err(format!("not all connections were made within {} s", timeout.as_secs()));
+                return Err(format!(
+                    "{} of {wanted} connections were signed in within {} s",
+                    self.tally().connections,
+                    timeout.as_secs()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a condition; says what was not reached in time.
+    pub(crate) fn wait_for(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        condition: impl Fn(&Tally) -> bool,
+    ) -> Result<(), String> {
+        let deadline = Instant::now() + timeout;
+        while !condition(&self.tally()) && !self.interrupted() {
+            self.pause()?;
+            if Instant::now() > deadline {
+                return Err(format!("{what}: not within {} s", timeout.as_secs()));
             }
         }
         Ok(())
     }
 
     /// Lets time pass.
-    pub(crate) fn hold(&mut self, duration: Duration, what: &str) -> Result<(), String> {
+    pub(crate) fn hold(&mut self, duration: Duration) -> Result<(), String> {
         let until = Instant::now() + duration;
-        while Instant::now() < until {
-            self.pause(what)?;
+        while Instant::now() < until && !self.interrupted() {
+            self.pause()?;
         }
         Ok(())
     }
 
-    /// Lets members join a room, publishes for a while and waits for what is still under way.
-    pub(crate) fn traffic(&mut self, mut traffic: Traffic, what: &str) -> Result<(), String> {
-        let counts_before = self.shared.counts().accepted.load(Relaxed);
-        let lead = if traffic.room.is_some() { Duration::from_millis(1500) } else { Duration::from_millis(100) };
-        traffic.start_ns = self.shared.now_ns() + lead.as_nanos() as u64;
-        let (members, recipients, duration) = (traffic.room.is_some(), traffic.recipients(), traffic.duration);
-        let messages = traffic.messages();
-        let joined_before = self.shared.counts().subscribed.load(Relaxed);
-        self.shared.start_traffic(traffic);
-        self.hold(lead, what)?;
-        if members && self.shared.counts().subscribed.load(Relaxed) - joined_before < recipients {
-            return Err("not all members had joined the room when it was to begin".to_owned());
+    /// Numbers a stream and starts it after `lead`.
+    pub(crate) fn begin(&mut self, mut traffic: Traffic, lead: Duration) -> Traffic {
+        self.streams = self.streams.wrapping_add(1).max(1);
+        traffic.id = self.streams;
+        traffic.start_ns = self.now_ns() + lead.as_nanos() as u64;
+        self.order(Order::Traffic(traffic.clone()));
+        traffic
+    }
+
+    /// One stream on its own: members join, messages flow, and what is still under way arrives.
+    pub(crate) fn traffic(&mut self, traffic: Traffic) -> Result<(), String> {
+        let joined_before = self.tally().subscribed;
+        let joining = traffic.joining();
+        let duration = traffic.duration;
+        if joining > 0 {
+            // Members first, so that nobody misses the first message: an empty stream joins the rooms.
+            self.begin(Traffic { duration: Duration::ZERO, ..traffic.clone() }, Duration::ZERO);
+            self.wait_for("joining the rooms", Duration::from_secs(30 + joining / 1000), |tally| {
+                tally.subscribed - joined_before >= joining
+            })?;
         }
-        let server = self.server.map(|process| (process, process.cpu()));
-        let (driver_before, began) = (Process::own().cpu(), Instant::now());
-        let delivered_before = self.shared.counts().delivered.load(Relaxed);
-        self.hold(duration, what)?;
+        self.begin(traffic, Duration::from_millis(50));
+        self.hold(duration + Duration::from_millis(50))?;
+        self.settle(Tally::is_settled)
+    }
+
+    /// Waits until what was sent is answered, and delivered if `done` asks for that. What is missing after a while is
+    /// for the report.
+    pub(crate) fn settle(&mut self, done: impl Fn(&Tally) -> bool) -> Result<(), String> {
         let deadline = Instant::now() + Duration::from_secs(10);
+        if self.interrupted() {
+            self.order(Order::Stop);
+            // What was sent up to now is still answered.
+            std::thread::sleep(Duration::from_millis(200));
+        }
         loop {
-            let counts = self.shared.counts();
-            let (sent, accepted) = (counts.sent.load(Relaxed), counts.accepted.load(Relaxed));
-            let expected = self.expected + (accepted - counts_before) * recipients;
-            let delivered = counts.delivered.load(Relaxed);
-            let all_sent = messages.is_none_or(|messages| accepted - counts_before == messages);
-            if (all_sent && accepted == sent && delivered >= expected) || Instant::now() > deadline {
-                self.expected = expected;
-                self.driver_cpu += Process::own().cpu() - driver_before;
-                self.traffic_time += began.elapsed();
-                if let Some((process, before)) = server {
-                    self.server_cpu += process.cpu() - before;
-                    self.server_deliveries += delivered - delivered_before;
-                }
+            if done(&self.tally()) || Instant::now() > deadline {
                 return Ok(());
             }
-            self.pause(what)?;
+            self.pause()?;
         }
     }
 
-    fn pause(&mut self, what: &str) -> Result<(), String> {
+    fn pause(&mut self) -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(10));
         if self.threads.iter().any(JoinHandle::is_finished) {
             return Err("a driver thread has ended".to_owned());
         }
-        if self.last_line.elapsed() >= Duration::from_millis(500) {
-            self.live_line(what);
-        }
+        self.tick(false);
         Ok(())
     }
 
-    /// One line that is written over on a terminal, and appended once in a while elsewhere.
-    fn live_line(&mut self, what: &str) {
-        let elapsed = self.last_line.elapsed().as_secs_f64();
-        let counts = self.shared.counts();
-        let delivered = counts.delivered.load(Relaxed);
-        let rate = (delivered - self.last_delivered) as f64 / elapsed;
-        let interval = self.shared.take_interval();
-        if !interval.is_empty() {
-            self.p99_us = interval.value_at_quantile(0.99) / 1000;
-        }
-        self.last_delivered = delivered;
-        self.last_line = Instant::now();
-        let terminal = std::io::stderr().is_terminal();
-        if self.quiet {
+    /// Once in a while: a point of the timeline, a line of the log, a look for whoever watches.
+    fn tick(&mut self, now: bool) {
+        if !now && self.last.at.elapsed() < POINT {
             return;
         }
-        let line = format!(
-            "{:>5.1} s  {what:<12} {:>6} of {} connections  {rate:>8.0} messages/s  p99 {:>7} us  errors {}",
-            self.started.elapsed().as_secs_f64(),
-            counts.connections.load(Relaxed),
-            self.wanted,
-            self.p99_us,
-            counts.errors.load(Relaxed),
-        );
-        let end = if terminal { "\r" } else { "\n" };
-        let _ = write!(std::io::stderr(), "{line}{end}");
+        let sample = Sample::take(&self.shared, self.server);
+        let record = self.shared.take_record();
+        let seconds = (sample.at - self.last.at).as_secs_f64();
+        if seconds <= 0.0 {
+            return;
+        }
+        let (before, after) = (self.last.tally, sample.tally);
+        let cores = |now: Duration, before: Duration| now.saturating_sub(before).as_secs_f64() / seconds;
+        let point = Point {
+            at: (sample.at - self.began).as_secs_f64(),
+            seconds,
+            connections: after.connections,
+            sent: after.sent + after.pings - before.sent - before.pings,
+            delivered: after.delivered - before.delivered,
+            errors: after.errors - before.errors,
+            latency: Quantiles::from(&record.of(record.main()).planned),
+            driver_cores: cores(sample.driver_cpu, self.last.driver_cpu),
+            gateway_cores: sample.server_cpu.zip(self.last.server_cpu).map(|(now, before)| cores(now, before)),
+            gateway_bytes: self.server.map(Process::user_bytes),
+        };
+        if let Some(log) = &mut self.hdr_log {
+            log.write(self.last.at - self.began, sample.at - self.last.at, &record);
+        }
+        self.phase.record.add(&record);
+        self.total.add(&record);
+        self.view.show(&self.phase.name, &point, after, self.wanted[0] + self.wanted[1], &record);
+        self.timeline.push(point);
+        self.last = sample;
     }
 
     /// Ends the threads and adds everything up.
     pub(crate) fn finish(mut self) -> Result<Report, String> {
-        let counts = self.shared.counts();
+        self.phase("end");
+        let tally = self.tally();
+        self.shared.stop();
         let mut report = Report {
-            published: counts.accepted.load(Relaxed),
-            heartbeats: (counts.pings.load(Relaxed), counts.pongs.load(Relaxed)),
+            connections: self.wanted,
+            tally,
+            seconds: self.began.elapsed().as_secs_f64(),
+            interrupted: self.interrupted(),
             ..Report::default()
         };
-        let unanswered = counts.sent.load(Relaxed) - report.published;
-        self.shared.stop();
-        let mut latency = latencies();
-        let driver_threads = self.threads.len();
         for thread in self.threads.drain(..) {
             let outcome = thread.join().map_err(|_| "a driver thread panicked".to_owned())??;
             report.delivered += outcome.ledger.delivered;
             report.duplicated += outcome.ledger.duplicated;
             report.reordered += outcome.ledger.reordered;
             report.corrupted += outcome.ledger.corrupted;
-            let _ = latency.add(&outcome.latency);
-            for (kind, count) in outcome.errors {
-                *report.errors.entry(kind).or_default() += count;
-            }
+            merge(&mut report.errors, outcome.errors);
+            merge(&mut report.refused, outcome.refused);
+            merge(&mut report.closed, outcome.closed);
         }
+        let unanswered = tally.sent.saturating_sub(tally.accepted + tally.refused + tally.undecided);
         if unanswered > 0 {
             report.errors.insert("publishes without an answer".to_owned(), unanswered);
         }
-        report.lost = self.expected.saturating_sub(report.delivered);
-        let available = self.traffic_time.as_secs_f64() * driver_threads as f64;
-        report.driver_busy = (available > 0.0).then(|| self.driver_cpu.as_secs_f64() / available);
-        report.cpu_us_per_delivery =
-            (self.server_deliveries > 0).then(|| self.server_cpu.as_secs_f64() * 1e6 / self.server_deliveries as f64);
-        report.latency = Some(latency);
-        if !self.quiet && std::io::stderr().is_terminal() {
-            eprintln!();
+        report.lost = tally.owed.saturating_sub(report.delivered);
+        report.timeline = self.timeline.points().to_vec();
+        report.phases = self.phases;
+        report.record = self.total;
+        if let Some(log) = self.hdr_log
+            && let Err(error) = log.finish()
+        {
+            report.errors.insert(format!("--hdr-log: {error}"), 1);
         }
+        self.view.end();
         Ok(report)
     }
 }
 
-impl Report {
-    /// Whether nothing was lost, duplicated, reordered, damaged or refused.
-    pub(crate) fn is_clean(&self) -> bool {
-        self.lost + self.duplicated + self.reordered + self.corrupted == 0 && self.errors.is_empty()
+impl Sample {
+    fn take(shared: &Shared, server: Option<Process>) -> Sample {
+        Sample {
+            at: Instant::now(),
+            tally: shared.counts().read(),
+            driver_cpu: Process::own().cpu(),
+            server_cpu: server.map(Process::cpu),
+        }
     }
+}
 
-    fn quantiles_us(&self) -> Option<[f64; 4]> {
-        let latency = self.latency.as_ref().filter(|latency| !latency.is_empty())?;
-        let quantile = |q: f64| latency.value_at_quantile(q) as f64 / 1000.0;
-        Some([quantile(0.5), quantile(0.99), quantile(0.999), latency.max() as f64 / 1000.0])
-    }
-
-    /// The table that a person reads.
-    pub(crate) fn table(&self) -> String {
-        let mut lines = Vec::new();
-        let mut row = |name: &str, value: String| lines.push(format!("  {name:<34} {value:>14}"));
-        row("connections, TCP", self.connections[0].to_string());
-        row("connections, TLS", self.connections[1].to_string());
-        if let Some(rate) = self.connects_per_second {
-            row("connections signed in per second", format!("{rate:.0}"));
-        }
-        row("heartbeats sent / answered", format!("{} / {}", self.heartbeats.0, self.heartbeats.1));
-        row("messages published", self.published.to_string());
-        row("deliveries", self.delivered.to_string());
-        row("lost", self.lost.to_string());
-        row("duplicated", self.duplicated.to_string());
-        row("reordered", self.reordered.to_string());
-        row("errors", self.errors.values().sum::<u64>().to_string());
-        if let Some([p50, p99, p999, max]) = self.quantiles_us() {
-            row("latency p50", format!("{p50:.0} us"));
-            row("latency p99", format!("{p99:.0} us"));
-            row("latency p99.9", format!("{p999:.0} us"));
-            row("latency max", format!("{max:.0} us"));
-        }
-        if let Some(cpu) = self.cpu_us_per_delivery {
-            row("gateway CPU per delivery", format!("{cpu:.2} us"));
-        }
-        if let Some(busy) = self.driver_busy {
-            row("this load tester was busy", format!("{:.0} %", busy * 100.0));
-        }
-        for (name, bytes) in ["TCP", "TLS"].iter().zip(self.idle_bytes) {
-            if let Some(bytes) = bytes {
-                row(&format!("gateway memory per idle {name}"), format!("{bytes:.0} B"));
-            }
-        }
-        for (kind, count) in &self.errors {
-            lines.push(format!("  ! {count} x {kind}"));
-        }
-        lines.join("\n")
-    }
-
-    /// The same for programs.
-    pub(crate) fn json(&self) -> serde_json::Value {
-        let [p50, p99, p999, max] = self.quantiles_us().unwrap_or_default();
-        serde_json::json!({
-            "connections": self.connections[0] + self.connections[1],
-            "tls_connections": self.connections[1],
-            "connects_per_second": self.connects_per_second,
-            "pings": self.heartbeats.0,
-            "pongs": self.heartbeats.1,
-            "published": self.published,
-            "delivered": self.delivered,
-            "lost": self.lost,
-            "duplicated": self.duplicated,
-            "reordered": self.reordered,
-            "corrupted": self.corrupted,
-            "errors": self.errors.values().sum::<u64>(),
-            "errors_by_kind": self.errors,
-            "latency_us": {"p50": p50, "p99": p99, "p999": p999, "max": max},
-            "idle_bytes_per_connection": {"plain": self.idle_bytes[0], "tls": self.idle_bytes[1]},
-            "cpu_us_per_delivery": self.cpu_us_per_delivery,
-            "driver_busy": self.driver_busy,
-            "clean": self.is_clean(),
-        })
+fn merge<K: Ord>(into: &mut std::collections::BTreeMap<K, u64>, from: std::collections::BTreeMap<K, u64>) {
+    for (key, count) in from {
+        *into.entry(key).or_default() += count;
     }
 }

@@ -1,8 +1,7 @@
-//! One kind of load against a gateway that runs somewhere: `connect`, `idle`, `p2p`, `room`.
+//! What is driven: one kind of load against a gateway that runs somewhere.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringgate::auth::Signer;
 use ringgate::client::{Trust, Url, client_tls};
@@ -10,54 +9,87 @@ use ringgate::config::parse_duration_ms;
 use ringgate::net::Target;
 
 use crate::gateway::Process;
-use crate::plan::{Pace, Shared, Tokens, Traffic};
-use crate::run::{Report, Run};
+use crate::hdr_log::HdrLog;
+use crate::plan::{Order, Plan, Sources, Tally, Tokens};
+use crate::report::Report;
+use crate::run::Run;
+use crate::threshold::Threshold;
+use crate::traffic::{Kind, Pace, Traffic};
+use crate::view::View;
 
-/// What to drive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+/// Which load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Scenario {
     /// Ramp only.
     Connect,
     /// Ramp and hold.
     Idle,
+    /// Pings on a schedule.
+    Ping,
     /// Pairs.
-    PeerToPeer,
-    /// One room of all.
+    P2p,
+    /// Rooms.
     Room,
+    /// Messages to users who are away.
+    Offline,
+    /// Clients that come and go.
+    Churn,
+    /// Everybody comes back at once.
+    Storm,
+    /// Readers that stop reading.
+    Slow,
 }
 
 /// Options of all scenarios.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 #[command(group(clap::ArgGroup::new("tokens").required(true).args(["dev", "key", "token"])))]
 pub(crate) struct Options {
     /// Where the gateway is: tcp://HOST:PORT or tls://HOST:PORT.
     #[arg(long)]
-    url: Url,
+    pub(crate) url: Url,
     /// Clients.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
-    connections: u32,
-    /// Messages per second, all clients together (p2p, room).
+    pub(crate) connections: u32,
+    /// Messages (p2p, room, offline, slow), Pings (ping) or reconnects (churn) per second, all clients together.
     #[arg(long, default_value_t = 1000.0, value_name = "N", value_parser = positive)]
-    rate: f64,
+    pub(crate) rate: f64,
+    /// Send at random times, as many independent clients would, instead of evenly; the seed makes it repeatable.
+    #[arg(long, value_name = "SEED", num_args = 0..=1, default_missing_value = "1")]
+    poisson: Option<u64>,
     /// Instead of a rate: each sender has N messages under way and waits for answers. Finds out what the gateway can
     /// do; its latencies say nothing about a given load.
-    #[arg(long, value_name = "N", conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "poisson"], value_parser = clap::value_parser!(u32).range(1..=1000))]
     closed_loop: Option<u32>,
-    /// Process id of the gateway, if it runs on this machine: its CPU time per delivery is reported, too.
-    #[arg(long, value_name = "PID")]
-    pid: Option<u32>,
     /// How long to hold or to send.
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration_ms)]
-    duration: u64,
+    pub(crate) duration: u64,
+    /// Send for this long first, without counting its latencies.
+    #[arg(long, default_value = "0s", value_name = "TIME", value_parser = parse_duration_ms)]
+    warm_up: u64,
     /// Bytes of each payload; 32 at least.
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(32..=16_777_216))]
     payload_bytes: u32,
-    /// Publishers in the room.
+    /// Rooms, which share the clients among them (room, slow).
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rooms: u32,
+    /// Publishers in each room.
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     publishers: u32,
-    /// Name of the room.
+    /// Name of the room; several get numbers behind it.
     #[arg(long, default_value = "chat:load", value_name = "NAME")]
     room_name: String,
+    /// Readers that stop reading, in percent (slow).
+    #[arg(long, default_value_t = 10, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
+    slow_share: u32,
+    /// Connects begun per second; as fast as it goes if not given.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    ramp_rate: Option<f64>,
+    /// Go on connecting until the gateway refuses, and report how many it took (connect).
+    #[arg(long)]
+    until_refused: bool,
+    /// Clients that lose their connection come back, as the protocol asks, instead of counting as errors.
+    #[arg(long)]
+    pub(crate) reconnect: bool,
     /// Between two Pings of a client.
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration_ms)]
     ping_interval: u64,
@@ -76,12 +108,27 @@ pub(crate) struct Options {
     /// Certificates to trust; with --dev any is trusted.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Source addresses, each good for about 12 000 connections.
-    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
-    source: Vec<IpAddr>,
+    /// Make every TLS handshake a full one.
+    #[arg(long)]
+    no_resumption: bool,
+    /// Addresses to connect from, each good for about 12 000 connections: a list, or a network such as 127.0.0.0/8.
+    #[arg(long, value_name = "ADDRESSES", default_value = "", hide_default_value = true, value_parser = sources)]
+    source: Sources,
+    /// Process id of the gateway, if it runs on this machine: its CPU time and memory are reported, too.
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+    /// Fail (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'lost>0', 'rate<5000'; may be repeated.
+    #[arg(long, value_name = "CONDITION")]
+    pub(crate) fail_if: Vec<Threshold>,
+    /// Write every interval's latencies there, in the log format of HdrHistogram.
+    #[arg(long, value_name = "FILE")]
+    hdr_log: Option<PathBuf>,
     /// Write the result there as JSON; `-` is standard output, and nothing else goes there then.
     #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    pub(crate) json: Option<PathBuf>,
+    /// Print no progress.
+    #[arg(long)]
+    pub(crate) quiet: bool,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -91,14 +138,54 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Runs a scenario and reports.
-pub(crate) fn run(options: &Options, kind: Kind) -> Result<Report, String> {
+fn sources(text: &str) -> Result<Sources, String> {
+    if text.is_empty() { Ok(Sources::default()) } else { text.parse() }
+}
+
+/// Runs a scenario, reports, and writes what was asked for.
+pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Report, String> {
+    let report = measure(options, scenario)?;
+    crate::write_report(&report, options.json.as_deref())?;
+    Ok(report)
+}
+
+/// Runs a scenario.
+pub(crate) fn measure(options: &Options, scenario: Scenario) -> Result<Report, String> {
+    let hdr_log = options.hdr_log.as_deref().map(HdrLog::create).transpose()?;
+    let plan = plan(options, scenario)?;
+    let view = View::new(options.quiet);
+    let mut run = Run::start(plan, view, options.pid.map(Process), hdr_log)?;
+    let result = ramp(&mut run, options).and_then(|()| Drive { run: &mut run, options }.drive(scenario));
+    let mut report = run.finish()?;
+    report.command = std::env::args().collect::<Vec<_>>().join(" ");
+    if let Err(error) = result {
+        *report.errors.entry(error).or_default() += 1;
+    }
+    if options.until_refused {
+        // A refusal is what was looked for.
+        report.errors.clear();
+    }
+    report.failed = options.fail_if.iter().filter_map(|threshold| threshold.failure(&report)).collect();
+    Ok(report)
+}
+
+fn plan(options: &Options, scenario: Scenario) -> Result<Plan, String> {
     let trust = match &options.ca {
         Some(path) => Trust::File(path),
         None if options.url.tls && !options.dev => return Err("tls:// needs --ca FILE".to_owned()),
         None => Trust::Anybody,
     };
-    let tls = if options.url.tls { Some((client_tls(trust)?, options.url.server_name()?)) } else { None };
+    let tls = if options.url.tls {
+        let mut config = client_tls(trust)?;
+        if options.no_resumption {
+            let mut own = (*config).clone();
+            own.resumption = rustls::client::Resumption::disabled();
+            config = own.into();
+        }
+        Some((config, options.url.server_name()?))
+    } else {
+        None
+    };
     let target = Target { address: options.url.resolve()?, tls };
     let tokens = match (&options.key, &options.token) {
         (Some(path), _) => Tokens::Signer(Box::new(Signer::from_key_file(path, None, options.kid.as_deref())?)),
@@ -107,50 +194,165 @@ pub(crate) fn run(options: &Options, kind: Kind) -> Result<Report, String> {
     };
     let connections = options.connections as usize;
     let threads = crate::threads_for(connections);
-    let slots = crate::slots_for(connections, threads);
-    let ping_interval = Duration::from_millis(options.ping_interval.max(100));
-    let sources = (!options.source.is_empty()).then(|| options.source.clone());
-    // Clients are all of one kind; which of the two targets is used says the URL.
-    let plain_max = if options.url.tls { 0 } else { options.connections };
-    let shared = Shared::new(threads, slots, [target.clone(), target], tokens, plain_max, ping_interval, sources);
-    let mut run = Run::start(shared, threads, false, options.pid.map(Process));
-    let began = Instant::now();
-    let (plain, tls) = if options.url.tls { (0, connections) } else { (connections, 0) };
-    let ramp = run.connect(plain, tls, Duration::from_secs(60 + connections as u64 / 1000));
-    let connects_per_second = connections as f64 / began.elapsed().as_secs_f64();
-    let result = ramp.and_then(|()| drive(&mut run, options, kind));
-    let mut report = run.finish()?;
-    if let Err(error) = result {
-        report.errors.insert(error, 1);
-    }
-    report.connections = [plain, tls];
-    report.connects_per_second = Some(connects_per_second);
-    crate::write_report(&report, options.json.as_deref())?;
-    Ok(report)
+    Ok(Plan {
+        threads,
+        slots_per_thread: crate::slots_for(connections, threads),
+        targets: [target.clone(), target],
+        tokens,
+        // Clients are all of one kind; which of the two targets is used says the URL.
+        plain_max: if options.url.tls { 0 } else { options.connections },
+        ping_interval: Duration::from_millis(options.ping_interval.max(100)),
+        sources: options.source.clone(),
+        ramp_rate: options.ramp_rate,
+        reconnect: options.reconnect || matches!(scenario, Scenario::Storm | Scenario::Slow),
+    })
 }
 
-fn drive(run: &mut Run, options: &Options, kind: Kind) -> Result<(), String> {
-    let duration = Duration::from_millis(options.duration);
-    let traffic = Traffic {
-        run: run.shared().run,
-        start_ns: 0,
-        duration,
-        pace: options.closed_loop.map_or(Pace::Open(options.rate), Pace::Closed),
-        payload_bytes: options.payload_bytes as usize,
-        room: (kind == Kind::Room).then(|| options.room_name.clone()),
-        clients: options.connections,
-        publishers: options.publishers.min(options.connections),
-    };
-    match kind {
-        Kind::Connect => Ok(()),
-        Kind::Idle => {
-            run.hold(duration, "idle")?;
-            let alive = run.shared().counts().connections.load(std::sync::atomic::Ordering::Relaxed);
-            let wanted = options.connections as usize;
-            if alive < wanted { Err(format!("{} connections were lost", wanted - alive)) } else { Ok(()) }
+fn ramp(run: &mut Run, options: &Options) -> Result<(), String> {
+    let connections = options.connections as usize;
+    let (plain, tls) = if options.url.tls { (0, connections) } else { (connections, 0) };
+    let by_rate = options.ramp_rate.map_or(connections as u64 / 500, |rate| (connections as f64 / rate) as u64);
+    run.connect(plain, tls, Duration::from_secs(60 + by_rate))
+}
+
+/// A scenario on a run whose clients are connected.
+struct Drive<'a> {
+    run: &'a mut Run,
+    options: &'a Options,
+}
+
+impl Drive<'_> {
+    fn duration(&self) -> Duration {
+        Duration::from_millis(self.options.duration)
+    }
+
+    fn traffic(&self, kind: Kind) -> Traffic {
+        let options = self.options;
+        let pace = match (options.closed_loop, options.poisson) {
+            (Some(window), _) => Pace::Closed(window),
+            (None, Some(seed)) => Pace::Poisson(options.rate, seed),
+            (None, None) => Pace::Constant(options.rate),
+        };
+        Traffic {
+            id: 0,
+            kind,
+            first: 0,
+            clients: options.connections,
+            start_ns: 0,
+            duration: self.duration(),
+            pace,
+            payload_bytes: options.payload_bytes as usize,
         }
-        Kind::PeerToPeer if options.connections < 2 => Err("p2p needs at least two connections".to_owned()),
-        Kind::PeerToPeer => run.traffic(traffic, "one-to-one"),
-        Kind::Room => run.traffic(traffic, "room"),
+    }
+
+    fn rooms(&self) -> Result<Kind, String> {
+        let (rooms, connections) = (self.options.rooms, self.options.connections);
+        if rooms > connections {
+            return Err(format!("--rooms {rooms} are more than --connections {connections}"));
+        }
+        let publishers = self.options.publishers.min(connections / rooms);
+        Ok(Kind::Rooms { name: self.options.room_name.clone(), rooms, publishers })
+    }
+
+    fn drive(&mut self, scenario: Scenario) -> Result<(), String> {
+        if matches!(scenario, Scenario::P2p | Scenario::Offline) && self.options.connections < 2 {
+            return Err("pairs need at least two connections".to_owned());
+        }
+        match scenario {
+            Scenario::Connect => Ok(()),
+            Scenario::Idle => self.idle(),
+            Scenario::Ping => self.send(Kind::Pings),
+            Scenario::P2p => self.send(Kind::Pairs),
+            Scenario::Room => {
+                let rooms = self.rooms()?;
+                self.send(rooms)
+            }
+            Scenario::Offline => self.offline(),
+            Scenario::Churn => self.churn(),
+            Scenario::Storm => self.storm(),
+            Scenario::Slow => self.slow(),
+        }
+    }
+
+    fn idle(&mut self) -> Result<(), String> {
+        self.run.phase("idle");
+        self.run.hold(self.duration())?;
+        let (alive, wanted) = (self.run.tally().connections, u64::from(self.options.connections));
+        if alive < wanted && !self.options.reconnect {
+            return Err(format!("{} connections were lost", wanted - alive));
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, kind: Kind) -> Result<(), String> {
+        let traffic = self.traffic(kind);
+        if self.options.warm_up > 0 {
+            self.run.phase("warm-up");
+            self.run.traffic(Traffic { duration: Duration::from_millis(self.options.warm_up), ..traffic.clone() })?;
+        }
+        self.run.phase("steady");
+        self.run.traffic(traffic)
+    }
+
+    /// Receivers leave, are written to, come back, and get the gap.
+    fn offline(&mut self) -> Result<(), String> {
+        let (half, all) = (self.options.connections / 2, self.options.connections);
+        self.run.phase("leave");
+        self.run.order(Order::Leave(half..2 * half));
+        let left = u64::from(all - half);
+        self.run.wait_for("leaving", Duration::from_secs(60), |tally| tally.connections <= left)?;
+        self.run.phase("away");
+        let traffic = self.traffic(Kind::Pairs);
+        self.run.begin(traffic, Duration::from_millis(50));
+        self.run.hold(self.duration() + Duration::from_millis(50))?;
+        self.run.settle(Tally::is_answered)?;
+        self.run.phase("return");
+        self.run.order(Order::Return(half..2 * half));
+        let timeout = Duration::from_secs(60 + u64::from(half) / 500);
+        self.run.wait_for("the gap", timeout, |tally| tally.connections >= u64::from(all) && tally.is_settled())
+    }
+
+    fn churn(&mut self) -> Result<(), String> {
+        self.run.phase("churn");
+        let before = self.run.tally().reconnects;
+        let until_ns = self.run.now_ns() + self.duration().as_nanos() as u64;
+        self.run.order(Order::Churn { clients: 0..self.options.connections, rate: self.options.rate, until_ns });
+        self.run.hold(self.duration())?;
+        let all = u64::from(self.options.connections);
+        self.run.wait_for("coming back", Duration::from_secs(60), |tally| {
+            tally.connections >= all && tally.reconnects > before
+        })
+    }
+
+    fn storm(&mut self) -> Result<(), String> {
+        let all = self.options.connections;
+        self.run.phase("leave");
+        self.run.order(Order::Leave(0..all));
+        self.run.wait_for("leaving", Duration::from_secs(120), |tally| tally.connections == 0)?;
+        self.run.phase("storm");
+        self.run.order(Order::Return(0..all));
+        let timeout = Duration::from_secs(60 + u64::from(all) / 500);
+        self.run.wait_for("coming back", timeout, |tally| tally.connections >= u64::from(all))?;
+        self.run.phase("after");
+        self.run.hold(self.duration())
+    }
+
+    /// A share of a room's members stops reading while messages flow, then reads on.
+    fn slow(&mut self) -> Result<(), String> {
+        let all = self.options.connections;
+        let slow = (all * self.options.slow_share / 100).max(1);
+        let rooms = self.rooms()?;
+        let traffic = self.traffic(rooms);
+        self.run.phase("before");
+        self.run.traffic(Traffic { duration: self.duration() / 4, ..traffic.clone() })?;
+        self.run.phase("slow");
+        // The last clients: publishers are among the first of each room.
+        self.run.order(Order::Hold(all - slow..all));
+        self.run.begin(traffic, Duration::from_millis(50));
+        self.run.hold(self.duration() + Duration::from_millis(50))?;
+        self.run.settle(Tally::is_answered)?;
+        self.run.phase("reading on");
+        self.run.order(Order::Release(all - slow..all));
+        self.run.settle(Tally::is_settled)
     }
 }

@@ -404,6 +404,19 @@ impl Net {
         self.flush(key, driver);
     }
 
+    /// Stops receiving on a socket, or goes on. What has come by then is still handed out; after that the peer finds
+    /// its window full.
+    pub fn hold(&mut self, key: ConnectionKey, hold: bool) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        socket.held = hold;
+        if !hold {
+            self.arm_receive(key);
+        } else if socket.receiving {
+            let entry = opcode::AsyncCancel::new(user_data(RECV, key)).build();
+            self.push(entry, CANCEL, key);
+        }
+    }
+
     /// Closes a socket at once, whatever is still queued.
     pub fn abort(&mut self, key: ConnectionKey) {
         self.terminate(key);
@@ -425,7 +438,7 @@ impl Net {
 
     fn arm_receive(&mut self, key: ConnectionKey) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.receiving || socket.ended || matches!(socket.stage, Stage::Joining | Stage::Closing) {
+        if socket.receiving || socket.ended || socket.held || matches!(socket.stage, Stage::Joining | Stage::Closing) {
             return;
         }
         socket.receiving = true;
@@ -589,6 +602,10 @@ impl Net {
                 self.starved.push(key);
             }
             libc::EINTR | libc::EAGAIN => self.arm_receive(key),
+            libc::ECANCELED if self.sockets.get(key).is_some_and(|socket| socket.stage == Stage::Open) => {
+                // Held, and perhaps released again since.
+                self.arm_receive(key);
+            }
             error if error > 0 => self.end(key, CloseReason::ConnectionReset, driver),
             _ if !more => {
                 self.metrics.ring_rearms.increment();

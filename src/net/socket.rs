@@ -18,6 +18,8 @@ pub(super) struct Socket {
     pub(super) stage: Stage,
     /// The driver has been told that the peer is gone.
     pub(super) ended: bool,
+    /// Nothing is received for now; see [`super::Net::hold`].
+    pub(super) held: bool,
     /// Queued for a handshake step.
     pub(super) handshaking: bool,
     pub(super) tls: Option<Box<Tls>>,
@@ -48,6 +50,7 @@ impl Socket {
             shutting: false,
             stage: Stage::Open,
             ended: false,
+            held: false,
             handshaking: false,
             tls: None,
         }

@@ -1,0 +1,327 @@
+//! One driver thread: a ring full of clients that sign in, heartbeat, send on schedule and count what arrives.
+//!
+//! The same `net` and `wire` code as the gateway. Latency is measured from the planned send time, so a driver or a
+//! gateway that falls behind shows in the figures instead of hiding in a late start.
+//!
+//! | file | what |
+//! |---|---|
+//! | `client` | what a client keeps, with and without a connection |
+//! | `orders` | traffic, leaving, coming back, churn |
+//! | `receive` | what arrives |
+
+mod client;
+mod orders;
+mod receive;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringgate::id::ConnectionKey;
+use ringgate::net::{Net, NetOptions, Target};
+use ringgate::session::Transport;
+use ringgate::slots::Slots;
+use ringgate::wheel::Wheel;
+use ringgate::wire::{Encoder, Kind};
+
+use crate::ledger::{Ledger, When};
+use crate::plan::{Shared, bump};
+use crate::record::Record;
+use client::{Client, Line, State};
+use orders::Active;
+
+/// Connects that are under way at once, per thread: more would overflow the gateway's accept queue.
+const CONNECTING_MAX: usize = 256;
+/// Connects begun between two looks at the ring.
+const CONNECTS_PER_TURN: usize = 32;
+/// Connections from one source address. There are about 28 000 ports, but beyond half of them the kernel searches longer
+/// and longer for a free one: a connect costs a hundred times as much then.
+const PORTS_PER_SOURCE: usize = 12_000;
+/// Longest sleep: orders are looked for this often.
+const LONGEST: Duration = Duration::from_millis(5);
+
+/// What a thread hands over at the end.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// What arrived.
+    pub(crate) ledger: Ledger,
+    /// What went wrong, by kind.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Refused requests by code.
+    pub(crate) refused: BTreeMap<u16, u64>,
+    /// Connections that the gateway closed, by code; 0 for one that ended without a word.
+    pub(crate) closed: BTreeMap<u16, u64>,
+}
+
+/// The clients of one thread.
+pub(crate) struct Fleet {
+    shared: Arc<Shared>,
+    thread: usize,
+    /// Plain, TLS; by index within the thread.
+    clients: [Vec<Client>; 2],
+    lines: Slots<Line>,
+    dirty: Vec<ConnectionKey>,
+    leaving: Vec<ConnectionKey>,
+    holding: Vec<(ConnectionKey, bool)>,
+    /// Heartbeats, by slot.
+    beats: Wheel,
+    /// Clients that come back, by place; then they queue here.
+    returns: Wheel,
+    returning: VecDeque<Place>,
+    encoder: Encoder,
+    outcome: Outcome,
+    record: Record,
+    recorded: Instant,
+    connecting: usize,
+    /// Connects that the ramp's rate allows by now have been begun up to this number.
+    ramped: u64,
+    active: Vec<Active>,
+    /// Recipients of a message, by stream.
+    recipients: [u32; 256],
+    churns: Vec<orders::Churning>,
+    orders_read: usize,
+}
+
+/// A client's place in its thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    transport: Transport,
+    index: usize,
+}
+
+impl Place {
+    fn to_entry(self) -> u32 {
+        (self.index as u32) << 1 | self.transport as u32
+    }
+
+    fn from_entry(entry: u32) -> Place {
+        let transport = if entry & 1 == 0 { Transport::Plain } else { Transport::Tls };
+        Place { transport, index: (entry >> 1) as usize }
+    }
+}
+
+/// Runs a thread's clients until the plan says stop.
+pub(crate) fn run(shared: Arc<Shared>, thread: usize) -> Result<Outcome, String> {
+    let options = NetOptions {
+        slots: shared.plan.slots_per_thread,
+        recv_buffers: 1024,
+        recv_buffer_bytes: 4096,
+        accepts_in_flight: 1,
+        ..NetOptions::default()
+    };
+    let mut net = Net::new(options, Arc::default()).map_err(|error| error.to_string())?;
+    let mut fleet = Fleet {
+        thread,
+        clients: Default::default(),
+        lines: Slots::default(),
+        dirty: Vec::new(),
+        leaving: Vec::new(),
+        holding: Vec::new(),
+        beats: Wheel::default(),
+        returns: Wheel::default(),
+        returning: VecDeque::new(),
+        encoder: Encoder::default(),
+        outcome: Outcome::default(),
+        record: Record::default(),
+        recorded: Instant::now(),
+        connecting: 0,
+        ramped: 0,
+        active: Vec::new(),
+        recipients: [0; 256],
+        churns: Vec::new(),
+        orders_read: 0,
+        shared,
+    };
+    while !fleet.shared.stopped() {
+        fleet.read_orders();
+        let connected = fleet.begin_connects(&mut net);
+        let busy = net.poll(&mut fleet);
+        fleet.heartbeat();
+        fleet.come_back();
+        let wait = fleet.churn().min(fleet.send_on_schedule());
+        fleet.flush(&mut net);
+        fleet.hand_over_record(false);
+        if !busy && !connected && !wait.is_zero() {
+            net.wait(wait);
+        } else {
+            net.submit();
+        }
+    }
+    fleet.hand_over_record(true);
+    fleet.say_goodbye(&mut net);
+    Ok(fleet.outcome)
+}
+
+impl Fleet {
+    /// Begins a few connections: clients that are wanted and never were there, and those that come back.
+    fn begin_connects(&mut self, net: &mut Net) -> bool {
+        let mut any = false;
+        for transport in Transport::ALL {
+            let wanted = self.shared.share(transport, self.thread);
+            for _ in 0..CONNECTS_PER_TURN {
+                let index = self.clients[transport as usize].len();
+                if index >= wanted || self.connecting >= CONNECTING_MAX {
+                    break;
+                }
+                let Some(planned_us) = self.next_of_ramp() else { break };
+                let number = self.shared.number(transport, self.thread, index);
+                self.clients[transport as usize].push(Client::new(number));
+                any = true;
+                self.connect(net, Place { transport, index }, planned_us);
+            }
+        }
+        any | self.reconnect_some(net)
+    }
+
+    /// When the ramp plans the next connect; none when that is not now.
+    fn next_of_ramp(&mut self) -> Option<u64> {
+        let now_us = self.shared.now_us();
+        let Some(rate) = self.shared.plan.ramp_rate else { return Some(now_us) };
+        // Threads take turns within the rate.
+        let place = self.ramped * self.shared.plan.threads as u64 + self.thread as u64;
+        let planned_us = (place as f64 * 1e6 / rate) as u64;
+        (planned_us <= now_us).then(|| {
+            self.ramped += 1;
+            planned_us
+        })
+    }
+
+    fn connect(&mut self, net: &mut Net, place: Place, planned_us: u64) {
+        let now_us = self.shared.now_us();
+        let Some(client) = self.clients[place.transport as usize].get_mut(place.index) else { return };
+        client.connect = When::new(planned_us * 1000, now_us * 1000);
+        let number = client.number;
+        let target = &self.shared.plan.targets[place.transport as usize];
+        match net.connect(self.source(number, target), target) {
+            Ok(key) => {
+                self.connecting += 1;
+                if let Some(client) = self.client_mut(place) {
+                    client.state = State::Connecting;
+                }
+                self.lines.insert_at(key, Line::of(place));
+            }
+            Err(error) => {
+                if let Some(client) = self.client_mut(place) {
+                    client.state = State::Away;
+                }
+                bump(&self.shared.counts().closed);
+                self.error(format!("connect: {error}"));
+            }
+        }
+    }
+
+    /// Loopback has 16 million addresses, each good for some thousand connections.
+    fn source(&self, number: u32, target: &Target) -> Option<IpAddr> {
+        let lane = number as usize / PORTS_PER_SOURCE;
+        if let Some(source) = self.shared.plan.sources.lane(lane) {
+            return Some(source);
+        }
+        let is_v4_loopback = target.address.is_ipv4() && target.address.ip().is_loopback();
+        (lane > 0 && is_v4_loopback).then(|| IpAddr::from([127, 0, (lane >> 8) as u8, lane as u8 + 1]))
+    }
+
+    fn client_mut(&mut self, place: Place) -> Option<&mut Client> {
+        self.clients[place.transport as usize].get_mut(place.index)
+    }
+
+    /// The place of a client, if it is this thread's.
+    fn own(&self, number: u32) -> Option<Place> {
+        let (transport, thread, index) = self.shared.place(number);
+        (thread == self.thread).then_some(Place { transport, index })
+    }
+
+    fn line_of(&mut self, place: Place) -> Option<(ConnectionKey, &mut Line)> {
+        let State::Ready(key) = self.clients[place.transport as usize].get(place.index)?.state else { return None };
+        Some((key, self.lines.get_mut(key)?))
+    }
+
+    fn error(&mut self, kind: String) {
+        bump(&self.shared.counts().errors);
+        *self.outcome.errors.entry(kind).or_default() += 1;
+    }
+
+    fn mark(&mut self, key: ConnectionKey) {
+        if let Some(line) = self.lines.get_mut(key)
+            && !line.dirty
+        {
+            line.dirty = true;
+            self.dirty.push(key);
+        }
+    }
+
+    fn flush(&mut self, net: &mut Net) {
+        let mut dirty = core::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            if let Some(line) = self.lines.get_mut(key) {
+                line.dirty = false;
+                if core::mem::take(&mut line.acknowledge)
+                    && let Some(client) = self.clients[line.place.transport as usize].get(line.place.index)
+                {
+                    Encoder::ack(&mut line.out, client.seen);
+                }
+            }
+            net.flush(key, self);
+        }
+        self.dirty.append(&mut dirty);
+        while let Some(key) = self.leaving.pop() {
+            net.close(key, false, self);
+        }
+        while let Some((key, hold)) = self.holding.pop() {
+            net.hold(key, hold);
+        }
+    }
+
+    /// Pings whoever is due. Beats are spread over the interval by the number of the client.
+    fn heartbeat(&mut self) {
+        let now_us = self.shared.now_us();
+        let interval_ms = (self.shared.plan.ping_interval.as_millis() as u64).max(1);
+        let mut due = Vec::new();
+        while self.beats.advance(now_us / 1000, 4096, &mut due) {}
+        for slot in due {
+            let Some(key) = self.lines.key_of(slot) else { continue };
+            let Some(line) = self.lines.get_mut(key) else { continue };
+            if line.held {
+                self.beats.insert(slot, now_us / 1000 + interval_ms);
+                continue;
+            }
+            if line.ping.is_some() {
+                self.leaving.push(key);
+                self.error("no pong".to_owned());
+                continue;
+            }
+            self.beats.insert(slot, now_us / 1000 + interval_ms);
+            self.ping(key, When::new(now_us * 1000, now_us * 1000));
+        }
+    }
+
+    fn ping(&mut self, key: ConnectionKey, when: When) {
+        let Some(line) = self.lines.get_mut(key) else { return };
+        line.ping = Some(when);
+        Encoder::empty(&mut line.out, Kind::Ping);
+        bump(&self.shared.counts().pings);
+        self.mark(key);
+    }
+
+    fn hand_over_record(&mut self, last: bool) {
+        if last || self.recorded.elapsed() > Duration::from_millis(250) {
+            self.recorded = Instant::now();
+            self.shared.add_record(&self.record);
+            self.record.reset();
+        }
+    }
+
+    /// Leaves in order, so that the gateway does not count resets; bounded.
+    fn say_goodbye(&mut self, net: &mut Net) {
+        let keys: Vec<_> = self.lines.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            net.close(key, true, self);
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while net.sockets() > 0 && Instant::now() < deadline {
+            if !net.poll(self) {
+                net.wait(LONGEST);
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What clients are told to do: traffic on its schedule, leaving and coming back, churn, not reading.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringgate::id::{ClientMessageId, ConnectionKey};
+use ringgate::net::Net;
+use ringgate::session::Transport;
+use ringgate::wire::encode::PublishRequest;
+
+use super::client::{End, State};
+use super::{CONNECTING_MAX, CONNECTS_PER_TURN, Fleet, LONGEST, Place};
+use crate::ledger::{Stamp, When};
+use crate::plan::{Order, bump};
+use crate::traffic::{Kind, Pace, Schedule, Traffic};
+
+/// A stream that is under way.
+pub(super) struct Active {
+    traffic: Arc<Traffic>,
+    schedule: Schedule,
+    /// A closed loop has been started.
+    looping: bool,
+}
+
+/// Clients that come and go.
+pub(super) struct Churning {
+    clients: Range<u32>,
+    rate: f64,
+    until_ns: u64,
+    began_ns: u64,
+    done: u64,
+}
+
+impl Fleet {
+    pub(super) fn read_orders(&mut self) {
+        for order in self.shared.orders(self.orders_read) {
+            self.orders_read += 1;
+            match &*order {
+                Order::Traffic(traffic) => {
+                    let traffic = Arc::new(traffic.clone());
+                    self.join_rooms(&traffic);
+                    self.recipients[usize::from(traffic.id)] = traffic.recipients() as u32;
+                    let schedule = Schedule::of(&traffic);
+                    self.active.push(Active { traffic, schedule, looping: false });
+                }
+                Order::Leave(clients) => self.each(clients, |fleet, place| fleet.leave(place, End::Leave)),
+                Order::Return(clients) => self.each(clients, |fleet, place| fleet.return_at(place, Duration::ZERO)),
+                Order::Hold(clients) => self.each(clients, |fleet, place| fleet.hold(place, true)),
+                Order::Release(clients) => self.each(clients, |fleet, place| fleet.hold(place, false)),
+                Order::Churn { clients, rate, until_ns } => self.churns.push(Churning {
+                    clients: clients.clone(),
+                    rate: *rate,
+                    until_ns: *until_ns,
+                    began_ns: self.shared.now_ns(),
+                    done: 0,
+                }),
+                Order::Stop => {
+                    self.active.clear();
+                    self.churns.clear();
+                }
+            }
+        }
+    }
+
+    fn each(&mut self, clients: &Range<u32>, mut action: impl FnMut(&mut Fleet, Place)) {
+        for number in clients.clone() {
+            if let Some(place) = self.own(number) {
+                action(self, place);
+            }
+        }
+    }
+
+    fn leave(&mut self, place: Place, end: End) {
+        if let Some((key, line)) = self.line_of(place) {
+            line.end = end;
+            self.leaving.push(key);
+        }
+    }
+
+    fn hold(&mut self, place: Place, hold: bool) {
+        if let Some((key, line)) = self.line_of(place) {
+            line.held = hold;
+            self.holding.push((key, hold));
+        }
+    }
+
+    /// Has a client that is away come back after a while.
+    pub(super) fn return_at(&mut self, place: Place, after: Duration) {
+        let now_ms = self.shared.now_us() / 1000;
+        let Some(client) = self.client_mut(place).filter(|client| client.state == State::Away) else { return };
+        client.state = State::Waiting;
+        self.returns.insert(place.to_entry(), now_ms + after.as_millis() as u64);
+    }
+
+    /// Clients whose wait is over queue up for their connect.
+    pub(super) fn come_back(&mut self) {
+        let now_ms = self.shared.now_us() / 1000;
+        let mut due = Vec::new();
+        while self.returns.advance(now_ms, 4096, &mut due) {}
+        self.returning.extend(due.into_iter().map(Place::from_entry));
+    }
+
+    pub(super) fn reconnect_some(&mut self, net: &mut Net) -> bool {
+        let mut any = false;
+        for _ in 0..CONNECTS_PER_TURN {
+            if self.connecting >= CONNECTING_MAX {
+                break;
+            }
+            let Some(place) = self.returning.pop_front() else { break };
+            any = true;
+            let now_us = self.shared.now_us();
+            self.connect(net, place, now_us);
+        }
+        any
+    }
+
+    /// Takes the next of the churning clients down; returns how long nobody is due.
+    pub(super) fn churn(&mut self) -> Duration {
+        let now_ns = self.shared.now_ns();
+        let mut churns = core::mem::take(&mut self.churns);
+        churns.retain_mut(|churn| {
+            let count = churn.clients.end.saturating_sub(churn.clients.start).max(1);
+            let due = ((now_ns.min(churn.until_ns) - churn.began_ns) as f64 * churn.rate / 1e9) as u64;
+            while churn.done < due {
+                let number = churn.clients.start + (churn.done % u64::from(count)) as u32;
+                churn.done += 1;
+                if let Some(place) = self.own(number) {
+                    self.leave(place, End::Return);
+                }
+            }
+            now_ns < churn.until_ns
+        });
+        let busy = !churns.is_empty();
+        self.churns = churns;
+        if busy { Duration::from_millis(1) } else { LONGEST }
+    }
+
+    /// Sends what is due and returns how long nothing is.
+    pub(super) fn send_on_schedule(&mut self) -> Duration {
+        let now_ns = self.shared.now_ns();
+        let mut active = core::mem::take(&mut self.active);
+        let mut wait = LONGEST;
+        for stream in &mut active {
+            wait = wait.min(self.advance(stream, now_ns));
+        }
+        // Orders that came meanwhile are read by the same thread: nothing was added.
+        self.active = active;
+        wait
+    }
+
+    fn advance(&mut self, stream: &mut Active, now_ns: u64) -> Duration {
+        let traffic = stream.traffic.clone();
+        if now_ns < traffic.start_ns {
+            return Duration::from_nanos(traffic.start_ns - now_ns).min(LONGEST);
+        }
+        if let Pace::Closed(window) = traffic.pace
+            && !core::mem::replace(&mut stream.looping, true)
+        {
+            // A client has one Ping under way at most.
+            let window = if traffic.kind == Kind::Pings { 1 } else { window };
+            for index in 0..u64::from(traffic.senders()) * u64::from(window) {
+                self.send(&traffic, traffic.sender(index), now_ns);
+            }
+        }
+        while let Some(planned_ns) = stream.schedule.peek_ns(&traffic) {
+            if planned_ns > now_ns {
+                return Duration::from_nanos(planned_ns - now_ns).min(LONGEST);
+            }
+            let index = stream.schedule.take(&traffic);
+            self.send(&traffic, traffic.sender(index), planned_ns);
+        }
+        LONGEST
+    }
+
+    /// A closed loop goes on when a message is answered.
+    pub(super) fn send_next(&mut self, number: u32) {
+        let now_ns = self.shared.now_ns();
+        let closed = |stream: &&Active| {
+            let traffic = &stream.traffic;
+            matches!(traffic.pace, Pace::Closed(_)) && traffic.has(number) && now_ns < traffic.end_ns()
+        };
+        if let Some(traffic) = self.active.iter().find(closed).map(|stream| stream.traffic.clone()) {
+            self.send(&traffic, number, now_ns);
+        }
+    }
+
+    fn send(&mut self, traffic: &Traffic, sender: u32, planned_ns: u64) {
+        let Some(place) = self.own(sender) else { return };
+        let now_ns = self.shared.now_ns();
+        let when = When::new(planned_ns, now_ns);
+        let Some((key, line)) = self.line_of(place) else {
+            return self.error("a sender was not connected".to_owned());
+        };
+        if traffic.kind == Kind::Pings {
+            // The last one still waits for its Pong: that one tells how slow it is.
+            if line.ping.is_none() {
+                self.record.lag.saturating_record((now_ns.saturating_sub(planned_ns) / 1000).max(1));
+                self.ping(key, when);
+            }
+            return;
+        }
+        self.record.lag.saturating_record((now_ns.saturating_sub(planned_ns) / 1000).max(1));
+        let topic = match traffic.partner(sender) {
+            Some(partner) => format!("@{}", self.shared.user(partner)),
+            None => traffic.room(sender).unwrap_or_default(),
+        };
+        self.publish(key, place, traffic, &topic, when);
+    }
+
+    fn publish(&mut self, key: ConnectionKey, place: Place, traffic: &Traffic, topic: &str, when: When) {
+        let Fleet { clients, lines, encoder, shared, .. } = self;
+        let (Some(client), Some(line)) = (clients[place.transport as usize].get_mut(place.index), lines.get_mut(key))
+        else {
+            return;
+        };
+        // Each stream counts anew, under a name of its own.
+        if core::mem::replace(&mut client.stream, traffic.id) != traffic.id {
+            client.sequence = 0;
+        }
+        client.sequence += 1;
+        line.unanswered += 1;
+        let sender = client.number | u32::from(traffic.id) << 24;
+        let stamp = Stamp { run: shared.run, sender, sequence: client.sequence, when };
+        let publish = PublishRequest {
+            request: client.sequence,
+            topic,
+            // The time is in the id, so that the answer brings it back.
+            client_message_id: ClientMessageId {
+                high: when.0,
+                low: u64::from(sender) << 32 | u64::from(client.sequence),
+            },
+            payload: &stamp.payload(traffic.payload_bytes),
+            ..PublishRequest::default()
+        };
+        encoder.publish(&mut line.out, &publish);
+        bump(&shared.counts().sent);
+        self.mark(key);
+    }
+
+    fn join_rooms(&mut self, traffic: &Traffic) {
+        for transport in Transport::ALL {
+            for index in 0..self.clients[transport as usize].len() {
+                let place = Place { transport, index };
+                let Some(client) = self.client_mut(place) else { continue };
+                let Some(room) = traffic.has(client.number).then(|| traffic.room(client.number)).flatten() else {
+                    continue;
+                };
+                client.room = Some(room.into());
+                let State::Ready(key) = client.state else { continue };
+                self.subscribe(key, place);
+            }
+        }
+    }
+
+    /// Joins the client's room, if it has one.
+    pub(super) fn subscribe(&mut self, key: ConnectionKey, place: Place) {
+        let Fleet { clients, lines, encoder, .. } = self;
+        let Some(client) = clients[place.transport as usize].get(place.index) else { return };
+        let (Some(room), Some(line)) = (client.room.as_deref(), lines.get_mut(key)) else { return };
+        let since = (client.seen_in_room.epoch != 0).then_some(client.seen_in_room);
+        encoder.subscribe(&mut line.out, 0, room, since);
+        self.mark(key);
+    }
+}

@@ -1,0 +1,263 @@
+//! What arrives at clients, and what becomes of their connections.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ringgate::close::CloseReason;
+use ringgate::id::{ConnectionKey, Stamp as WireStamp};
+use ringgate::net::Driver;
+use ringgate::outbox::Chunk;
+use ringgate::session::Transport;
+use ringgate::wire::encode::ConnectRequest;
+use ringgate::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, split};
+
+use super::client::{End, State};
+use super::{Fleet, Place};
+use crate::ledger::{Stamp, When};
+use crate::plan::bump;
+use crate::record::Measure;
+
+const BODY_BYTES_MAX: usize = 64 << 20;
+/// Back-off between attempts to come back: at most this, doubling up to the other, at a random place within.
+const BACKOFF: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(20);
+
+impl Fleet {
+    fn on_frame(&mut self, key: ConnectionKey, frame: RawFrame<'_>) {
+        let parsed = match ServerFrame::parse(frame) {
+            Ok(parsed) => parsed,
+            Err(error) => return self.error(format!("frame: {}", error.label())),
+        };
+        let now_us = self.shared.now_us();
+        let Some(line) = self.lines.get_mut(key) else { return };
+        let place = line.place;
+        match parsed {
+            ServerFrame::Message(message) => self.on_message(key, place, &message, now_us),
+            ServerFrame::Published(published) => {
+                line.unanswered = line.unanswered.saturating_sub(1);
+                let when = When(published.client_message_id.high);
+                self.record.record(Measure::Publish, when.planned_us(), when.sent_us(), now_us);
+                let stream = (published.client_message_id.low >> 56) as usize;
+                let recipients = self.recipients[stream & 0xff];
+                self.shared.counts().owed.fetch_add(recipients.into(), std::sync::atomic::Ordering::Relaxed);
+                bump(&self.shared.counts().accepted);
+                if published.duplicate {
+                    self.error("an unexpected duplicate answer".to_owned());
+                }
+                let number = self.client_mut(place).map_or(0, |client| client.number);
+                self.send_next(number);
+            }
+            ServerFrame::Pong => {
+                if let Some(when) = line.ping.take() {
+                    self.record.record(Measure::Ping, when.planned_us(), when.sent_us(), now_us);
+                }
+                bump(&self.shared.counts().pongs);
+                let number = self.client_mut(place).map_or(0, |client| client.number);
+                self.send_next(number);
+            }
+            ServerFrame::Ping => {
+                Encoder::empty(&mut line.out, Kind::ClientPong);
+                self.mark(key);
+            }
+            ServerFrame::Connected(_) => self.on_connected(key, place, now_us),
+            ServerFrame::Subscribed(_) => bump(&self.shared.counts().subscribed),
+            ServerFrame::Error(error) => {
+                // Publishes count their requests from 1; everything else asks with 0.
+                if error.request() != 0 {
+                    line.unanswered = line.unanswered.saturating_sub(1);
+                    bump(&self.shared.counts().refused);
+                }
+                *self.outcome.refused.entry(error.code()).or_default() += 1;
+                let text = format!("refused: {} ({})", error.message().unwrap_or_default(), error.code());
+                self.error(text);
+            }
+            ServerFrame::Goodbye(goodbye) => {
+                let after = goodbye.reconnect().then_some(goodbye.after_ms());
+                line.end = End::Goodbye(goodbye.code(), after);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        key: ConnectionKey,
+        place: Place,
+        message: &ringgate::wire::schema::Message<'_>,
+        now_us: u64,
+    ) {
+        let Some(client) = self.clients[place.transport as usize].get_mut(place.index) else { return };
+        let number = client.number;
+        let at = message.stamp().map(WireStamp::from).unwrap_or_default().position;
+        let to_inbox = message.topic().is_some_and(|topic| topic.starts_with('@'));
+        if at.offset != 0 && !to_inbox {
+            client.seen_in_room = at;
+        } else if at.offset != 0 {
+            if at.epoch != client.seen.epoch || at.offset > client.seen.offset {
+                client.seen = at;
+            }
+            if let Some(line) = self.lines.get_mut(key) {
+                line.acknowledge = true;
+            }
+            self.mark(key);
+        }
+        let payload = message.payload().map(|payload| payload.bytes()).unwrap_or_default();
+        match Stamp::parse(payload) {
+            Some(ours) if ours.run == self.shared.run => {
+                if self.outcome.ledger.arrived(number, ours) {
+                    bump(&self.shared.counts().delivered);
+                    self.record.record(Measure::Deliver, ours.when.planned_us(), ours.when.sent_us(), now_us);
+                }
+            }
+            // Left over from an earlier run.
+            Some(_) => {}
+            None => self.outcome.ledger.corrupted += 1,
+        }
+    }
+
+    fn on_connected(&mut self, key: ConnectionKey, place: Place, now_us: u64) {
+        let interval_ms = (self.shared.plan.ping_interval.as_millis() as u64).max(1);
+        let Some(client) = self.client_mut(place) else { return };
+        client.state = State::Ready(key);
+        client.attempts = 0;
+        let (number, when) = (client.number, client.connect);
+        if core::mem::replace(&mut client.returns, true) {
+            bump(&self.shared.counts().reconnects);
+        }
+        self.connecting -= 1;
+        self.record.record(Measure::Connect, when.planned_us(), when.sent_us(), now_us);
+        let beat = u64::from(number.wrapping_mul(2_654_435_761)) % interval_ms;
+        self.beats.insert(key.slot, now_us / 1000 + beat);
+        bump(&self.shared.counts().connections);
+        self.subscribe(key, place);
+    }
+
+    /// A connection is over: books it, and has the client come back if it is to.
+    fn on_over(&mut self, place: Place, end: End, unanswered: u32) {
+        let counts = self.shared.counts();
+        counts.undecided.fetch_add(u64::from(unanswered), std::sync::atomic::Ordering::Relaxed);
+        let reconnect = self.shared.plan.reconnect;
+        let Some(client) = self.client_mut(place) else { return };
+        let was_ready = matches!(client.state, State::Ready(_));
+        client.state = State::Away;
+        client.attempts = client.attempts.saturating_add(1);
+        let attempts = client.attempts;
+        if was_ready {
+            self.shared.counts().connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        } else {
+            self.connecting -= 1;
+        }
+        let code = match end {
+            _ if self.shared.stopped() => return,
+            End::Leave => return,
+            End::Return => return self.return_at(place, Duration::ZERO),
+            End::Goodbye(code, _) => code,
+            End::Unexpected => 0,
+        };
+        *self.outcome.closed.entry(code).or_default() += 1;
+        bump(&self.shared.counts().closed);
+        let ceiling = BACKOFF.saturating_mul(1 << u32::from(attempts.min(10))).min(BACKOFF_MAX);
+        let backoff = Duration::from_millis(fastrand::u64(0..=ceiling.as_millis() as u64));
+        match end {
+            End::Goodbye(_, Some(after_ms)) if reconnect => {
+                let after = Duration::from_millis(after_ms.into());
+                self.return_at(place, if attempts > 1 { after.max(backoff) } else { after });
+            }
+            End::Unexpected if reconnect => self.return_at(place, backoff),
+            End::Goodbye(code, _) => self.error(format!("goodbye: {}", name_of(code))),
+            _ if was_ready => self.error("a connection was lost without a word".to_owned()),
+            _ => self.error("a connection was not made".to_owned()),
+        }
+    }
+}
+
+/// A close code with its name.
+fn name_of(code: u16) -> String {
+    let reason = CloseReason::ALL.iter().find(|reason| reason.code() == code);
+    format!("{} ({code})", reason.map_or("unknown", |reason| reason.label()))
+}
+
+impl Driver for Fleet {
+    fn opened(&mut self, key: ConnectionKey, _: SocketAddr, transport: Transport) -> bool {
+        if transport == Transport::Plain {
+            self.secured(key);
+        }
+        true
+    }
+
+    fn secured(&mut self, key: ConnectionKey) {
+        let Some(place) = self.lines.get(key).map(|line| line.place) else { return };
+        let Some(client) = self.client_mut(place) else { return };
+        let (number, seen) = (client.number, client.seen);
+        match self.shared.token(number) {
+            Ok(token) => {
+                let connect = ConnectRequest {
+                    token: &token,
+                    device: "load",
+                    client: concat!("ringgate-loadtest/", env!("CARGO_PKG_VERSION")),
+                    inbox: (seen.epoch != 0).then_some(seen),
+                    ..ConnectRequest::default()
+                };
+                let Fleet { lines, encoder, .. } = self;
+                if let Some(line) = lines.get_mut(key) {
+                    encoder.connect(&mut line.out, &connect);
+                }
+                self.mark(key);
+            }
+            Err(error) => self.error(error),
+        }
+    }
+
+    fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        let Some(line) = self.lines.get_mut(key) else { return };
+        let mut tail = core::mem::take(&mut line.tail);
+        let owned = !tail.is_empty();
+        if owned {
+            tail.extend_from_slice(bytes);
+        }
+        let mut rest = if owned { tail.as_slice() } else { bytes };
+        loop {
+            match split(rest, BODY_BYTES_MAX) {
+                Ok(Split::Frame(frame, later)) => {
+                    self.on_frame(key, frame);
+                    rest = later;
+                }
+                Ok(Split::Incomplete(_)) => break,
+                Err(error) => {
+                    self.leaving.push(key);
+                    return self.error(format!("header: {}", error.label()));
+                }
+            }
+        }
+        let rest = rest.to_vec();
+        if let Some(line) = self.lines.get_mut(key) {
+            line.tail = rest;
+        }
+    }
+
+    fn ended(&mut self, key: ConnectionKey, _: CloseReason) {
+        self.leaving.push(key);
+    }
+
+    fn freed(&mut self, key: ConnectionKey) {
+        self.beats.cancel(key.slot);
+        if let Some(line) = self.lines.remove_at(key) {
+            self.on_over(line.place, line.end, line.unanswered);
+        }
+    }
+
+    fn pull(&mut self, key: ConnectionKey) -> Option<Chunk> {
+        let line = self.lines.get_mut(key)?;
+        (!line.out.is_empty()).then(|| Chunk::Control(core::mem::take(&mut line.out)))
+    }
+
+    fn recycle(&mut self, key: ConnectionKey, mut buffer: Vec<u8>) {
+        if let Some(line) = self.lines.get_mut(key)
+            && line.out.capacity() == 0
+            && buffer.capacity() <= 512
+        {
+            buffer.clear();
+            line.out = buffer;
+        }
+    }
+}

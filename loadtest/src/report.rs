@@ -1,0 +1,318 @@
+//! What a run found: a table for people, an object for programs.
+
+use std::collections::BTreeMap;
+
+use crate::plan::Tally;
+use crate::record::{Measure, Point, Quantiles, Record, human_us};
+
+/// Everything that is known at the end.
+#[derive(Default)]
+pub(crate) struct Report {
+    /// How the program was called.
+    pub(crate) command: String,
+    /// Connections that were wanted: plain, TLS.
+    pub(crate) connections: [usize; 2],
+    /// Live counts at the end.
+    pub(crate) tally: Tally,
+    /// Length of the run.
+    pub(crate) seconds: f64,
+    /// Somebody ended it early.
+    pub(crate) interrupted: bool,
+    /// Different deliveries.
+    pub(crate) delivered: u64,
+    /// Accepted and not delivered.
+    pub(crate) lost: u64,
+    /// Delivered again.
+    pub(crate) duplicated: u64,
+    /// Delivered after a later one.
+    pub(crate) reordered: u64,
+    /// Damaged payloads.
+    pub(crate) corrupted: u64,
+    /// Anything that went wrong, by kind.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Refused requests, by code.
+    pub(crate) refused: BTreeMap<u16, u64>,
+    /// Connections that ended unasked, by close code; 0 without one.
+    pub(crate) closed: BTreeMap<u16, u64>,
+    /// In order.
+    pub(crate) phases: Vec<Phase>,
+    /// Over time.
+    pub(crate) timeline: Vec<Point>,
+    /// All phases together.
+    pub(crate) record: Record,
+    /// Gateway's user memory per idle connection: plain, TLS.
+    pub(crate) idle_bytes: [Option<f64>; 2],
+    /// Thresholds that were not met.
+    pub(crate) failed: Vec<String>,
+}
+
+/// A part of a run.
+pub(crate) struct Phase {
+    /// What it was.
+    pub(crate) name: String,
+    /// Its length.
+    pub(crate) seconds: f64,
+    /// Connections gained in it.
+    pub(crate) connected: u64,
+    /// Publishes sent in it.
+    pub(crate) sent: u64,
+    /// Publishes answered.
+    pub(crate) accepted: u64,
+    /// Deliveries.
+    pub(crate) delivered: u64,
+    /// Pongs.
+    pub(crate) pongs: u64,
+    /// Errors.
+    pub(crate) errors: u64,
+    /// Clients that came back.
+    pub(crate) reconnects: u64,
+    /// Share of the driver's cores that were busy.
+    pub(crate) driver_busy: f64,
+    /// CPU time of the gateway, where its process is known.
+    pub(crate) server_cpu_seconds: Option<f64>,
+    /// Its latencies.
+    pub(crate) record: Record,
+}
+
+/// A driver busier than this is the limit itself.
+const DRIVER_BUSY_MAX: f64 = 0.85;
+/// So is one that keeps its schedule worse than this, at p99.
+const LAG_MAX_US: u64 = 1_000;
+
+impl Report {
+    /// Whether nothing was lost, duplicated, reordered, damaged or refused, and every threshold was met.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.lost + self.duplicated + self.reordered + self.corrupted == 0
+            && self.errors.is_empty()
+            && self.failed.is_empty()
+            && !self.interrupted
+    }
+
+    /// Phases in which messages or Pings flowed.
+    fn busy_phases(&self) -> impl Iterator<Item = &Phase> {
+        self.phases.iter().filter(|phase| phase.sent > 0 || !phase.record.of(Measure::Ping).planned.is_empty())
+    }
+
+    /// CPU microseconds of the gateway per delivery, in the phases with deliveries.
+    pub(crate) fn cpu_us_per_delivery(&self) -> Option<f64> {
+        let phases = self.phases.iter().filter(|phase| phase.delivered > 0);
+        let (cpu, count) = phases.fold((0.0, 0), |(cpu, count), phase| {
+            (cpu + phase.server_cpu_seconds.unwrap_or(0.0), count + phase.delivered)
+        });
+        (count > 0 && cpu > 0.0).then(|| cpu * 1e6 / count as f64)
+    }
+
+    /// Connections signed in per second of the ramp.
+    pub(crate) fn connects_per_second(&self) -> Option<f64> {
+        let ramp = self.phases.iter().find(|phase| phase.name == "connect" && phase.connected > 0)?;
+        Some(ramp.connected as f64 / ramp.seconds.max(f64::MIN_POSITIVE))
+    }
+
+    /// How busy the driver was at its busiest.
+    pub(crate) fn driver_busy(&self) -> Option<f64> {
+        self.busy_phases().map(|phase| phase.driver_busy).reduce(f64::max)
+    }
+
+    /// Why the figures are the driver's rather than the gateway's, if they are.
+    pub(crate) fn driver_limit(&self) -> Option<String> {
+        let lag = Quantiles::from(&self.record.lag);
+        if let Some(busy) = self.driver_busy().filter(|busy| *busy > DRIVER_BUSY_MAX) {
+            return Some(format!("this load tester was busy for {:.0} % of its cores' time", busy * 100.0));
+        }
+        (lag.p99 > LAG_MAX_US)
+            .then(|| format!("this load tester sent late: p99 {} behind its schedule", human_us(lag.p99)))
+    }
+
+    /// A figure by the name that thresholds use; none when it does not exist in this run.
+    pub(crate) fn figure(&self, name: &str) -> Option<f64> {
+        let of = |measure: Measure| Some((measure, name.strip_prefix(measure.label())?.strip_prefix('.')?));
+        let (measure, quantile) = Measure::ALL.into_iter().find_map(of).unwrap_or((self.record.main(), name));
+        let quantiles = Quantiles::from(&self.record.of(measure).planned);
+        let timed = |value: f64| (quantiles.count > 0).then_some(value);
+        match quantile {
+            "p50" => timed(quantiles.p50 as f64),
+            "p90" => timed(quantiles.p90 as f64),
+            "p99" => timed(quantiles.p99 as f64),
+            "p99.9" | "p999" => timed(quantiles.p999 as f64),
+            "max" => timed(quantiles.max as f64),
+            "mean" => timed(quantiles.mean),
+            "lost" => Some(self.lost as f64),
+            "duplicated" => Some(self.duplicated as f64),
+            "reordered" => Some(self.reordered as f64),
+            "corrupted" => Some(self.corrupted as f64),
+            "errors" => Some(self.errors.values().sum::<u64>() as f64),
+            "refused" => Some(self.refused.values().sum::<u64>() as f64),
+            "closed" => Some(self.closed.values().sum::<u64>() as f64),
+            "reconnects" => Some(self.tally.reconnects as f64),
+            "rate" => {
+                let (seconds, sent) = self.busy_phases().fold((0.0, 0), |(s, n), p| (s + p.seconds, n + p.accepted));
+                (seconds > 0.0).then(|| sent as f64 / seconds)
+            }
+            "connects" => self.connects_per_second(),
+            "cpu" => self.cpu_us_per_delivery(),
+            "driver_busy" => self.driver_busy(),
+            _ => None,
+        }
+    }
+
+    /// The table that a person reads.
+    pub(crate) fn table(&self) -> String {
+        let mut lines = Vec::new();
+        if let Some(limit) = self.driver_limit() {
+            lines.push(format!("  ! {limit}: latencies and rates are its own, not the gateway's"));
+        }
+        if self.interrupted {
+            lines.push("  ! ended early".to_owned());
+        }
+        let mut row = |name: &str, value: String| lines.push(format!("  {name:<34} {value:>16}"));
+        row("connections, TCP / TLS", format!("{} / {}", self.connections[0], self.connections[1]));
+        if let Some(rate) = self.connects_per_second() {
+            row("signed in per second", format!("{rate:.0}"));
+        }
+        row("heartbeats sent / answered", format!("{} / {}", self.tally.pings, self.tally.pongs));
+        row("messages published / accepted", format!("{} / {}", self.tally.sent, self.tally.accepted));
+        row("deliveries", self.delivered.to_string());
+        row("lost", self.lost.to_string());
+        row("duplicated", self.duplicated.to_string());
+        row("reordered", self.reordered.to_string());
+        if self.corrupted > 0 {
+            row("corrupted", self.corrupted.to_string());
+        }
+        if self.tally.undecided > 0 {
+            row("undecided (connection ended)", self.tally.undecided.to_string());
+        }
+        if self.tally.reconnects > 0 {
+            row("reconnects", self.tally.reconnects.to_string());
+        }
+        row("errors", self.errors.values().sum::<u64>().to_string());
+        if let Some(cpu) = self.cpu_us_per_delivery() {
+            row("gateway CPU per delivery", format!("{cpu:.2} us"));
+        }
+        if let Some(busy) = self.driver_busy() {
+            row("this load tester was busy", format!("{:.0} %", busy * 100.0));
+        }
+        for (name, bytes) in ["TCP", "TLS"].iter().zip(self.idle_bytes) {
+            if let Some(bytes) = bytes {
+                row(&format!("gateway memory per idle {name}"), format!("{bytes:.0} B"));
+            }
+        }
+        lines.push(String::new());
+        lines.push(format!(
+            "  {:<12} {:<9} {:>9} {:>10} {:>10} {:>10} {:>10} {:>10} {:>14}",
+            "phase", "latency", "count", "p50", "p90", "p99", "p99.9", "max", "p99, uncorr."
+        ));
+        for phase in &self.phases {
+            for measure in Measure::ALL {
+                let latency = phase.record.of(measure);
+                let (planned, sent) = (Quantiles::from(&latency.planned), Quantiles::from(&latency.sent));
+                if planned.count > 0 {
+                    lines.push(format!(
+                        "  {:<12} {:<9} {:>9} {:>10} {:>10} {:>10} {:>10} {:>10} {:>14}",
+                        phase.name,
+                        measure.label(),
+                        planned.count,
+                        human_us(planned.p50),
+                        human_us(planned.p90),
+                        human_us(planned.p99),
+                        human_us(planned.p999),
+                        human_us(planned.max),
+                        human_us(sent.p99),
+                    ));
+                }
+            }
+        }
+        let coded = |codes: &BTreeMap<u16, u64>, what: &str| -> Vec<String> {
+            codes.iter().map(|(code, count)| format!("  ! {count} x {what} with code {code}")).collect()
+        };
+        lines.extend(coded(&self.closed, "closed"));
+        for (kind, count) in &self.errors {
+            lines.push(format!("  ! {count} x {kind}"));
+        }
+        for failed in &self.failed {
+            lines.push(format!("  ! threshold not met: {failed}"));
+        }
+        lines.join("\n")
+    }
+
+    /// The same for programs. Times are microseconds.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        let main = Quantiles::from(&self.record.of(self.record.main()).planned);
+        let latencies = |record: &Record| -> serde_json::Map<String, serde_json::Value> {
+            let measured = Measure::ALL.into_iter().filter(|measure| !record.of(*measure).planned.is_empty());
+            measured
+                .map(|measure| {
+                    let latency = record.of(measure);
+                    let value = serde_json::json!({
+                        "planned": Quantiles::from(&latency.planned),
+                        "sent": Quantiles::from(&latency.sent),
+                        "curve": curve(&latency.planned),
+                    });
+                    (measure.label().to_owned(), value)
+                })
+                .collect()
+        };
+        let phases: Vec<_> = self
+            .phases
+            .iter()
+            .map(|phase| {
+                serde_json::json!({
+                    "name": phase.name,
+                    "seconds": phase.seconds,
+                    "connected": phase.connected,
+                    "sent": phase.sent,
+                    "accepted": phase.accepted,
+                    "delivered": phase.delivered,
+                    "pongs": phase.pongs,
+                    "reconnects": phase.reconnects,
+                    "errors": phase.errors,
+                    "driver_busy": phase.driver_busy,
+                    "gateway_cpu_seconds": phase.server_cpu_seconds,
+                    "latency_us": latencies(&phase.record),
+                })
+            })
+            .collect();
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "command": self.command,
+            "seconds": self.seconds,
+            "interrupted": self.interrupted,
+            "connections": self.connections[0] + self.connections[1],
+            "tls_connections": self.connections[1],
+            "connects_per_second": self.connects_per_second(),
+            "pings": self.tally.pings,
+            "pongs": self.tally.pongs,
+            "published": self.tally.sent,
+            "accepted": self.tally.accepted,
+            "undecided": self.tally.undecided,
+            "delivered": self.delivered,
+            "lost": self.lost,
+            "duplicated": self.duplicated,
+            "reordered": self.reordered,
+            "corrupted": self.corrupted,
+            "reconnects": self.tally.reconnects,
+            "errors": self.errors.values().sum::<u64>(),
+            "errors_by_kind": self.errors,
+            "refused_by_code": self.refused,
+            "closed_by_code": self.closed,
+            "latency_us": {"p50": main.p50, "p90": main.p90, "p99": main.p99, "p999": main.p999, "max": main.max},
+            "latencies_us": latencies(&self.record),
+            "send_lag_us": Quantiles::from(&self.record.lag),
+            "driver_busy": self.driver_busy(),
+            "driver_limit": self.driver_limit(),
+            "idle_bytes_per_connection": {"plain": self.idle_bytes[0], "tls": self.idle_bytes[1]},
+            "cpu_us_per_delivery": self.cpu_us_per_delivery(),
+            "phases": phases,
+            "timeline": self.timeline,
+            "thresholds_failed": self.failed,
+            "clean": self.is_clean(),
+        })
+    }
+}
+
+/// The percentile curve: share of values, and the value that so many are at most.
+fn curve(histogram: &hdrhistogram::Histogram<u64>) -> Vec<(f64, u64)> {
+    const SHARES: [f64; 17] = [
+        0.0, 0.1, 0.25, 0.5, 0.625, 0.75, 0.8125, 0.875, 0.9, 0.9375, 0.96875, 0.99, 0.995, 0.999, 0.9995, 0.9999, 1.0,
+    ];
+    SHARES.iter().map(|share| (*share, histogram.value_at_quantile(*share))).collect()
+}

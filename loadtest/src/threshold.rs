@@ -1,0 +1,114 @@
+//! Thresholds: `p99>20ms`, `lost>0`. A run that exceeds one fails.
+
+use crate::record::Measure;
+use crate::report::Report;
+
+/// A condition under which a run fails.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Threshold {
+    text: String,
+    figure: String,
+    above: bool,
+    or_equal: bool,
+    limit: f64,
+}
+
+const FIGURES: &str = "p50, p90, p99, p99.9, max, mean (also as connect.p99, ping.p99, publish.p99, deliver.p99), lost, \
+                       duplicated, reordered, corrupted, errors, refused, closed, reconnects, rate, connects, cpu, driver_busy";
+
+impl std::str::FromStr for Threshold {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let at = text.find(['<', '>']).ok_or_else(|| {
+            format!("\"{text}\" has no < or >; write for instance 'p99>20ms', 'lost>0' or 'rate<5000'")
+        })?;
+        let (figure, rest) = text.split_at(at);
+        let figure = figure.trim();
+        let above = rest.starts_with('>');
+        let rest = &rest[1..];
+        let (or_equal, value) = rest.strip_prefix('=').map_or((false, rest), |value| (true, value));
+        let value = value.trim();
+        let is_time = TIMES.contains(&quantile_of(figure));
+        if !is_known(figure) {
+            return Err(format!("\"{text}\": there is no figure \"{figure}\"; there are {FIGURES}"));
+        }
+        let limit = if is_time { microseconds(value) } else { number(value) };
+        let unit = if is_time { "a time such as 500us, 20ms or 1.5s" } else { "a number" };
+        let limit = limit.ok_or_else(|| format!("\"{text}\": \"{value}\" must be {unit}"))?;
+        Ok(Threshold { text: text.to_owned(), figure: figure.to_owned(), above, or_equal, limit })
+    }
+}
+
+const TIMES: [&str; 7] = ["p50", "p90", "p99", "p99.9", "p999", "max", "mean"];
+
+/// A figure without the measure that it is of.
+fn quantile_of(figure: &str) -> &str {
+    let measures = Measure::ALL.map(Measure::label);
+    let of = |measure: &&str| figure.strip_prefix(*measure)?.strip_prefix('.');
+    measures.iter().find_map(of).unwrap_or(figure)
+}
+
+fn is_known(figure: &str) -> bool {
+    const OTHERS: [&str; 12] = [
+        "lost",
+        "duplicated",
+        "reordered",
+        "corrupted",
+        "errors",
+        "refused",
+        "closed",
+        "reconnects",
+        "rate",
+        "connects",
+        "cpu",
+        "driver_busy",
+    ];
+    TIMES.contains(&quantile_of(figure)) || OTHERS.contains(&figure)
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+fn microseconds(text: &str) -> Option<f64> {
+    let units = [("us", 1.0), ("ms", 1e3), ("s", 1e6)];
+    units.iter().find_map(|(unit, factor)| Some(number(text.strip_suffix(unit)?.trim())? * factor))
+}
+
+impl Threshold {
+    /// Why the run fails, if it does. A figure that does not exist in a run fails it: nothing was shown.
+    pub(crate) fn failure(&self, report: &Report) -> Option<String> {
+        let Some(value) = report.figure(&self.figure) else {
+            return Some(format!("{}: this run has no {}", self.text, self.figure));
+        };
+        let beyond = if self.above { value > self.limit } else { value < self.limit };
+        let fails = beyond || (self.or_equal && value == self.limit);
+        fails.then(|| format!("{} ({} was {value:.1})", self.text, self.figure))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions() {
+        let mut report = Report { lost: 3, ..Report::default() };
+        report.record.record(Measure::Deliver, 0, 0, 25_000);
+        let fails = |text: &str| text.parse::<Threshold>().unwrap().failure(&report).is_some();
+        assert!(fails("p99>20ms") && fails("deliver.p99 > 20ms") && fails("max>=25ms") && fails("lost>0"));
+        assert!(!fails("p99>30ms") && !fails("lost>3") && fails("lost>=3") && !fails("p99.9>0.1s"));
+        assert!(fails("ping.p99>1s"), "there was no Ping");
+        assert!(fails("rate<100"), "nothing was sent");
+    }
+
+    #[test]
+    fn bad_expressions_say_what_would_be_right() {
+        let refused = |text: &str| text.parse::<Threshold>().unwrap_err();
+        assert!(refused("p99").contains("'p99>20ms'"));
+        assert!(refused("p98>1ms").contains("p99.9"));
+        assert!(refused("p99>20").contains("20ms"));
+        assert!(refused("lost>few").contains("a number"));
+    }
+}

@@ -1,0 +1,236 @@
+//! Who sends what to whom, and when: fixed in advance, so that a slow gateway cannot slow the schedule down.
+//!
+//! Every driver thread walks the same schedule and sends what is its own clients' part.
+
+use std::time::Duration;
+
+/// When messages are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Pace {
+    /// So many per second, all senders together, evenly spaced, whatever the gateway does.
+    Constant(f64),
+    /// So many per second on average, at random times as of many independent senders; seeded.
+    Poisson(f64, u64),
+    /// Each sender has so many under way, and sends the next when one is answered.
+    Closed(u32),
+}
+
+/// What is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The first half of the clients writes to the second half, each to one partner.
+    Pairs,
+    /// Publishers write to rooms. Clients fill one room after the other.
+    Rooms {
+        /// The first room is this name, others have a number behind it.
+        name: String,
+        /// How many.
+        rooms: u32,
+        /// Clients that publish, in each room.
+        publishers: u32,
+    },
+    /// Clients send Ping and wait for Pong.
+    Pings,
+}
+
+/// A stream of messages of a range of clients.
+#[derive(Clone, Debug)]
+pub(crate) struct Traffic {
+    /// Which stream it is, 1..=255: sequences are counted per stream.
+    pub(crate) id: u8,
+    /// What is sent.
+    pub(crate) kind: Kind,
+    /// First client that takes part.
+    pub(crate) first: u32,
+    /// How many take part.
+    pub(crate) clients: u32,
+    /// Nanoseconds since the run's zero.
+    pub(crate) start_ns: u64,
+    /// How long.
+    pub(crate) duration: Duration,
+    /// When.
+    pub(crate) pace: Pace,
+    /// Bytes of each payload.
+    pub(crate) payload_bytes: usize,
+}
+
+/// A position in the schedule of a [`Traffic`].
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    index: u64,
+    at_ns: f64,
+    random: fastrand::Rng,
+}
+
+impl Schedule {
+    /// The beginning.
+    pub(crate) fn of(traffic: &Traffic) -> Schedule {
+        let seed = if let Pace::Poisson(_, seed) = traffic.pace { seed } else { 0 };
+        let mut schedule =
+            Schedule { index: 0, at_ns: traffic.start_ns as f64, random: fastrand::Rng::with_seed(seed) };
+        if let Pace::Poisson(rate, _) = traffic.pace {
+            schedule.at_ns += schedule.gap_ns(rate);
+        }
+        schedule
+    }
+
+    fn gap_ns(&mut self, rate: f64) -> f64 {
+        // 1 - [0, 1) is never 0, so the logarithm is finite.
+        -(1.0 - self.random.f64()).ln() * 1e9 / rate
+    }
+
+    /// When the next message is due; none when the traffic is over, or has no schedule.
+    pub(crate) fn peek_ns(&self, traffic: &Traffic) -> Option<u64> {
+        let scheduled = !matches!(traffic.pace, Pace::Closed(_));
+        (scheduled && (self.at_ns as u64) < traffic.end_ns()).then_some(self.at_ns as u64)
+    }
+
+    /// Takes the next message out and returns its number.
+    pub(crate) fn take(&mut self, traffic: &Traffic) -> u64 {
+        let index = self.index;
+        self.index += 1;
+        match traffic.pace {
+            Pace::Constant(rate) => self.at_ns = traffic.start_ns as f64 + self.index as f64 * 1e9 / rate,
+            Pace::Poisson(rate, _) => self.at_ns += self.gap_ns(rate),
+            Pace::Closed(_) => {}
+        }
+        index
+    }
+}
+
+impl Traffic {
+    /// Nothing is begun after this.
+    pub(crate) fn end_ns(&self) -> u64 {
+        self.start_ns + self.duration.as_nanos() as u64
+    }
+
+    /// How many messages the schedule holds, where there is one.
+    #[cfg(test)]
+    pub(crate) fn planned(&self) -> Option<u64> {
+        if matches!(self.pace, Pace::Closed(_)) {
+            return None;
+        }
+        let mut schedule = Schedule::of(self);
+        while schedule.peek_ns(self).is_some() {
+            schedule.take(self);
+        }
+        Some(schedule.index)
+    }
+
+    fn members(&self) -> u32 {
+        match &self.kind {
+            Kind::Rooms { rooms, .. } => self.clients / (*rooms).max(1),
+            Kind::Pairs | Kind::Pings => 1,
+        }
+    }
+
+    /// How many clients send.
+    pub(crate) fn senders(&self) -> u32 {
+        match &self.kind {
+            Kind::Pairs => self.clients / 2,
+            Kind::Rooms { rooms, publishers, .. } => rooms * (*publishers).min(self.members()),
+            Kind::Pings => self.clients,
+        }
+    }
+
+    /// Who sends message `index`.
+    pub(crate) fn sender(&self, index: u64) -> u32 {
+        let turn = (index % u64::from(self.senders().max(1))) as u32;
+        self.first
+            + match &self.kind {
+                Kind::Pairs | Kind::Pings => turn,
+                Kind::Rooms { rooms, publishers, .. } => {
+                    // Publishers are spread over the members, and so over the gateway's shards.
+                    let (room, publisher) = (turn % rooms, turn / rooms);
+                    room * self.members() + publisher * (self.members() / (*publishers).max(1)).max(1)
+                }
+            }
+    }
+
+    /// Whether the client takes part.
+    pub(crate) fn has(&self, client: u32) -> bool {
+        (self.first..self.first + self.clients).contains(&client)
+    }
+
+    /// The partner that a sender writes to.
+    pub(crate) fn partner(&self, sender: u32) -> Option<u32> {
+        (self.kind == Kind::Pairs).then(|| sender + self.clients / 2)
+    }
+
+    /// The room that a client is in.
+    pub(crate) fn room(&self, client: u32) -> Option<String> {
+        match &self.kind {
+            Kind::Rooms { name, rooms: 1, .. } => Some(name.clone()),
+            Kind::Rooms { name, rooms, .. } => {
+                let room = (client - self.first) / self.members().max(1);
+                (room < *rooms).then(|| format!("{name}-{room}"))
+            }
+            Kind::Pairs | Kind::Pings => None,
+        }
+    }
+
+    /// Clients that join a room.
+    pub(crate) fn joining(&self) -> u64 {
+        match &self.kind {
+            Kind::Rooms { rooms, .. } => u64::from(self.members()) * u64::from(*rooms),
+            Kind::Pairs | Kind::Pings => 0,
+        }
+    }
+
+    /// Deliveries that one message causes.
+    pub(crate) fn recipients(&self) -> u64 {
+        match &self.kind {
+            Kind::Pairs => 1,
+            Kind::Rooms { .. } => u64::from(self.members()),
+            Kind::Pings => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn traffic(kind: Kind, clients: u32, pace: Pace) -> Traffic {
+        Traffic {
+            id: 1,
+            kind,
+            first: 100,
+            clients,
+            start_ns: 5,
+            duration: Duration::from_secs(2),
+            pace,
+            payload_bytes: 64,
+        }
+    }
+
+    #[test]
+    fn schedules_are_fixed_in_advance() {
+        let steady = traffic(Kind::Pairs, 10, Pace::Constant(50.0));
+        assert_eq!(steady.planned(), Some(100));
+        let mut schedule = Schedule::of(&steady);
+        assert_eq!(schedule.peek_ns(&steady), Some(5));
+        assert_eq!(schedule.take(&steady), 0);
+        assert_eq!(schedule.peek_ns(&steady), Some(20_000_005));
+        let random = traffic(Kind::Pairs, 10, Pace::Poisson(1000.0, 7));
+        let planned = random.planned().unwrap();
+        assert!((1700..2300).contains(&planned), "{planned} of 2000 on average");
+        assert_eq!(random.planned(), Some(planned), "the same seed, the same times");
+        assert_ne!(traffic(Kind::Pairs, 10, Pace::Poisson(1000.0, 8)).planned(), Some(planned));
+        assert_eq!(traffic(Kind::Pairs, 10, Pace::Closed(1)).planned(), None);
+    }
+
+    #[test]
+    fn pairs_and_rooms_share_clients_out() {
+        let pairs = traffic(Kind::Pairs, 10, Pace::Constant(1.0));
+        assert_eq!((pairs.sender(0), pairs.sender(4), pairs.sender(5)), (100, 104, 100));
+        assert_eq!((pairs.partner(104), pairs.recipients()), (Some(109), 1));
+        let rooms = Kind::Rooms { name: "chat:load".into(), rooms: 3, publishers: 2 };
+        let rooms = traffic(rooms, 31, Pace::Constant(1.0));
+        assert_eq!((rooms.recipients(), rooms.joining(), rooms.senders()), (10, 30, 6));
+        let senders: Vec<_> = (0..7).map(|index| rooms.sender(index)).collect();
+        assert_eq!(senders, [100, 110, 120, 105, 115, 125, 100]);
+        assert_eq!(rooms.room(115), Some("chat:load-1".into()));
+        assert_eq!(rooms.room(130), None, "left over");
+    }
+}
