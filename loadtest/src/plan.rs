@@ -129,6 +129,9 @@ pub(crate) struct Shared {
     orders: Mutex<Vec<Arc<Order>>>,
     version: AtomicUsize,
     record: Mutex<Record>,
+    /// How often everything recorded was asked for, and how often threads have handed it over since.
+    collections: AtomicUsize,
+    handed_over: AtomicUsize,
     counts: Counts,
 }
 
@@ -204,6 +207,8 @@ impl Shared {
             orders: Mutex::default(),
             version: AtomicUsize::new(0),
             record: Mutex::default(),
+            collections: AtomicUsize::new(0),
+            handed_over: AtomicUsize::new(0),
             counts: Counts::default(),
         }
     }
@@ -242,6 +247,27 @@ impl Shared {
     /// Whether it has ended.
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Relaxed)
+    }
+
+    /// Asks every thread for what it has recorded. Done when [`Self::is_collected`] says so.
+    pub(crate) fn collect(&self) {
+        self.handed_over.store(0, Relaxed);
+        self.collections.fetch_add(1, std::sync::atomic::Ordering::Release);
+    }
+
+    /// Whether every thread has handed over what it had.
+    pub(crate) fn is_collected(&self) -> bool {
+        self.handed_over.load(std::sync::atomic::Ordering::Acquire) >= self.plan.threads
+    }
+
+    /// How often [`Self::collect`] was called.
+    pub(crate) fn collections(&self) -> usize {
+        self.collections.load(std::sync::atomic::Ordering::Acquire)
+    }
+
+    /// A thread has handed over what was asked for.
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.fetch_add(1, std::sync::atomic::Ordering::Release);
     }
 
     /// What was recorded since the last call.

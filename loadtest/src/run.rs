@@ -117,6 +117,12 @@ impl Run {
 
     /// Ends the present phase and begins another.
     pub(crate) fn phase(&mut self, name: &str) {
+        // What was recorded belongs to the phase that ends. A thread that has ended hands nothing over any more.
+        self.shared.collect();
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while !self.shared.is_collected() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.tick(true);
         let now = Sample::take(&self.shared, self.server);
         let next = Open { name: name.to_owned(), record: Record::default(), from: now };

@@ -73,6 +73,8 @@ pub(crate) struct Fleet {
     outcome: Outcome,
     record: Record,
     recorded: Instant,
+    /// Collections that this thread has answered.
+    collected: usize,
     connecting: usize,
     /// Connects that the ramp's rate allows by now have been begun up to this number.
     ramped: u64,
@@ -125,6 +127,7 @@ pub(crate) fn run(shared: Arc<Shared>, thread: usize) -> Result<Outcome, String>
         outcome: Outcome::default(),
         record: Record::default(),
         recorded: Instant::now(),
+        collected: 0,
         connecting: 0,
         ramped: 0,
         active: Vec::new(),
@@ -304,10 +307,15 @@ impl Fleet {
     }
 
     fn hand_over_record(&mut self, last: bool) {
-        if last || self.recorded.elapsed() > Duration::from_millis(250) {
+        let collections = self.shared.collections();
+        let asked = core::mem::replace(&mut self.collected, collections) != collections;
+        if last || asked || self.recorded.elapsed() > Duration::from_millis(250) {
             self.recorded = Instant::now();
             self.shared.add_record(&self.record);
             self.record.reset();
+            if asked {
+                self.shared.hand_over();
+            }
         }
     }
 

@@ -246,7 +246,11 @@ impl Fleet {
                 let Some(room) = traffic.has(client.number).then(|| traffic.room(client.number)).flatten() else {
                     continue;
                 };
+                if client.room.as_deref() == Some(&*room) {
+                    continue;
+                }
                 client.room = Some(room.into());
+                client.seen_in_room = ringgate::id::Position::default();
                 let State::Ready(key) = client.state else { continue };
                 self.subscribe(key, place);
             }
