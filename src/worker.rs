@@ -66,7 +66,8 @@ pub struct WorkerOptions {
     pub started: Instant,
     /// The core to be pinned to, if any.
     pub core: Option<core_affinity::CoreId>,
-    /// Called on the shard's thread when a busy stretch is over: time to give memory back.
+    /// Called on the shard's thread when a busy stretch is over and the shard has let go of what it kept for it: time to
+    /// give memory back to the system.
     pub at_rest: fn(),
 }
 
@@ -172,23 +173,22 @@ struct Rest {
 /// How long is looked at.
 const REST_WINDOW: Duration = Duration::from_millis(500);
 /// More work than this in a window is a busy stretch.
-const REST_BUSY: Duration = Duration::from_millis(50);
+const REST_BUSY: Duration = Duration::from_millis(125);
 
 impl Rest {
     fn new(at_rest: fn(), now: Instant) -> Self {
         Rest { at_rest, window_began: now, worked: Duration::ZERO, was_busy: true }
     }
 
-    fn after_turn(&mut self, now: Instant, worked: Duration) {
+    /// True when a busy stretch has just ended.
+    fn after_turn(&mut self, now: Instant, worked: Duration) -> bool {
         self.worked += worked;
         if now - self.window_began < REST_WINDOW {
-            return;
+            return false;
         }
         let busy = core::mem::take(&mut self.worked) > REST_BUSY;
         self.window_began = now;
-        if core::mem::replace(&mut self.was_busy, busy) && !busy {
-            (self.at_rest)();
-        }
+        core::mem::replace(&mut self.was_busy, busy) && !busy
     }
 }
 
@@ -278,7 +278,11 @@ impl Worker {
         self.turned = Instant::now();
         let worked = if busy { self.turned - began } else { Duration::ZERO };
         self.core.metrics.busy_ns.add(worked.as_nanos() as u64);
-        self.rest.after_turn(self.turned, worked);
+        if self.rest.after_turn(self.turned, worked) {
+            self.core.shard.release_spares();
+            self.net.release_spares();
+            (self.rest.at_rest)();
+        }
         busy
     }
 

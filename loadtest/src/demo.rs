@@ -40,7 +40,7 @@ const BROADCASTS_PER_SECOND: f64 = 8.0;
 const PAYLOAD_BYTES: usize = 100;
 const ROOM_MEMBERS: u32 = 1_000;
 /// Long enough for every connection to have sent a heartbeat and for the allocator to be at rest.
-const SETTLE: Duration = Duration::from_millis(3_500);
+const SETTLE: Duration = Duration::from_millis(4_500);
 
 /// Runs the demo and reports.
 pub(crate) fn run(options: &Options) -> Result<Report, String> {

@@ -292,6 +292,14 @@ impl Net {
         }
     }
 
+    /// Lets go of memory that is only kept for the next busy moment.
+    pub fn release_spares(&mut self) {
+        self.sends.release_spares();
+        self.plaintext = Vec::new();
+        self.handshakes.shrink_to_fit();
+        self.starved.shrink_to_fit();
+    }
+
     /// Submits everything without waiting.
     pub fn submit(&mut self) {
         self.ring.enter_if_needed(&self.metrics);

@@ -73,6 +73,14 @@ impl Sends {
         Some(send)
     }
 
+    pub(super) fn release_spares(&mut self) {
+        self.spares = Vec::new();
+        if self.free.len() == self.sends.len() {
+            // Nothing is in the kernel: no key is in use.
+            *self = Sends::default();
+        }
+    }
+
     pub(super) fn spare(&mut self) -> Vec<u8> {
         self.spares.pop().unwrap_or_default()
     }

@@ -293,6 +293,15 @@ impl Shard {
         }
     }
 
+    /// Lets go of memory that is only kept for the next busy moment.
+    pub fn release_spares(&mut self) {
+        self.spares = Spares::default();
+        self.encoder = Encoder::default();
+        self.expired = Vec::new();
+        self.effects.shrink_to_fit();
+        self.own_mail.shrink_to_fit();
+    }
+
     /// Connections that are not freed yet.
     pub fn connections(&self) -> usize {
         self.connections.len()
