@@ -172,6 +172,16 @@ fn a_port_that_is_taken() {
 }
 
 #[test]
+fn a_core_that_is_not_there() {
+    let folder = TempFolder::new();
+    let text = format!("{LISTENERS}{KEY}[runtime]\ncores = [0, 4095]\n[admin]\nenabled = false\n");
+    let file = folder.write("ringgate.toml", text);
+    let ended = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]).ended();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.err[0].starts_with("ringgate: runtime.cores names core 4095, which"), "{ended:?}");
+}
+
+#[test]
 fn a_table_larger_than_the_limit_of_open_files() {
     let folder = TempFolder::new();
     for (descriptors, wanted) in [("direct", 5000), ("ordinary", 2 * 5000 + 64)] {
