@@ -46,6 +46,8 @@ pub mod config;
 #[cfg(feature = "gateway")]
 pub mod cores;
 #[cfg(feature = "gateway")]
+pub mod doctor;
+#[cfg(feature = "gateway")]
 pub mod server;
 #[cfg(feature = "gateway")]
 pub mod version;

@@ -8,6 +8,7 @@ mod cli;
 mod deadlines;
 mod delivery;
 mod descriptors;
+mod doctor;
 mod drain;
 mod inbox;
 mod limits;

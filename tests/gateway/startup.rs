@@ -227,7 +227,7 @@ fn a_seccomp_profile_that_forbids_io_uring() {
 
 /// Lets io_uring_setup fail with EPERM, as container runtimes do, and everything else work.
 #[allow(unsafe_code, reason = "a filter of a child is installed between fork and exec")]
-fn forbid_io_uring(command: &mut Command) {
+pub(crate) fn forbid_io_uring(command: &mut Command) {
     const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
     const FAIL: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
