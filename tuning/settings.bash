@@ -92,7 +92,7 @@ sysctl_settings() {
     at_least fs.file-max $((connections + 10000)) "every socket is a file of the kernel"
     at_least net.core.somaxconn 4096 "connections that wait for accept; the gateway asks for 4096"
     at_least net.ipv4.tcp_max_syn_backlog 4096 "handshakes under way"
-    at_least net.ipv4.tcp_migrate_req 1 "a listener that closes hands its waiting connections to another one"
+    at_least net.ipv4.tcp_migrate_req 1 "a listener that closes hands its waiting connections to another one of the port"
     at_least net.netfilter.nf_conntrack_max $((connections + connections / 4)) \
         "a full table of tracked connections drops new ones"
     pages=$(tcp_pages)

@@ -1,6 +1,6 @@
 //! `ringgate doctor`: whether this host can hold a given number of connections, and what to change where it cannot.
 //!
-//! Checks read files of the host through [`host::Host`], which tests point at a folder, and try the ring for real. They
+//! Checks read files of the host through a small `Host`, which tests point at a folder, and try the ring for real. They
 //! change nothing. What cannot be found out is called unknown, with the reason, and never good.
 
 mod cpu;
@@ -79,7 +79,8 @@ pub fn run(options: &Options) -> Result<Report, String> {
 
 fn headline(target: &Target) -> String {
     let transport = if target.tls { "TLS" } else { "plain" };
-    format!("ringgate doctor: {} {transport} connections on {} shards", count(target.connections), target.shards())
+    let shards = if target.shards() == 1 { "1 shard".to_owned() } else { format!("{} shards", target.shards()) };
+    format!("ringgate doctor: {} {transport} connections on {shards}", count(target.connections))
 }
 
 fn examine(host: &Host, target: &Target, topology: &Result<Topology, String>, probes: &[Probe]) -> Vec<Finding> {

@@ -134,8 +134,8 @@ fn time_wait(host: &Host) -> Finding {
 }
 
 fn migrate(host: &Host) -> Finding {
-    let why = "Connections that wait on a listener when it closes go to another one of the same port instead of being \
-               reset: a drain or a restart loses none.";
+    let why = "Connections that wait on a listener when it closes go to another listener of the port, if there is one, \
+               instead of being reset.";
     let check = Check::new(GROUP, "net.ipv4.tcp_migrate_req", "1", why);
     match host.number::<u64>("proc/sys/net/ipv4/tcp_migrate_req") {
         Err(reason) => check.unknown(reason),

@@ -1,6 +1,8 @@
 //! `ringgate doctor` on the machine that the tests run on: whatever that machine is like, the answer has a shape, and an
 //! impossible target is refused with what stands in the way.
 
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::support::{Process, TempFolder};
@@ -56,28 +58,32 @@ fn every_finding_has_the_same_shape() {
 
 #[test]
 fn an_impossible_target_is_refused_with_the_limit_and_the_command() {
-    let target = ["--connections", "100000000", "--shards", "8"];
-    let (code, findings) = doctor(&target);
-    assert_eq!(code, Some(1));
+    let doctor = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+        command.args(["doctor", "--connections", "100000000", "--shards", "1"]).args(more);
+        super::startup::limit_open_files(&mut command, 1000);
+        Process::of(command).ended()
+    };
+    let ended = doctor(&["--json"]);
+    assert_eq!(ended.code, Some(1));
+    let findings: Vec<Value> = serde_json::from_str(&ended.out.join("\n")).unwrap();
     let found = |check: &str| findings.iter().find(|finding| text(finding, "check") == check).unwrap();
-    let files = found("fs.nr_open");
-    // A machine may allow so many files, but hardly so much memory.
-    if text(files, "state") == "problem" {
-        assert!(text(files, "fix").starts_with("sysctl -w fs.nr_open="), "{files}");
-    }
-    let memory = found("memory");
-    assert_eq!(text(memory, "state"), "problem", "{memory}");
-    assert!(text(memory, "wanted").starts_with("323."), "{memory}");
+    let files = found("open files (hard limit)");
+    assert_eq!((text(files, "state"), text(files, "found")), ("problem", "1 000"));
+    assert!(text(files, "wanted").starts_with("at least 100 000 0"), "{files}");
+    assert!(text(files, "fix").starts_with("tuning/apply --connections 100000000 (LimitNOFILE=1000000"), "{files}");
+    assert!(text(files, "fix").contains("ulimit -Hn 1000000"), "{files}");
+    assert_eq!((text(found("shards"), "state"), text(found("shards"), "fix")), ("problem", "runtime.shards = 12"));
     // For people, without colours where nobody looks, and with the plan.
-    let ended = Process::ringgate(&[&["doctor"], &target[..]].concat()).ended();
+    let ended = doctor(&[]);
     assert_eq!((ended.code, ended.err.len()), (Some(1), 0));
     let all = ended.out.join("\n");
-    assert!(all.starts_with("ringgate doctor: 100 000 000 plain connections on 8 shards\n"), "{all}");
+    assert!(all.starts_with("ringgate doctor: 100 000 000 plain connections on 1 shard\n"), "{all}");
     assert!(
-        all.contains("  problem  memory ") && all.contains("\n           -> more memory, or --connections "),
+        all.contains("  problem  open files (hard limit) ") && all.contains("\n           -> tuning/apply "),
         "{all}"
     );
-    assert!(all.contains("\nplan\n  shard 0 -> cpu ") && all.contains("  shard 7 -> cpu "), "{all}");
+    assert!(all.contains("\nplan\n  shard 0 -> cpu "), "{all}");
     assert!(!all.contains('\x1b'));
 }
 
@@ -108,7 +114,7 @@ fn a_table_larger_than_the_limit_of_open_files_is_a_finding_and_not_a_mistake() 
 
 #[test]
 fn seccomp_is_named_where_it_forbids_the_ring() {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ringgate"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
     command.args(["doctor", "--json", "--connections", "1000"]);
     super::startup::forbid_io_uring(&mut command);
     let ended = Process::of(command).ended();

@@ -200,7 +200,7 @@ fn a_table_larger_than_the_limit_of_open_files() {
 }
 
 #[allow(unsafe_code, reason = "limits of a child are set between fork and exec")]
-fn limit_open_files(command: &mut Command, limit: u64) {
+pub(crate) fn limit_open_files(command: &mut Command, limit: u64) {
     let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
     // SAFETY: the closure makes one system call, which is safe after fork; the pointer is to its own copy.
     unsafe {
