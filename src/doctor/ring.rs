@@ -97,7 +97,7 @@ fn probed(probe: &Probe, target: &Target) -> Finding {
     let check = Check::new(GROUP, probe.name, "", probe.why);
     match &probe.outcome {
         Outcome::Works(seen) => check.ok(seen),
-        Outcome::Untried => check.unknown("not tried: there is no ring"),
+        Outcome::Untried(reason) => check.unknown(reason),
         Outcome::Fails(what) if probe.direct && target.runtime.descriptors == Descriptors::Ordinary => {
             check.warning(what, "none is needed with runtime.descriptors = \"ordinary\"")
         }
@@ -156,7 +156,7 @@ mod tests {
     fn what_was_not_tried_or_told_is_unknown() {
         let fake = FakeHost::new(&[]);
         let target = Target::new(Some(1000), false, Some(1), None);
-        let findings = check(&fake.host, &target, &probes(&Outcome::Untried));
+        let findings = check(&fake.host, &target, &probes(&Outcome::Untried("no loopback".to_owned())));
         assert!(findings.iter().all(|finding| finding.state == State::Unknown), "{findings:?}");
     }
 }

@@ -35,8 +35,8 @@ pub enum Outcome {
     Works(String),
     /// It does not; what failed.
     Fails(String),
-    /// What comes before it failed.
-    Untried,
+    /// It could not be tried, for a reason that says nothing about the ring.
+    Untried(String),
 }
 
 /// How long a completion may take that should be there at once.
@@ -59,12 +59,9 @@ pub fn probe() -> Vec<Probe> {
         }
         Err(error) => (Outcome::Fails(error.to_string()), None),
     };
-    let mut tried = |step: fn(&mut Probed) -> Result<String, String>| match &mut probed {
-        None => Outcome::Untried,
-        Some(probed) => match step(probed) {
-            Ok(seen) => Outcome::Works(seen),
-            Err(error) => Outcome::Fails(error),
-        },
+    let mut tried = |step: fn(&mut Probed) -> Result<String, Outcome>| match &mut probed {
+        None => Outcome::Untried("not tried: there is no ring".to_owned()),
+        Some(probed) => step(probed).map_or_else(|outcome| outcome, Outcome::Works),
     };
     let probe = |name, why, direct, outcome| Probe { name, why, direct, outcome };
     vec![
@@ -77,7 +74,7 @@ pub fn probe() -> Vec<Probe> {
     ]
 }
 
-fn operations(probed: &mut Probed) -> Result<String, String> {
+fn operations(probed: &mut Probed) -> Result<String, Outcome> {
     let mut known = register::Probe::new();
     probed.ring.submitter().register_probe(&mut known).map_err(|error| failed("io_uring_register(PROBE)", &error))?;
     let used = [
@@ -91,41 +88,41 @@ fn operations(probed: &mut Probed) -> Result<String, String> {
     ];
     let (there, missing): (Vec<_>, Vec<_>) = used.iter().partition(|(_, code)| known.is_supported(*code));
     let names = |list: Vec<&(&str, u8)>| list.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    if missing.is_empty() { Ok(names(there)) } else { Err(format!("missing: {}", names(missing))) }
+    if missing.is_empty() { Ok(names(there)) } else { Err(Outcome::Fails(format!("missing: {}", names(missing)))) }
 }
 
-fn table(probed: &mut Probed) -> Result<String, String> {
-    probed.ring.register_slots(SLOTS).map_err(|error| error.to_string())?;
+fn table(probed: &mut Probed) -> Result<String, Outcome> {
+    probed.ring.register_slots(SLOTS).map_err(|error| Outcome::Fails(error.to_string()))?;
     Ok("a sparse table was registered".to_owned())
 }
 
-fn buffer_ring(probed: &mut Probed) -> Result<String, String> {
+fn buffer_ring(probed: &mut Probed) -> Result<String, Outcome> {
     let buffers = Buffers::register(&probed.ring.submitter(), 8, 256);
     probed.buffers = Some(buffers.map_err(|error| failed("io_uring_register(PBUF_RING)", &error))?);
     Ok("provided buffers were registered".to_owned())
 }
 
 /// Two writes must come back from one receive, each in a buffer that the kernel chose.
-fn multishot_receive(probed: &mut Probed) -> Result<String, String> {
+fn multishot_receive(probed: &mut Probed) -> Result<String, Outcome> {
     if probed.buffers.is_none() {
-        return Err("there is no buffer ring to receive into".to_owned());
+        return Err(Outcome::Untried("not tried: there is no buffer ring".to_owned()));
     }
-    let (mut ours, theirs) = UnixStream::pair().map_err(|error| failed("socketpair", &error))?;
+    let (mut ours, theirs) = UnixStream::pair().map_err(|error| hindered("socketpair", &error))?;
     let receive = opcode::RecvMulti::new(Fd(theirs.as_raw_fd()), buffers::GROUP).build();
     probed.push(receive, RECEIVE);
     for word in ["one", "three"] {
-        ours.write_all(word.as_bytes()).map_err(|error| failed("write", &error))?;
+        ours.write_all(word.as_bytes()).map_err(|error| hindered("write", &error))?;
         let completion = probed.wait_for(RECEIVE)?;
         let buffer = cqueue::buffer_select(completion.flags());
         match (usize::try_from(completion.result()), buffer, cqueue::more(completion.flags())) {
             (Ok(length), Some(buffer), true) if length == word.len() => {
                 let bytes = probed.buffers.as_mut().map(|buffers| buffers.bytes_mut(buffer, length).to_vec());
                 if bytes.as_deref() != Some(word.as_bytes()) {
-                    return Err("other bytes came back than were sent".to_owned());
+                    return Err(Outcome::Fails("other bytes came back than were sent".to_owned()));
                 }
             }
-            (Ok(_), _, false) => return Err("the receive did not stay armed".to_owned()),
-            (Ok(_), ..) => return Err("the kernel took no provided buffer".to_owned()),
+            (Ok(_), _, false) => return Err(Outcome::Fails("the receive did not stay armed".to_owned())),
+            (Ok(_), ..) => return Err(Outcome::Fails("the kernel took no provided buffer".to_owned())),
             (Err(_), ..) => return Err(failed("recv", &io::Error::from_raw_os_error(-completion.result()))),
         }
     }
@@ -137,15 +134,15 @@ fn multishot_receive(probed: &mut Probed) -> Result<String, String> {
     Ok("stayed armed over two messages, and was cancelled".to_owned())
 }
 
-fn direct_accept(probed: &mut Probed) -> Result<String, String> {
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| failed("listen on 127.0.0.1", &error))?;
-    let address = listener.local_addr().map_err(|error| failed("getsockname", &error))?;
+fn direct_accept(probed: &mut Probed) -> Result<String, Outcome> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| hindered("listen on 127.0.0.1", &error))?;
+    let address = listener.local_addr().map_err(|error| hindered("getsockname", &error))?;
     let nowhere = std::ptr::null_mut();
     let accept = opcode::Accept::new(Fd(listener.as_raw_fd()), nowhere, std::ptr::null_mut())
         .file_index(Some(DestinationSlot::auto_target()))
         .build();
     probed.push(accept, ACCEPT);
-    let _client = TcpStream::connect(address).map_err(|error| failed("connect to 127.0.0.1", &error))?;
+    let _client = TcpStream::connect(address).map_err(|error| hindered("connect to 127.0.0.1", &error))?;
     let slot = probed.wait_for(ACCEPT)?.result();
     let slot = u32::try_from(slot).map_err(|_| failed("accept", &io::Error::from_raw_os_error(-slot)))?;
     probed.push(opcode::Close::new(Fixed(slot)).build(), CLOSE);
@@ -166,7 +163,7 @@ impl Probed {
     }
 
     /// The next completion of an operation; those of others are of no interest by then.
-    fn wait_for(&mut self, operation: u64) -> Result<cqueue::Entry, String> {
+    fn wait_for(&mut self, operation: u64) -> Result<cqueue::Entry, Outcome> {
         let deadline = Instant::now() + PATIENCE;
         let mut completions = Vec::with_capacity(16);
         while Instant::now() < deadline {
@@ -176,12 +173,18 @@ impl Probed {
                 return Ok(found.clone());
             }
         }
-        Err(format!("no completion within {} s", PATIENCE.as_secs()))
+        Err(Outcome::Fails(format!("no completion within {} s", PATIENCE.as_secs())))
     }
 }
 
-fn failed(call: &str, error: &io::Error) -> String {
-    format!("{call}: {error}")
+/// The ring did not do it.
+fn failed(call: &str, error: &io::Error) -> Outcome {
+    Outcome::Fails(format!("{call}: {error}"))
+}
+
+/// Something else stood in the way: no loopback in this namespace, no descriptor left.
+fn hindered(call: &str, error: &io::Error) -> Outcome {
+    Outcome::Untried(format!("not tried: {call}: {error}"))
 }
 
 #[cfg(test)]
