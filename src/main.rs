@@ -12,7 +12,7 @@ use ringgate::auth::{Signer, TokenSpec, parse_algorithm};
 use ringgate::config::{Config, default_text, parse_duration_ms};
 use ringgate::server::Server;
 use ringgate::session::Transport;
-use ringgate::{client, version};
+use ringgate::{client, doctor, version};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,6 +40,8 @@ enum Command {
     Token(Token),
     /// A small chat client: lines typed are sent, arriving messages are printed.
     Client(client::Options),
+    /// Check whether this host can hold a number of connections, and name what to change.
+    Doctor(doctor::Options),
     /// Print version, commit and features.
     Version,
 }
@@ -118,6 +120,13 @@ fn main() -> ExitCode {
         Command::Config => say(default_text().trim_end()),
         Command::Token(options) => token(options),
         Command::Client(options) => client::run(options),
+        Command::Doctor(options) => match doctor::run(&options) {
+            Ok(report) => match say(report.text.trim_end()) {
+                Ok(()) if report.has_problems => return ExitCode::FAILURE,
+                said => said,
+            },
+            Err(text) => Err(text),
+        },
         Command::Version => {
             say(&format!("ringgate {} ({})\nfeatures: {}", version::VERSION, version::COMMIT, version::FEATURES))
         }

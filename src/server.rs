@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::admin::{Admin, Readiness, State};
 use crate::auth::Keys;
 use crate::config::{Config, ListenerConfig, Runtime};
+use crate::cores::{self, Topology};
 use crate::id::{Now, ShardId};
 use crate::mesh::{Mailbox, Wake, mailboxes};
 use crate::metrics::ShardMetrics;
@@ -49,13 +50,7 @@ const OWN_DESCRIPTORS: u64 = 64;
 /// Checks the table sizes against RLIMIT_NOFILE, after raising the soft limit to the hard one.
 pub fn check_descriptors(runtime: &Runtime) -> Result<(), String> {
     let limit = raise_descriptor_limit();
-    let per_shard = u64::from(runtime.connections_per_shard_max);
-    let (wanted, what) = match runtime.descriptors {
-        Descriptors::Direct => (per_shard, "slots in one table"),
-        Descriptors::Ordinary => {
-            (per_shard * runtime.shard_count() as u64 + OWN_DESCRIPTORS, "descriptors for all shards")
-        }
-    };
+    let (wanted, what) = descriptors_wanted(runtime);
     if wanted > limit {
         return Err(format!(
             "{wanted} {what} are more than the limit of open files, {limit}; raise that (ulimit -n {wanted}, or \
@@ -63,6 +58,17 @@ pub fn check_descriptors(runtime: &Runtime) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// The limit of open files that these table sizes need, and what it counts.
+pub fn descriptors_wanted(runtime: &Runtime) -> (u64, &'static str) {
+    let per_shard = u64::from(runtime.connections_per_shard_max);
+    match runtime.descriptors {
+        Descriptors::Direct => (per_shard, "slots in one table"),
+        Descriptors::Ordinary => {
+            (per_shard * runtime.shard_count() as u64 + OWN_DESCRIPTORS, "descriptors for all shards")
+        }
+    }
 }
 
 /// The hard limit of open files, which becomes the soft one, too.
@@ -114,7 +120,10 @@ impl Server {
         let started = Instant::now();
         let authenticator = Arc::new(Keys::new(keys, claims));
         let admission = Arc::new(Mutex::new(Admission::new(&settings.client, Now::default())));
-        let cores = if runtime.pin_cores { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
+        let cores = match runtime.pin_cores {
+            true => cores::plan(&Topology::of_this_process(), &runtime.cores, count).map_err(StartError)?,
+            false => Vec::new(),
+        };
         let seed = random_seed();
         let (ready, readies) = mpsc::channel();
         let mut threads = Vec::with_capacity(count);
@@ -142,7 +151,7 @@ impl Server {
                 authenticator: authenticator.clone(),
                 admission: admission.clone(),
                 started,
-                core: cores.get(index % cores.len().max(1)).copied(),
+                core: cores.get(index).map(|id| core_affinity::CoreId { id: *id }),
                 at_rest,
             };
             let ready = ready.clone();

@@ -16,6 +16,7 @@ pub use certificate::{CertificateError, certificate_from_files, dev_certificate,
 pub use units::{parse_duration_ms, parse_size};
 
 use crate::auth::{Claims, Key};
+use crate::cores::Cores;
 use crate::limits::Settings;
 use crate::net::Descriptors;
 use crate::session::Transport;
@@ -50,10 +51,12 @@ pub struct Config {
 /// How the process uses the machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Runtime {
-    /// Shards; none for one per core.
+    /// Shards; none for one per core, or per listed core.
     pub shards: Option<usize>,
     /// Pin shards to cores.
     pub pin_cores: bool,
+    /// Which cores, and in which order.
+    pub cores: Cores,
     /// Where sockets live.
     pub descriptors: Descriptors,
     /// Slots of each shard's table.
@@ -137,6 +140,7 @@ impl Default for Runtime {
         Runtime {
             shards: None,
             pin_cores: true,
+            cores: Cores::Auto,
             descriptors: Descriptors::for_this_kernel(),
             connections_per_shard_max: 16_384,
             recv_buffers: 1024,
@@ -150,29 +154,38 @@ impl Default for Runtime {
 impl Runtime {
     /// The number of shards on this machine.
     pub fn shard_count(&self) -> usize {
-        self.shards.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |cores| cores.get()))
+        self.shards.unwrap_or_else(|| match &self.cores {
+            Cores::Auto => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+            Cores::List(list) => list.len(),
+        })
     }
 }
 
 impl Config {
     /// Reads and validates a file.
     pub fn load(path: &Path) -> Result<Config, Problems> {
-        let file = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| Problems {
-            file: file.clone(),
-            problems: vec![Problem { line: None, key: String::new(), text: format!("cannot be read: {error}") }],
-        })?;
+        let (text, file) = read(path)?;
         Config::parse(&text, &file)
+    }
+
+    /// The same without asking whether this host can hold that many connections: `ringgate doctor` answers that.
+    pub fn load_for_doctor(path: &Path) -> Result<Config, Problems> {
+        let (text, file) = read(path)?;
+        Config::understand(&text, &file, |_| Ok(()))
     }
 
     /// The same from memory; `file` is for messages.
     pub fn parse(text: &str, file: &str) -> Result<Config, Problems> {
+        Config::understand(text, file, crate::server::check_descriptors)
+    }
+
+    fn understand(text: &str, file: &str, fits: fn(&Runtime) -> Result<(), String>) -> Result<Config, Problems> {
         let raw = toml::from_str::<raw::File>(text).map_err(|error| {
             let line = error.span().map(|span| units::line_of(text, span.start));
             let problem = Problem { line, key: String::new(), text: error.message().trim().to_owned() };
             Problems { file: file.to_owned(), problems: vec![problem] }
         })?;
-        validate::validate(&raw, text).map_err(|problems| Problems { file: file.to_owned(), problems })
+        validate::validate(&raw, text, fits).map_err(|problems| Problems { file: file.to_owned(), problems })
     }
 
     /// For `--dev`: loopback, the development key, a certificate made now, default ports if free and else others.
@@ -199,6 +212,18 @@ impl Config {
             logging: Logging { level: "info".to_owned(), json: false },
         };
         Ok((config, certificate))
+    }
+}
+
+/// The text of a file, and its name for messages.
+fn read(path: &Path) -> Result<(String, String), Problems> {
+    let file = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok((text, file)),
+        Err(error) => {
+            let text = format!("cannot be read: {error}");
+            Err(Problems { file, problems: vec![Problem { line: None, key: String::new(), text }] })
+        }
     }
 }
 

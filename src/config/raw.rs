@@ -14,6 +14,14 @@ pub(super) enum Number {
     Text(String),
 }
 
+/// A word, or a list of core numbers.
+#[derive(Deserialize, Clone, Debug)]
+#[serde(untagged)]
+pub(super) enum CoreList {
+    Text(String),
+    List(Vec<i64>),
+}
+
 macro_rules! section {
     ($name:ident { $($field:ident: $type:ty,)* }) => {
         #[derive(Deserialize, Clone, Debug, Default)]
@@ -42,6 +50,7 @@ section!(Node { name: At<String>, number: At<Number>, });
 section!(Runtime {
     shards: At<Number>,
     pin_cores: Option<bool>,
+    cores: At<CoreList>,
     descriptors: At<String>,
     connections_per_shard_max: At<Number>,
     recv_buffers: At<Number>,

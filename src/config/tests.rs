@@ -23,6 +23,16 @@ fn the_commented_default_is_the_default() {
 }
 
 #[test]
+fn listed_cores_say_how_many_shards_there_are() {
+    let config = Config::parse(&format!("[runtime]\ncores = [3, 1, 0]\n{MINIMAL}"), "x").unwrap();
+    assert_eq!((config.runtime.cores.clone(), config.runtime.shard_count()), (Cores::List(vec![3, 1, 0]), 3));
+    let config = Config::parse(&format!("[runtime]\nshards = 2\ncores = [3]\n{MINIMAL}"), "x").unwrap();
+    assert_eq!(config.runtime.shard_count(), 2);
+    let config = Config::parse(&format!("[runtime]\ncores = \"auto\"\n{MINIMAL}"), "x").unwrap();
+    assert_eq!(config.runtime, Runtime::default());
+}
+
+#[test]
 fn mistakes_are_named_with_file_line_key_and_remedy() {
     for (text, wanted) in [
         ("[client]\nping_intervall = \"1s\"", vec!["x.toml:2", "ping_intervall", "ping_interval"]),
@@ -34,6 +44,10 @@ fn mistakes_are_named_with_file_line_key_and_remedy() {
         ("[client]\nroom_limit = 0", vec!["client.room_limit", "1 to 65535"]),
         ("[runtime]\nshards = \"many\"", vec!["runtime.shards", "auto"]),
         ("[runtime]\nshards = 100000", vec!["runtime.shards", "1 to 256"]),
+        ("[runtime]\ncores = \"all\"", vec!["x.toml:2: runtime.cores", "[0, 2, 4]"]),
+        ("[runtime]\ncores = []", vec!["runtime.cores", "at least one"]),
+        ("[runtime]\ncores = [-1]", vec!["runtime.cores", "negative"]),
+        ("[runtime]\ncores = [1, 0, 1]", vec!["runtime.cores", "twice"]),
         ("[runtime]\ndescriptors = \"x\"", vec!["runtime.descriptors", "\"direct\""]),
         ("[runtime]\nrecv_buffers = 100", vec!["runtime.recv_buffers", "power of two"]),
         ("[runtime]\nconnections_per_shard_max = 16777216", vec!["connections_per_shard_max", "LimitNOFILE="]),

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use toml::Spanned;
 
-use super::raw::{self, At, Number};
+use super::raw::{self, At, CoreList, Number};
 use super::units::{line_of, parse_duration_ms, parse_size};
 use super::{CertificateError, Config, ListenerConfig, Logging, Problem, Runtime, certificate_from_files};
 use crate::auth::{Algorithm, Claims, Key, parse_algorithm};
+use crate::cores::Cores;
 use crate::id::Durability;
 use crate::limits::{
     CONNECTIONS_PER_SHARD_MAX, ClientLimits, InboxSettings, NODES_MAX, Namespace, SHARDS_MAX, Settings,
@@ -96,10 +97,15 @@ fn at<T>(value: &Spanned<T>) -> Option<usize> {
 const NO_LIMIT: (u64, u64) = (0, u32::MAX as u64);
 const POSITIVE: (u64, u64) = (1, u32::MAX as u64);
 
-pub(super) fn validate(raw: &raw::File, text: &str) -> Result<Config, Vec<Problem>> {
+/// `fits` says whether the host can hold what `[runtime]` asks for.
+pub(super) fn validate(
+    raw: &raw::File,
+    text: &str,
+    fits: fn(&Runtime) -> Result<(), String>,
+) -> Result<Config, Vec<Problem>> {
     let mut check = Check { text, problems: Vec::new() };
     let settings = settings(raw, &mut check);
-    let runtime = runtime(&raw.runtime, &mut check);
+    let runtime = runtime(&raw.runtime, fits, &mut check);
     let listeners = listeners(raw, &mut check);
     let tls = tls(raw, &listeners, &mut check);
     let (keys, claims) = token(&raw.token, &mut check);
@@ -309,7 +315,7 @@ fn namespaces(raw: &raw::File, check: &mut Check<'_>) -> Vec<Namespace> {
     namespaces
 }
 
-fn runtime(raw: &raw::Runtime, check: &mut Check<'_>) -> Runtime {
+fn runtime(raw: &raw::Runtime, fits: fn(&Runtime) -> Result<(), String>, check: &mut Check<'_>) -> Runtime {
     let d = Runtime::default();
     let shards = match raw.shards.as_ref().map(Spanned::get_ref) {
         None => None,
@@ -326,6 +332,7 @@ fn runtime(raw: &raw::Runtime, check: &mut Check<'_>) -> Runtime {
     let runtime = Runtime {
         shards,
         pin_cores: raw.pin_cores.unwrap_or(d.pin_cores),
+        cores: cores(&raw.cores, check),
         descriptors: check.choice(
             "runtime.descriptors",
             &raw.descriptors,
@@ -367,11 +374,34 @@ fn runtime(raw: &raw::Runtime, check: &mut Check<'_>) -> Runtime {
         let text = format!("{} is not a power of two", runtime.recv_buffers);
         check.problem("runtime.recv_buffers", raw.recv_buffers.as_ref().and_then(at), text);
     }
-    if let Err(text) = crate::server::check_descriptors(&runtime) {
+    if let Err(text) = fits(&runtime) {
         let place = raw.connections_per_shard_max.as_ref().and_then(at);
         check.problem("runtime.connections_per_shard_max", place, text);
     }
     runtime
+}
+
+fn cores(raw: &At<CoreList>, check: &mut Check<'_>) -> Cores {
+    let Some(value) = raw else { return Cores::Auto };
+    let wrong = match value.get_ref() {
+        CoreList::Text(text) if text == "auto" => return Cores::Auto,
+        CoreList::Text(text) => format!("\"{text}\" is neither \"auto\" nor a list of core numbers like [0, 2, 4]"),
+        CoreList::List(list) => match list.iter().map(|core| usize::try_from(*core)).collect::<Result<Vec<_>, _>>() {
+            Err(_) => "has a negative number; cores are counted from 0".to_owned(),
+            Ok(list) if list.is_empty() => "is empty; list at least one core, or write \"auto\"".to_owned(),
+            Ok(list) => {
+                let mut once = list.clone();
+                once.sort_unstable();
+                once.dedup();
+                if once.len() == list.len() {
+                    return Cores::List(list);
+                }
+                "names a core twice; more shards than cores share them in turn anyway".to_owned()
+            }
+        },
+    };
+    check.problem("runtime.cores", at(value), wrong);
+    Cores::Auto
 }
 
 fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerConfig> {

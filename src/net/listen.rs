@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, TcpK
 use crate::session::Transport;
 
 /// Connections that wait for accept; the kernel cuts it to net.core.somaxconn.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 /// Unacknowledged data keeps a dead peer this long at most.
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 

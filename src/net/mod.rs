@@ -11,6 +11,7 @@
 
 mod buffers;
 mod listen;
+mod probe;
 mod ring;
 mod send;
 mod socket;
@@ -28,7 +29,9 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 use socket2::SockAddr;
 
+pub(crate) use listen::BACKLOG;
 pub use listen::{bind, is_taken, shrink_buffers};
+pub use probe::{Outcome, Probe, probe};
 pub use ring::RingError;
 
 use crate::close::CloseReason;

@@ -5,9 +5,11 @@ mod support;
 
 mod admin;
 mod cli;
+mod cores;
 mod deadlines;
 mod delivery;
 mod descriptors;
+mod doctor;
 mod drain;
 mod inbox;
 mod limits;

@@ -172,6 +172,16 @@ fn a_port_that_is_taken() {
 }
 
 #[test]
+fn a_core_that_is_not_there() {
+    let folder = TempFolder::new();
+    let text = format!("{LISTENERS}{KEY}[runtime]\ncores = [0, 4095]\n[admin]\nenabled = false\n");
+    let file = folder.write("ringgate.toml", text);
+    let ended = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]).ended();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.err[0].starts_with("ringgate: runtime.cores names core 4095, which"), "{ended:?}");
+}
+
+#[test]
 fn a_table_larger_than_the_limit_of_open_files() {
     let folder = TempFolder::new();
     for (descriptors, wanted) in [("direct", 5000), ("ordinary", 2 * 5000 + 64)] {
@@ -190,7 +200,7 @@ fn a_table_larger_than_the_limit_of_open_files() {
 }
 
 #[allow(unsafe_code, reason = "limits of a child are set between fork and exec")]
-fn limit_open_files(command: &mut Command, limit: u64) {
+pub(crate) fn limit_open_files(command: &mut Command, limit: u64) {
     let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
     // SAFETY: the closure makes one system call, which is safe after fork; the pointer is to its own copy.
     unsafe {
@@ -217,7 +227,7 @@ fn a_seccomp_profile_that_forbids_io_uring() {
 
 /// Lets io_uring_setup fail with EPERM, as container runtimes do, and everything else work.
 #[allow(unsafe_code, reason = "a filter of a child is installed between fork and exec")]
-fn forbid_io_uring(command: &mut Command) {
+pub(crate) fn forbid_io_uring(command: &mut Command) {
     const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
     const FAIL: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };

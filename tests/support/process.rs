@@ -120,6 +120,11 @@ impl Process {
         assert_eq!(result, 0, "kill: {}", std::io::Error::last_os_error());
     }
 
+    /// As the kernel numbers it.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for its end, with everything that it said.
     pub(crate) fn ended(&mut self) -> Ended {
         self.end_input();

@@ -1,0 +1,191 @@
+//! Cores: which shard gets which, how fast they run, how time is told.
+
+use std::fmt::Write;
+
+use super::host::Host;
+use super::nic::{Interrupt, all_interrupts};
+use super::report::{Check, Finding};
+use super::target::Target;
+use crate::cores::{Topology, plan, show_list};
+
+const GROUP: &str = "cores";
+
+pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, String>) -> Vec<Finding> {
+    vec![pinning(target, topology), governor(host), clock(host)]
+}
+
+fn pinning(target: &Target, topology: &Result<Topology, String>) -> Finding {
+    let check = Check::new(
+        GROUP,
+        "shards to cores",
+        "a core for each shard",
+        "A shard that shares its core, or wanders, waits for others and leaves its cache behind.",
+    );
+    let topology = match topology {
+        Ok(topology) => topology,
+        Err(reason) => return check.unknown(reason),
+    };
+    let cpus = match plan(topology, &target.runtime.cores, target.runtime.shard_count()) {
+        Ok(cpus) => cpus,
+        Err(reason) => return check.problem(reason, "runtime.cores = \"auto\""),
+    };
+    let mut different = cpus.clone();
+    different.sort_unstable();
+    different.dedup();
+    let found = format!("{} shards on cores {}", cpus.len(), show_list(&different));
+    if !target.runtime.pin_cores {
+        check.warning("not pinned", "runtime.pin_cores = true")
+    } else if different.len() < cpus.len() {
+        check.warning(found, format!("runtime.shards = {}, unless tables are limited to less", different.len()))
+    } else {
+        check.ok(found)
+    }
+}
+
+fn governor(host: &Host) -> Finding {
+    let check = Check::new(
+        GROUP,
+        "frequency governor",
+        "performance",
+        "Others let a core slow down between two bursts, and the first messages of each wait for it.",
+    );
+    let folder = "sys/devices/system/cpu/cpufreq";
+    let mut governors: Vec<String> = host
+        .numbered(folder, "policy")
+        .into_iter()
+        .filter_map(|policy| host.read(&format!("{folder}/policy{policy}/scaling_governor")).ok())
+        .collect();
+    governors.sort();
+    governors.dedup();
+    match governors.as_slice() {
+        [] => check.unknown(format!("/{folder} has no policies: the hypervisor or the firmware decides")),
+        [one] if one == "performance" => check.ok("performance"),
+        others => check.warning(others.join(", "), "cpupower frequency-set -g performance"),
+    }
+}
+
+fn clock(host: &Host) -> Finding {
+    const SLOW: [&str; 4] = ["acpi_pm", "hpet", "jiffies", "xen"];
+    let why = "Every turn reads the clock; these need a system call for that.";
+    let check = Check::new(GROUP, "clock source", format!("none of {}", SLOW.join(", ")), why);
+    let folder = "sys/devices/system/clocksource/clocksource0";
+    match host.read(&format!("{folder}/current_clocksource")) {
+        Err(reason) => check.unknown(reason),
+        Ok(source) if SLOW.contains(&source.as_str()) => {
+            let available = host.read(&format!("{folder}/available_clocksource")).unwrap_or_default();
+            let better = available.split_whitespace().find(|other| !SLOW.contains(other));
+            let fix = match better {
+                Some(better) => format!("echo {better} > /{folder}/current_clocksource"),
+                None => "clocksource=tsc on the kernel's command line, if the machine has a steady one".to_owned(),
+            };
+            check.warning(source, fix)
+        }
+        Ok(source) => check.ok(source),
+    }
+}
+
+/// The plan for people: each shard's core, what stays idle beside it, and whose interrupts land there.
+pub(super) fn show_plan(host: &Host, target: &Target, topology: &Topology) -> String {
+    let Ok(cpus) = plan(topology, &target.runtime.cores, target.runtime.shard_count()) else { return String::new() };
+    let interrupts = all_interrupts(host);
+    let mut out = String::from("\nplan\n");
+    for (shard, cpu) in cpus.iter().enumerate() {
+        let here: Vec<String> =
+            interrupts.iter().filter(|interrupt| interrupt.cpus.first() == Some(cpu)).map(show_interrupt).collect();
+        let node = topology.cpus.iter().find(|other| other.id == *cpu).and_then(|cpu| cpu.node);
+        // Writing into a String cannot fail.
+        let _ = write!(out, "  shard {shard} -> cpu {cpu}");
+        let _ = match node {
+            Some(node) => write!(out, " (node {node})"),
+            None => Ok(()),
+        };
+        let _ = match here.as_slice() {
+            [] => writeln!(out),
+            here => writeln!(out, ", with {}", here.join(", ")),
+        };
+    }
+    let core_of = |id: usize| topology.cpus.iter().find(|cpu| cpu.id == id).map(|cpu| cpu.core);
+    let idle: Vec<usize> = topology.cpus.iter().map(|cpu| cpu.id).filter(|id| !cpus.contains(id)).collect();
+    let (siblings, free): (Vec<usize>, Vec<usize>) =
+        idle.iter().partition(|id| cpus.iter().any(|cpu| core_of(*cpu) == core_of(**id)));
+    for (what, ids) in [("siblings of shards' cores left idle", siblings), ("cores left idle", free)] {
+        if !ids.is_empty() {
+            let _ = writeln!(out, "  {what}: {}", show_list(&ids));
+        }
+    }
+    out
+}
+
+fn show_interrupt(interrupt: &Interrupt) -> String {
+    format!("IRQ {} {}", interrupt.number, interrupt.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::tests::FakeHost;
+    use super::super::report::State;
+    use super::*;
+    use crate::cores::{Cores, Cpu};
+
+    fn topology() -> Topology {
+        Topology { cpus: (0..8).map(|id| Cpu { id, core: id % 4, node: Some(0) }).collect(), nic_nodes: Vec::new() }
+    }
+
+    fn target(shards: usize) -> Target {
+        Target::new(Some(1000), false, Some(shards), None)
+    }
+
+    fn states(fake: &FakeHost, target: &Target) -> Vec<State> {
+        check(&fake.host, target, &Ok(topology())).iter().map(|finding| finding.state).collect()
+    }
+
+    #[test]
+    fn a_core_for_each_shard() {
+        let fake = FakeHost::new(&[
+            ("sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "performance\n"),
+            ("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc\n"),
+        ]);
+        assert_eq!(states(&fake, &target(8)), [State::Ok; 3]);
+    }
+
+    #[test]
+    fn slow_clocks_and_cores() {
+        let fake = FakeHost::new(&[
+            ("sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "performance\n"),
+            ("sys/devices/system/cpu/cpufreq/policy1/scaling_governor", "powersave\n"),
+            ("sys/devices/system/clocksource/clocksource0/current_clocksource", "hpet\n"),
+            ("sys/devices/system/clocksource/clocksource0/available_clocksource", "hpet tsc acpi_pm\n"),
+        ]);
+        let mut target = target(9);
+        assert_eq!(states(&fake, &target), [State::Warning; 3]);
+        let findings = check(&fake.host, &target, &Ok(topology()));
+        assert_eq!(findings[1].found, "performance, powersave");
+        assert!(findings[2].fix.starts_with("echo tsc > /sys/"), "{findings:?}");
+        target.runtime.cores = Cores::List(vec![1, 64]);
+        assert_eq!(states(&fake, &target)[0], State::Problem);
+        target.runtime.cores = Cores::Auto;
+        target.runtime.pin_cores = false;
+        assert_eq!(states(&fake, &target)[0], State::Warning);
+    }
+
+    #[test]
+    fn a_host_that_tells_nothing() {
+        let findings = check(&FakeHost::new(&[]).host, &target(2), &Err("gone".to_owned()));
+        assert!(findings.iter().all(|finding| finding.state == State::Unknown), "{findings:?}");
+    }
+
+    #[test]
+    fn the_plan_names_shards_siblings_and_interrupts() {
+        let fake = FakeHost::new(&[
+            ("sys/class/net/eth0/operstate", "up\n"),
+            ("sys/class/net/eth0/device/msi_irqs/38", "\n"),
+            ("proc/interrupts", " 38: 1 0 PCI-MSIX 1-edge eth0-rx-0\n"),
+            ("proc/irq/38/smp_affinity_list", "1\n"),
+        ]);
+        assert_eq!(
+            show_plan(&fake.host, &target(2), &topology()),
+            "\nplan\n  shard 0 -> cpu 0 (node 0)\n  shard 1 -> cpu 1 (node 0), with IRQ 38 eth0-rx-0\n  \
+             siblings of shards' cores left idle: 4-5\n  cores left idle: 2-3,6-7\n"
+        );
+    }
+}

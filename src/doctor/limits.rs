@@ -1,0 +1,140 @@
+//! How many descriptors, files and locked pages the process and the system allow.
+
+use super::host::Host;
+use super::report::{Check, Finding, State, bytes, count};
+use super::target::Target;
+use crate::server::descriptors_wanted;
+
+/// Files that the rest of the system has open.
+const OTHER_FILES: u64 = 10_000;
+/// What the rings of a shard count against RLIMIT_MEMLOCK, beside 16 bytes for each receive buffer. Found on 6.18 as
+/// an ordinary user: a shard with 1024 buffers does not start with 128 KiB and does with 256 KiB.
+const LOCKED_BYTES_PER_SHARD: u64 = 240 * 1024;
+/// CAP_IPC_LOCK: locked memory is not counted.
+const CAP_IPC_LOCK: u32 = 14;
+
+const GROUP: &str = "limits";
+
+pub(super) fn check(host: &Host, target: &Target) -> Vec<Finding> {
+    let (descriptors, what) = descriptors_wanted(&target.runtime);
+    vec![
+        open_files(host, target, descriptors, what),
+        most_open_files(host, descriptors),
+        files_of_the_system(host, target),
+        locked_memory(host, target),
+    ]
+}
+
+fn open_files(host: &Host, target: &Target, wanted: u64, what: &str) -> Finding {
+    let check = Check::new(
+        GROUP,
+        "open files (hard limit)",
+        format!("at least {}: {what}", count(wanted)),
+        "RLIMIT_NOFILE bounds the descriptors of the process and the size of each ring's own table; the gateway raises \
+         its soft limit to the hard one by itself.",
+    );
+    let fix = format!(
+        "tuning/apply --connections {} (LimitNOFILE={wanted} for systemd), or as root: ulimit -Hn {wanted}",
+        target.connections
+    );
+    check.at_least(host.limit("Max open files").map(|limit| limit.hard), wanted, State::Problem, fix)
+}
+
+fn most_open_files(host: &Host, wanted: u64) -> Finding {
+    let why = "The limit of open files cannot be raised beyond it.";
+    let check = Check::new(GROUP, "fs.nr_open", format!("at least {}", count(wanted)), why);
+    check.at_least(
+        host.number("proc/sys/fs/nr_open"),
+        wanted,
+        State::Problem,
+        format!("sysctl -w fs.nr_open={}", wanted.next_multiple_of(1 << 20)),
+    )
+}
+
+fn files_of_the_system(host: &Host, target: &Target) -> Finding {
+    let wanted = target.connections + OTHER_FILES;
+    let why = "Every socket is a file of the kernel, also where it has no ordinary descriptor.";
+    let check = Check::new(GROUP, "fs.file-max", format!("at least {}", count(wanted)), why);
+    let found = host.number("proc/sys/fs/file-max");
+    check.at_least(found, wanted, State::Problem, format!("sysctl -w fs.file-max={wanted}"))
+}
+
+fn locked_memory(host: &Host, target: &Target) -> Finding {
+    let per_shard = LOCKED_BYTES_PER_SHARD + 16 * u64::from(target.runtime.recv_buffers);
+    let wanted = target.shards() * per_shard;
+    let check = Check::new(
+        GROUP,
+        "locked memory",
+        format!("at least {}: {} a shard", bytes(wanted), bytes(per_shard)),
+        "Rings and buffer rings of a process without CAP_IPC_LOCK count against RLIMIT_MEMLOCK, summed over its user.",
+    );
+    let fix = format!("LimitMEMLOCK={wanted} for systemd, or as root: ulimit -l {}", wanted.div_ceil(1024));
+    let limit = host.limit("Max locked memory").map(|limit| limit.hard);
+    match (host.has_capability(CAP_IPC_LOCK), limit) {
+        (Ok(true), _) => check.ok("not counted: this user has CAP_IPC_LOCK"),
+        (Err(reason), _) | (_, Err(reason)) => check.unknown(reason),
+        (_, Ok(u64::MAX)) => check.ok("no limit"),
+        (_, Ok(limit)) if limit >= wanted => check.ok(bytes(limit)),
+        (_, Ok(limit)) => check.problem(bytes(limit), fix),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::tests::FakeHost;
+    use super::*;
+    use crate::net::Descriptors;
+
+    const GOOD: &[(&str, &str)] = &[
+        ("proc/self/limits", "Max open files   1024  1100000  files\nMax locked memory  8388608  8388608  bytes\n"),
+        ("proc/self/status", "CapEff:\t0000000000000000\n"),
+        ("proc/sys/fs/nr_open", "1073741816\n"),
+        ("proc/sys/fs/file-max", "9223372036854775807\n"),
+    ];
+
+    fn target(descriptors: Descriptors) -> Target {
+        let mut target = Target::new(Some(1_000_000), false, Some(4), None);
+        target.runtime.descriptors = descriptors;
+        target
+    }
+
+    fn states(fake: &FakeHost) -> Vec<State> {
+        check(&fake.host, &target(Descriptors::Direct)).iter().map(|finding| finding.state).collect()
+    }
+
+    #[test]
+    fn a_host_with_room() {
+        assert_eq!(states(&FakeHost::new(GOOD)), [State::Ok; 4]);
+    }
+
+    #[test]
+    fn a_host_without() {
+        let fake = FakeHost::new(&[
+            ("proc/self/limits", "Max open files   1024  4096  files\nMax locked memory  65536  65536  bytes\n"),
+            ("proc/self/status", "CapEff:\t0000000000000000\n"),
+            ("proc/sys/fs/nr_open", "4096\n"),
+            ("proc/sys/fs/file-max", "5000\n"),
+        ]);
+        assert_eq!(states(&fake), [State::Problem; 4]);
+        let findings = check(&fake.host, &target(Descriptors::Direct));
+        assert_eq!(findings[0].found, "4 096");
+        assert!(findings[0].fix.contains("ulimit -Hn 252532"), "{:?}", findings[0]);
+        assert_eq!(findings[1].fix, "sysctl -w fs.nr_open=1048576");
+        assert_eq!(findings[2].fix, "sysctl -w fs.file-max=1010000");
+        assert!(findings[3].fix.contains("LimitMEMLOCK=1048576"), "{:?}", findings[3]);
+        // All in one table of the process.
+        let ordinary = check(&fake.host, &target(Descriptors::Ordinary));
+        assert!(ordinary[0].fix.contains("ulimit -Hn 1010192"), "{:?}", ordinary[0]);
+    }
+
+    #[test]
+    fn locked_memory_is_not_counted_for_the_privileged() {
+        let fake = FakeHost::new(&[("proc/self/status", "CapEff:\t0000000000004000\n")]);
+        assert_eq!(states(&fake)[3], State::Ok);
+    }
+
+    #[test]
+    fn a_host_that_tells_nothing() {
+        assert_eq!(states(&FakeHost::new(&[])), [State::Unknown; 4]);
+    }
+}

@@ -1,0 +1,175 @@
+//! Whether the memory suffices, and how the kernel deals with it.
+
+use super::host::Host;
+use super::report::{Check, Finding, bytes, count};
+use super::target::Target;
+
+/// User memory of an idle, signed-in connection over TCP. Source: `tests/memory.rs` and `bench/run`; less than 400 B.
+const USER_BYTES_PLAIN: u64 = 400;
+/// The same over TLS, with rustls' state. Source: `bench/run`; about 4.3 KB.
+const USER_BYTES_TLS: u64 = 4400;
+/// Kernel memory of a connection's server side with its armed receive. Source: 4.3 to 6 KiB for both ends of a loopback
+/// connection on Linux 6.18, half of that here.
+const KERNEL_BYTES: u64 = 3 * 1024;
+/// Pages are that large on x86-64, and nearly everywhere else.
+pub(super) const PAGE_BYTES: u64 = 4096;
+
+const GROUP: &str = "memory";
+
+pub(super) fn check(host: &Host, target: &Target) -> Vec<Finding> {
+    vec![needed(host, target), huge_pages(host), nodes(host)]
+}
+
+/// What this process may use: the machine's memory, or less in a control group.
+pub(super) fn memory_bytes(host: &Host) -> Result<u64, String> {
+    let total = meminfo(host, "MemTotal")?;
+    Ok(group_limit(host).map_or(total, |limit| total.min(limit)))
+}
+
+fn meminfo(host: &Host, name: &str) -> Result<u64, String> {
+    let text = host.field("proc/meminfo", name)?;
+    let kibibytes: Option<u64> = text.strip_suffix("kB").and_then(|number| number.trim().parse().ok());
+    kibibytes.map(|number| number * 1024).ok_or_else(|| format!("/proc/meminfo says {name}: {text:?}"))
+}
+
+/// The limit of this process's control group, version 2 or 1. A group without a file has no limit of its own.
+fn group_limit(host: &Host) -> Option<u64> {
+    let groups = host.read("proc/self/cgroup").ok()?;
+    groups
+        .lines()
+        .filter_map(|line| {
+            let mut parts = line.splitn(3, ':');
+            let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+            let file = match controllers {
+                "" => format!("sys/fs/cgroup{}/memory.max", path.trim_end_matches('/')),
+                _ if controllers.split(',').any(|controller| controller == "memory") => {
+                    format!("sys/fs/cgroup/memory{}/memory.limit_in_bytes", path.trim_end_matches('/'))
+                }
+                _ => return None,
+            };
+            host.number::<u64>(&file).ok()
+        })
+        .min()
+}
+
+fn needed(host: &Host, target: &Target) -> Finding {
+    let user = if target.tls { USER_BYTES_TLS } else { USER_BYTES_PLAIN };
+    let runtime = &target.runtime;
+    let buffers = target.shards() * u64::from(runtime.recv_buffers) * runtime.recv_buffer_bytes as u64;
+    let connections = target.connections.saturating_mul(user + KERNEL_BYTES).saturating_add(buffers);
+    let logs = target.shards() * target.log_bytes_per_shard;
+    let check = Check::new(
+        GROUP,
+        "memory",
+        format!("{} for idle connections, up to {} more for logs", bytes(connections), bytes(logs)),
+        &format!(
+            "{} of user and {} of kernel memory for each of {} connections, and the receive buffers; the kernel kills a \
+             process that needs more than there is.",
+            bytes(user),
+            bytes(KERNEL_BYTES),
+            count(target.connections)
+        ),
+    );
+    let total = match memory_bytes(host) {
+        Ok(total) => total,
+        Err(reason) => return check.unknown(reason),
+    };
+    let available = match meminfo(host, "MemAvailable") {
+        Ok(available) => available.min(total),
+        Err(reason) => return check.unknown(reason),
+    };
+    let found = format!("{}, {} of them free", bytes(total), bytes(available));
+    if connections > total {
+        let fit = total.saturating_sub(buffers) / (user + KERNEL_BYTES);
+        check.problem(found, format!("more memory, or --connections {fit} at most on each of several hosts"))
+    } else if connections + logs > available {
+        check.warning(found, "end what else runs here, or lower log.size_per_shard")
+    } else {
+        check.ok(found)
+    }
+}
+
+fn huge_pages(host: &Host) -> Finding {
+    let why = "With \"always\" the kernel turns small gaps into pages of 2 MiB, which grows the process, and stalls it \
+               while it looks for them.";
+    let check = Check::new(GROUP, "transparent huge pages", "madvise or never", why);
+    let path = "sys/kernel/mm/transparent_hugepage/enabled";
+    match host.chosen(path) {
+        Err(reason) => check.unknown(reason),
+        Ok(chosen) if chosen == "always" => check.warning(chosen, format!("echo madvise > /{path}")),
+        Ok(chosen) => check.ok(chosen),
+    }
+}
+
+fn nodes(host: &Host) -> Finding {
+    let why =
+        "A shard on another node than the network card reaches packets and their memory through the other socket.";
+    let check = Check::new(GROUP, "NUMA nodes", "1, or one gateway a node", why);
+    match host.numbered("sys/devices/system/node", "node").len() {
+        0 => check.unknown("/sys/devices/system/node has no nodes to see"),
+        1 => check.ok("1"),
+        several => check.warning(
+            several.to_string(),
+            "numactl --cpunodebind=N --membind=N ringgate serve ..., N being the node of the network card",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::tests::FakeHost;
+    use super::super::report::State;
+    use super::*;
+
+    const MEMORY: (&str, &str) = ("proc/meminfo", "MemTotal:  8388608 kB\nMemFree: 1 kB\nMemAvailable:  8000000 kB\n");
+
+    fn run(files: &[(&str, &str)], connections: u64, tls: bool) -> Vec<Finding> {
+        let mut target = Target::new(Some(connections), tls, Some(2), None);
+        target.log_bytes_per_shard = 1 << 30;
+        check(&FakeHost::new(files).host, &target)
+    }
+
+    #[test]
+    fn connections_fit_or_do_not() {
+        let state = |connections, tls| run(&[MEMORY], connections, tls)[0].state;
+        // 3 472 bytes each, and logs of 2 GiB.
+        assert_eq!(state(1_000_000, false), State::Ok);
+        assert_eq!(state(2_000_000, false), State::Warning);
+        assert_eq!(state(2_500_000, false), State::Problem);
+        // 7 472 bytes each.
+        assert_eq!(state(1_000_000, true), State::Warning);
+        let problem = &run(&[MEMORY], 100_000_000, false)[0];
+        let fit = ((8u64 << 30) - 2 * 1024 * 4096) / 3472;
+        assert!(problem.fix.contains(&format!("--connections {fit} ")), "{problem:?}");
+    }
+
+    #[test]
+    fn a_control_group_may_allow_less() {
+        let fake =
+            FakeHost::new(&[MEMORY, ("proc/self/cgroup", "0::/a/b\n"), ("sys/fs/cgroup/a/b/memory.max", "max\n")]);
+        assert_eq!(memory_bytes(&fake.host), Ok(8 << 30));
+        fake.set("sys/fs/cgroup/a/b/memory.max", "1048576\n");
+        assert_eq!(memory_bytes(&fake.host), Ok(1 << 20));
+        fake.set("proc/self/cgroup", "9:name=systemd:/\n4:memory,cpu:/x\n0::/\n");
+        fake.set("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "2097152\n");
+        assert_eq!(memory_bytes(&fake.host), Ok(2 << 20));
+    }
+
+    #[test]
+    fn pages_and_nodes() {
+        let path = "sys/kernel/mm/transparent_hugepage/enabled";
+        let one = ("sys/devices/system/node/node0/cpulist", "0-3\n");
+        let good = run(&[MEMORY, (path, "always [madvise] never\n"), one], 1000, false);
+        assert_eq!((good[1].state, good[2].state), (State::Ok, State::Ok));
+        let two = ("sys/devices/system/node/node1/cpulist", "4-7\n");
+        let bad = run(&[MEMORY, (path, "[always] madvise never\n"), one, two], 1000, false);
+        assert_eq!((bad[1].state, bad[2].state), (State::Warning, State::Warning));
+        assert_eq!(bad[1].fix, format!("echo madvise > /{path}"));
+    }
+
+    #[test]
+    fn a_host_that_tells_nothing() {
+        let findings = run(&[], 1000, false);
+        assert!(findings.iter().all(|finding| finding.state == State::Unknown), "{findings:?}");
+    }
+}

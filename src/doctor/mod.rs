@@ -1,0 +1,116 @@
+//! `ringgate doctor`: whether this host can hold a given number of connections, and what to change where it cannot.
+//!
+//! Checks read files of the host through a small `Host`, which tests point at a folder, and try the ring for real. They
+//! change nothing. What cannot be found out is called unknown, with the reason, and never good.
+
+mod cpu;
+mod host;
+mod limits;
+mod memory;
+mod network;
+mod nic;
+mod report;
+mod ring;
+mod target;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use crate::config::Config;
+use crate::cores::{Topology, plan};
+use crate::net::Probe;
+use host::Host;
+use report::{Finding, State, count};
+use target::Target;
+
+/// What the host is asked to hold.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Connections to hold; what the configuration has room for if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    connections: Option<u64>,
+    /// They speak TLS, which takes more memory.
+    #[arg(long)]
+    tls: bool,
+    /// Number of shards; that of the configuration if not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    shards: Option<u16>,
+    /// Configuration file to look at, too.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Say why for everything, also for what is in order.
+    #[arg(long, conflicts_with = "json")]
+    explain: bool,
+    /// Print an array of objects: group, check, state, found, wanted, why, fix.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What there is to say, and whether the target is out of reach.
+pub struct Report {
+    /// A table, or JSON.
+    pub text: String,
+    /// At least one check has found a problem.
+    pub has_problems: bool,
+}
+
+/// Looks at this host. Fails only where the configuration cannot be read.
+pub fn run(options: &Options) -> Result<Report, String> {
+    let config = options.config.as_deref().map(Config::load_for_doctor).transpose();
+    let config = config.map_err(|problems| problems.to_string())?;
+    let target = Target::new(options.connections, options.tls, options.shards.map(usize::from), config.as_ref());
+    let host = Host::new("/");
+    let topology = Topology::read(host.root());
+    let findings = examine(&host, &target, &topology, &crate::net::probe());
+    let has_problems = findings.iter().any(|finding| finding.state == State::Problem);
+    let text = if options.json {
+        serde_json::to_string_pretty(&findings).map_err(|error| error.to_string())?
+    } else {
+        let plan = topology.as_ref().map_or(String::new(), |topology| cpu::show_plan(&host, &target, topology));
+        format!(
+            "{}\n{}{plan}\n{}",
+            headline(&target),
+            report::table(&findings, std::io::stdout().is_terminal(), options.explain),
+            report::summary(&findings)
+        )
+    };
+    Ok(Report { text, has_problems })
+}
+
+fn headline(target: &Target) -> String {
+    let transport = if target.tls { "TLS" } else { "plain" };
+    let shards = if target.shards() == 1 { "1 shard".to_owned() } else { format!("{} shards", target.shards()) };
+    format!("ringgate doctor: {} {transport} connections on {shards}", count(target.connections))
+}
+
+fn examine(host: &Host, target: &Target, topology: &Result<Topology, String>, probes: &[Probe]) -> Vec<Finding> {
+    let cpus = topology.as_ref().ok().and_then(|topology| {
+        let shards = topology.cpus.len();
+        plan(topology, &target.runtime.cores, shards).ok()
+    });
+    let cpus = cpus.unwrap_or_default();
+    let mut findings = target.check();
+    findings.extend(ring::check(host, target, probes));
+    findings.extend(limits::check(host, target));
+    findings.extend(memory::check(host, target));
+    findings.extend(network::check(host, target));
+    findings.extend(nic::check(host, &cpus, target.shards()));
+    findings.extend(cpu::check(host, target, topology));
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host::tests::FakeHost;
+    use super::*;
+
+    #[test]
+    fn an_empty_host_is_unknown_and_never_good() {
+        let fake = FakeHost::new(&[]);
+        let target = Target::new(Some(1000), false, Some(2), None);
+        let findings = examine(&fake.host, &target, &Topology::read(fake.host.root()), &[]);
+        let mut of_the_host = findings.iter().filter(|finding| finding.group != "target");
+        assert!(of_the_host.all(|finding| finding.state == State::Unknown), "{findings:#?}");
+        assert!(findings.iter().all(|finding| !finding.found.is_empty() && !finding.why.is_empty()));
+    }
+}

@@ -1,0 +1,249 @@
+//! Network cards: their queues, and the cores that their interrupts land on.
+
+use super::host::Host;
+use super::report::{Check, Finding};
+use crate::cores::{parse_list, show_list};
+
+const GROUP: &str = "network cards";
+const NET: &str = "sys/class/net";
+
+/// An interrupt of a queue of a network card.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Interrupt {
+    pub(super) number: usize,
+    /// As /proc/interrupts calls it.
+    pub(super) name: String,
+    /// Where it lands.
+    pub(super) cpus: Vec<usize>,
+}
+
+pub(super) fn check(host: &Host, cpus: &[usize], shards: u64) -> Vec<Finding> {
+    let cards = cards(host);
+    if cards.is_empty() {
+        let why = "Packets should be received on as many cores as there are shards.";
+        let reason = "no device with hardware behind it under /sys/class/net; a container sees only its own";
+        return vec![Check::new(GROUP, "queues", "", why).unknown(reason)];
+    }
+    cards
+        .iter()
+        .flat_map(|card| {
+            [queues(host, card, cpus, shards), interrupts(host, card, cpus.len()), transmit(host, card, cpus)]
+        })
+        .collect()
+}
+
+/// Every interrupt of every card's queues.
+pub(super) fn all_interrupts(host: &Host) -> Vec<Interrupt> {
+    cards(host).iter().flat_map(|card| card_interrupts(host, card).unwrap_or_default()).collect()
+}
+
+/// Devices with hardware, or what a hypervisor offers as such, behind them.
+fn cards(host: &Host) -> Vec<String> {
+    let names = host.names(NET).unwrap_or_default();
+    let has_carrier = |name: &String| host.read(&format!("{NET}/{name}/operstate")).is_ok_and(|state| state != "down");
+    names.into_iter().filter(|name| host.exists(&format!("{NET}/{name}/device")) && has_carrier(name)).collect()
+}
+
+fn queues(host: &Host, card: &str, cpus: &[usize], shards: u64) -> Finding {
+    let wanted = shards.min(cpus.len() as u64).max(1);
+    let check = Check::new(
+        GROUP,
+        format!("{card}: receive queues"),
+        format!("{wanted}, or RPS on"),
+        "One queue is worked off by one core; RPS has that core deal packets out to others.",
+    );
+    let folder = format!("{NET}/{card}/queues");
+    let queues = host.numbered(&folder, "rx-");
+    if queues.is_empty() {
+        return check.unknown(format!("/{folder} has no rx-N"));
+    }
+    let spread: Result<Vec<bool>, String> = queues
+        .iter()
+        .map(|queue| host.read(&format!("{folder}/rx-{queue}/rps_cpus")).map(|mask| !is_empty_mask(&mask)))
+        .collect();
+    let found = queues.len().to_string();
+    match spread {
+        _ if queues.len() as u64 >= wanted => check.ok(found),
+        Err(reason) => check.unknown(format!("{found} queues; {reason}")),
+        Ok(spread) if spread.iter().all(|on| *on) => check.ok(format!("{found}, RPS on")),
+        Ok(_) => {
+            let first = queues.first().copied().unwrap_or(0);
+            let mask = show_mask(cpus);
+            let by_hand = format!("echo {mask} > /{folder}/rx-{first}/rps_cpus");
+            check.warning(
+                format!("{found}, RPS off"),
+                format!("ethtool -L {card} combined {wanted}; where the card has no more: {by_hand}"),
+            )
+        }
+    }
+}
+
+fn interrupts(host: &Host, card: &str, cpus: usize) -> Finding {
+    let check = Check::new(
+        GROUP,
+        format!("{card}: interrupts"),
+        "spread over the cores",
+        "Interrupts that land on one core make that core's shard the slowest.",
+    );
+    let interrupts = match card_interrupts(host, card) {
+        Ok(interrupts) => interrupts,
+        Err(reason) => return check.unknown(reason),
+    };
+    let mut landed: Vec<usize> = interrupts.iter().filter_map(|interrupt| interrupt.cpus.first().copied()).collect();
+    landed.sort_unstable();
+    landed.dedup();
+    let found = format!("{} on cores {}", interrupts.len(), show_list(&landed));
+    match landed.len() >= interrupts.len().min(cpus) {
+        true => check.ok(found),
+        false => check.warning(found, "end irqbalance, then tuning/apply --only irq"),
+    }
+}
+
+fn transmit(host: &Host, card: &str, cpus: &[usize]) -> Finding {
+    let check = Check::new(
+        GROUP,
+        format!("{card}: transmit queues (XPS)"),
+        "each with cores of its own",
+        "Cores that share a transmit queue wait for its lock.",
+    );
+    let folder = format!("{NET}/{card}/queues");
+    let queues = host.numbered(&folder, "tx-");
+    let masks: Result<Vec<String>, String> =
+        queues.iter().map(|queue| host.read(&format!("{folder}/tx-{queue}/xps_cpus"))).collect();
+    match (queues.len(), masks) {
+        (0, _) => check.unknown(format!("/{folder} has no tx-N")),
+        (1, _) => check.ok("1, shared by all cores"),
+        (_, Err(reason)) => check.unknown(reason),
+        (number, Ok(masks)) if masks.iter().all(|mask| !is_empty_mask(mask)) => check.ok(format!("{number}, XPS on")),
+        (number, Ok(_)) => {
+            let mask = show_mask(cpus.get(..1).unwrap_or_default());
+            let fix = format!("for each queue N a core: echo {mask} > /{folder}/tx-N/xps_cpus");
+            check.warning(format!("{number}, XPS off"), fix)
+        }
+    }
+}
+
+/// The interrupts of a card's queues, and not those that only tell of configuration changes and the like.
+fn card_interrupts(host: &Host, card: &str) -> Result<Vec<Interrupt>, String> {
+    const OTHERS: [&str; 6] = ["config", "event", "async", "control", "misc", "mgmnt"];
+    let table = host.read("proc/interrupts")?;
+    let device = format!("{NET}/{card}/device");
+    // A virtio device hangs below the PCI device that has the interrupts.
+    let numbers =
+        host.names(&format!("{device}/msi_irqs")).or_else(|_| host.names(&format!("{device}/../msi_irqs")))?;
+    let mut numbers: Vec<usize> = numbers.iter().filter_map(|number| number.parse().ok()).collect();
+    numbers.sort_unstable();
+    let mut interrupts = Vec::new();
+    for number in numbers {
+        let line = table.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{number}:")));
+        let Some(name) = line.and_then(|line| line.split_whitespace().last()) else { continue };
+        if OTHERS.iter().any(|other| name.contains(other)) {
+            continue;
+        }
+        let folder = format!("proc/irq/{number}");
+        let effective = host.read(&format!("{folder}/effective_affinity_list")).ok().filter(|list| !list.is_empty());
+        let list = match effective {
+            Some(list) => list,
+            None => host.read(&format!("{folder}/smp_affinity_list"))?,
+        };
+        interrupts.push(Interrupt { number, name: name.to_owned(), cpus: parse_list(&list) });
+    }
+    if interrupts.is_empty() {
+        return Err(format!("/proc/interrupts names no interrupt of {card}"));
+    }
+    Ok(interrupts)
+}
+
+/// "00000000,00000000" names no core.
+fn is_empty_mask(mask: &str) -> bool {
+    mask.chars().all(|digit| matches!(digit, '0' | ','))
+}
+
+/// Cores as the kernel reads them from a mask: words of 32 bits, the highest first.
+fn show_mask(cpus: &[usize]) -> String {
+    let words = cpus.iter().max().map_or(0, |most| most / 32) + 1;
+    let word =
+        |index: usize| cpus.iter().filter(|cpu| **cpu / 32 == index).fold(0u32, |mask, cpu| mask | 1 << (cpu % 32));
+    let highest = format!("{:x}", word(words - 1));
+    let rest = (0..words - 1).rev().map(|index| format!(",{:08x}", word(index)));
+    std::iter::once(highest).chain(rest).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::tests::FakeHost;
+    use super::super::report::State;
+    use super::*;
+
+    const INTERRUPTS: &str = "           CPU0       CPU1\n 37:  0  1  PCI-MSIX  0-edge  virtio2-config\n \
+                              38:  0  9  PCI-MSIX  1-edge  virtio2-input.0\n 39:  7  0  PCI-MSIX  2-edge  virtio2-output.0\n";
+
+    /// Two interrupts of queues, on these cores.
+    fn card(cores: [&str; 2], more: &[(&str, &str)]) -> FakeHost {
+        let fake = FakeHost::new(&[
+            ("sys/class/net/lo/operstate", "unknown\n"),
+            ("sys/class/net/eth9/operstate", "down\n"),
+            ("sys/class/net/eth9/device/vendor", "\n"),
+            ("sys/class/net/eth0/operstate", "up\n"),
+            ("sys/class/net/eth0/device/vendor", "\n"),
+            ("sys/class/net/eth0/msi_irqs/37", "\n"),
+            ("sys/class/net/eth0/msi_irqs/38", "\n"),
+            ("sys/class/net/eth0/msi_irqs/39", "\n"),
+            ("proc/interrupts", INTERRUPTS),
+            ("proc/irq/38/effective_affinity_list", cores[0]),
+            ("proc/irq/38/smp_affinity_list", "0-1\n"),
+            ("proc/irq/39/smp_affinity_list", cores[1]),
+        ]);
+        for (path, text) in more {
+            fake.set(&format!("sys/class/net/eth0/queues/{path}"), text);
+        }
+        fake
+    }
+
+    fn states(fake: &FakeHost) -> Vec<State> {
+        check(&fake.host, &[0, 1], 2).iter().map(|finding| finding.state).collect()
+    }
+
+    #[test]
+    fn queues_for_every_core() {
+        let fake = card(
+            ["1\n", "0\n"],
+            &[("rx-0/rps_cpus", "0\n"), ("rx-1/rps_cpus", "0\n"), ("tx-0/xps_cpus", "1\n"), ("tx-1/xps_cpus", "2\n")],
+        );
+        assert_eq!(states(&fake), [State::Ok; 3]);
+        let interrupts = all_interrupts(&fake.host);
+        let interrupt = |number, name: &str, cpu| Interrupt { number, name: name.to_owned(), cpus: vec![cpu] };
+        assert_eq!(interrupts, [interrupt(38, "virtio2-input.0", 1), interrupt(39, "virtio2-output.0", 0)]);
+    }
+
+    #[test]
+    fn one_queue_is_enough_with_rps() {
+        assert_eq!(states(&card(["1", "0"], &[("rx-0/rps_cpus", "3\n"), ("tx-0/x", "")])), [State::Ok; 3]);
+    }
+
+    #[test]
+    fn everything_on_one_core() {
+        let fake = card(["1", "1"], &[("rx-0/rps_cpus", "0\n"), ("tx-0/xps_cpus", "0\n"), ("tx-1/xps_cpus", "0\n")]);
+        assert_eq!(states(&fake), [State::Warning; 3]);
+        let findings = check(&fake.host, &[0, 1], 2);
+        assert!(findings[0].fix.contains("ethtool -L eth0 combined 2"), "{findings:?}");
+        assert!(findings[0].fix.contains("echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus"), "{findings:?}");
+        assert_eq!(findings[1].found, "2 on cores 1");
+    }
+
+    #[test]
+    fn what_is_not_told_is_unknown() {
+        assert_eq!(states(&FakeHost::new(&[])), [State::Unknown]);
+        let bare =
+            FakeHost::new(&[("sys/class/net/eth0/operstate", "up\n"), ("sys/class/net/eth0/device/vendor", "\n")]);
+        assert_eq!(states(&bare), [State::Unknown; 3]);
+    }
+
+    #[test]
+    fn masks() {
+        assert_eq!(show_mask(&[0, 1]), "3");
+        assert_eq!(show_mask(&[33, 0]), "2,00000001");
+        assert_eq!(show_mask(&[]), "0");
+        assert!(is_empty_mask("00000000,00000000") && !is_empty_mask("00000000,00000001"));
+    }
+}

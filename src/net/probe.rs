@@ -1,0 +1,200 @@
+//! Whether this kernel does what `net` asks of it, found out by asking: one small ring, made as a shard makes its own.
+//!
+//! Nothing outside this process is touched but a loopback listener that lives for a moment.
+
+use std::io::{self, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use io_uring::types::{DestinationSlot, Fd, Fixed};
+use io_uring::{cqueue, opcode, register, squeue};
+
+use super::buffers::{self, Buffers};
+use super::ring::Ring;
+use crate::metrics::ShardMetrics;
+
+/// One thing that was tried.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// What.
+    pub name: &'static str,
+    /// What the gateway needs it for.
+    pub why: &'static str,
+    /// Needed only for direct descriptors.
+    pub direct: bool,
+    /// How it went.
+    pub outcome: Outcome,
+}
+
+/// How a probe went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It works; what was seen.
+    Works(String),
+    /// It does not; what failed.
+    Fails(String),
+    /// It could not be tried, for a reason that says nothing about the ring.
+    Untried(String),
+}
+
+/// How long a completion may take that should be there at once.
+const PATIENCE: Duration = Duration::from_secs(2);
+const SLOTS: u32 = 16;
+
+/// The ring goes first, and then the memory that it knows.
+struct Probed {
+    ring: Ring,
+    buffers: Option<Buffers>,
+    metrics: ShardMetrics,
+}
+
+/// Tries everything, in the order in which one needs the other.
+pub fn probe() -> Vec<Probe> {
+    let (setup, mut probed) = match Ring::new(64, 256) {
+        Ok(ring) => {
+            let made = "single issuer, deferred task work, eventfd".to_owned();
+            (Outcome::Works(made), Some(Probed { ring, buffers: None, metrics: ShardMetrics::default() }))
+        }
+        Err(error) => (Outcome::Fails(error.to_string()), None),
+    };
+    let mut tried = |step: fn(&mut Probed) -> Result<String, Outcome>| match &mut probed {
+        None => Outcome::Untried("not tried: there is no ring".to_owned()),
+        Some(probed) => step(probed).map_or_else(|outcome| outcome, Outcome::Works),
+    };
+    let probe = |name, why, direct, outcome| Probe { name, why, direct, outcome };
+    vec![
+        probe("ring setup", "Every shard has a ring of its own, made like this one.", false, setup),
+        probe("ring operations", "All that the gateway does with sockets.", false, tried(operations)),
+        probe("direct descriptors", "Sockets live in the ring's own table.", true, tried(table)),
+        probe("buffer ring", "An idle connection owns no receive buffer.", false, tried(buffer_ring)),
+        probe("multishot receive", "One receive stays armed for good.", false, tried(multishot_receive)),
+        probe("direct accept", "Accepted sockets go straight into the ring's table.", true, tried(direct_accept)),
+    ]
+}
+
+fn operations(probed: &mut Probed) -> Result<String, Outcome> {
+    let mut known = register::Probe::new();
+    probed.ring.submitter().register_probe(&mut known).map_err(|error| failed("io_uring_register(PROBE)", &error))?;
+    let used = [
+        ("accept", opcode::Accept::CODE),
+        ("connect", opcode::Connect::CODE),
+        ("recv", opcode::RecvMulti::CODE),
+        ("send", opcode::Send::CODE),
+        ("shutdown", opcode::Shutdown::CODE),
+        ("close", opcode::Close::CODE),
+        ("cancel", opcode::AsyncCancel::CODE),
+    ];
+    let (there, missing): (Vec<_>, Vec<_>) = used.iter().partition(|(_, code)| known.is_supported(*code));
+    let names = |list: Vec<&(&str, u8)>| list.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    if missing.is_empty() { Ok(names(there)) } else { Err(Outcome::Fails(format!("missing: {}", names(missing)))) }
+}
+
+fn table(probed: &mut Probed) -> Result<String, Outcome> {
+    probed.ring.register_slots(SLOTS).map_err(|error| Outcome::Fails(error.to_string()))?;
+    Ok("a sparse table was registered".to_owned())
+}
+
+fn buffer_ring(probed: &mut Probed) -> Result<String, Outcome> {
+    let buffers = Buffers::register(&probed.ring.submitter(), 8, 256);
+    probed.buffers = Some(buffers.map_err(|error| failed("io_uring_register(PBUF_RING)", &error))?);
+    Ok("provided buffers were registered".to_owned())
+}
+
+/// Two writes must come back from one receive, each in a buffer that the kernel chose.
+fn multishot_receive(probed: &mut Probed) -> Result<String, Outcome> {
+    if probed.buffers.is_none() {
+        return Err(Outcome::Untried("not tried: there is no buffer ring".to_owned()));
+    }
+    let (mut ours, theirs) = UnixStream::pair().map_err(|error| hindered("socketpair", &error))?;
+    let receive = opcode::RecvMulti::new(Fd(theirs.as_raw_fd()), buffers::GROUP).build();
+    probed.push(receive, RECEIVE);
+    for word in ["one", "three"] {
+        ours.write_all(word.as_bytes()).map_err(|error| hindered("write", &error))?;
+        let completion = probed.wait_for(RECEIVE)?;
+        let buffer = cqueue::buffer_select(completion.flags());
+        match (usize::try_from(completion.result()), buffer, cqueue::more(completion.flags())) {
+            (Ok(length), Some(buffer), true) if length == word.len() => {
+                let bytes = probed.buffers.as_mut().map(|buffers| buffers.bytes_mut(buffer, length).to_vec());
+                if bytes.as_deref() != Some(word.as_bytes()) {
+                    return Err(Outcome::Fails("other bytes came back than were sent".to_owned()));
+                }
+            }
+            (Ok(_), _, false) => return Err(Outcome::Fails("the receive did not stay armed".to_owned())),
+            (Ok(_), ..) => return Err(Outcome::Fails("the kernel took no provided buffer".to_owned())),
+            (Err(_), ..) => return Err(failed("recv", &io::Error::from_raw_os_error(-completion.result()))),
+        }
+    }
+    probed.push(opcode::AsyncCancel::new(RECEIVE).build(), CANCEL);
+    let cancelled = probed.wait_for(CANCEL)?.result();
+    if cancelled < 0 {
+        return Err(failed("cancel", &io::Error::from_raw_os_error(-cancelled)));
+    }
+    Ok("stayed armed over two messages, and was cancelled".to_owned())
+}
+
+fn direct_accept(probed: &mut Probed) -> Result<String, Outcome> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| hindered("listen on 127.0.0.1", &error))?;
+    let address = listener.local_addr().map_err(|error| hindered("getsockname", &error))?;
+    let nowhere = std::ptr::null_mut();
+    let accept = opcode::Accept::new(Fd(listener.as_raw_fd()), nowhere, std::ptr::null_mut())
+        .file_index(Some(DestinationSlot::auto_target()))
+        .build();
+    probed.push(accept, ACCEPT);
+    let _client = TcpStream::connect(address).map_err(|error| hindered("connect to 127.0.0.1", &error))?;
+    let slot = probed.wait_for(ACCEPT)?.result();
+    let slot = u32::try_from(slot).map_err(|_| failed("accept", &io::Error::from_raw_os_error(-slot)))?;
+    probed.push(opcode::Close::new(Fixed(slot)).build(), CLOSE);
+    match probed.wait_for(CLOSE)?.result() {
+        0 => Ok("accepted into a slot and closed".to_owned()),
+        error => Err(failed("close", &io::Error::from_raw_os_error(-error))),
+    }
+}
+
+const RECEIVE: u64 = 1;
+const CANCEL: u64 = 2;
+const ACCEPT: u64 = 3;
+const CLOSE: u64 = 4;
+
+impl Probed {
+    fn push(&mut self, entry: squeue::Entry, operation: u64) {
+        self.ring.push(&entry.user_data(operation), &self.metrics);
+    }
+
+    /// The next completion of an operation; those of others are of no interest by then.
+    fn wait_for(&mut self, operation: u64) -> Result<cqueue::Entry, Outcome> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut completions = Vec::with_capacity(16);
+        while Instant::now() < deadline {
+            self.ring.enter_and_wait(Duration::from_millis(100), &self.metrics);
+            self.ring.completions(&mut completions, &self.metrics);
+            if let Some(found) = completions.iter().find(|completion| completion.user_data() == operation) {
+                return Ok(found.clone());
+            }
+        }
+        Err(Outcome::Fails(format!("no completion within {} s", PATIENCE.as_secs())))
+    }
+}
+
+/// The ring did not do it.
+fn failed(call: &str, error: &io::Error) -> Outcome {
+    Outcome::Fails(format!("{call}: {error}"))
+}
+
+/// Something else stood in the way: no loopback in this namespace, no descriptor left.
+fn hindered(call: &str, error: &io::Error) -> Outcome {
+    Outcome::Untried(format!("not tried: {call}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_kernel_does_what_the_gateway_needs() {
+        for probe in probe() {
+            assert!(matches!(probe.outcome, Outcome::Works(_)), "{probe:?}");
+        }
+    }
+}

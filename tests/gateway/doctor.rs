@@ -1,0 +1,129 @@
+//! `ringgate doctor` on the machine that the tests run on: whatever that machine is like, the answer has a shape, and an
+//! impossible target is refused with what stands in the way.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::{Process, TempFolder};
+
+fn doctor(arguments: &[&str]) -> (Option<i32>, Vec<Value>) {
+    let ended = Process::ringgate(&[&["doctor", "--json"], arguments].concat()).ended();
+    assert!(ended.err.is_empty(), "{ended:?}");
+    (ended.code, serde_json::from_str(&ended.out.join("\n")).unwrap())
+}
+
+fn text<'a>(finding: &'a Value, field: &str) -> &'a str {
+    finding[field].as_str().unwrap_or_else(|| panic!("{field} of {finding}"))
+}
+
+#[test]
+fn every_finding_has_the_same_shape() {
+    let (code, findings) = doctor(&["--connections", "1000", "--shards", "1"]);
+    let mut names = Vec::new();
+    let mut problems = 0;
+    for finding in &findings {
+        assert_eq!(finding.as_object().unwrap().len(), 7, "{finding}");
+        assert!(!text(finding, "found").is_empty() && !text(finding, "why").is_empty(), "{finding}");
+        match text(finding, "state") {
+            "ok" | "unknown" => assert!(text(finding, "fix").is_empty(), "{finding}"),
+            "warning" => assert!(!text(finding, "fix").is_empty(), "{finding}"),
+            "problem" => {
+                problems += 1;
+                assert!(!text(finding, "fix").is_empty(), "{finding}");
+            }
+            other => panic!("{other}"),
+        }
+        names.push((text(finding, "group"), text(finding, "check")));
+    }
+    assert_eq!(code, Some(i32::from(problems > 0)));
+    for name in [
+        ("target", "shards"),
+        ("io_uring", "kernel"),
+        ("io_uring", "multishot receive"),
+        ("limits", "open files (hard limit)"),
+        ("limits", "fs.nr_open"),
+        ("memory", "memory"),
+        ("network", "net.core.somaxconn"),
+        ("network", "connection tracking"),
+        ("cores", "shards to cores"),
+    ] {
+        assert!(names.contains(&name), "{name:?} is not in {names:?}");
+    }
+    // The gateway runs here, in the other tests: so these must be found to work.
+    for finding in findings.iter().filter(|finding| text(finding, "group") == "io_uring") {
+        assert_ne!(text(finding, "state"), "problem", "{finding}");
+    }
+}
+
+#[test]
+fn an_impossible_target_is_refused_with_the_limit_and_the_command() {
+    let doctor = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+        command.args(["doctor", "--connections", "100000000", "--shards", "1"]).args(more);
+        super::startup::limit_open_files(&mut command, 1000);
+        Process::of(command).ended()
+    };
+    let ended = doctor(&["--json"]);
+    assert_eq!(ended.code, Some(1));
+    let findings: Vec<Value> = serde_json::from_str(&ended.out.join("\n")).unwrap();
+    let found = |check: &str| findings.iter().find(|finding| text(finding, "check") == check).unwrap();
+    let files = found("open files (hard limit)");
+    assert_eq!((text(files, "state"), text(files, "found")), ("problem", "1 000"));
+    assert!(text(files, "wanted").starts_with("at least 100 000 0"), "{files}");
+    assert!(text(files, "fix").starts_with("tuning/apply --connections 100000000 (LimitNOFILE=1000000"), "{files}");
+    assert!(text(files, "fix").contains("ulimit -Hn 1000000"), "{files}");
+    assert_eq!((text(found("shards"), "state"), text(found("shards"), "fix")), ("problem", "runtime.shards = 12"));
+    // For people, without colours where nobody looks, and with the plan.
+    let ended = doctor(&[]);
+    assert_eq!((ended.code, ended.err.len()), (Some(1), 0));
+    let all = ended.out.join("\n");
+    assert!(all.starts_with("ringgate doctor: 100 000 000 plain connections on 1 shard\n"), "{all}");
+    assert!(
+        all.contains("  problem  open files (hard limit) ") && all.contains("\n           -> tuning/apply "),
+        "{all}"
+    );
+    assert!(all.contains("\nplan\n  shard 0 -> cpu "), "{all}");
+    assert!(!all.contains('\x1b'));
+}
+
+#[test]
+fn a_table_larger_than_the_limit_of_open_files_is_a_finding_and_not_a_mistake() {
+    let folder = TempFolder::new();
+    let text_of = |table: u32| {
+        format!(
+            "[[listeners]]\naddress = \"127.0.0.1:0\"\n[[token.keys]]\nalgorithm = \"HS256\"\n\
+             secret = \"0123456789abcdef0123456789abcdef\"\n[runtime]\nshards = 1\nconnections_per_shard_max = {table}\n"
+        )
+    };
+    let file = folder.write("ringgate.toml", text_of(16_000_000));
+    let (_, findings) = doctor(&["--connections", "1000", "--config", file.to_str().unwrap()]);
+    let files = findings.iter().find(|finding| text(finding, "check") == "open files (hard limit)").unwrap();
+    assert!(text(files, "wanted").starts_with("at least 16 000 "), "{files}");
+    let file = folder.write("small.toml", text_of(100));
+    let (code, findings) = doctor(&["--connections", "1000", "--config", file.to_str().unwrap()]);
+    let table = findings.iter().find(|finding| text(finding, "check") == "connections per shard").unwrap();
+    assert_eq!((code, text(table, "state")), (Some(1), "problem"));
+    assert_eq!(text(table, "fix"), "runtime.connections_per_shard_max = 1000");
+    // What is wrong with the file itself is said as always.
+    let file = folder.write("broken.toml", "[runtime]\nshards = \"many\"\n");
+    let ended = Process::ringgate(&["doctor", "--config", file.to_str().unwrap()]).ended();
+    assert_eq!((ended.code, ended.out.len()), (Some(1), 0));
+    assert!(ended.err.iter().any(|line| line.contains("broken.toml:2: runtime.shards")), "{ended:?}");
+}
+
+#[test]
+fn seccomp_is_named_where_it_forbids_the_ring() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+    command.args(["doctor", "--json", "--connections", "1000"]);
+    super::startup::forbid_io_uring(&mut command);
+    let ended = Process::of(command).ended();
+    assert_eq!(ended.code, Some(1));
+    let findings: Vec<Value> = serde_json::from_str(&ended.out.join("\n")).unwrap();
+    let state = |check: &str| {
+        let finding = findings.iter().find(|finding| text(finding, "check") == check).unwrap();
+        text(finding, "state").to_owned()
+    };
+    assert_eq!((state("seccomp"), state("ring setup")), ("problem".to_owned(), "problem".to_owned()));
+    assert_eq!(state("multishot receive"), "unknown");
+}

@@ -1,0 +1,311 @@
+//! The tuning scripts from outside: on a tree of files that looks like a host, and on the real settings of a network
+//! namespace of its own.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const HOST: &[(&str, &str)] = &[
+    ("proc/meminfo", "MemTotal:       24684092 kB\n"),
+    ("proc/sys/fs/nr_open", "1048576\n"),
+    ("proc/sys/fs/file-max", "9223372036854775807\n"),
+    ("proc/sys/net/core/somaxconn", "128\n"),
+    ("proc/sys/net/ipv4/tcp_max_syn_backlog", "8192\n"),
+    ("proc/sys/net/ipv4/tcp_mem", "1000\t2000\t3000\n"),
+    ("proc/sys/net/ipv4/tcp_migrate_req", "0\n"),
+    ("proc/sys/net/ipv4/tcp_tw_reuse", "2\n"),
+    ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
+    ("proc/sys/net/netfilter/nf_conntrack_max", "262144\n"),
+    ("proc/1/comm", "init\n"),
+    (
+        "proc/interrupts",
+        "      CPU0 CPU1\n 37: 0 1 PCI 0 eth0-config\n 38: 0 9 PCI 1 eth0-rx-0\n 39: 7 0 PCI 2 eth0-rx-1\n",
+    ),
+    ("proc/irq/37/smp_affinity_list", "0-3\n"),
+    ("proc/irq/38/smp_affinity_list", "0-3\n"),
+    ("proc/irq/39/smp_affinity_list", "0-3\n"),
+    ("sys/devices/system/cpu/online", "0,2-3\n"),
+    ("sys/class/net/lo/mtu", "65536\n"),
+    ("sys/class/net/eth0/device/msi_irqs/37", "msix\n"),
+    ("sys/class/net/eth0/device/msi_irqs/38", "msix\n"),
+    ("sys/class/net/eth0/device/msi_irqs/39", "msix\n"),
+];
+
+/// A tree of files, removed with the test.
+struct Root(PathBuf);
+
+impl Root {
+    fn new(files: &[(&str, &str)]) -> Root {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let root = Root(std::env::temp_dir().join(format!("ringgate-tuning-{}-{number}", std::process::id())));
+        std::fs::create_dir_all(&root.0).unwrap();
+        for (path, text) in files {
+            root.set(path, text);
+        }
+        root
+    }
+
+    fn set(&self, path: &str, text: &str) {
+        let path = self.0.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn read(&self, path: &str) -> String {
+        std::fs::read_to_string(self.0.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// Every folder and every file with its bytes.
+    fn all(&self) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+        let mut all = BTreeMap::new();
+        let mut folders = vec![self.0.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path.clone());
+                    all.insert(path, None);
+                } else {
+                    all.insert(path.clone(), Some(std::fs::read(&path).unwrap()));
+                }
+            }
+        }
+        all
+    }
+
+    fn command(&self, name: &str, options: &[&str]) -> Command {
+        let mut command = Command::new(script(name));
+        command.arg("--root").arg(&self.0).args(options);
+        command
+    }
+
+    /// Runs a script on this tree; it must end well.
+    fn run(&self, name: &str, options: &[&str]) -> String {
+        good(self.command(name, options).output().unwrap())
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        // What cannot be removed is left to the system's own cleaning.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tuning").join(name)
+}
+
+fn good(output: Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn plan_says_what_and_why_and_changes_nothing() {
+    let root = Root::new(HOST);
+    let before = root.all();
+    let plan = root.run("plan", &["--connections", "1000000", "--shards", "4"]);
+    assert_eq!(root.all(), before);
+    for line in [
+        "fs.nr_open: 1048576 -> 2097152 (the limit of open files cannot be raised beyond it)",
+        "fs.file-max: 9223372036854775807 is enough",
+        "net.core.somaxconn: 128 -> 4096 (connections that wait for accept; the gateway asks for 4096)",
+        "net.ipv4.tcp_max_syn_backlog: 8192 is enough",
+        "    net.ipv4.tcp_mem = 750000 1000000 2000000",
+        "    LimitNOFILE=1135400",
+        "    ringgate hard nofile 1135400",
+        "interrupt 38 (eth0-rx-0): cores 0-3 -> 0 (each queue on a core of its own)",
+        "interrupt 39 (eth0-rx-1): cores 0-3 -> 2 (each queue on a core of its own)",
+    ] {
+        assert!(plan.lines().any(|found| found == line), "{line}\nis not in\n{plan}");
+    }
+    assert!(!plan.contains("ip_local_port_range") && !plan.contains("eth0-config"), "{plan}");
+}
+
+#[test]
+fn apply_twice_and_revert_once_restores_every_byte() {
+    let root = Root::new(HOST);
+    let before = root.all();
+    // The second round finds nothing of the first.
+    for _ in 0..2 {
+        root.run("apply", &["--connections", "1000000", "--load-test"]);
+        assert_eq!(root.read("proc/sys/net/core/somaxconn"), "4096\n");
+        assert_eq!(root.read("proc/sys/net/ipv4/tcp_mem"), "750000 1000000 2000000\n");
+        assert_eq!(root.read("proc/sys/net/ipv4/ip_local_port_range"), "10240 65535\n");
+        assert_eq!(root.read("proc/irq/39/smp_affinity_list"), "2\n");
+        assert_eq!(root.read("proc/irq/37/smp_affinity_list"), "0-3\n");
+        let once = root.all();
+        let again = root.run("apply", &["--connections", "1000000", "--load-test"]);
+        assert_eq!(root.all(), once, "{again}");
+        // Another target on top: what is put back is still from before the first.
+        root.run("apply", &["--connections", "4000000", "--load-test"]);
+        assert_ne!(root.all(), once);
+        root.run("revert", &[]);
+        assert_eq!(root.all(), before);
+    }
+    assert!(root.run("revert", &[]).starts_with("nothing to revert"));
+    assert_eq!(root.all(), before);
+}
+
+#[test]
+fn what_was_there_before_stays() {
+    let root = Root::new(HOST);
+    root.set("etc/sysctl.d/90-ringgate.conf", "# by hand, without an end of line");
+    root.set("var/lib/ringgate/other", "of somebody else\n");
+    let before = root.all();
+    root.run("apply", &["--connections", "50000"]);
+    assert!(root.read("etc/sysctl.d/90-ringgate.conf").contains("net.core.somaxconn = 4096\n"));
+    root.run("revert", &[]);
+    assert_eq!(root.all(), before);
+    // A file that came meanwhile keeps its folder.
+    root.run("apply", &["--connections", "50000"]);
+    root.set("etc/security/limits.d/other.conf", "x\n");
+    root.run("revert", &[]);
+    assert_eq!(root.read("etc/security/limits.d/other.conf"), "x\n");
+    assert!(!root.0.join("etc/systemd").exists());
+}
+
+#[test]
+fn one_part_alone() {
+    let root = Root::new(HOST);
+    let before = root.all();
+    for (part, changed, unchanged) in [
+        ("sysctl", "etc/sysctl.d/90-ringgate.conf", "etc/security"),
+        ("limits", "etc/systemd/system/gate.service.d/90-tuning.conf", "etc/sysctl.d"),
+        ("irq", "var/lib/ringgate/tuning.state", "etc"),
+    ] {
+        root.run("apply", &["--only", part, "--unit", "gate.service"]);
+        assert!(root.0.join(changed).exists() && !root.0.join(unchanged).exists(), "{part}");
+        root.run("revert", &[]);
+        assert_eq!(root.all(), before, "{part}");
+    }
+}
+
+#[test]
+fn a_host_that_runs_irqbalance_or_lacks_settings_is_told() {
+    let root = Root::new(&[("proc/77/comm", "irqbalance\n"), ("sys/devices/system/cpu/online", "0-1\n")]);
+    let before = root.all();
+    let output = root.command("plan", &[]).output().unwrap();
+    let errors = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(good(output).contains("end it first (systemctl disable --now irqbalance)"));
+    assert!(errors.contains("net.core.somaxconn: left alone"), "{errors}");
+    root.run("apply", &[]);
+    root.run("revert", &[]);
+    assert_eq!(root.all(), before);
+}
+
+#[test]
+fn a_setting_that_is_refused_is_named_and_the_rest_is_done() {
+    let root = Root::new(HOST);
+    let path = root.0.join("proc/sys/net/core/somaxconn");
+    std::fs::remove_file(&path).unwrap();
+    // A small number that the kernel lets nobody change.
+    symlink("/proc/sys/kernel/cap_last_cap", &path).unwrap();
+    let before = root.all();
+    let refused = root.command("apply", &["--connections", "1000000"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let errors = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(errors, "tuning/apply: this host refuses to change: net.core.somaxconn\n");
+    let fragment = root.read("etc/sysctl.d/90-ringgate.conf");
+    assert!(fragment.contains("tcp_mem") && !fragment.contains("somaxconn"), "{fragment}");
+    assert!(root.0.join("etc/security/limits.d/90-ringgate.conf").exists());
+    root.run("revert", &[]);
+    assert_eq!(root.all(), before);
+}
+
+#[test]
+fn what_could_not_be_put_back_stays_on_record() {
+    let root = Root::new(HOST);
+    let before = root.all();
+    root.run("apply", &["--connections", "1000000"]);
+    let (there, away) = (root.0.join("proc/sys/net/core"), root.0.join("away"));
+    std::fs::rename(&there, &away).unwrap();
+    let refused = root.command("revert", &[]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let errors = String::from_utf8(refused.stderr).unwrap();
+    assert!(errors.starts_with("tuning/revert: cannot put back net.core.somaxconn\n"), "{errors}");
+    assert!(root.read("var/lib/ringgate/tuning.state").contains("sysctl\tnet.core.somaxconn\t128\n"));
+    std::fs::rename(&away, &there).unwrap();
+    root.run("revert", &[]);
+    assert_eq!(root.all(), before);
+}
+
+#[test]
+fn wrong_options_change_nothing() {
+    let root = Root::new(HOST);
+    let before = root.all();
+    for wrong in [
+        &["--connections", "many"][..],
+        &["--connections", "0"],
+        &["--connections"],
+        &["--only", "everything"],
+        &["--user", "a b"],
+        &["--unit", "../../x.service"],
+        &["--root", "/no/such/folder"],
+        &["--nonsense"],
+    ] {
+        for name in ["plan", "apply", "revert"] {
+            let output = root.command(name, wrong).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{name} {wrong:?}");
+            assert!(String::from_utf8(output.stderr).unwrap().starts_with(&format!("tuning/{name}: ")), "{wrong:?}");
+        }
+    }
+    assert_eq!(root.all(), before);
+}
+
+/// The real kernel: what is a setting of each network namespace is changed there, and put back.
+#[test]
+fn in_a_network_namespace_for_real() {
+    let root = Root::new(&[]);
+    std::fs::create_dir_all(root.0.join("proc/sys")).unwrap();
+    symlink("/proc/sys/net", root.0.join("proc/sys/net")).unwrap();
+    let rounds = r#"
+        set -euo pipefail
+        cd /proc/sys/net
+        keys=(core/somaxconn ipv4/tcp_max_syn_backlog ipv4/tcp_migrate_req ipv4/ip_local_port_range ipv4/tcp_tw_reuse)
+        echo 100 >core/somaxconn
+        echo 101 >ipv4/tcp_max_syn_backlog
+        echo 0 >ipv4/tcp_migrate_req
+        echo 40000 50000 >ipv4/ip_local_port_range
+        echo 2 >ipv4/tcp_tw_reuse
+        grep . "${keys[@]}"
+        # The same connection tracking as always: enough for so few.
+        options=(--root "$2" --only sysctl --connections 100 --load-test)
+        "$1/apply" "${options[@]}" >&2
+        "$1/apply" "${options[@]}" >&2
+        grep . "${keys[@]}"
+        "$1/revert" --root "$2" >&2
+        grep . "${keys[@]}"
+    "#;
+    // Root makes a namespace as it is; others become root in one of users first.
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let mut command = Command::new("unshare");
+    command.args(if is_root { &["--net"][..] } else { &["--net", "--user", "--map-root-user"] });
+    command.args(["bash", "-c", rounds, "bash"]).arg(script("")).arg(&root.0);
+    let output = good(command.output().unwrap());
+    let lines: Vec<String> = output.lines().map(|line| line.replace('\t', " ")).collect();
+    let values = |values: [&str; 5]| {
+        let keys = ["core/somaxconn", "ipv4/tcp_max_syn_backlog", "ipv4/tcp_migrate_req", "ipv4/ip_local_port_range"];
+        let keys = keys.iter().chain(&["ipv4/tcp_tw_reuse"]);
+        keys.zip(values).map(|(key, value)| format!("{key}:{value}")).collect::<Vec<_>>()
+    };
+    let before = values(["100", "101", "0", "40000 50000", "2"]);
+    assert_eq!(lines.len(), 15, "{lines:#?}");
+    assert_eq!(lines[..5], before);
+    assert_eq!(lines[5..10], values(["4096", "4096", "1", "10240 65535", "1"]));
+    assert_eq!(lines[10..], before);
+    assert!(!root.0.join("etc").exists() && !root.0.join("var").exists());
+}
+
+#[test]
+fn the_scripts_can_be_run() {
+    for name in ["plan", "apply", "revert"] {
+        let mode = std::fs::metadata(script(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0o111, "{name}");
+        assert!(good(Command::new(script(name)).arg("--help").output().unwrap()).starts_with("usage: "));
+    }
+}
