@@ -167,26 +167,30 @@ struct Rest {
     at_rest: fn(),
     window_began: Instant,
     worked: Duration,
+    /// Connections accepted before the window.
+    accepted: u64,
     was_busy: bool,
 }
 
 /// How long is looked at.
 const REST_WINDOW: Duration = Duration::from_millis(500);
-/// More work than this in a window is a busy stretch.
+/// More work than this in a window, or more new connections, is a busy stretch.
 const REST_BUSY: Duration = Duration::from_millis(125);
+const REST_ACCEPTED: u64 = 50;
 
 impl Rest {
     fn new(at_rest: fn(), now: Instant) -> Self {
-        Rest { at_rest, window_began: now, worked: Duration::ZERO, was_busy: true }
+        Rest { at_rest, window_began: now, worked: Duration::ZERO, accepted: 0, was_busy: true }
     }
 
     /// True when a busy stretch has just ended.
-    fn after_turn(&mut self, now: Instant, worked: Duration) -> bool {
+    fn after_turn(&mut self, now: Instant, worked: Duration, accepted: u64) -> bool {
         self.worked += worked;
         if now - self.window_began < REST_WINDOW {
             return false;
         }
-        let busy = core::mem::take(&mut self.worked) > REST_BUSY;
+        let new = accepted - core::mem::replace(&mut self.accepted, accepted);
+        let busy = core::mem::take(&mut self.worked) > REST_BUSY || new > REST_ACCEPTED;
         self.window_began = now;
         core::mem::replace(&mut self.was_busy, busy) && !busy
     }
@@ -278,7 +282,8 @@ impl Worker {
         self.turned = Instant::now();
         let worked = if busy { self.turned - began } else { Duration::ZERO };
         self.core.metrics.busy_ns.add(worked.as_nanos() as u64);
-        if self.rest.after_turn(self.turned, worked) {
+        let accepted = self.core.metrics.connections_accepted.iter().map(crate::metrics::Cell::read).sum();
+        if self.rest.after_turn(self.turned, worked, accepted) {
             self.core.shard.release_spares();
             self.net.release_spares();
             (self.rest.at_rest)();
