@@ -101,7 +101,9 @@ fn timers<T: Timers>(criterion: &mut Criterion, entries: u32) {
         }
         spent.mul_f64(iterations as f64 / done as f64)
     });
-    assert!(deadlines.iter().all(|deadline| *deadline > now_ms), "nothing expired that was not armed again");
+    // tokio's clock began within a millisecond, and it rounds up: what is due may come with the next step.
+    let overdue = deadlines.iter().filter(|deadline| **deadline + step_ms <= now_ms).count();
+    assert_eq!(overdue, 0, "everything that was due has expired and was armed again");
 }
 
 fn in_batches(iterations: u64, batch: u32, mut routine: impl FnMut(u32) -> Duration) -> Duration {
