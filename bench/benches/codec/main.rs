@@ -14,6 +14,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::time::Duration;
 
 use criterion::BenchmarkId;
 use ringgate::wire::{RawFrame, Split, split};
@@ -55,7 +56,8 @@ fn body(frame: &[u8]) -> &[u8] {
 type Sizes = BTreeMap<&'static str, BTreeMap<&'static str, usize>>;
 
 fn main() {
-    let mut criterion = support::settings();
+    // There are eighty of them, and what takes nanoseconds needs no two seconds.
+    let mut criterion = support::settings().measurement_time(Duration::from_secs(1));
     let mut sizes = Sizes::new();
     message::<PingMessage>(&mut criterion, &mut sizes);
     message::<PublishMessage>(&mut criterion, &mut sizes);
