@@ -1,0 +1,230 @@
+//! Our TLS connection beside rustls' buffered one: the gateway's side of handshakes, and records.
+//!
+//! The same client (rustls, buffered) talks to both, and both use the gateway's own settings: P-256 certificate, TLS
+//! 1.3, tickets without state. Only the calls of the server's side are measured.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::hint::black_box;
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::BenchmarkId;
+use ringgate::config::{dev_certificate, server_config};
+use ringgate::tls::Tls;
+use rustls::client::Resumption;
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
+
+use support::{Criterion, cpu_time};
+
+/// The gateway's side of a connection.
+trait Server {
+    const NAME: &'static str;
+    fn new(config: Arc<ServerConfig>) -> Self;
+    /// Takes bytes in, returns how many plaintext bytes were in them.
+    fn receive(&mut self, bytes: &mut [u8]) -> usize;
+    /// Takes out what the handshake has to say.
+    fn answer(&mut self, out: &mut Vec<u8>);
+    fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>);
+}
+
+impl Server for Tls {
+    const NAME: &'static str = "ringgate";
+
+    fn new(config: Arc<ServerConfig>) -> Self {
+        Tls::accept(config).expect("the settings are good")
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> usize {
+        let mut plaintext_bytes = 0;
+        Tls::receive(self, bytes, |plaintext| plaintext_bytes += black_box(plaintext).len())
+            .expect("a friendly client");
+        plaintext_bytes
+    }
+
+    fn answer(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.take_outgoing());
+    }
+
+    fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) {
+        Tls::encrypt(self, plaintext, out).expect("the handshake is over");
+    }
+}
+
+impl Server for ServerConnection {
+    const NAME: &'static str = "rustls, buffered";
+
+    fn new(config: Arc<ServerConfig>) -> Self {
+        ServerConnection::new(config).expect("the settings are good")
+    }
+
+    fn receive(&mut self, mut bytes: &mut [u8]) -> usize {
+        let mut plaintext_bytes = 0;
+        while !bytes.is_empty() {
+            let mut rest: &[u8] = bytes;
+            let read = self.read_tls(&mut rest).expect("memory can be read");
+            self.process_new_packets().expect("a friendly client");
+            bytes = &mut bytes[read..];
+            while let Ok(plaintext) = self.reader().into_first_chunk() {
+                let length = black_box(plaintext).len();
+                if length == 0 {
+                    break;
+                }
+                plaintext_bytes += length;
+                self.reader().consume(length);
+            }
+        }
+        plaintext_bytes
+    }
+
+    fn answer(&mut self, out: &mut Vec<u8>) {
+        while self.wants_write() {
+            self.write_tls(out).expect("memory can be written");
+        }
+    }
+
+    fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) {
+        self.writer().write_all(plaintext).expect("its buffer has room");
+        self.answer(out);
+    }
+}
+
+/// Settings of both ends. A client that shares its resumption store with an earlier one resumes.
+struct Ends {
+    server: Arc<ServerConfig>,
+    client: ClientConfig,
+}
+
+impl Ends {
+    fn new() -> Self {
+        let (certificate, key) = dev_certificate().expect("a certificate can be made");
+        let server = server_config(certificate.as_bytes(), key.as_bytes()).expect("it is good");
+        let trust = ringgate::client::Trust::Pem(certificate.as_bytes());
+        let client = ringgate::client::client_tls(trust).expect("it is good");
+        Ends { server: Arc::new(server), client: (*client).clone() }
+    }
+
+    /// A client that has met nobody.
+    fn stranger(&self) -> Arc<ClientConfig> {
+        let mut client = self.client.clone();
+        client.resumption = Resumption::in_memory_sessions(8);
+        Arc::new(client)
+    }
+}
+
+fn main() {
+    let mut criterion = support::settings();
+    let ends = Ends::new();
+    handshakes::<Tls>(&mut criterion, &ends);
+    handshakes::<ServerConnection>(&mut criterion, &ends);
+    for bytes in [100, 16 * 1024] {
+        records::<Tls>(&mut criterion, &ends, bytes);
+        records::<ServerConnection>(&mut criterion, &ends, bytes);
+    }
+    criterion.final_summary();
+}
+
+/// Connects; returns both ends and the time that the server's took.
+fn connect<S: Server>(server: &Arc<ServerConfig>, client: &Arc<ClientConfig>) -> (S, ClientConnection, Duration) {
+    let name = "localhost".try_into().expect("a name");
+    let mut client = ClientConnection::new(client.clone(), name).expect("the settings are good");
+    let start = cpu_time();
+    let mut server = S::new(server.clone());
+    let mut spent = cpu_time() - start;
+    let (mut there, mut back) = (Vec::new(), Vec::new());
+    loop {
+        while client.wants_write() {
+            client.write_tls(&mut there).expect("memory can be written");
+        }
+        if there.is_empty() {
+            return (server, client, spent);
+        }
+        let start = cpu_time();
+        server.receive(&mut there);
+        server.answer(&mut back);
+        spent += cpu_time() - start;
+        there.clear();
+        let mut rest = back.as_slice();
+        while !rest.is_empty() {
+            client.read_tls(&mut rest).expect("memory can be read");
+            client.process_new_packets().expect("a friendly server");
+        }
+        back.clear();
+    }
+}
+
+fn handshakes<S: Server>(criterion: &mut Criterion, ends: &Ends) {
+    let mut group = criterion.benchmark_group("tls handshake");
+    group.bench_function(BenchmarkId::new(S::NAME, "full"), |bencher| {
+        bencher.iter_custom(|handshakes| {
+            (0..handshakes)
+                .map(|_| {
+                    let (_, client, spent) = connect::<S>(&ends.server, &ends.stranger());
+                    assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full));
+                    spent
+                })
+                .sum()
+        });
+    });
+    group.bench_function(BenchmarkId::new(S::NAME, "resumed"), |bencher| {
+        bencher.iter_custom(|handshakes| {
+            (0..handshakes)
+                .map(|_| {
+                    let config = ends.stranger();
+                    connect::<S>(&ends.server, &config);
+                    let (_, client, spent) = connect::<S>(&ends.server, &config);
+                    assert_eq!(client.handshake_kind(), Some(HandshakeKind::Resumed));
+                    spent
+                })
+                .sum()
+        });
+    });
+}
+
+fn records<S: Server>(criterion: &mut Criterion, ends: &Ends, bytes: usize) {
+    let plaintext = vec![7; bytes];
+    let mut out = Vec::with_capacity(bytes + 1024);
+    // A new connection for each sample: one key encrypts only so many records before it has to be changed.
+    criterion.benchmark_group("tls encrypt").bench_function(BenchmarkId::new(S::NAME, bytes), |bencher| {
+        bencher.iter_custom(|records| {
+            let (mut server, ..) = connect::<S>(&ends.server, &ends.stranger());
+            let start = cpu_time();
+            for _ in 0..records {
+                out.clear();
+                server.encrypt(black_box(&plaintext), &mut out);
+            }
+            let spent = cpu_time() - start;
+            assert!(out.len() > bytes);
+            spent
+        });
+    });
+    const BATCH: u64 = 64;
+    criterion.benchmark_group("tls decrypt").bench_function(BenchmarkId::new(S::NAME, bytes), |bencher| {
+        bencher.iter_custom(|records| {
+            let (mut server, mut client, _) = connect::<S>(&ends.server, &ends.stranger());
+            let (mut left, mut spent) = (records, Duration::ZERO);
+            while left > 0 {
+                let count = left.min(BATCH);
+                let mut batch: Vec<_> = (0..count).map(|_| record(&mut client, &plaintext)).collect();
+                let start = cpu_time();
+                for record in &mut batch {
+                    assert_eq!(server.receive(record), bytes);
+                }
+                spent += cpu_time() - start;
+                left -= count;
+            }
+            spent
+        });
+    });
+}
+
+fn record(client: &mut ClientConnection, plaintext: &[u8]) -> Vec<u8> {
+    client.writer().write_all(plaintext).expect("its buffer has room");
+    let mut record = Vec::with_capacity(plaintext.len() + 64);
+    while client.wants_write() {
+        client.write_tls(&mut record).expect("memory can be written");
+    }
+    record
+}
