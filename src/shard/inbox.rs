@@ -22,7 +22,7 @@ impl Shard {
             // Closed in the meantime, or not yet ready: a logged message is still in the log.
             return;
         };
-        let Some(session) = connection.session.as_deref_mut() else { return };
+        let Some(session) = connection.session.as_mut() else { return };
         let feed = &mut session.inbox;
         let logged = offset != 0;
         if logged && offset <= feed.seen {
@@ -55,8 +55,7 @@ impl Shard {
     /// Sets the deadline of the next Ack, unless one is running or nothing is owed.
     fn await_ack(&mut self, key: ConnectionKey, now: Now) {
         let ack_wait_ms = self.settings.inbox.ack_wait_ms;
-        let Some(session) = self.connections.get_mut(key).and_then(|connection| connection.session.as_deref_mut())
-        else {
+        let Some(session) = self.connections.get_mut(key).and_then(|connection| connection.session.as_mut()) else {
             return;
         };
         let feed = &mut session.inbox;
@@ -98,7 +97,7 @@ impl Shard {
     }
 
     fn home_of_session_inbox(&self, key: ConnectionKey) -> crate::id::ShardId {
-        let user = self.connections.get(key).and_then(|connection| connection.session.as_deref());
+        let user = self.connections.get(key).and_then(|connection| connection.session.as_ref());
         user.map_or(self.id, |session| self.home_of_user(&session.user))
     }
 
@@ -145,7 +144,7 @@ impl Shard {
     /// The home brings what was missing.
     pub(super) fn on_inbox_caught_up(&mut self, key: ConnectionKey, gap: Gap, now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else { return };
-        let Some(session) = connection.session.as_deref_mut() else { return };
+        let Some(session) = connection.session.as_mut() else { return };
         let feed = &mut session.inbox;
         feed.catching = false;
         let in_flight_max = self.settings.inbox.in_flight_max;

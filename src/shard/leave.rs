@@ -52,13 +52,14 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let was_ready = connection.is_ready();
         let transport = connection.transport;
-        let session = if was_ready { connection.session.as_deref_mut() } else { None };
+        let session = if was_ready { connection.session.as_mut() } else { None };
         let memberships = session.map(|session| session.rooms.take()).unwrap_or_default();
         for membership in memberships {
             self.leave_room(key, membership);
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
-        let phase = core::mem::replace(&mut connection.phase, Phase::Closing(reason));
+        connection.phase = Phase::Closing;
+        connection.pending = None;
         connection.heard_ms = now.mono_ms();
         connection.tail = None;
         let (frames, bytes) = connection.outbox.drop_data(&mut self.spares);
@@ -80,7 +81,6 @@ impl Shard {
             record.user = Some(session.user);
             record.device = Some(session.device);
         }
-        drop(phase);
         self.metrics.closes[transport as usize][reason.index()].increment();
         self.effects.push_back(Effect::Close { connection: key, reason, flush, record });
         self.rearm(key, now);

@@ -407,7 +407,7 @@ impl Shard {
     }
 
     fn session_mut(&mut self, key: ConnectionKey) -> Option<&mut Session> {
-        self.connections.get_mut(key)?.session.as_deref_mut()
+        self.connections.get_mut(key)?.session.as_mut()
     }
 
     /// Appends one control frame to a connection that is not being torn down.

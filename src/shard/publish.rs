@@ -49,11 +49,8 @@ impl Shard {
 
     /// The index of the topic's namespace (0 for an inbox), or why the session may not publish to it.
     fn may_publish(&self, key: ConnectionKey, topic: &str) -> Result<usize, ErrorCode> {
-        let session = self
-            .connections
-            .get(key)
-            .and_then(|connection| connection.session.as_deref())
-            .ok_or(ErrorCode::Internal)?;
+        let session =
+            self.connections.get(key).and_then(|connection| connection.session.as_ref()).ok_or(ErrorCode::Internal)?;
         let granted = session.grants.as_ref().is_some_and(|grants| grants.allows(Verb::Publish, topic));
         if topic.starts_with('@') {
             return if self.settings.inbox.publish_all || granted { Ok(0) } else { Err(ErrorCode::PermissionDenied) };

@@ -18,7 +18,7 @@ impl Shard {
         self.metrics.bytes_received.add(bytes.len() as u64);
         if connection.is_ready() {
             connection.heard_ms = now.mono_ms();
-            connection.pinged = false;
+            connection.phase = Phase::Ready;
         }
         let limits = &self.settings.client;
         if !connection.bytes.take(bytes.len() as u32, limits.bytes_rate, limits.bytes_burst, now.mono_ms()) {
@@ -94,7 +94,7 @@ impl Shard {
             match (&connection.phase, frame) {
                 (Phase::AwaitConnect, ClientFrame::Connect(connect)) => self.on_connect(key, &connect, now),
                 (_, ClientFrame::Disconnect) => self.close(key, CloseReason::ConnectionClosed, "", now),
-                (Phase::Closing(_), _) => {}
+                (Phase::Closing, _) => {}
                 _ => self.close(key, CloseReason::BadRequest, "a frame before the answer to Connect", now),
             }
             return Ok(());

@@ -139,7 +139,7 @@ impl LocalRooms {
             assert!(room.jobs > 0 || room.holes == 0, "holes are closed when the last job ends");
             for (index, member) in room.members.iter().enumerate() {
                 let Some(connection) = member.connection else { continue };
-                let session = connections.get(connection).and_then(|c| c.session.as_deref());
+                let session = connections.get(connection).and_then(|c| c.session.as_ref());
                 let membership = session.and_then(|s| s.rooms.find(key));
                 assert_eq!(membership.and_then(|m| m.index), Some(index as u32), "member {index} of {}", room.name);
                 assert!(member.lagging || member.behind == 0);
@@ -166,7 +166,7 @@ impl Shard {
         };
         let room = self.rooms.find_or_make(name, namespace);
         let rooms_max = self.settings.client.rooms_max;
-        let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_deref()) else {
+        let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_ref()) else {
             return;
         };
         let refused = if session.rooms.find(room).is_some() {
@@ -205,7 +205,7 @@ impl Shard {
             .connections
             .get_mut(key)
             .filter(|connection| connection.is_ready())
-            .and_then(|connection| connection.session.as_deref_mut());
+            .and_then(|connection| connection.session.as_mut());
         let lagging = subscribed.start < subscribed.position.offset;
         let membership = session.and_then(|session| {
             session.lagging += u16::from(lagging);
@@ -255,7 +255,7 @@ impl Shard {
         self.metrics.deliveries_deferred.subtract(behind);
         Self::count_dropped(&self.metrics, DropReason::Closed, behind);
         if member.lagging
-            && let Some(session) = self.connections.get_mut(key).and_then(|c| c.session.as_deref_mut())
+            && let Some(session) = self.connections.get_mut(key).and_then(|c| c.session.as_mut())
         {
             session.lagging -= 1;
         }
@@ -276,7 +276,7 @@ impl Shard {
     }
 
     fn renumber(connections: &mut Slots<Connection>, member: Option<ConnectionKey>, room: TopicKey, index: u32) {
-        let session = member.and_then(|key| connections.get_mut(key)).and_then(|c| c.session.as_deref_mut());
+        let session = member.and_then(|key| connections.get_mut(key)).and_then(|c| c.session.as_mut());
         if let Some(membership) = session.and_then(|s| s.rooms.find_mut(room)) {
             membership.index = Some(index);
         }
@@ -332,7 +332,7 @@ impl Shard {
     /// Asks the homes of this session's lagging rooms for what is missing.
     pub(super) fn catch_up_rooms(&mut self, key: ConnectionKey) {
         let from = self.address(key);
-        let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_deref()) else {
+        let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_ref()) else {
             return;
         };
         if session.lagging == 0 {
@@ -355,7 +355,7 @@ impl Shard {
     /// A room's home brings what a lagging member was missing.
     pub(super) fn on_room_caught_up(&mut self, key: ConnectionKey, local: TopicKey, gap: Gap, now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else { return };
-        let Some(session) = connection.session.as_deref_mut() else { return };
+        let Some(session) = connection.session.as_mut() else { return };
         let index = session.rooms.find(local).and_then(|membership| membership.index);
         let Some(room) = self.rooms.rooms.get_mut(local) else { return };
         let Some(member) = index.and_then(|index| room.members.get_mut(index as usize)) else { return };
@@ -444,11 +444,8 @@ impl Shard {
     /// The index of the room's namespace, or why the session may not do this with the room.
     fn may_use_room(&self, key: ConnectionKey, room: &str, verb: Verb) -> Result<usize, ErrorCode> {
         let (index, namespace) = self.settings.namespace_of(room).ok_or(ErrorCode::UnknownRoom)?;
-        let session = self
-            .connections
-            .get(key)
-            .and_then(|connection| connection.session.as_deref())
-            .ok_or(ErrorCode::Internal)?;
+        let session =
+            self.connections.get(key).and_then(|connection| connection.session.as_ref()).ok_or(ErrorCode::Internal)?;
         let granted = session.grants.as_ref().is_some_and(|grants| grants.allows(verb, room));
         let allowed = match verb {
             Verb::Subscribe => namespace.subscribe_all,
@@ -498,7 +495,7 @@ impl FanOut<'_> {
             if logged && self.keeps_log {
                 member.lagging = true;
                 member.behind = 1;
-                if let Some(session) = connection.session.as_deref_mut() {
+                if let Some(session) = connection.session.as_mut() {
                     session.lagging += 1;
                 }
                 self.metrics.slow_consumers[0].increment();

@@ -49,7 +49,8 @@ impl Shard {
             rooms: connect.rooms.iter().map(|(room, since)| (room.to_owned(), since)).collect(),
         };
         if let Some(connection) = self.connections.get_mut(key) {
-            connection.phase = Phase::Verifying(Box::new(pending));
+            connection.phase = Phase::Verifying;
+            connection.pending = Some(Box::new(pending));
         }
         self.effects.push_back(Effect::Verify { connection: key, refresh: None, token: connect.token.into() });
     }
@@ -75,8 +76,10 @@ impl Shard {
     fn on_signed_in(&mut self, key: ConnectionKey, result: Result<Grant, AuthError>, now: Now) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         // Anything else means that the connection was closed in the meantime.
-        let Phase::Verifying(_) = connection.phase else { return };
-        let Phase::Verifying(pending) = core::mem::replace(&mut connection.phase, Phase::AwaitConnect) else { return };
+        if connection.phase != Phase::Verifying {
+            return;
+        }
+        let Some(pending) = connection.pending.take() else { return };
         let grant = match result {
             Ok(grant) => grant,
             Err(AuthError::Expired) => return self.close(key, CloseReason::Expired, "token expired", now),
@@ -86,7 +89,7 @@ impl Shard {
             return self.close(key, CloseReason::InvalidToken, "the token is for another device", now);
         }
         let user: Arc<str> = grant.user.into();
-        connection.session = Some(Box::new(Session {
+        connection.session = Some(Session {
             user: user.clone(),
             device: pending.device.clone(),
             expires_at: u32::try_from(grant.expires_at).unwrap_or(u32::MAX),
@@ -95,7 +98,7 @@ impl Shard {
             rooms: Memberships::default(),
             in_flight: 0,
             lagging: 0,
-        }));
+        });
         let attach = Attach {
             user: user.clone(),
             device: pending.device.clone(),
@@ -103,7 +106,8 @@ impl Shard {
             resume: pending.inbox,
         };
         if let Some(connection) = self.connections.get_mut(key) {
-            connection.phase = Phase::Attaching(pending);
+            connection.phase = Phase::Attaching;
+            connection.pending = Some(pending);
         }
         self.post(self.home_of_user(&user), Letter::Attach(Box::new(attach)));
     }
@@ -118,15 +122,15 @@ impl Shard {
         now: Now,
     ) {
         let from = self.address(key);
-        let waiting =
-            self.connections.get_mut(key).filter(|connection| matches!(connection.phase, Phase::Attaching(_)));
+        let waiting = self.connections.get_mut(key).filter(|connection| connection.phase == Phase::Attaching);
         let Some(connection) = waiting else {
             // Closed in the meantime.
             return self.post(at, Letter::Detach { home, from });
         };
-        let Phase::Attaching(pending) = core::mem::replace(&mut connection.phase, Phase::Ready) else { return };
+        connection.phase = Phase::Ready;
+        let Some(pending) = connection.pending.take() else { return };
         connection.heard_ms = now.mono_ms();
-        let Some(session) = connection.session.as_deref_mut() else { return };
+        let Some(session) = connection.session.as_mut() else { return };
         let owed = attachment.start < attachment.position.offset;
         session.inbox = InboxFeed::new(home, attachment.position.epoch, attachment.start, owed);
         let (user, expires_at) = (session.user.clone(), u64::from(session.expires_at));

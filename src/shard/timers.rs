@@ -59,7 +59,7 @@ impl Shard {
                 Due::Ack => self.repeat_unacknowledged(key, now),
                 Due::PingClient => {
                     if let Some(connection) = self.connections.get_mut(key) {
-                        connection.pinged = true;
+                        connection.phase = Phase::Pinged;
                     }
                     self.reply(key, now, |_, out| Encoder::empty(out, Kind::Ping));
                 }
@@ -83,12 +83,12 @@ impl Shard {
     fn next_deadline(&self, connection: &Connection, now: Now) -> (u64, Due) {
         let limits = &self.settings.client;
         let mut earliest = match connection.phase {
-            Phase::Closing(_) => return (connection.heard_ms + LINGER_MS, Due::Linger),
+            Phase::Closing => return (connection.heard_ms + LINGER_MS, Due::Linger),
             Phase::Handshaking => (connection.heard_ms + limits.handshake_timeout_ms, Due::SignIn),
-            Phase::AwaitConnect | Phase::Verifying(_) | Phase::Attaching(_) => {
+            Phase::AwaitConnect | Phase::Verifying | Phase::Attaching => {
                 (connection.heard_ms + limits.connect_timeout_ms, Due::SignIn)
             }
-            Phase::Ready if connection.pinged => {
+            Phase::Pinged => {
                 let silence_ms = limits.ping_interval_ms * u64::from(limits.missed_pings_max);
                 (connection.heard_ms + silence_ms, Due::Silence)
             }
