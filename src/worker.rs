@@ -284,11 +284,20 @@ impl Worker {
         self.core.metrics.busy_ns.add(worked.as_nanos() as u64);
         let accepted = self.core.metrics.connections_accepted.iter().map(crate::metrics::Cell::read).sum();
         if self.rest.after_turn(self.turned, worked, accepted) {
-            self.core.shard.release_spares();
-            self.net.release_spares();
-            (self.rest.at_rest)();
+            self.release_spares();
         }
         busy
+    }
+
+    /// Gives back what only the busy stretch needed.
+    fn release_spares(&mut self) {
+        self.core.shard.release_spares();
+        self.net.release_spares();
+        self.unverified.shrink_to_fit();
+        for backlog in &mut self.backlog {
+            backlog.shrink_to_fit();
+        }
+        (self.rest.at_rest)();
     }
 
     fn read_mail(&mut self) -> bool {
