@@ -322,7 +322,12 @@ impl Worker {
         while cost < VERIFY_COST_PER_TURN
             && let Some((connection, refresh, token)) = self.unverified.pop_front()
         {
-            cost += self.authenticator.cost(&token).max(1);
+            cost += 1;
+            if !self.core.shard.awaits_verification(connection, refresh.is_some()) {
+                // Closed while it waited: in a storm, most of the queue may be.
+                continue;
+            }
+            cost += self.authenticator.cost(&token);
             let began = Instant::now();
             let result = self.authenticator.verify(&token, self.core.now.unix_ms / 1000);
             self.core.metrics.auth_duration.record_us(began.elapsed().as_micros() as u64);

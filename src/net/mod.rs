@@ -703,6 +703,9 @@ impl Net {
                 return self.submit_send(key, index);
             }
         }
+        if matches!(-result, libc::EINTR | libc::EAGAIN) && socket.is_sending() {
+            return self.submit_send(key, index);
+        }
         let is_tls = socket.tls.is_some();
         socket.send = None;
         if let Some(Send { owner: Owner::Copied(buffer), .. }) = self.sends.remove(index) {

@@ -166,6 +166,11 @@ impl Shard {
         }
         let complete = fits && !gap.more;
         feed.lagging = !complete;
+        if complete && feed.unacked == 0 {
+            // What was to be repeated has expired: nothing is owed any more.
+            feed.ack_deadline = None;
+            feed.attempts = 0;
+        }
         let progress = feed.seen > before;
         let (owed, settled) = settle(&mut feed.behind, taken.len() as u64, complete);
         self.await_ack(key, now);

@@ -72,6 +72,15 @@ impl Shard {
         }
     }
 
+    /// Whether the answer to an [`Effect::Verify`] would still be used: verifying for somebody who is gone would keep
+    /// those who wait from their turn.
+    pub fn awaits_verification(&self, key: ConnectionKey, refresh: bool) -> bool {
+        self.connections.get(key).is_some_and(|connection| match refresh {
+            true => connection.is_ready(),
+            false => connection.phase == Phase::Verifying,
+        })
+    }
+
     /// The token of a Connect was looked at.
     fn on_signed_in(&mut self, key: ConnectionKey, result: Result<Grant, AuthError>, now: Now) {
         let Some(connection) = self.connections.get_mut(key) else { return };

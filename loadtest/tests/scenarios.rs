@@ -1,0 +1,203 @@
+//! The load tester from outside: its binary against a real gateway in this process.
+
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::AtomicBool;
+
+use ringgate::config::Config;
+use ringgate::server::Server;
+use ringgate::session::Transport;
+use serde_json::Value;
+
+struct Gateway(Option<Server>);
+
+impl Gateway {
+    fn start() -> Gateway {
+        let (mut config, _) = Config::dev(Some(2)).unwrap();
+        for listener in &mut config.listeners {
+            listener.address.set_port(0);
+        }
+        config.admin = None;
+        config.runtime.pin_cores = false;
+        config.runtime.connections_per_shard_max = 1024;
+        Gateway(Some(Server::start(config).unwrap()))
+    }
+
+    fn url(&self, transport: Transport) -> String {
+        let server = self.0.as_ref().unwrap();
+        let listener = server.addresses().iter().find(|listener| listener.transport == transport).unwrap();
+        let scheme = if transport == Transport::Tls { "tls" } else { "tcp" };
+        format!("{scheme}://{}", listener.address)
+    }
+
+    /// Runs a scenario with `--json -` and returns its exit code and result.
+    fn drive(&self, scenario: &str, arguments: &[&str]) -> (i32, Value) {
+        self.drive_over(Transport::Plain, scenario, arguments)
+    }
+
+    fn drive_over(&self, transport: Transport, scenario: &str, arguments: &[&str]) -> (i32, Value) {
+        let url = self.url(transport);
+        let mut all = vec![scenario, "--url", &url, "--dev", "--json", "-", "--quiet"];
+        all.extend(arguments);
+        let output = loadtest(&all);
+        let result = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+        (output.status.code().unwrap(), result)
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if let Some(server) = self.0.take() {
+            server.shutdown(&AtomicBool::new(false));
+        }
+    }
+}
+
+fn loadtest(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ringgate-loadtest")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn count(result: &Value, key: &str) -> u64 {
+    result[key].as_u64().unwrap_or_else(|| panic!("{key} in {result}"))
+}
+
+/// Everything that was sent is accounted for, and nothing went wrong.
+fn assert_clean(code: i32, result: &Value) {
+    assert_eq!((code, &result["clean"]), (0, &Value::Bool(true)), "{result:#}");
+    for key in ["lost", "duplicated", "reordered", "corrupted", "errors", "undecided"] {
+        assert_eq!(count(result, key), 0, "{key}");
+    }
+}
+
+#[test]
+fn pairs_keep_their_schedule_and_lose_nothing() {
+    let gateway = Gateway::start();
+    let arguments = ["--connections", "40", "--rate", "200", "--duration", "2s", "--fail-if", "lost>0"];
+    let (code, result) = gateway.drive("p2p", &arguments);
+    assert_clean(code, &result);
+    assert_eq!((count(&result, "published"), count(&result, "delivered")), (400, 400));
+    assert_eq!(result["latencies_us"]["deliver"]["planned"]["count"], 400);
+    assert_eq!(result["latencies_us"]["publish"]["planned"]["count"], 400);
+    let phases: Vec<_> =
+        result["phases"].as_array().unwrap().iter().map(|phase| phase["name"].as_str().unwrap()).collect();
+    assert_eq!(phases, ["connect", "steady"]);
+    assert!(!result["timeline"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn a_closed_loop_over_tls() {
+    let gateway = Gateway::start();
+    let (code, result) = gateway.drive_over(
+        Transport::Tls,
+        "p2p",
+        &["--connections", "20", "--closed-loop", "2", "--duration", "1s", "--no-resumption"],
+    );
+    assert_clean(code, &result);
+    assert!(count(&result, "published") >= 20);
+    assert_eq!(count(&result, "published"), count(&result, "delivered"));
+    assert_eq!(count(&result, "tls_connections"), 20);
+}
+
+#[test]
+fn rooms_count_every_member() {
+    let gateway = Gateway::start();
+    let (code, result) = gateway.drive(
+        "room",
+        &["--connections", "60", "--rooms", "3", "--publishers", "2", "--rate", "30", "--duration", "1s"],
+    );
+    assert_clean(code, &result);
+    assert_eq!((count(&result, "published"), count(&result, "delivered")), (30, 30 * 20));
+}
+
+#[test]
+fn who_was_away_gets_the_gap() {
+    let gateway = Gateway::start();
+    let (code, result) = gateway.drive("offline", &["--connections", "20", "--rate", "100", "--duration", "1s"]);
+    assert_clean(code, &result);
+    assert_eq!((count(&result, "delivered"), count(&result, "reconnects")), (100, 10));
+}
+
+#[test]
+fn churn_and_storms_bring_everybody_back() {
+    let gateway = Gateway::start();
+    let (code, result) = gateway.drive("churn", &["--connections", "30", "--rate", "60", "--duration", "1s"]);
+    assert_clean(code, &result);
+    assert!(count(&result, "reconnects") > 0);
+    let (code, result) = gateway.drive("storm", &["--connections", "100", "--duration", "0s"]);
+    assert_clean(code, &result);
+    assert_eq!(count(&result, "reconnects"), 100);
+    let (code, result) = gateway.drive("ping", &["--connections", "10", "--rate", "100", "--duration", "1s"]);
+    assert_clean(code, &result);
+    assert!(result["latencies_us"]["ping"]["planned"]["count"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn slow_readers_catch_up() {
+    let gateway = Gateway::start();
+    let arguments =
+        ["--connections", "20", "--rate", "60", "--duration", "1s", "--payload-bytes", "2000", "--publishers", "1"];
+    let (code, result) = gateway.drive("slow", &arguments);
+    assert_clean(code, &result);
+    assert_eq!(count(&result, "delivered"), count(&result, "accepted") * 20);
+}
+
+#[test]
+fn thresholds_decide_the_exit_code() {
+    let gateway = Gateway::start();
+    let arguments = ["--connections", "4", "--rate", "20", "--duration", "1s", "--fail-if", "p99>1us"];
+    let (code, result) = gateway.drive("p2p", &arguments);
+    assert_eq!(code, 1);
+    assert!(result["thresholds_failed"][0].as_str().unwrap().starts_with("p99>1us"));
+    assert_eq!(count(&result, "lost"), 0);
+}
+
+#[test]
+fn two_results_are_compared_and_intervals_logged() {
+    let gateway = Gateway::start();
+    let folder = std::env::temp_dir().join(format!("ringgate-loadtest-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let url = gateway.url(Transport::Plain);
+    for name in ["a.json", "b.json"] {
+        let output = loadtest(&[
+            "p2p",
+            "--url",
+            &url,
+            "--dev",
+            "--connections",
+            "4",
+            "--rate",
+            "20",
+            "--duration",
+            "1s",
+            "--quiet",
+            "--json",
+            &path(name),
+            "--hdr-log",
+            &path("log.hlog"),
+        ]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("deliveries"));
+    }
+    let output = loadtest(&["compare", &path("a.json"), &path("b.json")]);
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("p99, us"));
+    let log = std::fs::read_to_string(path("log.hlog")).unwrap();
+    assert!(log.contains("#[StartTime:") && log.contains("Tag=deliver,") && log.contains("HISTFA"), "{log}");
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn mistakes_are_named_before_anything_starts() {
+    let refused = |arguments: &[&str]| {
+        let output = loadtest(arguments);
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let url = ["p2p", "--url", "tcp://127.0.0.1:1", "--dev"];
+    assert!(refused(&[&url[..], &["--fail-if", "p98>1ms"]].concat()).contains("there is no figure \"p98\""));
+    assert!(refused(&[&url[..], &["--source", "nowhere"]].concat()).contains("127.0.0.0/8"));
+    assert!(refused(&["p2p", "--url", "http://x", "--dev"]).contains("tcp://HOST:PORT"));
+    assert!(refused(&["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev"]).contains("--fail-if"));
+    assert!(refused(&[&url[..], &["--connections", "2", "--quiet"]].concat()).is_empty());
+}
