@@ -4,7 +4,8 @@
 //! A turn: completions, letters, tokens, time; then what follows from them: closes, sends, letters out, one doorbell
 //! per shard that sleeps, one entry into the kernel. Each part is bounded. While letters for a full mailbox wait,
 //! the shard takes nothing new from its own sockets, but goes on reading its mail: two full shards cannot block each
-//! other. Between turns without work the thread sleeps in monoio, on the ring's eventfd, which is also the doorbell.
+//! other. The same goes for broadcasts that wait for their turn; if they become too many, the mail waits, too: working
+//! them off needs none. Between turns without work the thread sleeps in monoio, on the ring's eventfd, which is also the doorbell.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -264,14 +265,17 @@ impl Worker {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.core.now = Now { mono_us: (began - self.started).as_micros() as u64, unix_ms: unix.as_millis() as u64 };
         let mut busy = self.waiting > 0;
-        if self.waiting <= BACKLOG_MAX {
+        let pressure = self.core.shard.pressure();
+        if self.waiting <= BACKLOG_MAX && pressure < 100 {
             let read = self.net.poll(&mut self.core);
             busy |= read;
             if self.reading_up.is_some_and(|since| !read || began - since > CATCH_UP) {
                 self.reading_up = None;
             }
         }
-        busy |= self.read_mail();
+        if pressure < 200 {
+            busy |= self.read_mail();
+        }
         busy |= self.verify_tokens();
         if self.reading_up.is_none() {
             busy |= self.core.shard.advance(self.core.now);

@@ -293,6 +293,12 @@ impl Shard {
         }
     }
 
+    /// How far the work that waits fills what may wait, in percent: at 100 the shell is to take nothing new from
+    /// clients, at 200 nothing from other shards either, until [`Self::advance`] has worked some of it off.
+    pub fn pressure(&self) -> usize {
+        self.rooms.pressure()
+    }
+
     /// Lets go of memory that is only kept for the next busy moment.
     pub fn release_spares(&mut self) {
         self.spares = Spares::default();

@@ -30,6 +30,8 @@ pub(super) struct LocalRooms {
     names: HashTable<TopicKey>,
     hash: FixedState,
     jobs: VecDeque<Job>,
+    /// Bytes of their frames.
+    job_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,10 @@ struct Job {
     next: usize,
 }
 
+/// Broadcasts that may wait for their turn on a shard, and the bytes of their frames, before it takes nothing new.
+const JOBS_MAX: usize = 1024;
+const JOB_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 impl LocalRooms {
     pub(super) fn new(seed: u64) -> Self {
         LocalRooms {
@@ -76,6 +82,7 @@ impl LocalRooms {
             names: HashTable::new(),
             hash: FixedState::with_seed(seed),
             jobs: VecDeque::new(),
+            job_bytes: 0,
         }
     }
 
@@ -122,7 +129,13 @@ impl LocalRooms {
     pub(super) fn enqueue(&mut self, local: TopicKey, offset: u64, delivery: Delivery, without: Option<Address>) {
         let Some(room) = self.rooms.get_mut(local) else { return };
         room.jobs += 1;
+        self.job_bytes += delivery.frame.len();
         self.jobs.push_back(Job { room: local, offset, delivery, without, next: 0 });
+    }
+
+    /// How far the broadcasts that wait fill what may wait, in percent.
+    pub(super) fn pressure(&self) -> usize {
+        (self.jobs.len() * 100 / JOBS_MAX).max(self.job_bytes / (JOB_BYTES_MAX / 100))
     }
 
     /// Whether the session is in this room.
@@ -132,6 +145,7 @@ impl LocalRooms {
     }
 
     pub(super) fn invariants(&self, connections: &Slots<Connection>) -> u64 {
+        assert_eq!(self.jobs.iter().map(|job| job.delivery.frame.len()).sum::<usize>(), self.job_bytes);
         let mut deferred = 0;
         for (key, room) in self.rooms.iter() {
             assert_eq!(self.find(&room.name), Some(key), "{} is found by name", room.name);
@@ -285,7 +299,10 @@ impl Shard {
     /// Works jobs off, at most `budget` members. Returns true when some are left.
     pub(super) fn fan_out(&mut self, mut budget: usize, now: Now) -> bool {
         while let Some(mut job) = self.rooms.jobs.pop_front() {
-            let Some(room) = self.rooms.rooms.get_mut(job.room) else { continue };
+            let Some(room) = self.rooms.rooms.get_mut(job.room) else {
+                self.rooms.job_bytes -= job.delivery.frame.len();
+                continue;
+            };
             let end = room.members.len().min(job.next.saturating_add(budget));
             budget -= end - job.next;
             let keeps_log = self.settings.namespaces.get(room.namespace).is_some_and(|n| n.history_size > 0);
@@ -310,6 +327,7 @@ impl Shard {
                 return true;
             }
             room.jobs -= 1;
+            self.rooms.job_bytes -= job.delivery.frame.len();
             if room.jobs == 0 && room.holes > 0 {
                 Self::close_holes(room, job.room, &mut self.connections);
             }

@@ -428,6 +428,7 @@ impl World {
             }
         }
         self.check();
+        assert!(self.shards.iter().all(|shard| shard.pressure() == 0), "no broadcast waits any more");
         self.nothing_is_missing();
     }
 
