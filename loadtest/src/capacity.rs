@@ -6,7 +6,7 @@ use crate::scenario::{self, Scenario};
 
 /// What to search for.
 #[derive(clap::Args, Debug)]
-pub(crate) struct Options {
+pub(crate) struct Search {
     /// Which load; one with a rate.
     #[arg(value_enum)]
     scenario: Scenario,
@@ -27,7 +27,7 @@ struct Trial {
 }
 
 /// Runs the search. True when a rate was found and confirmed.
-pub(crate) fn run(options: &Options) -> Result<bool, String> {
+pub(crate) fn run(options: &Search) -> Result<bool, String> {
     if !matches!(options.scenario, Scenario::Ping | Scenario::P2p | Scenario::Room) {
         return Err("capacity searches for a rate: take ping, p2p or room".to_owned());
     }
@@ -80,7 +80,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     Ok(good)
 }
 
-fn attempt(options: &Options, rate: f64) -> Result<Trial, String> {
+fn attempt(options: &Search, rate: f64) -> Result<Trial, String> {
     let mut each = options.each.clone();
     each.rate = rate;
     each.quiet = true;

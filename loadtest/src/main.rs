@@ -69,7 +69,7 @@ enum Command {
     /// A share of a room's readers stops reading, and reads on later.
     Slow(scenario::Options),
     /// Search for the highest rate that meets the thresholds.
-    Capacity(capacity::Options),
+    Capacity(capacity::Search),
     /// Compare two results that were written with --json.
     Compare(compare::Options),
 }

@@ -90,12 +90,12 @@ fn a_closed_loop_over_tls() {
     let (code, result) = gateway.drive_over(
         Transport::Tls,
         "p2p",
-        &["--connections", "20", "--closed-loop", "2", "--duration", "1s", "--no-resumption"],
+        &["--connections", "40", "--closed-loop", "1", "--duration", "200ms", "--no-resumption"],
     );
     assert_clean(code, &result);
     assert!(count(&result, "published") >= 20);
     assert_eq!(count(&result, "published"), count(&result, "delivered"));
-    assert_eq!(count(&result, "tls_connections"), 20);
+    assert_eq!(count(&result, "tls_connections"), 40);
 }
 
 #[test]
