@@ -9,7 +9,9 @@
 //! every operation on it has come back; memory that the kernel knows is freed only after that.
 #![allow(unsafe_code, reason = "see `Ring::push`")]
 
+mod accept;
 mod buffers;
+mod gather;
 mod listen;
 mod probe;
 mod ring;
@@ -23,7 +25,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use io_uring::types::{DestinationSlot, Fd, Fixed};
+use io_uring::types::{Fd, Fixed};
 use io_uring::{cqueue, opcode, squeue};
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
@@ -42,6 +44,7 @@ use crate::session::Transport;
 use crate::slots::Slots;
 use crate::tls::Tls;
 use buffers::Buffers;
+use gather::{gather_plain, gather_tls};
 use listen::{Accept, Listener};
 use ring::Ring;
 use send::{Owner, Send, SendKey, Sends};
@@ -457,33 +460,6 @@ impl Net {
         self.push(entry, RECV, key);
     }
 
-    /// Arms as many accepts as the table has slots for: a connection accepted without a slot would be lost. Listeners
-    /// take turns, so that a small table serves each of them.
-    fn arm_accepts(&mut self) {
-        if !self.accepting || self.accept_again.is_some() {
-            return;
-        }
-        let (each, listeners) = (self.accepts_per_listener(), self.listeners.len());
-        for index in (0..each).flat_map(|turn| (0..listeners).map(move |listener| listener * each + turn)) {
-            if self.sockets.len() + self.accepts_armed >= self.options.slots as usize {
-                return;
-            }
-            let Some(accept) = self.accepts.get_mut(index).filter(|accept| !accept.armed) else { continue };
-            let Some(listener) = self.listeners.get(accept.listener) else { continue };
-            accept.armed = true;
-            let fd = Fd(listener.socket.as_raw_fd());
-            let (storage, length) = &mut *accept.address;
-            *length = storage.size_of();
-            let pointer = (&raw mut *storage).cast::<libc::sockaddr>();
-            let mut entry = opcode::Accept::new(fd, pointer, length).flags(libc::SOCK_CLOEXEC);
-            if self.options.descriptors == Descriptors::Direct {
-                entry = entry.file_index(Some(DestinationSlot::auto_target())).flags(0);
-            }
-            self.accepts_armed += 1;
-            self.push(entry.build(), ACCEPT, ConnectionKey { slot: index as u32, generation: 0 });
-        }
-    }
-
     fn on_completion(&mut self, completion: &cqueue::Entry, driver: &mut impl Driver) {
         let (operation, key) = parse_user_data(completion.user_data());
         match operation {
@@ -496,78 +472,6 @@ impl Net {
             // CANCEL and DISCARD are followed by completions of what they end.
             _ => {}
         }
-    }
-
-    fn on_accepted(&mut self, index: usize, result: i32, driver: &mut impl Driver) {
-        let Some(accept) = self.accepts.get_mut(index) else { return };
-        accept.armed = false;
-        self.accepts_armed -= 1;
-        let (peer, listener) = (accept.peer(), accept.listener);
-        if result < 0 {
-            if matches!(-result, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) {
-                self.metrics.accept_exhausted.increment();
-                self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
-            }
-            return self.arm_accepts();
-        }
-        let transport = self.listeners.get(listener).map(|listener| listener.transport);
-        let (Some(peer), Some(transport)) = (peer, transport) else { return self.discard(result) };
-        let (slot, fd) = match self.options.descriptors {
-            Descriptors::Direct => (result as u32, -1),
-            Descriptors::Ordinary => match self.free.pop() {
-                Some(slot) => (slot, result),
-                None => return self.discard(result),
-            },
-        };
-        let key = self.sockets.next_key(slot);
-        let mut socket = Socket::new(fd);
-        if transport == Transport::Tls {
-            let tls = self.server_tls.clone().map(Tls::accept);
-            let Some(Ok(tls)) = tls else { return self.refuse(slot, result) };
-            socket.tls = Some(Box::new(tls));
-        }
-        if !driver.opened(key, peer, transport) {
-            if transport == Transport::Plain {
-                self.say_farewell(result);
-            }
-            return self.refuse(slot, result);
-        }
-        self.sockets.insert_at(key, socket);
-        self.arm_receive(key);
-        self.arm_accepts();
-        if self.sockets.len() >= self.options.slots as usize {
-            self.metrics.accept_exhausted.increment();
-        }
-    }
-
-    /// Sends the farewell on an accepted descriptor whose close is pushed next: nobody waits for either.
-    fn say_farewell(&mut self, descriptor: i32) {
-        let (pointer, length) = (self.farewell.as_ptr(), self.farewell.len() as u32);
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-        let entry = match self.options.descriptors {
-            Descriptors::Direct => opcode::Send::new(Fixed(descriptor as u32), pointer, length).flags(flags).build(),
-            Descriptors::Ordinary => opcode::Send::new(Fd(descriptor), pointer, length).flags(flags).build(),
-        };
-        // Hard: the close follows whether the send succeeds or not.
-        let entry = entry.flags(squeue::Flags::IO_HARDLINK).user_data(DISCARD << 56);
-        self.ring.push(&entry, &self.metrics);
-    }
-
-    /// Closes an accepted descriptor that never became a socket of ours.
-    fn refuse(&mut self, slot: u32, result: i32) {
-        if self.options.descriptors == Descriptors::Ordinary {
-            self.free.push(slot);
-        }
-        self.discard(result);
-        self.arm_accepts();
-    }
-
-    fn discard(&mut self, descriptor: i32) {
-        let entry = match self.options.descriptors {
-            Descriptors::Direct => opcode::Close::new(Fixed(descriptor as u32)).build(),
-            Descriptors::Ordinary => opcode::Close::new(Fd(descriptor)).build(),
-        };
-        self.ring.push(&entry.user_data(DISCARD << 56), &self.metrics);
     }
 
     fn on_connected(&mut self, key: ConnectionKey, result: i32, driver: &mut impl Driver) {
@@ -805,63 +709,4 @@ impl Net {
         driver.freed(key);
         self.arm_accepts();
     }
-}
-
-/// Everything that is queued, as one send: a single message goes out uncopied.
-fn gather_plain(key: ConnectionKey, sends: &mut Sends, driver: &mut impl Driver) -> Option<Owner> {
-    let mut buffer = match driver.pull(key)? {
-        Chunk::Control(control) => control,
-        Chunk::Data(first) => {
-            if first.frame.len() > COPY_BYTES_MAX {
-                return Some(Owner::Shared(first.frame));
-            }
-            let Some(second) = driver.pull(key) else { return Some(Owner::Shared(first.frame)) };
-            let mut buffer = sends.spare();
-            buffer.extend_from_slice(&first.frame);
-            append(&mut buffer, &second);
-            buffer
-        }
-    };
-    while buffer.len() < SEND_BYTES_MAX
-        && let Some(chunk) = driver.pull(key)
-    {
-        append(&mut buffer, &chunk);
-    }
-    Some(Owner::Copied(buffer))
-}
-
-fn append(buffer: &mut Vec<u8>, chunk: &Chunk) {
-    match chunk {
-        Chunk::Control(control) => buffer.extend_from_slice(control),
-        Chunk::Data(delivery) => buffer.extend_from_slice(&delivery.frame),
-    }
-}
-
-/// Handshake bytes first, then everything that is queued, encrypted.
-fn gather_tls(
-    tls: &mut Tls,
-    key: ConnectionKey,
-    stage: Stage,
-    plaintext: &mut Vec<u8>,
-    driver: &mut impl Driver,
-) -> Result<Option<Owner>, crate::tls::TlsError> {
-    let mut out = tls.take_outgoing();
-    if tls.is_established() {
-        plaintext.clear();
-        while plaintext.len() < SEND_BYTES_MAX
-            && let Some(chunk) = driver.pull(key)
-        {
-            append(plaintext, &chunk);
-            if let Chunk::Control(control) = chunk {
-                driver.recycle(key, control);
-            }
-        }
-        if !plaintext.is_empty() {
-            tls.encrypt(plaintext, &mut out)?;
-        }
-        if out.is_empty() && stage == Stage::Flushing {
-            tls.close_notify(&mut out);
-        }
-    }
-    Ok(if out.is_empty() { None } else { Some(Owner::Copied(out)) })
 }
