@@ -31,7 +31,7 @@ pub(crate) fn run(options: &Search) -> Result<bool, String> {
     if !matches!(options.scenario, Scenario::Ping | Scenario::P2p | Scenario::Room) {
         return Err("capacity searches for a rate: take ping, p2p or room".to_owned());
     }
-    if options.each.fail_if.is_empty() {
+    if options.each.output.fail_if.is_empty() {
         return Err(
             "capacity needs --fail-if: the condition that a rate must not meet, for instance 'p99>20ms'".to_owned()
         );
@@ -83,7 +83,7 @@ pub(crate) fn run(options: &Search) -> Result<bool, String> {
 fn attempt(options: &Search, rate: f64) -> Result<Trial, String> {
     let mut each = options.each.clone();
     each.rate = rate;
-    each.quiet = true;
+    each.output.quiet = true;
     let report = scenario::measure(&each, options.scenario)?;
     if report.interrupted {
         return Err("ended early".to_owned());

@@ -17,6 +17,8 @@ mod fleet;
 mod gateway;
 mod hdr_log;
 mod ledger;
+mod mixed;
+mod options;
 mod plan;
 mod record;
 mod report;
@@ -68,6 +70,10 @@ enum Command {
     Storm(scenario::Options),
     /// A share of a room's readers stops reading, and reads on later.
     Slow(scenario::Options),
+    /// A mixture from a TOML file: populations, rates, think times, phases.
+    Mixed(mixed::Options),
+    /// Print such a file, with every key explained.
+    MixedExample,
     /// Search for the highest rate that meets the thresholds.
     Capacity(capacity::Search),
     /// Compare two results that were written with --json.
@@ -86,10 +92,16 @@ fn main() -> ExitCode {
         Command::Churn(options) => scenario::run(&options, Scenario::Churn),
         Command::Storm(options) => scenario::run(&options, Scenario::Storm),
         Command::Slow(options) => scenario::run(&options, Scenario::Slow),
+        Command::Mixed(options) => mixed::run(&options),
+        Command::MixedExample => return exit(print_example().map(|()| true)),
         Command::Capacity(options) => return exit(capacity::run(&options)),
         Command::Compare(options) => return exit(compare::run(&options)),
     };
     exit(report.map(|report| report.is_clean()))
+}
+
+fn print_example() -> Result<(), String> {
+    std::io::stdout().write_all(mixed::EXAMPLE.as_bytes()).map_err(|error| error.to_string())
 }
 
 fn exit(result: Result<bool, String>) -> ExitCode {
@@ -102,6 +114,9 @@ fn exit(result: Result<bool, String>) -> ExitCode {
         }
     }
 }
+
+/// Clients of one run.
+pub(crate) const CONNECTIONS_MAX: u32 = 2_000_000;
 
 /// One ring holds as many connections as there may be files open, less what the process itself needs.
 const CONNECTIONS_PER_THREAD: usize = 14_000;

@@ -79,6 +79,9 @@ const DRIVER_BUSY_MAX: f64 = 0.85;
 /// So is one that keeps its schedule worse than this, at p99.
 const LAG_MAX_US: u64 = 1_000;
 
+/// A delivery that takes longer than this is late.
+const LATE_US: u64 = 1_000_000;
+
 impl Report {
     /// Whether nothing was lost, duplicated, reordered, damaged or refused, and every threshold was met.
     pub(crate) fn is_clean(&self) -> bool {
@@ -86,6 +89,12 @@ impl Report {
             && self.errors.is_empty()
             && self.failed.is_empty()
             && !self.interrupted
+    }
+
+    /// Deliveries later than [`LATE_US`] after the planned time.
+    fn late(&self) -> u64 {
+        let planned = &self.record.of(Measure::Deliver).planned;
+        planned.count_between(LATE_US + 1, planned.high())
     }
 
     /// Phases in which messages or Pings flowed.
@@ -140,6 +149,9 @@ impl Report {
             "duplicated" => Some(self.duplicated as f64),
             "reordered" => Some(self.reordered as f64),
             "corrupted" => Some(self.corrupted as f64),
+            "late" => Some(self.late() as f64),
+            "skipped" => Some(self.tally.skipped as f64),
+            "undecided" => Some(self.tally.undecided as f64),
             "errors" => Some(self.errors.values().sum::<u64>() as f64),
             "refused" => Some(self.refused.values().sum::<u64>() as f64),
             "closed" => Some(self.closed.values().sum::<u64>() as f64),
@@ -177,6 +189,10 @@ impl Report {
         row("reordered", self.reordered.to_string());
         if self.corrupted > 0 {
             row("corrupted", self.corrupted.to_string());
+        }
+        row("late (after more than 1 s)", self.late().to_string());
+        if self.tally.skipped > 0 {
+            row("not sent (sender was away)", self.tally.skipped.to_string());
         }
         if self.tally.undecided > 0 {
             row("undecided (connection ended)", self.tally.undecided.to_string());
@@ -284,6 +300,8 @@ impl Report {
             "published": self.tally.sent,
             "accepted": self.tally.accepted,
             "undecided": self.tally.undecided,
+            "skipped": self.tally.skipped,
+            "late": self.late(),
             "delivered": self.delivered,
             "lost": self.lost,
             "duplicated": self.duplicated,

@@ -1,21 +1,14 @@
 //! What is driven: one kind of load against a gateway that runs somewhere.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use ringgate::auth::Signer;
-use ringgate::client::{Trust, Url, client_tls};
 use ringgate::config::parse_duration_ms;
-use ringgate::net::Target;
 
-use crate::gateway::Process;
-use crate::hdr_log::HdrLog;
-use crate::plan::{Order, Plan, Sources, Tally, Tokens};
+use crate::options::{Link, Output, positive};
+use crate::plan::{Order, Tally};
 use crate::report::Report;
 use crate::run::Run;
-use crate::threshold::Threshold;
 use crate::traffic::{Kind, Pace, Traffic};
-use crate::view::View;
 
 /// Which load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -42,13 +35,13 @@ pub(crate) enum Scenario {
 
 /// Options of all scenarios.
 #[derive(clap::Args, Clone, Debug)]
-#[command(group(clap::ArgGroup::new("tokens").required(true).args(["dev", "key", "token"])))]
 pub(crate) struct Options {
-    /// Where the gateway is: tcp://HOST:PORT or tls://HOST:PORT.
-    #[arg(long)]
-    pub(crate) url: Url,
+    #[command(flatten)]
+    pub(crate) link: Link,
+    #[command(flatten)]
+    pub(crate) output: Output,
     /// Clients.
-    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::CONNECTIONS_MAX)))]
     pub(crate) connections: u32,
     /// Messages (p2p, room, offline, slow), Pings (ping) or reconnects (churn) per second, all clients together.
     #[arg(long, default_value_t = 1000.0, value_name = "N", value_parser = positive)]
@@ -81,138 +74,33 @@ pub(crate) struct Options {
     /// Readers that stop reading, in percent (slow).
     #[arg(long, default_value_t = 10, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
     slow_share: u32,
-    /// Connects begun per second; as fast as it goes if not given.
-    #[arg(long, value_name = "N", value_parser = positive)]
-    ramp_rate: Option<f64>,
     /// Go on connecting until the gateway refuses, and report how many it took (connect).
     #[arg(long)]
     until_refused: bool,
-    /// Clients that lose their connection come back, as the protocol asks, instead of counting as errors.
-    #[arg(long)]
-    pub(crate) reconnect: bool,
-    /// Between two Pings of a client.
-    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration_ms)]
-    ping_interval: u64,
-    /// Sign tokens with the development key of `serve --dev`.
-    #[arg(long)]
-    dev: bool,
-    /// Sign tokens with this secret or private key.
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
-    /// `kid` of the tokens signed with --key.
-    #[arg(long, requires = "key")]
-    kid: Option<String>,
-    /// Use this token for all clients.
-    #[arg(long)]
-    token: Option<String>,
-    /// Certificates to trust; with --dev any is trusted.
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Make every TLS handshake a full one.
-    #[arg(long)]
-    no_resumption: bool,
-    /// Addresses to connect from, each good for about 12 000 connections: a list, or a network such as 127.0.0.0/8.
-    #[arg(long, value_name = "ADDRESSES", default_value = "", hide_default_value = true, value_parser = sources)]
-    source: Sources,
-    /// Process id of the gateway, if it runs on this machine: its CPU time and memory are reported, too.
-    #[arg(long, value_name = "PID")]
-    pub(crate) pid: Option<u32>,
-    /// Fail (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'lost>0', 'rate<5000'; may be repeated.
-    #[arg(long, value_name = "CONDITION")]
-    pub(crate) fail_if: Vec<Threshold>,
-    /// Write every interval's latencies there, in the log format of HdrHistogram.
-    #[arg(long, value_name = "FILE")]
-    hdr_log: Option<PathBuf>,
-    /// Write the result there as JSON; `-` is standard output, and nothing else goes there then.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Print no progress.
-    #[arg(long)]
-    pub(crate) quiet: bool,
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("must be a number above 0".to_owned()),
-    }
-}
-
-fn sources(text: &str) -> Result<Sources, String> {
-    if text.is_empty() { Ok(Sources::default()) } else { text.parse() }
 }
 
 /// Runs a scenario, reports, and writes what was asked for.
 pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Report, String> {
     let report = measure(options, scenario)?;
-    crate::write_report(&report, options.json.as_deref())?;
+    options.output.write(&report)?;
     Ok(report)
 }
 
 /// Runs a scenario.
 pub(crate) fn measure(options: &Options, scenario: Scenario) -> Result<Report, String> {
-    let hdr_log = options.hdr_log.as_deref().map(HdrLog::create).transpose()?;
-    let plan = plan(options, scenario)?;
-    let view = View::new(options.quiet);
-    let mut run = Run::start(plan, view, options.pid.map(Process), hdr_log)?;
-    let result = ramp(&mut run, options).and_then(|()| Drive { run: &mut run, options }.drive(scenario));
-    let mut report = run.finish()?;
-    report.command = std::env::args().collect::<Vec<_>>().join(" ");
-    if let Err(error) = result {
-        *report.errors.entry(error).or_default() += 1;
-    }
+    let connections = options.connections as usize;
+    let connections = if options.link.url.tls { [0, connections] } else { [connections, 0] };
+    let mut plan = options.link.plan(connections, None)?;
+    plan.reconnect |= matches!(scenario, Scenario::Storm | Scenario::Slow);
+    let mut run = options.output.start(plan)?;
+    let result = options.link.ramp(&mut run, connections);
+    let result = result.and_then(|()| Drive { run: &mut run, options }.drive(scenario));
+    let mut report = options.output.finish(run, result)?;
     if options.until_refused {
         // A refusal is what was looked for.
         report.errors.clear();
     }
-    report.failed = options.fail_if.iter().filter_map(|threshold| threshold.failure(&report)).collect();
     Ok(report)
-}
-
-fn plan(options: &Options, scenario: Scenario) -> Result<Plan, String> {
-    let trust = match &options.ca {
-        Some(path) => Trust::File(path),
-        None if options.url.tls && !options.dev => return Err("tls:// needs --ca FILE".to_owned()),
-        None => Trust::Anybody,
-    };
-    let tls = if options.url.tls {
-        let mut config = client_tls(trust)?;
-        if options.no_resumption {
-            let mut own = (*config).clone();
-            own.resumption = rustls::client::Resumption::disabled();
-            config = own.into();
-        }
-        Some((config, options.url.server_name()?))
-    } else {
-        None
-    };
-    let target = Target { address: options.url.resolve()?, tls };
-    let tokens = match (&options.key, &options.token) {
-        (Some(path), _) => Tokens::Signer(Box::new(Signer::from_key_file(path, None, options.kid.as_deref())?)),
-        (None, Some(token)) => Tokens::Fixed(token.clone()),
-        (None, None) => Tokens::Signer(Box::new(Signer::dev())),
-    };
-    let connections = options.connections as usize;
-    let threads = crate::threads_for(connections);
-    Ok(Plan {
-        threads,
-        slots_per_thread: crate::slots_for(connections, threads),
-        targets: [target.clone(), target],
-        tokens,
-        // Clients are all of one kind; which of the two targets is used says the URL.
-        plain_max: if options.url.tls { 0 } else { options.connections },
-        ping_interval: Duration::from_millis(options.ping_interval.max(100)),
-        sources: options.source.clone(),
-        ramp_rate: options.ramp_rate,
-        reconnect: options.reconnect || matches!(scenario, Scenario::Storm | Scenario::Slow),
-    })
-}
-
-fn ramp(run: &mut Run, options: &Options) -> Result<(), String> {
-    let connections = options.connections as usize;
-    let (plain, tls) = if options.url.tls { (0, connections) } else { (connections, 0) };
-    let by_rate = options.ramp_rate.map_or(connections as u64 / 500, |rate| (connections as f64 / rate) as u64);
-    run.connect(plain, tls, Duration::from_secs(60 + by_rate))
 }
 
 /// A scenario on a run whose clients are connected.
@@ -229,9 +117,8 @@ impl Drive<'_> {
     fn traffic(&self, kind: Kind) -> Traffic {
         let options = self.options;
         let pace = match (options.closed_loop, options.poisson) {
-            (Some(window), _) => Pace::Closed(window),
-            (None, Some(seed)) => Pace::Poisson(options.rate, seed),
-            (None, None) => Pace::Constant(options.rate),
+            (Some(window), _) => Pace::Closed { window, think: Duration::ZERO },
+            (None, seed) => Pace::Open { from: options.rate, to: options.rate, seed },
         };
         Traffic {
             id: 0,
@@ -278,7 +165,7 @@ impl Drive<'_> {
         self.run.phase("idle");
         self.run.hold(self.duration())?;
         let (alive, wanted) = (self.run.tally().connections, u64::from(self.options.connections));
-        if alive < wanted && !self.options.reconnect {
+        if alive < wanted && !self.options.link.reconnect {
             return Err(format!("{} connections were lost", wanted - alive));
         }
         Ok(())
@@ -287,7 +174,7 @@ impl Drive<'_> {
     fn send(&mut self, kind: Kind) -> Result<(), String> {
         let traffic = self.traffic(kind);
         if self.options.warm_up > 0 {
-            self.run.phase("warm-up");
+            self.run.warm_up("warm-up");
             self.run.traffic(Traffic { duration: Duration::from_millis(self.options.warm_up), ..traffic.clone() })?;
         }
         self.run.phase("steady");
@@ -303,8 +190,9 @@ impl Drive<'_> {
         self.run.wait_for("leaving", Duration::from_secs(60), |tally| tally.connections <= left)?;
         self.run.phase("away");
         let traffic = self.traffic(Kind::Pairs);
-        self.run.begin(traffic, Duration::from_millis(50));
-        self.run.hold(self.duration() + Duration::from_millis(50))?;
+        let lead = self.run.lead();
+        self.run.begin(traffic, lead);
+        self.run.hold(self.duration() + lead)?;
         self.run.settle(Tally::is_answered)?;
         self.run.phase("return");
         self.run.order(Order::Return(half..2 * half));
@@ -348,8 +236,9 @@ impl Drive<'_> {
         self.run.phase("slow");
         // The last clients: publishers are among the first of each room.
         self.run.order(Order::Hold(all - slow..all));
-        self.run.begin(traffic, Duration::from_millis(50));
-        self.run.hold(self.duration() + Duration::from_millis(50))?;
+        let lead = self.run.lead();
+        self.run.begin(traffic, lead);
+        self.run.hold(self.duration() + lead)?;
         self.run.settle(Tally::is_answered)?;
         self.run.phase("reading on");
         self.run.order(Order::Release(all - slow..all));
