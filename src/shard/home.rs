@@ -150,24 +150,20 @@ impl Homes {
         }
     }
 
-    /// The level that a publish to this topic reaches.
-    pub(super) fn durability(&self, topic: Topic, ephemeral: bool, settings: &Settings) -> Durability {
-        match topic {
-            _ if ephemeral => Durability::Ephemeral,
-            Topic::Inbox(_) => Durability::Memory,
-            Topic::Room(key) => self
-                .rooms
-                .get(key)
-                .and_then(|room| settings.namespaces.get(room.namespace))
-                .map_or(Durability::Ephemeral, |namespace| namespace.durability),
+    /// A topic that somebody has connected to, joined or written to.
+    pub(super) fn find(&self, topic: &str) -> Option<Topic> {
+        match topic.strip_prefix('@') {
+            Some(user) => self.find_user(user).map(Topic::Inbox),
+            None => self.find_room(topic).map(Topic::Room),
         }
     }
 
     /// The position that the next message gets; offset 0 when it is in no log.
-    pub(super) fn next_position(&mut self, topic: Topic, durability: Durability) -> Position {
+    pub(super) fn next_position(&self, topic: Option<Topic>, durability: Durability) -> Position {
         let position = match topic {
-            Topic::Inbox(key) => self.inboxes.get(key).map(|inbox| inbox.position()),
-            Topic::Room(key) => self.rooms.get(key).map(|room| room.log.position()),
+            Some(Topic::Inbox(key)) => self.inboxes.get(key).map(|inbox| inbox.position()),
+            Some(Topic::Room(key)) => self.rooms.get(key).map(|room| room.log.position()),
+            None => None,
         }
         .unwrap_or_default();
         let offset = if durability == Durability::Ephemeral { 0 } else { position.offset + 1 };

@@ -73,8 +73,7 @@ impl Shard {
             self.metrics.dedup_hits.increment();
             return self.answer(&publish, answered, true);
         }
-        let topic = self.homes.find_or_make(&publish.topic, publish.namespace, &self.settings, &self.metrics, now);
-        let durability = self.homes.durability(topic, publish.ephemeral, &self.settings);
+        let durability = self.durability(&publish);
         if durability != Durability::Ephemeral
             && self.metrics.log_bytes.read() as usize + publish.draft.len() > self.settings.log_bytes_per_shard_max
         {
@@ -82,6 +81,11 @@ impl Shard {
                 Letter::Failed { to: publish.from.connection, request: publish.request, code: ErrorCode::StorageFull };
             return self.post(publish.from.shard, failed);
         }
+        // Whoever writes what is not kept leaves no topic behind either: names are free to make up.
+        let topic = match durability {
+            Durability::Ephemeral => self.homes.find(&publish.topic),
+            _ => Some(self.homes.find_or_make(&publish.topic, publish.namespace, &self.settings, &self.metrics, now)),
+        };
         let stamp = Stamp {
             position: self.homes.next_position(topic, durability),
             message_id: self.homes.next_message_id(self.settings.node_number, now),
@@ -94,7 +98,20 @@ impl Shard {
             self.metrics.dedup_evicted.add(evicted);
         }
         self.answer(&publish, answered, false);
-        self.commit(topic, publish, answered, now);
+        if let Some(topic) = topic {
+            self.commit(topic, publish, answered, now);
+        }
+    }
+
+    /// The level that a publish reaches.
+    fn durability(&self, publish: &Publish) -> Durability {
+        if publish.ephemeral {
+            return Durability::Ephemeral;
+        }
+        if publish.topic.starts_with('@') {
+            return Durability::Memory;
+        }
+        self.settings.namespaces.get(publish.namespace).map_or(Durability::Ephemeral, |namespace| namespace.durability)
     }
 
     /// Puts a sequenced message into the log and sends it on its way to everyone who is there.

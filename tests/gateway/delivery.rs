@@ -167,6 +167,8 @@ fn a_full_log_refuses_for_now_and_has_room_after_an_ack() {
     let second = alice.try_publish(publish).unwrap();
     let refusal = alice.try_publish(publish).unwrap_err();
     assert_eq!((refusal.code, refusal.temporary, refusal.retry_after_ms), (402, true, 1000));
+    let elsewhere = alice.try_publish(PublishRequest { topic: "@nobody", ..publish }).unwrap_err();
+    assert_eq!((elsewhere.code, gateway.sum(|m| &m.users)), (402, 2), "who could not be written to is not remembered");
     // What is not stored is not refused.
     alice.try_publish(PublishRequest { ephemeral: true, ..publish }).unwrap();
     bob.ack(second.stamp.position);
@@ -175,7 +177,7 @@ fn a_full_log_refuses_for_now_and_has_room_after_an_ack() {
     gateway.wait_for("acknowledged", 2, |m| &m.inbox_acked);
     assert_eq!(alice.try_publish(publish).unwrap().stamp.position.offset, 3);
     assert_eq!(bob.messages(4).iter().map(|message| message.offset()).collect::<Vec<_>>(), [1, 2, 0, 3]);
-    assert_eq!(gateway.refusals(ErrorCode::StorageFull), 1);
+    assert_eq!(gateway.refusals(ErrorCode::StorageFull), 2);
     gateway.finish();
 }
 

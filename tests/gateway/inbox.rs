@@ -240,6 +240,13 @@ fn ephemeral_messages_are_for_who_is_there_now() {
     let first = bob.message();
     assert_eq!((first.offset(), first.text().as_str()), (1, "stored"));
     assert_eq!(gateway.sum(|m| &m.inbox_stored), 1);
+    // Names are free to make up: nobody is remembered for having been written to in passing.
+    for number in 0..100 {
+        let topic = format!("@nobody{number}");
+        let published = alice.try_publish(PublishRequest { topic: &topic, ..typing }).unwrap();
+        assert_eq!((published.durability, published.stamp.position), (0, Position::default()));
+    }
+    assert_eq!(gateway.sum(|m| &m.users), 2);
     gateway.finish();
 }
 
