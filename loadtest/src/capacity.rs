@@ -3,6 +3,7 @@
 use crate::record::{Quantiles, human_us};
 use crate::report::Report;
 use crate::scenario::{self, Scenario};
+use crate::threshold::Verdict;
 
 /// What to search for.
 #[derive(clap::Args, Debug)]
@@ -104,7 +105,7 @@ fn line(rate: f64, report: &Report) -> String {
 }
 
 fn reasons(report: &Report) -> String {
-    let mut reasons = report.failed.clone();
+    let mut reasons: Vec<String> = report.failed().map(Verdict::to_string).collect();
     reasons.extend(report.errors.iter().map(|(kind, count)| format!("{count} x {kind}")));
     if report.lost > 0 {
         reasons.push(format!("{} lost", report.lost));

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `ledger`, `record` | payload stamps; lost, duplicated, reordered; latencies |
+//! | `ledger`, `record`, `timeline` | payload stamps; lost, duplicated, reordered; latencies and troubles; over time |
 //! | `traffic`, `plan` | who sends what and when; what the threads share |
 //! | `fleet` | one driver thread: a ring full of clients |
 //! | `run`, `view`, `hdr_log` | threads and phases; what is seen and written meanwhile |
@@ -23,6 +23,7 @@ mod report;
 mod run;
 mod scenario;
 mod threshold;
+mod timeline;
 mod traffic;
 mod view;
 

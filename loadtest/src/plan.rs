@@ -157,6 +157,8 @@ macro_rules! counts {
 counts! {
     /// Signed in now.
     connections,
+    /// Connects that are under way.
+    connecting,
     /// Connections that ended unasked, or were not made.
     closed,
     /// Signed in again after such an end, or after having been away.

@@ -1,15 +1,20 @@
 //! What a run found: a table for people, an object for programs.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use crate::plan::Tally;
-use crate::record::{Measure, Point, Quantiles, Record, human_us};
+use crate::record::{Measure, Quantiles, Record, human_us};
+use crate::threshold::Verdict;
+use crate::timeline::Point;
 
 /// Everything that is known at the end.
 #[derive(Default)]
 pub(crate) struct Report {
     /// How the program was called.
     pub(crate) command: String,
+    /// When the run began.
+    pub(crate) began: Option<SystemTime>,
     /// Connections that were wanted: plain, TLS.
     pub(crate) connections: [usize; 2],
     /// Live counts at the end.
@@ -42,8 +47,8 @@ pub(crate) struct Report {
     pub(crate) record: Record,
     /// Gateway's user memory per idle connection: plain, TLS.
     pub(crate) idle_bytes: [Option<f64>; 2],
-    /// Thresholds that were not met.
-    pub(crate) failed: Vec<String>,
+    /// Thresholds, in the order in which they were given.
+    pub(crate) verdicts: Vec<Verdict>,
 }
 
 /// A part of a run.
@@ -84,8 +89,13 @@ impl Report {
     pub(crate) fn is_clean(&self) -> bool {
         self.lost + self.duplicated + self.reordered + self.corrupted == 0
             && self.errors.is_empty()
-            && self.failed.is_empty()
+            && self.failed().next().is_none()
             && !self.interrupted
+    }
+
+    /// Thresholds that were not met.
+    pub(crate) fn failed(&self) -> impl Iterator<Item = &Verdict> {
+        self.verdicts.iter().filter(|verdict| !verdict.met)
     }
 
     /// Phases in which messages or Pings flowed.
@@ -228,7 +238,7 @@ impl Report {
         for (kind, count) in &self.errors {
             lines.push(format!("  ! {count} x {kind}"));
         }
-        for failed in &self.failed {
+        for failed in self.failed() {
             lines.push(format!("  ! threshold not met: {failed}"));
         }
         lines.join("\n")
@@ -274,6 +284,7 @@ impl Report {
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "command": self.command,
+            "began": self.began.map(|began| humantime::format_rfc3339_seconds(began).to_string()),
             "seconds": self.seconds,
             "interrupted": self.interrupted,
             "connections": self.connections[0] + self.connections[1],
@@ -303,7 +314,8 @@ impl Report {
             "cpu_us_per_delivery": self.cpu_us_per_delivery(),
             "phases": phases,
             "timeline": self.timeline,
-            "thresholds_failed": self.failed,
+            "thresholds": self.verdicts,
+            "thresholds_failed": self.failed().map(Verdict::to_string).collect::<Vec<_>>(),
             "clean": self.is_clean(),
         })
     }

@@ -3,23 +3,25 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ringgate::session::Transport;
 
-use crate::fleet::{self, Outcome};
+use crate::fleet;
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
+use crate::ledger::Ledger;
 use crate::plan::{Order, Plan, Shared, Tally};
-use crate::record::{Point, Quantiles, Record, Timeline};
+use crate::record::{Quantiles, Record};
 use crate::report::{Phase, Report};
-use crate::traffic::Traffic;
+use crate::timeline::{Point, Timeline};
+use crate::traffic::{Planned, Traffic};
 use crate::view::View;
 
 /// Driver threads at work.
 pub(crate) struct Run {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<Result<Outcome, String>>>,
+    threads: Vec<JoinHandle<Result<Ledger, String>>>,
     wanted: [usize; 2],
     began: Instant,
     view: View,
@@ -32,6 +34,7 @@ pub(crate) struct Run {
     phase: Open,
     last: Sample,
     streams: u8,
+    planned: Planned,
 }
 
 /// A phase that is under way.
@@ -92,6 +95,7 @@ impl Run {
             phase: Open { name: "connect".to_owned(), record: Record::default(), from: now },
             last: now,
             streams: 0,
+            planned: Planned::default(),
         })
     }
 
@@ -206,6 +210,7 @@ impl Run {
         self.streams = self.streams.wrapping_add(1).max(1);
         traffic.id = self.streams;
         traffic.start_ns = self.now_ns() + lead.as_nanos() as u64;
+        self.planned.add(&traffic);
         self.order(Order::Traffic(traffic.clone()));
         traffic
     }
@@ -233,6 +238,7 @@ impl Run {
         let deadline = Instant::now() + Duration::from_secs(10);
         if self.interrupted() {
             self.order(Order::Stop);
+            self.planned.clear();
             // What was sent up to now is still answered.
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -270,8 +276,14 @@ impl Run {
             at: (sample.at - self.began).as_secs_f64(),
             seconds,
             connections: after.connections,
+            connecting: after.connecting,
+            planned: self.planned.advance(self.shared.now_ns()),
             sent: after.sent + after.pings - before.sent - before.pings,
+            accepted: after.accepted - before.accepted,
+            pongs: after.pongs - before.pongs,
             delivered: after.delivered - before.delivered,
+            closed: after.closed - before.closed,
+            refused: after.refused - before.refused,
             errors: after.errors - before.errors,
             latency: Quantiles::from(&record.of(record.main()).planned),
             driver_cores: cores(sample.driver_cpu, self.last.driver_cpu),
@@ -296,20 +308,22 @@ impl Run {
         let mut report = Report {
             connections: self.wanted,
             tally,
+            began: Some(SystemTime::now() - self.began.elapsed()),
             seconds: self.began.elapsed().as_secs_f64(),
             interrupted: self.interrupted(),
             ..Report::default()
         };
         for thread in self.threads.drain(..) {
-            let outcome = thread.join().map_err(|_| "a driver thread panicked".to_owned())??;
-            report.delivered += outcome.ledger.delivered;
-            report.duplicated += outcome.ledger.duplicated;
-            report.reordered += outcome.ledger.reordered;
-            report.corrupted += outcome.ledger.corrupted;
-            merge(&mut report.errors, outcome.errors);
-            merge(&mut report.refused, outcome.refused);
-            merge(&mut report.closed, outcome.closed);
+            let ledger = thread.join().map_err(|_| "a driver thread panicked".to_owned())??;
+            report.delivered += ledger.delivered;
+            report.duplicated += ledger.duplicated;
+            report.reordered += ledger.reordered;
+            report.corrupted += ledger.corrupted;
         }
+        // What came in while connections were being closed.
+        self.total.add(&self.shared.take_record());
+        let troubles = std::mem::take(&mut self.total.troubles);
+        (report.errors, report.refused, report.closed) = (troubles.errors, troubles.refused, troubles.closed);
         let unanswered = tally.sent.saturating_sub(tally.accepted + tally.refused + tally.undecided);
         if unanswered > 0 {
             report.errors.insert("publishes without an answer".to_owned(), unanswered);
@@ -336,11 +350,5 @@ impl Sample {
             driver_cpu: Process::own().cpu(),
             server_cpu: server.map(Process::cpu),
         }
-    }
-}
-
-fn merge<K: Ord>(into: &mut std::collections::BTreeMap<K, u64>, from: std::collections::BTreeMap<K, u64>) {
-    for (key, count) in from {
-        *into.entry(key).or_default() += count;
     }
 }

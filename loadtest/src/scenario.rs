@@ -165,7 +165,7 @@ pub(crate) fn measure(options: &Options, scenario: Scenario) -> Result<Report, S
         // A refusal is what was looked for.
         report.errors.clear();
     }
-    report.failed = options.fail_if.iter().filter_map(|threshold| threshold.failure(&report)).collect();
+    report.verdicts = options.fail_if.iter().map(|threshold| threshold.judge(&report)).collect();
     Ok(report)
 }
 

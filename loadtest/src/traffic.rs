@@ -98,6 +98,37 @@ impl Schedule {
     }
 }
 
+/// How many messages the schedules of all streams hold up to a moment, whether anybody has sent them or not.
+#[derive(Default)]
+pub(crate) struct Planned {
+    streams: Vec<(Traffic, Schedule)>,
+}
+
+impl Planned {
+    /// A stream begins.
+    pub(crate) fn add(&mut self, traffic: &Traffic) {
+        self.streams.push((traffic.clone(), Schedule::of(traffic)));
+    }
+
+    /// Nothing is planned any more.
+    pub(crate) fn clear(&mut self) {
+        self.streams.clear();
+    }
+
+    /// Messages due since the last call.
+    pub(crate) fn advance(&mut self, now_ns: u64) -> u64 {
+        let mut due = 0;
+        self.streams.retain_mut(|(traffic, schedule)| {
+            while schedule.peek_ns(traffic).is_some_and(|at| at <= now_ns) {
+                schedule.take(traffic);
+                due += 1;
+            }
+            schedule.peek_ns(traffic).is_some()
+        });
+        due
+    }
+}
+
 impl Traffic {
     /// Nothing is begun after this.
     pub(crate) fn end_ns(&self) -> u64 {
@@ -218,6 +249,17 @@ mod tests {
         assert_eq!(random.planned(), Some(planned), "the same seed, the same times");
         assert_ne!(traffic(Kind::Pairs, 10, Pace::Poisson(1000.0, 8)).planned(), Some(planned));
         assert_eq!(traffic(Kind::Pairs, 10, Pace::Closed(1)).planned(), None);
+    }
+
+    #[test]
+    fn what_was_planned_is_known_without_sending() {
+        let mut planned = Planned::default();
+        planned.add(&traffic(Kind::Pairs, 10, Pace::Constant(50.0)));
+        planned.add(&traffic(Kind::Pings, 10, Pace::Closed(3)));
+        assert_eq!(planned.advance(4), 0);
+        assert_eq!(planned.advance(1_000_000_000), 50);
+        assert_eq!(planned.advance(9_000_000_000), 50);
+        assert!(planned.streams.is_empty());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::io::{IsTerminal, Write};
 
 use crate::plan::Tally;
-use crate::record::{Point, Record, human_us};
+use crate::record::{Record, human_us};
+use crate::timeline::Point;
 
 /// See the module.
 pub(crate) struct View {
