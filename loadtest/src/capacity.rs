@@ -1,5 +1,6 @@
 //! `capacity`: the highest rate at which a scenario still meets the thresholds, found by bisection and confirmed.
 
+use crate::options::Options;
 use crate::record::{Quantiles, human_us};
 use crate::report::Report;
 use crate::scenario::{self, Scenario};
@@ -18,7 +19,7 @@ pub(crate) struct Search {
     #[arg(long, default_value_t = 1e6, value_name = "N")]
     rate_max: f64,
     #[command(flatten)]
-    each: scenario::Options,
+    each: Options,
 }
 
 struct Trial {

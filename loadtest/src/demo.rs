@@ -13,6 +13,7 @@ use crate::report::Report;
 use crate::run::Run;
 use crate::traffic::{Kind, Pace, Traffic};
 use crate::view::View;
+use crate::watch::Outlets;
 
 /// Options of the demo.
 #[derive(clap::Args, Debug)]
@@ -81,7 +82,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         ramp_rate: None,
         reconnect: false,
     };
-    let mut run = Run::start(plan, View::new(false), Some(process), None)?;
+    let mut run = Run::start(plan, Outlets { view: View::new(false), process: Some(process), ..Outlets::default() })?;
     let timeout = Duration::from_secs(60);
 
     // Memory: what the connections beyond a first part have added.

@@ -5,10 +5,10 @@
 //! | `ledger`, `record`, `timeline` | payload stamps; lost, duplicated, reordered; latencies and troubles; over time |
 //! | `traffic`, `plan` | who sends what and when; what the threads share |
 //! | `fleet` | one driver thread: a ring full of clients |
-//! | `run`, `view`, `hdr_log` | threads and phases; what is seen and written meanwhile |
+//! | `run`, `watch`, `view`, `hdr_log` | threads and phases; what is gathered, seen and written meanwhile |
 //! | `report`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
 //! | `gateway` | a gateway process, seen through /proc |
-//! | `demo`, `scenario`, `capacity` | what is driven |
+//! | `demo`, `options`, `scenario`, `capacity` | what is driven |
 
 mod capacity;
 mod compare;
@@ -17,6 +17,7 @@ mod fleet;
 mod gateway;
 mod hdr_log;
 mod ledger;
+mod options;
 mod plan;
 mod record;
 mod report;
@@ -26,6 +27,7 @@ mod threshold;
 mod timeline;
 mod traffic;
 mod view;
+mod watch;
 
 use std::io::Write;
 use std::path::Path;
@@ -33,6 +35,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::options::Options;
 use crate::report::Report;
 use crate::scenario::Scenario;
 
@@ -52,23 +55,23 @@ enum Command {
     /// Start a gateway and show it working: thousands of connections, messages, a room.
     Demo(demo::Options),
     /// Connect and sign in, as fast as it goes or at a rate, then leave.
-    Connect(scenario::Options),
+    Connect(Options),
     /// Connect, and hold with heartbeats.
-    Idle(scenario::Options),
+    Idle(Options),
     /// Pings on a schedule.
-    Ping(scenario::Options),
+    Ping(Options),
     /// Pairs of clients: one-to-one messages with acknowledgement.
-    P2p(scenario::Options),
+    P2p(Options),
     /// Rooms: broadcasts to their members.
-    Room(scenario::Options),
+    Room(Options),
     /// Receivers leave, are written to, come back and get the gap.
-    Offline(scenario::Options),
+    Offline(Options),
     /// Clients leave and come back at a rate.
-    Churn(scenario::Options),
+    Churn(Options),
     /// All clients leave, and come back at once.
-    Storm(scenario::Options),
+    Storm(Options),
     /// A share of a room's readers stops reading, and reads on later.
-    Slow(scenario::Options),
+    Slow(Options),
     /// Search for the highest rate that meets the thresholds.
     Capacity(capacity::Search),
     /// Compare two results that were written with --json.

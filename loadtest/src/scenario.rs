@@ -1,21 +1,20 @@
 //! What is driven: one kind of load against a gateway that runs somewhere.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ringgate::auth::Signer;
-use ringgate::client::{Trust, Url, client_tls};
-use ringgate::config::parse_duration_ms;
+use ringgate::client::{Trust, client_tls};
 use ringgate::net::Target;
 
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
-use crate::plan::{Order, Plan, Sources, Tally, Tokens};
+use crate::options::Options;
+use crate::plan::{Order, Plan, Tally, Tokens};
 use crate::report::Report;
 use crate::run::Run;
-use crate::threshold::Threshold;
 use crate::traffic::{Kind, Pace, Traffic};
 use crate::view::View;
+use crate::watch::Outlets;
 
 /// Which load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -40,108 +39,6 @@ pub(crate) enum Scenario {
     Slow,
 }
 
-/// Options of all scenarios.
-#[derive(clap::Args, Clone, Debug)]
-#[command(group(clap::ArgGroup::new("tokens").required(true).args(["dev", "key", "token"])))]
-pub(crate) struct Options {
-    /// Where the gateway is: tcp://HOST:PORT or tls://HOST:PORT.
-    #[arg(long)]
-    pub(crate) url: Url,
-    /// Clients.
-    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
-    pub(crate) connections: u32,
-    /// Messages (p2p, room, offline, slow), Pings (ping) or reconnects (churn) per second, all clients together.
-    #[arg(long, default_value_t = 1000.0, value_name = "N", value_parser = positive)]
-    pub(crate) rate: f64,
-    /// Send at random times, as many independent clients would, instead of evenly; the seed makes it repeatable.
-    #[arg(long, value_name = "SEED", num_args = 0..=1, default_missing_value = "1")]
-    poisson: Option<u64>,
-    /// Instead of a rate: each sender has N messages under way and waits for answers. Finds out what the gateway can
-    /// do; its latencies say nothing about a given load.
-    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "poisson"], value_parser = clap::value_parser!(u32).range(1..=1000))]
-    closed_loop: Option<u32>,
-    /// How long to hold or to send.
-    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration_ms)]
-    pub(crate) duration: u64,
-    /// Send for this long first, without counting its latencies.
-    #[arg(long, default_value = "0s", value_name = "TIME", value_parser = parse_duration_ms)]
-    warm_up: u64,
-    /// Bytes of each payload; 32 at least.
-    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(32..=16_777_216))]
-    payload_bytes: u32,
-    /// Rooms, which share the clients among them (room, slow).
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    rooms: u32,
-    /// Publishers in each room.
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    publishers: u32,
-    /// Name of the room; several get numbers behind it.
-    #[arg(long, default_value = "chat:load", value_name = "NAME")]
-    room_name: String,
-    /// Readers that stop reading, in percent (slow).
-    #[arg(long, default_value_t = 10, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
-    slow_share: u32,
-    /// Connects begun per second; as fast as it goes if not given.
-    #[arg(long, value_name = "N", value_parser = positive)]
-    ramp_rate: Option<f64>,
-    /// Go on connecting until the gateway refuses, and report how many it took (connect).
-    #[arg(long)]
-    until_refused: bool,
-    /// Clients that lose their connection come back, as the protocol asks, instead of counting as errors.
-    #[arg(long)]
-    pub(crate) reconnect: bool,
-    /// Between two Pings of a client.
-    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration_ms)]
-    ping_interval: u64,
-    /// Sign tokens with the development key of `serve --dev`.
-    #[arg(long)]
-    dev: bool,
-    /// Sign tokens with this secret or private key.
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
-    /// `kid` of the tokens signed with --key.
-    #[arg(long, requires = "key")]
-    kid: Option<String>,
-    /// Use this token for all clients.
-    #[arg(long)]
-    token: Option<String>,
-    /// Certificates to trust; with --dev any is trusted.
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// Make every TLS handshake a full one.
-    #[arg(long)]
-    no_resumption: bool,
-    /// Addresses to connect from, each good for about 12 000 connections: a list, or a network such as 127.0.0.0/8.
-    #[arg(long, value_name = "ADDRESSES", default_value = "", hide_default_value = true, value_parser = sources)]
-    source: Sources,
-    /// Process id of the gateway, if it runs on this machine: its CPU time and memory are reported, too.
-    #[arg(long, value_name = "PID")]
-    pub(crate) pid: Option<u32>,
-    /// Fail (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'lost>0', 'rate<5000'; may be repeated.
-    #[arg(long, value_name = "CONDITION")]
-    pub(crate) fail_if: Vec<Threshold>,
-    /// Write every interval's latencies there, in the log format of HdrHistogram.
-    #[arg(long, value_name = "FILE")]
-    hdr_log: Option<PathBuf>,
-    /// Write the result there as JSON; `-` is standard output, and nothing else goes there then.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Print no progress.
-    #[arg(long)]
-    pub(crate) quiet: bool,
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("must be a number above 0".to_owned()),
-    }
-}
-
-fn sources(text: &str) -> Result<Sources, String> {
-    if text.is_empty() { Ok(Sources::default()) } else { text.parse() }
-}
-
 /// Runs a scenario, reports, and writes what was asked for.
 pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Report, String> {
     let report = measure(options, scenario)?;
@@ -153,8 +50,8 @@ pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Report, Strin
 pub(crate) fn measure(options: &Options, scenario: Scenario) -> Result<Report, String> {
     let hdr_log = options.hdr_log.as_deref().map(HdrLog::create).transpose()?;
     let plan = plan(options, scenario)?;
-    let view = View::new(options.quiet);
-    let mut run = Run::start(plan, view, options.pid.map(Process), hdr_log)?;
+    let outlets = Outlets { view: View::new(options.quiet), process: options.pid.map(Process), hdr_log };
+    let mut run = Run::start(plan, outlets)?;
     let result = ramp(&mut run, options).and_then(|()| Drive { run: &mut run, options }.drive(scenario));
     let mut report = run.finish()?;
     report.command = std::env::args().collect::<Vec<_>>().join(" ");

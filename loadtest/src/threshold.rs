@@ -122,7 +122,7 @@ mod tests {
         assert!(!fails("p99>30ms") && !fails("lost>3") && fails("lost>=3") && !fails("p99.9>0.1s"));
         assert!(fails("ping.p99>1s"), "there was no Ping");
         assert!(fails("rate<100"), "nothing was sent");
-        assert_eq!(judge("max>=25ms").to_string(), "max>=25ms (max was 25.00 ms)");
+        assert_eq!(judge("max>=25ms").to_string(), "max>=25ms (max was 25.01 ms)");
         assert_eq!(judge("lost>5").found, "lost was 3.0");
     }
 

@@ -6,10 +6,16 @@ use crate::plan::Tally;
 use crate::record::{Record, human_us};
 use crate::timeline::Point;
 
-/// See the module.
+/// See the module. Shows nothing by default.
 pub(crate) struct View {
     quiet: bool,
     terminal: bool,
+}
+
+impl Default for View {
+    fn default() -> Self {
+        View { quiet: true, terminal: false }
+    }
 }
 
 impl View {
