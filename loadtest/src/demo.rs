@@ -30,6 +30,9 @@ pub(crate) struct Options {
     /// Write the result there as JSON; `-` is standard output, and nothing else goes there then.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the result there as a page of HTML with charts: one file, which needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Shards of the gateway; one per core if not given.
     #[arg(long, value_name = "N")]
     shards: Option<usize>,
@@ -51,12 +54,13 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
             options.tls_connections, options.connections
         ));
     }
+    crate::check_writable(&[options.json.as_deref(), options.html.as_deref()])?;
     let folder = std::env::temp_dir().join(format!("ringgate-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let report = measure(options, &folder.join("ca.pem"));
     let _ = std::fs::remove_dir_all(&folder);
     let report = report?;
-    crate::write_report(&report, options.json.as_deref())?;
+    crate::write_report(&report, options.json.as_deref(), options.html.as_deref())?;
     Ok(report)
 }
 

@@ -6,7 +6,7 @@
 //! | `traffic`, `plan` | who sends what and when; what the threads share |
 //! | `fleet` | one driver thread: a ring full of clients |
 //! | `run`, `watch`, `view`, `hdr_log` | threads and phases; what is gathered, seen and written meanwhile |
-//! | `report`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
+//! | `report`, `html`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
 //! | `gateway` | a gateway process, seen through /proc |
 //! | `demo`, `options`, `scenario`, `capacity` | what is driven |
 
@@ -16,6 +16,7 @@ mod demo;
 mod fleet;
 mod gateway;
 mod hdr_log;
+mod html;
 mod ledger;
 mod options;
 mod plan;
@@ -120,8 +121,18 @@ pub(crate) fn slots_for(connections: usize, threads: usize) -> u32 {
     (connections.div_ceil(threads) + 64) as u32
 }
 
-/// The table for a person, the object for a program; standard output belongs to the program when it asked for it.
-pub(crate) fn write_report(report: &Report, json: Option<&Path>) -> Result<(), String> {
+/// Whether results can be written where they are wanted; asked before a run, because it would be a pity after it.
+pub(crate) fn check_writable(paths: &[Option<&Path>]) -> Result<(), String> {
+    for path in paths.iter().flatten().filter(|path| **path != Path::new("-")) {
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        opened.map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The table and the page for people, the object for a program; standard output belongs to the program when it asked
+/// for it.
+pub(crate) fn write_report(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<(), String> {
     let text = serde_json::to_string_pretty(&report.json()).map_err(|error| error.to_string())?;
     let to_stdout = json.is_some_and(|path| path == Path::new("-"));
     if to_stdout {
@@ -133,5 +144,5 @@ pub(crate) fn write_report(report: &Report, json: Option<&Path>) -> Result<(), S
             std::fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
         }
     }
-    Ok(())
+    html.map_or(Ok(()), |path| html::write(report, path))
 }

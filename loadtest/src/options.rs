@@ -94,6 +94,9 @@ pub(crate) struct Options {
     /// Write the result there as JSON; `-` is standard output, and nothing else goes there then.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Write the result there as a page of HTML with charts: one file, which needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// Print no progress.
     #[arg(long)]
     pub(crate) quiet: bool,

@@ -179,6 +179,8 @@ counts! {
     subscribed,
     /// Pings sent.
     pings,
+    /// Of those, the ones that keep a connection alive and are in no schedule.
+    heartbeats,
     /// Pongs received.
     pongs,
     /// Anything that went wrong.

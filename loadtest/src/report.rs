@@ -103,6 +103,12 @@ impl Report {
         self.phases.iter().filter(|phase| phase.sent > 0 || !phase.record.of(Measure::Ping).planned.is_empty())
     }
 
+    /// Messages and Pings that this tester sent more than a millisecond after their planned time.
+    pub(crate) fn late(&self) -> u64 {
+        let lag = &self.record.lag;
+        lag.len() - lag.count_between(0, LAG_MAX_US)
+    }
+
     /// CPU microseconds of the gateway per delivery, in the phases with deliveries.
     pub(crate) fn cpu_us_per_delivery(&self) -> Option<f64> {
         let phases = self.phases.iter().filter(|phase| phase.delivered > 0);
@@ -300,6 +306,7 @@ impl Report {
             "duplicated": self.duplicated,
             "reordered": self.reordered,
             "corrupted": self.corrupted,
+            "late": self.late(),
             "reconnects": self.tally.reconnects,
             "errors": self.errors.values().sum::<u64>(),
             "errors_by_kind": self.errors,

@@ -41,8 +41,9 @@ pub(crate) enum Scenario {
 
 /// Runs a scenario, reports, and writes what was asked for.
 pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Report, String> {
+    crate::check_writable(&[options.json.as_deref(), options.html.as_deref()])?;
     let report = measure(options, scenario)?;
-    crate::write_report(&report, options.json.as_deref())?;
+    crate::write_report(&report, options.json.as_deref(), options.html.as_deref())?;
     Ok(report)
 }
 

@@ -103,7 +103,11 @@ impl Threshold {
         let beyond = if self.above { value > self.limit } else { value < self.limit };
         let met = !(beyond || (self.or_equal && value == self.limit));
         let is_time = TIMES.contains(&quantile_of(&self.figure));
-        let value = if is_time { human_us(value.round() as u64) } else { format!("{value:.1}") };
+        let value = if is_time {
+            human_us(value.round() as u64)
+        } else {
+            format!("{:.1}", value).trim_end_matches(".0").to_owned()
+        };
         Verdict { condition, found: format!("{} was {value}", self.figure), met }
     }
 }
@@ -123,7 +127,7 @@ mod tests {
         assert!(fails("ping.p99>1s"), "there was no Ping");
         assert!(fails("rate<100"), "nothing was sent");
         assert_eq!(judge("max>=25ms").to_string(), "max>=25ms (max was 25.01 ms)");
-        assert_eq!(judge("lost>5").found, "lost was 3.0");
+        assert_eq!(judge("lost>5").found, "lost was 3");
     }
 
     #[test]

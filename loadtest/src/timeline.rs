@@ -4,6 +4,8 @@ use crate::record::Quantiles;
 
 /// Points of a timeline: at most so many, each standing for twice as long when they become too many.
 const POINTS_MAX: usize = 1_800;
+/// A point shorter than this many seconds is joined to the one before: the rest of a phase says little on its own.
+const SECONDS_MIN: f64 = 0.25;
 
 /// One stretch of time in a report.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -20,7 +22,7 @@ pub(crate) struct Point {
     /// Publishes and Pings that the schedule holds for it; 0 in a closed loop, which has no schedule.
     #[serde(default)]
     pub(crate) planned: u64,
-    /// Publishes and Pings sent in it, heartbeats among them.
+    /// Publishes and Pings sent in it, without those Pings that only keep connections alive.
     pub(crate) sent: u64,
     /// Publishes answered in it.
     #[serde(default)]
@@ -90,6 +92,11 @@ pub(crate) struct Timeline {
 impl Timeline {
     /// Appends a point.
     pub(crate) fn push(&mut self, point: Point) {
+        if point.seconds < SECONDS_MIN
+            && let Some(last) = self.points.last_mut()
+        {
+            return last.join(&point);
+        }
         if self.points.len() >= POINTS_MAX {
             let joined = self.points.chunks(2).map(|pair| {
                 let mut point = pair[0].clone();
@@ -112,6 +119,16 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rest_of_a_phase_joins_the_point_before() {
+        let mut timeline = Timeline::default();
+        for seconds in [1.0, 0.1, 1.0] {
+            timeline.push(Point { seconds, sent: 5, ..Point::default() });
+        }
+        let sent: Vec<_> = timeline.points().iter().map(|point| point.sent).collect();
+        assert_eq!(sent, [10, 5]);
+    }
 
     #[test]
     fn a_timeline_stays_bounded_and_keeps_the_worst() {

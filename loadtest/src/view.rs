@@ -34,6 +34,9 @@ impl View {
             let rate = |count: u64| count as f64 / point.seconds;
             line += &format!("  {:>8.0} sent/s  {:>8.0} delivered/s", rate(point.sent), rate(point.delivered));
         }
+        if point.sent == 0 && point.pongs > 0 {
+            line += &format!("  {:>8.0} pongs/s", point.pongs as f64 / point.seconds);
+        }
         if point.latency.count > 0 {
             line += &format!("  {} p99 {:>9}", record.main().label(), human_us(point.latency.p99));
         }

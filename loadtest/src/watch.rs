@@ -137,7 +137,7 @@ impl Watch {
             connections: after.connections,
             connecting: after.connecting,
             planned: self.planned.advance(self.shared.now_ns()),
-            sent: after.sent + after.pings - before.sent - before.pings,
+            sent: scheduled(after).saturating_sub(scheduled(before)),
             accepted: after.accepted - before.accepted,
             pongs: after.pongs - before.pongs,
             delivered: after.delivered - before.delivered,
@@ -175,6 +175,12 @@ impl Watch {
         self.outlets.view.end();
         report
     }
+}
+
+/// Everything sent that a schedule, or a closed loop, asked for. The counts are not read at one instant, so a heartbeat
+/// may be counted before its Ping.
+fn scheduled(tally: Tally) -> u64 {
+    tally.sent + tally.pings.saturating_sub(tally.heartbeats)
 }
 
 impl Sample {

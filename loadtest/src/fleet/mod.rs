@@ -291,6 +291,7 @@ impl Fleet {
             }
             self.beats.insert(slot, now_us / 1000 + interval_ms);
             self.ping(key, When::new(now_us * 1000, now_us * 1000));
+            bump(&self.shared.counts().heartbeats);
         }
     }
 

@@ -1,0 +1,5 @@
+//! The load tester from outside: its binary against a real gateway in this process.
+
+mod html;
+mod scenarios;
+mod support;
