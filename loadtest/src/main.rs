@@ -7,7 +7,7 @@
 //! | `fleet` | one driver thread: a ring full of clients |
 //! | `run`, `watch`, `view`, `hdr_log` | threads and phases; what is gathered, seen and written meanwhile |
 //! | `report`, `html`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
-//! | `gateway` | a gateway process, seen through /proc |
+//! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
 //! | `demo`, `options`, `scenario`, `capacity` | what is driven |
 
 mod capacity;
@@ -18,6 +18,7 @@ mod gateway;
 mod hdr_log;
 mod html;
 mod ledger;
+mod metrics;
 mod options;
 mod plan;
 mod record;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ringgate::client::Url;
 use ringgate::config::parse_duration_ms;
 
+use crate::metrics::MetricsUrl;
 use crate::plan::Sources;
 use crate::threshold::Threshold;
 
@@ -85,6 +86,9 @@ pub(crate) struct Options {
     /// Process id of the gateway, if it runs on this machine: its CPU time and memory are reported, too.
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Option<u32>,
+    /// Where the gateway's metrics are, http://HOST:PORT/metrics: asked once a second, and reported with the rest.
+    #[arg(long, value_name = "URL")]
+    pub(crate) metrics_url: Option<MetricsUrl>,
     /// Fail (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'lost>0', 'rate<5000'; may be repeated.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) fail_if: Vec<Threshold>,

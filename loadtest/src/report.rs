@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use crate::metrics::Metrics;
 use crate::plan::Tally;
 use crate::record::{Measure, Quantiles, Record, human_us};
 use crate::threshold::Verdict;
@@ -47,6 +48,8 @@ pub(crate) struct Report {
     pub(crate) record: Record,
     /// Gateway's user memory per idle connection: plain, TLS.
     pub(crate) idle_bytes: [Option<f64>; 2],
+    /// What the gateway says about itself, where it was asked.
+    pub(crate) metrics: Option<Metrics>,
     /// Thresholds, in the order in which they were given.
     pub(crate) verdicts: Vec<Verdict>,
 }
@@ -237,6 +240,7 @@ impl Report {
                 }
             }
         }
+        lines.extend(self.metrics.iter().flat_map(Metrics::lines));
         let coded = |codes: &BTreeMap<u16, u64>, what: &str| -> Vec<String> {
             codes.iter().map(|(code, count)| format!("  ! {count} x {what} with code {code}")).collect()
         };
@@ -321,6 +325,7 @@ impl Report {
             "cpu_us_per_delivery": self.cpu_us_per_delivery(),
             "phases": phases,
             "timeline": self.timeline,
+            "metrics": self.metrics,
             "thresholds": self.verdicts,
             "thresholds_failed": self.failed().map(Verdict::to_string).collect::<Vec<_>>(),
             "clean": self.is_clean(),

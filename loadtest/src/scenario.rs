@@ -8,6 +8,7 @@ use ringgate::net::Target;
 
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
+use crate::metrics::Scraper;
 use crate::options::Options;
 use crate::plan::{Order, Plan, Tally, Tokens};
 use crate::report::Report;
@@ -51,7 +52,12 @@ pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Report, Strin
 pub(crate) fn measure(options: &Options, scenario: Scenario) -> Result<Report, String> {
     let hdr_log = options.hdr_log.as_deref().map(HdrLog::create).transpose()?;
     let plan = plan(options, scenario)?;
-    let outlets = Outlets { view: View::new(options.quiet), process: options.pid.map(Process), hdr_log };
+    let outlets = Outlets {
+        view: View::new(options.quiet),
+        process: options.pid.map(Process),
+        scraper: options.metrics_url.clone().map(Scraper::start).transpose()?,
+        hdr_log,
+    };
     let mut run = Run::start(plan, outlets)?;
     let result = ramp(&mut run, options).and_then(|()| Drive { run: &mut run, options }.drive(scenario));
     let mut report = run.finish()?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
+use crate::metrics::Scraper;
 use crate::plan::{Shared, Tally};
 use crate::record::{Quantiles, Record};
 use crate::report::{Phase, Report};
@@ -21,6 +22,8 @@ pub(crate) struct Outlets {
     pub(crate) view: View,
     /// The gateway's process, if it is on this machine.
     pub(crate) process: Option<Process>,
+    /// The gateway's own metrics.
+    pub(crate) scraper: Option<Scraper>,
     /// A file of intervals.
     pub(crate) hdr_log: Option<HdrLog>,
 }
@@ -130,6 +133,8 @@ impl Watch {
 
     fn point(&mut self, sample: Sample, seconds: f64, record: &Record) -> Point {
         let (before, after) = (self.last.tally, sample.tally);
+        let live = self.outlets.scraper.as_ref().map(Scraper::live).unwrap_or_default();
+        let seen = sample.server_cpu.zip(self.last.server_cpu);
         let cores = |now: Duration, before: Duration| now.saturating_sub(before).as_secs_f64() / seconds;
         Point {
             at: (sample.at - self.began).as_secs_f64(),
@@ -146,8 +151,8 @@ impl Watch {
             errors: after.errors - before.errors,
             latency: Quantiles::from(&record.of(record.main()).planned),
             driver_cores: cores(sample.driver_cpu, self.last.driver_cpu),
-            gateway_cores: sample.server_cpu.zip(self.last.server_cpu).map(|(now, before)| cores(now, before)),
-            gateway_bytes: self.outlets.process.map(Process::user_bytes),
+            gateway_cores: seen.map(|(now, before)| cores(now, before)).or(live.cores),
+            gateway_bytes: self.outlets.process.map(Process::user_bytes).or(live.bytes.map(|bytes| bytes as u64)),
         }
     }
 
@@ -165,6 +170,7 @@ impl Watch {
             timeline: self.timeline.points().to_vec(),
             phases: self.phases,
             record: self.total,
+            metrics: self.outlets.scraper.map(Scraper::finish),
             ..Report::default()
         };
         if let Some(log) = self.outlets.hdr_log

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use ringgate::close::{CloseReason, ErrorCode};
 
 use super::{escape, grouped};
+use crate::metrics::{Figures, Series};
 use crate::record::{Measure, Quantiles, human_us};
 use crate::report::Report;
 
@@ -158,6 +159,44 @@ pub(super) fn phases(report: &Report) -> String {
     }
     "<h2>Phases</h2>\n".to_owned() + &table("A run goes through these one after the other.", &heads, rows.into_iter())
 }
+
+/// What the gateway says about itself; nothing when it was not asked.
+pub(super) fn metrics(report: &Report) -> String {
+    let Some(metrics) = &report.metrics else { return String::new() };
+    let mut out = format!(
+        "<h2>What the gateway says about itself</h2>\n<p>From <code>{}</code>, {} times in {:.0} seconds, before the first \
+         connection to after the last. What stayed at 0 is left out; figures of shards are added up.</p>\n",
+        escape(&metrics.url),
+        grouped(metrics.scrapes as f64),
+        metrics.seconds
+    );
+    for (kind, count) in &metrics.failed {
+        out += &format!("<p class=\"bad\">{} x a scrape failed: {}</p>\n", grouped(*count as f64), escape(kind));
+    }
+    for (kind, caption) in KINDS {
+        let is_kind = |series: &&Series| std::mem::discriminant(&series.figures) == std::mem::discriminant(&kind);
+        let series: Vec<&Series> = metrics.summary().filter(is_kind).collect();
+        let Some(first) = series.first() else { continue };
+        let figures: Vec<_> = first.figures_text().into_iter().map(|(what, _)| what).collect();
+        let heads: Vec<&str> = ["metric", "labels"].into_iter().chain(figures).chain(["meaning"]).collect();
+        let rows = series.into_iter().map(|series| {
+            let name = format!("<code>{}</code>", escape(&series.name));
+            let figures = series.figures_text().into_iter().map(|(_, figure)| escape(&figure));
+            [name, escape(&series.labels_text())].into_iter().chain(figures).chain([escape(&series.help)]).collect()
+        });
+        out += &table(caption, &heads, rows);
+    }
+    out
+}
+
+const KINDS: [(Figures, &str); 3] = [
+    (Figures::Counter { total: 0.0, per_second: 0.0, per_second_max: 0.0 }, "Counters: what was added during the run."),
+    (Figures::Gauge { min: 0.0, mean: 0.0, max: 0.0 }, "Gauges: how it stood, once a second."),
+    (
+        Figures::Histogram { count: 0.0, mean: None, p50: None, p99: None },
+        "Histograms: what was added during the run; percentiles are estimated from buckets.",
+    ),
+];
 
 /// Cells are HTML already.
 pub(super) fn table(caption: &str, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {

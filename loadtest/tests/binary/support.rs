@@ -17,7 +17,7 @@ impl Gateway {
         for listener in &mut config.listeners {
             listener.address.set_port(0);
         }
-        config.admin = None;
+        config.admin = Some(([127, 0, 0, 1], 0).into());
         config.runtime.pin_cores = false;
         config.runtime.connections_per_shard_max = 1024;
         Gateway(Some(Server::start(config).unwrap()))
@@ -28,6 +28,12 @@ impl Gateway {
         let listener = server.addresses().iter().find(|listener| listener.transport == transport).unwrap();
         let scheme = if transport == Transport::Tls { "tls" } else { "tcp" };
         format!("{scheme}://{}", listener.address)
+    }
+
+    /// Where its metrics are.
+    pub(crate) fn metrics_url(&self) -> String {
+        let address = self.0.as_ref().unwrap().admin_address().unwrap();
+        format!("http://{address}/metrics")
     }
 
     /// Runs a scenario with `--json -` and returns its exit code and result.
