@@ -41,6 +41,9 @@ pub(crate) fn run(options: &Search) -> Result<bool, String> {
     if !(0.1..100.0).contains(&options.precision) {
         return Err(format!("--precision {} must be between 0.1 and 100", options.precision));
     }
+    if options.each.html.is_some() || options.each.json.is_some() {
+        return Err("capacity prints a table of all its runs; --html and --json are for a single one".to_owned());
+    }
     let mut trials = Vec::new();
     let (mut low, mut high) = (None, None);
     let mut rate = options.each.rate;

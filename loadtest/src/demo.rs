@@ -12,7 +12,7 @@ use crate::plan::{Plan, Sources, Tokens};
 use crate::report::Report;
 use crate::run::Run;
 use crate::traffic::{Kind, Pace, Traffic};
-use crate::view::View;
+use crate::view::{Scene, View};
 use crate::watch::Outlets;
 
 /// Options of the demo.
@@ -33,6 +33,9 @@ pub(crate) struct Options {
     /// Write the result there as a page of HTML with charts: one file, which needs nothing else.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Show progress as lines instead of a screen.
+    #[arg(long)]
+    plain: bool,
     /// Shards of the gateway; one per core if not given.
     #[arg(long, value_name = "N")]
     shards: Option<usize>,
@@ -86,7 +89,14 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         ramp_rate: None,
         reconnect: false,
     };
-    let mut run = Run::start(plan, Outlets { view: View::new(false), process: Some(process), ..Outlets::default() })?;
+    let mut run = Run::start(
+        plan,
+        Outlets {
+            view: View::new(false, options.plain, Scene::new("demo".to_owned())),
+            process: Some(process),
+            ..Outlets::default()
+        },
+    )?;
     let timeout = Duration::from_secs(60);
 
     // Memory: what the connections beyond a first part have added.

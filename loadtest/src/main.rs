@@ -5,7 +5,8 @@
 //! | `ledger`, `record`, `timeline` | payload stamps; lost, duplicated, reordered; latencies and troubles; over time |
 //! | `traffic`, `plan` | who sends what and when; what the threads share |
 //! | `fleet` | one driver thread: a ring full of clients |
-//! | `run`, `watch`, `view`, `hdr_log` | threads and phases; what is gathered, seen and written meanwhile |
+//! | `run`, `interrupt` | threads and phases; how a run is ended early |
+//! | `watch`, `view`, `hdr_log` | what is gathered, seen and written meanwhile |
 //! | `report`, `html`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
 //! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
 //! | `demo`, `options`, `scenario`, `capacity` | what is driven |
@@ -17,6 +18,7 @@ mod fleet;
 mod gateway;
 mod hdr_log;
 mod html;
+mod interrupt;
 mod ledger;
 mod metrics;
 mod options;

@@ -101,6 +101,9 @@ pub(crate) struct Options {
     /// Write the result there as a page of HTML with charts: one file, which needs nothing else.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Show progress as lines instead of a screen; so it is anyway where there is no terminal, or TERM is dumb.
+    #[arg(long)]
+    pub(crate) plain: bool,
     /// Print no progress.
     #[arg(long)]
     pub(crate) quiet: bool,

@@ -1,13 +1,13 @@
 //! A run: driver threads and what they are told, phase by phase; what it gathers becomes a [`Report`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringgate::session::Transport;
 
 use crate::fleet;
+use crate::interrupt;
 use crate::ledger::Ledger;
 use crate::plan::{Order, Plan, Shared, Tally};
 use crate::report::Report;
@@ -19,7 +19,6 @@ pub(crate) struct Run {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Result<Ledger, String>>>,
     wanted: [usize; 2],
-    interrupted: Arc<AtomicBool>,
     watch: Watch,
     streams: u8,
 }
@@ -27,13 +26,7 @@ pub(crate) struct Run {
 impl Run {
     /// Starts the threads.
     pub(crate) fn start(plan: Plan, outlets: Outlets) -> Result<Run, String> {
-        let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // A second signal ends the process at once.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, interrupted.clone())
-                .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
-                .map_err(|error| format!("signal {signal}: {error}"))?;
-        }
+        interrupt::listen()?;
         let count = plan.threads;
         let shared = Arc::new(Shared::new(plan));
         let threads = (0..count)
@@ -43,7 +36,7 @@ impl Run {
             })
             .collect();
         let watch = Watch::new(shared.clone(), outlets);
-        Ok(Run { shared, threads, wanted: [0; 2], interrupted, watch, streams: 0 })
+        Ok(Run { shared, threads, wanted: [0; 2], watch, streams: 0 })
     }
 
     /// Live counts.
@@ -53,7 +46,7 @@ impl Run {
 
     /// Whether somebody has asked for the end.
     pub(crate) fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+        interrupt::asked()
     }
 
     /// Tells all clients to do something.
@@ -120,9 +113,11 @@ impl Run {
     /// Lets time pass.
     pub(crate) fn hold(&mut self, duration: Duration) -> Result<(), String> {
         let until = Instant::now() + duration;
+        self.watch.until = Some(until);
         while Instant::now() < until && !self.interrupted() {
             self.pause()?;
         }
+        self.watch.until = None;
         Ok(())
     }
 

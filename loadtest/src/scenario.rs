@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ringgate::auth::Signer;
-use ringgate::client::{Trust, client_tls};
+use ringgate::client::{Trust, Url, client_tls};
 use ringgate::net::Target;
 
 use crate::gateway::Process;
@@ -14,7 +14,7 @@ use crate::plan::{Order, Plan, Tally, Tokens};
 use crate::report::Report;
 use crate::run::Run;
 use crate::traffic::{Kind, Pace, Traffic};
-use crate::view::View;
+use crate::view::{Scene, View};
 use crate::watch::Outlets;
 
 /// Which load.
@@ -52,11 +52,14 @@ pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Report, Strin
 pub(crate) fn measure(options: &Options, scenario: Scenario) -> Result<Report, String> {
     let hdr_log = options.hdr_log.as_deref().map(HdrLog::create).transpose()?;
     let plan = plan(options, scenario)?;
+    let Url { host, port, .. } = &options.url;
+    let title = format!("{} {host}:{port}", format!("{scenario:?}").to_lowercase());
     let outlets = Outlets {
-        view: View::new(options.quiet),
         process: options.pid.map(Process),
         scraper: options.metrics_url.clone().map(Scraper::start).transpose()?,
         hdr_log,
+        // Last, so that what cannot be had is not said on a screen that vanishes.
+        view: View::new(options.quiet, options.plain, Scene::new(title)),
     };
     let mut run = Run::start(plan, outlets)?;
     let result = ramp(&mut run, options).and_then(|()| Drive { run: &mut run, options }.drive(scenario));

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
-use crate::metrics::Scraper;
+use crate::metrics::{Live, Scraper};
 use crate::plan::{Shared, Tally};
 use crate::record::{Quantiles, Record};
 use crate::report::{Phase, Report};
 use crate::timeline::{Point, Timeline};
 use crate::traffic::Planned;
-use crate::view::View;
+use crate::view::{Look, View};
 
 /// Whom a run is shown to, and what else is looked at during it.
 #[derive(Default)]
@@ -38,6 +38,8 @@ pub(crate) struct Watch {
     phases: Vec<Phase>,
     phase: Open,
     last: Sample,
+    /// When the present wait is over, for whoever watches.
+    pub(crate) until: Option<Instant>,
     /// What the streams' schedules hold.
     pub(crate) planned: Planned,
 }
@@ -74,6 +76,7 @@ impl Watch {
             phases: Vec::new(),
             phase: Open { name: "connect".to_owned(), record: Record::default(), from: now },
             last: now,
+            until: None,
             planned: Planned::default(),
         }
     }
@@ -126,14 +129,22 @@ impl Watch {
         }
         self.phase.record.add(&record);
         self.total.add(&record);
-        self.outlets.view.show(&self.phase.name, &point, sample.tally, wanted, &record);
+        self.outlets.view.show(Look {
+            phase: &self.phase.name,
+            until: self.until,
+            point: &point,
+            tally: sample.tally,
+            wanted,
+            record: &record,
+            live: self.live(),
+        });
         self.timeline.push(point);
         self.last = sample;
     }
 
     fn point(&mut self, sample: Sample, seconds: f64, record: &Record) -> Point {
         let (before, after) = (self.last.tally, sample.tally);
-        let live = self.outlets.scraper.as_ref().map(Scraper::live).unwrap_or_default();
+        let live = self.live();
         let seen = sample.server_cpu.zip(self.last.server_cpu);
         let cores = |now: Duration, before: Duration| now.saturating_sub(before).as_secs_f64() / seconds;
         Point {
@@ -154,6 +165,10 @@ impl Watch {
             gateway_cores: seen.map(|(now, before)| cores(now, before)).or(live.cores),
             gateway_bytes: self.outlets.process.map(Process::user_bytes).or(live.bytes.map(|bytes| bytes as u64)),
         }
+    }
+
+    fn live(&self) -> Live {
+        self.outlets.scraper.as_ref().map(Scraper::live).unwrap_or_default()
     }
 
     /// Everything that was gathered. Called when the driver threads have ended.
@@ -178,7 +193,6 @@ impl Watch {
         {
             report.errors.insert(format!("--hdr-log: {error}"), 1);
         }
-        self.outlets.view.end();
         report
     }
 }

@@ -56,6 +56,9 @@ impl Figures {
     }
 }
 
+/// The last scrape follows the one before at once, maybe: a rate over so short a time is chance.
+const SECONDS_MIN: f64 = 0.5;
+
 #[derive(Debug)]
 pub(super) struct Counter {
     last: f64,
@@ -72,7 +75,7 @@ impl Counter {
     pub(super) fn add(&mut self, value: f64, seconds: f64) {
         let added = increase(self.last, value);
         self.total += added;
-        if seconds > 0.0 {
+        if seconds >= SECONDS_MIN {
             self.per_second_max = self.per_second_max.max(added / seconds);
         }
         self.last = value;

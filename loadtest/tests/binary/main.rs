@@ -4,3 +4,4 @@ mod html;
 mod metrics;
 mod scenarios;
 mod support;
+mod terminal;

@@ -132,5 +132,8 @@ fn mistakes_are_named_before_anything_starts() {
     assert!(refused(&[&url[..], &["--source", "nowhere"]].concat()).contains("127.0.0.0/8"));
     assert!(refused(&["p2p", "--url", "http://x", "--dev"]).contains("tcp://HOST:PORT"));
     assert!(refused(&["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev"]).contains("--fail-if"));
+    let capacity =
+        ["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev", "--fail-if", "lost>0", "--html", "x.html"];
+    assert!(refused(&capacity).contains("--html and --json are for a single one"));
     assert!(refused(&[&url[..], &["--connections", "2", "--quiet"]].concat()).is_empty());
 }
