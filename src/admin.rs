@@ -4,15 +4,25 @@
 //! `_total` on counters, few labels. Not reachable from outside the host by default.
 
 mod families;
+mod process;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tiny_http::{Header, Method, Response, Server};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::metrics::ShardMetrics;
 
@@ -48,10 +58,17 @@ impl Readiness {
     }
 }
 
+/// Connections served at once; more wait in the backlog.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a client may take over the head of a request, or stay between two.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pause after an accept that failed, as when the process has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// A running admin listener; stops when dropped.
 pub struct Admin {
-    server: Arc<Server>,
     address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -62,23 +79,25 @@ impl Admin {
         metrics: Arc<[Arc<ShardMetrics>]>,
         readiness: Arc<Readiness>,
     ) -> io::Result<Admin> {
-        let refused = |error: &dyn std::fmt::Display| {
+        let refused = |error: io::Error| {
             io::Error::other(format!(
                 "the admin listener cannot listen on {address}: {error} (stop what listens there, or set admin.address)"
             ))
         };
-        let server = Arc::new(Server::http(address).map_err(|error| refused(&error))?);
-        let address = server.server_addr().to_ip().ok_or_else(|| refused(&"no IP address"))?;
-        let serving = server.clone();
-        let started = Instant::now();
+        let listener = std::net::TcpListener::bind(address).map_err(refused)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let pages = Arc::new(Pages { metrics, readiness, started: Instant::now() });
+        // One thread is enough for who asks here, and leaves the shards' cores alone.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+        let listener = runtime.block_on(async { TcpListener::from_std(listener) })?;
+        let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-            while let Ok(request) = serving.recv() {
-                let response = answer(request.method(), request.url(), &metrics, &readiness, started);
-                // A client that went away does not get its answer.
-                let _ = request.respond(response);
-            }
+            runtime.spawn(accept(listener, pages));
+            // Ends when told, or when the other end is dropped; connections end with the runtime.
+            let _ = runtime.block_on(stopped);
         })?;
-        Ok(Admin { server, address, thread: Some(thread) })
+        Ok(Admin { address, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -89,40 +108,73 @@ impl Admin {
 
 impl Drop for Admin {
     fn drop(&mut self) {
-        self.server.unblock();
+        drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn answer(
-    method: &Method,
-    url: &str,
-    metrics: &[Arc<ShardMetrics>],
-    readiness: &Readiness,
+/// Accepts for as long as the runtime lives. A process without descriptors gets them back one day: nothing ends this.
+async fn accept(listener: TcpListener, pages: Arc<Pages>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Ok(permit) = room.clone().acquire_owned().await {
+        let Ok((socket, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let pages = pages.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let response = pages.answer(request.method(), request.uri().path());
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(socket), service);
+        tokio::spawn(async move {
+            // A client that went away, or does not speak HTTP, does not get its answer.
+            let _ = serving.await;
+            drop(permit);
+        });
+    }
+}
+
+/// What the answers are made from.
+struct Pages {
+    metrics: Arc<[Arc<ShardMetrics>]>,
+    readiness: Arc<Readiness>,
     started: Instant,
-) -> Response<io::Cursor<Vec<u8>>> {
-    if !matches!(method, Method::Get | Method::Head) {
-        return Response::from_string("only GET\n").with_status_code(405);
-    }
-    match url.split('?').next().unwrap_or_default() {
-        "/healthz" => Response::from_string("ok\n"),
-        "/readyz" => match readiness.state() {
-            State::Ready => Response::from_string("ready\n"),
-            State::Starting => Response::from_string("starting\n").with_status_code(503),
-            State::Draining => Response::from_string("draining\n").with_status_code(503),
-        },
-        "/metrics" => {
-            let text = families::render(metrics, started.elapsed());
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            match Header::from_bytes("Content-Type", kind) {
-                Ok(header) => Response::from_string(text).with_header(header),
-                Err(()) => Response::from_string(text),
-            }
+}
+
+impl Pages {
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
-        _ => Response::from_string("there are /healthz, /readyz and /metrics\n").with_status_code(404),
+        match path {
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => match self.readiness.state() {
+                State::Ready => text(StatusCode::OK, "ready\n"),
+                State::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+                State::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+            },
+            "/metrics" => {
+                let mut response = text(StatusCode::OK, families::render(&self.metrics, self.started.elapsed()));
+                let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+                response.headers_mut().insert(CONTENT_TYPE, kind);
+                response
+            }
+            _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n"),
+        }
     }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
 }
 
 #[cfg(test)]

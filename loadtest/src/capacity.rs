@@ -1,6 +1,5 @@
 //! `capacity`: the highest rate at which a scenario still meets the thresholds, found by bisection and confirmed.
 
-use crate::options::Options;
 use crate::record::{Quantiles, human_us};
 use crate::report::Report;
 use crate::scenario::{self, Scenario};
@@ -19,7 +18,7 @@ pub(crate) struct Search {
     #[arg(long, default_value_t = 1e6, value_name = "N")]
     rate_max: f64,
     #[command(flatten)]
-    each: Options,
+    each: scenario::Options,
 }
 
 struct Trial {
@@ -33,7 +32,7 @@ pub(crate) fn run(options: &Search) -> Result<bool, String> {
     if !matches!(options.scenario, Scenario::Ping | Scenario::P2p | Scenario::Room) {
         return Err("capacity searches for a rate: take ping, p2p or room".to_owned());
     }
-    if options.each.fail_if.is_empty() {
+    if options.each.output.fail_if.is_empty() {
         return Err(
             "capacity needs --fail-if: the condition that a rate must not meet, for instance 'p99>20ms'".to_owned()
         );
@@ -41,7 +40,7 @@ pub(crate) fn run(options: &Search) -> Result<bool, String> {
     if !(0.1..100.0).contains(&options.precision) {
         return Err(format!("--precision {} must be between 0.1 and 100", options.precision));
     }
-    if options.each.html.is_some() || options.each.json.is_some() {
+    if options.each.output.html.is_some() || options.each.output.json.is_some() {
         return Err("capacity prints a table of all its runs; --html and --json are for a single one".to_owned());
     }
     let mut trials = Vec::new();
@@ -88,7 +87,7 @@ pub(crate) fn run(options: &Search) -> Result<bool, String> {
 fn attempt(options: &Search, rate: f64) -> Result<Trial, String> {
     let mut each = options.each.clone();
     each.rate = rate;
-    each.quiet = true;
+    each.output.quiet = true;
     let report = scenario::measure(&each, options.scenario)?;
     if report.interrupted {
         return Err("ended early".to_owned());

@@ -87,6 +87,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         ping_interval: PING_INTERVAL,
         sources: Sources::default(),
         ramp_rate: None,
+        ramp_burst: 1,
         reconnect: false,
     };
     let mut run = Run::start(
@@ -127,7 +128,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         clients: options.connections,
         start_ns: 0,
         duration: Duration::from_secs(options.seconds) / 2,
-        pace: Pace::Constant(MESSAGES_PER_SECOND.min(f64::from(options.connections) * 2.0)),
+        pace: Pace::constant(MESSAGES_PER_SECOND.min(f64::from(options.connections) * 2.0)),
         payload_bytes: PAYLOAD_BYTES,
     };
     run.phase("one-to-one");
@@ -135,7 +136,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
     run.phase("room");
     run.traffic(Traffic {
         kind: Kind::Rooms { name: "chat:demo".to_owned(), rooms: 1, publishers: 4 },
-        pace: Pace::Constant(BROADCASTS_PER_SECOND),
+        pace: Pace::constant(BROADCASTS_PER_SECOND),
         clients: ROOM_MEMBERS.min(options.connections),
         ..traffic
     })?;

@@ -21,6 +21,7 @@ mod html;
 mod interrupt;
 mod ledger;
 mod metrics;
+mod mixed;
 mod options;
 mod plan;
 mod record;
@@ -39,7 +40,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::options::Options;
 use crate::report::Report;
 use crate::scenario::Scenario;
 
@@ -59,23 +59,27 @@ enum Command {
     /// Start a gateway and show it working: thousands of connections, messages, a room.
     Demo(demo::Options),
     /// Connect and sign in, as fast as it goes or at a rate, then leave.
-    Connect(Options),
+    Connect(scenario::Options),
     /// Connect, and hold with heartbeats.
-    Idle(Options),
+    Idle(scenario::Options),
     /// Pings on a schedule.
-    Ping(Options),
+    Ping(scenario::Options),
     /// Pairs of clients: one-to-one messages with acknowledgement.
-    P2p(Options),
+    P2p(scenario::Options),
     /// Rooms: broadcasts to their members.
-    Room(Options),
+    Room(scenario::Options),
     /// Receivers leave, are written to, come back and get the gap.
-    Offline(Options),
+    Offline(scenario::Options),
     /// Clients leave and come back at a rate.
-    Churn(Options),
+    Churn(scenario::Options),
     /// All clients leave, and come back at once.
-    Storm(Options),
+    Storm(scenario::Options),
     /// A share of a room's readers stops reading, and reads on later.
-    Slow(Options),
+    Slow(scenario::Options),
+    /// A mixture from a TOML file: populations, rates, think times, phases.
+    Mixed(mixed::Options),
+    /// Print such a file, with every key explained.
+    MixedExample,
     /// Search for the highest rate that meets the thresholds.
     Capacity(capacity::Search),
     /// Compare two results that were written with --json.
@@ -94,10 +98,16 @@ fn main() -> ExitCode {
         Command::Churn(options) => scenario::run(&options, Scenario::Churn),
         Command::Storm(options) => scenario::run(&options, Scenario::Storm),
         Command::Slow(options) => scenario::run(&options, Scenario::Slow),
+        Command::Mixed(options) => mixed::run(&options),
+        Command::MixedExample => return exit(print_example().map(|()| true)),
         Command::Capacity(options) => return exit(capacity::run(&options)),
         Command::Compare(options) => return exit(compare::run(&options)),
     };
     exit(report.map(|report| report.is_clean()))
+}
+
+fn print_example() -> Result<(), String> {
+    std::io::stdout().write_all(mixed::EXAMPLE.as_bytes()).map_err(|error| error.to_string())
 }
 
 fn exit(result: Result<bool, String>) -> ExitCode {
@@ -110,6 +120,9 @@ fn exit(result: Result<bool, String>) -> ExitCode {
         }
     }
 }
+
+/// Clients of one run.
+pub(crate) const CONNECTIONS_MAX: u32 = 2_000_000;
 
 /// One ring holds as many connections as there may be files open, less what the process itself needs.
 const CONNECTIONS_PER_THREAD: usize = 14_000;

@@ -65,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) sources: Sources,
     /// Connects begun per second, all threads together; none for as fast as it goes.
     pub(crate) ramp_rate: Option<f64>,
+    /// Connects begun at once under that rate.
+    pub(crate) ramp_burst: u32,
     /// Clients that lose their connection come back, as the protocol asks.
     pub(crate) reconnect: bool,
 }
@@ -165,6 +167,8 @@ counts! {
     reconnects,
     /// Publishes sent.
     sent,
+    /// Planned publishes whose sender was away at the time.
+    skipped,
     /// Publishes answered with Published.
     accepted,
     /// Publishes answered with Error.

@@ -87,6 +87,9 @@ const DRIVER_BUSY_MAX: f64 = 0.85;
 /// So is one that keeps its schedule worse than this, at p99.
 const LAG_MAX_US: u64 = 1_000;
 
+/// A delivery that takes longer than this is late.
+const LATE_US: u64 = 1_000_000;
+
 impl Report {
     /// Whether nothing was lost, duplicated, reordered, damaged or refused, and every threshold was met.
     pub(crate) fn is_clean(&self) -> bool {
@@ -101,15 +104,15 @@ impl Report {
         self.verdicts.iter().filter(|verdict| !verdict.met)
     }
 
+    /// Deliveries later than [`LATE_US`] after the planned time.
+    pub(crate) fn late(&self) -> u64 {
+        let planned = &self.record.of(Measure::Deliver).planned;
+        planned.count_between(LATE_US + 1, planned.high())
+    }
+
     /// Phases in which messages or Pings flowed.
     fn busy_phases(&self) -> impl Iterator<Item = &Phase> {
         self.phases.iter().filter(|phase| phase.sent > 0 || !phase.record.of(Measure::Ping).planned.is_empty())
-    }
-
-    /// Messages and Pings that this tester sent more than a millisecond after their planned time.
-    pub(crate) fn late(&self) -> u64 {
-        let lag = &self.record.lag;
-        lag.len() - lag.count_between(0, LAG_MAX_US)
     }
 
     /// CPU microseconds of the gateway per delivery, in the phases with deliveries.
@@ -159,6 +162,9 @@ impl Report {
             "duplicated" => Some(self.duplicated as f64),
             "reordered" => Some(self.reordered as f64),
             "corrupted" => Some(self.corrupted as f64),
+            "late" => Some(self.late() as f64),
+            "skipped" => Some(self.tally.skipped as f64),
+            "undecided" => Some(self.tally.undecided as f64),
             "errors" => Some(self.errors.values().sum::<u64>() as f64),
             "refused" => Some(self.refused.values().sum::<u64>() as f64),
             "closed" => Some(self.closed.values().sum::<u64>() as f64),
@@ -196,6 +202,10 @@ impl Report {
         row("reordered", self.reordered.to_string());
         if self.corrupted > 0 {
             row("corrupted", self.corrupted.to_string());
+        }
+        row("late (after more than 1 s)", self.late().to_string());
+        if self.tally.skipped > 0 {
+            row("not sent (sender was away)", self.tally.skipped.to_string());
         }
         if self.tally.undecided > 0 {
             row("undecided (connection ended)", self.tally.undecided.to_string());
@@ -305,6 +315,7 @@ impl Report {
             "published": self.tally.sent,
             "accepted": self.tally.accepted,
             "undecided": self.tally.undecided,
+            "skipped": self.tally.skipped,
             "delivered": self.delivered,
             "lost": self.lost,
             "duplicated": self.duplicated,

@@ -61,13 +61,22 @@ impl Run {
 
     /// Ends the present phase and begins another.
     pub(crate) fn phase(&mut self, name: &str) {
+        self.begin_phase(name, true);
+    }
+
+    /// The same, for one whose latencies stay out of the figures of the whole run.
+    pub(crate) fn warm_up(&mut self, name: &str) {
+        self.begin_phase(name, false);
+    }
+
+    fn begin_phase(&mut self, name: &str, measured: bool) {
         // What was recorded belongs to the phase that ends. A thread that has ended hands nothing over any more.
         self.shared.collect();
         let deadline = Instant::now() + Duration::from_secs(1);
         while !self.shared.is_collected() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.watch.phase(name, self.wanted.iter().sum());
+        self.watch.phase(name, measured, self.wanted.iter().sum());
     }
 
     /// Wants so many connections and waits until they are signed in.
@@ -121,6 +130,11 @@ impl Run {
         Ok(())
     }
 
+    /// How long before its start a stream has to be ordered so that every thread knows of it.
+    pub(crate) fn lead(&self) -> Duration {
+        Duration::from_millis(50) + 2 * fleet::longest_sleep(self.shared.plan.threads)
+    }
+
     /// Numbers a stream and starts it after `lead`.
     pub(crate) fn begin(&mut self, mut traffic: Traffic, lead: Duration) -> Traffic {
         self.streams = self.streams.wrapping_add(1).max(1);
@@ -131,20 +145,26 @@ impl Run {
         traffic
     }
 
+    /// Members join the rooms of a stream, if it has any, so that nobody misses the first message.
+    pub(crate) fn join(&mut self, traffic: &Traffic) -> Result<(), String> {
+        let joining = traffic.joining();
+        if joining == 0 {
+            return Ok(());
+        }
+        let before = self.tally().subscribed;
+        // An empty stream joins the rooms.
+        self.begin(Traffic { duration: Duration::ZERO, ..traffic.clone() }, Duration::ZERO);
+        self.wait_for("joining the rooms", Duration::from_secs(30 + joining / 1000), |tally| {
+            tally.subscribed - before >= joining
+        })
+    }
+
     /// One stream on its own: members join, messages flow, and what is still under way arrives.
     pub(crate) fn traffic(&mut self, traffic: Traffic) -> Result<(), String> {
-        let joined_before = self.tally().subscribed;
-        let joining = traffic.joining();
-        let duration = traffic.duration;
-        if joining > 0 {
-            // Members first, so that nobody misses the first message: an empty stream joins the rooms.
-            self.begin(Traffic { duration: Duration::ZERO, ..traffic.clone() }, Duration::ZERO);
-            self.wait_for("joining the rooms", Duration::from_secs(30 + joining / 1000), |tally| {
-                tally.subscribed - joined_before >= joining
-            })?;
-        }
-        self.begin(traffic, Duration::from_millis(50));
-        self.hold(duration + Duration::from_millis(50))?;
+        self.join(&traffic)?;
+        let (lead, duration) = (self.lead(), traffic.duration);
+        self.begin(traffic, lead);
+        self.hold(duration + lead)?;
         self.settle(Tally::is_settled)
     }
 

@@ -2,20 +2,13 @@
 
 use std::time::Duration;
 
-use ringgate::auth::Signer;
-use ringgate::client::{Trust, Url, client_tls};
-use ringgate::net::Target;
+use ringgate::config::parse_duration_ms;
 
-use crate::gateway::Process;
-use crate::hdr_log::HdrLog;
-use crate::metrics::Scraper;
-use crate::options::Options;
-use crate::plan::{Order, Plan, Tally, Tokens};
+use crate::options::{Link, Output, positive};
+use crate::plan::{Order, Tally};
 use crate::report::Report;
 use crate::run::Run;
 use crate::traffic::{Kind, Pace, Traffic};
-use crate::view::{Scene, View};
-use crate::watch::Outlets;
 
 /// Which load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -40,86 +33,74 @@ pub(crate) enum Scenario {
     Slow,
 }
 
+/// Options of all scenarios.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) link: Link,
+    #[command(flatten)]
+    pub(crate) output: Output,
+    /// Clients.
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::CONNECTIONS_MAX)))]
+    pub(crate) connections: u32,
+    /// Messages (p2p, room, offline, slow), Pings (ping) or reconnects (churn) per second, all clients together.
+    #[arg(long, default_value_t = 1000.0, value_name = "N", value_parser = positive)]
+    pub(crate) rate: f64,
+    /// Send at random times, as many independent clients would, instead of evenly; the seed makes it repeatable.
+    #[arg(long, value_name = "SEED", num_args = 0..=1, default_missing_value = "1")]
+    poisson: Option<u64>,
+    /// Instead of a rate: each sender has N messages under way and waits for answers. Finds out what the gateway can
+    /// do; its latencies say nothing about a given load.
+    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "poisson"], value_parser = clap::value_parser!(u32).range(1..=1000))]
+    closed_loop: Option<u32>,
+    /// How long to hold or to send.
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration_ms)]
+    pub(crate) duration: u64,
+    /// Send for this long first, without counting its latencies.
+    #[arg(long, default_value = "0s", value_name = "TIME", value_parser = parse_duration_ms)]
+    warm_up: u64,
+    /// Bytes of each payload; 32 at least.
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(32..=16_777_216))]
+    payload_bytes: u32,
+    /// Rooms, which share the clients among them (room, slow).
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rooms: u32,
+    /// Publishers in each room.
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    publishers: u32,
+    /// Name of the room; several get numbers behind it.
+    #[arg(long, default_value = "chat:load", value_name = "NAME")]
+    room_name: String,
+    /// Readers that stop reading, in percent (slow).
+    #[arg(long, default_value_t = 10, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
+    slow_share: u32,
+    /// Go on connecting until the gateway refuses, and report how many it took (connect).
+    #[arg(long)]
+    until_refused: bool,
+}
+
 /// Runs a scenario, reports, and writes what was asked for.
 pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Report, String> {
-    crate::check_writable(&[options.json.as_deref(), options.html.as_deref()])?;
     let report = measure(options, scenario)?;
-    crate::write_report(&report, options.json.as_deref(), options.html.as_deref())?;
+    options.output.write(&report)?;
     Ok(report)
 }
 
 /// Runs a scenario.
 pub(crate) fn measure(options: &Options, scenario: Scenario) -> Result<Report, String> {
-    let hdr_log = options.hdr_log.as_deref().map(HdrLog::create).transpose()?;
-    let plan = plan(options, scenario)?;
-    let Url { host, port, .. } = &options.url;
-    let title = format!("{} {host}:{port}", format!("{scenario:?}").to_lowercase());
-    let outlets = Outlets {
-        process: options.pid.map(Process),
-        scraper: options.metrics_url.clone().map(Scraper::start).transpose()?,
-        hdr_log,
-        // Last, so that what cannot be had is not said on a screen that vanishes.
-        view: View::new(options.quiet, options.plain, Scene::new(title)),
-    };
-    let mut run = Run::start(plan, outlets)?;
-    let result = ramp(&mut run, options).and_then(|()| Drive { run: &mut run, options }.drive(scenario));
-    let mut report = run.finish()?;
-    report.command = std::env::args().collect::<Vec<_>>().join(" ");
-    if let Err(error) = result {
-        *report.errors.entry(error).or_default() += 1;
-    }
+    let connections = options.connections as usize;
+    let connections = if options.link.url.tls { [0, connections] } else { [connections, 0] };
+    let mut plan = options.link.plan(connections, None)?;
+    plan.reconnect |= matches!(scenario, Scenario::Storm | Scenario::Slow);
+    let mut run = options.output.start(plan, &format!("{scenario:?}").to_lowercase())?;
+    let result = options.link.ramp(&mut run, connections);
+    let result = result.and_then(|()| Drive { run: &mut run, options }.drive(scenario));
+    let mut report = options.output.finish(run, result)?;
     if options.until_refused {
         // A refusal is what was looked for.
         report.errors.clear();
     }
-    report.verdicts = options.fail_if.iter().map(|threshold| threshold.judge(&report)).collect();
     Ok(report)
-}
-
-fn plan(options: &Options, scenario: Scenario) -> Result<Plan, String> {
-    let trust = match &options.ca {
-        Some(path) => Trust::File(path),
-        None if options.url.tls && !options.dev => return Err("tls:// needs --ca FILE".to_owned()),
-        None => Trust::Anybody,
-    };
-    let tls = if options.url.tls {
-        let mut config = client_tls(trust)?;
-        if options.no_resumption {
-            let mut own = (*config).clone();
-            own.resumption = rustls::client::Resumption::disabled();
-            config = own.into();
-        }
-        Some((config, options.url.server_name()?))
-    } else {
-        None
-    };
-    let target = Target { address: options.url.resolve()?, tls };
-    let tokens = match (&options.key, &options.token) {
-        (Some(path), _) => Tokens::Signer(Box::new(Signer::from_key_file(path, None, options.kid.as_deref())?)),
-        (None, Some(token)) => Tokens::Fixed(token.clone()),
-        (None, None) => Tokens::Signer(Box::new(Signer::dev())),
-    };
-    let connections = options.connections as usize;
-    let threads = crate::threads_for(connections);
-    Ok(Plan {
-        threads,
-        slots_per_thread: crate::slots_for(connections, threads),
-        targets: [target.clone(), target],
-        tokens,
-        // Clients are all of one kind; which of the two targets is used says the URL.
-        plain_max: if options.url.tls { 0 } else { options.connections },
-        ping_interval: Duration::from_millis(options.ping_interval.max(100)),
-        sources: options.source.clone(),
-        ramp_rate: options.ramp_rate,
-        reconnect: options.reconnect || matches!(scenario, Scenario::Storm | Scenario::Slow),
-    })
-}
-
-fn ramp(run: &mut Run, options: &Options) -> Result<(), String> {
-    let connections = options.connections as usize;
-    let (plain, tls) = if options.url.tls { (0, connections) } else { (connections, 0) };
-    let by_rate = options.ramp_rate.map_or(connections as u64 / 500, |rate| (connections as f64 / rate) as u64);
-    run.connect(plain, tls, Duration::from_secs(60 + by_rate))
 }
 
 /// A scenario on a run whose clients are connected.
@@ -136,9 +117,8 @@ impl Drive<'_> {
     fn traffic(&self, kind: Kind) -> Traffic {
         let options = self.options;
         let pace = match (options.closed_loop, options.poisson) {
-            (Some(window), _) => Pace::Closed(window),
-            (None, Some(seed)) => Pace::Poisson(options.rate, seed),
-            (None, None) => Pace::Constant(options.rate),
+            (Some(window), _) => Pace::Closed { window, think: Duration::ZERO },
+            (None, seed) => Pace::Open { from: options.rate, to: options.rate, seed },
         };
         Traffic {
             id: 0,
@@ -185,7 +165,7 @@ impl Drive<'_> {
         self.run.phase("idle");
         self.run.hold(self.duration())?;
         let (alive, wanted) = (self.run.tally().connections, u64::from(self.options.connections));
-        if alive < wanted && !self.options.reconnect {
+        if alive < wanted && !self.options.link.reconnect {
             return Err(format!("{} connections were lost", wanted - alive));
         }
         Ok(())
@@ -194,7 +174,7 @@ impl Drive<'_> {
     fn send(&mut self, kind: Kind) -> Result<(), String> {
         let traffic = self.traffic(kind);
         if self.options.warm_up > 0 {
-            self.run.phase("warm-up");
+            self.run.warm_up("warm-up");
             self.run.traffic(Traffic { duration: Duration::from_millis(self.options.warm_up), ..traffic.clone() })?;
         }
         self.run.phase("steady");
@@ -210,8 +190,9 @@ impl Drive<'_> {
         self.run.wait_for("leaving", Duration::from_secs(60), |tally| tally.connections <= left)?;
         self.run.phase("away");
         let traffic = self.traffic(Kind::Pairs);
-        self.run.begin(traffic, Duration::from_millis(50));
-        self.run.hold(self.duration() + Duration::from_millis(50))?;
+        let lead = self.run.lead();
+        self.run.begin(traffic, lead);
+        self.run.hold(self.duration() + lead)?;
         self.run.settle(Tally::is_answered)?;
         self.run.phase("return");
         self.run.order(Order::Return(half..2 * half));
@@ -255,8 +236,9 @@ impl Drive<'_> {
         self.run.phase("slow");
         // The last clients: publishers are among the first of each room.
         self.run.order(Order::Hold(all - slow..all));
-        self.run.begin(traffic, Duration::from_millis(50));
-        self.run.hold(self.duration() + Duration::from_millis(50))?;
+        let lead = self.run.lead();
+        self.run.begin(traffic, lead);
+        self.run.hold(self.duration() + lead)?;
         self.run.settle(Tally::is_answered)?;
         self.run.phase("reading on");
         self.run.order(Order::Release(all - slow..all));

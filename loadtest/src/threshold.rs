@@ -14,7 +14,7 @@ pub(crate) struct Threshold {
 }
 
 const FIGURES: &str = "p50, p90, p99, p99.9, max, mean (also as connect.p99, ping.p99, publish.p99, deliver.p99), lost, \
-                       duplicated, reordered, corrupted, errors, refused, closed, reconnects, rate, connects, cpu, driver_busy";
+                       duplicated, reordered, corrupted, late, skipped, undecided, errors, refused, closed, reconnects, rate, connects, cpu, driver_busy";
 
 impl std::str::FromStr for Threshold {
     type Err = String;
@@ -50,7 +50,10 @@ fn quantile_of(figure: &str) -> &str {
 }
 
 fn is_known(figure: &str) -> bool {
-    const OTHERS: [&str; 12] = [
+    const OTHERS: [&str; 15] = [
+        "late",
+        "skipped",
+        "undecided",
         "lost",
         "duplicated",
         "reordered",

@@ -7,12 +7,29 @@ use std::time::Duration;
 /// When messages are sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Pace {
-    /// So many per second, all senders together, evenly spaced, whatever the gateway does.
-    Constant(f64),
-    /// So many per second on average, at random times as of many independent senders; seeded.
-    Poisson(f64, u64),
-    /// Each sender has so many under way, and sends the next when one is answered.
-    Closed(u32),
+    /// Open loop: whatever the gateway does, at so many per second, all senders together.
+    Open {
+        /// At the beginning.
+        from: f64,
+        /// At the end; on the way it changes evenly.
+        to: f64,
+        /// Random times and senders, as of many independent users, repeatable; none for even spacing, in turn.
+        seed: Option<u64>,
+    },
+    /// Closed loop: each sender has so many under way, and sends the next when one is answered.
+    Closed {
+        /// Under way at once.
+        window: u32,
+        /// Waited on average after an answer; where it is not zero, `window` is 1.
+        think: Duration,
+    },
+}
+
+impl Pace {
+    /// Even spacing.
+    pub(crate) fn constant(rate: f64) -> Pace {
+        Pace::Open { from: rate, to: rate, seed: None }
+    }
 }
 
 /// What is sent.
@@ -58,43 +75,54 @@ pub(crate) struct Traffic {
 #[derive(Debug)]
 pub(crate) struct Schedule {
     index: u64,
-    at_ns: f64,
+    /// How many messages are due before the next one: whole numbers where the spacing is even.
+    before: f64,
     random: fastrand::Rng,
 }
 
 impl Schedule {
     /// The beginning.
     pub(crate) fn of(traffic: &Traffic) -> Schedule {
-        let seed = if let Pace::Poisson(_, seed) = traffic.pace { seed } else { 0 };
-        let mut schedule =
-            Schedule { index: 0, at_ns: traffic.start_ns as f64, random: fastrand::Rng::with_seed(seed) };
-        if let Pace::Poisson(rate, _) = traffic.pace {
-            schedule.at_ns += schedule.gap_ns(rate);
-        }
-        schedule
-    }
-
-    fn gap_ns(&mut self, rate: f64) -> f64 {
-        // 1 - [0, 1) is never 0, so the logarithm is finite.
-        -(1.0 - self.random.f64()).ln() * 1e9 / rate
+        let seed = traffic.pace.seed();
+        let mut random = fastrand::Rng::with_seed(seed.unwrap_or(0));
+        let before = if seed.is_some() { exponential(&mut random) } else { 0.0 };
+        Schedule { index: 0, before, random }
     }
 
     /// When the next message is due; none when the traffic is over, or has no schedule.
     pub(crate) fn peek_ns(&self, traffic: &Traffic) -> Option<u64> {
-        let scheduled = !matches!(traffic.pace, Pace::Closed(_));
-        (scheduled && (self.at_ns as u64) < traffic.end_ns()).then_some(self.at_ns as u64)
+        let Pace::Open { from, to, .. } = traffic.pace else { return None };
+        // The rate r(t) = from + (to - from) t / T has sent r's integral by t; solved for t without dividing by a
+        // slope that may be zero.
+        let slope = (to - from) / traffic.duration.as_secs_f64();
+        let root = from.mul_add(from, 2.0 * slope * self.before).sqrt();
+        let seconds = if self.before == 0.0 { 0.0 } else { 2.0 * self.before / (from + root) };
+        // Of a falling rate the root may not exist: its last message was the one before.
+        let at_ns = traffic.start_ns as f64 + seconds * 1e9;
+        (at_ns < traffic.end_ns() as f64 && (from > 0.0 || to > 0.0)).then_some(at_ns as u64)
     }
 
     /// Takes the next message out and returns its number.
     pub(crate) fn take(&mut self, traffic: &Traffic) -> u64 {
         let index = self.index;
         self.index += 1;
-        match traffic.pace {
-            Pace::Constant(rate) => self.at_ns = traffic.start_ns as f64 + self.index as f64 * 1e9 / rate,
-            Pace::Poisson(rate, _) => self.at_ns += self.gap_ns(rate),
-            Pace::Closed(_) => {}
-        }
+        self.before = match traffic.pace.seed() {
+            Some(_) => self.before + exponential(&mut self.random),
+            None => self.index as f64,
+        };
         index
+    }
+}
+
+/// Exponentially distributed, 1 on average.
+pub(crate) fn exponential(random: &mut fastrand::Rng) -> f64 {
+    // 1 - [0, 1) is never 0, so the logarithm is finite.
+    -(1.0 - random.f64()).ln()
+}
+
+impl Pace {
+    fn seed(self) -> Option<u64> {
+        if let Pace::Open { seed, .. } = self { seed } else { None }
     }
 }
 
@@ -138,7 +166,7 @@ impl Traffic {
     /// How many messages the schedule holds, where there is one.
     #[cfg(test)]
     pub(crate) fn planned(&self) -> Option<u64> {
-        if matches!(self.pace, Pace::Closed(_)) {
+        if matches!(self.pace, Pace::Closed { .. }) {
             return None;
         }
         let mut schedule = Schedule::of(self);
@@ -166,21 +194,43 @@ impl Traffic {
 
     /// Who sends message `index`.
     pub(crate) fn sender(&self, index: u64) -> u32 {
+        let index = match self.pace.seed() {
+            Some(seed) => fastrand::Rng::with_seed(seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).u64(..),
+            None => index,
+        };
         let turn = (index % u64::from(self.senders().max(1))) as u32;
         self.first
             + match &self.kind {
                 Kind::Pairs | Kind::Pings => turn,
-                Kind::Rooms { rooms, publishers, .. } => {
-                    // Publishers are spread over the members, and so over the gateway's shards.
-                    let (room, publisher) = (turn % rooms, turn / rooms);
-                    room * self.members() + publisher * (self.members() / (*publishers).max(1)).max(1)
-                }
+                Kind::Rooms { rooms, .. } => (turn % rooms) * self.members() + (turn / rooms) * self.spacing(),
             }
     }
 
     /// Whether the client takes part.
     pub(crate) fn has(&self, client: u32) -> bool {
         (self.first..self.first + self.clients).contains(&client)
+    }
+
+    /// Whether the client sends.
+    pub(crate) fn has_sender(&self, client: u32) -> bool {
+        self.has(client)
+            && match &self.kind {
+                Kind::Pairs => client - self.first < self.senders(),
+                Kind::Pings => true,
+                Kind::Rooms { rooms, publishers, .. } => {
+                    let place = client - self.first;
+                    let (room, member) = (place / self.members().max(1), place % self.members().max(1));
+                    room < *rooms && member % self.spacing() == 0 && member / self.spacing() < *publishers
+                }
+            }
+    }
+
+    /// Members between two publishers of a room, who so are spread over the gateway's shards.
+    fn spacing(&self) -> u32 {
+        match &self.kind {
+            Kind::Rooms { publishers, .. } => (self.members() / (*publishers).max(1)).max(1),
+            Kind::Pairs | Kind::Pings => 1,
+        }
     }
 
     /// The partner that a sender writes to.
@@ -237,25 +287,56 @@ mod tests {
 
     #[test]
     fn schedules_are_fixed_in_advance() {
-        let steady = traffic(Kind::Pairs, 10, Pace::Constant(50.0));
+        let steady = traffic(Kind::Pairs, 10, Pace::constant(50.0));
         assert_eq!(steady.planned(), Some(100));
         let mut schedule = Schedule::of(&steady);
         assert_eq!(schedule.peek_ns(&steady), Some(5));
         assert_eq!(schedule.take(&steady), 0);
         assert_eq!(schedule.peek_ns(&steady), Some(20_000_005));
-        let random = traffic(Kind::Pairs, 10, Pace::Poisson(1000.0, 7));
+        let poisson = |seed| Pace::Open { from: 1000.0, to: 1000.0, seed: Some(seed) };
+        let random = traffic(Kind::Pairs, 10, poisson(7));
         let planned = random.planned().unwrap();
         assert!((1700..2300).contains(&planned), "{planned} of 2000 on average");
         assert_eq!(random.planned(), Some(planned), "the same seed, the same times");
-        assert_ne!(traffic(Kind::Pairs, 10, Pace::Poisson(1000.0, 8)).planned(), Some(planned));
-        assert_eq!(traffic(Kind::Pairs, 10, Pace::Closed(1)).planned(), None);
+        assert_ne!(traffic(Kind::Pairs, 10, poisson(8)).planned(), Some(planned));
+        assert_eq!(traffic(Kind::Pairs, 10, Pace::Closed { window: 1, think: Duration::ZERO }).planned(), None);
+    }
+
+    #[test]
+    fn rates_may_change_on_the_way() {
+        let times = |from: f64, to: f64| {
+            let ramp = traffic(Kind::Pairs, 10, Pace::Open { from, to, seed: None });
+            let mut schedule = Schedule::of(&ramp);
+            let mut times = Vec::new();
+            while let Some(at_ns) = schedule.peek_ns(&ramp) {
+                times.push(at_ns - 5);
+                schedule.take(&ramp);
+            }
+            times
+        };
+        // 0 to 100 a second within 2 s: 100 messages, a quarter of them in the first half of the time.
+        let up = times(0.0, 100.0);
+        assert_eq!(up.len(), 100);
+        assert_eq!(up.iter().filter(|at| **at < 1_000_000_000).count(), 25);
+        let down = times(100.0, 0.0);
+        assert!((100..=101).contains(&down.len()), "{}", down.len());
+        assert_eq!(down.iter().filter(|at| **at < 1_000_000_000).count(), 75);
+        assert!(down.is_sorted() && up.is_sorted());
+        assert_eq!(times(0.0, 0.0), [0u64; 0]);
+    }
+
+    #[test]
+    fn random_senders_are_all_of_them() {
+        let random = traffic(Kind::Pairs, 20, Pace::Open { from: 1000.0, to: 1000.0, seed: Some(3) });
+        let senders: std::collections::BTreeSet<_> = (0..200).map(|index| random.sender(index)).collect();
+        assert_eq!(senders, (100..110).collect());
     }
 
     #[test]
     fn what_was_planned_is_known_without_sending() {
         let mut planned = Planned::default();
-        planned.add(&traffic(Kind::Pairs, 10, Pace::Constant(50.0)));
-        planned.add(&traffic(Kind::Pings, 10, Pace::Closed(3)));
+        planned.add(&traffic(Kind::Pairs, 10, Pace::constant(50.0)));
+        planned.add(&traffic(Kind::Pings, 10, Pace::Closed { window: 3, think: Duration::ZERO }));
         assert_eq!(planned.advance(4), 0);
         assert_eq!(planned.advance(1_000_000_000), 50);
         assert_eq!(planned.advance(9_000_000_000), 50);
@@ -264,14 +345,17 @@ mod tests {
 
     #[test]
     fn pairs_and_rooms_share_clients_out() {
-        let pairs = traffic(Kind::Pairs, 10, Pace::Constant(1.0));
+        let pairs = traffic(Kind::Pairs, 10, Pace::constant(1.0));
         assert_eq!((pairs.sender(0), pairs.sender(4), pairs.sender(5)), (100, 104, 100));
         assert_eq!((pairs.partner(104), pairs.recipients()), (Some(109), 1));
         let rooms = Kind::Rooms { name: "chat:load".into(), rooms: 3, publishers: 2 };
-        let rooms = traffic(rooms, 31, Pace::Constant(1.0));
+        let rooms = traffic(rooms, 31, Pace::constant(1.0));
         assert_eq!((rooms.recipients(), rooms.joining(), rooms.senders()), (10, 30, 6));
         let senders: Vec<_> = (0..7).map(|index| rooms.sender(index)).collect();
         assert_eq!(senders, [100, 110, 120, 105, 115, 125, 100]);
+        let all: Vec<_> = (90..140).filter(|client| rooms.has_sender(*client)).collect();
+        assert_eq!(all, [100, 105, 110, 115, 120, 125]);
+        assert!(pairs.has_sender(104) && !pairs.has_sender(105) && !pairs.has_sender(99));
         assert_eq!(rooms.room(115), Some("chat:load-1".into()));
         assert_eq!(rooms.room(130), None, "left over");
     }

@@ -47,6 +47,8 @@ pub(crate) struct Watch {
 /// A phase that is under way.
 struct Open {
     name: String,
+    /// It counts in the figures of the whole run.
+    measured: bool,
     record: Record,
     from: Sample,
 }
@@ -74,7 +76,7 @@ impl Watch {
             timeline: Timeline::default(),
             total: Record::default(),
             phases: Vec::new(),
-            phase: Open { name: "connect".to_owned(), record: Record::default(), from: now },
+            phase: Open { name: "connect".to_owned(), measured: true, record: Record::default(), from: now },
             last: now,
             until: None,
             planned: Planned::default(),
@@ -82,10 +84,10 @@ impl Watch {
     }
 
     /// Ends the present phase and begins another. Whatever was recorded in it has been handed over.
-    pub(crate) fn phase(&mut self, name: &str, wanted: usize) {
+    pub(crate) fn phase(&mut self, name: &str, measured: bool, wanted: usize) {
         self.tick(true, wanted);
         let now = Sample::take(&self.shared, self.outlets.process);
-        let next = Open { name: name.to_owned(), record: Record::default(), from: now };
+        let next = Open { name: name.to_owned(), measured, record: Record::default(), from: now };
         let done = std::mem::replace(&mut self.phase, next);
         self.close_phase(done, now);
     }
@@ -128,7 +130,12 @@ impl Watch {
             log.write(self.last.at - self.began, sample.at - self.last.at, &record);
         }
         self.phase.record.add(&record);
-        self.total.add(&record);
+        if self.phase.measured {
+            self.total.add(&record);
+        } else {
+            // Latencies of a warm-up are left out, but what went wrong in it is not.
+            self.total.troubles.add(&record.troubles);
+        }
         self.outlets.view.show(Look {
             phase: &self.phase.name,
             until: self.until,

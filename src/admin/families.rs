@@ -1,4 +1,4 @@
-//! The exported families: what the shards count, summed or by shard, in the words of docs/metrics.md.
+//! The exported families: what the shards count, summed or by shard, under the prefix `ringgate_`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,18 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::process::Process;
 use crate::close::{CloseReason, ErrorCode};
 use crate::metrics::{Cell, DropReason, ExpireReason, HISTOGRAM_BOUNDS_US, Histogram, ShardMetrics};
 use crate::session::{AuthError, Transport};
 
 /// All families as OpenMetrics text.
 pub(super) fn render(shards: &[Arc<ShardMetrics>], uptime: Duration) -> String {
-    let mut registry = Registry::with_prefix("ringgate");
-    registry.register_collector(Box::new(Families { shards: shards.to_vec(), uptime }));
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Process));
+    registry
+        .sub_registry_with_prefix("ringgate")
+        .register_collector(Box::new(Families { shards: shards.to_vec(), uptime }));
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &registry) {
         Ok(()) => text,
@@ -114,7 +118,7 @@ impl Collector for Families {
         self.connections(&mut out)?;
         self.messages(&mut out)?;
         self.machine(&mut out)?;
-        self.process(&mut out)
+        self.build(&mut out)
     }
 }
 
@@ -238,19 +242,8 @@ impl Families {
         out.by_shard("shard_busy_nanoseconds", "Time in which a shard had work", counter, |s| &s.busy_ns)
     }
 
-    fn process(&self, out: &mut Out<'_, '_>) -> Encoded {
+    fn build(&self, out: &mut Out<'_, '_>) -> Encoded {
         out.gauge_value("uptime", "Since the start", Some(&Unit::Seconds), self.uptime.as_secs() as i64)?;
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        for (field, name, help) in [
-            ("VmRSS:", "process_resident_memory", "Resident memory"),
-            ("RssAnon:", "process_user_memory", "Anonymous resident memory"),
-        ] {
-            let kib = status
-                .lines()
-                .find_map(|line| line.strip_prefix(field))
-                .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<i64>().ok());
-            out.gauge_value(name, help, Some(&Unit::Bytes), kib.unwrap_or(0) * 1024)?;
-        }
         let labels =
             vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("commit", crate::version::COMMIT.to_owned())];
         out.family("build_info", "Always 1", MetricType::Gauge, &[(labels, 1)])

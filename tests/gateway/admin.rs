@@ -1,5 +1,8 @@
 //! The admin listener: health, readiness, and figures that agree with what was done.
 
+use std::io::Write;
+use std::net::TcpStream;
+
 use ringgate::wire::Kind;
 
 use crate::support::{Gateway, Login, http};
@@ -20,6 +23,17 @@ fn health_readiness_and_what_does_not_exist() {
         let answer = http(gateway.admin(), method, path);
         assert_eq!((answer.status, answer.body.as_str()), (status, body), "{method} {path}");
     }
+    gateway.finish();
+}
+
+#[test]
+fn clients_that_say_nothing_or_no_http_stop_nobody() {
+    let gateway = Gateway::start();
+    let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(gateway.admin()).unwrap()).collect();
+    let mut other = TcpStream::connect(gateway.admin()).unwrap();
+    other.write_all(&[0xff; 100]).unwrap();
+    assert_eq!(http(gateway.admin(), "GET", "/healthz").status, 200);
+    drop(silent);
     gateway.finish();
 }
 
@@ -79,6 +93,11 @@ fn metrics_count_what_was_done() {
     let slots: f64 =
         (0..2).map(|shard| metrics.sample(&format!("ringgate_uring_slots_used{{shard=\"{shard}\"}}"))).sum();
     assert_eq!(slots, 1.0);
+    // The process too, by the names that every Prometheus client library uses.
+    for sample in ["process_cpu_seconds_total", "process_threads", "process_open_fds", "process_max_fds"] {
+        assert!(metrics.sample(sample) > 0.0, "{sample}");
+    }
+    assert!(metrics.sample("process_resident_memory_bytes") > metrics.sample("process_anonymous_memory_bytes"));
     let version = env!("CARGO_PKG_VERSION");
     assert!(metrics.body.contains(&format!("ringgate_build_info{{version=\"{version}\",commit=\"")));
     // Every sample belongs to a family whose type was said before.

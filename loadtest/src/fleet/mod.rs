@@ -32,15 +32,25 @@ use crate::record::Record;
 use client::{Client, Line, State};
 use orders::Active;
 
-/// Connects that are under way at once, per thread: more would overflow the gateway's accept queue.
-const CONNECTING_MAX: usize = 256;
+/// Connects that are under way at once, all threads together: more would only wait in the gateway's accept queues.
+const CONNECTING_MAX: usize = 1024;
+/// The most of one thread.
+const CONNECTING_MAX_EACH: usize = 256;
 /// Connects begun between two looks at the ring.
 const CONNECTS_PER_TURN: usize = 32;
 /// Connections from one source address. There are about 28 000 ports, but beyond half of them the kernel searches longer
 /// and longer for a free one: a connect costs a hundred times as much then.
 const PORTS_PER_SOURCE: usize = 12_000;
-/// Longest sleep: orders are looked for this often.
+/// Longest sleep of a thread among few: orders are looked for this often. Many threads sleep longer, because a core can
+/// only be woken so often.
 const LONGEST: Duration = Duration::from_millis(5);
+const THREADS_FEW: usize = 8;
+/// How often a thread hands over what it has recorded.
+const RECORDS_EVERY: Duration = Duration::from_millis(250);
+/// Receive buffers of a process, of [`RECV_BUFFER_BYTES`] each, and the fewest of a thread.
+const RECV_BUFFERS: usize = 8192;
+const RECV_BUFFERS_MIN: usize = 64;
+const RECV_BUFFER_BYTES: usize = 4096;
 
 /// The clients of one thread.
 pub(crate) struct Fleet {
@@ -67,6 +77,11 @@ pub(crate) struct Fleet {
     connecting: usize,
     /// Connects that the ramp's rate allows by now have been begun up to this number.
     ramped: u64,
+    longest: Duration,
+    connecting_max: usize,
+    /// Clients in a closed loop that think, by place.
+    thinking: Wheel,
+    random: fastrand::Rng,
     active: Vec<Active>,
     /// Recipients of a message, by stream.
     recipients: [u32; 256],
@@ -92,12 +107,18 @@ impl Place {
     }
 }
 
+/// How long a thread among so many sleeps at most; orders take that long to be read by all of them.
+pub(crate) fn longest_sleep(threads: usize) -> Duration {
+    LONGEST * threads.div_ceil(THREADS_FEW) as u32
+}
+
 /// Runs a thread's clients until the plan says stop.
 pub(crate) fn run(shared: Arc<Shared>, thread: usize) -> Result<Ledger, String> {
+    let threads = shared.plan.threads;
     let options = NetOptions {
         slots: shared.plan.slots_per_thread,
-        recv_buffers: 1024,
-        recv_buffer_bytes: 4096,
+        recv_buffers: (RECV_BUFFERS / threads).clamp(RECV_BUFFERS_MIN, 1024).next_power_of_two() as u16,
+        recv_buffer_bytes: RECV_BUFFER_BYTES,
         accepts_in_flight: 1,
         ..NetOptions::default()
     };
@@ -119,6 +140,10 @@ pub(crate) fn run(shared: Arc<Shared>, thread: usize) -> Result<Ledger, String> 
         collected: 0,
         connecting: 0,
         ramped: 0,
+        longest: longest_sleep(threads),
+        connecting_max: (CONNECTING_MAX / threads).clamp(4, CONNECTING_MAX_EACH),
+        thinking: Wheel::default(),
+        random: fastrand::Rng::with_seed(shared.run ^ thread as u64),
         active: Vec::new(),
         recipients: [0; 256],
         churns: Vec::new(),
@@ -131,6 +156,7 @@ pub(crate) fn run(shared: Arc<Shared>, thread: usize) -> Result<Ledger, String> 
         let busy = net.poll(&mut fleet);
         fleet.heartbeat();
         fleet.come_back();
+        fleet.speak();
         let wait = fleet.churn().min(fleet.send_on_schedule());
         fleet.flush(&mut net);
         fleet.hand_over_record(false);
@@ -153,7 +179,7 @@ impl Fleet {
             let wanted = self.shared.share(transport, self.thread);
             for _ in 0..CONNECTS_PER_TURN {
                 let index = self.clients[transport as usize].len();
-                if index >= wanted || self.connecting >= CONNECTING_MAX {
+                if index >= wanted || self.connecting >= self.connecting_max {
                     break;
                 }
                 let Some(planned_us) = self.next_of_ramp() else { break };
@@ -172,7 +198,8 @@ impl Fleet {
         let Some(rate) = self.shared.plan.ramp_rate else { return Some(now_us) };
         // Threads take turns within the rate.
         let place = self.ramped * self.shared.plan.threads as u64 + self.thread as u64;
-        let planned_us = (place as f64 * 1e6 / rate) as u64;
+        let burst = u64::from(self.shared.plan.ramp_burst);
+        let planned_us = ((place / burst * burst) as f64 * 1e6 / rate) as u64;
         (planned_us <= now_us).then(|| {
             self.ramped += 1;
             planned_us
@@ -306,7 +333,7 @@ impl Fleet {
     fn hand_over_record(&mut self, last: bool) {
         let collections = self.shared.collections();
         let asked = core::mem::replace(&mut self.collected, collections) != collections;
-        if last || asked || self.recorded.elapsed() > Duration::from_millis(250) {
+        if last || asked || self.recorded.elapsed() > self.longest.max(RECORDS_EVERY) {
             self.recorded = Instant::now();
             self.shared.add_record(&self.record);
             self.record.reset();
@@ -325,7 +352,7 @@ impl Fleet {
         let deadline = Instant::now() + Duration::from_secs(10);
         while net.sockets() > 0 && Instant::now() < deadline {
             if !net.poll(self) {
-                net.wait(LONGEST);
+                net.wait(self.longest);
             }
         }
     }

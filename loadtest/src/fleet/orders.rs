@@ -10,10 +10,10 @@ use ringgate::session::Transport;
 use ringgate::wire::encode::PublishRequest;
 
 use super::client::{End, State};
-use super::{CONNECTING_MAX, CONNECTS_PER_TURN, Fleet, LONGEST, Place};
+use super::{CONNECTS_PER_TURN, Fleet, Place};
 use crate::ledger::{Stamp, When};
 use crate::plan::{Order, bump};
-use crate::traffic::{Kind, Pace, Schedule, Traffic};
+use crate::traffic::{Kind, Pace, Schedule, Traffic, exponential};
 
 /// A stream that is under way.
 pub(super) struct Active {
@@ -104,7 +104,7 @@ impl Fleet {
     pub(super) fn reconnect_some(&mut self, net: &mut Net) -> bool {
         let mut any = false;
         for _ in 0..CONNECTS_PER_TURN {
-            if self.connecting >= CONNECTING_MAX {
+            if self.connecting >= self.connecting_max {
                 break;
             }
             let Some(place) = self.returning.pop_front() else { break };
@@ -133,17 +133,19 @@ impl Fleet {
         });
         let busy = !churns.is_empty();
         self.churns = churns;
-        if busy { Duration::from_millis(1) } else { LONGEST }
+        if busy { Duration::from_millis(1) } else { self.longest }
     }
 
     /// Sends what is due and returns how long nothing is.
     pub(super) fn send_on_schedule(&mut self) -> Duration {
         let now_ns = self.shared.now_ns();
         let mut active = core::mem::take(&mut self.active);
-        let mut wait = LONGEST;
+        let mut wait = self.longest;
         for stream in &mut active {
             wait = wait.min(self.advance(stream, now_ns));
         }
+        // Who is late still sends what was planned before the end.
+        active.retain(|stream| now_ns < stream.traffic.end_ns() || stream.schedule.peek_ns(&stream.traffic).is_some());
         // Orders that came meanwhile are read by the same thread: nothing was added.
         self.active = active;
         wait
@@ -152,36 +154,88 @@ impl Fleet {
     fn advance(&mut self, stream: &mut Active, now_ns: u64) -> Duration {
         let traffic = stream.traffic.clone();
         if now_ns < traffic.start_ns {
-            return Duration::from_nanos(traffic.start_ns - now_ns).min(LONGEST);
+            return Duration::from_nanos(traffic.start_ns - now_ns).min(self.longest);
         }
-        if let Pace::Closed(window) = traffic.pace
+        if let Pace::Closed { window, think } = traffic.pace
             && !core::mem::replace(&mut stream.looping, true)
         {
-            // A client has one Ping under way at most.
-            let window = if traffic.kind == Kind::Pings { 1 } else { window };
-            for index in 0..u64::from(traffic.senders()) * u64::from(window) {
-                self.send(&traffic, traffic.sender(index), now_ns);
+            for index in 0..u64::from(traffic.senders()) {
+                self.begin_loop(&traffic, traffic.sender(index), window, think);
             }
         }
         while let Some(planned_ns) = stream.schedule.peek_ns(&traffic) {
             if planned_ns > now_ns {
-                return Duration::from_nanos(planned_ns - now_ns).min(LONGEST);
+                return Duration::from_nanos(planned_ns - now_ns).min(self.longest);
             }
             let index = stream.schedule.take(&traffic);
             self.send(&traffic, traffic.sender(index), planned_ns);
         }
-        LONGEST
+        self.longest
+    }
+
+    /// The first messages of a sender in a closed loop.
+    fn begin_loop(&mut self, traffic: &Traffic, sender: u32, window: u32, think: Duration) {
+        // A client has one Ping under way at most.
+        let window = if traffic.kind == Kind::Pings { 1 } else { window };
+        for _ in 0..window {
+            if think.is_zero() {
+                self.send(traffic, sender, self.shared.now_ns());
+            } else {
+                self.think(sender, think);
+            }
+        }
+    }
+
+    /// The closed loop that a client sends in now.
+    fn loop_of(&self, number: u32) -> Option<Arc<Traffic>> {
+        let now_ns = self.shared.now_ns();
+        let closed = |stream: &&Active| {
+            let traffic = &stream.traffic;
+            stream.looping
+                && matches!(traffic.pace, Pace::Closed { .. })
+                && traffic.has_sender(number)
+                && now_ns < traffic.end_ns()
+        };
+        self.active.iter().find(closed).map(|stream| stream.traffic.clone())
+    }
+
+    /// A client has come (back) while its closed loop goes on.
+    pub(super) fn join_loop(&mut self, number: u32) {
+        if let Some(traffic) = self.loop_of(number)
+            && let Pace::Closed { window, think } = traffic.pace
+        {
+            self.begin_loop(&traffic, number, window, think);
+        }
     }
 
     /// A closed loop goes on when a message is answered.
     pub(super) fn send_next(&mut self, number: u32) {
-        let now_ns = self.shared.now_ns();
-        let closed = |stream: &&Active| {
-            let traffic = &stream.traffic;
-            matches!(traffic.pace, Pace::Closed(_)) && traffic.has(number) && now_ns < traffic.end_ns()
-        };
-        if let Some(traffic) = self.active.iter().find(closed).map(|stream| stream.traffic.clone()) {
-            self.send(&traffic, number, now_ns);
+        let Some(traffic) = self.loop_of(number) else { return };
+        match traffic.pace {
+            Pace::Closed { think, .. } if !think.is_zero() => self.think(number, think),
+            _ => self.send(&traffic, number, self.shared.now_ns()),
+        }
+    }
+
+    fn think(&mut self, number: u32, mean: Duration) {
+        let Some(place) = self.own(number) else { return };
+        let wait_ms = mean.as_secs_f64() * 1e3 * exponential(&mut self.random);
+        self.thinking.insert(place.to_entry(), self.shared.now_us() / 1000 + wait_ms as u64);
+    }
+
+    /// Sends for those who have thought long enough.
+    pub(super) fn speak(&mut self) {
+        let now_ms = self.shared.now_us() / 1000;
+        let mut due = Vec::new();
+        while self.thinking.advance(now_ms, 4096, &mut due) {}
+        for place in due.into_iter().map(Place::from_entry) {
+            let Some(number) = self.client_mut(place).map(|client| client.number) else { continue };
+            // Who has lost its connection meanwhile begins anew when it is back.
+            if self.line_of(place).is_some()
+                && let Some(traffic) = self.loop_of(number)
+            {
+                self.send(&traffic, number, now_ms * 1_000_000);
+            }
         }
     }
 
@@ -190,7 +244,11 @@ impl Fleet {
         let now_ns = self.shared.now_ns();
         let when = When::new(planned_ns, now_ns);
         let Some((key, line)) = self.line_of(place) else {
-            return self.error("a sender was not connected".to_owned());
+            bump(&self.shared.counts().skipped);
+            if !self.shared.plan.reconnect {
+                self.error("a sender was not connected".to_owned());
+            }
+            return;
         };
         if traffic.kind == Kind::Pings {
             // The last one still waits for its Pong: that one tells how slow it is.

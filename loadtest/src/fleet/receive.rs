@@ -130,6 +130,7 @@ impl Fleet {
         self.beats.insert(key.slot, now_us / 1000 + beat);
         bump(&self.shared.counts().connections);
         self.subscribe(key, place);
+        self.join_loop(number);
     }
 
     /// A connection is over: books it, and has the client come back if it is to.

@@ -55,7 +55,7 @@ pub(super) fn ledger(report: &Report) -> String {
         ("duplicated", report.duplicated, "arrived again at the same recipient: must be 0"),
         ("reordered", report.reordered, "arrived after a later one of the same sender: must be 0"),
         ("corrupted", report.corrupted, "arrived damaged: must be 0"),
-        ("late", report.late(), "sent more than 1 ms after their planned time, by this load tester's fault"),
+        ("late", report.late(), "arrived more than 1 s after their planned time"),
         ("heartbeats", tally.pings, "Pings that clients sent"),
         ("answered", tally.pongs, "Pongs that came back"),
         ("closed", report.closed.values().sum(), "connections that ended unasked, or were not made"),

@@ -81,7 +81,7 @@ impl Gather {
         let cpu = sum_of(families, "process_cpu_seconds");
         let used = self.cpu_seconds.zip(cpu).map(|(before, now)| now - before).filter(|used| *used >= 0.0);
         self.cpu_seconds = cpu;
-        let memory = ["process_user_memory_bytes", "process_resident_memory_bytes"];
+        let memory = ["process_anonymous_memory_bytes", "process_resident_memory_bytes"];
         Live {
             cores: used.filter(|_| seconds > 0.0).map(|used| used / seconds),
             bytes: memory.iter().find_map(|name| sum_of(families, name)).filter(|bytes| *bytes > 0.0),

@@ -53,7 +53,7 @@ pub(crate) struct Series {
 pub(crate) struct Live {
     /// Cores that the gateway used between the two newest scrapes, from `process_cpu_seconds_total`.
     pub(crate) cores: Option<f64>,
-    /// Its memory, from `process_user_memory_bytes` or `process_resident_memory_bytes`.
+    /// Its memory, from `process_anonymous_memory_bytes` or `process_resident_memory_bytes`.
     pub(crate) bytes: Option<f64>,
     /// Deliveries and bytes that wait in it, from `deliveries_queued` and `outbound_queue_bytes`.
     pub(crate) queued: Option<f64>,

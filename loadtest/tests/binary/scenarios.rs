@@ -1,6 +1,7 @@
 //! The scenarios: what is driven, and what is counted.
 
 use ringgate::session::Transport;
+use serde_json::Value;
 
 use crate::support::{Folder, Gateway, assert_clean, count, loadtest};
 
@@ -136,4 +137,71 @@ fn mistakes_are_named_before_anything_starts() {
         ["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev", "--fail-if", "lost>0", "--html", "x.html"];
     assert!(refused(&capacity).contains("--html and --json are for a single one"));
     assert!(refused(&[&url[..], &["--connections", "2", "--quiet"]].concat()).is_empty());
+}
+
+#[test]
+fn a_mixture_runs_through_its_phases() {
+    let gateway = Gateway::start();
+    let folder = std::env::temp_dir().join(format!("ringgate-mixed-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("mixed.toml");
+    let mixture = "seed = 5
+fail_if = ['lost>0']
+[[populations]]
+name = 'people'
+connections = 40
+[[populations]]
+name = 'members'
+connections = 20
+tls = true
+churn = 5.0
+[[streams]]
+population = 'people'
+kind = 'pairs'
+rate = 100.0
+[[streams]]
+population = 'people'
+kind = 'pings'
+think_time = '300ms'
+[[streams]]
+population = 'members'
+kind = 'rooms'
+rooms = 2
+publishers = 2
+rate = 10.0
+[[phases]]
+name = 'warm-up'
+duration = '500ms'
+measured = false
+[[phases]]
+name = 'ramp'
+duration = '1s'
+load = [1.0, 3.0]
+[[phases]]
+name = 'drain'
+duration = '200ms'
+load = 0.0
+";
+    std::fs::write(&file, mixture).unwrap();
+    let (path, tls) = (file.to_str().unwrap(), gateway.url(Transport::Tls));
+    let (code, result) = gateway.drive("mixed", &[path, "--other-url", &tls]);
+    // Members that happen to be away do not send.
+    let skipped = count(&result, "skipped");
+    assert_eq!((code, &result["clean"]), (0, &Value::Bool(true)), "{result:#}");
+    assert_eq!(count(&result, "published") + skipped, 50 + 5 + 200 + 20);
+    assert_eq!((count(&result, "connections"), count(&result, "tls_connections")), (60, 20));
+    assert!(count(&result, "reconnects") >= 5 && count(&result, "pings") > 100, "{result:#}");
+    let phases = result["phases"].as_array().unwrap();
+    let sent = |name: &str| count(phases.iter().find(|phase| phase["name"] == name).unwrap(), "sent");
+    assert!(sent("warm-up") <= 55 && sent("ramp") <= 220, "{phases:#?}");
+    assert_eq!(sent("drain"), 0);
+    let pairs_of_ramp = count(&result["latencies_us"]["deliver"]["planned"], "count");
+    assert!(pairs_of_ramp < count(&result, "delivered"), "the warm-up is not measured");
+
+    // What is wrong with a file is said before any connection is made.
+    std::fs::write(&file, mixture.replace("kind = 'pings'", "kind = 'songs'")).unwrap();
+    let refused = loadtest(&["mixed", path, "--url", &gateway.url(Transport::Plain), "--dev"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("songs") && text.contains("mixed.toml"), "{text}");
+    let _ = std::fs::remove_dir_all(&folder);
 }

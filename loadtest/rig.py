@@ -1,0 +1,256 @@
+"""A gateway and a load tester on this machine, and what both cost: shared by the long runs beside it.
+
+Nothing here needs more than Python's standard library. All sizes are bytes, all times seconds.
+"""
+
+import json
+import os
+import resource
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# Slots of one ring's table that the gateway's shard does not need for itself stay below the descriptor limit.
+TABLE_MAX = 18_000
+# Kernel and user memory of both ends of one connection, measured (docs/performance.md), with some room.
+BYTES_PER_CONNECTION = 13_500
+
+
+class Problem(Exception):
+    """Something that the person at the keyboard can change."""
+
+
+def build():
+    """Both programs, optimised."""
+    command = ["cargo", "build", "--release", "--locked", "--package", "ringgate", "--package", "ringgate-loadtest"]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def program(name):
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return str(target / "release" / name)
+
+
+def check_machine(connections):
+    """Fails when the connections cannot fit. One connection is two sockets here: both ends are on this machine."""
+    wanted, free = connections * BYTES_PER_CONNECTION + (1 << 30), meminfo()["MemAvailable"]
+    if free < wanted:
+        raise Problem(f"{connections} connections need about {gib(wanted)} for both ends, {gib(free)} are free")
+    files = int(Path("/proc/sys/fs/file-max").read_text())
+    if files < 2 * connections + 20_000:
+        raise Problem(f"fs.file-max is {files}, at least {2 * connections + 20_000} are needed: "
+                      f"sysctl -w fs.file-max={2 * connections + 100_000}")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 16_384:
+        raise Problem(f"the hard limit of open files is {hard}, at least 16384 are needed: ulimit -Hn 20000")
+
+
+def shards_for(connections, cores=None):
+    """Enough tables for all, with room for the kernel dealing them out unevenly; at least one per core."""
+    cores = cores or len(os.sched_getaffinity(0))
+    limit = min(TABLE_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 1_000)
+    return max(cores, -(-connections * 106 // 100 // limit))
+
+
+def gib(size):
+    return f"{size / (1 << 30):.1f} GiB"
+
+
+def meminfo():
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+
+
+def kernel_bytes():
+    """What the kernel holds for sockets, files and the rest: slab, and pages of socket buffers."""
+    tcp = next(line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:"))
+    words = tcp.split()
+    pages = int(words[words.index("mem") + 1])
+    return meminfo()["Slab"] + pages * resource.getpagesize()
+
+
+def user_bytes(pid):
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def cpu_seconds(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Gateway:
+    """`ringgate serve` with room for so many connections."""
+
+    def __init__(self, connections, folder, shards=None, tls=False, extra=""):
+        self.folder = Path(folder)
+        self.shards = shards or shards_for(connections)
+        self.port, self.admin_port = free_port(), free_port()
+        self.scheme = "tls" if tls else "tcp"
+        # Buffers are shared by all connections of a shard, and many shards share few cores.
+        buffers = 1024 if self.shards <= 8 else 128
+        secret = secrets.token_hex(32)
+        self.secret_file = self.folder / "secret"
+        self.secret_file.write_text(secret)
+        self.config = self.folder / "ringgate.toml"
+        tls_part = ""
+        if tls:
+            self.certificate(self.folder)
+            tls_part = f'[tls]\ncertificate = "{self.folder}/cert.pem"\nkey = "{self.folder}/key.pem"\n'
+        self.config.write_text(
+            f"[runtime]\nshards = {self.shards}\nconnections_per_shard_max = {TABLE_MAX}\nrecv_buffers = {buffers}\n"
+            f"mailbox_capacity = {max(1024, 65536 // self.shards)}\naccepts_in_flight = 8\n"
+            f'[[listeners]]\naddress = "127.0.0.1:{self.port}"\ntls = {str(tls).lower()}\n'
+            f'[[token.keys]]\nalgorithm = "HS256"\nsecret_file = "{self.secret_file}"\n'
+            f'[admin]\naddress = "127.0.0.1:{self.admin_port}"\n[logging]\nlevel = "warn"\n{tls_part}{extra}'
+        )
+        self.process = None
+        self.start()
+
+    @staticmethod
+    def certificate(folder):
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+                   "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+                   "-addext", "basicConstraints=critical,CA:FALSE",
+                   "-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
+        subprocess.run(command, check=True, capture_output=True)
+
+    @property
+    def url(self):
+        host = "localhost" if self.scheme == "tls" else "127.0.0.1"
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def start(self):
+        """Starts the process and waits until it listens."""
+        # Pages of 4 KiB: with huge ones memory comes in steps of 2 MiB, which says nothing about a connection.
+        environment = dict(os.environ, MIMALLOC_ALLOW_THP="0")
+        command = [program("ringgate"), "serve", "--config", str(self.config)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=environment)
+        for line in self.process.stdout:
+            if line.startswith("ready"):
+                # Its later output is not looked at, but must go somewhere.
+                threading.Thread(target=self.process.stdout.read, daemon=True).start()
+                return
+        raise Problem(f"the gateway did not start: exit code {self.process.wait()}")
+
+    def kill(self):
+        """Without a chance to say anything to anybody."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        """In order, as SIGTERM asks; true if it ended so."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout=120) == 0
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return False
+
+    def metrics(self):
+        """The sum of each family's samples by name."""
+        families = {}
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=30) as answer:
+            for line in answer.read().decode().splitlines():
+                if not line.startswith("#"):
+                    name, value = line.rsplit(" ", 1)
+                    name = name.split("{")[0]
+                    families[name] = families.get(name, 0.0) + float(value)
+        return families
+
+
+class Driver:
+    """`ringgate-loadtest` against a gateway."""
+
+    def __init__(self, gateway, folder, arguments):
+        self.result_file = Path(folder) / "result.json"
+        environment = dict(os.environ, MIMALLOC_ALLOW_THP="0")
+        command = [program("ringgate-loadtest"), *arguments, "--url", gateway.url, "--key", str(gateway.secret_file),
+                   "--json", str(self.result_file), "--pid", str(gateway.pid)]
+        if gateway.scheme == "tls":
+            command += ["--ca", f"{gateway.folder}/cert.pem"]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def running(self):
+        return self.process.poll() is None
+
+    def result(self):
+        """Waits for the end; the exit code and what was written."""
+        code = self.process.wait()
+        result = json.loads(self.result_file.read_text()) if self.result_file.exists() else {}
+        return code, result
+
+    def stop(self):
+        if self.running():
+            self.process.send_signal(signal.SIGINT)
+            self.process.wait()
+
+
+class Memory:
+    """What every connection adds: the difference to a moment before the first one."""
+
+    def __init__(self, gateway):
+        self.gateway = gateway
+        self.kernel_before, self.gateway_before = kernel_bytes(), user_bytes(gateway.pid)
+        self.available_before = meminfo()["MemAvailable"]
+
+    def per_connection(self, driver, connections):
+        return {
+            "connections": connections,
+            "gateway_user": (user_bytes(self.gateway.pid) - self.gateway_before) / connections,
+            # The load tester is there for nothing else.
+            "driver_user": user_bytes(driver.pid) / connections,
+            "kernel_both_ends": (kernel_bytes() - self.kernel_before) / connections,
+            "all": (self.available_before - meminfo()["MemAvailable"]) / connections,
+        }
+
+
+def row(memory):
+    keys = ("gateway_user", "driver_user", "kernel_both_ends", "all")
+    return f"| {memory['connections']:,} | ".replace(",", " ") + " | ".join(f"{memory[key]:,.0f}".replace(",", " ") for key in keys) + " |"
+
+
+HEAD = ("| connections | gateway, user | load tester, user | kernel, both ends | all (MemAvailable) |\n"
+        "|---|---|---|---|---|")
+
+
+def machine():
+    """One line about where the figures come from."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    total = gib(meminfo()["MemTotal"])
+    return f"{len(os.sched_getaffinity(0))} cores, {total}, Linux {os.uname().release.split('-')[0]}, commit {commit}"
+
+
+def main(run):
+    """Runs with a folder of its own, and names what is in the way."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="ringgate-") as folder:
+            sys.exit(0 if run(Path(folder)) else 1)
+    except Problem as problem:
+        sys.exit(f"{Path(sys.argv[0]).name}: {problem}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,413 @@
+//! `mixed`: a load that a TOML file describes: populations of clients, what they do, and how that changes over time.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ringgate::client::Url;
+use serde::Deserialize;
+
+use crate::options::{Link, Output};
+use crate::plan::{Order, Tally};
+use crate::report::Report;
+use crate::run::Run;
+use crate::threshold::Threshold;
+use crate::traffic::{Kind, Pace, Traffic};
+
+/// Options of `mixed`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Options {
+    /// What to do; `ringgate-loadtest mixed-example` prints one with every key explained.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Where populations with `tls` go that --url is not for (and those without, if --url is tls://).
+    #[arg(long, value_name = "URL")]
+    other_url: Option<Url>,
+    #[command(flatten)]
+    link: Link,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// An example with every key explained.
+pub(crate) const EXAMPLE: &str = include_str!("../mixed.toml");
+
+/// The file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Script {
+    #[serde(default)]
+    seed: u64,
+    #[serde(default)]
+    fail_if: Vec<String>,
+    populations: Vec<Population>,
+    #[serde(default)]
+    streams: Vec<Stream>,
+    phases: Vec<Phase>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Population {
+    name: String,
+    connections: u32,
+    #[serde(default)]
+    tls: bool,
+    #[serde(default)]
+    churn: f64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stream {
+    population: String,
+    kind: StreamKind,
+    rate: Option<f64>,
+    think_time: Option<String>,
+    #[serde(default)]
+    poisson: bool,
+    #[serde(default = "default_payload")]
+    payload_bytes: usize,
+    #[serde(default = "one")]
+    rooms: u32,
+    #[serde(default = "default_publishers")]
+    publishers: u32,
+    #[serde(default = "default_room")]
+    room: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum StreamKind {
+    Pairs,
+    Rooms,
+    Pings,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Phase {
+    name: String,
+    duration: String,
+    #[serde(default = "full_load")]
+    load: Load,
+    #[serde(default = "yes")]
+    measured: bool,
+}
+
+/// One factor, or one for the beginning and one for the end.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+enum Load {
+    Steady(f64),
+    Ramp([f64; 2]),
+}
+
+fn default_payload() -> usize {
+    100
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn default_publishers() -> u32 {
+    4
+}
+
+fn default_room() -> String {
+    "chat:mixed".to_owned()
+}
+
+fn full_load() -> Load {
+    Load::Steady(1.0)
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Load {
+    fn ends(self) -> [f64; 2] {
+        match self {
+            Load::Steady(load) => [load, load],
+            Load::Ramp(ends) => ends,
+        }
+    }
+}
+
+/// What the file asks for, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Mix {
+    seed: u64,
+    /// Its thresholds.
+    pub(crate) fail_if: Vec<Threshold>,
+    /// Connections: plain, TLS.
+    pub(crate) connections: [usize; 2],
+    /// Clients of each population that comes and goes, and how many do per second.
+    churn: Vec<(Range<u32>, f64)>,
+    streams: Vec<(Traffic, How)>,
+    phases: Vec<Step>,
+}
+
+/// When the messages of a stream are sent, at a load of 1.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    Rate { rate: f64, random: bool },
+    Think(Duration),
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    name: String,
+    duration: Duration,
+    load: [f64; 2],
+    measured: bool,
+}
+
+impl Mix {
+    /// Reads and checks a file. Errors name it, the key and what would be right.
+    pub(crate) fn read(path: &Path) -> Result<Mix, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Mix::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Mix, String> {
+        let script: Script = toml::from_str(text).map_err(|error| error.to_string())?;
+        if script.populations.is_empty() || script.phases.is_empty() {
+            return Err("needs at least one of [[populations]] and one of [[phases]]".to_owned());
+        }
+        let plain: u32 = script.populations.iter().filter(|population| !population.tls).map(|p| p.connections).sum();
+        let tls: u32 = script.populations.iter().filter(|population| population.tls).map(|p| p.connections).sum();
+        if plain.saturating_add(tls) > crate::CONNECTIONS_MAX {
+            return Err(format!("populations: more than {} connections", crate::CONNECTIONS_MAX));
+        }
+        // Plain clients are numbered first, then those with TLS.
+        let mut next = [0, plain];
+        let mut clients: Vec<(String, Range<u32>)> = Vec::new();
+        let mut churn = Vec::new();
+        for (index, population) in script.populations.iter().enumerate() {
+            let key = format!("populations[{index}] \"{}\"", population.name);
+            if population.connections == 0 {
+                return Err(format!("{key}: connections must be above 0"));
+            }
+            if clients.iter().any(|(name, _)| *name == population.name) {
+                return Err(format!("{key}: there is another one of this name"));
+            }
+            if !(0.0..=1e6).contains(&population.churn) {
+                return Err(format!("{key}: churn {} must be a number per second from 0 to 1000000", population.churn));
+            }
+            let first = &mut next[usize::from(population.tls)];
+            let range = *first..*first + population.connections;
+            *first = range.end;
+            if population.churn > 0.0 {
+                churn.push((range.clone(), population.churn));
+            }
+            clients.push((population.name.clone(), range));
+        }
+        let streams = script.streams.iter().enumerate();
+        let streams = streams
+            .map(|(index, stream)| stream.check(&clients).map_err(|error| format!("streams[{index}]: {error}")))
+            .collect::<Result<Vec<_>, _>>()?;
+        let phases = script.phases.iter().enumerate();
+        let phases = phases
+            .map(|(index, phase)| phase.check().map_err(|error| format!("phases[{index}] \"{}\": {error}", phase.name)))
+            .collect::<Result<Vec<_>, _>>()?;
+        if streams.len() * (phases.len() + 1) > usize::from(u8::MAX) {
+            return Err(format!("{} streams in {} phases are too many", streams.len(), phases.len()));
+        }
+        for (index, (stream, _)) in streams.iter().enumerate() {
+            let in_rooms = |other: &Traffic| matches!(other.kind, Kind::Rooms { .. }) && other.first == stream.first;
+            if in_rooms(stream) && streams[..index].iter().any(|(other, _)| in_rooms(other)) {
+                return Err(format!("streams[{index}]: a population is in the rooms of one stream only"));
+            }
+        }
+        let fail_if = script.fail_if.iter().enumerate();
+        let fail_if = fail_if
+            .map(|(index, text)| text.parse().map_err(|error| format!("fail_if[{index}]: {error}")))
+            .collect::<Result<Vec<_>, _>>()?;
+        let connections = [plain as usize, tls as usize];
+        Ok(Mix { seed: script.seed, fail_if, connections, churn, streams, phases })
+    }
+}
+
+impl Stream {
+    fn check(&self, populations: &[(String, Range<u32>)]) -> Result<(Traffic, How), String> {
+        let Some((_, clients)) = populations.iter().find(|(name, _)| *name == self.population) else {
+            let known: Vec<_> = populations.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(format!("there is no population \"{}\"; there are {}", self.population, known.join(", ")));
+        };
+        let count = clients.end - clients.start;
+        let how = match (self.rate, &self.think_time) {
+            (Some(rate), None) if rate > 0.0 && rate.is_finite() => How::Rate { rate, random: self.poisson },
+            (Some(rate), None) => return Err(format!("rate {rate} must be a number above 0")),
+            (None, Some(_)) if self.poisson => return Err("poisson goes with rate; think times are random".to_owned()),
+            (None, Some(text)) => How::Think(duration("think_time", text)?),
+            _ => return Err("needs either rate (open loop) or think_time (closed loop)".to_owned()),
+        };
+        if !(32..=16 << 20).contains(&self.payload_bytes) {
+            return Err(format!("payload_bytes {} must be from 32 to 16777216", self.payload_bytes));
+        }
+        let kind = match self.kind {
+            StreamKind::Pairs if count < 2 => return Err("pairs need at least two connections".to_owned()),
+            StreamKind::Pairs => Kind::Pairs,
+            StreamKind::Pings => Kind::Pings,
+            StreamKind::Rooms if self.rooms == 0 || self.rooms > count => {
+                return Err(format!("rooms {} must be from 1 to the population's {count}", self.rooms));
+            }
+            StreamKind::Rooms if self.publishers == 0 => return Err("publishers must be above 0".to_owned()),
+            StreamKind::Rooms => Kind::Rooms {
+                name: self.room.clone(),
+                rooms: self.rooms,
+                publishers: self.publishers.min(count / self.rooms),
+            },
+        };
+        let traffic = Traffic {
+            id: 0,
+            kind,
+            first: clients.start,
+            clients: count,
+            start_ns: 0,
+            duration: Duration::ZERO,
+            pace: Pace::constant(0.0),
+            payload_bytes: self.payload_bytes,
+        };
+        Ok((traffic, how))
+    }
+}
+
+impl Phase {
+    fn check(&self) -> Result<Step, String> {
+        let load = self.load.ends();
+        if !load.iter().all(|load| (0.0..=1e3).contains(load)) {
+            return Err("load must be a factor from 0 to 1000, or two: [at the beginning, at the end]".to_owned());
+        }
+        let duration = duration("duration", &self.duration)?;
+        Ok(Step { name: self.name.clone(), duration, load, measured: self.measured })
+    }
+}
+
+fn duration(key: &str, text: &str) -> Result<Duration, String> {
+    let ms = ringgate::config::parse_duration_ms(text).map_err(|error| format!("{key} \"{text}\": {error}"))?;
+    if ms == 0 { Err(format!("{key} must be above 0")) } else { Ok(Duration::from_millis(ms)) }
+}
+
+impl How {
+    /// The pace in a phase; none if nothing is sent.
+    fn pace(self, load: [f64; 2], seed: u64) -> Option<Pace> {
+        match self {
+            _ if load == [0.0, 0.0] => None,
+            How::Rate { rate, random } => {
+                Some(Pace::Open { from: rate * load[0], to: rate * load[1], seed: random.then_some(seed) })
+            }
+            // More load is less time to think.
+            How::Think(think) => Some(Pace::Closed { window: 1, think: think.div_f64((load[0] + load[1]) / 2.0) }),
+        }
+    }
+}
+
+/// Runs the file, reports, and writes what was asked for.
+pub(crate) fn run(options: &Options) -> Result<Report, String> {
+    let mix = Mix::read(&options.file)?;
+    for (count, tls) in mix.connections.iter().zip([false, true]) {
+        let known = options.link.url.tls == tls || options.other_url.as_ref().is_some_and(|url| url.tls == tls);
+        if *count > 0 && !known {
+            let scheme = if tls { "tls" } else { "tcp" };
+            return Err(format!("a population needs {scheme}://; say where with --other-url {scheme}://HOST:PORT"));
+        }
+    }
+    let mut output = options.output.clone();
+    output.fail_if.extend(mix.fail_if.iter().cloned());
+    let mut plan = options.link.plan(mix.connections, options.other_url.as_ref())?;
+    plan.reconnect |= !mix.churn.is_empty();
+    let mut run = output.start(plan, "mixed")?;
+    let result = options.link.ramp(&mut run, mix.connections).and_then(|()| mix.drive(&mut run));
+    let report = output.finish(run, result)?;
+    output.write(&report)?;
+    Ok(report)
+}
+
+impl Mix {
+    /// Drives clients that are connected through all phases.
+    pub(crate) fn drive(&self, run: &mut Run) -> Result<(), String> {
+        for (traffic, _) in &self.streams {
+            run.join(traffic)?;
+        }
+        for (number, phase) in self.phases.iter().enumerate() {
+            if phase.measured {
+                run.phase(&phase.name);
+            } else {
+                run.warm_up(&phase.name);
+            }
+            let lead = run.lead();
+            for (index, (traffic, how)) in self.streams.iter().enumerate() {
+                let seed = self.seed.wrapping_add(((number as u64) << 32) + index as u64 + 1);
+                if let Some(pace) = how.pace(phase.load, seed) {
+                    run.begin(Traffic { pace, duration: phase.duration, ..traffic.clone() }, lead);
+                }
+            }
+            let until_ns = run.now_ns() + (lead + phase.duration).as_nanos() as u64;
+            for (clients, per_second) in &self.churn {
+                let rate = per_second * (phase.load[0] + phase.load[1]) / 2.0;
+                if rate > 0.0 {
+                    run.order(Order::Churn { clients: clients.clone(), rate, until_ns });
+                }
+            }
+            run.hold(lead + phase.duration)?;
+            if run.interrupted() {
+                break;
+            }
+        }
+        run.settle(Tally::is_settled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_good() {
+        let mix = Mix::parse(EXAMPLE).unwrap();
+        assert!(mix.connections[0] > 0 && mix.streams.len() > 1 && mix.phases.len() > 3 && !mix.fail_if.is_empty());
+        assert!(!mix.churn.is_empty());
+    }
+
+    #[test]
+    fn populations_are_numbered_plain_first() {
+        let text = "[[populations]]\nname='a'\nconnections=10\ntls=true\n[[populations]]\nname='b'\nconnections=20\n\
+                    [[streams]]\npopulation='a'\nkind='pairs'\nthink_time='2s'\n\
+                    [[streams]]\npopulation='b'\nkind='rooms'\nrooms=2\nrate=5\n\
+                    [[phases]]\nname='p'\nduration='1s'\nload=[0.5, 1.5]";
+        let mix = Mix::parse(text).unwrap();
+        assert_eq!(mix.connections, [20, 10]);
+        let first: Vec<_> = mix.streams.iter().map(|(traffic, _)| traffic.first).collect();
+        assert_eq!(first, [20, 0]);
+        let pace = |stream: usize| mix.streams[stream].1.pace(mix.phases[0].load, 1);
+        assert_eq!(pace(0), Some(Pace::Closed { window: 1, think: Duration::from_secs(2) }));
+        assert_eq!(pace(1), Some(Pace::Open { from: 2.5, to: 7.5, seed: None }));
+    }
+
+    #[test]
+    fn bad_files_say_what_would_be_right() {
+        let good = "[[populations]]\nname='a'\nconnections=10\n[[phases]]\nname='p'\nduration='1s'\n";
+        for (more, part) in [
+            ("[[streams]]\npopulation='b'\nkind='pairs'\nrate=1", "there is no population \"b\"; there are a"),
+            ("[[streams]]\npopulation='a'\nkind='pairs'", "either rate"),
+            ("[[streams]]\npopulation='a'\nkind='pairs'\nrate=1\nthink_time='1s'", "either rate"),
+            ("[[streams]]\npopulation='a'\nkind='pairs'\nrate=0", "above 0"),
+            ("[[streams]]\npopulation='a'\nkind='pears'\nrate=1", "pairs"),
+            ("[[streams]]\npopulation='a'\nkind='rooms'\nrate=1\nrooms=11", "from 1 to the population's 10"),
+            ("[[streams]]\npopulation='a'\nkind='pings'\nrate=1\npayload_bytes=3", "from 32"),
+            ("[[populations]]\nname='a'\nconnections=1", "another one of this name"),
+            ("[[phases]]\nname='q'\nduration='soon'", "phases[1] \"q\": duration"),
+            ("[[phases]]\nname='q'\nduration='1s'\nload=-1.0", "factor"),
+            ("[[phases]]\nname='q'\nduration='1s'\nlod=1.0", "lod"),
+        ] {
+            let error = Mix::parse(&format!("{good}{more}")).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+        let error = Mix::parse(&format!("fail_if = ['p98>1ms']\n{good}")).unwrap_err();
+        assert!(error.contains("fail_if[0]") && error.contains("p99.9"), "{error}");
+    }
+}
