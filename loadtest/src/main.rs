@@ -9,7 +9,7 @@
 //! | `watch`, `view`, `hdr_log` | what is gathered, seen and written meanwhile |
 //! | `report`, `html`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
 //! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
-//! | `demo`, `options`, `scenario`, `capacity` | what is driven |
+//! | `demo`, `options`, `scenario`, `mixed`, `capacity` | what is driven |
 
 mod capacity;
 mod compare;
