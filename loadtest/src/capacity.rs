@@ -3,6 +3,7 @@
 use crate::record::{Quantiles, human_us};
 use crate::report::Report;
 use crate::scenario::{self, Scenario};
+use crate::threshold::Verdict;
 
 /// What to search for.
 #[derive(clap::Args, Debug)]
@@ -38,6 +39,9 @@ pub(crate) fn run(options: &Search) -> Result<bool, String> {
     }
     if !(0.1..100.0).contains(&options.precision) {
         return Err(format!("--precision {} must be between 0.1 and 100", options.precision));
+    }
+    if options.each.output.html.is_some() || options.each.output.json.is_some() {
+        return Err("capacity prints a table of all its runs; --html and --json are for a single one".to_owned());
     }
     let mut trials = Vec::new();
     let (mut low, mut high) = (None, None);
@@ -104,7 +108,7 @@ fn line(rate: f64, report: &Report) -> String {
 }
 
 fn reasons(report: &Report) -> String {
-    let mut reasons = report.failed.clone();
+    let mut reasons: Vec<String> = report.failed().map(Verdict::to_string).collect();
     reasons.extend(report.errors.iter().map(|(kind, count)| format!("{count} x {kind}")));
     if report.lost > 0 {
         reasons.push(format!("{} lost", report.lost));

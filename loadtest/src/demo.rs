@@ -12,7 +12,8 @@ use crate::plan::{Plan, Sources, Tokens};
 use crate::report::Report;
 use crate::run::Run;
 use crate::traffic::{Kind, Pace, Traffic};
-use crate::view::View;
+use crate::view::{Scene, View};
+use crate::watch::Outlets;
 
 /// Options of the demo.
 #[derive(clap::Args, Debug)]
@@ -29,6 +30,12 @@ pub(crate) struct Options {
     /// Write the result there as JSON; `-` is standard output, and nothing else goes there then.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the result there as a page of HTML with charts: one file, which needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Show progress as lines instead of a screen.
+    #[arg(long)]
+    plain: bool,
     /// Shards of the gateway; one per core if not given.
     #[arg(long, value_name = "N")]
     shards: Option<usize>,
@@ -50,12 +57,13 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
             options.tls_connections, options.connections
         ));
     }
+    crate::check_writable(&[options.json.as_deref(), options.html.as_deref()])?;
     let folder = std::env::temp_dir().join(format!("ringgate-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let report = measure(options, &folder.join("ca.pem"));
     let _ = std::fs::remove_dir_all(&folder);
     let report = report?;
-    crate::write_report(&report, options.json.as_deref())?;
+    crate::write_report(&report, options.json.as_deref(), options.html.as_deref())?;
     Ok(report)
 }
 
@@ -82,7 +90,14 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         ramp_burst: 1,
         reconnect: false,
     };
-    let mut run = Run::start(plan, View::new(false), Some(process), None)?;
+    let mut run = Run::start(
+        plan,
+        Outlets {
+            view: View::new(false, options.plain, Scene::new("demo".to_owned())),
+            process: Some(process),
+            ..Outlets::default()
+        },
+    )?;
     let timeout = Duration::from_secs(60);
 
     // Memory: what the connections beyond a first part have added.

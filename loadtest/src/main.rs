@@ -2,13 +2,14 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `ledger`, `record` | payload stamps; lost, duplicated, reordered; latencies |
+//! | `ledger`, `record`, `timeline` | payload stamps; lost, duplicated, reordered; latencies and troubles; over time |
 //! | `traffic`, `plan` | who sends what and when; what the threads share |
 //! | `fleet` | one driver thread: a ring full of clients |
-//! | `run`, `view`, `hdr_log` | threads and phases; what is seen and written meanwhile |
-//! | `report`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
-//! | `gateway` | a gateway process, seen through /proc |
-//! | `demo`, `scenario`, `capacity` | what is driven |
+//! | `run`, `interrupt` | threads and phases; how a run is ended early |
+//! | `watch`, `view`, `hdr_log` | what is gathered, seen and written meanwhile |
+//! | `report`, `html`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
+//! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
+//! | `demo`, `options`, `scenario`, `mixed`, `capacity` | what is driven |
 
 mod capacity;
 mod compare;
@@ -16,7 +17,10 @@ mod demo;
 mod fleet;
 mod gateway;
 mod hdr_log;
+mod html;
+mod interrupt;
 mod ledger;
+mod metrics;
 mod mixed;
 mod options;
 mod plan;
@@ -25,8 +29,10 @@ mod report;
 mod run;
 mod scenario;
 mod threshold;
+mod timeline;
 mod traffic;
 mod view;
+mod watch;
 
 use std::io::Write;
 use std::path::Path;
@@ -131,8 +137,18 @@ pub(crate) fn slots_for(connections: usize, threads: usize) -> u32 {
     (connections.div_ceil(threads) + 64) as u32
 }
 
-/// The table for a person, the object for a program; standard output belongs to the program when it asked for it.
-pub(crate) fn write_report(report: &Report, json: Option<&Path>) -> Result<(), String> {
+/// Whether results can be written where they are wanted; asked before a run, because it would be a pity after it.
+pub(crate) fn check_writable(paths: &[Option<&Path>]) -> Result<(), String> {
+    for path in paths.iter().flatten().filter(|path| **path != Path::new("-")) {
+        let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        opened.map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The table and the page for people, the object for a program; standard output belongs to the program when it asked
+/// for it.
+pub(crate) fn write_report(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<(), String> {
     let text = serde_json::to_string_pretty(&report.json()).map_err(|error| error.to_string())?;
     let to_stdout = json.is_some_and(|path| path == Path::new("-"));
     if to_stdout {
@@ -144,5 +160,5 @@ pub(crate) fn write_report(report: &Report, json: Option<&Path>) -> Result<(), S
             std::fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
         }
     }
-    Ok(())
+    html.map_or(Ok(()), |path| html::write(report, path))
 }

@@ -320,7 +320,7 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
     output.fail_if.extend(mix.fail_if.iter().cloned());
     let mut plan = options.link.plan(mix.connections, options.other_url.as_ref())?;
     plan.reconnect |= !mix.churn.is_empty();
-    let mut run = output.start(plan)?;
+    let mut run = output.start(plan, "mixed")?;
     let result = options.link.ramp(&mut run, mix.connections).and_then(|()| mix.drive(&mut run));
     let report = output.finish(run, result)?;
     output.write(&report)?;

@@ -10,11 +10,13 @@ use ringgate::net::Target;
 
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
+use crate::metrics::{MetricsUrl, Scraper};
 use crate::plan::{Plan, Sources, Tokens};
 use crate::report::Report;
 use crate::run::Run;
 use crate::threshold::Threshold;
-use crate::view::View;
+use crate::view::{Scene, View};
+use crate::watch::Outlets;
 
 /// Where the gateway is, and who its clients are.
 #[derive(clap::Args, Clone, Debug)]
@@ -64,6 +66,9 @@ pub(crate) struct Output {
     /// Process id of the gateway, if it runs on this machine: its CPU time and memory are reported, too.
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Option<u32>,
+    /// Where the gateway's metrics are, http://HOST:PORT/metrics: asked once a second, and reported with the rest.
+    #[arg(long, value_name = "URL")]
+    metrics_url: Option<MetricsUrl>,
     /// Fail (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'lost>0', 'rate<5000'; may be repeated.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) fail_if: Vec<Threshold>,
@@ -72,7 +77,13 @@ pub(crate) struct Output {
     hdr_log: Option<PathBuf>,
     /// Write the result there as JSON; `-` is standard output, and nothing else goes there then.
     #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    pub(crate) json: Option<PathBuf>,
+    /// Write the result there as a page of HTML with charts: one file, which needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Show progress as lines instead of a screen; so it is anyway where there is no terminal, or TERM is dumb.
+    #[arg(long)]
+    plain: bool,
     /// Print no progress.
     #[arg(long)]
     pub(crate) quiet: bool,
@@ -144,10 +155,17 @@ impl Link {
 }
 
 impl Output {
-    /// Starts a run that is looked at as these options ask.
-    pub(crate) fn start(&self, plan: Plan) -> Result<Run, String> {
-        let hdr_log = self.hdr_log.as_deref().map(HdrLog::create).transpose()?;
-        Run::start(plan, View::new(self.quiet), self.pid.map(Process), hdr_log)
+    /// Starts a run that is looked at as these options ask, and called `title` where it is shown.
+    pub(crate) fn start(&self, plan: Plan, title: &str) -> Result<Run, String> {
+        crate::check_writable(&[self.json.as_deref(), self.html.as_deref()])?;
+        let outlets = Outlets {
+            process: self.pid.map(Process),
+            scraper: self.metrics_url.clone().map(Scraper::start).transpose()?,
+            hdr_log: self.hdr_log.as_deref().map(HdrLog::create).transpose()?,
+            // Last, so that what cannot be had is not said on a screen that vanishes.
+            view: View::new(self.quiet, self.plain, Scene::new(title.to_owned())),
+        };
+        Run::start(plan, outlets)
     }
 
     /// Ends a run and judges it. What the run's `result` complains about is one of its errors.
@@ -157,12 +175,12 @@ impl Output {
         if let Err(error) = result {
             *report.errors.entry(error).or_default() += 1;
         }
-        report.failed = self.fail_if.iter().filter_map(|threshold| threshold.failure(&report)).collect();
+        report.verdicts = self.fail_if.iter().map(|threshold| threshold.judge(&report)).collect();
         Ok(report)
     }
 
     /// Writes what was asked for.
     pub(crate) fn write(&self, report: &Report) -> Result<(), String> {
-        crate::write_report(report, self.json.as_deref())
+        crate::write_report(report, self.json.as_deref(), self.html.as_deref())
     }
 }

@@ -159,6 +159,8 @@ macro_rules! counts {
 counts! {
     /// Signed in now.
     connections,
+    /// Connects that are under way.
+    connecting,
     /// Connections that ended unasked, or were not made.
     closed,
     /// Signed in again after such an end, or after having been away.
@@ -181,6 +183,8 @@ counts! {
     subscribed,
     /// Pings sent.
     pings,
+    /// Of those, the ones that keep a connection alive and are in no schedule.
+    heartbeats,
     /// Pongs received.
     pongs,
     /// Anything that went wrong.

@@ -1,5 +1,6 @@
-//! Latencies: what is measured, from when, and how it adds up without growing with the length of a run.
+//! Latencies and troubles: what is measured, from when, and how it adds up without growing with the length of a run.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -64,11 +65,39 @@ pub(crate) struct Record {
     latencies: [Latency; 4],
     /// How late the schedule was kept: the driver's own fault.
     pub(crate) lag: Histogram<u64>,
+    /// What went wrong.
+    pub(crate) troubles: Troubles,
+}
+
+/// What went wrong, counted by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Troubles {
+    /// Anything, in words.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Refused requests, by error code.
+    pub(crate) refused: BTreeMap<u16, u64>,
+    /// Connections that ended unasked, by close code; 0 for one that ended without a word.
+    pub(crate) closed: BTreeMap<u16, u64>,
+}
+
+impl Troubles {
+    /// Adds all of another's.
+    pub(crate) fn add(&mut self, other: &Troubles) {
+        merge(&mut self.errors, &other.errors);
+        merge(&mut self.refused, &other.refused);
+        merge(&mut self.closed, &other.closed);
+    }
+}
+
+fn merge<K: Ord + Clone>(into: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
+    for (key, count) in from {
+        *into.entry(key.clone()).or_default() += count;
+    }
 }
 
 impl Default for Record {
     fn default() -> Self {
-        Record { latencies: core::array::from_fn(|_| Latency::new()), lag: histogram() }
+        Record { latencies: core::array::from_fn(|_| Latency::new()), lag: histogram(), troubles: Troubles::default() }
     }
 }
 
@@ -91,6 +120,7 @@ impl Record {
             own.add(others);
         }
         let _ = self.lag.add(&other.lag);
+        self.troubles.add(&other.troubles);
     }
 
     /// Back to nothing.
@@ -100,6 +130,7 @@ impl Record {
             latency.sent.reset();
         }
         self.lag.reset();
+        self.troubles = Troubles::default();
     }
 
     /// The measure that a short figure is about: deliveries if there are any, else what there is.
@@ -145,89 +176,6 @@ impl From<&Histogram<u64>> for Quantiles {
     }
 }
 
-/// Points of a timeline: at most so many, each standing for twice as long when they become too many.
-const POINTS_MAX: usize = 1_800;
-
-/// One stretch of time in a report.
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Point {
-    /// Seconds since the run began, at its end.
-    pub(crate) at: f64,
-    /// Its length in seconds.
-    pub(crate) seconds: f64,
-    /// Signed-in connections at its end.
-    pub(crate) connections: u64,
-    /// Publishes and Pings sent in it.
-    pub(crate) sent: u64,
-    /// Deliveries in it.
-    pub(crate) delivered: u64,
-    /// Errors in it.
-    pub(crate) errors: u64,
-    /// Latency in it, from the planned time.
-    pub(crate) latency: Quantiles,
-    /// Cores that this tester used.
-    pub(crate) driver_cores: f64,
-    /// Cores that the gateway used, where its process is known.
-    pub(crate) gateway_cores: Option<f64>,
-    /// Bytes of the gateway's own memory, where its process is known.
-    pub(crate) gateway_bytes: Option<u64>,
-}
-
-impl Point {
-    /// Joins the next point to this one. Quantiles cannot be averaged: the worse is kept.
-    fn join(&mut self, next: &Point) {
-        let total = self.seconds + next.seconds;
-        let mean = |a: f64, b: f64| (a * self.seconds + b * next.seconds) / total.max(f64::MIN_POSITIVE);
-        self.driver_cores = mean(self.driver_cores, next.driver_cores);
-        self.gateway_cores = self.gateway_cores.zip(next.gateway_cores).map(|(a, b)| mean(a, b));
-        let (a, b) = (self.latency, next.latency);
-        self.latency = Quantiles {
-            count: a.count + b.count,
-            p50: a.p50.max(b.p50),
-            p90: a.p90.max(b.p90),
-            p99: a.p99.max(b.p99),
-            p999: a.p999.max(b.p999),
-            max: a.max.max(b.max),
-            mean: a.mean.max(b.mean),
-        };
-        self.at = next.at;
-        self.seconds = total;
-        self.connections = next.connections;
-        self.sent += next.sent;
-        self.delivered += next.delivered;
-        self.errors += next.errors;
-        self.gateway_bytes = next.gateway_bytes;
-    }
-}
-
-/// Points over time, bounded.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Timeline {
-    points: Vec<Point>,
-}
-
-impl Timeline {
-    /// Appends a point.
-    pub(crate) fn push(&mut self, point: Point) {
-        if self.points.len() >= POINTS_MAX {
-            let joined = self.points.chunks(2).map(|pair| {
-                let mut point = pair[0].clone();
-                if let Some(next) = pair.get(1) {
-                    point.join(next);
-                }
-                point
-            });
-            self.points = joined.collect();
-        }
-        self.points.push(point);
-    }
-
-    /// In order of time.
-    pub(crate) fn points(&self) -> &[Point] {
-        &self.points
-    }
-}
-
 /// Durations for people.
 pub(crate) fn human_us(us: u64) -> String {
     let duration = Duration::from_micros(us);
@@ -252,15 +200,15 @@ mod tests {
     }
 
     #[test]
-    fn a_timeline_stays_bounded_and_keeps_the_worst() {
-        let mut timeline = Timeline::default();
-        for second in 0..10_000u64 {
-            let latency = Quantiles { count: 1, p99: second % 100, ..Quantiles::default() };
-            timeline.push(Point { at: second as f64, seconds: 1.0, sent: 1, latency, ..Point::default() });
-        }
-        assert!(timeline.points().len() <= POINTS_MAX);
-        assert_eq!(timeline.points().iter().map(|point| point.sent).sum::<u64>(), 10_000);
-        assert_eq!(timeline.points().iter().map(|point| point.latency.count).sum::<u64>(), 10_000);
-        assert!(timeline.points().iter().any(|point| point.latency.p99 == 99));
+    fn troubles_add_up_by_kind() {
+        let mut record = Record::default();
+        record.troubles.errors.insert("no pong".into(), 2);
+        let mut sum = record.clone();
+        record.troubles.closed.insert(3008, 1);
+        sum.add(&record);
+        assert_eq!(sum.troubles.errors["no pong"], 4);
+        assert_eq!(sum.troubles.closed[&3008], 1);
+        sum.reset();
+        assert_eq!(sum.troubles, Troubles::default());
     }
 }

@@ -1,15 +1,21 @@
 //! What a run found: a table for people, an object for programs.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
+use crate::metrics::Metrics;
 use crate::plan::Tally;
-use crate::record::{Measure, Point, Quantiles, Record, human_us};
+use crate::record::{Measure, Quantiles, Record, human_us};
+use crate::threshold::Verdict;
+use crate::timeline::Point;
 
 /// Everything that is known at the end.
 #[derive(Default)]
 pub(crate) struct Report {
     /// How the program was called.
     pub(crate) command: String,
+    /// When the run began.
+    pub(crate) began: Option<SystemTime>,
     /// Connections that were wanted: plain, TLS.
     pub(crate) connections: [usize; 2],
     /// Live counts at the end.
@@ -42,8 +48,10 @@ pub(crate) struct Report {
     pub(crate) record: Record,
     /// Gateway's user memory per idle connection: plain, TLS.
     pub(crate) idle_bytes: [Option<f64>; 2],
-    /// Thresholds that were not met.
-    pub(crate) failed: Vec<String>,
+    /// What the gateway says about itself, where it was asked.
+    pub(crate) metrics: Option<Metrics>,
+    /// Thresholds, in the order in which they were given.
+    pub(crate) verdicts: Vec<Verdict>,
 }
 
 /// A part of a run.
@@ -87,12 +95,17 @@ impl Report {
     pub(crate) fn is_clean(&self) -> bool {
         self.lost + self.duplicated + self.reordered + self.corrupted == 0
             && self.errors.is_empty()
-            && self.failed.is_empty()
+            && self.failed().next().is_none()
             && !self.interrupted
     }
 
+    /// Thresholds that were not met.
+    pub(crate) fn failed(&self) -> impl Iterator<Item = &Verdict> {
+        self.verdicts.iter().filter(|verdict| !verdict.met)
+    }
+
     /// Deliveries later than [`LATE_US`] after the planned time.
-    fn late(&self) -> u64 {
+    pub(crate) fn late(&self) -> u64 {
         let planned = &self.record.of(Measure::Deliver).planned;
         planned.count_between(LATE_US + 1, planned.high())
     }
@@ -237,6 +250,7 @@ impl Report {
                 }
             }
         }
+        lines.extend(self.metrics.iter().flat_map(Metrics::lines));
         let coded = |codes: &BTreeMap<u16, u64>, what: &str| -> Vec<String> {
             codes.iter().map(|(code, count)| format!("  ! {count} x {what} with code {code}")).collect()
         };
@@ -244,7 +258,7 @@ impl Report {
         for (kind, count) in &self.errors {
             lines.push(format!("  ! {count} x {kind}"));
         }
-        for failed in &self.failed {
+        for failed in self.failed() {
             lines.push(format!("  ! threshold not met: {failed}"));
         }
         lines.join("\n")
@@ -290,6 +304,7 @@ impl Report {
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "command": self.command,
+            "began": self.began.map(|began| humantime::format_rfc3339_seconds(began).to_string()),
             "seconds": self.seconds,
             "interrupted": self.interrupted,
             "connections": self.connections[0] + self.connections[1],
@@ -301,12 +316,12 @@ impl Report {
             "accepted": self.tally.accepted,
             "undecided": self.tally.undecided,
             "skipped": self.tally.skipped,
-            "late": self.late(),
             "delivered": self.delivered,
             "lost": self.lost,
             "duplicated": self.duplicated,
             "reordered": self.reordered,
             "corrupted": self.corrupted,
+            "late": self.late(),
             "reconnects": self.tally.reconnects,
             "errors": self.errors.values().sum::<u64>(),
             "errors_by_kind": self.errors,
@@ -321,7 +336,9 @@ impl Report {
             "cpu_us_per_delivery": self.cpu_us_per_delivery(),
             "phases": phases,
             "timeline": self.timeline,
-            "thresholds_failed": self.failed,
+            "metrics": self.metrics,
+            "thresholds": self.verdicts,
+            "thresholds_failed": self.failed().map(Verdict::to_string).collect::<Vec<_>>(),
             "clean": self.is_clean(),
         })
     }

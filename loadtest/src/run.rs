@@ -1,75 +1,32 @@
-//! A run: driver threads, phases, live view; what it gathers becomes a [`Report`].
+//! A run: driver threads and what they are told, phase by phase; what it gathers becomes a [`Report`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringgate::session::Transport;
 
-use crate::fleet::{self, Outcome};
-use crate::gateway::Process;
-use crate::hdr_log::HdrLog;
+use crate::fleet;
+use crate::interrupt;
+use crate::ledger::Ledger;
 use crate::plan::{Order, Plan, Shared, Tally};
-use crate::record::{Point, Quantiles, Record, Timeline};
-use crate::report::{Phase, Report};
+use crate::report::Report;
 use crate::traffic::Traffic;
-use crate::view::View;
+use crate::watch::{Outlets, Watch};
 
 /// Driver threads at work.
 pub(crate) struct Run {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<Result<Outcome, String>>>,
+    threads: Vec<JoinHandle<Result<Ledger, String>>>,
     wanted: [usize; 2],
-    began: Instant,
-    view: View,
-    hdr_log: Option<HdrLog>,
-    interrupted: Arc<AtomicBool>,
-    server: Option<Process>,
-    timeline: Timeline,
-    total: Record,
-    phases: Vec<Phase>,
-    phase: Open,
-    last: Sample,
+    watch: Watch,
     streams: u8,
 }
 
-/// A phase that is under way.
-struct Open {
-    name: String,
-    /// It counts in the figures of the whole run.
-    measured: bool,
-    record: Record,
-    from: Sample,
-}
-
-/// Everything that grows, at one moment.
-#[derive(Clone, Copy)]
-struct Sample {
-    at: Instant,
-    tally: Tally,
-    driver_cpu: Duration,
-    server_cpu: Option<Duration>,
-}
-
-/// Between two points of the timeline.
-const POINT: Duration = Duration::from_millis(1000);
-
 impl Run {
     /// Starts the threads.
-    pub(crate) fn start(
-        plan: Plan,
-        view: View,
-        server: Option<Process>,
-        hdr_log: Option<HdrLog>,
-    ) -> Result<Run, String> {
-        let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-            // A second signal ends the process at once.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, interrupted.clone())
-                .and_then(|_| signal_hook::flag::register(signal, interrupted.clone()))
-                .map_err(|error| format!("signal {signal}: {error}"))?;
-        }
+    pub(crate) fn start(plan: Plan, outlets: Outlets) -> Result<Run, String> {
+        interrupt::listen()?;
         let count = plan.threads;
         let shared = Arc::new(Shared::new(plan));
         let threads = (0..count)
@@ -78,23 +35,8 @@ impl Run {
                 std::thread::spawn(move || fleet::run(shared, thread))
             })
             .collect();
-        let now = Sample::take(&shared, server);
-        Ok(Run {
-            shared,
-            threads,
-            wanted: [0; 2],
-            began: Instant::now(),
-            view,
-            hdr_log,
-            interrupted,
-            server,
-            timeline: Timeline::default(),
-            total: Record::default(),
-            phases: Vec::new(),
-            phase: Open { name: "connect".to_owned(), measured: true, record: Record::default(), from: now },
-            last: now,
-            streams: 0,
-        })
+        let watch = Watch::new(shared.clone(), outlets);
+        Ok(Run { shared, threads, wanted: [0; 2], watch, streams: 0 })
     }
 
     /// Live counts.
@@ -104,7 +46,7 @@ impl Run {
 
     /// Whether somebody has asked for the end.
     pub(crate) fn interrupted(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed)
+        interrupt::asked()
     }
 
     /// Tells all clients to do something.
@@ -134,33 +76,7 @@ impl Run {
         while !self.shared.is_collected() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.tick(true);
-        let now = Sample::take(&self.shared, self.server);
-        let next = Open { name: name.to_owned(), measured, record: Record::default(), from: now };
-        let done = std::mem::replace(&mut self.phase, next);
-        self.close_phase(done, now);
-    }
-
-    fn close_phase(&mut self, phase: Open, now: Sample) {
-        let seconds = (now.at - phase.from.at).as_secs_f64();
-        let (before, after) = (phase.from.tally, now.tally);
-        let cpu = now.server_cpu.zip(phase.from.server_cpu).map(|(now, before)| now.saturating_sub(before));
-        let threads = self.shared.plan.threads.min(std::thread::available_parallelism().map_or(1, |n| n.get()));
-        let driver = now.driver_cpu.saturating_sub(phase.from.driver_cpu).as_secs_f64();
-        self.phases.push(Phase {
-            name: phase.name,
-            seconds,
-            connected: after.connections.saturating_sub(before.connections),
-            sent: after.sent - before.sent,
-            accepted: after.accepted - before.accepted,
-            delivered: after.delivered - before.delivered,
-            pongs: after.pongs - before.pongs,
-            errors: after.errors - before.errors,
-            reconnects: after.reconnects - before.reconnects,
-            driver_busy: driver / (seconds * threads as f64).max(f64::MIN_POSITIVE),
-            server_cpu_seconds: cpu.map(|cpu| cpu.as_secs_f64()),
-            record: phase.record,
-        });
+        self.watch.phase(name, measured, self.wanted.iter().sum());
     }
 
     /// Wants so many connections and waits until they are signed in.
@@ -206,9 +122,11 @@ impl Run {
     /// Lets time pass.
     pub(crate) fn hold(&mut self, duration: Duration) -> Result<(), String> {
         let until = Instant::now() + duration;
+        self.watch.until = Some(until);
         while Instant::now() < until && !self.interrupted() {
             self.pause()?;
         }
+        self.watch.until = None;
         Ok(())
     }
 
@@ -222,6 +140,7 @@ impl Run {
         self.streams = self.streams.wrapping_add(1).max(1);
         traffic.id = self.streams;
         traffic.start_ns = self.now_ns() + lead.as_nanos() as u64;
+        self.watch.planned.add(&traffic);
         self.order(Order::Traffic(traffic.clone()));
         traffic
     }
@@ -255,6 +174,7 @@ impl Run {
         let deadline = Instant::now() + Duration::from_secs(10);
         if self.interrupted() {
             self.order(Order::Stop);
+            self.watch.planned.clear();
             // What was sent up to now is still answered.
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -271,45 +191,8 @@ impl Run {
         if self.threads.iter().any(JoinHandle::is_finished) {
             return Err("a driver thread has ended".to_owned());
         }
-        self.tick(false);
+        self.watch.tick(false, self.wanted.iter().sum());
         Ok(())
-    }
-
-    /// Once in a while: a point of the timeline, a line of the log, a look for whoever watches.
-    fn tick(&mut self, now: bool) {
-        if !now && self.last.at.elapsed() < POINT {
-            return;
-        }
-        let sample = Sample::take(&self.shared, self.server);
-        let record = self.shared.take_record();
-        let seconds = (sample.at - self.last.at).as_secs_f64();
-        if seconds <= 0.0 {
-            return;
-        }
-        let (before, after) = (self.last.tally, sample.tally);
-        let cores = |now: Duration, before: Duration| now.saturating_sub(before).as_secs_f64() / seconds;
-        let point = Point {
-            at: (sample.at - self.began).as_secs_f64(),
-            seconds,
-            connections: after.connections,
-            sent: after.sent + after.pings - before.sent - before.pings,
-            delivered: after.delivered - before.delivered,
-            errors: after.errors - before.errors,
-            latency: Quantiles::from(&record.of(record.main()).planned),
-            driver_cores: cores(sample.driver_cpu, self.last.driver_cpu),
-            gateway_cores: sample.server_cpu.zip(self.last.server_cpu).map(|(now, before)| cores(now, before)),
-            gateway_bytes: self.server.map(Process::user_bytes),
-        };
-        if let Some(log) = &mut self.hdr_log {
-            log.write(self.last.at - self.began, sample.at - self.last.at, &record);
-        }
-        self.phase.record.add(&record);
-        if self.phase.measured {
-            self.total.add(&record);
-        }
-        self.view.show(&self.phase.name, &point, after, self.wanted[0] + self.wanted[1], &record);
-        self.timeline.push(point);
-        self.last = sample;
     }
 
     /// Ends the threads and adds everything up.
@@ -317,54 +200,30 @@ impl Run {
         self.phase("end");
         let tally = self.tally();
         self.shared.stop();
+        let mut sum = Ledger::default();
+        for thread in self.threads.drain(..) {
+            let ledger = thread.join().map_err(|_| "a driver thread panicked".to_owned())??;
+            sum.delivered += ledger.delivered;
+            sum.duplicated += ledger.duplicated;
+            sum.reordered += ledger.reordered;
+            sum.corrupted += ledger.corrupted;
+        }
+        let interrupted = self.interrupted();
         let mut report = Report {
             connections: self.wanted,
             tally,
-            seconds: self.began.elapsed().as_secs_f64(),
-            interrupted: self.interrupted(),
-            ..Report::default()
+            interrupted,
+            delivered: sum.delivered,
+            duplicated: sum.duplicated,
+            reordered: sum.reordered,
+            corrupted: sum.corrupted,
+            lost: tally.owed.saturating_sub(sum.delivered),
+            ..self.watch.finish()
         };
-        for thread in self.threads.drain(..) {
-            let outcome = thread.join().map_err(|_| "a driver thread panicked".to_owned())??;
-            report.delivered += outcome.ledger.delivered;
-            report.duplicated += outcome.ledger.duplicated;
-            report.reordered += outcome.ledger.reordered;
-            report.corrupted += outcome.ledger.corrupted;
-            merge(&mut report.errors, outcome.errors);
-            merge(&mut report.refused, outcome.refused);
-            merge(&mut report.closed, outcome.closed);
-        }
         let unanswered = tally.sent.saturating_sub(tally.accepted + tally.refused + tally.undecided);
         if unanswered > 0 {
             report.errors.insert("publishes without an answer".to_owned(), unanswered);
         }
-        report.lost = tally.owed.saturating_sub(report.delivered);
-        report.timeline = self.timeline.points().to_vec();
-        report.phases = self.phases;
-        report.record = self.total;
-        if let Some(log) = self.hdr_log
-            && let Err(error) = log.finish()
-        {
-            report.errors.insert(format!("--hdr-log: {error}"), 1);
-        }
-        self.view.end();
         Ok(report)
-    }
-}
-
-impl Sample {
-    fn take(shared: &Shared, server: Option<Process>) -> Sample {
-        Sample {
-            at: Instant::now(),
-            tally: shared.counts().read(),
-            driver_cpu: Process::own().cpu(),
-            server_cpu: server.map(Process::cpu),
-        }
-    }
-}
-
-fn merge<K: Ord>(into: &mut std::collections::BTreeMap<K, u64>, from: std::collections::BTreeMap<K, u64>) {
-    for (key, count) in from {
-        *into.entry(key).or_default() += count;
     }
 }

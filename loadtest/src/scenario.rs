@@ -92,7 +92,7 @@ pub(crate) fn measure(options: &Options, scenario: Scenario) -> Result<Report, S
     let connections = if options.link.url.tls { [0, connections] } else { [connections, 0] };
     let mut plan = options.link.plan(connections, None)?;
     plan.reconnect |= matches!(scenario, Scenario::Storm | Scenario::Slow);
-    let mut run = options.output.start(plan)?;
+    let mut run = options.output.start(plan, &format!("{scenario:?}").to_lowercase())?;
     let result = options.link.ramp(&mut run, connections);
     let result = result.and_then(|()| Drive { run: &mut run, options }.drive(scenario));
     let mut report = options.output.finish(run, result)?;

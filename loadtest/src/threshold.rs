@@ -1,6 +1,6 @@
 //! Thresholds: `p99>20ms`, `lost>0`. A run that exceeds one fails.
 
-use crate::record::Measure;
+use crate::record::{Measure, human_us};
 use crate::report::Report;
 
 /// A condition under which a run fails.
@@ -79,15 +79,39 @@ fn microseconds(text: &str) -> Option<f64> {
     units.iter().find_map(|(unit, factor)| Some(number(text.strip_suffix(unit)?.trim())? * factor))
 }
 
+/// A threshold and what became of it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub(crate) struct Verdict {
+    /// The condition under which the run fails, as it was written.
+    pub(crate) condition: String,
+    /// What the figure was, in words; says so when the run has no such figure.
+    pub(crate) found: String,
+    /// The run does not fail.
+    pub(crate) met: bool,
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.condition, self.found)
+    }
+}
+
 impl Threshold {
-    /// Why the run fails, if it does. A figure that does not exist in a run fails it: nothing was shown.
-    pub(crate) fn failure(&self, report: &Report) -> Option<String> {
+    /// Judges a run. A figure that does not exist in it fails it: nothing was shown.
+    pub(crate) fn judge(&self, report: &Report) -> Verdict {
+        let condition = self.text.clone();
         let Some(value) = report.figure(&self.figure) else {
-            return Some(format!("{}: this run has no {}", self.text, self.figure));
+            return Verdict { condition, found: format!("this run has no {}", self.figure), met: false };
         };
         let beyond = if self.above { value > self.limit } else { value < self.limit };
-        let fails = beyond || (self.or_equal && value == self.limit);
-        fails.then(|| format!("{} ({} was {value:.1})", self.text, self.figure))
+        let met = !(beyond || (self.or_equal && value == self.limit));
+        let is_time = TIMES.contains(&quantile_of(&self.figure));
+        let value = if is_time {
+            human_us(value.round() as u64)
+        } else {
+            format!("{:.1}", value).trim_end_matches(".0").to_owned()
+        };
+        Verdict { condition, found: format!("{} was {value}", self.figure), met }
     }
 }
 
@@ -99,11 +123,14 @@ mod tests {
     fn expressions() {
         let mut report = Report { lost: 3, ..Report::default() };
         report.record.record(Measure::Deliver, 0, 0, 25_000);
-        let fails = |text: &str| text.parse::<Threshold>().unwrap().failure(&report).is_some();
+        let judge = |text: &str| text.parse::<Threshold>().unwrap().judge(&report);
+        let fails = |text: &str| !judge(text).met;
         assert!(fails("p99>20ms") && fails("deliver.p99 > 20ms") && fails("max>=25ms") && fails("lost>0"));
         assert!(!fails("p99>30ms") && !fails("lost>3") && fails("lost>=3") && !fails("p99.9>0.1s"));
         assert!(fails("ping.p99>1s"), "there was no Ping");
         assert!(fails("rate<100"), "nothing was sent");
+        assert_eq!(judge("max>=25ms").to_string(), "max>=25ms (max was 25.01 ms)");
+        assert_eq!(judge("lost>5").found, "lost was 3");
     }
 
     #[test]

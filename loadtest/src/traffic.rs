@@ -126,6 +126,37 @@ impl Pace {
     }
 }
 
+/// How many messages the schedules of all streams hold up to a moment, whether anybody has sent them or not.
+#[derive(Default)]
+pub(crate) struct Planned {
+    streams: Vec<(Traffic, Schedule)>,
+}
+
+impl Planned {
+    /// A stream begins.
+    pub(crate) fn add(&mut self, traffic: &Traffic) {
+        self.streams.push((traffic.clone(), Schedule::of(traffic)));
+    }
+
+    /// Nothing is planned any more.
+    pub(crate) fn clear(&mut self) {
+        self.streams.clear();
+    }
+
+    /// Messages due since the last call.
+    pub(crate) fn advance(&mut self, now_ns: u64) -> u64 {
+        let mut due = 0;
+        self.streams.retain_mut(|(traffic, schedule)| {
+            while schedule.peek_ns(traffic).is_some_and(|at| at <= now_ns) {
+                schedule.take(traffic);
+                due += 1;
+            }
+            schedule.peek_ns(traffic).is_some()
+        });
+        due
+    }
+}
+
 impl Traffic {
     /// Nothing is begun after this.
     pub(crate) fn end_ns(&self) -> u64 {
@@ -299,6 +330,17 @@ mod tests {
         let random = traffic(Kind::Pairs, 20, Pace::Open { from: 1000.0, to: 1000.0, seed: Some(3) });
         let senders: std::collections::BTreeSet<_> = (0..200).map(|index| random.sender(index)).collect();
         assert_eq!(senders, (100..110).collect());
+    }
+
+    #[test]
+    fn what_was_planned_is_known_without_sending() {
+        let mut planned = Planned::default();
+        planned.add(&traffic(Kind::Pairs, 10, Pace::constant(50.0)));
+        planned.add(&traffic(Kind::Pings, 10, Pace::Closed { window: 3, think: Duration::ZERO }));
+        assert_eq!(planned.advance(4), 0);
+        assert_eq!(planned.advance(1_000_000_000), 50);
+        assert_eq!(planned.advance(9_000_000_000), 50);
+        assert!(planned.streams.is_empty());
     }
 
     #[test]

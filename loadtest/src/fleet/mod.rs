@@ -13,9 +13,10 @@ mod client;
 mod orders;
 mod receive;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use ringgate::id::ConnectionKey;
@@ -51,19 +52,6 @@ const RECV_BUFFERS: usize = 8192;
 const RECV_BUFFERS_MIN: usize = 64;
 const RECV_BUFFER_BYTES: usize = 4096;
 
-/// What a thread hands over at the end.
-#[derive(Default)]
-pub(crate) struct Outcome {
-    /// What arrived.
-    pub(crate) ledger: Ledger,
-    /// What went wrong, by kind.
-    pub(crate) errors: BTreeMap<String, u64>,
-    /// Refused requests by code.
-    pub(crate) refused: BTreeMap<u16, u64>,
-    /// Connections that the gateway closed, by code; 0 for one that ended without a word.
-    pub(crate) closed: BTreeMap<u16, u64>,
-}
-
 /// The clients of one thread.
 pub(crate) struct Fleet {
     shared: Arc<Shared>,
@@ -80,7 +68,8 @@ pub(crate) struct Fleet {
     returns: Wheel,
     returning: VecDeque<Place>,
     encoder: Encoder,
-    outcome: Outcome,
+    /// What arrived.
+    ledger: Ledger,
     record: Record,
     recorded: Instant,
     /// Collections that this thread has answered.
@@ -124,7 +113,7 @@ pub(crate) fn longest_sleep(threads: usize) -> Duration {
 }
 
 /// Runs a thread's clients until the plan says stop.
-pub(crate) fn run(shared: Arc<Shared>, thread: usize) -> Result<Outcome, String> {
+pub(crate) fn run(shared: Arc<Shared>, thread: usize) -> Result<Ledger, String> {
     let threads = shared.plan.threads;
     let options = NetOptions {
         slots: shared.plan.slots_per_thread,
@@ -145,7 +134,7 @@ pub(crate) fn run(shared: Arc<Shared>, thread: usize) -> Result<Outcome, String>
         returns: Wheel::default(),
         returning: VecDeque::new(),
         encoder: Encoder::default(),
-        outcome: Outcome::default(),
+        ledger: Ledger::default(),
         record: Record::default(),
         recorded: Instant::now(),
         collected: 0,
@@ -177,9 +166,9 @@ pub(crate) fn run(shared: Arc<Shared>, thread: usize) -> Result<Outcome, String>
             net.submit();
         }
     }
-    fleet.hand_over_record(true);
     fleet.say_goodbye(&mut net);
-    Ok(fleet.outcome)
+    fleet.hand_over_record(true);
+    Ok(fleet.ledger)
 }
 
 impl Fleet {
@@ -226,6 +215,7 @@ impl Fleet {
         match net.connect(self.source(number, target), target) {
             Ok(key) => {
                 self.connecting += 1;
+                bump(&self.shared.counts().connecting);
                 if let Some(client) = self.client_mut(place) {
                     client.state = State::Connecting;
                 }
@@ -239,6 +229,12 @@ impl Fleet {
                 self.error(format!("connect: {error}"));
             }
         }
+    }
+
+    /// A connect has come to its end, good or bad.
+    fn made_or_given_up(&mut self) {
+        self.connecting -= 1;
+        self.shared.counts().connecting.fetch_sub(1, Relaxed);
     }
 
     /// Loopback has 16 million addresses, each good for some thousand connections.
@@ -268,7 +264,7 @@ impl Fleet {
 
     fn error(&mut self, kind: String) {
         bump(&self.shared.counts().errors);
-        *self.outcome.errors.entry(kind).or_default() += 1;
+        *self.record.troubles.errors.entry(kind).or_default() += 1;
     }
 
     fn mark(&mut self, key: ConnectionKey) {
@@ -322,6 +318,7 @@ impl Fleet {
             }
             self.beats.insert(slot, now_us / 1000 + interval_ms);
             self.ping(key, When::new(now_us * 1000, now_us * 1000));
+            bump(&self.shared.counts().heartbeats);
         }
     }
 

@@ -67,7 +67,7 @@ impl Fleet {
                     line.unanswered = line.unanswered.saturating_sub(1);
                     bump(&self.shared.counts().refused);
                 }
-                *self.outcome.refused.entry(error.code()).or_default() += 1;
+                *self.record.troubles.refused.entry(error.code()).or_default() += 1;
                 let text = format!("refused: {} ({})", error.message().unwrap_or_default(), error.code());
                 self.error(text);
             }
@@ -104,14 +104,14 @@ impl Fleet {
         let payload = message.payload().map(|payload| payload.bytes()).unwrap_or_default();
         match Stamp::parse(payload) {
             Some(ours) if ours.run == self.shared.run => {
-                if self.outcome.ledger.arrived(number, ours) {
+                if self.ledger.arrived(number, ours) {
                     bump(&self.shared.counts().delivered);
                     self.record.record(Measure::Deliver, ours.when.planned_us(), ours.when.sent_us(), now_us);
                 }
             }
             // Left over from an earlier run.
             Some(_) => {}
-            None => self.outcome.ledger.corrupted += 1,
+            None => self.ledger.corrupted += 1,
         }
     }
 
@@ -124,7 +124,7 @@ impl Fleet {
         if core::mem::replace(&mut client.returns, true) {
             bump(&self.shared.counts().reconnects);
         }
-        self.connecting -= 1;
+        self.made_or_given_up();
         self.record.record(Measure::Connect, when.planned_us(), when.sent_us(), now_us);
         let beat = u64::from(number.wrapping_mul(2_654_435_761)) % interval_ms;
         self.beats.insert(key.slot, now_us / 1000 + beat);
@@ -146,7 +146,7 @@ impl Fleet {
         if was_ready {
             self.shared.counts().connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
         } else {
-            self.connecting -= 1;
+            self.made_or_given_up();
         }
         let code = match end {
             _ if self.shared.stopped() => return,
@@ -155,7 +155,7 @@ impl Fleet {
             End::Goodbye(code, _) => code,
             End::Unexpected => 0,
         };
-        *self.outcome.closed.entry(code).or_default() += 1;
+        *self.record.troubles.closed.entry(code).or_default() += 1;
         bump(&self.shared.counts().closed);
         let ceiling = BACKOFF.saturating_mul(1 << u32::from(attempts.min(10))).min(BACKOFF_MAX);
         let backoff = Duration::from_millis(fastrand::u64(0..=ceiling.as_millis() as u64));

@@ -1,73 +1,9 @@
-//! The load tester from outside: its binary against a real gateway in this process.
+//! The scenarios: what is driven, and what is counted.
 
-use std::process::{Command, Output, Stdio};
-use std::sync::atomic::AtomicBool;
-
-use ringgate::config::Config;
-use ringgate::server::Server;
 use ringgate::session::Transport;
 use serde_json::Value;
 
-struct Gateway(Option<Server>);
-
-impl Gateway {
-    fn start() -> Gateway {
-        let (mut config, _) = Config::dev(Some(2)).unwrap();
-        for listener in &mut config.listeners {
-            listener.address.set_port(0);
-        }
-        config.admin = None;
-        config.runtime.pin_cores = false;
-        config.runtime.connections_per_shard_max = 1024;
-        Gateway(Some(Server::start(config).unwrap()))
-    }
-
-    fn url(&self, transport: Transport) -> String {
-        let server = self.0.as_ref().unwrap();
-        let listener = server.addresses().iter().find(|listener| listener.transport == transport).unwrap();
-        let scheme = if transport == Transport::Tls { "tls" } else { "tcp" };
-        format!("{scheme}://{}", listener.address)
-    }
-
-    /// Runs a scenario with `--json -` and returns its exit code and result.
-    fn drive(&self, scenario: &str, arguments: &[&str]) -> (i32, Value) {
-        self.drive_over(Transport::Plain, scenario, arguments)
-    }
-
-    fn drive_over(&self, transport: Transport, scenario: &str, arguments: &[&str]) -> (i32, Value) {
-        let url = self.url(transport);
-        let mut all = vec![scenario, "--url", &url, "--dev", "--json", "-", "--quiet"];
-        all.extend(arguments);
-        let output = loadtest(&all);
-        let result = serde_json::from_slice(&output.stdout)
-            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
-        (output.status.code().unwrap(), result)
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        if let Some(server) = self.0.take() {
-            server.shutdown(&AtomicBool::new(false));
-        }
-    }
-}
-
-fn loadtest(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ringgate-loadtest")).args(arguments).stdin(Stdio::null()).output().unwrap()
-}
-
-fn count(result: &Value, key: &str) -> u64 {
-    result[key].as_u64().unwrap_or_else(|| panic!("{key} in {result}"))
-}
-
-/// Everything that was sent is accounted for, and nothing went wrong.
-fn assert_clean(code: i32, result: &Value) {
-    assert_eq!((code, &result["clean"]), (0, &Value::Bool(true)), "{result:#}");
-    for key in ["lost", "duplicated", "reordered", "corrupted", "errors", "undecided"] {
-        assert_eq!(count(result, key), 0, "{key}");
-    }
-}
+use crate::support::{Folder, Gateway, assert_clean, count, loadtest};
 
 #[test]
 fn pairs_keep_their_schedule_and_lose_nothing() {
@@ -154,9 +90,8 @@ fn thresholds_decide_the_exit_code() {
 #[test]
 fn two_results_are_compared_and_intervals_logged() {
     let gateway = Gateway::start();
-    let folder = std::env::temp_dir().join(format!("ringgate-loadtest-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let folder = Folder::new("compare");
+    let path = |name: &str| folder.path(name);
     let url = gateway.url(Transport::Plain);
     for name in ["a.json", "b.json"] {
         let output = loadtest(&[
@@ -184,7 +119,6 @@ fn two_results_are_compared_and_intervals_logged() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("p99, us"));
     let log = std::fs::read_to_string(path("log.hlog")).unwrap();
     assert!(log.contains("#[StartTime:") && log.contains("Tag=deliver,") && log.contains("HISTFA"), "{log}");
-    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
@@ -199,6 +133,9 @@ fn mistakes_are_named_before_anything_starts() {
     assert!(refused(&[&url[..], &["--source", "nowhere"]].concat()).contains("127.0.0.0/8"));
     assert!(refused(&["p2p", "--url", "http://x", "--dev"]).contains("tcp://HOST:PORT"));
     assert!(refused(&["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev"]).contains("--fail-if"));
+    let capacity =
+        ["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev", "--fail-if", "lost>0", "--html", "x.html"];
+    assert!(refused(&capacity).contains("--html and --json are for a single one"));
     assert!(refused(&[&url[..], &["--connections", "2", "--quiet"]].concat()).is_empty());
 }
 

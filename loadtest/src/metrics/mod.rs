@@ -1,0 +1,143 @@
+//! `--metrics-url`: what the gateway says about itself during a run.
+//!
+//! | file | what |
+//! |---|---|
+//! | `openmetrics` | the text format |
+//! | `track`, `gather` | what each series did, scrape by scrape, in constant memory |
+//! | `scraper` | the thread that asks once a second |
+
+mod gather;
+mod openmetrics;
+mod scraper;
+mod track;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::record::human_us;
+pub(crate) use scraper::{MetricsUrl, Scraper};
+pub(crate) use track::Figures;
+
+/// What a gateway's metrics did over a run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Metrics {
+    /// Where they were.
+    pub(crate) url: String,
+    /// From the first scrape to the last.
+    pub(crate) seconds: f64,
+    /// Scrapes that were good.
+    pub(crate) scrapes: u64,
+    /// Scrapes that were not, by what was wrong.
+    pub(crate) failed: BTreeMap<String, u64>,
+    /// By name, then by labels. Where there is one series for each shard, their sum stands before them.
+    pub(crate) series: Vec<Series>,
+}
+
+/// One series.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Series {
+    /// Of its family: without `_total`.
+    pub(crate) name: String,
+    /// What tells it from others of the name.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// What the gateway says about it.
+    pub(crate) help: String,
+    /// What it did.
+    #[serde(flatten)]
+    pub(crate) figures: Figures,
+}
+
+/// The newest scrape, for whoever watches.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Live {
+    /// Cores that the gateway used between the two newest scrapes, from `process_cpu_seconds_total`.
+    pub(crate) cores: Option<f64>,
+    /// Its memory, from `process_anonymous_memory_bytes` or `process_resident_memory_bytes`.
+    pub(crate) bytes: Option<f64>,
+    /// Deliveries and bytes that wait in it, from `deliveries_queued` and `outbound_queue_bytes`.
+    pub(crate) queued: Option<f64>,
+    /// See `queued`.
+    pub(crate) queued_bytes: Option<f64>,
+}
+
+impl Metrics {
+    /// The lines of a table for people.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let head = format!("  the gateway's metrics, {} scrapes in {:.0} s", self.scrapes, self.seconds);
+        let failed = self.failed.iter().map(|(kind, count)| format!("  ! {count} x a scrape failed: {kind}"));
+        let series = self.summary().map(|series| {
+            let name = format!("{} {}", series.name.trim_start_matches("ringgate_"), series.labels_text());
+            let figures = series.figures_text().into_iter().map(|(what, figure)| format!("{what} {figure}"));
+            format!("  {:<52} {}", name.trim_end(), figures.collect::<Vec<_>>().join(", "))
+        });
+        [String::new(), head].into_iter().chain(failed).chain(series).collect()
+    }
+
+    /// Series that did anything, without those that are one shard's.
+    pub(crate) fn summary(&self) -> impl Iterator<Item = &Series> {
+        self.series.iter().filter(|series| !series.figures.is_zero() && !series.labels.contains_key(SHARD))
+    }
+}
+
+/// The label of series of which there is one for each shard.
+const SHARD: &str = "shard";
+
+impl Series {
+    /// `a=b c=d`
+    pub(crate) fn labels_text(&self) -> String {
+        let labels = self.labels.iter().filter(|(_, value)| !value.is_empty());
+        labels.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The figures with what they are, in the unit that the name says.
+    pub(crate) fn figures_text(&self) -> Vec<(&'static str, String)> {
+        let value = |value: f64| number(&self.name, value);
+        let maybe = |figure: Option<f64>| figure.map_or("-".to_owned(), value);
+        match &self.figures {
+            Figures::Counter { total, per_second, per_second_max } => {
+                vec![("total", value(*total)), ("per second", value(*per_second)), ("at most", value(*per_second_max))]
+            }
+            Figures::Gauge { min, mean, max } => {
+                vec![("min", value(*min)), ("mean", value(*mean)), ("max", value(*max))]
+            }
+            Figures::Histogram { count, mean, p50, p99 } => vec![
+                ("count", number("", *count)),
+                ("mean", maybe(*mean)),
+                ("p50, about", maybe(*p50)),
+                ("p99, about", maybe(*p99)),
+            ],
+        }
+    }
+}
+
+/// A value in the unit that a metric's name ends with, for people.
+fn number(name: &str, value: f64) -> String {
+    if name.ends_with("_seconds") && (0.0..1e9).contains(&value) && value < 100.0 {
+        return human_us((value * 1e6).round() as u64);
+    }
+    if name.ends_with("_bytes") && value.abs() >= 1024.0 {
+        let (unit, size) = [("GiB", 30), ("MiB", 20), ("KiB", 10)]
+            .into_iter()
+            .map(|(unit, power)| (unit, f64::from(1u32 << power)))
+            .find(|(_, size)| value.abs() >= *size)
+            .unwrap_or(("B", 1.0));
+        return format!("{:.1} {unit}", value / size);
+    }
+    if value.fract() == 0.0 || value.abs() >= 1_000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_have_the_unit_of_their_name() {
+        assert_eq!(number("a_seconds", 0.0025), "2.50 ms");
+        assert_eq!(number("a_bytes", 3.5 * 1024.0 * 1024.0), "3.5 MiB");
+        assert_eq!(
+            (number("a_bytes", 100.0), number("a", 2.719), number("a", 12_345.6)),
+            ("100".into(), "2.72".into(), "12346".into())
+        );
+    }
+}

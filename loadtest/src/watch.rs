@@ -1,0 +1,222 @@
+//! What is gathered while a run goes on: points of the timeline, phases, and who is to see or keep them meanwhile.
+//!
+//! Plain data comes out of it. Nothing in it grows with the length of a run.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::gateway::Process;
+use crate::hdr_log::HdrLog;
+use crate::metrics::{Live, Scraper};
+use crate::plan::{Shared, Tally};
+use crate::record::{Quantiles, Record};
+use crate::report::{Phase, Report};
+use crate::timeline::{Point, Timeline};
+use crate::traffic::Planned;
+use crate::view::{Look, View};
+
+/// Whom a run is shown to, and what else is looked at during it.
+#[derive(Default)]
+pub(crate) struct Outlets {
+    /// A person.
+    pub(crate) view: View,
+    /// The gateway's process, if it is on this machine.
+    pub(crate) process: Option<Process>,
+    /// The gateway's own metrics.
+    pub(crate) scraper: Option<Scraper>,
+    /// A file of intervals.
+    pub(crate) hdr_log: Option<HdrLog>,
+}
+
+/// See the module.
+pub(crate) struct Watch {
+    shared: Arc<Shared>,
+    outlets: Outlets,
+    began: Instant,
+    timeline: Timeline,
+    total: Record,
+    phases: Vec<Phase>,
+    phase: Open,
+    last: Sample,
+    /// When the present wait is over, for whoever watches.
+    pub(crate) until: Option<Instant>,
+    /// What the streams' schedules hold.
+    pub(crate) planned: Planned,
+}
+
+/// A phase that is under way.
+struct Open {
+    name: String,
+    /// It counts in the figures of the whole run.
+    measured: bool,
+    record: Record,
+    from: Sample,
+}
+
+/// Everything that grows, at one moment.
+#[derive(Clone, Copy)]
+struct Sample {
+    at: Instant,
+    tally: Tally,
+    driver_cpu: Duration,
+    server_cpu: Option<Duration>,
+}
+
+/// Between two points of the timeline.
+const POINT: Duration = Duration::from_millis(1000);
+
+impl Watch {
+    /// Begins with the phase `connect`.
+    pub(crate) fn new(shared: Arc<Shared>, outlets: Outlets) -> Watch {
+        let now = Sample::take(&shared, outlets.process);
+        Watch {
+            shared,
+            outlets,
+            began: Instant::now(),
+            timeline: Timeline::default(),
+            total: Record::default(),
+            phases: Vec::new(),
+            phase: Open { name: "connect".to_owned(), measured: true, record: Record::default(), from: now },
+            last: now,
+            until: None,
+            planned: Planned::default(),
+        }
+    }
+
+    /// Ends the present phase and begins another. Whatever was recorded in it has been handed over.
+    pub(crate) fn phase(&mut self, name: &str, measured: bool, wanted: usize) {
+        self.tick(true, wanted);
+        let now = Sample::take(&self.shared, self.outlets.process);
+        let next = Open { name: name.to_owned(), measured, record: Record::default(), from: now };
+        let done = std::mem::replace(&mut self.phase, next);
+        self.close_phase(done, now);
+    }
+
+    fn close_phase(&mut self, phase: Open, now: Sample) {
+        let seconds = (now.at - phase.from.at).as_secs_f64();
+        let (before, after) = (phase.from.tally, now.tally);
+        let cpu = now.server_cpu.zip(phase.from.server_cpu).map(|(now, before)| now.saturating_sub(before));
+        let threads = self.shared.plan.threads.min(std::thread::available_parallelism().map_or(1, |n| n.get()));
+        let driver = now.driver_cpu.saturating_sub(phase.from.driver_cpu).as_secs_f64();
+        self.phases.push(Phase {
+            name: phase.name,
+            seconds,
+            connected: after.connections.saturating_sub(before.connections),
+            sent: after.sent - before.sent,
+            accepted: after.accepted - before.accepted,
+            delivered: after.delivered - before.delivered,
+            pongs: after.pongs - before.pongs,
+            errors: after.errors - before.errors,
+            reconnects: after.reconnects - before.reconnects,
+            driver_busy: driver / (seconds * threads as f64).max(f64::MIN_POSITIVE),
+            server_cpu_seconds: cpu.map(|cpu| cpu.as_secs_f64()),
+            record: phase.record,
+        });
+    }
+
+    /// Once in a while, or now: a point of the timeline, a line of the log, a look for whoever watches.
+    pub(crate) fn tick(&mut self, now: bool, wanted: usize) {
+        if !now && self.last.at.elapsed() < POINT {
+            return;
+        }
+        let sample = Sample::take(&self.shared, self.outlets.process);
+        let record = self.shared.take_record();
+        let seconds = (sample.at - self.last.at).as_secs_f64();
+        if seconds <= 0.0 {
+            return;
+        }
+        let point = self.point(sample, seconds, &record);
+        if let Some(log) = &mut self.outlets.hdr_log {
+            log.write(self.last.at - self.began, sample.at - self.last.at, &record);
+        }
+        self.phase.record.add(&record);
+        if self.phase.measured {
+            self.total.add(&record);
+        } else {
+            // Latencies of a warm-up are left out, but what went wrong in it is not.
+            self.total.troubles.add(&record.troubles);
+        }
+        self.outlets.view.show(Look {
+            phase: &self.phase.name,
+            until: self.until,
+            point: &point,
+            tally: sample.tally,
+            wanted,
+            record: &record,
+            live: self.live(),
+        });
+        self.timeline.push(point);
+        self.last = sample;
+    }
+
+    fn point(&mut self, sample: Sample, seconds: f64, record: &Record) -> Point {
+        let (before, after) = (self.last.tally, sample.tally);
+        let live = self.live();
+        let seen = sample.server_cpu.zip(self.last.server_cpu);
+        let cores = |now: Duration, before: Duration| now.saturating_sub(before).as_secs_f64() / seconds;
+        Point {
+            at: (sample.at - self.began).as_secs_f64(),
+            seconds,
+            connections: after.connections,
+            connecting: after.connecting,
+            planned: self.planned.advance(self.shared.now_ns()),
+            sent: scheduled(after).saturating_sub(scheduled(before)),
+            accepted: after.accepted - before.accepted,
+            pongs: after.pongs - before.pongs,
+            delivered: after.delivered - before.delivered,
+            closed: after.closed - before.closed,
+            refused: after.refused - before.refused,
+            errors: after.errors - before.errors,
+            latency: Quantiles::from(&record.of(record.main()).planned),
+            driver_cores: cores(sample.driver_cpu, self.last.driver_cpu),
+            gateway_cores: seen.map(|(now, before)| cores(now, before)).or(live.cores),
+            gateway_bytes: self.outlets.process.map(Process::user_bytes).or(live.bytes.map(|bytes| bytes as u64)),
+        }
+    }
+
+    fn live(&self) -> Live {
+        self.outlets.scraper.as_ref().map(Scraper::live).unwrap_or_default()
+    }
+
+    /// Everything that was gathered. Called when the driver threads have ended.
+    pub(crate) fn finish(mut self) -> Report {
+        // What came in while connections were being closed.
+        self.total.add(&self.shared.take_record());
+        let troubles = std::mem::take(&mut self.total.troubles);
+        let mut report = Report {
+            began: Some(SystemTime::now() - self.began.elapsed()),
+            seconds: self.began.elapsed().as_secs_f64(),
+            errors: troubles.errors,
+            refused: troubles.refused,
+            closed: troubles.closed,
+            timeline: self.timeline.points().to_vec(),
+            phases: self.phases,
+            record: self.total,
+            metrics: self.outlets.scraper.map(Scraper::finish),
+            ..Report::default()
+        };
+        if let Some(log) = self.outlets.hdr_log
+            && let Err(error) = log.finish()
+        {
+            report.errors.insert(format!("--hdr-log: {error}"), 1);
+        }
+        report
+    }
+}
+
+/// Everything sent that a schedule, or a closed loop, asked for. The counts are not read at one instant, so a heartbeat
+/// may be counted before its Ping.
+fn scheduled(tally: Tally) -> u64 {
+    tally.sent + tally.pings.saturating_sub(tally.heartbeats)
+}
+
+impl Sample {
+    fn take(shared: &Shared, server: Option<Process>) -> Sample {
+        Sample {
+            at: Instant::now(),
+            tally: shared.counts().read(),
+            driver_cpu: Process::own().cpu(),
+            server_cpu: server.map(Process::cpu),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! `--html`: one file that needs nothing else and holds the same figures as the JSON.
+
+use ringgate::session::Transport;
+use roxmltree::{Document, Node, ParsingOptions};
+
+use crate::support::{Folder, Gateway, loadtest};
+
+#[test]
+fn a_page_holds_what_the_object_holds() {
+    let gateway = Gateway::start();
+    let folder = Folder::new("html");
+    let page = folder.path("report.html");
+    let arguments =
+        ["--connections", "20", "--rate", "100", "--duration", "2s", "--fail-if", "lost>0", "--html", &page];
+    let (code, result) = gateway.drive("p2p", &arguments);
+    assert_eq!(code, 0, "{result:#}");
+    let text = std::fs::read_to_string(&page).unwrap();
+    let options = ParsingOptions { allow_dtd: true, ..ParsingOptions::default() };
+    let document = Document::parse_with_options(&text, options).unwrap();
+
+    assert_needs_nothing_else(&document, &text);
+    let ledger = |name: &str| text_of(&document, &format!("ledger-{name}"));
+    for (name, key) in [("sent", "published"), ("accepted", "accepted"), ("delivered", "delivered"), ("lost", "lost")] {
+        assert_eq!(ledger(name), result[key].to_string(), "{name}");
+    }
+    let latency = document.descendants().find(|node| node.attribute("id") == Some("latency")).unwrap();
+    let rows = latency.descendants().filter(|node| node.has_tag_name("tr")).count() - 1;
+    assert_eq!(rows, result["timeline"].as_array().unwrap().len());
+    let drawn = document.descendants().filter(|node| node.has_tag_name("svg"));
+    for svg in drawn {
+        let has = |name: &str| svg.children().any(|node| node.has_tag_name(name) && node.text().is_some());
+        assert!(has("title") && has("desc"), "a drawing can be read aloud");
+    }
+    for id in ["latency", "throughput", "connections", "cpu", "percentiles-deliver", "percentiles-publish"] {
+        assert!(document.descendants().any(|node| node.attribute("id") == Some(id)), "{id}");
+    }
+    assert!(text.contains("<code>lost&gt;0</code>"));
+}
+
+fn text_of(document: &Document<'_>, id: &str) -> String {
+    let node = document.descendants().find(|node| node.attribute("id") == Some(id));
+    let text = node.unwrap_or_else(|| panic!("{id} is missing")).text();
+    text.unwrap_or_default().replace('\u{202f}', "")
+}
+
+fn assert_needs_nothing_else(document: &Document<'_>, text: &str) {
+    for node in document.descendants().filter(Node::is_element) {
+        let name = node.tag_name().name();
+        assert!(!["script", "link", "img", "iframe", "object", "embed"].contains(&name), "{name}");
+        for attribute in node.attributes() {
+            assert!(!["src", "href", "srcset", "data"].contains(&attribute.name()), "{attribute:?}");
+        }
+    }
+    assert!(!text.contains("url(") && !text.contains("@import"), "the style sheet fetches nothing");
+}
+
+#[test]
+fn a_page_that_cannot_be_written_is_refused_before_the_run() {
+    let gateway = Gateway::start();
+    let url = gateway.url(Transport::Plain);
+    let output = loadtest(&["idle", "--url", &url, "--dev", "--duration", "1h", "--html", "/nowhere/report.html"]);
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/nowhere/report.html cannot be written"));
+}

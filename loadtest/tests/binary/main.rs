@@ -1,0 +1,7 @@
+//! The load tester from outside: its binary against a real gateway in this process.
+
+mod html;
+mod metrics;
+mod scenarios;
+mod support;
+mod terminal;
