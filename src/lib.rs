@@ -30,6 +30,8 @@ pub mod mesh;
 #[cfg(feature = "gateway")]
 pub mod net;
 #[cfg(feature = "gateway")]
+pub mod thread;
+#[cfg(feature = "gateway")]
 pub mod tls;
 #[cfg(feature = "gateway")]
 pub mod worker;

@@ -62,24 +62,31 @@ pub struct Mailbox<T> {
     receiver: Receiver<T>,
     peers: Vec<Peer<T>>,
     me: usize,
+    /// Threads that this [`Self::ring`] has woken already: one wake is enough for all shards of a thread.
+    awakened: Vec<bool>,
 }
 
 struct Peer<T> {
     sender: Sender<T>,
     bell: Arc<Bell>,
+    /// Which of `awakened` is this shard's thread.
+    thread: usize,
     /// Pushed to since the last [`Mailbox::ring`].
     rung: bool,
 }
 
 struct Bell {
     doorbell: Doorbell,
-    wake: Box<dyn Wake>,
+    wake: Arc<dyn Wake>,
 }
 
-/// Makes the mailboxes of a node, one for each waker. `capacity` letters each.
-pub fn mailboxes<T>(wakers: Vec<Box<dyn Wake>>, capacity: usize) -> Vec<Mailbox<T>> {
-    let bells: Vec<Arc<Bell>> =
-        wakers.into_iter().map(|wake| Arc::new(Bell { doorbell: Doorbell::new(), wake })).collect();
+/// Makes the mailboxes of a node, one for each waker, `capacity` letters each. Shards whose waker is the same sleep
+/// and wake together.
+pub fn mailboxes<T>(wakers: Vec<Arc<dyn Wake>>, capacity: usize) -> Vec<Mailbox<T>> {
+    let first_of = |wake: &Arc<dyn Wake>| wakers.iter().position(|other| Arc::ptr_eq(other, wake)).unwrap_or(0);
+    let threads: Vec<usize> = wakers.iter().map(first_of).collect();
+    let bells = wakers.iter().map(|wake| Arc::new(Bell { doorbell: Doorbell::new(), wake: wake.clone() }));
+    let bells: Vec<Arc<Bell>> = bells.collect();
     let (senders, receivers): (Vec<_>, Vec<_>) = bells.iter().map(|_| crossbeam_channel::bounded(capacity)).unzip();
     receivers
         .into_iter()
@@ -89,9 +96,15 @@ pub fn mailboxes<T>(wakers: Vec<Box<dyn Wake>>, capacity: usize) -> Vec<Mailbox<
             me,
             peers: senders
                 .iter()
-                .zip(&bells)
-                .map(|(sender, bell)| Peer { sender: sender.clone(), bell: bell.clone(), rung: false })
+                .zip(bells.iter().zip(&threads))
+                .map(|(sender, (bell, thread))| Peer {
+                    sender: sender.clone(),
+                    bell: bell.clone(),
+                    thread: *thread,
+                    rung: false,
+                })
                 .collect(),
+            awakened: vec![false; bells.len()],
         })
         .collect()
 }
@@ -118,14 +131,20 @@ impl<T> Mailbox<T> {
         }
     }
 
-    /// Wakes every shard that was pushed to since the last call and sleeps. Returns how many were woken.
+    /// Wakes every thread with a shard that was pushed to since the last call and sleeps. Returns how many were woken.
     pub fn ring(&mut self) -> usize {
         let mut woken = 0;
         for peer in &mut self.peers {
-            if core::mem::take(&mut peer.rung) && peer.bell.doorbell.must_wake() {
+            if core::mem::take(&mut peer.rung)
+                && peer.bell.doorbell.must_wake()
+                && !core::mem::replace(&mut self.awakened[peer.thread], true)
+            {
                 peer.bell.wake.wake();
                 woken += 1;
             }
+        }
+        if woken > 0 {
+            self.awakened.fill(false);
         }
         woken
     }
@@ -180,7 +199,7 @@ mod tests {
 
     fn pair() -> (Mailbox<u32>, Mailbox<u32>, Arc<AtomicUsize>) {
         let woken = Arc::new(AtomicUsize::new(0));
-        let wakers: Vec<Box<dyn Wake>> = vec![Box::new(Count(Arc::default())), Box::new(Count(woken.clone()))];
+        let wakers: Vec<Arc<dyn Wake>> = vec![Arc::new(Count(Arc::default())), Arc::new(Count(woken.clone()))];
         let mut mailboxes = mailboxes(wakers, 2);
         let second = mailboxes.pop().unwrap();
         (mailboxes.pop().unwrap(), second, woken)
@@ -230,5 +249,25 @@ mod tests {
         a.push(1, 5, false).unwrap();
         assert_eq!(a.push(1, 6, false), Err(6));
         assert_eq!(a.ring(), 1, "a full mailbox is urgent");
+    }
+
+    #[test]
+    fn shards_of_one_thread_are_woken_once() {
+        let woken = Arc::new(AtomicUsize::new(0));
+        let thread: Arc<dyn Wake> = Arc::new(Count(woken.clone()));
+        let wakers = vec![Arc::new(Count(Arc::default())) as Arc<dyn Wake>, thread.clone(), thread];
+        let mut mailboxes = mailboxes(wakers, 4);
+        let (mut c, mut b) = (mailboxes.pop().unwrap(), mailboxes.pop().unwrap());
+        let mut a = mailboxes.pop().unwrap();
+        for _ in 0..2 {
+            assert!(b.try_sleep() && c.try_sleep());
+            a.push(1, 1, true).unwrap();
+            a.push(2, 2, true).unwrap();
+            assert_eq!(a.ring(), 1);
+            b.wake_up();
+            c.wake_up();
+            assert_eq!((b.pop(), c.pop()), (Some(1), Some(2)));
+        }
+        assert_eq!(woken.load(Ordering::SeqCst), 2);
     }
 }

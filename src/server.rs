@@ -16,10 +16,11 @@ use crate::cores::{self, Topology};
 use crate::id::{Now, ShardId};
 use crate::mesh::{Mailbox, Wake, mailboxes};
 use crate::metrics::ShardMetrics;
-use crate::net::{Descriptors, NetOptions};
+use crate::net::{Bell, Descriptors, NetOptions, RingError};
 use crate::session::{Admission, Transport};
 use crate::shard::ShardOptions;
-use crate::worker::{Control, EventfdWake, Mail, WorkerOptions};
+use crate::thread::ThreadOptions;
+use crate::worker::{Control, Mail, WorkerOptions};
 
 /// A gateway that runs.
 pub struct Server {
@@ -112,22 +113,22 @@ impl Server {
         let readiness = Arc::new(Readiness::default());
         let admin = admin.map(|address| Admin::start(address, metrics.clone(), readiness.clone())).transpose();
         let admin = admin.map_err(|error| StartError(error.to_string()))?;
-        let wakes: Vec<Arc<EventfdWake>> = (0..count).map(|_| Arc::default()).collect();
-        let mut wakers: Vec<Box<dyn Wake>> = wakes.iter().map(|wake| Box::new(wake.clone()) as _).collect();
-        wakers.push(Box::new(NoWake));
+        let cores = match runtime.pin_cores {
+            true => cores::plan(&Topology::of_this_process(), &runtime.cores, count).map_err(StartError)?,
+            false => Vec::new(),
+        };
+        let (mut threads, of_shards) = threads_for(count, &cores).map_err(|error| StartError(error.to_string()))?;
+        let bell_of = |thread: &usize| threads[*thread].bell.clone() as Arc<dyn Wake>;
+        let mut wakers: Vec<Arc<dyn Wake>> = of_shards.iter().map(bell_of).collect();
+        wakers.push(Arc::new(NoWake));
         let mut mailboxes = mailboxes(wakers, runtime.mailbox_capacity);
         let Some(control) = mailboxes.pop() else { return Err(StartError("no mailbox".to_owned())) };
         let started = Instant::now();
         let authenticator = Arc::new(Keys::new(keys, claims));
         let admission = Arc::new(Mutex::new(Admission::new(&settings.client, Now::default())));
-        let cores = match runtime.pin_cores {
-            true => cores::plan(&Topology::of_this_process(), &runtime.cores, count).map_err(StartError)?,
-            false => Vec::new(),
-        };
         let seed = random_seed();
         let (ready, readies) = mpsc::channel();
-        let mut threads = Vec::with_capacity(count);
-        for (index, (mailbox, wake)) in mailboxes.into_iter().zip(wakes).enumerate() {
+        for (index, mailbox) in mailboxes.into_iter().enumerate() {
             let options = WorkerOptions {
                 shard: ShardOptions {
                     id: ShardId(index as u16),
@@ -147,28 +148,30 @@ impl Server {
                 listeners: std::mem::take(&mut sockets[index]),
                 tls: tls.clone(),
                 mailbox,
-                wake,
                 authenticator: authenticator.clone(),
                 admission: admission.clone(),
                 started,
-                core: cores.get(index).map(|id| core_affinity::CoreId { id: *id }),
                 at_rest,
             };
+            threads[of_shards[index]].shards.push(options);
+        }
+        let mut running = Vec::with_capacity(threads.len());
+        for (index, options) in threads.into_iter().enumerate() {
             let ready = ready.clone();
             let thread = std::thread::Builder::new()
-                .name(format!("shard-{index}"))
+                .name(format!("shards-{index}"))
                 .spawn(move || {
-                    crate::worker::run(options, |result| {
-                        // The receiver waits for every shard.
+                    crate::thread::run(options, |result| {
+                        // The receiver waits for every thread.
                         let _ = ready.send(result);
                     });
                 })
-                .map_err(|error| StartError(format!("a thread for shard {index}: {error}")))?;
-            threads.push(thread);
+                .map_err(|error| StartError(format!("thread {index} of shards: {error}")))?;
+            running.push(thread);
         }
         drop(ready);
-        for shard in 0..count {
-            let result = readies.recv().map_err(|_| StartError(format!("the thread of shard {shard} ended")))?;
+        for _ in &running {
+            let result = readies.recv().map_err(|_| StartError("a thread of shards ended".to_owned()))?;
             result.map_err(|error| StartError(error.to_string()))?;
         }
         readiness.set(State::Ready);
@@ -178,7 +181,7 @@ impl Server {
             readiness,
             metrics,
             control,
-            threads,
+            threads: running,
             shutdown_timeout: Duration::from_millis(settings.shutdown_timeout_ms),
         })
     }
@@ -202,7 +205,7 @@ impl Server {
     /// or until `at_once` is set. True when every client had gone.
     pub fn shutdown(mut self, at_once: &AtomicBool) -> bool {
         self.readiness.set(State::Draining);
-        for shard in 0..self.threads.len() {
+        for shard in 0..self.metrics.len() {
             let mut mail = Mail::Control(Control::Drain);
             // A mailbox that is full now has room soon: its shard is awake.
             while let Err(back) = self.control.push(shard, mail, true) {
@@ -221,6 +224,30 @@ impl Server {
         }
         self.threads.drain(..).all(|thread| thread.join().is_ok())
     }
+}
+
+/// One thread for each core that shards are to run on, its shards still missing, and the thread of each shard. Without
+/// a plan there are as many threads as the process may use cores, and shards are dealt out in turn.
+fn threads_for(shards: usize, cores: &[usize]) -> Result<(Vec<ThreadOptions>, Vec<usize>), RingError> {
+    let mut distinct: Vec<Option<usize>> = Vec::new();
+    for core in cores {
+        if !distinct.contains(&Some(*core)) {
+            distinct.push(Some(*core));
+        }
+    }
+    if distinct.is_empty() {
+        distinct = vec![None; std::thread::available_parallelism().map_or(1, |count| count.get()).min(shards)];
+    }
+    let thread_of = |shard: usize| match cores.get(shard) {
+        Some(core) => distinct.iter().position(|other| *other == Some(*core)).unwrap_or(0),
+        None => shard % distinct.len(),
+    };
+    let of_shards = (0..shards).map(thread_of).collect();
+    let thread = |core: &Option<usize>| {
+        let core = core.map(|id| core_affinity::CoreId { id });
+        Ok(ThreadOptions { shards: Vec::new(), bell: Arc::new(Bell::new()?), core })
+    };
+    Ok((distinct.iter().map(thread).collect::<Result<_, _>>()?, of_shards))
 }
 
 /// Binds every address once per shard. The first socket of an address fixes a port that was left open.

@@ -1,16 +1,14 @@
-//! A shard's thread: one monoio runtime with one task, which turns the core's events and effects into work of the
-//! ring and the mesh. It moves bytes; it decides nothing.
+//! One shard at work: turns the core's events and effects into work of the ring and the mesh. It moves bytes; it
+//! decides nothing.
 //!
 //! A turn: completions, letters, tokens, time; then what follows from them: closes, sends, letters out, one doorbell
-//! per shard that sleeps, one entry into the kernel. Each part is bounded. While letters for a full mailbox wait,
+//! per thread that sleeps, one entry into the kernel. Each part is bounded. While letters for a full mailbox wait,
 //! the shard takes nothing new from its own sockets, but goes on reading its mail: two full shards cannot block each
 //! other. The same goes for broadcasts that wait for their turn; if they become too many, the mail waits, too: working
-//! them off needs none. Between turns without work the thread sleeps in monoio, on the ring's eventfd, which is also the doorbell.
+//! them off needs none. Turns are made by the shard's thread, see [`crate::thread`].
 
 use std::collections::VecDeque;
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,9 +17,9 @@ use rustls::ServerConfig;
 use crate::close::CloseReason;
 use crate::id::{Address, ConnectionKey, Now, ShardId};
 use crate::limits::Settings;
-use crate::mesh::{Mailbox, Wake};
+use crate::mesh::Mailbox;
 use crate::metrics::ShardMetrics;
-use crate::net::{Driver, Net, NetOptions, RingError};
+use crate::net::{Bell, Driver, Net, NetOptions, RingError};
 use crate::outbox::Chunk;
 use crate::session::{Admission, Authenticator, Transport};
 use crate::shard::{CloseRecord, Effect, Event, Letter, Shard, ShardOptions};
@@ -45,7 +43,7 @@ pub enum Control {
     Certificate(Arc<ServerConfig>),
 }
 
-/// What a shard's thread is made of.
+/// What a shard is made of.
 pub struct WorkerOptions {
     /// The core.
     pub shard: ShardOptions,
@@ -57,33 +55,15 @@ pub struct WorkerOptions {
     pub tls: Option<Arc<ServerConfig>>,
     /// Its end of the mesh.
     pub mailbox: Mailbox<Mail>,
-    /// The doorbell's other end; see [`EventfdWake`].
-    pub wake: Arc<EventfdWake>,
     /// Verifies tokens.
     pub authenticator: Arc<dyn Authenticator>,
     /// Who may connect, for all shards.
     pub admission: Arc<Mutex<Admission>>,
     /// Zero of the node's monotonic clock.
     pub started: Instant,
-    /// The core to be pinned to, if any.
-    pub core: Option<core_affinity::CoreId>,
     /// Called on the shard's thread when a busy stretch is over and the shard has let go of what it kept for it: time to
     /// give memory back to the system.
     pub at_rest: fn(),
-}
-
-/// Rings a shard's doorbell: writes into the eventfd that the shard sleeps on. The shard puts the eventfd in once it
-/// has one; a ring before that is remembered by the mailbox, which is looked at before the first sleep.
-#[derive(Debug, Default)]
-pub struct EventfdWake(std::sync::OnceLock<std::fs::File>);
-
-impl Wake for Arc<EventfdWake> {
-    fn wake(&self) {
-        if let Some(mut eventfd) = self.0.get() {
-            // Fails only when the counter is at its maximum, and then the sleeper is awake.
-            let _ = eventfd.write_all(&1u64.to_ne_bytes());
-        }
-    }
 }
 
 /// Letters handled in one turn.
@@ -103,49 +83,8 @@ const STOPPED: Duration = Duration::from_secs(1);
 /// For at most this long.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
-/// Runs a shard until it has drained. Blocks the calling thread, which becomes the shard's. `ready` is called once,
-/// when connections are accepted or cannot be.
-pub fn run(options: WorkerOptions, ready: impl FnOnce(Result<(), RingError>)) {
-    if let Some(core) = options.core {
-        core_affinity::set_for_current(core);
-    }
-    let wake = options.wake.clone();
-    let mut worker = match Worker::new(options) {
-        Ok(worker) => worker,
-        Err(error) => return ready(Err(error)),
-    };
-    let runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().with_entries(64).build();
-    let (mut runtime, eventfd) = match (runtime, worker.net.eventfd().try_clone_to_owned()) {
-        (Ok(runtime), Ok(eventfd)) => (runtime, eventfd),
-        (Err(error), _) | (_, Err(error)) => return ready(Err(RingError::of("the shard's runtime", &error))),
-    };
-    match eventfd.try_clone() {
-        // Nobody else sets it.
-        Ok(bell) => drop(wake.0.set(std::fs::File::from(bell))),
-        Err(error) => return ready(Err(RingError::of("dup of an eventfd", &error))),
-    }
-    ready(Ok(()));
-    runtime.block_on(drive(&mut worker, eventfd));
-}
-
-/// The shard's one task.
-async fn drive(worker: &mut Worker, eventfd: OwnedFd) {
-    let Ok(eventfd) = monoio::fs::File::from_std(std::fs::File::from(eventfd)) else { return };
-    // The read stays in flight over many turns: a read that is dropped could take a ring of the bell with it.
-    let mut bell = std::pin::pin!(eventfd.read_at(vec![0u8; 8], 0));
-    while !worker.is_done() {
-        if worker.turn() || !worker.prepare_sleep() {
-            continue;
-        }
-        monoio::select! {
-            _ = &mut bell => bell.set(eventfd.read_at(vec![0u8; 8], 0)),
-            () = monoio::time::sleep(worker.sleep()) => {}
-        }
-        worker.wake_up();
-    }
-}
-
-struct Worker {
+/// See the module.
+pub(crate) struct Worker {
     net: Net,
     core: Core,
     mailbox: Mailbox<Mail>,
@@ -156,6 +95,10 @@ struct Worker {
     unverified: VecDeque<(ConnectionKey, Option<u32>, Box<str>)>,
     started: Instant,
     turned: Instant,
+    /// The last turn left something to do.
+    busy: bool,
+    /// When the next turn is due although nothing has happened.
+    due: Instant,
     /// While set, the process has just been continued and nobody is expired.
     reading_up: Option<Instant>,
     draining: bool,
@@ -210,9 +153,10 @@ struct Core {
 }
 
 impl Worker {
-    fn new(options: WorkerOptions) -> Result<Self, RingError> {
+    /// A shard that rings `bell` when it has something to do while its thread sleeps.
+    pub(crate) fn new(options: WorkerOptions, bell: &Bell) -> Result<Self, RingError> {
         let metrics = options.shard.metrics.clone();
-        let mut net = Net::new(options.net, metrics.clone())?;
+        let mut net = Net::new(options.net, metrics.clone(), bell)?;
         if let Some(tls) = options.tls {
             net.set_server_tls(tls);
         }
@@ -246,18 +190,26 @@ impl Worker {
             unverified: VecDeque::new(),
             started: options.started,
             turned: Instant::now(),
+            busy: true,
+            due: Instant::now(),
             reading_up: None,
             draining: false,
             rest: Rest::new(options.at_rest, Instant::now()),
         })
     }
 
-    fn is_done(&self) -> bool {
+    /// Whether it has drained and is not needed any more.
+    pub(crate) fn is_done(&self) -> bool {
         self.draining && self.core.shard.connections() == 0 && self.net.sockets() == 0 && self.waiting == 0
     }
 
+    /// Whether a turn would find something to do.
+    pub(crate) fn has_work(&mut self, now: Instant) -> bool {
+        self.busy || now >= self.due || !self.unverified.is_empty() || !self.mailbox.is_empty() || self.net.has_work()
+    }
+
     /// One turn. True when there may be more to do at once.
-    fn turn(&mut self) -> bool {
+    pub(crate) fn turn(&mut self) -> bool {
         let began = Instant::now();
         if began - self.turned > STOPPED {
             self.reading_up = Some(began);
@@ -290,6 +242,8 @@ impl Worker {
         if self.rest.after_turn(self.turned, worked, accepted) {
             self.release_spares();
         }
+        self.busy = busy;
+        self.due = self.turned + self.rhythm();
         busy
     }
 
@@ -387,8 +341,9 @@ impl Worker {
         self.core.metrics.mesh_doorbells.add(self.mailbox.ring() as u64);
     }
 
-    fn prepare_sleep(&mut self) -> bool {
-        if !self.unverified.is_empty() || !self.net.prepare_sleep() {
+    /// Submits everything and says whether the thread may sleep, as far as this shard is concerned.
+    pub(crate) fn prepare_sleep(&mut self) -> bool {
+        if self.busy || !self.unverified.is_empty() || !self.net.prepare_sleep() {
             return false;
         }
         if self.mailbox.try_sleep() {
@@ -398,15 +353,22 @@ impl Worker {
         false
     }
 
-    fn wake_up(&mut self) {
+    /// To be called after [`Self::prepare_sleep`] has said yes and the thread has slept, or could not.
+    pub(crate) fn wake_up(&mut self) {
         self.mailbox.wake_up();
         self.net.wake_up();
     }
 
-    fn sleep(&self) -> Duration {
+    /// When the next turn is due although nothing has happened.
+    pub(crate) fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// From one such turn to the next.
+    fn rhythm(&self) -> Duration {
         let sleep = if self.core.shard.has_timers() { SLEEP } else { SLEEP_IDLE };
         match self.net.accept_again_at() {
-            Some(at) => sleep.min(at.saturating_duration_since(Instant::now())),
+            Some(at) => sleep.min(at.saturating_duration_since(self.turned)),
             None => sleep,
         }
     }

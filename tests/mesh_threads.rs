@@ -61,7 +61,7 @@ fn letters_that_do_not_ring_travel_with_those_that_do() {
 /// `shards` threads, each of which sends `letters` to every other and reads until it has all of its own.
 fn run(shards: usize, capacity: usize, letters: usize, urgent: fn(usize) -> bool) -> Report {
     let signals: Vec<Arc<Signal>> = (0..shards).map(|_| Arc::default()).collect();
-    let wakers = signals.iter().map(|signal| Box::new(Ringer(signal.clone())) as Box<dyn Wake>).collect();
+    let wakers = signals.iter().map(|signal| Arc::new(Ringer(signal.clone())) as Arc<dyn Wake>).collect();
     let threads: Vec<_> = mailboxes(wakers, capacity)
         .into_iter()
         .zip(&signals)

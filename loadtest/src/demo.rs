@@ -74,10 +74,10 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
     let plain = (options.connections - options.tls_connections) as usize;
     let tls = options.tls_connections as usize;
     let (tcp_url, tls_url): (Url, Url) = (gateway.tcp.parse()?, gateway.tls.parse()?);
-    let threads = crate::threads_for(options.connections as usize);
+    let rings = crate::rings_for(options.connections as usize);
     let plan = Plan {
-        threads,
-        slots_per_thread: crate::slots_for(options.connections as usize, threads),
+        rings,
+        slots_per_ring: crate::slots_for(options.connections as usize, rings),
         targets: [
             Target { address: tcp_url.resolve()?, tls: None },
             Target { address: tls_url.resolve()?, tls: Some((client_tls(Trust::File(ca))?, tls_url.server_name()?)) },

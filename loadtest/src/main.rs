@@ -125,16 +125,16 @@ fn exit(result: Result<bool, String>) -> ExitCode {
 pub(crate) const CONNECTIONS_MAX: u32 = 2_000_000;
 
 /// One ring holds as many connections as there may be files open, less what the process itself needs.
-const CONNECTIONS_PER_THREAD: usize = 14_000;
+const CONNECTIONS_PER_RING: usize = 14_000;
 
-/// Driver threads for so many connections.
-pub(crate) fn threads_for(connections: usize) -> usize {
-    connections.div_ceil(CONNECTIONS_PER_THREAD).max(1)
+/// Rings for so many connections.
+pub(crate) fn rings_for(connections: usize) -> usize {
+    connections.div_ceil(CONNECTIONS_PER_RING).max(1)
 }
 
-/// Slots of each thread's ring.
-pub(crate) fn slots_for(connections: usize, threads: usize) -> u32 {
-    (connections.div_ceil(threads) + 64) as u32
+/// Slots of each ring.
+pub(crate) fn slots_for(connections: usize, rings: usize) -> u32 {
+    (connections.div_ceil(rings) + 64) as u32
 }
 
 /// Whether results can be written where they are wanted; asked before a run, because it would be a pity after it.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::options::{Link, Output};
 use crate::plan::{Order, Tally};
 use crate::report::Report;
-use crate::run::Run;
+use crate::run::{LEAD, Run};
 use crate::threshold::Threshold;
 use crate::traffic::{Kind, Pace, Traffic};
 
@@ -339,7 +339,7 @@ impl Mix {
             } else {
                 run.warm_up(&phase.name);
             }
-            let lead = run.lead();
+            let lead = LEAD;
             for (index, (traffic, how)) in self.streams.iter().enumerate() {
                 let seed = self.seed.wrapping_add(((number as u64) << 32) + index as u64 + 1);
                 if let Some(pace) = how.pace(phase.load, seed) {

@@ -112,10 +112,10 @@ impl Link {
             (None, None) => Tokens::Signer(Box::new(Signer::dev())),
         };
         let all = connections[0] + connections[1];
-        let threads = crate::threads_for(all);
+        let rings = crate::rings_for(all);
         Ok(Plan {
-            threads,
-            slots_per_thread: crate::slots_for(all, threads),
+            rings,
+            slots_per_ring: crate::slots_for(all, rings),
             targets,
             tokens,
             plain_max: connections[0] as u32,

@@ -49,10 +49,10 @@ pub(crate) enum Tokens {
 
 /// What a run is made of.
 pub(crate) struct Plan {
-    /// Driver threads.
-    pub(crate) threads: usize,
-    /// Slots of each thread's ring.
-    pub(crate) slots_per_thread: u32,
+    /// Rings of clients.
+    pub(crate) rings: usize,
+    /// Slots of each.
+    pub(crate) slots_per_ring: u32,
     /// Where to: plain, TLS.
     pub(crate) targets: [Target; 2],
     /// Where tokens come from.
@@ -69,6 +69,13 @@ pub(crate) struct Plan {
     pub(crate) ramp_burst: u32,
     /// Clients that lose their connection come back, as the protocol asks.
     pub(crate) reconnect: bool,
+}
+
+impl Plan {
+    /// Driver threads: one for each core that this process may use, if there are rings enough.
+    pub(crate) fn threads(&self) -> usize {
+        self.rings.min(std::thread::available_parallelism().map_or(1, |count| count.get()))
+    }
 }
 
 /// Addresses that clients connect from.
@@ -265,7 +272,7 @@ impl Shared {
 
     /// Whether every thread has handed over what it had.
     pub(crate) fn is_collected(&self) -> bool {
-        self.handed_over.load(std::sync::atomic::Ordering::Acquire) >= self.plan.threads
+        self.handed_over.load(std::sync::atomic::Ordering::Acquire) >= self.plan.threads()
     }
 
     /// How often [`Self::collect`] was called.
@@ -298,25 +305,25 @@ impl Shared {
         self.zero.elapsed().as_micros() as u64
     }
 
-    /// How many of the wanted connections are this thread's.
-    pub(crate) fn share(&self, transport: Transport, thread: usize) -> usize {
+    /// How many of the wanted connections are this ring's.
+    pub(crate) fn share(&self, transport: Transport, ring: usize) -> usize {
         let wanted = self.wanted[transport as usize].load(Relaxed);
-        (wanted + self.plan.threads - 1 - thread) / self.plan.threads
+        (wanted + self.plan.rings - 1 - ring) / self.plan.rings
     }
 
-    /// Number of a thread's client.
-    pub(crate) fn number(&self, transport: Transport, thread: usize, index: usize) -> u32 {
-        let number = (index * self.plan.threads + thread) as u32;
+    /// Number of a ring's client.
+    pub(crate) fn number(&self, transport: Transport, ring: usize, index: usize) -> u32 {
+        let number = (index * self.plan.rings + ring) as u32;
         if transport == Transport::Tls { self.plan.plain_max + number } else { number }
     }
 
-    /// Transport, thread and index of a client.
+    /// Transport, ring and index of a client.
     pub(crate) fn place(&self, number: u32) -> (Transport, usize, usize) {
         let (transport, number) = match number.checked_sub(self.plan.plain_max) {
             Some(number) => (Transport::Tls, number as usize),
             None => (Transport::Plain, number as usize),
         };
-        (transport, number % self.plan.threads, number / self.plan.threads)
+        (transport, number % self.plan.rings, number / self.plan.rings)
     }
 
     /// The user id of a client: another one in each run, so that runs side by side do not take over each other's

@@ -17,22 +17,25 @@ use crate::watch::{Outlets, Watch};
 /// Driver threads at work.
 pub(crate) struct Run {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<Result<Ledger, String>>>,
+    threads: Vec<JoinHandle<Result<Vec<Ledger>, String>>>,
     wanted: [usize; 2],
     watch: Watch,
     streams: u8,
 }
 
+/// How long before its start a stream is ordered, so that every thread knows of it in time.
+pub(crate) const LEAD: Duration = Duration::from_millis(50);
+
 impl Run {
     /// Starts the threads.
     pub(crate) fn start(plan: Plan, outlets: Outlets) -> Result<Run, String> {
         interrupt::listen()?;
-        let count = plan.threads;
+        let count = plan.threads();
         let shared = Arc::new(Shared::new(plan));
         let threads = (0..count)
             .map(|thread| {
                 let shared = shared.clone();
-                std::thread::spawn(move || fleet::run(shared, thread))
+                std::thread::spawn(move || fleet::run(&shared, thread))
             })
             .collect();
         let watch = Watch::new(shared.clone(), outlets);
@@ -130,11 +133,6 @@ impl Run {
         Ok(())
     }
 
-    /// How long before its start a stream has to be ordered so that every thread knows of it.
-    pub(crate) fn lead(&self) -> Duration {
-        Duration::from_millis(50) + 2 * fleet::longest_sleep(self.shared.plan.threads)
-    }
-
     /// Numbers a stream and starts it after `lead`.
     pub(crate) fn begin(&mut self, mut traffic: Traffic, lead: Duration) -> Traffic {
         self.streams = self.streams.wrapping_add(1).max(1);
@@ -162,7 +160,7 @@ impl Run {
     /// One stream on its own: members join, messages flow, and what is still under way arrives.
     pub(crate) fn traffic(&mut self, traffic: Traffic) -> Result<(), String> {
         self.join(&traffic)?;
-        let (lead, duration) = (self.lead(), traffic.duration);
+        let (lead, duration) = (LEAD, traffic.duration);
         self.begin(traffic, lead);
         self.hold(duration + lead)?;
         self.settle(Tally::is_settled)
@@ -202,11 +200,12 @@ impl Run {
         self.shared.stop();
         let mut sum = Ledger::default();
         for thread in self.threads.drain(..) {
-            let ledger = thread.join().map_err(|_| "a driver thread panicked".to_owned())??;
-            sum.delivered += ledger.delivered;
-            sum.duplicated += ledger.duplicated;
-            sum.reordered += ledger.reordered;
-            sum.corrupted += ledger.corrupted;
+            for ledger in thread.join().map_err(|_| "a driver thread panicked".to_owned())?? {
+                sum.delivered += ledger.delivered;
+                sum.duplicated += ledger.duplicated;
+                sum.reordered += ledger.reordered;
+                sum.corrupted += ledger.corrupted;
+            }
         }
         let interrupted = self.interrupted();
         let mut report = Report {

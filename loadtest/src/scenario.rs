@@ -7,7 +7,7 @@ use ringgate::config::parse_duration_ms;
 use crate::options::{Link, Output, positive};
 use crate::plan::{Order, Tally};
 use crate::report::Report;
-use crate::run::Run;
+use crate::run::{LEAD, Run};
 use crate::traffic::{Kind, Pace, Traffic};
 
 /// Which load.
@@ -190,7 +190,7 @@ impl Drive<'_> {
         self.run.wait_for("leaving", Duration::from_secs(60), |tally| tally.connections <= left)?;
         self.run.phase("away");
         let traffic = self.traffic(Kind::Pairs);
-        let lead = self.run.lead();
+        let lead = LEAD;
         self.run.begin(traffic, lead);
         self.run.hold(self.duration() + lead)?;
         self.run.settle(Tally::is_answered)?;
@@ -236,7 +236,7 @@ impl Drive<'_> {
         self.run.phase("slow");
         // The last clients: publishers are among the first of each room.
         self.run.order(Order::Hold(all - slow..all));
-        let lead = self.run.lead();
+        let lead = LEAD;
         self.run.begin(traffic, lead);
         self.run.hold(self.duration() + lead)?;
         self.run.settle(Tally::is_answered)?;

@@ -96,7 +96,7 @@ impl Watch {
         let seconds = (now.at - phase.from.at).as_secs_f64();
         let (before, after) = (phase.from.tally, now.tally);
         let cpu = now.server_cpu.zip(phase.from.server_cpu).map(|(now, before)| now.saturating_sub(before));
-        let threads = self.shared.plan.threads.min(std::thread::available_parallelism().map_or(1, |n| n.get()));
+        let threads = self.shared.plan.threads();
         let driver = now.driver_cpu.saturating_sub(phase.from.driver_cpu).as_secs_f64();
         self.phases.push(Phase {
             name: phase.name,

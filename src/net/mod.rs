@@ -10,6 +10,7 @@
 #![allow(unsafe_code, reason = "see `Ring::push`")]
 
 mod accept;
+mod bell;
 mod buffers;
 mod gather;
 mod listen;
@@ -21,7 +22,7 @@ mod socket;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,7 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 use socket2::SockAddr;
 
+pub use bell::Bell;
 pub(crate) use listen::BACKLOG;
 pub use listen::{bind, is_taken, shrink_buffers};
 pub use probe::{Outcome, Probe, probe};
@@ -199,9 +201,9 @@ macro_rules! on_socket {
 }
 
 impl Net {
-    /// A ring without sockets, for the calling thread alone.
-    pub fn new(options: NetOptions, metrics: Arc<ShardMetrics>) -> Result<Self, RingError> {
-        let ring = Ring::new(options.submission_entries, options.completion_entries)?;
+    /// A ring without sockets, for the calling thread alone, which sleeps on `bell`; a thread's rings share one.
+    pub fn new(options: NetOptions, metrics: Arc<ShardMetrics>, bell: &Bell) -> Result<Self, RingError> {
+        let ring = Ring::new(options.submission_entries, options.completion_entries, bell)?;
         if options.descriptors == Descriptors::Direct {
             ring.register_slots(options.slots)?;
         }
@@ -269,12 +271,12 @@ impl Net {
         self.sockets.len()
     }
 
-    /// Readable when there are completions, while the ring listens; see [`Self::prepare_sleep`].
-    pub fn eventfd(&self) -> BorrowedFd<'_> {
-        self.ring.eventfd()
+    /// Whether there is something for [`Self::poll`], as far as can be told without entering the kernel.
+    pub fn has_work(&mut self) -> bool {
+        !self.handshakes.is_empty() || self.ring.has_completions()
     }
 
-    /// Submits everything and says whether the thread may sleep on the eventfd.
+    /// Submits everything and says whether the thread may sleep on its bell.
     pub fn prepare_sleep(&mut self) -> bool {
         if !self.handshakes.is_empty() {
             return false;
@@ -285,7 +287,7 @@ impl Net {
     /// To be called after every sleep that [`Self::prepare_sleep`] allowed: what happened meanwhile is ready for
     /// [`Self::poll`].
     pub fn wake_up(&mut self) {
-        self.ring.listen_to_eventfd(false);
+        self.ring.ring_the_bell(false);
         self.ring.enter_if_needed(&self.metrics);
     }
 

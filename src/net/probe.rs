@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use io_uring::types::{DestinationSlot, Fd, Fixed};
 use io_uring::{cqueue, opcode, register, squeue};
 
+use super::Bell;
 use super::buffers::{self, Buffers};
 use super::ring::Ring;
 use crate::metrics::ShardMetrics;
@@ -52,7 +53,7 @@ struct Probed {
 
 /// Tries everything, in the order in which one needs the other.
 pub fn probe() -> Vec<Probe> {
-    let (setup, mut probed) = match Ring::new(64, 256) {
+    let (setup, mut probed) = match Bell::new().and_then(|bell| Ring::new(64, 256, &bell)) {
         Ok(ring) => {
             let made = "single issuer, deferred task work, eventfd".to_owned();
             (Outcome::Works(made), Some(Probed { ring, buffers: None, metrics: ShardMetrics::default() }))

@@ -2,11 +2,12 @@
 #![allow(unsafe_code, reason = "submission entries point at memory that the kernel uses later")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
 use io_uring::{EnterFlags, IoUring, cqueue, squeue, types};
 
+use super::Bell;
 use crate::metrics::ShardMetrics;
 
 /// Why there is no ring. Its text names the call and the likely cause.
@@ -27,17 +28,16 @@ impl RingError {
     }
 }
 
-/// One io_uring with an eventfd that is signalled while nobody is looking.
+/// One io_uring that rings a bell for completions while its thread sleeps.
 pub(super) struct Ring {
     ring: IoUring,
-    eventfd: OwnedFd,
     /// Entries pushed since the last enter.
     unsubmitted: u32,
 }
 
 impl Ring {
     /// A ring for the calling thread alone.
-    pub(super) fn new(submission_entries: u32, completion_entries: u32) -> Result<Self, RingError> {
+    pub(super) fn new(submission_entries: u32, completion_entries: u32, bell: &Bell) -> Result<Self, RingError> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -47,26 +47,14 @@ impl Ring {
             .setup_cqsize(completion_entries)
             .build(submission_entries)
             .map_err(|error| RingError(explain_setup(&error)))?;
-        // SAFETY: eventfd takes no pointers; the result is checked before it becomes an owned descriptor.
-        let eventfd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if eventfd < 0 {
-            return Err(RingError(format!("eventfd: {}", io::Error::last_os_error())));
-        }
-        // SAFETY: just created and owned by nobody else.
-        let eventfd = unsafe { OwnedFd::from_raw_fd(eventfd) };
         ring.submitter()
-            .register_eventfd(eventfd.as_raw_fd())
+            .register_eventfd(bell.as_fd().as_raw_fd())
             .map_err(|error| RingError(format!("io_uring_register(EVENTFD): {error}")))?;
-        Ok(Ring { ring, eventfd, unsubmitted: 0 })
+        Ok(Ring { ring, unsubmitted: 0 })
     }
 
     pub(super) fn submitter(&self) -> io_uring::Submitter<'_> {
         self.ring.submitter()
-    }
-
-    /// Signalled by the kernel for completions while [`Self::listen_to_eventfd`] holds, and by other threads.
-    pub(super) fn eventfd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.eventfd.as_fd()
     }
 
     /// Reserves `slots` direct descriptors.
@@ -145,15 +133,15 @@ impl Ring {
         !self.ring.completion().is_empty() || self.ring.submission().taskrun()
     }
 
-    /// Has completions signal the eventfd from now on. False when some are there already, and nobody may sleep.
+    /// Has completions ring the bell from now on. False when some are there already, and nobody may sleep.
     pub(super) fn fall_asleep(&mut self, metrics: &ShardMetrics) -> bool {
         self.enter_if_needed(metrics);
         if !self.ring.completion().is_empty() {
             return false;
         }
-        self.listen_to_eventfd(true);
+        self.ring_the_bell(true);
         if cfg!(target_arch = "x86_64") {
-            // The kernel first says that it has work, then looks whether the eventfd is wanted, with a locked
+            // The kernel first says that it has work, then looks whether the bell is wanted, with a locked
             // instruction between the two. We do the opposite, with this fence between.
             std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         } else {
@@ -161,16 +149,16 @@ impl Ring {
             self.enter(metrics);
         }
         if self.has_completions() {
-            self.listen_to_eventfd(false);
+            self.ring_the_bell(false);
             return false;
         }
         true
     }
 
-    /// Whether completions are to signal the eventfd: only while the shard is about to sleep.
-    pub(super) fn listen_to_eventfd(&mut self, listen: bool) {
+    /// Whether completions are to ring the bell: only while the thread sleeps, or is about to.
+    pub(super) fn ring_the_bell(&mut self, ring: bool) {
         let completion = self.ring.completion();
-        if listen { completion.enable_eventfd() } else { completion.disable_eventfd() }
+        if ring { completion.enable_eventfd() } else { completion.disable_eventfd() }
     }
 }
 

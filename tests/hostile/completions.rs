@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ringgate::close::CloseReason;
 use ringgate::id::ConnectionKey;
 use ringgate::metrics::ShardMetrics;
-use ringgate::net::{Descriptors, Driver, Net, NetOptions, bind};
+use ringgate::net::{Bell, Descriptors, Driver, Net, NetOptions, bind};
 use ringgate::outbox::Chunk;
 use ringgate::session::Transport;
 
@@ -94,7 +94,7 @@ fn every_byte_comes_back(descriptors: Descriptors, recv_buffers: u16) {
             submission_entries: 2,
             completion_entries: 4,
         };
-        let mut net = Net::new(options, counted).unwrap();
+        let mut net = Net::new(options, counted, &Bell::new().unwrap()).unwrap();
         net.listen(listener, Transport::Plain);
         serve(net)
     });

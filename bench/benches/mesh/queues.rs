@@ -73,7 +73,7 @@ impl Queue for Mesh {
 
     fn new(capacity: usize) -> (Shard, Shard) {
         let bells = [Bell::new(), Bell::new()];
-        let wakers = bells.iter().map(|bell| Box::new(bell.clone()) as Box<dyn Wake>).collect();
+        let wakers = bells.iter().map(|bell| Arc::new(bell.clone()) as Arc<dyn Wake>).collect();
         let mut shards =
             mailboxes(wakers, capacity).into_iter().zip(bells).map(|(mailbox, bell)| Shard { mailbox, bell });
         match (shards.next(), shards.next()) {

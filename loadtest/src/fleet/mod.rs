@@ -1,4 +1,4 @@
-//! One driver thread: a ring full of clients that sign in, heartbeat, send on schedule and count what arrives.
+//! The clients of one ring: they sign in, heartbeat, send on schedule and count what arrives.
 //!
 //! The same `net` and `wire` code as the gateway. Latency is measured from the planned send time, so a driver or a
 //! gateway that falls behind shows in the figures instead of hiding in a late start.
@@ -8,19 +8,23 @@
 //! | `client` | what a client keeps, with and without a connection |
 //! | `orders` | traffic, leaving, coming back, churn |
 //! | `receive` | what arrives |
+//! | `thread` | rings that share a thread |
 
 mod client;
 mod orders;
 mod receive;
+mod thread;
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringgate::id::ConnectionKey;
-use ringgate::net::{Net, NetOptions, Target};
+use ringgate::net::{Net, Target};
 use ringgate::session::Transport;
 use ringgate::slots::Slots;
 use ringgate::wheel::Wheel;
@@ -31,32 +35,25 @@ use crate::plan::{Shared, bump};
 use crate::record::Record;
 use client::{Client, Line, State};
 use orders::Active;
+pub(crate) use thread::run;
 
-/// Connects that are under way at once, all threads together: more would only wait in the gateway's accept queues.
+/// Connects that are under way at once, all rings together: more would only wait in the gateway's accept queues.
 const CONNECTING_MAX: usize = 1024;
-/// The most of one thread.
+/// The most of one ring.
 const CONNECTING_MAX_EACH: usize = 256;
 /// Connects begun between two looks at the ring.
 const CONNECTS_PER_TURN: usize = 32;
 /// Connections from one source address. There are about 28 000 ports, but beyond half of them the kernel searches longer
 /// and longer for a free one: a connect costs a hundred times as much then.
 const PORTS_PER_SOURCE: usize = 12_000;
-/// Longest sleep of a thread among few: orders are looked for this often. Many threads sleep longer, because a core can
-/// only be woken so often.
+/// Longest sleep: orders are looked for this often.
 const LONGEST: Duration = Duration::from_millis(5);
-const THREADS_FEW: usize = 8;
-/// How often a thread hands over what it has recorded.
-const RECORDS_EVERY: Duration = Duration::from_millis(250);
-/// Receive buffers of a process, of [`RECV_BUFFER_BYTES`] each, and the fewest of a thread.
-const RECV_BUFFERS: usize = 8192;
-const RECV_BUFFERS_MIN: usize = 64;
-const RECV_BUFFER_BYTES: usize = 4096;
 
-/// The clients of one thread.
+/// See the module.
 pub(crate) struct Fleet {
     shared: Arc<Shared>,
-    thread: usize,
-    /// Plain, TLS; by index within the thread.
+    ring: usize,
+    /// Plain, TLS; by index within the ring.
     clients: [Vec<Client>; 2],
     lines: Slots<Line>,
     dirty: Vec<ConnectionKey>,
@@ -70,14 +67,11 @@ pub(crate) struct Fleet {
     encoder: Encoder,
     /// What arrived.
     ledger: Ledger,
-    record: Record,
-    recorded: Instant,
-    /// Collections that this thread has answered.
-    collected: usize,
+    /// Its thread's.
+    record: Rc<RefCell<Record>>,
     connecting: usize,
     /// Connects that the ramp's rate allows by now have been begun up to this number.
     ramped: u64,
-    longest: Duration,
     connecting_max: usize,
     /// Clients in a closed loop that think, by place.
     thinking: Wheel,
@@ -89,7 +83,7 @@ pub(crate) struct Fleet {
     orders_read: usize,
 }
 
-/// A client's place in its thread.
+/// A client's place in its ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     transport: Transport,
@@ -107,83 +101,60 @@ impl Place {
     }
 }
 
-/// How long a thread among so many sleeps at most; orders take that long to be read by all of them.
-pub(crate) fn longest_sleep(threads: usize) -> Duration {
-    LONGEST * threads.div_ceil(THREADS_FEW) as u32
-}
-
-/// Runs a thread's clients until the plan says stop.
-pub(crate) fn run(shared: Arc<Shared>, thread: usize) -> Result<Ledger, String> {
-    let threads = shared.plan.threads;
-    let options = NetOptions {
-        slots: shared.plan.slots_per_thread,
-        recv_buffers: (RECV_BUFFERS / threads).clamp(RECV_BUFFERS_MIN, 1024).next_power_of_two() as u16,
-        recv_buffer_bytes: RECV_BUFFER_BYTES,
-        accepts_in_flight: 1,
-        ..NetOptions::default()
-    };
-    let mut net = Net::new(options, Arc::default()).map_err(|error| error.to_string())?;
-    let mut fleet = Fleet {
-        thread,
-        clients: Default::default(),
-        lines: Slots::default(),
-        dirty: Vec::new(),
-        leaving: Vec::new(),
-        holding: Vec::new(),
-        beats: Wheel::default(),
-        returns: Wheel::default(),
-        returning: VecDeque::new(),
-        encoder: Encoder::default(),
-        ledger: Ledger::default(),
-        record: Record::default(),
-        recorded: Instant::now(),
-        collected: 0,
-        connecting: 0,
-        ramped: 0,
-        longest: longest_sleep(threads),
-        connecting_max: (CONNECTING_MAX / threads).clamp(4, CONNECTING_MAX_EACH),
-        thinking: Wheel::default(),
-        random: fastrand::Rng::with_seed(shared.run ^ thread as u64),
-        active: Vec::new(),
-        recipients: [0; 256],
-        churns: Vec::new(),
-        orders_read: 0,
-        shared,
-    };
-    while !fleet.shared.stopped() {
-        fleet.read_orders();
-        let connected = fleet.begin_connects(&mut net);
-        let busy = net.poll(&mut fleet);
-        fleet.heartbeat();
-        fleet.come_back();
-        fleet.speak();
-        let wait = fleet.churn().min(fleet.send_on_schedule());
-        fleet.flush(&mut net);
-        fleet.hand_over_record(false);
-        if !busy && !connected && !wait.is_zero() {
-            net.wait(wait);
-        } else {
-            net.submit();
+impl Fleet {
+    /// The clients of ring number `ring`, none of them there yet. `record` is their thread's.
+    fn new(shared: Arc<Shared>, ring: usize, record: Rc<RefCell<Record>>) -> Fleet {
+        Fleet {
+            ring,
+            clients: Default::default(),
+            lines: Slots::default(),
+            dirty: Vec::new(),
+            leaving: Vec::new(),
+            holding: Vec::new(),
+            beats: Wheel::default(),
+            returns: Wheel::default(),
+            returning: VecDeque::new(),
+            encoder: Encoder::default(),
+            ledger: Ledger::default(),
+            record,
+            connecting: 0,
+            ramped: 0,
+            connecting_max: (CONNECTING_MAX / shared.plan.rings).clamp(4, CONNECTING_MAX_EACH),
+            thinking: Wheel::default(),
+            random: fastrand::Rng::with_seed(shared.run ^ ring as u64),
+            active: Vec::new(),
+            recipients: [0; 256],
+            churns: Vec::new(),
+            orders_read: 0,
+            shared,
         }
     }
-    fleet.say_goodbye(&mut net);
-    fleet.hand_over_record(true);
-    Ok(fleet.ledger)
-}
 
-impl Fleet {
+    /// Does what there is to do. How long there is nothing else then, unless a completion comes; zero for no time.
+    fn turn(&mut self, net: &mut Net) -> Duration {
+        self.read_orders();
+        let connected = self.begin_connects(net);
+        let busy = net.poll(self);
+        self.heartbeat();
+        self.come_back();
+        self.speak();
+        let wait = self.churn().min(self.send_on_schedule());
+        self.flush(net);
+        if busy || connected { Duration::ZERO } else { wait }
+    }
+
     /// Begins a few connections: clients that are wanted and never were there, and those that come back.
     fn begin_connects(&mut self, net: &mut Net) -> bool {
         let mut any = false;
         for transport in Transport::ALL {
-            let wanted = self.shared.share(transport, self.thread);
+            let wanted = self.shared.share(transport, self.ring);
             for _ in 0..CONNECTS_PER_TURN {
                 let index = self.clients[transport as usize].len();
                 if index >= wanted || self.connecting >= self.connecting_max {
                     break;
                 }
                 let Some(planned_us) = self.next_of_ramp() else { break };
-                let number = self.shared.number(transport, self.thread, index);
+                let number = self.shared.number(transport, self.ring, index);
                 self.clients[transport as usize].push(Client::new(number));
                 any = true;
                 self.connect(net, Place { transport, index }, planned_us);
@@ -196,8 +167,8 @@ impl Fleet {
     fn next_of_ramp(&mut self) -> Option<u64> {
         let now_us = self.shared.now_us();
         let Some(rate) = self.shared.plan.ramp_rate else { return Some(now_us) };
-        // Threads take turns within the rate.
-        let place = self.ramped * self.shared.plan.threads as u64 + self.thread as u64;
+        // Rings take turns within the rate.
+        let place = self.ramped * self.shared.plan.rings as u64 + self.ring as u64;
         let burst = u64::from(self.shared.plan.ramp_burst);
         let planned_us = ((place / burst * burst) as f64 * 1e6 / rate) as u64;
         (planned_us <= now_us).then(|| {
@@ -253,8 +224,8 @@ impl Fleet {
 
     /// The place of a client, if it is this thread's.
     fn own(&self, number: u32) -> Option<Place> {
-        let (transport, thread, index) = self.shared.place(number);
-        (thread == self.thread).then_some(Place { transport, index })
+        let (transport, ring, index) = self.shared.place(number);
+        (ring == self.ring).then_some(Place { transport, index })
     }
 
     fn line_of(&mut self, place: Place) -> Option<(ConnectionKey, &mut Line)> {
@@ -264,7 +235,7 @@ impl Fleet {
 
     fn error(&mut self, kind: String) {
         bump(&self.shared.counts().errors);
-        *self.record.troubles.errors.entry(kind).or_default() += 1;
+        *self.record.borrow_mut().troubles.errors.entry(kind).or_default() += 1;
     }
 
     fn mark(&mut self, key: ConnectionKey) {
@@ -330,30 +301,11 @@ impl Fleet {
         self.mark(key);
     }
 
-    fn hand_over_record(&mut self, last: bool) {
-        let collections = self.shared.collections();
-        let asked = core::mem::replace(&mut self.collected, collections) != collections;
-        if last || asked || self.recorded.elapsed() > self.longest.max(RECORDS_EVERY) {
-            self.recorded = Instant::now();
-            self.shared.add_record(&self.record);
-            self.record.reset();
-            if asked {
-                self.shared.hand_over();
-            }
-        }
-    }
-
-    /// Leaves in order, so that the gateway does not count resets; bounded.
+    /// Leaves in order, so that the gateway does not count resets.
     fn say_goodbye(&mut self, net: &mut Net) {
         let keys: Vec<_> = self.lines.iter().map(|(key, _)| key).collect();
         for key in keys {
             net.close(key, true, self);
-        }
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while net.sockets() > 0 && Instant::now() < deadline {
-            if !net.poll(self) {
-                net.wait(self.longest);
-            }
         }
     }
 }

@@ -10,7 +10,7 @@ use ringgate::session::Transport;
 use ringgate::wire::encode::PublishRequest;
 
 use super::client::{End, State};
-use super::{CONNECTS_PER_TURN, Fleet, Place};
+use super::{CONNECTS_PER_TURN, Fleet, LONGEST, Place};
 use crate::ledger::{Stamp, When};
 use crate::plan::{Order, bump};
 use crate::traffic::{Kind, Pace, Schedule, Traffic, exponential};
@@ -133,14 +133,14 @@ impl Fleet {
         });
         let busy = !churns.is_empty();
         self.churns = churns;
-        if busy { Duration::from_millis(1) } else { self.longest }
+        if busy { Duration::from_millis(1) } else { LONGEST }
     }
 
     /// Sends what is due and returns how long nothing is.
     pub(super) fn send_on_schedule(&mut self) -> Duration {
         let now_ns = self.shared.now_ns();
         let mut active = core::mem::take(&mut self.active);
-        let mut wait = self.longest;
+        let mut wait = LONGEST;
         for stream in &mut active {
             wait = wait.min(self.advance(stream, now_ns));
         }
@@ -154,7 +154,7 @@ impl Fleet {
     fn advance(&mut self, stream: &mut Active, now_ns: u64) -> Duration {
         let traffic = stream.traffic.clone();
         if now_ns < traffic.start_ns {
-            return Duration::from_nanos(traffic.start_ns - now_ns).min(self.longest);
+            return Duration::from_nanos(traffic.start_ns - now_ns).min(LONGEST);
         }
         if let Pace::Closed { window, think } = traffic.pace
             && !core::mem::replace(&mut stream.looping, true)
@@ -165,12 +165,12 @@ impl Fleet {
         }
         while let Some(planned_ns) = stream.schedule.peek_ns(&traffic) {
             if planned_ns > now_ns {
-                return Duration::from_nanos(planned_ns - now_ns).min(self.longest);
+                return Duration::from_nanos(planned_ns - now_ns).min(LONGEST);
             }
             let index = stream.schedule.take(&traffic);
             self.send(&traffic, traffic.sender(index), planned_ns);
         }
-        self.longest
+        LONGEST
     }
 
     /// The first messages of a sender in a closed loop.
@@ -253,12 +253,12 @@ impl Fleet {
         if traffic.kind == Kind::Pings {
             // The last one still waits for its Pong: that one tells how slow it is.
             if line.ping.is_none() {
-                self.record.lag.saturating_record((now_ns.saturating_sub(planned_ns) / 1000).max(1));
+                self.record.borrow_mut().lag.saturating_record((now_ns.saturating_sub(planned_ns) / 1000).max(1));
                 self.ping(key, when);
             }
             return;
         }
-        self.record.lag.saturating_record((now_ns.saturating_sub(planned_ns) / 1000).max(1));
+        self.record.borrow_mut().lag.saturating_record((now_ns.saturating_sub(planned_ns) / 1000).max(1));
         let topic = match traffic.partner(sender) {
             Some(partner) => format!("@{}", self.shared.user(partner)),
             None => traffic.room(sender).unwrap_or_default(),

@@ -36,7 +36,7 @@ impl Fleet {
             ServerFrame::Published(published) => {
                 line.unanswered = line.unanswered.saturating_sub(1);
                 let when = When(published.client_message_id.high);
-                self.record.record(Measure::Publish, when.planned_us(), when.sent_us(), now_us);
+                self.record.borrow_mut().record(Measure::Publish, when.planned_us(), when.sent_us(), now_us);
                 let stream = (published.client_message_id.low >> 56) as usize;
                 let recipients = self.recipients[stream & 0xff];
                 self.shared.counts().owed.fetch_add(recipients.into(), std::sync::atomic::Ordering::Relaxed);
@@ -49,7 +49,7 @@ impl Fleet {
             }
             ServerFrame::Pong => {
                 if let Some(when) = line.ping.take() {
-                    self.record.record(Measure::Ping, when.planned_us(), when.sent_us(), now_us);
+                    self.record.borrow_mut().record(Measure::Ping, when.planned_us(), when.sent_us(), now_us);
                 }
                 bump(&self.shared.counts().pongs);
                 let number = self.client_mut(place).map_or(0, |client| client.number);
@@ -67,7 +67,7 @@ impl Fleet {
                     line.unanswered = line.unanswered.saturating_sub(1);
                     bump(&self.shared.counts().refused);
                 }
-                *self.record.troubles.refused.entry(error.code()).or_default() += 1;
+                *self.record.borrow_mut().troubles.refused.entry(error.code()).or_default() += 1;
                 let text = format!("refused: {} ({})", error.message().unwrap_or_default(), error.code());
                 self.error(text);
             }
@@ -106,7 +106,12 @@ impl Fleet {
             Some(ours) if ours.run == self.shared.run => {
                 if self.ledger.arrived(number, ours) {
                     bump(&self.shared.counts().delivered);
-                    self.record.record(Measure::Deliver, ours.when.planned_us(), ours.when.sent_us(), now_us);
+                    self.record.borrow_mut().record(
+                        Measure::Deliver,
+                        ours.when.planned_us(),
+                        ours.when.sent_us(),
+                        now_us,
+                    );
                 }
             }
             // Left over from an earlier run.
@@ -125,7 +130,7 @@ impl Fleet {
             bump(&self.shared.counts().reconnects);
         }
         self.made_or_given_up();
-        self.record.record(Measure::Connect, when.planned_us(), when.sent_us(), now_us);
+        self.record.borrow_mut().record(Measure::Connect, when.planned_us(), when.sent_us(), now_us);
         let beat = u64::from(number.wrapping_mul(2_654_435_761)) % interval_ms;
         self.beats.insert(key.slot, now_us / 1000 + beat);
         bump(&self.shared.counts().connections);
@@ -155,7 +160,7 @@ impl Fleet {
             End::Goodbye(code, _) => code,
             End::Unexpected => 0,
         };
-        *self.record.troubles.closed.entry(code).or_default() += 1;
+        *self.record.borrow_mut().troubles.closed.entry(code).or_default() += 1;
         bump(&self.shared.counts().closed);
         let ceiling = BACKOFF.saturating_mul(1 << u32::from(attempts.min(10))).min(BACKOFF_MAX);
         let backoff = Duration::from_millis(fastrand::u64(0..=ceiling.as_millis() as u64));

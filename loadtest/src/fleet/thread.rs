@@ -1,0 +1,133 @@
+//! A driver thread and its rings. One ring holds as many clients as files may be open; the rings of a thread sleep and
+//! wake together, so that very many clients do not need very many threads.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringgate::net::{Bell, Net, NetOptions};
+
+use super::{Fleet, LONGEST};
+use crate::ledger::Ledger;
+use crate::plan::Shared;
+use crate::record::Record;
+
+/// How often a thread hands over what it has recorded.
+const RECORDS_EVERY: Duration = Duration::from_millis(250);
+/// Receive buffers of a process, of [`RECV_BUFFER_BYTES`] each, and the fewest of a ring.
+const RECV_BUFFERS: usize = 8192;
+const RECV_BUFFERS_MIN: usize = 64;
+const RECV_BUFFER_BYTES: usize = 4096;
+
+/// A ring and its clients.
+struct Ring {
+    net: Net,
+    fleet: Fleet,
+    /// When there is something to do although nothing has happened.
+    due: Instant,
+}
+
+/// Runs the clients of thread `thread`'s rings until the plan says stop; what arrived at each ring.
+pub(crate) fn run(shared: &Arc<Shared>, thread: usize) -> Result<Vec<Ledger>, String> {
+    let bell = Bell::new().map_err(|error| error.to_string())?;
+    let mut recorder = Recorder::new(shared.clone());
+    let plan = &shared.plan;
+    let options = NetOptions {
+        slots: plan.slots_per_ring,
+        recv_buffers: (RECV_BUFFERS / plan.rings).clamp(RECV_BUFFERS_MIN, 1024).next_power_of_two() as u16,
+        recv_buffer_bytes: RECV_BUFFER_BYTES,
+        accepts_in_flight: 1,
+        ..NetOptions::default()
+    };
+    let ring = |number: usize| {
+        let net = Net::new(options.clone(), Arc::default(), &bell).map_err(|error| error.to_string())?;
+        Ok(Ring { net, fleet: Fleet::new(shared.clone(), number, recorder.record.clone()), due: Instant::now() })
+    };
+    let mut rings = (thread..plan.rings).step_by(plan.threads()).map(ring).collect::<Result<Vec<_>, String>>()?;
+    while !shared.stopped() {
+        let wait = turn(&mut rings);
+        recorder.hand_over(false);
+        if !wait.is_zero() {
+            sleep(&mut rings, &bell, wait);
+        }
+    }
+    say_goodbye(&mut rings, &bell);
+    recorder.hand_over(true);
+    Ok(rings.into_iter().map(|ring| ring.fleet.ledger).collect())
+}
+
+/// A turn of every ring that has something to do. How long none of them has, then.
+fn turn(rings: &mut [Ring]) -> Duration {
+    let now = Instant::now();
+    let mut wait = LONGEST;
+    for ring in rings {
+        if ring.due <= now || ring.net.has_work() {
+            ring.due = now + ring.fleet.turn(&mut ring.net);
+        }
+        wait = wait.min(ring.due.saturating_duration_since(now));
+    }
+    wait
+}
+
+/// Sleeps until a completion comes, at most this long.
+fn sleep(rings: &mut [Ring], bell: &Bell, wait: Duration) {
+    if let [ring] = rings {
+        // One system call instead of three.
+        return ring.net.wait(wait);
+    }
+    let ready = rings.iter_mut().position(|ring| !ring.net.prepare_sleep()).unwrap_or(rings.len());
+    if ready == rings.len() {
+        bell.wait(wait);
+    }
+    for ring in &mut rings[..ready] {
+        ring.net.wake_up();
+    }
+}
+
+/// Everybody leaves in order; bounded.
+fn say_goodbye(rings: &mut [Ring], bell: &Bell) {
+    for ring in rings.iter_mut() {
+        ring.fleet.say_goodbye(&mut ring.net);
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while rings.iter().any(|ring| ring.net.sockets() > 0) && Instant::now() < deadline {
+        let mut busy = false;
+        for ring in rings.iter_mut() {
+            busy |= ring.net.poll(&mut ring.fleet);
+        }
+        if !busy {
+            sleep(rings, bell, LONGEST);
+        }
+    }
+}
+
+/// What a thread's clients record, and its way to whoever reports.
+struct Recorder {
+    shared: Arc<Shared>,
+    record: Rc<RefCell<Record>>,
+    recorded: Instant,
+    /// Collections that this thread has answered.
+    collected: usize,
+}
+
+impl Recorder {
+    fn new(shared: Arc<Shared>) -> Recorder {
+        Recorder { shared, record: Rc::default(), recorded: Instant::now(), collected: 0 }
+    }
+
+    /// Hands over what was recorded, if it is time or somebody asks.
+    fn hand_over(&mut self, last: bool) {
+        let collections = self.shared.collections();
+        let asked = core::mem::replace(&mut self.collected, collections) != collections;
+        if last || asked || self.recorded.elapsed() > RECORDS_EVERY {
+            self.recorded = Instant::now();
+            let mut record = self.record.borrow_mut();
+            self.shared.add_record(&record);
+            record.reset();
+            if asked {
+                self.shared.hand_over();
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A core's thread: one monoio runtime with one task, which makes the turns of all shards of that core.
+//!
+//! Usually that is one shard. With more shards than cores, which a limit of open files below the number of connections
+//! makes necessary, the shards of a core share its thread: what has happened to any of them is worked off in one go,
+//! and a core is woken once for all. Between turns without work the thread sleeps in monoio, on one eventfd, which all
+//! of its rings signal and which is the doorbell of its shards.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::net::{Bell, RingError};
+use crate::worker::{Worker, WorkerOptions};
+
+/// What a thread is made of.
+pub struct ThreadOptions {
+    /// Its shards, at least one.
+    pub shards: Vec<WorkerOptions>,
+    /// Rung by its shards' rings, and by the mesh for any of its shards.
+    pub bell: Arc<Bell>,
+    /// The core to be pinned to, if any.
+    pub core: Option<core_affinity::CoreId>,
+}
+
+/// Runs shards until they have drained. Blocks the calling thread, which becomes theirs. `ready` is called once, when
+/// connections are accepted or cannot be.
+pub fn run(options: ThreadOptions, ready: impl FnOnce(Result<(), RingError>)) {
+    if let Some(core) = options.core {
+        core_affinity::set_for_current(core);
+    }
+    let bell = options.bell;
+    let workers = options.shards.into_iter().map(|shard| Worker::new(shard, &bell));
+    let mut workers = match workers.collect::<Result<Vec<_>, _>>() {
+        Ok(workers) => workers,
+        Err(error) => return ready(Err(error)),
+    };
+    let runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().with_entries(64).build();
+    let (mut runtime, bell) = match (runtime, bell.as_fd().try_clone_to_owned()) {
+        (Ok(runtime), Ok(bell)) => (runtime, bell),
+        (Err(error), _) | (_, Err(error)) => return ready(Err(RingError::of("a thread's runtime", &error))),
+    };
+    ready(Ok(()));
+    runtime.block_on(drive(&mut workers, bell));
+}
+
+/// The thread's one task.
+async fn drive(workers: &mut Vec<Worker>, bell: OwnedFd) {
+    let Ok(bell) = monoio::fs::File::from_std(std::fs::File::from(bell)) else { return };
+    // The read stays in flight over many turns: a read that is dropped could take a ring of the bell with it.
+    let mut rung = std::pin::pin!(bell.read_at(vec![0u8; 8], 0));
+    while !workers.is_empty() {
+        if turn(workers) || !prepare_sleep(workers) {
+            continue;
+        }
+        let Some(due) = workers.iter().map(Worker::due).min() else { return };
+        monoio::select! {
+            _ = &mut rung => rung.set(bell.read_at(vec![0u8; 8], 0)),
+            () = monoio::time::sleep(due.saturating_duration_since(Instant::now())) => {}
+        }
+        for worker in workers.iter_mut() {
+            worker.wake_up();
+        }
+    }
+}
+
+/// A turn of every shard that has something to do. True when there may be more to do at once.
+fn turn(workers: &mut Vec<Worker>) -> bool {
+    let now = Instant::now();
+    let mut busy = false;
+    let mut done = false;
+    for worker in workers.iter_mut() {
+        if worker.has_work(now) {
+            busy |= worker.turn();
+            done |= worker.is_done();
+        }
+    }
+    if done {
+        workers.retain(|worker| !worker.is_done());
+    }
+    busy
+}
+
+/// Whether the thread may sleep; if one shard may not, all stay awake.
+fn prepare_sleep(workers: &mut [Worker]) -> bool {
+    for index in 0..workers.len() {
+        if !workers[index].prepare_sleep() {
+            for worker in &mut workers[..index] {
+                worker.wake_up();
+            }
+            return false;
+        }
+    }
+    true
+}
