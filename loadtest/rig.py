@@ -3,6 +3,7 @@
 Nothing here needs more than Python's standard library. All sizes are bytes, all times seconds.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -53,6 +54,62 @@ def check_machine(connections):
         raise Problem(f"the hard limit of open files is {hard}, at least 16384 are needed: ulimit -Hn 20000")
 
 
+def wanted_sysctls(connections):
+    """Settings of the kernel that the connections need at least; both ends are here, so twice what a gateway needs."""
+    pages = max(2 * connections, 100_000)
+    return {
+        # Above the middle figure the kernel throws away what was received: a client then waits for a repetition.
+        "net.ipv4.tcp_mem": (pages * 3 // 4, pages, pages * 2),
+        # Loopback and RPS queue packets here, and drop what finds it full.
+        "net.core.netdev_max_backlog": (10_000,),
+        "net.ipv4.tcp_max_syn_backlog": (4_096,),
+    }
+
+
+@contextlib.contextmanager
+def tuned(connections):
+    """Raises what is too low while it is needed, and puts back exactly what was there."""
+    before = {}
+    try:
+        for name, wanted in wanted_sysctls(connections).items():
+            path = Path("/proc/sys", *name.split("."))
+            old = path.read_text().split()
+            new = [max(int(had), want) for had, want in zip(old, wanted)]
+            if new == [int(had) for had in old]:
+                continue
+            value = " ".join(map(str, new))
+            try:
+                path.write_text(value)
+            except OSError as error:
+                raise Problem(f"{name} is {' '.join(old)}, too low for {connections} connections, and cannot be set "
+                              f"({error.strerror}); as root: sysctl -w {name}='{value}'") from error
+            before[path] = " ".join(old)
+            print(f"{name} = {value} for this run (was {' '.join(old)})", flush=True)
+        yield
+    finally:
+        for path, old in before.items():
+            path.write_text(old)
+
+
+def kernel_troubles():
+    """What the kernel has dropped or repeated so far, by name."""
+    counts = {}
+    for file in ("/proc/net/netstat", "/proc/net/snmp"):
+        lines = Path(file).read_text().splitlines()
+        for names, values in zip(lines[::2], lines[1::2]):
+            counts |= dict(zip(names.split()[1:], map(int, values.split()[1:])))
+    kept = ("RetransSegs", "TCPRcvQDrop", "RcvPruned", "ListenDrops", "ListenOverflows", "TCPMemoryPressures", "TCPAbortOnMemory")
+    troubles = {name: counts.get(name, 0) for name in kept}
+    softnet = Path("/proc/net/softnet_stat").read_text().splitlines()
+    return troubles | {"softnet drops": sum(int(line.split()[1], 16) for line in softnet)}
+
+
+def since(before):
+    """The troubles since then that there were, as text."""
+    more = {name: count - before[name] for name, count in kernel_troubles().items()}
+    return ", ".join(f"{name} {count}" for name, count in more.items() if count) or "none"
+
+
 def shards_for(connections, cores=None):
     """Enough tables for all, with room for the kernel dealing them out unevenly; at least one per core."""
     cores = cores or len(os.sched_getaffinity(0))
@@ -98,7 +155,7 @@ def free_port():
 class Gateway:
     """`ringgate serve` with room for so many connections."""
 
-    def __init__(self, connections, folder, shards=None, tls=False, extra=""):
+    def __init__(self, connections, folder, shards=None, tls=False, tls_memory=None):
         self.folder = Path(folder)
         self.shards = shards or shards_for(connections)
         self.port, self.admin_port = free_port(), free_port()
@@ -113,12 +170,14 @@ class Gateway:
         if tls:
             self.certificate(self.folder)
             tls_part = f'[tls]\ncertificate = "{self.folder}/cert.pem"\nkey = "{self.folder}/key.pem"\n'
+            if tls_memory:
+                tls_part += f'memory = "{tls_memory}"\n'
         self.config.write_text(
             f"[runtime]\nshards = {self.shards}\nconnections_per_shard_max = {TABLE_MAX}\nrecv_buffers = {buffers}\n"
             f"mailbox_capacity = {max(1024, 65536 // self.shards)}\naccepts_in_flight = 8\n"
             f'[[listeners]]\naddress = "127.0.0.1:{self.port}"\ntls = {str(tls).lower()}\n'
             f'[[token.keys]]\nalgorithm = "HS256"\nsecret_file = "{self.secret_file}"\n'
-            f'[admin]\naddress = "127.0.0.1:{self.admin_port}"\n[logging]\nlevel = "warn"\n{tls_part}{extra}'
+            f'[admin]\naddress = "127.0.0.1:{self.admin_port}"\n[logging]\nlevel = "warn"\n{tls_part}'
         )
         self.process = None
         self.start()
