@@ -1,17 +1,23 @@
-//! TLS on a connection: rustls' unbuffered state machine and nothing that an idle connection does not need.
+//! A connection whose every byte goes through rustls' unbuffered state machine: all handshakes, and whatever follows
+//! them where [`super::compact`] is not used.
 //!
 //! Records are decrypted where the kernel put them; only an incomplete record is kept, and only encrypted bytes that
-//! wait for the socket are queued. Both directions: the gateway accepts, clients connect.
+//! wait for the socket are queued.
 
 use std::sync::Arc;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncryptError, UnbufferedConnectionCommon, UnbufferedStatus, WriteTraffic,
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedConnectionCommon, UnbufferedStatus,
+    WriteTraffic,
 };
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
+
+use super::compact::traffic::{HEADER_BYTES, Suite, TrafficKeys};
+use super::compact::{ApplicationSecrets, Compact, take_captured};
+use super::{Progress, TlsError};
 
 /// A record, its header, and the largest expansion that TLS allows.
 const RECORD_BYTES_MAX: usize = 5 + 16 * 1024 + 2048;
@@ -22,21 +28,8 @@ const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
 /// Handshake flights are collected up to this; a peer that needs more is refused.
 const INCOMING_BYTES_MAX: usize = 4 * RECORD_BYTES_MAX;
 
-/// The peer broke the protocol, or its certificate was refused. The text is for logs.
-#[derive(Debug)]
-pub struct TlsError(pub rustls::Error);
-
-/// What a peer's bytes have led to, beside plaintext.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// The handshake has just ended.
-    pub established: bool,
-    /// The peer has said that it sends no more.
-    pub closed: bool,
-}
-
 /// See the module.
-pub struct Tls {
+pub(super) struct Ordinary {
     side: Side,
     /// Encrypted bytes that are not a whole record yet.
     incoming: Vec<u8>,
@@ -44,46 +37,116 @@ pub struct Tls {
     outgoing: Vec<u8>,
     established: bool,
     said_goodbye: bool,
+    /// Once the handshake is over, this is to become a [`Compact`], if its version is TLS 1.3.
+    shrinks: bool,
+    /// What the handshake has agreed on; kept only if this shrinks.
+    secrets: Option<Box<ApplicationSecrets>>,
 }
 
 enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
+    /// Given up for a [`Compact`].
+    Gone,
 }
 
-impl Tls {
-    /// For an accepted connection.
-    pub fn accept(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
-        let connection = UnbufferedServerConnection::new(config).map_err(TlsError)?;
-        Ok(Tls::new(Side::Server(connection)))
+impl Ordinary {
+    pub(super) fn accept(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
+        let shrinks = config.enable_secret_extraction;
+        let connection = UnbufferedServerConnection::new(config).map_err(TlsError::Rustls)?;
+        Ok(Ordinary { shrinks, ..Ordinary::new(Side::Server(connection)) })
     }
 
-    /// For a connection that was made; its first bytes are in [`Self::take_outgoing`] at once.
-    pub fn connect(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsError> {
-        let connection = UnbufferedClientConnection::new(config, name).map_err(TlsError)?;
-        let mut tls = Tls::new(Side::Client(connection));
+    pub(super) fn connect(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsError> {
+        let connection = UnbufferedClientConnection::new(config, name).map_err(TlsError::Rustls)?;
+        let mut tls = Ordinary::new(Side::Client(connection));
         tls.receive(&mut [], |_| {})?;
         Ok(tls)
     }
 
     fn new(side: Side) -> Self {
-        Tls { side, incoming: Vec::new(), outgoing: Vec::new(), established: false, said_goodbye: false }
+        Ordinary {
+            side,
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            established: false,
+            said_goodbye: false,
+            shrinks: false,
+            secrets: None,
+        }
     }
 
-    /// Whether the handshake is over.
-    pub fn is_established(&self) -> bool {
+    pub(super) fn is_established(&self) -> bool {
         self.established
     }
 
-    /// Keeps bytes for a later [`Self::receive`]; handshakes are queued that way, since each costs more than a
-    /// hundred messages. False when the peer has sent more than a handshake may need.
-    pub fn hold_back(&mut self, bytes: &[u8]) -> bool {
+    /// Whether [`Self::receive_and_shrink`] is to be called, rather than [`Self::receive`].
+    pub(super) fn shrinks(&self) -> bool {
+        self.shrinks
+    }
+
+    pub(super) fn hold_back(&mut self, bytes: &[u8]) -> bool {
         self.incoming.extend_from_slice(bytes);
         self.incoming.len() <= INCOMING_BYTES_MAX
     }
 
-    /// Takes bytes of the peer in and hands plaintext out, in order.
-    pub fn receive(&mut self, bytes: &mut [u8], plaintext: impl FnMut(&[u8])) -> Result<Progress, TlsError> {
+    /// As [`Self::receive`]. At the end of the handshake, what this connection becomes is returned, too, with the records
+    /// that came behind the handshake and are its to read. rustls is given one record at a time until then: it would read
+    /// those itself.
+    pub(super) fn receive_and_shrink(
+        &mut self,
+        bytes: &mut [u8],
+        mut plaintext: impl FnMut(&[u8]),
+    ) -> Result<(Progress, Option<(Compact, Vec<u8>)>), TlsError> {
+        let mut incoming = core::mem::take(&mut self.incoming);
+        incoming.extend_from_slice(bytes);
+        let (mut used, mut given, mut closed) = (0, 0, false);
+        while given < incoming.len() && !self.established {
+            given = end_of_record(&incoming, given);
+            let records = incoming.get_mut(used..given).unwrap_or_default();
+            let (discarded, peer_closed) = self.process(records, &mut plaintext)?;
+            // Taken after each step: the next one on this thread may be another connection's.
+            self.secrets = take_captured().map(Box::new).or(self.secrets.take());
+            (used, closed) = (used + discarded, peer_closed);
+        }
+        incoming.drain(..used);
+        let progress = Progress { established: self.established, closed };
+        if self.established {
+            self.shrinks = false;
+            if let Some(compact) = self.shrink()? {
+                return Ok((progress, Some((compact, incoming))));
+            }
+            // An older version: goes on as it is.
+            let rest = self.receive(&mut incoming, plaintext)?;
+            return Ok((Progress { closed: closed || rest.closed, ..progress }, None));
+        }
+        if !incoming.is_empty() {
+            self.incoming = incoming;
+        }
+        Ok((progress, None))
+    }
+
+    /// Gives rustls' state up, if the suite is one of TLS 1.3.
+    fn shrink(&mut self) -> Result<Option<Compact>, TlsError> {
+        let suite = match &self.side {
+            Side::Server(connection) => connection.negotiated_cipher_suite().and_then(|suite| Suite::of(suite.suite())),
+            Side::Client(_) | Side::Gone => None,
+        };
+        let (Some(suite), Some(secrets)) = (suite, self.secrets.take()) else { return Ok(None) };
+        let Side::Server(connection) = core::mem::replace(&mut self.side, Side::Gone) else { return Ok(None) };
+        let (extracted, _) = connection.dangerous_into_kernel_connection().map_err(TlsError::Rustls)?;
+        let (read, write) = (extracted.rx, extracted.tx);
+        let keys = |secret, sequence, extracted| {
+            TrafficKeys::new(suite, secret, sequence).filter(|keys| keys.agree_with(extracted)).ok_or_else(|| {
+                TlsError::Rustls(rustls::Error::General("the traffic secrets are of another connection".into()))
+            })
+        };
+        let read = keys(&secrets.client, read.0, &read.1)?;
+        let write = keys(&secrets.server, write.0, &write.1)?;
+        Ok(Some(Compact::new(read, write, core::mem::take(&mut self.outgoing))))
+    }
+
+    pub(super) fn receive(&mut self, bytes: &mut [u8], plaintext: impl FnMut(&[u8])) -> Result<Progress, TlsError> {
         let before = self.established;
         let closed = if self.incoming.is_empty() {
             let (used, closed) = self.process(bytes, plaintext)?;
@@ -105,7 +168,7 @@ impl Tls {
     }
 
     fn process(&mut self, bytes: &mut [u8], plaintext: impl FnMut(&[u8])) -> Result<(usize, bool), TlsError> {
-        let Tls { side, outgoing, established, .. } = self;
+        let Ordinary { side, outgoing, established, .. } = self;
         match side {
             Side::Server(connection) => {
                 process(connection, UnbufferedServerConnection::process_tls, bytes, outgoing, established, plaintext)
@@ -113,29 +176,26 @@ impl Tls {
             Side::Client(connection) => {
                 process(connection, UnbufferedClientConnection::process_tls, bytes, outgoing, established, plaintext)
             }
+            Side::Gone => Err(TlsError::Rustls(rustls::Error::HandshakeNotComplete)),
         }
     }
 
-    /// Handshake bytes and alerts that wait for the socket; they go before anything encrypted later.
-    pub fn take_outgoing(&mut self) -> Vec<u8> {
+    pub(super) fn take_outgoing(&mut self) -> Vec<u8> {
         core::mem::take(&mut self.outgoing)
     }
 
-    /// Whether [`Self::take_outgoing`] has something.
-    pub fn has_outgoing(&self) -> bool {
+    pub(super) fn has_outgoing(&self) -> bool {
         !self.outgoing.is_empty()
     }
 
-    /// Encrypts and appends to `out`. Fails before the handshake is over.
-    pub fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
+    pub(super) fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
         for record in plaintext.chunks(PLAINTEXT_BYTES_MAX) {
             self.write(out, record.len(), |traffic, room| traffic_encrypt(traffic, record, room))?;
         }
         Ok(())
     }
 
-    /// Appends the alert that says that nothing follows, once. Nothing happens before the handshake is over.
-    pub fn close_notify(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn close_notify(&mut self, out: &mut Vec<u8>) {
         if self.established && !core::mem::replace(&mut self.said_goodbye, true) {
             // A peer that cannot be told finds out by the end of the stream.
             let _ = self.write(out, 2, |traffic, room| match traffic {
@@ -151,11 +211,10 @@ impl Tls {
         plaintext_bytes: usize,
         encrypt: impl Fn(Traffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
     ) -> Result<(), TlsError> {
-        let Tls { side, .. } = self;
         let start = out.len();
         out.resize(start + plaintext_bytes + RECORD_OVERHEAD_BYTES, 0);
         let room = out.get_mut(start..).unwrap_or_default();
-        let written = match side {
+        let written = match &mut self.side {
             Side::Server(connection) => match connection.process_tls_records(&mut []).state {
                 Ok(ConnectionState::WriteTraffic(traffic)) => encrypt(Traffic::Server(traffic), room),
                 state => return not_writable(out, start, state.err()),
@@ -164,6 +223,7 @@ impl Tls {
                 Ok(ConnectionState::WriteTraffic(traffic)) => encrypt(Traffic::Client(traffic), room),
                 state => return not_writable(out, start, state.err()),
             },
+            Side::Gone => return not_writable(out, start, None),
         };
         match written {
             Ok(written) => {
@@ -178,9 +238,19 @@ impl Tls {
     }
 }
 
+/// Where the record that begins at `start` ends, or the bytes do.
+fn end_of_record(bytes: &[u8], start: usize) -> usize {
+    match bytes.get(start..).and_then(|record| record.first_chunk::<HEADER_BYTES>()) {
+        Some(&[.., high, low]) => {
+            (start + HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]))).min(bytes.len())
+        }
+        None => bytes.len(),
+    }
+}
+
 fn not_writable(out: &mut Vec<u8>, start: usize, error: Option<rustls::Error>) -> Result<(), TlsError> {
     out.truncate(start);
-    Err(TlsError(error.unwrap_or(rustls::Error::HandshakeNotComplete)))
+    Err(TlsError::Rustls(error.unwrap_or(rustls::Error::HandshakeNotComplete)))
 }
 
 enum Traffic<'a> {
@@ -215,6 +285,17 @@ impl ProcessTls for UnbufferedClientConnection {
     }
 }
 
+fn encode<Data>(mut data: EncodeTlsData<'_, Data>, outgoing: &mut Vec<u8>) {
+    let start = outgoing.len();
+    let wanted = match data.encode(&mut []) {
+        Err(EncodeError::InsufficientSize(size)) => size.required_size,
+        _ => 0,
+    };
+    outgoing.resize(start + wanted, 0);
+    let written = data.encode(outgoing.get_mut(start..).unwrap_or_default()).unwrap_or(0);
+    outgoing.truncate(start + written);
+}
+
 /// Runs the state machine over `bytes`; returns how many are used up, and whether the peer has closed.
 fn process<C>(
     connection: &mut C,
@@ -233,24 +314,15 @@ where
         let rest = bytes.get_mut(used..).unwrap_or_default();
         let UnbufferedStatus { mut discard, state } = step(connection, rest);
         let mut done = false;
-        match state.map_err(TlsError) {
+        match state.map_err(TlsError::Rustls) {
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                 while let Some(record) = traffic.next_record() {
-                    let record = record.map_err(TlsError)?;
+                    let record = record.map_err(TlsError::Rustls)?;
                     discard += record.discard;
                     plaintext(record.payload);
                 }
             }
-            Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                let start = outgoing.len();
-                let wanted = match data.encode(&mut []) {
-                    Err(EncodeError::InsufficientSize(size)) => size.required_size,
-                    _ => 0,
-                };
-                outgoing.resize(start + wanted, 0);
-                let written = data.encode(outgoing.get_mut(start..).unwrap_or_default()).unwrap_or(0);
-                outgoing.truncate(start + written);
-            }
+            Ok(ConnectionState::EncodeTlsData(data)) => encode(data, outgoing),
             // Everything encoded is queued in order before whatever is encrypted next.
             Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
             Ok(ConnectionState::WriteTraffic(_)) => {
@@ -260,12 +332,9 @@ where
             Ok(ConnectionState::PeerClosed) => closed = true,
             Ok(_) => done = true,
             Err(error) => {
-                // rustls may have an alert for the peer; it is the next thing to encode.
-                if let Ok(ConnectionState::EncodeTlsData(mut data)) = step(connection, &mut []).state {
-                    let start = outgoing.len();
-                    outgoing.resize(start + 256, 0);
-                    let written = data.encode(outgoing.get_mut(start..).unwrap_or_default()).unwrap_or(0);
-                    outgoing.truncate(start + written);
+                // rustls may have an alert for the peer, behind whatever else it wanted to say.
+                while let Ok(ConnectionState::EncodeTlsData(data)) = step(connection, &mut []).state {
+                    encode(data, outgoing);
                 }
                 return Err(error);
             }

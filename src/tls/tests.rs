@@ -1,0 +1,223 @@
+//! Both modes against rustls' own client, in memory: handshakes in any pieces, and what comes behind them.
+
+use std::io::{Read, Write};
+
+use rustls::{CipherSuite, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::*;
+use crate::config::{dev_certificate, server_config};
+
+const SUITES: [CipherSuite; 3] = [
+    CipherSuite::TLS13_AES_128_GCM_SHA256,
+    CipherSuite::TLS13_AES_256_GCM_SHA384,
+    CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+];
+
+struct Ends {
+    certificate: String,
+    server: Arc<ServerConfig>,
+}
+
+fn ends(compact: bool) -> Ends {
+    let (certificate, key) = dev_certificate().unwrap();
+    let mut server = server_config(certificate.as_bytes(), key.as_bytes()).unwrap();
+    if compact {
+        make_compact(&mut server);
+    }
+    Ends { certificate, server: Arc::new(server) }
+}
+
+impl Ends {
+    fn server(&self) -> Tls {
+        Tls::accept(self.server.clone()).unwrap()
+    }
+
+    /// A client's settings with one suite alone, and its version with it.
+    fn client(&self, suite: CipherSuite) -> Arc<ClientConfig> {
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        provider.cipher_suites.retain(|known| known.suite() == suite);
+        let version = provider.cipher_suites[0].version();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap()).unwrap();
+        let builder =
+            ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[version]).unwrap();
+        Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+    }
+}
+
+fn client(config: &Arc<ClientConfig>) -> ClientConnection {
+    ClientConnection::new(config.clone(), "localhost".try_into().unwrap()).unwrap()
+}
+
+/// Everything that the client has to send.
+fn flight(client: &mut ClientConnection) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut bytes).unwrap();
+    }
+    bytes
+}
+
+/// The client takes everything that waits in the server; returns what it could read.
+fn hear(client: &mut ClientConnection, mut bytes: &[u8]) -> Vec<u8> {
+    let mut plaintext = Vec::new();
+    while !bytes.is_empty() {
+        client.read_tls(&mut bytes).unwrap();
+        let state = client.process_new_packets().unwrap();
+        let start = plaintext.len();
+        plaintext.resize(start + state.plaintext_bytes_to_read(), 0);
+        client.reader().read_exact(&mut plaintext[start..]).unwrap();
+    }
+    plaintext
+}
+
+/// Gives the server bytes; returns what it read in them.
+fn give(server: &mut Tls, bytes: &[u8]) -> Vec<u8> {
+    let mut plaintext = Vec::new();
+    server.receive(&mut bytes.to_vec(), |more| plaintext.extend_from_slice(more)).unwrap();
+    plaintext
+}
+
+fn say(server: &mut Tls, plaintext: &[u8]) -> Vec<u8> {
+    let mut out = server.take_outgoing();
+    server.encrypt(plaintext, &mut out).unwrap();
+    out
+}
+
+/// A handshake whose last flight has more behind it: data, a key update, and data with new keys.
+fn last_flight(ends: &Ends, config: &Arc<ClientConfig>) -> (Tls, ClientConnection, Vec<u8>) {
+    let (mut server, mut client) = (ends.server(), client(config));
+    assert_eq!(give(&mut server, &flight(&mut client)), b"");
+    assert!(!server.is_established());
+    hear(&mut client, &server.take_outgoing());
+    client.writer().write_all(b"early, ").unwrap();
+    if client.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
+        client.refresh_traffic_keys().unwrap();
+    }
+    client.writer().write_all(b"late").unwrap();
+    let bytes = flight(&mut client);
+    (server, client, bytes)
+}
+
+#[test]
+fn what_comes_with_the_end_of_the_handshake_is_read_in_any_pieces() {
+    for compact in [false, true] {
+        let ends = ends(compact);
+        let config = ends.client(CipherSuite::TLS13_AES_128_GCM_SHA256);
+        let length = last_flight(&ends, &config).2.len();
+        for cut in 0..=length {
+            let (mut server, mut client, bytes) = last_flight(&ends, &config);
+            let cut = cut.min(bytes.len());
+            let mut heard = give(&mut server, &bytes[..cut]);
+            assert!(server.is_established() || heard.is_empty());
+            heard.extend(give(&mut server, &bytes[cut..]));
+            assert_eq!(heard, b"early, late", "cut at {cut}");
+            assert_eq!(server.is_compact(), compact);
+            assert_eq!(hear(&mut client, &say(&mut server, b"answer")), b"answer");
+        }
+        let (mut server, _, bytes) = last_flight(&ends, &config);
+        let heard: Vec<u8> = bytes.iter().flat_map(|byte| give(&mut server, &[*byte])).collect();
+        assert_eq!(heard, b"early, late", "byte by byte");
+        let (mut server, _, bytes) = last_flight(&ends, &config);
+        assert!(bytes.iter().all(|byte| server.hold_back(&[*byte])));
+        assert_eq!(give(&mut server, &[]), b"early, late", "held back");
+    }
+}
+
+#[test]
+fn every_suite_resumes_updates_keys_and_ends() {
+    for compact in [false, true] {
+        let ends = ends(compact);
+        for suite in SUITES {
+            let config = ends.client(suite);
+            for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+                let (mut server, mut client, bytes) = last_flight(&ends, &config);
+                assert_eq!(give(&mut server, &bytes), b"early, late");
+                assert_eq!(server.is_compact(), compact);
+                // The ticket comes with this answer.
+                assert_eq!(hear(&mut client, &say(&mut server, &[1; 40_000])), [1; 40_000]);
+                assert_eq!(client.handshake_kind(), Some(kind));
+                for round in 0..5 {
+                    client.refresh_traffic_keys().unwrap();
+                    client.writer().write_all(&[round]).unwrap();
+                    assert_eq!(give(&mut server, &flight(&mut client)), [round]);
+                    assert_eq!(hear(&mut client, &say(&mut server, &[round])), [round]);
+                }
+                client.send_close_notify();
+                let progress = server.receive(&mut flight(&mut client), |_| panic!("no data")).unwrap();
+                assert_eq!(progress, Progress { established: false, closed: true });
+                let mut goodbye = Vec::new();
+                server.close_notify(&mut goodbye);
+                assert_eq!(hear(&mut client, &goodbye), b"");
+                assert_eq!(client.reader().read(&mut [0]).unwrap(), 0, "the stream ends in order");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_older_version_stays_with_rustls() {
+    let ends = ends(true);
+    let config = ends.client(CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256);
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let (mut server, mut client) = (ends.server(), client(&config));
+        while client.is_handshaking() {
+            give(&mut server, &flight(&mut client));
+            hear(&mut client, &server.take_outgoing());
+        }
+        client.writer().write_all(b"one").unwrap();
+        assert_eq!(give(&mut server, &flight(&mut client)), b"one");
+        assert_eq!(hear(&mut client, &say(&mut server, b"two")), b"two");
+        assert_eq!(client.handshake_kind(), Some(kind));
+        assert!(server.is_established() && !server.is_compact());
+    }
+}
+
+/// The secrets of handshakes that one thread makes by turns do not get mixed up.
+#[test]
+fn handshakes_of_one_thread_do_not_meet() {
+    let ends = ends(true);
+    let mut all: Vec<_> =
+        SUITES.iter().cycle().take(12).map(|suite| last_flight(&ends, &ends.client(*suite))).collect();
+    all.reverse();
+    // One gives up between its two flights.
+    all.remove(5);
+    for (server, client, bytes) in &mut all {
+        assert_eq!(give(server, bytes), b"early, late");
+        assert!(server.is_compact());
+        assert_eq!(hear(client, &say(server, b"answer")), b"answer");
+    }
+}
+
+#[test]
+fn a_refusal_is_told_to_the_client() {
+    for compact in [false, true] {
+        let ends = ends(compact);
+        let (mut server, mut client, bytes) = last_flight(&ends, &ends.client(SUITES[0]));
+        give(&mut server, &bytes);
+        hear(&mut client, &server.take_outgoing());
+        client.writer().write_all(b"transfer 100").unwrap();
+        let mut record = flight(&mut client);
+        *record.last_mut().unwrap() ^= 1;
+        assert!(server.receive(&mut record, |_| panic!("no data")).is_err());
+        let alert = server.take_outgoing();
+        client.read_tls(&mut &alert[..]).unwrap();
+        let heard = client.process_new_packets();
+        let bad_record_mac = rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac);
+        assert_eq!(heard.err(), Some(bad_record_mac), "compact: {compact}");
+    }
+}
+
+#[test]
+fn handshakes_that_go_wrong_end_alike() {
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[22, 3, 1, 0, 4, 2, 0, 0, 0], &[23, 3, 3, 0, 17], &[0; 64]] {
+        let [ordinary, compact] = [false, true].map(|compact| {
+            let mut server = ends(compact).server();
+            let result = server.receive(&mut garbage.to_vec(), |_| panic!("no data"));
+            (result.map_err(|error| error.to_string()), server.take_outgoing())
+        });
+        assert_eq!(ordinary, compact, "{garbage:?}");
+    }
+}
