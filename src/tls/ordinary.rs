@@ -46,7 +46,7 @@ pub(super) struct Ordinary {
 enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
-    /// Given up for a [`Compact`].
+    /// Given up: for a [`Compact`], or after an error.
     Gone,
 }
 
@@ -169,7 +169,7 @@ impl Ordinary {
 
     fn process(&mut self, bytes: &mut [u8], plaintext: impl FnMut(&[u8])) -> Result<(usize, bool), TlsError> {
         let Ordinary { side, outgoing, established, .. } = self;
-        match side {
+        let result = match side {
             Side::Server(connection) => {
                 process(connection, UnbufferedServerConnection::process_tls, bytes, outgoing, established, plaintext)
             }
@@ -177,7 +177,12 @@ impl Ordinary {
                 process(connection, UnbufferedClientConnection::process_tls, bytes, outgoing, established, plaintext)
             }
             Side::Gone => Err(TlsError::Rustls(rustls::Error::HandshakeNotComplete)),
+        };
+        if result.is_err() {
+            // It would still take plaintext, and miss bytes that nobody has any more.
+            self.side = Side::Gone;
         }
+        result
     }
 
     pub(super) fn take_outgoing(&mut self) -> Vec<u8> {
@@ -214,12 +219,14 @@ impl Ordinary {
         let start = out.len();
         out.resize(start + plaintext_bytes + RECORD_OVERHEAD_BYTES, 0);
         let room = out.get_mut(start..).unwrap_or_default();
+        // rustls counts on the bytes that it was shown and has not used up: those of an unfinished handshake message.
+        let incoming = self.incoming.as_mut_slice();
         let written = match &mut self.side {
-            Side::Server(connection) => match connection.process_tls_records(&mut []).state {
+            Side::Server(connection) => match connection.process_tls_records(incoming).state {
                 Ok(ConnectionState::WriteTraffic(traffic)) => encrypt(Traffic::Server(traffic), room),
                 state => return not_writable(out, start, state.err()),
             },
-            Side::Client(connection) => match connection.process_tls_records(&mut []).state {
+            Side::Client(connection) => match connection.process_tls_records(incoming).state {
                 Ok(ConnectionState::WriteTraffic(traffic)) => encrypt(Traffic::Client(traffic), room),
                 state => return not_writable(out, start, state.err()),
             },
@@ -332,8 +339,11 @@ where
             Ok(ConnectionState::PeerClosed) => closed = true,
             Ok(_) => done = true,
             Err(error) => {
-                // rustls may have an alert for the peer, behind whatever else it wanted to say.
-                while let Ok(ConnectionState::EncodeTlsData(data)) = step(connection, &mut []).state {
+                // rustls may have an alert for the peer, behind whatever else it wanted to say. While it has something, it
+                // looks at no bytes; else it must not be asked, since it would miss those of an unfinished message.
+                while connection.wants_write()
+                    && let Ok(ConnectionState::EncodeTlsData(data)) = step(connection, &mut []).state
+                {
                     encode(data, outgoing);
                 }
                 return Err(error);

@@ -6,6 +6,7 @@ use rustls::{CipherSuite, ClientConnection, HandshakeKind, ProtocolVersion, Root
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
+use super::compact::traffic;
 use super::*;
 use crate::config::{dev_certificate, server_config};
 
@@ -207,6 +208,87 @@ fn a_refusal_is_told_to_the_client() {
         let heard = client.process_new_packets();
         let bad_record_mac = rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac);
         assert_eq!(heard.err(), Some(bad_record_mac), "compact: {compact}");
+    }
+}
+
+/// What a client of rustls has agreed on, so that a test may seal what rustls would not.
+#[derive(Debug, Default)]
+struct Secrets(std::sync::Mutex<Vec<u8>>);
+
+impl rustls::KeyLog for Secrets {
+    fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
+        if label == "CLIENT_TRAFFIC_SECRET_0" {
+            *self.0.lock().unwrap() = secret.to_vec();
+        }
+    }
+}
+
+/// rustls keeps places in the bytes of a handshake message that is not whole; it panics if it is not shown them again.
+#[test]
+fn half_a_handshake_message_harms_nobody() {
+    for compact in [false, true] {
+        let ends = ends(compact);
+        for then in ["data", "a longer message", "the other half", "nothing"] {
+            let secrets = Arc::new(Secrets::default());
+            let mut config = (*ends.client(SUITES[0])).clone();
+            config.key_log = secrets.clone();
+            let (mut server, mut client) = (ends.server(), client(&Arc::new(config)));
+            while client.is_handshaking() {
+                give(&mut server, &flight(&mut client));
+                hear(&mut client, &server.take_outgoing());
+            }
+            give(&mut server, &flight(&mut client));
+            let secret = traffic::Secret::new(&secrets.0.lock().unwrap()).unwrap();
+            let mut keys = traffic::TrafficKeys::new(traffic::Suite::Aes128GcmSha256, &secret, 0).unwrap();
+            let mut seal = |content: &[u8], content_type: u8| {
+                let mut record = Vec::new();
+                keys.seal(&keys.context().unwrap(), content, &[content_type], &mut record).unwrap();
+                record
+            };
+            let half = seal(&[24, 0, 0, 1], traffic::HANDSHAKE);
+            assert_eq!(give(&mut server, &half), b"");
+            // A record that is not whole behind it, as well.
+            let mut next = match then {
+                "data" => seal(b"x", traffic::APPLICATION_DATA),
+                "a longer message" => seal(&[0, 24, 0, 0], traffic::HANDSHAKE),
+                _ => seal(&[0], traffic::HANDSHAKE),
+            };
+            assert_eq!(give(&mut server, &next[..7]), b"");
+            assert_eq!(hear(&mut client, &say(&mut server, b"one")), b"one");
+            let taken = server.receive(&mut next[7..], |_| panic!("no data"));
+            assert_eq!(taken.is_ok(), matches!(then, "the other half" | "nothing"), "{then}");
+            let out = server.take_outgoing();
+            if taken.is_err() {
+                assert!(server.encrypt(b"more", &mut Vec::new()).is_err());
+                assert!(server.receive(&mut seal(b"more", traffic::APPLICATION_DATA), |_| panic!("no data")).is_err());
+                server.close_notify(&mut Vec::new());
+            }
+            if taken.is_ok() {
+                assert_eq!(hear(&mut client, &say(&mut server, b"two")), b"two");
+            } else {
+                client.read_tls(&mut &out[..]).unwrap();
+                let unexpected = rustls::Error::AlertReceived(rustls::AlertDescription::UnexpectedMessage);
+                // rustls has no alert for data between the two.
+                let expected = (compact || then != "data").then_some(unexpected);
+                assert_eq!(client.process_new_packets().err(), expected, "{then}, compact: {compact}");
+            }
+        }
+        // The same before there are keys.
+        let hello = flight(&mut client(&ends.client(SUITES[0])));
+        let fragment = [&[22, 3, 1, 0, 20], &hello[5..25]].concat();
+        for then in [&[23, 3, 3, 0, 1, 0][..], b"GET / HTTP/1.1\r\n", &[22, 3, 1, 0, 0], &[21, 3, 1, 0, 2, 1, 0]] {
+            for at_once in [false, true] {
+                let mut server = ends.server();
+                let result = if at_once {
+                    server.receive(&mut [&fragment, then].concat(), |_| panic!("no data"))
+                } else {
+                    assert_eq!(give(&mut server, &fragment), b"");
+                    server.receive(&mut then.to_vec(), |_| panic!("no data"))
+                };
+                assert!(result.is_err(), "{then:?}");
+                server.take_outgoing();
+            }
+        }
     }
 }
 
