@@ -41,6 +41,9 @@ pub(super) struct Ordinary {
     shrinks: bool,
     /// What the handshake has agreed on; kept only if this shrinks.
     secrets: Option<Box<ApplicationSecrets>>,
+    /// How many bytes of `incoming` are whole records that rustls has seen already, and must be shown again: parts of a
+    /// handshake message. Counted only if this shrinks.
+    shown: usize,
 }
 
 enum Side {
@@ -73,6 +76,7 @@ impl Ordinary {
             said_goodbye: false,
             shrinks: false,
             secrets: None,
+            shown: 0,
         }
     }
 
@@ -100,15 +104,21 @@ impl Ordinary {
     ) -> Result<(Progress, Option<(Compact, Vec<u8>)>), TlsError> {
         let mut incoming = core::mem::take(&mut self.incoming);
         incoming.extend_from_slice(bytes);
-        let (mut used, mut given, mut closed) = (0, 0, false);
-        while given < incoming.len() && !self.established {
-            given = end_of_record(&incoming, given);
-            let records = incoming.get_mut(used..given).unwrap_or_default();
+        let (mut used, mut shown, mut closed) = (0, self.shown, false);
+        while shown < incoming.len() && !self.established {
+            let end = end_of_record(&incoming, shown);
+            let all = incoming.len();
+            let records = incoming.get_mut(used..end.unwrap_or(all)).unwrap_or_default();
             let (discarded, peer_closed) = self.process(records, &mut plaintext)?;
             // Taken after each step: the next one on this thread may be another connection's.
             self.secrets = take_captured().map(Box::new).or(self.secrets.take());
             (used, closed) = (used + discarded, peer_closed);
+            match end {
+                Some(end) => shown = end,
+                None => break,
+            }
         }
+        self.shown = shown.saturating_sub(used);
         incoming.drain(..used);
         let progress = Progress { established: self.established, closed };
         if self.established {
@@ -245,14 +255,11 @@ impl Ordinary {
     }
 }
 
-/// Where the record that begins at `start` ends, or the bytes do.
-fn end_of_record(bytes: &[u8], start: usize) -> usize {
-    match bytes.get(start..).and_then(|record| record.first_chunk::<HEADER_BYTES>()) {
-        Some(&[.., high, low]) => {
-            (start + HEADER_BYTES + usize::from(u16::from_be_bytes([high, low]))).min(bytes.len())
-        }
-        None => bytes.len(),
-    }
+/// Where the record that begins at `start` ends, if it is whole.
+fn end_of_record(bytes: &[u8], start: usize) -> Option<usize> {
+    let [.., high, low] = bytes.get(start..)?.first_chunk::<HEADER_BYTES>()?;
+    let end = start + HEADER_BYTES + usize::from(u16::from_be_bytes([*high, *low]));
+    (end <= bytes.len()).then_some(end)
 }
 
 fn not_writable(out: &mut Vec<u8>, start: usize, error: Option<rustls::Error>) -> Result<(), TlsError> {

@@ -127,6 +127,33 @@ fn what_comes_with_the_end_of_the_handshake_is_read_in_any_pieces() {
     }
 }
 
+/// rustls keeps places in the parts of a message that it has seen; they have to stay where they were.
+#[test]
+fn a_handshake_message_may_be_in_many_records_and_pieces() {
+    for compact in [false, true] {
+        let ends = ends(compact);
+        let config = ends.client(SUITES[0]);
+        for part in [1, 2, 7, 100] {
+            for piece in [1, 3, 6, 7, 8, 1000] {
+                let (mut server, mut client) = (ends.server(), client(&config));
+                let hello = flight(&mut client);
+                let records =
+                    hello[5..].chunks(part).flat_map(|part| [&[22, 3, 1, 0, part.len() as u8], part].concat());
+                for piece in records.collect::<Vec<_>>().chunks(piece) {
+                    assert_eq!(give(&mut server, piece), b"");
+                }
+                hear(&mut client, &server.take_outgoing());
+                client.writer().write_all(b"data").unwrap();
+                let heard =
+                    flight(&mut client).chunks(piece).flat_map(|piece| give(&mut server, piece)).collect::<Vec<_>>();
+                assert_eq!(heard, b"data", "parts of {part}, pieces of {piece}");
+                assert_eq!(server.is_compact(), compact);
+                assert_eq!(hear(&mut client, &say(&mut server, b"answer")), b"answer");
+            }
+        }
+    }
+}
+
 #[test]
 fn every_suite_resumes_updates_keys_and_ends() {
     for compact in [false, true] {
