@@ -3,6 +3,9 @@
 
 #[path = "../fuzz/src/bodies.rs"]
 mod bodies;
+#[cfg(feature = "gateway")]
+#[path = "../fuzz/src/records.rs"]
+mod records;
 #[path = "../fuzz/src/world.rs"]
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod world;
@@ -17,6 +20,12 @@ fn frame() {
 #[test]
 fn shard() {
     replay(&["fuzz/corpus/shard"], bodies::shard);
+}
+
+#[cfg(feature = "gateway")]
+#[test]
+fn records() {
+    replay(&["fuzz/corpus/records"], records::records);
 }
 
 fn replay(folders: &[&str], body: fn(&[u8])) {
