@@ -1,6 +1,8 @@
 //! What the fuzz target of TLS records does with its input; `tests/fuzz_corpus.rs` replays the corpus.
 
-use ringgate::tls::compact::traffic::{ALERT, APPLICATION_DATA, CONTENT_BYTES_MAX, HANDSHAKE, Secret, Suite, TrafficKeys};
+use ringgate::tls::compact::traffic::{
+    ALERT, APPLICATION_DATA, CONTENT_BYTES_MAX, HANDSHAKE, Secret, Suite, TrafficKeys,
+};
 use ringgate::tls::compact::{Compact, RecordError};
 
 /// Plays the input as what a client does: it seals what it likes with the right keys, cuts and changes what it sends, lets
