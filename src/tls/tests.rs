@@ -155,6 +155,28 @@ fn a_handshake_message_may_be_in_many_records_and_pieces() {
 }
 
 #[test]
+fn a_long_client_hello_may_come_in_any_pieces() {
+    for compact in [false, true] {
+        let ends = ends(compact);
+        let mut config = (*ends.client(SUITES[0])).clone();
+        config.alpn_protocols = (0..200).map(|number| vec![number; 200]).collect();
+        let config = Arc::new(config);
+        for piece in [700, 4096, 16_388, 16_389, 16_390, 16_394, 32_778, 40_000, 100_000] {
+            let (mut server, mut client) = (ends.server(), client(&config));
+            let hello = flight(&mut client);
+            assert!(hello.len() > 2 * 16_384);
+            for (number, piece) in hello.chunks(piece).enumerate() {
+                let result = server.receive(&mut piece.to_vec(), |_| panic!("no data"));
+                assert!(result.is_ok(), "piece {number} of {}: {result:?}", piece.len());
+            }
+            hear(&mut client, &server.take_outgoing());
+            client.writer().write_all(b"data").unwrap();
+            assert_eq!(give(&mut server, &flight(&mut client)), b"data");
+        }
+    }
+}
+
+#[test]
 fn every_suite_resumes_updates_keys_and_ends() {
     for compact in [false, true] {
         let ends = ends(compact);
