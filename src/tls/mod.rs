@@ -15,7 +15,7 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 
 use compact::{Capture, Compact, RecordError};
-use ordinary::Ordinary;
+use ordinary::{Ordinary, Shrunk};
 
 /// The peer broke the protocol, or its certificate was refused. The text is for logs.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Tls {
             }
             Mode::Ordinary(ordinary) if ordinary.shrinks() => {
                 let (progress, shrunk) = ordinary.receive_and_shrink(bytes, &mut plaintext)?;
-                let Some((mut compact, mut rest)) = shrunk else { return Ok(progress) };
+                let Some(Shrunk { mut compact, mut rest }) = shrunk else { return Ok(progress) };
                 let result = compact.receive(&mut rest, plaintext);
                 self.0 = Mode::Compact(Box::new(compact));
                 Ok(Progress { closed: result.map_err(TlsError::Record)?, ..progress })

@@ -46,6 +46,13 @@ pub(super) struct Ordinary {
     shown: usize,
 }
 
+/// What a connection has become at the end of its handshake.
+pub(super) struct Shrunk {
+    pub(super) compact: Compact,
+    /// Records that came behind the handshake.
+    pub(super) rest: Vec<u8>,
+}
+
 enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
@@ -94,14 +101,13 @@ impl Ordinary {
         self.incoming.len() <= INCOMING_BYTES_MAX
     }
 
-    /// As [`Self::receive`]. At the end of the handshake, what this connection becomes is returned, too, with the records
-    /// that came behind the handshake and are its to read. rustls is given one record at a time until then: it would read
-    /// those itself.
+    /// As [`Self::receive`]. At the end of the handshake, what this connection becomes is returned, too. rustls is given
+    /// one record at a time until then: it would read those behind the handshake itself.
     pub(super) fn receive_and_shrink(
         &mut self,
         bytes: &mut [u8],
         mut plaintext: impl FnMut(&[u8]),
-    ) -> Result<(Progress, Option<(Compact, Vec<u8>)>), TlsError> {
+    ) -> Result<(Progress, Option<Shrunk>), TlsError> {
         let mut incoming = core::mem::take(&mut self.incoming);
         incoming.extend_from_slice(bytes);
         let (mut used, mut shown, mut closed) = (0, self.shown, false);
@@ -124,7 +130,7 @@ impl Ordinary {
         if self.established {
             self.shrinks = false;
             if let Some(compact) = self.shrink()? {
-                return Ok((progress, Some((compact, incoming))));
+                return Ok((progress, Some(Shrunk { compact, rest: incoming })));
             }
             // An older version: goes on as it is.
             let rest = self.receive(&mut incoming, plaintext)?;

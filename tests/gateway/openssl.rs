@@ -109,8 +109,7 @@ fn talk(gateway: &Gateway, ca: &str, arguments: &[&str], commands: &[&str]) -> S
         bob.publish("@alice", &answer);
         alice.wait_for(&alice.out, &answer, 1);
     }
-    let said = String::from_utf8_lossy(&alice.err.lock().unwrap()).into_owned();
-    said
+    String::from_utf8_lossy(&alice.err.lock().unwrap()).into_owned()
 }
 
 #[test]
