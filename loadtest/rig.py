@@ -63,6 +63,8 @@ def wanted_sysctls(connections):
         # Loopback and RPS queue packets here, and drop what finds it full.
         "net.core.netdev_max_backlog": (10_000,),
         "net.ipv4.tcp_max_syn_backlog": (4_096,),
+        # Packets and sockets are made where the kernel cannot wait for memory: some has to be free, whatever files fill.
+        "vm.min_free_kbytes": (min(262_144, connections),),
     }
 
 

@@ -58,6 +58,9 @@ struct Serve {
     /// With --dev: number of shards; one per core if not given.
     #[arg(long, value_name = "N", requires = "dev", value_parser = clap::value_parser!(u16).range(1..=256))]
     shards: Option<u16>,
+    /// With --dev: keep little of each TLS connection, as `tls.memory = "compact"` does.
+    #[arg(long, requires = "dev")]
+    compact_tls: bool,
     /// With --dev: write the certificate there, for clients' --ca.
     #[arg(long, value_name = "FILE", requires = "dev")]
     dev_ca: Option<PathBuf>,
@@ -177,7 +180,10 @@ fn serve(options: Serve) -> Result<(), String> {
     let (mut config, certificate) = match &options.config {
         Some(path) => (Config::load(path).map_err(|problems| problems.to_string())?, None),
         None => {
-            let (config, certificate) = Config::dev(options.shards.map(usize::from))?;
+            let (mut config, certificate) = Config::dev(options.shards.map(usize::from))?;
+            if options.compact_tls {
+                config.make_tls_compact();
+            }
             (config, Some(certificate))
         }
     };

@@ -226,4 +226,6 @@ pub struct ShardMetrics {
     pub busy_ns: Cell,
     /// TLS handshakes that ended well.
     pub tls_handshakes: Cell,
+    /// Those after which a connection became compact.
+    pub tls_compacted: Cell,
 }

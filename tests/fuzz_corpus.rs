@@ -3,6 +3,12 @@
 
 #[path = "../fuzz/src/bodies.rs"]
 mod bodies;
+#[cfg(feature = "gateway")]
+#[path = "simulation/random.rs"]
+mod random;
+#[cfg(feature = "gateway")]
+#[path = "../fuzz/src/records.rs"]
+mod records;
 #[path = "../fuzz/src/world.rs"]
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod world;
@@ -19,21 +25,59 @@ fn shard() {
     replay(&["fuzz/corpus/shard"], bodies::shard);
 }
 
+#[cfg(feature = "gateway")]
+#[test]
+fn records() {
+    replay(&["fuzz/corpus/records"], records::records);
+}
+
+/// Each input with a few bytes changed, or with another behind it.
+#[cfg(feature = "gateway")]
+#[test]
+fn mutated_records() {
+    const MUTATIONS: usize = 300;
+    let mut random = random::Random::new(1);
+    let inputs = inputs(&["fuzz/corpus/records"]);
+    for (_, input) in &inputs {
+        for _ in 0..MUTATIONS {
+            let mut bytes = input.clone();
+            if random.one_in(2) {
+                bytes.extend_from_slice(&inputs[random.below(inputs.len())].1);
+            }
+            for _ in 0..random.below(4) {
+                let at = random.below(bytes.len());
+                bytes[at] = random.next() as u8;
+            }
+            bytes.truncate(4096);
+            if let Err(panic) = std::panic::catch_unwind(|| records::records(&bytes)) {
+                eprintln!("the input was {bytes:?}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
 fn replay(folders: &[&str], body: fn(&[u8])) {
+    for (file, bytes) in inputs(folders) {
+        if let Err(panic) = std::panic::catch_unwind(|| body(&bytes)) {
+            eprintln!("the input was {}", file.display());
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn inputs(folders: &[&str]) -> Vec<(PathBuf, Vec<u8>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut replayed = 0;
+    let mut inputs = Vec::new();
     for folder in folders {
         let entries = std::fs::read_dir(root.join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
         files.sort();
         for file in files {
             let bytes = std::fs::read(&file).expect("an input");
-            if let Err(panic) = std::panic::catch_unwind(|| body(&bytes)) {
-                eprintln!("the input was {}", file.display());
-                std::panic::resume_unwind(panic);
-            }
-            replayed += 1;
+            inputs.push((file, bytes));
         }
     }
-    assert!(replayed >= 60, "{replayed} inputs: the corpus is not there");
+    assert!(inputs.len() >= 60, "{} inputs: the corpus is not there", inputs.len());
+    inputs
 }

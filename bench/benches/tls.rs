@@ -1,6 +1,6 @@
-//! Our TLS connection beside rustls' buffered one: the gateway's side of handshakes, and records.
+//! Our TLS connection in its two modes beside rustls' buffered one: the gateway's side of handshakes, and records.
 //!
-//! The same client (rustls, buffered) talks to both, and both use the gateway's own settings: P-256 certificate, TLS
+//! The same client (rustls, buffered) talks to all, and all use the gateway's own settings: P-256 certificate, TLS
 //! 1.3, tickets without state. Only the calls of the server's side are measured.
 
 #[path = "support/mod.rs"]
@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use criterion::BenchmarkId;
 use ringgate::config::{dev_certificate, server_config};
-use ringgate::tls::Tls;
+use ringgate::tls::compact::traffic::{Secret, Suite, TrafficKeys};
+use ringgate::tls::{Tls, make_compact};
 use rustls::client::Resumption;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
 
@@ -22,6 +23,9 @@ use support::{Criterion, cpu_time};
 /// The gateway's side of a connection.
 trait Server {
     const NAME: &'static str;
+    fn settings(ends: &Ends) -> &Arc<ServerConfig> {
+        &ends.server
+    }
     fn new(config: Arc<ServerConfig>) -> Self;
     /// Takes bytes in, returns how many plaintext bytes were in them.
     fn receive(&mut self, bytes: &mut [u8]) -> usize;
@@ -50,6 +54,33 @@ impl Server for Tls {
 
     fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) {
         Tls::encrypt(self, plaintext, out).expect("the handshake is over");
+    }
+}
+
+/// The same, compact after its handshake.
+struct CompactTls(Tls);
+
+impl Server for CompactTls {
+    const NAME: &'static str = "ringgate, compact";
+
+    fn settings(ends: &Ends) -> &Arc<ServerConfig> {
+        &ends.compact
+    }
+
+    fn new(config: Arc<ServerConfig>) -> Self {
+        CompactTls(Server::new(config))
+    }
+
+    fn receive(&mut self, bytes: &mut [u8]) -> usize {
+        Server::receive(&mut self.0, bytes)
+    }
+
+    fn answer(&mut self, out: &mut Vec<u8>) {
+        self.0.answer(out);
+    }
+
+    fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) {
+        Server::encrypt(&mut self.0, plaintext, out);
     }
 }
 
@@ -94,6 +125,7 @@ impl Server for ServerConnection {
 /// Settings of both ends. A client that shares its resumption store with an earlier one resumes.
 struct Ends {
     server: Arc<ServerConfig>,
+    compact: Arc<ServerConfig>,
     client: ClientConfig,
 }
 
@@ -103,7 +135,9 @@ impl Ends {
         let server = server_config(certificate.as_bytes(), key.as_bytes()).expect("it is good");
         let trust = ringgate::client::Trust::Pem(certificate.as_bytes());
         let client = ringgate::client::client_tls(trust).expect("it is good");
-        Ends { server: Arc::new(server), client: (*client).clone() }
+        let mut compact = server.clone();
+        make_compact(&mut compact);
+        Ends { server: Arc::new(server), compact: Arc::new(compact), client: (*client).clone() }
     }
 
     /// A client that has met nobody.
@@ -118,11 +152,14 @@ fn main() {
     let mut criterion = support::settings();
     let ends = Ends::new();
     handshakes::<Tls>(&mut criterion, &ends);
+    handshakes::<CompactTls>(&mut criterion, &ends);
     handshakes::<ServerConnection>(&mut criterion, &ends);
     for bytes in [100, 16 * 1024] {
         records::<Tls>(&mut criterion, &ends, bytes);
+        records::<CompactTls>(&mut criterion, &ends, bytes);
         records::<ServerConnection>(&mut criterion, &ends, bytes);
     }
+    contexts(&mut criterion);
     criterion.final_summary();
 }
 
@@ -161,7 +198,7 @@ fn handshakes<S: Server>(criterion: &mut Criterion, ends: &Ends) {
         bencher.iter_custom(|handshakes| {
             (0..handshakes)
                 .map(|_| {
-                    let (_, client, spent) = connect::<S>(&ends.server, &ends.stranger());
+                    let (_, client, spent) = connect::<S>(S::settings(ends), &ends.stranger());
                     assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full));
                     spent
                 })
@@ -173,8 +210,8 @@ fn handshakes<S: Server>(criterion: &mut Criterion, ends: &Ends) {
             (0..handshakes)
                 .map(|_| {
                     let config = ends.stranger();
-                    connect::<S>(&ends.server, &config);
-                    let (_, client, spent) = connect::<S>(&ends.server, &config);
+                    connect::<S>(S::settings(ends), &config);
+                    let (_, client, spent) = connect::<S>(S::settings(ends), &config);
                     assert_eq!(client.handshake_kind(), Some(HandshakeKind::Resumed));
                     spent
                 })
@@ -189,7 +226,7 @@ fn records<S: Server>(criterion: &mut Criterion, ends: &Ends, bytes: usize) {
     // A new connection for each sample: one key encrypts only so many records before it has to be changed.
     criterion.benchmark_group("tls encrypt").bench_function(BenchmarkId::new(S::NAME, bytes), |bencher| {
         bencher.iter_custom(|records| {
-            let (mut server, ..) = connect::<S>(&ends.server, &ends.stranger());
+            let (mut server, ..) = connect::<S>(S::settings(ends), &ends.stranger());
             let start = cpu_time();
             for _ in 0..records {
                 out.clear();
@@ -203,7 +240,7 @@ fn records<S: Server>(criterion: &mut Criterion, ends: &Ends, bytes: usize) {
     const BATCH: u64 = 64;
     criterion.benchmark_group("tls decrypt").bench_function(BenchmarkId::new(S::NAME, bytes), |bencher| {
         bencher.iter_custom(|records| {
-            let (mut server, mut client, _) = connect::<S>(&ends.server, &ends.stranger());
+            let (mut server, mut client, _) = connect::<S>(S::settings(ends), &ends.stranger());
             let (mut left, mut spent) = (records, Duration::ZERO);
             while left > 0 {
                 let count = left.min(BATCH);
@@ -218,6 +255,18 @@ fn records<S: Server>(criterion: &mut Criterion, ends: &Ends, bytes: usize) {
             spent
         });
     });
+}
+
+/// What a connection in the compact mode sets up anew for every portion of records, and at every key update.
+fn contexts(criterion: &mut Criterion) {
+    for suite in Suite::ALL {
+        let secret = Secret::new(&vec![7; suite.secret_bytes()]).expect("no hash is longer");
+        let mut keys = TrafficKeys::new(suite, &secret, 0).expect("the length of its hash");
+        let name = format!("{suite:?}");
+        let mut group = criterion.benchmark_group("tls compact");
+        group.bench_function(BenchmarkId::new("context", &name), |bencher| bencher.iter(|| black_box(keys.context())));
+        group.bench_function(BenchmarkId::new("key update", &name), |bencher| bencher.iter(|| keys.update()));
+    }
 }
 
 fn record(client: &mut ClientConnection, plaintext: &[u8]) -> Vec<u8> {

@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// How many of them use TLS.
     #[arg(long, default_value_t = 1000, value_name = "N")]
     tls_connections: u32,
+    /// Let the gateway keep little of each TLS connection, as `tls.memory = "compact"` does.
+    #[arg(long)]
+    compact_tls: bool,
     /// Seconds of traffic.
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=3600))]
     seconds: u64,
@@ -68,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
 }
 
 fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
-    let gateway = Gateway::start(options.shards, ca)?;
+    let gateway = Gateway::start(options.shards, options.compact_tls, ca)?;
     let process = gateway.process();
     eprintln!("gateway (process {}) on {} and {}", process.0, gateway.tcp, gateway.tls);
     let plain = (options.connections - options.tls_connections) as usize;

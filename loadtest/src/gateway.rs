@@ -17,10 +17,13 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// Starts `ringgate serve --dev` and waits until it is ready. Its certificate goes to `ca`.
-    pub(crate) fn start(shards: Option<usize>, ca: &std::path::Path) -> Result<Gateway, String> {
+    pub(crate) fn start(shards: Option<usize>, compact_tls: bool, ca: &std::path::Path) -> Result<Gateway, String> {
         let program = find_program()?;
         let mut command = Command::new(&program);
         command.args(["serve", "--dev", "--log-level", "warn", "--dev-ca"]).arg(ca);
+        if compact_tls {
+            command.arg("--compact-tls");
+        }
         if let Some(shards) = shards {
             command.args(["--shards", &shards.to_string()]);
         }

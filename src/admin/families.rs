@@ -157,6 +157,7 @@ impl Families {
         out.family("auth", "Tokens verified", MetricType::Counter, &samples)?;
         out.histogram("auth_duration", "Time of one token verification", |s| &s.auth_duration)?;
         out.counter("tls_handshakes", "TLS handshakes completed", |s| &s.tls_handshakes)?;
+        out.counter("tls_compacted", "TLS handshakes after which little memory was kept", |s| &s.tls_compacted)?;
         out.histogram("ping_pong_duration", "From a gateway's Ping to Pong", |s| &s.ping_pong_duration)
     }
 

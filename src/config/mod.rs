@@ -188,6 +188,13 @@ impl Config {
         validate::validate(&raw, text, fits).map_err(|problems| Problems { file: file.to_owned(), problems })
     }
 
+    /// As `tls.memory = "compact"` in the file.
+    pub fn make_tls_compact(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            crate::tls::make_compact(Arc::make_mut(tls));
+        }
+    }
+
     /// For `--dev`: loopback, the development key, a certificate made now, default ports if free and else others.
     /// Returns the certificate in PEM form, too, for clients.
     pub fn dev(shards: Option<usize>) -> Result<(Config, String), String> {

@@ -61,7 +61,7 @@ section!(Runtime {
 
 section!(Listener { address: At<String>, tls: bool, });
 
-section!(Tls { certificate: At<String>, key: At<String>, });
+section!(Tls { certificate: At<String>, key: At<String>, memory: At<String>, });
 
 section!(Client {
     ping_interval: At<String>,

@@ -59,6 +59,7 @@ fn mistakes_are_named_with_file_line_key_and_remedy() {
         ("[logging]\nformat = \"xml\"", vec!["logging.format", "\"json\""]),
         ("[tls]\ncertificate = \"/nowhere.pem\"\nkey = \"/nowhere.key\"", vec!["tls.certificate", "/nowhere.pem"]),
         ("[tls]\ncertificate = \"/nowhere.pem\"", vec!["tls", "both certificate and key"]),
+        ("[tls]\nmemory = \"small\"", vec!["x.toml:2: tls.memory", "\"ordinary\", \"compact\""]),
         ("[node]\nname = \"a b\"", vec!["node.name", "blanks"]),
         ("[node\n", vec!["x.toml:1"]),
     ] {
@@ -95,6 +96,22 @@ fn all_problems_are_reported_at_once() {
     for part in ["room_limit", "ping_interval", "listeners", "token.keys"] {
         assert!(message.contains(part), "{message}");
     }
+}
+
+#[test]
+fn tls_is_compact_where_the_file_says_so() {
+    let directory = std::env::temp_dir().join(format!("ringgate-config-compact-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (certificate, key) = dev_certificate().unwrap();
+    let (certificate_path, key_path) = (directory.join("c.pem"), directory.join("k.pem"));
+    std::fs::write(&certificate_path, certificate).unwrap();
+    std::fs::write(&key_path, key).unwrap();
+    for (memory, compact) in [("", false), ("memory = \"ordinary\"", false), ("memory = \"compact\"", true)] {
+        let files = format!("certificate = {certificate_path:?}\nkey = {key_path:?}");
+        let config = Config::parse(&format!("[tls]\n{files}\n{memory}\n{MINIMAL}"), "x").unwrap();
+        assert_eq!(config.tls.unwrap().enable_secret_extraction, compact, "{memory:?}");
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

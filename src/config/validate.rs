@@ -430,12 +430,18 @@ fn tls(raw: &raw::File, listeners: &[ListenerConfig], check: &mut Check<'_>) -> 
         }
         return None;
     };
+    let compact = check.choice("tls.memory", &tls.memory, false, &[("ordinary", false), ("compact", true)]);
     let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else {
         check.problem("tls", None, "needs both certificate and key, each the path of a PEM file");
         return None;
     };
     match certificate_from_files(Path::new(certificate.get_ref()), Path::new(key.get_ref())) {
-        Ok(config) => Some(Arc::new(config)),
+        Ok(mut config) => {
+            if compact {
+                crate::tls::make_compact(&mut config);
+            }
+            Some(Arc::new(config))
+        }
         Err(CertificateError::Certificate(text)) => {
             check.problem("tls.certificate", at(certificate), text);
             None

@@ -333,7 +333,7 @@ impl Net {
         let mut socket = Socket::new(fd);
         socket.connecting = true;
         if let Some((config, name)) = &target.tls {
-            let tls = Tls::connect(config.clone(), name.clone()).map_err(|error| io::Error::other(error.0))?;
+            let tls = Tls::connect(config.clone(), name.clone()).map_err(io::Error::other)?;
             socket.tls = Some(Box::new(tls));
         }
         if self.connects.len() <= slot as usize {
@@ -556,7 +556,7 @@ impl Net {
                     self.flush(key, driver);
                 }
             }
-            Err(_) => self.end(key, CloseReason::TlsError, driver),
+            Err(_) => self.refuse_tls(key, driver),
         }
     }
 
@@ -572,6 +572,9 @@ impl Net {
         match tls.receive(&mut [], |plaintext| early.extend_from_slice(plaintext)) {
             Ok(progress) => {
                 if progress.established {
+                    if tls.is_compact() {
+                        self.metrics.tls_compacted.increment();
+                    }
                     driver.secured(key);
                 }
                 if !early.is_empty() {
@@ -582,12 +585,14 @@ impl Net {
                 }
                 self.flush(key, driver);
             }
-            Err(_) => {
-                // The alert, if there is one, is tried once; nobody waits for it.
-                self.flush_alert(key);
-                self.end(key, CloseReason::TlsError, driver);
-            }
+            Err(_) => self.refuse_tls(key, driver),
         }
+    }
+
+    /// The alert, if there is one, is tried once; nobody waits for it.
+    fn refuse_tls(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
+        self.flush_alert(key);
+        self.end(key, CloseReason::TlsError, driver);
     }
 
     fn flush_alert(&mut self, key: ConnectionKey) {

@@ -75,6 +75,7 @@ fn metrics_count_what_was_done() {
         ("auth_total{status=\"failed\",failure=\"invalid token\"}", 1.0),
         ("auth_duration_seconds_count", 3.0),
         ("tls_handshakes_total", 1.0),
+        ("tls_compacted_total", 0.0),
         ("messages_received_total", 4.0),
         ("messages_sent_total", 4.0),
         ("inbox_stored_total", 3.0),

@@ -13,6 +13,7 @@ mod doctor;
 mod drain;
 mod inbox;
 mod limits;
+mod openssl;
 mod presence;
 mod python;
 mod room_history;

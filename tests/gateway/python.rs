@@ -10,7 +10,14 @@ fn the_python_client_and_the_gateway_understand_each_other() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join("target/python/bin/python");
     assert!(python.exists(), "{} is missing; tests/run makes it", python.display());
-    let gateway = Gateway::start();
+    for (gateway, _) in Gateway::of_each_tls_memory() {
+        run(python.as_path(), root, &gateway);
+        gateway.finish();
+    }
+}
+
+/// The client's own tests against this gateway, over TCP and over TLS with Python's ssl module.
+fn run(python: &Path, root: &Path, gateway: &Gateway) {
     let folder = TempFolder::new();
     let ca = folder.write("ca.pem", &gateway.certificate);
     let users = ["alice", "bob", "carol", "dave"];
@@ -29,5 +36,4 @@ fn the_python_client_and_the_gateway_understand_each_other() {
     // unittest calls a run without tests a success, too.
     let ran = said.lines().find_map(|line| line.strip_prefix("Ran ")?.split(' ').next()?.parse::<u32>().ok());
     assert!(ran.is_some_and(|ran| ran > 0), "{said}");
-    gateway.finish();
 }

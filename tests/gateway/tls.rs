@@ -9,12 +9,12 @@ use ringgate::close::CloseReason;
 use ringgate::config::dev_certificate;
 use ringgate::session::Transport;
 use ringgate::wire::Encoder;
-use ringgate::wire::encode::ConnectRequest;
+use ringgate::wire::encode::{ConnectRequest, PublishRequest};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 
-use crate::support::{Client, DEADLINE, Gateway, Login, dev_token, wait_until};
+use crate::support::{Client, DEADLINE, Gateway, Login, TlsMemory, dev_token, wait_until};
 
 /// A client's settings for one version alone.
 fn only(version: &'static SupportedProtocolVersion, certificate: &str) -> Arc<ClientConfig> {
@@ -44,34 +44,37 @@ fn tls_closes(gateway: &Gateway, reason: CloseReason) -> u64 {
 #[test]
 fn both_versions_are_spoken_and_long_messages_go_both_ways() {
     const MESSAGES: usize = 40;
-    let gateway = Gateway::start();
-    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        let mut pair = ["alice", "bob"].map(|user| {
-            let socket = TcpStream::connect(gateway.tls()).unwrap();
-            let tls = Some((only(version, &gateway.certificate), server_name()));
-            let mut client = gateway.client_over(Stream::over(socket, tls).unwrap());
-            client.sign_in(&Login::user(user));
-            client
-        });
-        let [alice, bob] = &mut pair;
-        // Each is several records of 16 KiB at most; sizes around the bound among them.
-        let sizes = [16_000, 16_383, 16_384, 16_385, 32_768, 65_536, 1, 0];
-        let payload = |number: usize| vec![number as u8; sizes[number % sizes.len()]];
-        for number in 0..MESSAGES {
-            alice.publish("@bob", payload(number));
-            bob.publish("@alice", payload(number));
-        }
-        for client in [alice, bob] {
+    for (gateway, memory) in Gateway::of_each_tls_memory() {
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let mut pair = ["alice", "bob"].map(|user| {
+                let socket = TcpStream::connect(gateway.tls()).unwrap();
+                let tls = Some((only(version, &gateway.certificate), server_name()));
+                let mut client = gateway.client_over(Stream::over(socket, tls).unwrap());
+                client.sign_in(&Login::user(user));
+                client
+            });
+            let [alice, bob] = &mut pair;
+            // Each is several records of 16 KiB at most; sizes around the bound among them.
+            let sizes = [16_000, 16_383, 16_384, 16_385, 32_768, 65_536, 1, 0];
+            let payload = |number: usize| vec![number as u8; sizes[number % sizes.len()]];
             for number in 0..MESSAGES {
-                let message = client.message();
-                assert!(message.payload == payload(number), "message {number} under {version:?}");
-                client.ack(message.stamp.position);
+                alice.publish("@bob", payload(number));
+                bob.publish("@alice", payload(number));
+            }
+            for client in [alice, bob] {
+                for number in 0..MESSAGES {
+                    let message = client.message();
+                    assert!(message.payload == payload(number), "message {number} under {version:?}");
+                    client.ack(message.stamp.position);
+                }
             }
         }
+        gateway.wait_for("acknowledged", 4 * MESSAGES as u64, |m| &m.inbox_acked);
+        assert_eq!(gateway.sum(|m| &m.tls_handshakes), 4);
+        let compacted = if memory == TlsMemory::Compact { 2 } else { 0 };
+        assert_eq!(gateway.sum(|m| &m.tls_compacted), compacted, "those of TLS 1.3");
+        gateway.finish();
     }
-    gateway.wait_for("acknowledged", 4 * MESSAGES as u64, |m| &m.inbox_acked);
-    assert_eq!(gateway.sum(|m| &m.tls_handshakes), 4);
-    gateway.finish();
 }
 
 #[test]
@@ -125,52 +128,126 @@ fn plain_bytes_on_the_tls_port_end_the_connection() {
 
 #[test]
 fn the_gateway_says_close_notify_behind_goodbye() {
-    let gateway = Gateway::start();
-    let mut stream = raw_tls(&gateway);
-    let mut connect = Vec::new();
-    Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: "garbage", ..Default::default() });
-    stream.write_all(&connect).unwrap();
-    let mut said = Vec::new();
-    // rustls calls it an error when the stream ends without close_notify.
-    stream.read_to_end(&mut said).unwrap();
-    assert_eq!(said[4], 140, "Goodbye");
-    drop(stream);
-    gateway.finish();
+    for (gateway, _) in Gateway::of_each_tls_memory() {
+        let mut stream = raw_tls(&gateway);
+        let mut connect = Vec::new();
+        Encoder::default()
+            .connect(&mut connect, &ConnectRequest { request: 1, token: "garbage", ..Default::default() });
+        stream.write_all(&connect).unwrap();
+        let mut said = Vec::new();
+        // rustls calls it an error when the stream ends without close_notify.
+        stream.read_to_end(&mut said).unwrap();
+        assert_eq!(said[4], 140, "Goodbye");
+        drop(stream);
+        gateway.finish();
+    }
 }
 
 #[test]
 fn a_client_may_say_close_notify() {
-    let gateway = Gateway::start();
-    let mut stream = raw_tls(&gateway);
-    let mut connect = Vec::new();
-    let token = dev_token("alice");
-    Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: &token, ..Default::default() });
-    stream.write_all(&connect).unwrap();
-    gateway.wait_for("sessions", 1, |m| &m.sessions_active);
-    stream.conn.send_close_notify();
-    stream.flush().unwrap();
-    wait_until("the session has ended", || tls_closes(&gateway, CloseReason::ConnectionClosed) == 1);
-    // The socket itself is closed only now.
-    gateway.wait_for("slots", 0, |m| &m.ring_slots_used);
-    drop(stream);
-    gateway.finish();
+    for (gateway, _) in Gateway::of_each_tls_memory() {
+        let mut stream = raw_tls(&gateway);
+        let mut connect = Vec::new();
+        let token = dev_token("alice");
+        Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: &token, ..Default::default() });
+        stream.write_all(&connect).unwrap();
+        gateway.wait_for("sessions", 1, |m| &m.sessions_active);
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+        wait_until("the session has ended", || tls_closes(&gateway, CloseReason::ConnectionClosed) == 1);
+        // The socket itself is closed only now.
+        gateway.wait_for("slots", 0, |m| &m.ring_slots_used);
+        drop(stream);
+        gateway.finish();
+    }
 }
 
 #[test]
 fn a_record_that_was_tampered_with_ends_the_connection() {
-    let gateway = Gateway::start();
-    let mut stream = raw_tls(&gateway);
-    let mut connect = Vec::new();
-    let token = dev_token("alice");
-    Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: &token, ..Default::default() });
-    stream.write_all(&connect).unwrap();
-    gateway.wait_for("sessions", 1, |m| &m.sessions_active);
-    let mut record = Vec::new();
-    stream.conn.writer().write_all(&[0; 100]).unwrap();
-    stream.conn.write_tls(&mut record).unwrap();
-    *record.last_mut().unwrap() ^= 1;
-    stream.sock.write_all(&record).unwrap();
-    wait_until("the session has ended", || tls_closes(&gateway, CloseReason::TlsError) == 1);
-    drop(stream);
-    gateway.finish();
+    for (gateway, _) in Gateway::of_each_tls_memory() {
+        let mut stream = raw_tls(&gateway);
+        let mut connect = Vec::new();
+        let token = dev_token("alice");
+        Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: &token, ..Default::default() });
+        stream.write_all(&connect).unwrap();
+        gateway.wait_for("sessions", 1, |m| &m.sessions_active);
+        let mut record = Vec::new();
+        stream.conn.writer().write_all(&[0; 100]).unwrap();
+        stream.conn.write_tls(&mut record).unwrap();
+        *record.last_mut().unwrap() ^= 1;
+        // The answer to Connect is read first: an alert that found it on its way would not be waited for.
+        stream.read_exact(&mut [0; 8]).unwrap();
+        stream.sock.write_all(&record).unwrap();
+        let error = stream.read_to_end(&mut Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("BadRecordMac"), "{error}");
+        wait_until("the session has ended", || tls_closes(&gateway, CloseReason::TlsError) == 1);
+        drop(stream);
+        gateway.finish();
+    }
+}
+
+/// A client that sends everything at once: the end of the handshake, half a frame, a key update, the other half.
+#[test]
+fn what_comes_with_the_end_of_the_handshake_counts() {
+    for (gateway, _) in Gateway::of_each_tls_memory() {
+        let mut stream = raw_tls(&gateway);
+        while stream.conn.is_handshaking() {
+            if stream.conn.wants_write() {
+                stream.conn.write_tls(&mut stream.sock).unwrap();
+            } else {
+                stream.conn.read_tls(&mut stream.sock).unwrap();
+                stream.conn.process_new_packets().unwrap();
+            }
+        }
+        let (mut connect, token) = (Vec::new(), dev_token("alice"));
+        Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: &token, ..Default::default() });
+        let (first, second) = connect.split_at(connect.len() / 2);
+        stream.conn.writer().write_all(first).unwrap();
+        stream.conn.refresh_traffic_keys().unwrap();
+        stream.conn.writer().write_all(second).unwrap();
+        let mut flight = Vec::new();
+        while stream.conn.wants_write() {
+            stream.conn.write_tls(&mut flight).unwrap();
+        }
+        stream.sock.write_all(&flight).unwrap();
+        let mut header = [0; 8];
+        stream.read_exact(&mut header).unwrap();
+        assert_eq!(header[4], 128, "Connected");
+        drop(stream);
+        gateway.finish();
+    }
+}
+
+#[test]
+fn keys_may_be_updated_at_any_time() {
+    for (gateway, _) in Gateway::of_each_tls_memory() {
+        let mut bob = gateway.tls_client();
+        bob.sign_in(&Login::user("bob"));
+        let mut stream = raw_tls(&gateway);
+        let (mut frames, token) = (Vec::new(), dev_token("alice"));
+        Encoder::default().connect(&mut frames, &ConnectRequest { request: 1, token: &token, ..Default::default() });
+        stream.write_all(&frames).unwrap();
+        gateway.wait_for("sessions", 2, |m| &m.sessions_active);
+        // Each is answered by an update of the gateway's own: its next messages come with new keys.
+        for round in 0..50u32 {
+            stream.conn.refresh_traffic_keys().unwrap();
+            let text = round.to_string();
+            frames.clear();
+            let publish = PublishRequest { request: 2, topic: "@bob", payload: text.as_bytes(), ..Default::default() };
+            Encoder::default().publish(&mut frames, &publish);
+            stream.write_all(&frames).unwrap();
+            assert_eq!(bob.message().text(), text);
+            bob.publish("@alice", format!("<{text}>"));
+            let (mut heard, wanted) = (Vec::new(), format!("<{text}>"));
+            while !heard.windows(wanted.len()).any(|window| window == wanted.as_bytes()) {
+                let start = heard.len();
+                heard.resize(start + 4096, 0);
+                let read = stream.read(&mut heard[start..]).unwrap();
+                assert!(read > 0, "the connection has ended");
+                heard.truncate(start + read);
+            }
+        }
+        drop(stream);
+        gateway.finish();
+    }
 }

@@ -18,6 +18,13 @@ use super::wait_until;
 /// For configurations in TOML: one plain listener on a free port.
 pub(crate) const LISTENERS: &str = "[[listeners]]\naddress = \"127.0.0.1:0\"\n";
 
+/// `tls.memory` in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TlsMemory {
+    Ordinary,
+    Compact,
+}
+
 /// See the module.
 pub(crate) struct Gateway {
     server: Option<Server>,
@@ -37,6 +44,20 @@ impl Gateway {
     /// The same with something changed.
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Gateway {
         Gateway::try_with(change).unwrap()
+    }
+
+    /// One after the other: what TLS connections keep is ordinary, then compact.
+    pub(crate) fn of_each_tls_memory() -> impl Iterator<Item = (Gateway, TlsMemory)> {
+        [TlsMemory::Ordinary, TlsMemory::Compact].into_iter().map(|memory| (Gateway::with_tls(memory), memory))
+    }
+
+    /// The same of one kind.
+    pub(crate) fn with_tls(memory: TlsMemory) -> Gateway {
+        Gateway::with(|config| {
+            if memory == TlsMemory::Compact {
+                config.make_tls_compact();
+            }
+        })
     }
 
     /// The same, or why it does not start.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 pub(crate) use client::{Client, Login};
 pub(crate) use files::TempFolder;
 pub(crate) use frames::{Connected, Frame, Goodbye, History, Message, Presence, Refusal, Subscribed};
-pub(crate) use gateway::{Gateway, LISTENERS};
+pub(crate) use gateway::{Gateway, LISTENERS, TlsMemory};
 pub(crate) use http::{Answer, http};
 pub(crate) use process::Process;
 pub(crate) use tokens::{claims_token, dev_token, unix_seconds};

@@ -1,0 +1,148 @@
+//! TLS on a connection. Both directions: the gateway accepts, clients connect.
+//!
+//! rustls makes every handshake ([`ordinary`]). After it, a connection either stays with rustls or, where the
+//! configuration says so ([`make_compact`]), gives its state up for the few bytes that records need ([`compact`]). Who
+//! uses a [`Tls`] does not see the difference.
+
+pub mod compact;
+mod ordinary;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use rustls::{ClientConfig, ServerConfig};
+use rustls_pki_types::ServerName;
+
+use compact::{Capture, Compact, RecordError};
+use ordinary::{Ordinary, Shrunk};
+
+/// The peer broke the protocol, or its certificate was refused. The text is for logs.
+#[derive(Debug)]
+pub enum TlsError {
+    /// In the handshake, or in the ordinary mode.
+    Rustls(rustls::Error),
+    /// After the handshake, in the compact mode.
+    Record(RecordError),
+}
+
+impl std::fmt::Display for TlsError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            TlsError::Rustls(error) => error.fmt(f),
+            TlsError::Record(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+/// What a peer's bytes have led to, beside plaintext.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The handshake has just ended.
+    pub established: bool,
+    /// The peer has said that it sends no more.
+    pub closed: bool,
+}
+
+/// Connections that are accepted with this configuration become compact, if their version is TLS 1.3. A key log that
+/// it has is replaced: that is how the traffic secrets get out of rustls.
+pub fn make_compact(config: &mut ServerConfig) {
+    config.enable_secret_extraction = true;
+    config.key_log = Arc::new(Capture);
+}
+
+/// See the module.
+pub struct Tls(Mode);
+
+/// Each is behind a pointer of its own: what a connection owns shrinks with it.
+enum Mode {
+    Ordinary(Box<Ordinary>),
+    Compact(Box<Compact>),
+}
+
+impl Tls {
+    /// For an accepted connection.
+    pub fn accept(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
+        Ok(Tls(Mode::Ordinary(Box::new(Ordinary::accept(config)?))))
+    }
+
+    /// For a connection that was made; its first bytes are in [`Self::take_outgoing`] at once.
+    pub fn connect(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, TlsError> {
+        Ok(Tls(Mode::Ordinary(Box::new(Ordinary::connect(config, name)?))))
+    }
+
+    /// Whether the handshake is over.
+    pub fn is_established(&self) -> bool {
+        match &self.0 {
+            Mode::Ordinary(ordinary) => ordinary.is_established(),
+            Mode::Compact(_) => true,
+        }
+    }
+
+    /// Whether this is a connection of few bytes.
+    pub fn is_compact(&self) -> bool {
+        matches!(self.0, Mode::Compact(_))
+    }
+
+    /// Keeps bytes for a later [`Self::receive`]; handshakes are queued that way, since each costs more than a
+    /// hundred messages. False when the peer has sent more than a handshake may need, or the handshake is over.
+    pub fn hold_back(&mut self, bytes: &[u8]) -> bool {
+        match &mut self.0 {
+            Mode::Ordinary(ordinary) => ordinary.hold_back(bytes),
+            Mode::Compact(_) => false,
+        }
+    }
+
+    /// Takes bytes of the peer in and hands plaintext out, in order. After an error, what the peer has to be told is in
+    /// [`Self::take_outgoing`].
+    pub fn receive(&mut self, bytes: &mut [u8], mut plaintext: impl FnMut(&[u8])) -> Result<Progress, TlsError> {
+        match &mut self.0 {
+            Mode::Compact(compact) => {
+                let closed = compact.receive(bytes, plaintext).map_err(TlsError::Record)?;
+                Ok(Progress { established: false, closed })
+            }
+            Mode::Ordinary(ordinary) if ordinary.shrinks() => {
+                let (progress, shrunk) = ordinary.receive_and_shrink(bytes, &mut plaintext)?;
+                let Some(Shrunk { mut compact, mut rest }) = shrunk else { return Ok(progress) };
+                let result = compact.receive(&mut rest, plaintext);
+                self.0 = Mode::Compact(Box::new(compact));
+                Ok(Progress { closed: result.map_err(TlsError::Record)?, ..progress })
+            }
+            Mode::Ordinary(ordinary) => ordinary.receive(bytes, plaintext),
+        }
+    }
+
+    /// Bytes of the handshake, alerts and key updates that wait for the socket; they go before anything encrypted later.
+    pub fn take_outgoing(&mut self) -> Vec<u8> {
+        match &mut self.0 {
+            Mode::Ordinary(ordinary) => ordinary.take_outgoing(),
+            Mode::Compact(compact) => compact.take_outgoing(),
+        }
+    }
+
+    /// Whether [`Self::take_outgoing`] has something.
+    pub fn has_outgoing(&self) -> bool {
+        match &self.0 {
+            Mode::Ordinary(ordinary) => ordinary.has_outgoing(),
+            Mode::Compact(compact) => compact.has_outgoing(),
+        }
+    }
+
+    /// Encrypts and appends to `out`. Fails before the handshake is over.
+    pub fn encrypt(&mut self, plaintext: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
+        match &mut self.0 {
+            Mode::Ordinary(ordinary) => ordinary.encrypt(plaintext, out),
+            Mode::Compact(compact) => compact.encrypt(plaintext, out).map_err(TlsError::Record),
+        }
+    }
+
+    /// Appends the alert that says that nothing follows, once. Nothing happens before the handshake is over.
+    pub fn close_notify(&mut self, out: &mut Vec<u8>) {
+        match &mut self.0 {
+            Mode::Ordinary(ordinary) => ordinary.close_notify(out),
+            Mode::Compact(compact) => compact.close_notify(out),
+        }
+    }
+}
