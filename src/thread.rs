@@ -1,9 +1,10 @@
 //! A core's thread: one monoio runtime with one task, which makes the turns of all shards of that core.
 //!
-//! Usually that is one shard. With more shards than cores, which a limit of open files below the number of connections
-//! makes necessary, the shards of a core share its thread: what has happened to any of them is worked off in one go,
-//! and a core is woken once for all. Between turns without work the thread sleeps in monoio, on one eventfd, which all
-//! of its rings signal and which is the doorbell of its shards.
+//! Usually that is one shard, and between turns without work the thread sleeps in its ring, where the doorbell is one more
+//! completion: submitting and sleeping are one system call. With more shards than cores, which a limit of open files
+//! below the number of connections makes necessary, the shards of a core share its thread: what has happened to any of
+//! them is worked off in one go, and a core is woken once for all. Such a thread sleeps in monoio, on one eventfd, which
+//! all of its rings signal and which is the doorbell of its shards.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -34,6 +35,9 @@ pub fn run(options: ThreadOptions, ready: impl FnOnce(Result<(), RingError>)) {
         Ok(workers) => workers,
         Err(error) => return ready(Err(error)),
     };
+    if let [worker] = workers.as_mut_slice() {
+        worker.live_alone(&bell);
+    }
     let runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().with_entries(64).build();
     let (mut runtime, bell) = match (runtime, bell.as_fd().try_clone_to_owned()) {
         (Ok(runtime), Ok(bell)) => (runtime, bell),
@@ -45,11 +49,15 @@ pub fn run(options: ThreadOptions, ready: impl FnOnce(Result<(), RingError>)) {
 
 /// The thread's one task.
 async fn drive(workers: &mut Vec<Worker>, bell: OwnedFd) {
+    if let [worker] = workers.as_mut_slice() {
+        return drive_alone(worker);
+    }
     let Ok(bell) = monoio::fs::File::from_std(std::fs::File::from(bell)) else { return };
     // The read stays in flight over many turns: a read that is dropped could take a ring of the bell with it.
     let mut rung = std::pin::pin!(bell.read_at(vec![0u8; 8], 0));
     while !workers.is_empty() {
-        if turn(workers) || !prepare_sleep(workers) {
+        turn(workers);
+        if !prepare_sleep(workers) {
             continue;
         }
         let Some(due) = workers.iter().map(Worker::due).min() else { return };
@@ -63,21 +71,31 @@ async fn drive(workers: &mut Vec<Worker>, bell: OwnedFd) {
     }
 }
 
-/// A turn of every shard that has something to do. True when there may be more to do at once.
-fn turn(workers: &mut Vec<Worker>) -> bool {
+/// The same for one shard. Nobody else waits for this thread, so it may block.
+fn drive_alone(worker: &mut Worker) {
+    loop {
+        worker.turn();
+        if worker.is_done() {
+            return;
+        }
+        worker.sleep();
+    }
+}
+
+/// A turn of every shard that has something to do.
+fn turn(workers: &mut Vec<Worker>) {
     let now = Instant::now();
-    let mut busy = false;
     let mut done = false;
     for worker in workers.iter_mut() {
         if worker.has_work(now) {
-            busy |= worker.turn();
+            worker.turn();
+            worker.submit();
             done |= worker.is_done();
         }
     }
     if done {
         workers.retain(|worker| !worker.is_done());
     }
-    busy
 }
 
 /// Whether the thread may sleep; if one shard may not, all stay awake.

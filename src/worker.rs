@@ -96,7 +96,7 @@ pub(crate) struct Worker {
     started: Instant,
     turned: Instant,
     /// The last turn left something to do.
-    busy: bool,
+    more: bool,
     /// When the next turn is due although nothing has happened.
     due: Instant,
     /// While set, the process has just been continued and nobody is expired.
@@ -190,7 +190,7 @@ impl Worker {
             unverified: VecDeque::new(),
             started: options.started,
             turned: Instant::now(),
-            busy: true,
+            more: true,
             due: Instant::now(),
             reading_up: None,
             draining: false,
@@ -205,11 +205,16 @@ impl Worker {
 
     /// Whether a turn would find something to do.
     pub(crate) fn has_work(&mut self, now: Instant) -> bool {
-        self.busy || now >= self.due || !self.unverified.is_empty() || !self.mailbox.is_empty() || self.net.has_work()
+        now >= self.due || self.must_go_on()
     }
 
-    /// One turn. True when there may be more to do at once.
-    pub(crate) fn turn(&mut self) -> bool {
+    /// The same, whatever the time is.
+    fn must_go_on(&mut self) -> bool {
+        self.more || !self.unverified.is_empty() || !self.mailbox.is_empty() || self.net.has_work()
+    }
+
+    /// One turn. What it has for the kernel is to be submitted: by [`Self::submit`], or on the way to sleep.
+    pub(crate) fn turn(&mut self) {
         let began = Instant::now();
         if began - self.turned > STOPPED {
             self.reading_up = Some(began);
@@ -234,7 +239,7 @@ impl Worker {
         }
         busy |= self.apply_effects();
         self.send_mail();
-        self.net.submit();
+        self.more = self.waiting > 0 || self.reading_up.is_some() || self.core.shard.has_work();
         self.turned = Instant::now();
         let worked = if busy { self.turned - began } else { Duration::ZERO };
         self.core.metrics.busy_ns.add(worked.as_nanos() as u64);
@@ -242,9 +247,27 @@ impl Worker {
         if self.rest.after_turn(self.turned, worked, accepted) {
             self.release_spares();
         }
-        self.busy = busy;
         self.due = self.turned + self.rhythm();
-        busy
+    }
+
+    /// Hands the kernel what the last turn has for it.
+    pub(crate) fn submit(&mut self) {
+        self.net.submit();
+    }
+
+    /// Sleeps until there is something to do: for a shard that has its thread for itself, see [`Self::live_alone`]. A
+    /// turn's submission and the wait are one system call.
+    pub(crate) fn sleep(&mut self) {
+        if self.must_go_on() || !self.mailbox.try_sleep() {
+            return self.submit();
+        }
+        self.net.wait(self.due.saturating_duration_since(Instant::now()));
+        self.mailbox.wake_up();
+    }
+
+    /// The thread has no other shards: its bell ends [`Self::sleep`].
+    pub(crate) fn live_alone(&mut self, bell: &Bell) {
+        self.net.listen_to(bell);
     }
 
     /// Gives back what only the busy stretch needed.
@@ -343,7 +366,7 @@ impl Worker {
 
     /// Submits everything and says whether the thread may sleep, as far as this shard is concerned.
     pub(crate) fn prepare_sleep(&mut self) -> bool {
-        if self.busy || !self.unverified.is_empty() || !self.net.prepare_sleep() {
+        if self.more || !self.unverified.is_empty() || !self.net.prepare_sleep() {
             return false;
         }
         if self.mailbox.try_sleep() {

@@ -22,7 +22,7 @@ mod socket;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -152,6 +152,8 @@ pub struct Net {
     accepts_armed: usize,
     accepting: bool,
     farewell: Vec<u8>,
+    /// What ends [`Self::wait`], if anything does besides completions.
+    bell: Option<Bell>,
     /// Accepts failed for want of descriptors or memory: try again then.
     accept_again: Option<Instant>,
     completions: Vec<cqueue::Entry>,
@@ -167,6 +169,7 @@ const CLOSE: u64 = 5;
 const CONNECT: u64 = 6;
 const CANCEL: u64 = 7;
 const DISCARD: u64 = 8;
+const BELL: u64 = 9;
 
 /// Completions looked at in one turn.
 const COMPLETIONS_PER_TURN: usize = 1024;
@@ -225,6 +228,7 @@ impl Net {
             accepts_armed: 0,
             accepting: true,
             farewell: Vec::new(),
+            bell: None,
             accept_again: None,
             completions: Vec::with_capacity(COMPLETIONS_PER_TURN),
             plaintext: Vec::new(),
@@ -291,7 +295,20 @@ impl Net {
         self.ring.enter_if_needed(&self.metrics);
     }
 
-    /// Submits everything and waits for completions, for callers without a runtime.
+    /// Has [`Self::wait`] end when the bell is rung, too: for a thread that sleeps on this ring and no other.
+    pub fn listen_to(&mut self, bell: &Bell) {
+        self.bell = Some(bell.clone());
+        self.arm_bell();
+    }
+
+    fn arm_bell(&mut self) {
+        let Some(bell) = &self.bell else { return };
+        // Nobody reads the counter: every ring of the bell is an event of its own.
+        let poll = opcode::PollAdd::new(Fd(bell.as_fd().as_raw_fd()), libc::POLLIN as u32).multi(true);
+        self.ring.push(&poll.build().user_data(BELL << 56), &self.metrics);
+    }
+
+    /// Submits everything and waits for completions, at most this long, unless there is something to do already.
     pub fn wait(&mut self, timeout: Duration) {
         if self.handshakes.is_empty() && !self.ring.has_completions() {
             self.ring.enter_and_wait(timeout, &self.metrics);
@@ -471,6 +488,8 @@ impl Net {
             CONNECT => self.on_connected(key, completion.result(), driver),
             SHUTDOWN => self.on_shut(key),
             CLOSE => self.on_closed(key, driver),
+            // That it ended the wait is all it is for.
+            BELL if !cqueue::more(completion.flags()) => self.arm_bell(),
             // CANCEL and DISCARD are followed by completions of what they end.
             _ => {}
         }

@@ -50,7 +50,9 @@ impl Ring {
         ring.submitter()
             .register_eventfd(bell.as_fd().as_raw_fd())
             .map_err(|error| RingError(format!("io_uring_register(EVENTFD): {error}")))?;
-        Ok(Ring { ring, unsubmitted: 0 })
+        let mut ring = Ring { ring, unsubmitted: 0 };
+        ring.ring_the_bell(false);
+        Ok(ring)
     }
 
     pub(super) fn submitter(&self) -> io_uring::Submitter<'_> {

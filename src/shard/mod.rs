@@ -293,6 +293,11 @@ impl Shard {
         }
     }
 
+    /// Whether [`Self::advance`] or [`Self::poll_effect`] would find something, whatever the time is.
+    pub fn has_work(&self) -> bool {
+        !self.own_mail.is_empty() || !self.effects.is_empty() || self.rooms.has_jobs()
+    }
+
     /// How far the work that waits fills what may wait, in percent: at 100 the shell is to take nothing new from
     /// clients, at 200 nothing from other shards either, until [`Self::advance`] has worked some of it off.
     pub fn pressure(&self) -> usize {

@@ -133,6 +133,11 @@ impl LocalRooms {
         self.jobs.push_back(Job { room: local, offset, delivery, without, next: 0 });
     }
 
+    /// Whether broadcasts wait for their turn.
+    pub(super) fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
     /// How far the broadcasts that wait fill what may wait, in percent.
     pub(super) fn pressure(&self) -> usize {
         (self.jobs.len() * 100 / JOBS_MAX).max(self.job_bytes / (JOB_BYTES_MAX / 100))

@@ -135,7 +135,6 @@ impl Fleet {
         self.read_orders();
         let connected = self.begin_connects(net);
         let busy = net.poll(self);
-        self.heartbeat();
         self.come_back();
         self.speak();
         let wait = self.churn().min(self.send_on_schedule());

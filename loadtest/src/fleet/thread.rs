@@ -45,8 +45,9 @@ pub(crate) fn run(shared: &Arc<Shared>, thread: usize) -> Result<Vec<Ledger>, St
         Ok(Ring { net, fleet: Fleet::new(shared.clone(), number, recorder.record.clone()), due: Instant::now() })
     };
     let mut rings = (thread..plan.rings).step_by(plan.threads()).map(ring).collect::<Result<Vec<_>, String>>()?;
+    let mut beat = Instant::now();
     while !shared.stopped() {
-        let wait = turn(&mut rings);
+        let wait = turn(&mut rings, &mut beat);
         recorder.hand_over(false);
         if !wait.is_zero() {
             sleep(&mut rings, &bell, wait);
@@ -57,12 +58,20 @@ pub(crate) fn run(shared: &Arc<Shared>, thread: usize) -> Result<Vec<Ledger>, St
     Ok(rings.into_iter().map(|ring| ring.fleet.ledger).collect())
 }
 
-/// A turn of every ring that has something to do. How long none of them has, then.
-fn turn(rings: &mut [Ring]) -> Duration {
+/// A turn of every ring that has something to do. How long none of them has, then. Heartbeats of all rings are sent
+/// together, once per [`LONGEST`]: a million clients would wake this thread for each single one otherwise.
+fn turn(rings: &mut [Ring], beat: &mut Instant) -> Duration {
     let now = Instant::now();
+    let beats = now >= *beat;
+    if beats {
+        *beat = now + LONGEST;
+    }
     let mut wait = LONGEST;
     for ring in rings {
-        if ring.due <= now || ring.net.has_work() {
+        if beats {
+            ring.fleet.heartbeat();
+        }
+        if beats || ring.due <= now || ring.net.has_work() {
             ring.due = now + ring.fleet.turn(&mut ring.net);
         }
         wait = wait.min(ring.due.saturating_duration_since(now));
