@@ -57,6 +57,10 @@ pub struct Dedup {
 /// Longest window: further ahead, times modulo 2^32 could not be told from the past.
 const WINDOW_MS_MAX: u64 = 1 << 30;
 
+/// What is forgotten at once when there is no room: this share of all that is remembered, and at most so many.
+const SHARE_EVICTED: usize = 1024;
+const EVICTED_MAX: usize = 32;
+
 impl Dedup {
     /// Remembers each id for `window_ms`, and at most `entries_max` of them.
     pub fn new(window_ms: u64, entries_max: usize, seed: u64) -> Self {
@@ -93,9 +97,10 @@ impl Dedup {
     pub fn remember(&mut self, key: DedupKey, answered: Answered, now: Now) -> u64 {
         self.forget_old(now);
         let mut evicted = 0;
-        while self.entries.len() >= self.entries_max {
-            self.forget_first();
-            evicted += 1;
+        if self.entries.len() >= self.entries_max {
+            // Several at once: each is a cache miss, and the processor can wait for some of them at the same time.
+            evicted = (self.entries_max / SHARE_EVICTED).clamp(1, EVICTED_MAX);
+            (0..evicted).for_each(|_| self.forget_first());
         }
         let number = self.first.wrapping_add(self.entries.len() as u32);
         self.entries.push_back(Entry {
@@ -110,7 +115,7 @@ impl Dedup {
             let entry = entries.get(number.wrapping_sub(*first) as usize);
             entry.map_or(0, |entry| hash_of(hash, entry.sender_and_topic, entry.id))
         });
-        evicted
+        evicted as u64
     }
 
     /// Forgets what is past its window.
