@@ -194,6 +194,11 @@ impl Fleet {
             Err(error) => {
                 if let Some(client) = self.client_mut(place) {
                     client.state = State::Away;
+                    client.attempts = client.attempts.saturating_add(1);
+                }
+                if self.shared.plan.reconnect {
+                    // The table may be full of connections that are still being closed, or ports be short for a moment.
+                    return self.return_at(place, self.back_off(place));
                 }
                 bump(&self.shared.counts().closed);
                 self.error(format!("connect: {error}"));

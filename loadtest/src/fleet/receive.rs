@@ -138,6 +138,13 @@ impl Fleet {
         self.join_loop(number);
     }
 
+    /// How long a client waits before its next attempt: at random, within a ceiling that doubles with every one.
+    pub(super) fn back_off(&self, place: Place) -> Duration {
+        let attempts = self.clients[place.transport as usize].get(place.index).map_or(0, |client| client.attempts);
+        let ceiling = BACKOFF.saturating_mul(1 << u32::from(attempts.min(10))).min(BACKOFF_MAX);
+        Duration::from_millis(fastrand::u64(0..=ceiling.as_millis() as u64))
+    }
+
     /// A connection is over: books it, and has the client come back if it is to.
     fn on_over(&mut self, place: Place, end: End, unanswered: u32) {
         let counts = self.shared.counts();
@@ -162,8 +169,7 @@ impl Fleet {
         };
         *self.record.borrow_mut().troubles.closed.entry(code).or_default() += 1;
         bump(&self.shared.counts().closed);
-        let ceiling = BACKOFF.saturating_mul(1 << u32::from(attempts.min(10))).min(BACKOFF_MAX);
-        let backoff = Duration::from_millis(fastrand::u64(0..=ceiling.as_millis() as u64));
+        let backoff = self.back_off(place);
         match end {
             End::Goodbye(_, Some(after_ms)) if reconnect => {
                 let after = Duration::from_millis(after_ms.into());
