@@ -8,7 +8,7 @@ use ringgate::auth::{Signer, TokenSpec};
 use ringgate::client::{Trust, Url, client_tls};
 use ringgate::net::Target;
 
-use crate::plan::Assignment;
+use crate::assignment::Assignment;
 
 /// How the clients of this process sign in, whom they trust and where they connect from.
 #[derive(clap::Args, Clone, Debug, Default)]

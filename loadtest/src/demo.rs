@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::access::Credentials;
+use crate::assignment::Assignment;
 use crate::gateway::Gateway;
-use crate::plan::Assignment;
 use crate::report::Report;
 use crate::run::{Drivers, Run};
 use crate::traffic::{Kind, Pace, Traffic};

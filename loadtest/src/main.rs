@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `ledger`, `record`, `timeline` | payload stamps; lost, duplicated, reordered; latencies and troubles; over time |
-//! | `traffic`, `plan` | who sends what and when; who has which clients, and what the threads share |
+//! | `traffic`, `assignment`, `plan` | who sends what and when; who has which clients; what the threads share |
 //! | `access` | keys, certificates and addresses of this process's clients |
 //! | `fleet` | one driver thread: a ring full of clients |
 //! | `crew` | a controller and its workers: several driver processes |
@@ -14,6 +14,7 @@
 //! | `demo`, `options`, `load`, `scenario`, `mixed`, `capacity` | what is driven |
 
 mod access;
+mod assignment;
 mod capacity;
 mod compare;
 mod crew;

@@ -7,11 +7,11 @@ use ringgate::client::Url;
 use ringgate::config::parse_duration_ms;
 
 use crate::access::Credentials;
+use crate::assignment::Assignment;
 use crate::crew::Muster;
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
 use crate::metrics::{MetricsUrl, Scraper};
-use crate::plan::Assignment;
 use crate::report::Report;
 use crate::run::{Drivers, Run};
 use crate::threshold::Threshold;

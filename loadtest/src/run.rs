@@ -5,11 +5,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::access::Access;
+use crate::assignment::{Assignment, Part};
 use crate::crew::{Crew, Mate};
 use crate::fleet;
 use crate::interrupt;
 use crate::ledger::{Ended, Found};
-use crate::plan::{Assignment, Order, Origin, Part, Shared, Tally};
+use crate::plan::{Order, Origin, Shared, Tally};
 use crate::report::Report;
 use crate::traffic::Traffic;
 use crate::watch::{Outlets, Watch};

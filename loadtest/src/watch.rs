@@ -5,11 +5,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::assignment::Part;
 use crate::crew::Mate;
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
 use crate::metrics::{Live, Scraper};
-use crate::plan::{Part, Shared, Tally};
+use crate::plan::{Shared, Tally};
 use crate::record::{Quantiles, Record};
 use crate::report::{Phase, Report, Worker};
 use crate::timeline::{Point, Timeline};

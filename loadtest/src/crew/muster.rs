@@ -10,9 +10,10 @@ use super::Mate;
 use super::clock::{Clock, Probe, wall_ns};
 use super::relay::{lost, relay};
 use super::wire::{FromWorker, ToWorker, VERSION, Wire};
+use crate::assignment::Plan;
 use crate::interrupt;
 use crate::ledger::Ended;
-use crate::plan::{Origin, Plan, Shared};
+use crate::plan::{Origin, Shared};
 
 /// How long a newcomer may take to say who it is, and a worker to say what time it is.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::clock::wall_ns;
 use super::muster::BEATS_EVERY;
 use super::wire::{FromWorker, Start, ToWorker, Wire};
+use crate::assignment::Part;
 use crate::ledger::{Ended, Found};
-use crate::plan::{Part, Shared, Tally};
+use crate::plan::{Shared, Tally};
 
 /// A worker that says nothing for so long is lost.
 const SILENCE_MAX: Duration = Duration::from_secs(5);

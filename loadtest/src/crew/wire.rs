@@ -8,8 +8,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::packed::Packed;
+use crate::assignment::{Assignment, Part};
 use crate::ledger::Found;
-use crate::plan::{Assignment, Order, Part, Tally};
+use crate::plan::{Order, Tally};
 
 /// Both ends must say the same. The number is that of these messages.
 pub(super) const VERSION: &str = concat!("ringgate-loadtest ", env!("CARGO_PKG_VERSION"), ", crew 1");

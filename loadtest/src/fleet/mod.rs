@@ -31,8 +31,9 @@ use ringgate::wheel::Wheel;
 use ringgate::wire::{Encoder, Kind};
 
 use crate::access::Access;
+use crate::assignment::Plan;
 use crate::ledger::{Ledger, When};
-use crate::plan::{Plan, Shared, bump};
+use crate::plan::{Shared, bump};
 use crate::record::Record;
 use client::{Client, Line, State};
 use orders::Active;
