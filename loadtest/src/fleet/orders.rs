@@ -156,7 +156,9 @@ impl Fleet {
         if now_ns < traffic.start_ns {
             return Duration::from_nanos(traffic.start_ns - now_ns).min(LONGEST);
         }
+        // A stream of no duration only has its rooms joined.
         if let Pace::Closed { window, think } = traffic.pace
+            && now_ns < traffic.end_ns()
             && !core::mem::replace(&mut stream.looping, true)
         {
             for index in 0..u64::from(traffic.senders()) {
