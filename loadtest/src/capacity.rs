@@ -88,7 +88,7 @@ fn attempt(options: &Search, rate: f64) -> Result<Trial, String> {
     let mut each = options.each.clone();
     each.rate = rate;
     each.output.quiet = true;
-    let report = scenario::measure(&each, options.scenario)?;
+    let report = scenario::measure(&each, options.scenario, None)?;
     if report.interrupted {
         return Err("ended early".to_owned());
     }

@@ -3,14 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ringgate::auth::Signer;
-use ringgate::client::{Trust, Url, client_tls};
-use ringgate::net::Target;
-
+use crate::access::Credentials;
+use crate::assignment::Assignment;
 use crate::gateway::Gateway;
-use crate::plan::{Plan, Sources, Tokens};
 use crate::report::Report;
-use crate::run::Run;
+use crate::run::{Drivers, Run};
 use crate::traffic::{Kind, Pace, Traffic};
 use crate::view::{Scene, View};
 use crate::watch::Outlets;
@@ -76,25 +73,20 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
     eprintln!("gateway (process {}) on {} and {}", process.0, gateway.tcp, gateway.tls);
     let plain = (options.connections - options.tls_connections) as usize;
     let tls = options.tls_connections as usize;
-    let (tcp_url, tls_url): (Url, Url) = (gateway.tcp.parse()?, gateway.tls.parse()?);
-    let rings = crate::rings_for(options.connections as usize);
-    let plan = Plan {
-        rings,
-        slots_per_ring: crate::slots_for(options.connections as usize, rings),
-        targets: [
-            Target { address: tcp_url.resolve()?, tls: None },
-            Target { address: tls_url.resolve()?, tls: Some((client_tls(Trust::File(ca))?, tls_url.server_name()?)) },
-        ],
-        tokens: Tokens::Signer(Box::new(Signer::dev())),
-        plain_max: plain as u32,
+    let assignment = Assignment {
+        plain: gateway.tcp.parse()?,
+        tls: gateway.tls.parse()?,
+        connections: [plain, tls],
         ping_interval: PING_INTERVAL,
-        sources: Sources::default(),
         ramp_rate: None,
         ramp_burst: 1,
         reconnect: false,
+        no_resumption: false,
     };
+    let drivers = Drivers::Own(Credentials::dev(ca).access(&assignment)?);
     let mut run = Run::start(
-        plan,
+        assignment,
+        drivers,
         Outlets {
             view: View::new(false, options.plain, Scene::new("demo".to_owned())),
             process: Some(process),
@@ -143,7 +135,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         clients: ROOM_MEMBERS.min(options.connections),
         ..traffic
     })?;
-    let mut report = run.finish()?;
+    let mut report = run.finish();
     report.command = std::env::args().collect::<Vec<_>>().join(" ");
     report.idle_bytes = idle_bytes;
     if !gateway.stop() {

@@ -78,10 +78,9 @@ struct Heard {
     early: BTreeSet<u32>,
 }
 
-/// What became of messages, as one driver thread saw it.
-#[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    heard: HashMap<(u32, u32), Heard>,
+/// What became of messages, in figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Found {
     /// Different messages that arrived.
     pub(crate) delivered: u64,
     /// Arrived again.
@@ -92,22 +91,58 @@ pub(crate) struct Ledger {
     pub(crate) corrupted: u64,
 }
 
+impl std::iter::Sum for Found {
+    fn sum<I: Iterator<Item = Found>>(all: I) -> Found {
+        all.fold(Found::default(), |sum, found| Found {
+            delivered: sum.delivered + found.delivered,
+            duplicated: sum.duplicated + found.duplicated,
+            reordered: sum.reordered + found.reordered,
+            corrupted: sum.corrupted + found.corrupted,
+        })
+    }
+}
+
+/// How somebody who drove clients has ended.
+#[derive(Debug, Default)]
+pub(crate) struct Ended {
+    /// What had arrived, as far as that is known.
+    pub(crate) found: Found,
+    /// Why it ended before it was told to.
+    pub(crate) error: Option<String>,
+}
+
+impl Ended {
+    /// Waits for a thread to end.
+    pub(crate) fn join(thread: std::thread::JoinHandle<Ended>) -> Ended {
+        let panicked = || Ended { error: Some("a driver thread panicked".to_owned()), ..Ended::default() };
+        thread.join().unwrap_or_else(|_| panicked())
+    }
+}
+
+/// What became of messages, as the clients of one ring saw it.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    heard: HashMap<(u32, u32), Heard>,
+    /// The figures.
+    pub(crate) found: Found,
+}
+
 impl Ledger {
     /// A message has arrived. True if it is the first time.
     pub(crate) fn arrived(&mut self, receiver: u32, stamp: Stamp) -> bool {
         let heard = self.heard.entry((receiver, stamp.sender)).or_default();
         let sequence = stamp.sequence;
         if sequence <= heard.complete || heard.early.contains(&sequence) {
-            self.duplicated += 1;
+            self.found.duplicated += 1;
             return false;
         }
-        self.delivered += 1;
+        self.found.delivered += 1;
         if sequence == heard.complete + 1 && heard.early.is_empty() {
             heard.complete = sequence;
             return true;
         }
         if heard.early.last().is_some_and(|latest| sequence < *latest) {
-            self.reordered += 1;
+            self.found.reordered += 1;
         }
         heard.early.insert(sequence);
         while heard.early.remove(&(heard.complete + 1)) {
@@ -142,7 +177,7 @@ mod tests {
         for sequence in [1, 2, 4, 3, 3, 5, 1] {
             ledger.arrived(9, stamp(sequence));
         }
-        assert_eq!((ledger.delivered, ledger.duplicated, ledger.reordered), (5, 2, 1));
+        assert_eq!((ledger.found.delivered, ledger.found.duplicated, ledger.found.reordered), (5, 2, 1));
         assert!(ledger.heard.values().all(|heard| heard.early.is_empty() && heard.complete == 5));
     }
 
@@ -152,6 +187,6 @@ mod tests {
         ledger.arrived(9, stamp(1));
         ledger.arrived(9, stamp(3));
         ledger.arrived(9, stamp(4));
-        assert_eq!((ledger.delivered, ledger.duplicated, ledger.reordered), (3, 0, 0));
+        assert_eq!((ledger.found.delivered, ledger.found.duplicated, ledger.found.reordered), (3, 0, 0));
     }
 }

@@ -3,16 +3,21 @@
 //! | file | what |
 //! |---|---|
 //! | `ledger`, `record`, `timeline` | payload stamps; lost, duplicated, reordered; latencies and troubles; over time |
-//! | `traffic`, `plan` | who sends what and when; what the threads share |
+//! | `traffic`, `assignment`, `plan` | who sends what and when; who has which clients; what the threads share |
+//! | `access` | keys, certificates and addresses of this process's clients |
 //! | `fleet` | one driver thread: a ring full of clients |
-//! | `run`, `interrupt` | threads and phases; how a run is ended early |
+//! | `crew` | a controller and its workers: several driver processes |
+//! | `run`, `interrupt` | drivers and phases; how a run is ended early |
 //! | `watch`, `view`, `hdr_log` | what is gathered, seen and written meanwhile |
 //! | `report`, `html`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
 //! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
-//! | `demo`, `options`, `scenario`, `mixed`, `capacity` | what is driven |
+//! | `demo`, `options`, `load`, `scenario`, `mixed`, `capacity` | what is driven |
 
+mod access;
+mod assignment;
 mod capacity;
 mod compare;
+mod crew;
 mod demo;
 mod fleet;
 mod gateway;
@@ -20,6 +25,7 @@ mod hdr_log;
 mod html;
 mod interrupt;
 mod ledger;
+mod load;
 mod metrics;
 mod mixed;
 mod options;
@@ -40,8 +46,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::load::Load;
 use crate::report::Report;
-use crate::scenario::Scenario;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -58,28 +64,14 @@ struct Cli {
 enum Command {
     /// Start a gateway and show it working: thousands of connections, messages, a room.
     Demo(demo::Options),
-    /// Connect and sign in, as fast as it goes or at a rate, then leave.
-    Connect(scenario::Options),
-    /// Connect, and hold with heartbeats.
-    Idle(scenario::Options),
-    /// Pings on a schedule.
-    Ping(scenario::Options),
-    /// Pairs of clients: one-to-one messages with acknowledgement.
-    P2p(scenario::Options),
-    /// Rooms: broadcasts to their members.
-    Room(scenario::Options),
-    /// Receivers leave, are written to, come back and get the gap.
-    Offline(scenario::Options),
-    /// Clients leave and come back at a rate.
-    Churn(scenario::Options),
-    /// All clients leave, and come back at once.
-    Storm(scenario::Options),
-    /// A share of a room's readers stops reading, and reads on later.
-    Slow(scenario::Options),
-    /// A mixture from a TOML file: populations, rates, think times, phases.
-    Mixed(mixed::Options),
-    /// Print such a file, with every key explained.
+    #[command(flatten)]
+    Load(Load),
+    /// Print a file for mixed, with every key explained.
     MixedExample,
+    /// Direct workers, on this host or others, who have the clients of a load.
+    Controller(crew::Options),
+    /// Have a part of the clients of a load that a controller directs.
+    Worker(crew::worker::Options),
     /// Search for the highest rate that meets the thresholds.
     Capacity(capacity::Search),
     /// Compare two results that were written with --json.
@@ -89,16 +81,9 @@ enum Command {
 fn main() -> ExitCode {
     let report = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
-        Command::Connect(options) => scenario::run(&options, Scenario::Connect),
-        Command::Idle(options) => scenario::run(&options, Scenario::Idle),
-        Command::Ping(options) => scenario::run(&options, Scenario::Ping),
-        Command::P2p(options) => scenario::run(&options, Scenario::P2p),
-        Command::Room(options) => scenario::run(&options, Scenario::Room),
-        Command::Offline(options) => scenario::run(&options, Scenario::Offline),
-        Command::Churn(options) => scenario::run(&options, Scenario::Churn),
-        Command::Storm(options) => scenario::run(&options, Scenario::Storm),
-        Command::Slow(options) => scenario::run(&options, Scenario::Slow),
-        Command::Mixed(options) => mixed::run(&options),
+        Command::Load(load) => load.run(None),
+        Command::Controller(options) => crew::control(&options),
+        Command::Worker(options) => return exit(crew::worker::run(&options)),
         Command::MixedExample => return exit(print_example().map(|()| true)),
         Command::Capacity(options) => return exit(capacity::run(&options)),
         Command::Compare(options) => return exit(compare::run(&options)),

@@ -7,10 +7,11 @@ use std::time::Duration;
 use ringgate::client::Url;
 use serde::Deserialize;
 
+use crate::crew::Muster;
 use crate::options::{Link, Output};
 use crate::plan::{Order, Tally};
 use crate::report::Report;
-use crate::run::{LEAD, Run};
+use crate::run::Run;
 use crate::threshold::Threshold;
 use crate::traffic::{Kind, Pace, Traffic};
 
@@ -306,8 +307,8 @@ impl How {
     }
 }
 
-/// Runs the file, reports, and writes what was asked for.
-pub(crate) fn run(options: &Options) -> Result<Report, String> {
+/// Runs the file, alone or with the workers of a muster; reports, and writes what was asked for.
+pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Report, String> {
     let mix = Mix::read(&options.file)?;
     for (count, tls) in mix.connections.iter().zip([false, true]) {
         let known = options.link.url.tls == tls || options.other_url.as_ref().is_some_and(|url| url.tls == tls);
@@ -318,11 +319,13 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
     }
     let mut output = options.output.clone();
     output.fail_if.extend(mix.fail_if.iter().cloned());
-    let mut plan = options.link.plan(mix.connections, options.other_url.as_ref())?;
-    plan.reconnect |= !mix.churn.is_empty();
-    let mut run = output.start(plan, "mixed")?;
+    let mut assignment = options.link.assignment(mix.connections, options.other_url.as_ref());
+    assignment.reconnect |= !mix.churn.is_empty();
+    output.check()?;
+    let drivers = options.link.drivers(&assignment, muster)?;
+    let mut run = output.start(assignment, drivers, "mixed")?;
     let result = options.link.ramp(&mut run, mix.connections).and_then(|()| mix.drive(&mut run));
-    let report = output.finish(run, result)?;
+    let report = output.finish(run, result);
     output.write(&report)?;
     Ok(report)
 }
@@ -339,7 +342,7 @@ impl Mix {
             } else {
                 run.warm_up(&phase.name);
             }
-            let lead = LEAD;
+            let lead = run.lead();
             for (index, (traffic, how)) in self.streams.iter().enumerate() {
                 let seed = self.seed.wrapping_add(((number as u64) << 32) + index as u64 + 1);
                 if let Some(pace) = how.pace(phase.load, seed) {

@@ -3,24 +3,23 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ringgate::auth::Signer;
-use ringgate::client::{Trust, Url, client_tls};
+use ringgate::client::Url;
 use ringgate::config::parse_duration_ms;
-use ringgate::net::Target;
 
+use crate::access::Credentials;
+use crate::assignment::Assignment;
+use crate::crew::Muster;
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
 use crate::metrics::{MetricsUrl, Scraper};
-use crate::plan::{Plan, Sources, Tokens};
 use crate::report::Report;
-use crate::run::Run;
+use crate::run::{Drivers, Run};
 use crate::threshold::Threshold;
 use crate::view::{Scene, View};
 use crate::watch::Outlets;
 
 /// Where the gateway is, and who its clients are.
 #[derive(clap::Args, Clone, Debug)]
-#[command(group(clap::ArgGroup::new("tokens").required(true).args(["dev", "key", "token"])))]
 pub(crate) struct Link {
     /// Where the gateway is: tcp://HOST:PORT or tls://HOST:PORT.
     #[arg(long)]
@@ -37,27 +36,11 @@ pub(crate) struct Link {
     /// Between two Pings of a client.
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration_ms)]
     ping_interval: u64,
-    /// Sign tokens with the development key of `serve --dev`.
-    #[arg(long)]
-    dev: bool,
-    /// Sign tokens with this secret or private key.
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
-    /// `kid` of the tokens signed with --key.
-    #[arg(long, requires = "key")]
-    kid: Option<String>,
-    /// Use this token for all clients.
-    #[arg(long)]
-    token: Option<String>,
-    /// Certificates to trust; with --dev any is trusted.
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
     /// Make every TLS handshake a full one.
     #[arg(long)]
     no_resumption: bool,
-    /// Addresses to connect from, each good for about 12 000 connections: a list, or a network such as 127.0.0.0/8.
-    #[arg(long, value_name = "ADDRESSES", default_value = "", hide_default_value = true, value_parser = sources)]
-    source: Sources,
+    #[command(flatten)]
+    credentials: Credentials,
 }
 
 /// What is looked at, judged and written down.
@@ -96,54 +79,28 @@ pub(crate) fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-fn sources(text: &str) -> Result<Sources, String> {
-    if text.is_empty() { Ok(Sources::default()) } else { text.parse() }
-}
-
 impl Link {
-    /// A run of so many connections: plain, TLS. `others` is where those go that `--url` does not say.
-    pub(crate) fn plan(&self, connections: [usize; 2], other: Option<&Url>) -> Result<Plan, String> {
-        let own = self.target(&self.url)?;
-        let other = other.map(|url| self.target(url)).transpose()?.unwrap_or_else(|| own.clone());
-        let targets = if self.url.tls { [other, own] } else { [own, other] };
-        let tokens = match (&self.key, &self.token) {
-            (Some(path), _) => Tokens::Signer(Box::new(Signer::from_key_file(path, None, self.kid.as_deref())?)),
-            (None, Some(token)) => Tokens::Fixed(token.clone()),
-            (None, None) => Tokens::Signer(Box::new(Signer::dev())),
-        };
-        let all = connections[0] + connections[1];
-        let rings = crate::rings_for(all);
-        Ok(Plan {
-            rings,
-            slots_per_ring: crate::slots_for(all, rings),
-            targets,
-            tokens,
-            plain_max: connections[0] as u32,
+    /// A run of so many connections: plain, TLS. `other` is where those go that `--url` does not say.
+    pub(crate) fn assignment(&self, connections: [usize; 2], other: Option<&Url>) -> Assignment {
+        let (own, other) = (self.url.clone(), other.unwrap_or(&self.url).clone());
+        let (plain, tls) = if self.url.tls { (other, own) } else { (own, other) };
+        Assignment {
+            plain,
+            tls,
+            connections,
             ping_interval: Duration::from_millis(self.ping_interval.max(100)),
-            sources: self.source.clone(),
             ramp_rate: self.ramp_rate,
             ramp_burst: self.ramp_burst,
             reconnect: self.reconnect,
-        })
+            no_resumption: self.no_resumption,
+        }
     }
 
-    fn target(&self, url: &Url) -> Result<Target, String> {
-        let address = url.resolve()?;
-        if !url.tls {
-            return Ok(Target { address, tls: None });
-        }
-        let trust = match &self.ca {
-            Some(path) => Trust::File(path),
-            None if !self.dev => return Err("tls:// needs --ca FILE".to_owned()),
-            None => Trust::Anybody,
-        };
-        let mut config = client_tls(trust)?;
-        if self.no_resumption {
-            let mut own = (*config).clone();
-            own.resumption = rustls::client::Resumption::disabled();
-            config = own.into();
-        }
-        Ok(Target { address, tls: Some((config, url.server_name()?)) })
+    /// Who drives the clients: this process, or workers, who are waited for.
+    pub(crate) fn drivers(&self, assignment: &Assignment, muster: Option<Muster>) -> Result<Drivers, String> {
+        let Some(muster) = muster else { return Ok(Drivers::Own(self.credentials.access(assignment)?)) };
+        self.credentials.check_none()?;
+        muster.gather().map(Drivers::Crew)
     }
 
     /// Connects everybody; how long that may take depends on how many they are.
@@ -155,9 +112,13 @@ impl Link {
 }
 
 impl Output {
+    /// Whether the results can be written where they are wanted.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        crate::check_writable(&[self.json.as_deref(), self.html.as_deref()])
+    }
+
     /// Starts a run that is looked at as these options ask, and called `title` where it is shown.
-    pub(crate) fn start(&self, plan: Plan, title: &str) -> Result<Run, String> {
-        crate::check_writable(&[self.json.as_deref(), self.html.as_deref()])?;
+    pub(crate) fn start(&self, assignment: Assignment, drivers: Drivers, title: &str) -> Result<Run, String> {
         let outlets = Outlets {
             process: self.pid.map(Process),
             scraper: self.metrics_url.clone().map(Scraper::start).transpose()?,
@@ -165,18 +126,18 @@ impl Output {
             // Last, so that what cannot be had is not said on a screen that vanishes.
             view: View::new(self.quiet, self.plain, Scene::new(title.to_owned())),
         };
-        Run::start(plan, outlets)
+        Run::start(assignment, drivers, outlets)
     }
 
     /// Ends a run and judges it. What the run's `result` complains about is one of its errors.
-    pub(crate) fn finish(&self, run: Run, result: Result<(), String>) -> Result<Report, String> {
-        let mut report = run.finish()?;
+    pub(crate) fn finish(&self, run: Run, result: Result<(), String>) -> Report {
+        let mut report = run.finish();
         report.command = std::env::args().collect::<Vec<_>>().join(" ");
         if let Err(error) = result {
             *report.errors.entry(error).or_default() += 1;
         }
         report.verdicts = self.fail_if.iter().map(|threshold| threshold.judge(&report)).collect();
-        Ok(report)
+        report
     }
 
     /// Writes what was asked for.

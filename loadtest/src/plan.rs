@@ -1,20 +1,20 @@
 //! What all driver threads share: how many connections are wanted, what they are told to do, and the live counts.
 
-use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ringgate::auth::{Signer, TokenSpec};
-use ringgate::net::Target;
 use ringgate::session::Transport;
 
+use crate::assignment::Plan;
+use crate::crew::Mate;
+use crate::gateway::Process;
 use crate::record::Record;
 use crate::traffic::Traffic;
 
 /// Something for the clients to do. Every thread carries out every order, for its own clients, in order.
-#[derive(Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Order {
     /// Send.
     Traffic(Traffic),
@@ -39,100 +39,31 @@ pub(crate) enum Order {
     Stop,
 }
 
-/// Where tokens come from.
-pub(crate) enum Tokens {
-    /// Signed for each client.
-    Signer(Box<Signer>),
-    /// One for all: every client is another device of one user.
-    Fixed(String),
+/// Tells a run from others, and when it began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    /// Its id.
+    pub(crate) run: u64,
+    /// What its times are counted from. It may lie ahead: it is 0 until then.
+    pub(crate) zero: Instant,
 }
 
-/// What a run is made of.
-pub(crate) struct Plan {
-    /// Rings of clients.
-    pub(crate) rings: usize,
-    /// Slots of each.
-    pub(crate) slots_per_ring: u32,
-    /// Where to: plain, TLS.
-    pub(crate) targets: [Target; 2],
-    /// Where tokens come from.
-    pub(crate) tokens: Tokens,
-    /// Most plain connections that will ever be wanted: TLS clients are numbered after them.
-    pub(crate) plain_max: u32,
-    /// Between two Pings of a client.
-    pub(crate) ping_interval: Duration,
-    /// Source addresses, if they are given.
-    pub(crate) sources: Sources,
-    /// Connects begun per second, all threads together; none for as fast as it goes.
-    pub(crate) ramp_rate: Option<f64>,
-    /// Connects begun at once under that rate.
-    pub(crate) ramp_burst: u32,
-    /// Clients that lose their connection come back, as the protocol asks.
-    pub(crate) reconnect: bool,
-}
-
-impl Plan {
-    /// Driver threads: one for each core that this process may use, if there are rings enough.
-    pub(crate) fn threads(&self) -> usize {
-        self.rings.min(std::thread::available_parallelism().map_or(1, |count| count.get()))
-    }
-}
-
-/// Addresses that clients connect from.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Sources(Vec<(IpAddr, u32)>);
-
-impl std::str::FromStr for Sources {
-    type Err = String;
-
-    /// `10.0.0.1,10.0.0.2` or `127.0.0.0/8`, or a mixture.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let source = |part: &str| {
-            let wanted = || format!("\"{part}\" is neither an address nor a network such as 127.0.0.0/8");
-            let (address, bits) = part.split_once('/').map_or((part, None), |(address, bits)| (address, Some(bits)));
-            let address: IpAddr = address.trim().parse().map_err(|_| wanted())?;
-            let host_bits = match (address, bits) {
-                (_, None) => 0,
-                (IpAddr::V4(_), Some(bits)) => {
-                    32u32.checked_sub(bits.parse().map_err(|_| wanted())?).ok_or_else(wanted)?
-                }
-                (IpAddr::V6(_), Some(bits)) => {
-                    128u32.checked_sub(bits.parse().map_err(|_| wanted())?).ok_or_else(wanted)?
-                }
-            };
-            // The network's own and its broadcast address are left out.
-            Ok((address, if host_bits == 0 { 1 } else { (1u32 << host_bits.min(24)).saturating_sub(2).max(1) }))
-        };
-        text.split(',').map(source).collect::<Result<_, String>>().map(Sources)
-    }
-}
-
-impl Sources {
-    /// The address of a lane, wrapping around; none if no source was given.
-    pub(crate) fn lane(&self, lane: usize) -> Option<IpAddr> {
-        let total: usize = self.0.iter().map(|(_, count)| *count as usize).sum();
-        let mut lane = lane.checked_rem(total)?;
-        for (address, count) in &self.0 {
-            if lane < *count as usize {
-                let step = if *count == 1 { 0 } else { lane as u32 + 1 };
-                return Some(match address {
-                    IpAddr::V4(address) => IpAddr::V4((u32::from(*address) + step).into()),
-                    IpAddr::V6(address) => IpAddr::V6((u128::from(*address) + u128::from(step)).into()),
-                });
-            }
-            lane -= *count as usize;
-        }
-        None
+impl Origin {
+    /// A new run that begins after so long.
+    pub(crate) fn after(lead: Duration) -> Origin {
+        let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+        Origin { run, zero: Instant::now() + lead }
     }
 }
 
 /// See the module.
 pub(crate) struct Shared {
-    /// Tells this run's messages from others'.
-    pub(crate) run: u64,
+    /// Tells this run's messages from others', and when it began.
+    pub(crate) origin: Origin,
     /// What it is made of.
     pub(crate) plan: Plan,
-    zero: Instant,
+    /// Workers that drive the clients; none when this process does.
+    pub(crate) team: Vec<Mate>,
     stop: AtomicBool,
     wanted: [AtomicUsize; 2],
     orders: Mutex<Vec<Arc<Order>>>,
@@ -151,13 +82,18 @@ macro_rules! counts {
         pub(crate) struct Counts { $($(#[$doc])* pub(crate) $name: AtomicU64,)* }
 
         /// [`Counts`] at one moment.
-        #[derive(Clone, Copy, Default, Debug)]
+        #[derive(Clone, Copy, Default, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
         pub(crate) struct Tally { $($(#[$doc])* pub(crate) $name: u64,)* }
 
         impl Counts {
             /// All of them now.
             pub(crate) fn read(&self) -> Tally {
                 Tally { $($name: self.$name.load(Relaxed),)* }
+            }
+
+            /// Adds what somebody else's counts have changed by; some of them fall, too.
+            pub(crate) fn add_change(&self, before: Tally, now: Tally) {
+                $(self.$name.fetch_add(now.$name.wrapping_sub(before.$name), Relaxed);)*
             }
         }
     };
@@ -212,11 +148,11 @@ impl Tally {
 
 impl Shared {
     /// A run without connections.
-    pub(crate) fn new(plan: Plan) -> Shared {
+    pub(crate) fn new(plan: Plan, origin: Origin, team: Vec<Mate>) -> Shared {
         Shared {
-            run: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64,
+            origin,
             plan,
-            zero: Instant::now(),
+            team,
             stop: AtomicBool::new(false),
             wanted: Default::default(),
             orders: Mutex::default(),
@@ -228,14 +164,34 @@ impl Shared {
         }
     }
 
+    /// Who hands over what was recorded: driver threads, or workers.
+    pub(crate) fn hands(&self) -> usize {
+        if self.team.is_empty() { self.plan.threads() } else { self.team.len() }
+    }
+
+    /// Every process that drives clients: its CPU time so far and its driver threads.
+    pub(crate) fn drivers(&self) -> Vec<(Duration, usize)> {
+        if self.team.is_empty() {
+            return vec![(Process::own().cpu(), self.plan.threads())];
+        }
+        self.team.iter().map(Mate::load).collect()
+    }
+
     /// Live counts.
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// Wants this many connections from now on.
-    pub(crate) fn want(&self, transport: Transport, connections: usize) {
-        self.wanted[transport as usize].store(connections, Relaxed);
+    /// Wants this many connections from now on: plain, TLS.
+    pub(crate) fn want(&self, connections: [usize; 2]) {
+        for (wanted, connections) in self.wanted.iter().zip(connections) {
+            wanted.store(connections, Relaxed);
+        }
+    }
+
+    /// How many are wanted: plain, TLS.
+    pub(crate) fn wanted(&self) -> [usize; 2] {
+        [self.wanted[0].load(Relaxed), self.wanted[1].load(Relaxed)]
     }
 
     /// Tells all clients to do something.
@@ -264,15 +220,15 @@ impl Shared {
         self.stop.load(Relaxed)
     }
 
-    /// Asks every thread for what it has recorded. Done when [`Self::is_collected`] says so.
+    /// Asks every thread, or worker, for what it has recorded. Done when [`Self::is_collected`] says so.
     pub(crate) fn collect(&self) {
         self.handed_over.store(0, Relaxed);
         self.collections.fetch_add(1, std::sync::atomic::Ordering::Release);
     }
 
-    /// Whether every thread has handed over what it had.
+    /// Whether each of them has handed over what it had.
     pub(crate) fn is_collected(&self) -> bool {
-        self.handed_over.load(std::sync::atomic::Ordering::Acquire) >= self.plan.threads()
+        self.handed_over.load(std::sync::atomic::Ordering::Acquire) >= self.hands()
     }
 
     /// How often [`Self::collect`] was called.
@@ -280,7 +236,7 @@ impl Shared {
         self.collections.load(std::sync::atomic::Ordering::Acquire)
     }
 
-    /// A thread has handed over what was asked for.
+    /// A thread, or worker, has handed over what was asked for.
     pub(crate) fn hand_over(&self) {
         self.handed_over.fetch_add(1, std::sync::atomic::Ordering::Release);
     }
@@ -297,52 +253,25 @@ impl Shared {
         }
     }
 
+    /// Nanoseconds since the run's zero.
     pub(crate) fn now_ns(&self) -> u64 {
-        self.zero.elapsed().as_nanos() as u64
+        Instant::now().saturating_duration_since(self.origin.zero).as_nanos() as u64
     }
 
+    /// Microseconds since the run's zero.
     pub(crate) fn now_us(&self) -> u64 {
-        self.zero.elapsed().as_micros() as u64
+        self.now_ns() / 1000
     }
 
     /// How many of the wanted connections are this ring's.
     pub(crate) fn share(&self, transport: Transport, ring: usize) -> usize {
-        let wanted = self.wanted[transport as usize].load(Relaxed);
-        (wanted + self.plan.rings - 1 - ring) / self.plan.rings
-    }
-
-    /// Number of a ring's client.
-    pub(crate) fn number(&self, transport: Transport, ring: usize, index: usize) -> u32 {
-        let number = (index * self.plan.rings + ring) as u32;
-        if transport == Transport::Tls { self.plan.plain_max + number } else { number }
-    }
-
-    /// Transport, ring and index of a client.
-    pub(crate) fn place(&self, number: u32) -> (Transport, usize, usize) {
-        let (transport, number) = match number.checked_sub(self.plan.plain_max) {
-            Some(number) => (Transport::Tls, number as usize),
-            None => (Transport::Plain, number as usize),
-        };
-        (transport, number % self.plan.rings, number / self.plan.rings)
+        self.plan.share(self.wanted()[transport as usize], ring)
     }
 
     /// The user id of a client: another one in each run, so that runs side by side do not take over each other's
     /// sessions.
     pub(crate) fn user(&self, number: u32) -> String {
-        format!("u{:x}-{number}", self.run & 0xff_ffff)
-    }
-
-    /// A token for a client.
-    pub(crate) fn token(&self, number: u32) -> Result<String, String> {
-        match &self.plan.tokens {
-            Tokens::Fixed(token) => Ok(token.clone()),
-            Tokens::Signer(signer) => signer.sign(&TokenSpec {
-                user: self.user(number),
-                issued_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-                ttl_seconds: 24 * 3600,
-                ..TokenSpec::default()
-            }),
-        }
+        format!("u{:x}-{number}", self.origin.run & 0xff_ffff)
     }
 }
 
@@ -356,17 +285,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_are_lists_and_networks() {
-        let lanes = |text: &str, count: usize| -> Vec<String> {
-            let sources: Sources = text.parse().unwrap();
-            (0..count).map(|lane| sources.lane(lane).unwrap().to_string()).collect()
-        };
-        assert_eq!(lanes("127.0.0.5,127.0.0.9", 3), ["127.0.0.5", "127.0.0.9", "127.0.0.5"]);
-        assert_eq!(lanes("127.0.0.0/8", 3), ["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
-        assert_eq!(lanes("127.1.0.0/30,::1", 3), ["127.1.0.1", "127.1.0.2", "::1"]);
-        assert_eq!(Sources::default().lane(3), None);
-        for bad in ["", "localhost", "127.0.0.0/33", "::/129", "1.2.3.4/x"] {
-            assert!(bad.parse::<Sources>().unwrap_err().contains("127.0.0.0/8"), "{bad}");
-        }
+    fn changes_of_counts_add_up_also_when_they_fall() {
+        let counts = Counts::default();
+        let tally = |connections, sent| Tally { connections, sent, ..Tally::default() };
+        counts.add_change(Tally::default(), tally(5, 1));
+        counts.add_change(tally(5, 1), tally(2, 9));
+        assert_eq!(counts.read(), tally(2, 9));
     }
 }

@@ -62,7 +62,8 @@ impl Latency {
 /// All measures of a thread, a phase or a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
-    latencies: [Latency; 4],
+    /// In the order of [`Measure::ALL`].
+    pub(crate) latencies: [Latency; 4],
     /// How late the schedule was kept: the driver's own fault.
     pub(crate) lag: Histogram<u64>,
     /// What went wrong.
@@ -70,7 +71,7 @@ pub(crate) struct Record {
 }
 
 /// What went wrong, counted by kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Troubles {
     /// Anything, in words.
     pub(crate) errors: BTreeMap<String, u64>,
@@ -121,6 +122,13 @@ impl Record {
         }
         let _ = self.lag.add(&other.lag);
         self.troubles.add(&other.troubles);
+    }
+
+    /// Whether nothing was recorded.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.latencies.iter().all(|latency| latency.planned.is_empty())
+            && self.lag.is_empty()
+            && self.troubles == Troubles::default()
     }
 
     /// Back to nothing.

@@ -1,6 +1,7 @@
 //! What a run found: a table for people, an object for programs.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use crate::metrics::Metrics;
@@ -50,8 +51,33 @@ pub(crate) struct Report {
     pub(crate) idle_bytes: [Option<f64>; 2],
     /// What the gateway says about itself, where it was asked.
     pub(crate) metrics: Option<Metrics>,
+    /// Processes that drove the clients, where it was not this one.
+    pub(crate) workers: Vec<Worker>,
     /// Thresholds, in the order in which they were given.
     pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// A process that drove a part of the clients.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Worker {
+    /// Where it connected from.
+    pub(crate) address: SocketAddr,
+    /// Nanoseconds by which its clock was ahead of the controller's, which latencies between workers are corrected by.
+    pub(crate) clock_offset_ns: i64,
+    /// That is wrong by no more than this.
+    pub(crate) clock_error_ns: u64,
+    /// Clients that it had.
+    pub(crate) connections: usize,
+    /// Share of its driver threads' time that was busy during the run.
+    pub(crate) driver_busy: f64,
+}
+
+impl Worker {
+    /// Its clock, for people.
+    pub(crate) fn clock_text(&self) -> String {
+        let us = |ns: f64| ns / 1e3;
+        format!("{:+.0} us, give or take {:.0}", us(self.clock_offset_ns as f64), us(self.clock_error_ns as f64))
+    }
 }
 
 /// A part of a run.
@@ -250,6 +276,20 @@ impl Report {
                 }
             }
         }
+        if !self.workers.is_empty() {
+            lines.push(String::new());
+            lines.push(format!("  {:<8} {:<24} {:>8} {:>6}  clock", "worker", "address", "clients", "busy"));
+        }
+        for (index, worker) in self.workers.iter().enumerate() {
+            lines.push(format!(
+                "  {:<8} {:<24} {:>8} {:>4.0} %  {}",
+                index + 1,
+                worker.address,
+                worker.connections,
+                worker.driver_busy * 100.0,
+                worker.clock_text()
+            ));
+        }
         lines.extend(self.metrics.iter().flat_map(Metrics::lines));
         let coded = |codes: &BTreeMap<u16, u64>, what: &str| -> Vec<String> {
             codes.iter().map(|(code, count)| format!("  ! {count} x {what} with code {code}")).collect()
@@ -336,6 +376,7 @@ impl Report {
             "cpu_us_per_delivery": self.cpu_us_per_delivery(),
             "phases": phases,
             "timeline": self.timeline,
+            "workers": self.workers,
             "metrics": self.metrics,
             "thresholds": self.verdicts,
             "thresholds_failed": self.failed().map(Verdict::to_string).collect::<Vec<_>>(),

@@ -1,45 +1,68 @@
-//! A run: driver threads and what they are told, phase by phase; what it gathers becomes a [`Report`].
+//! A run: who drives the clients and what they are told, phase by phase; what it gathers becomes a [`Report`].
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringgate::session::Transport;
-
+use crate::access::Access;
+use crate::assignment::{Assignment, Part};
+use crate::crew::{Crew, Mate};
 use crate::fleet;
 use crate::interrupt;
-use crate::ledger::Ledger;
-use crate::plan::{Order, Plan, Shared, Tally};
+use crate::ledger::{Ended, Found};
+use crate::plan::{Order, Origin, Shared, Tally};
 use crate::report::Report;
 use crate::traffic::Traffic;
 use crate::watch::{Outlets, Watch};
 
-/// Driver threads at work.
+/// Who drives the clients of a run.
+pub(crate) enum Drivers {
+    /// Threads of this process.
+    Own(Access),
+    /// Other processes, on this host or others.
+    Crew(Crew),
+}
+
+/// A run under way.
 pub(crate) struct Run {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<Result<Vec<Ledger>, String>>>,
+    /// Threads that drive clients, or talk to a worker that does.
+    threads: Vec<JoinHandle<Ended>>,
     wanted: [usize; 2],
     watch: Watch,
     streams: u8,
+    /// What had arrived at the clients of those who have ended before the run.
+    found: Vec<Found>,
 }
 
-/// How long before its start a stream is ordered, so that every thread knows of it in time.
-pub(crate) const LEAD: Duration = Duration::from_millis(50);
+/// How long before its start a stream is ordered, so that every thread knows of it in time; with workers, so that every
+/// one of them does, wherever it is.
+const LEAD: Duration = Duration::from_millis(50);
+const LEAD_OF_CREW: Duration = Duration::from_millis(500);
+/// How long workers may take to get ready before the run begins without them; they catch up.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Run {
-    /// Starts the threads.
-    pub(crate) fn start(plan: Plan, outlets: Outlets) -> Result<Run, String> {
+    /// Has the drivers start, and waits until they have.
+    pub(crate) fn start(assignment: Assignment, drivers: Drivers, outlets: Outlets) -> Result<Run, String> {
         interrupt::listen()?;
-        let count = plan.threads();
-        let shared = Arc::new(Shared::new(plan));
-        let threads = (0..count)
-            .map(|thread| {
-                let shared = shared.clone();
-                std::thread::spawn(move || fleet::run(&shared, thread))
-            })
-            .collect();
+        let plan = assignment.plan(Part::ALONE);
+        let (shared, threads) = match drivers {
+            Drivers::Own(access) => {
+                let shared = Arc::new(Shared::new(plan, Origin::after(Duration::ZERO), Vec::new()));
+                let threads = fleet::spawn(&shared, &Arc::new(access));
+                (shared, threads)
+            }
+            Drivers::Crew(crew) => crew.start(plan, Origin::after(LEAD_OF_CREW)),
+        };
+        await_ready(&shared, &threads);
         let watch = Watch::new(shared.clone(), outlets);
-        Ok(Run { shared, threads, wanted: [0; 2], watch, streams: 0 })
+        Ok(Run { shared, threads, wanted: [0; 2], watch, streams: 0, found: Vec::new() })
+    }
+
+    /// How long before its start something is ordered.
+    pub(crate) fn lead(&self) -> Duration {
+        if self.shared.team.is_empty() { LEAD } else { LEAD_OF_CREW }
     }
 
     /// Live counts.
@@ -73,25 +96,44 @@ impl Run {
     }
 
     fn begin_phase(&mut self, name: &str, measured: bool) {
-        // What was recorded belongs to the phase that ends. A thread that has ended hands nothing over any more.
+        // What was recorded belongs to the phase that ends.
+        self.collect();
+        self.watch.phase(name, measured, self.wanted.iter().sum());
+    }
+
+    /// Has everybody hand over counts and records as they are now.
+    fn collect(&self) {
         self.shared.collect();
-        let deadline = Instant::now() + Duration::from_secs(1);
-        while !self.shared.is_collected() && Instant::now() < deadline {
+        let began = Instant::now();
+        // Who has ended hands nothing over any more.
+        let patience = || Duration::from_secs(if self.is_complete() { 5 } else { 1 });
+        while !self.shared.is_collected() && began.elapsed() < patience() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        self.watch.phase(name, measured, self.wanted.iter().sum());
+    }
+
+    fn is_complete(&self) -> bool {
+        self.threads.len() == self.shared.hands() && !self.threads.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Whether a condition holds. Counts of workers come a little late and not all at once: what they seem to say is
+    /// confirmed by newer ones.
+    fn holds(&self, condition: impl Fn(&Tally) -> bool) -> bool {
+        condition(&self.tally()) && {
+            self.collect();
+            condition(&self.tally())
+        }
     }
 
     /// Wants so many connections and waits until they are signed in.
     pub(crate) fn connect(&mut self, plain: usize, tls: usize, timeout: Duration) -> Result<(), String> {
-        self.shared.want(Transport::Plain, plain);
-        self.shared.want(Transport::Tls, tls);
+        self.shared.want([plain, tls]);
         self.wanted = [plain, tls];
         let wanted = (plain + tls) as u64;
         let deadline = Instant::now() + timeout;
         while self.tally().connections < wanted && !self.interrupted() {
             self.pause()?;
-            if self.tally().closed > 0 && !self.shared.plan.reconnect {
+            if self.tally().closed > 0 && !self.shared.plan.assignment.reconnect {
                 return Err("connections were refused or lost".to_owned());
             }
             if Instant::now() > deadline {
@@ -113,7 +155,7 @@ impl Run {
         condition: impl Fn(&Tally) -> bool,
     ) -> Result<(), String> {
         let deadline = Instant::now() + timeout;
-        while !condition(&self.tally()) && !self.interrupted() {
+        while !self.holds(&condition) && !self.interrupted() {
             self.pause()?;
             if Instant::now() > deadline {
                 return Err(format!("{what}: not within {} s", timeout.as_secs()));
@@ -160,7 +202,7 @@ impl Run {
     /// One stream on its own: members join, messages flow, and what is still under way arrives.
     pub(crate) fn traffic(&mut self, traffic: Traffic) -> Result<(), String> {
         self.join(&traffic)?;
-        let (lead, duration) = (LEAD, traffic.duration);
+        let (lead, duration) = (self.lead(), traffic.duration);
         self.begin(traffic, lead);
         self.hold(duration + lead)?;
         self.settle(Tally::is_settled)
@@ -177,7 +219,7 @@ impl Run {
             std::thread::sleep(Duration::from_millis(200));
         }
         loop {
-            if done(&self.tally()) || Instant::now() > deadline {
+            if self.holds(&done) || Instant::now() > deadline {
                 return Ok(());
             }
             self.pause()?;
@@ -186,43 +228,56 @@ impl Run {
 
     fn pause(&mut self) -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(10));
-        if self.threads.iter().any(JoinHandle::is_finished) {
-            return Err("a driver thread has ended".to_owned());
+        if let Some(ended) = self.threads.iter().position(JoinHandle::is_finished) {
+            let Ended { found, error } = Ended::join(self.threads.swap_remove(ended));
+            self.found.push(found);
+            return Err(error.unwrap_or_else(|| "a driver thread has ended".to_owned()));
         }
         self.watch.tick(false, self.wanted.iter().sum());
         Ok(())
     }
 
-    /// Ends the threads and adds everything up.
-    pub(crate) fn finish(mut self) -> Result<Report, String> {
+    /// Ends the threads and adds everything up. What kept them from ending well is among the report's errors.
+    pub(crate) fn finish(mut self) -> Report {
         self.phase("end");
         let tally = self.tally();
         self.shared.stop();
-        let mut sum = Ledger::default();
-        for thread in self.threads.drain(..) {
-            for ledger in thread.join().map_err(|_| "a driver thread panicked".to_owned())?? {
-                sum.delivered += ledger.delivered;
-                sum.duplicated += ledger.duplicated;
-                sum.reordered += ledger.reordered;
-                sum.corrupted += ledger.corrupted;
-            }
+        let mut errors = Vec::new();
+        for ended in self.threads.drain(..).map(Ended::join) {
+            self.found.push(ended.found);
+            errors.extend(ended.error);
         }
         let interrupted = self.interrupted();
+        let found: Found = self.found.iter().copied().sum();
         let mut report = Report {
             connections: self.wanted,
             tally,
             interrupted,
-            delivered: sum.delivered,
-            duplicated: sum.duplicated,
-            reordered: sum.reordered,
-            corrupted: sum.corrupted,
-            lost: tally.owed.saturating_sub(sum.delivered),
+            delivered: found.delivered,
+            duplicated: found.duplicated,
+            reordered: found.reordered,
+            corrupted: found.corrupted,
+            lost: tally.owed.saturating_sub(found.delivered),
             ..self.watch.finish()
         };
         let unanswered = tally.sent.saturating_sub(tally.accepted + tally.refused + tally.undecided);
         if unanswered > 0 {
             report.errors.insert("publishes without an answer".to_owned(), unanswered);
         }
-        Ok(report)
+        for error in errors {
+            *report.errors.entry(error).or_default() += 1;
+        }
+        report
+    }
+}
+
+/// Waits until the run's zero has come and every worker is ready; not for ever.
+fn await_ready(shared: &Shared, threads: &[JoinHandle<Ended>]) {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    while shared.now_ns() == 0 || !shared.team.iter().all(Mate::is_ready) {
+        if Instant::now() > deadline || threads.iter().any(JoinHandle::is_finished) || interrupt::asked() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use ringgate::config::parse_duration_ms;
 
+use crate::crew::Muster;
 use crate::options::{Link, Output, positive};
 use crate::plan::{Order, Tally};
 use crate::report::Report;
-use crate::run::{LEAD, Run};
+use crate::run::Run;
 use crate::traffic::{Kind, Pace, Traffic};
 
 /// Which load.
@@ -80,22 +81,24 @@ pub(crate) struct Options {
 }
 
 /// Runs a scenario, reports, and writes what was asked for.
-pub(crate) fn run(options: &Options, scenario: Scenario) -> Result<Report, String> {
-    let report = measure(options, scenario)?;
+pub(crate) fn run(options: &Options, scenario: Scenario, muster: Option<Muster>) -> Result<Report, String> {
+    let report = measure(options, scenario, muster)?;
     options.output.write(&report)?;
     Ok(report)
 }
 
-/// Runs a scenario.
-pub(crate) fn measure(options: &Options, scenario: Scenario) -> Result<Report, String> {
+/// Runs a scenario, alone or with the workers of a muster.
+pub(crate) fn measure(options: &Options, scenario: Scenario, muster: Option<Muster>) -> Result<Report, String> {
     let connections = options.connections as usize;
     let connections = if options.link.url.tls { [0, connections] } else { [connections, 0] };
-    let mut plan = options.link.plan(connections, None)?;
-    plan.reconnect |= matches!(scenario, Scenario::Storm | Scenario::Slow);
-    let mut run = options.output.start(plan, &format!("{scenario:?}").to_lowercase())?;
+    let mut assignment = options.link.assignment(connections, None);
+    assignment.reconnect |= matches!(scenario, Scenario::Storm | Scenario::Slow);
+    options.output.check()?;
+    let drivers = options.link.drivers(&assignment, muster)?;
+    let mut run = options.output.start(assignment, drivers, &format!("{scenario:?}").to_lowercase())?;
     let result = options.link.ramp(&mut run, connections);
     let result = result.and_then(|()| Drive { run: &mut run, options }.drive(scenario));
-    let mut report = options.output.finish(run, result)?;
+    let mut report = options.output.finish(run, result);
     if options.until_refused {
         // A refusal is what was looked for.
         report.errors.clear();
@@ -190,7 +193,7 @@ impl Drive<'_> {
         self.run.wait_for("leaving", Duration::from_secs(60), |tally| tally.connections <= left)?;
         self.run.phase("away");
         let traffic = self.traffic(Kind::Pairs);
-        let lead = LEAD;
+        let lead = self.run.lead();
         self.run.begin(traffic, lead);
         self.run.hold(self.duration() + lead)?;
         self.run.settle(Tally::is_answered)?;
@@ -236,7 +239,7 @@ impl Drive<'_> {
         self.run.phase("slow");
         // The last clients: publishers are among the first of each room.
         self.run.order(Order::Hold(all - slow..all));
-        let lead = LEAD;
+        let lead = self.run.lead();
         self.run.begin(traffic, lead);
         self.run.hold(self.duration() + lead)?;
         self.run.settle(Tally::is_answered)?;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// When messages are sent.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Pace {
     /// Open loop: whatever the gateway does, at so many per second, all senders together.
     Open {
@@ -33,7 +33,7 @@ impl Pace {
 }
 
 /// What is sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Kind {
     /// The first half of the clients writes to the second half, each to one partner.
     Pairs,
@@ -51,7 +51,7 @@ pub(crate) enum Kind {
 }
 
 /// A stream of messages of a range of clients.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Traffic {
     /// Which stream it is, 1..=255: sequences are counted per stream.
     pub(crate) id: u8,

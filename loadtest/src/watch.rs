@@ -5,12 +5,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::assignment::Part;
+use crate::crew::Mate;
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
 use crate::metrics::{Live, Scraper};
 use crate::plan::{Shared, Tally};
 use crate::record::{Quantiles, Record};
-use crate::report::{Phase, Report};
+use crate::report::{Phase, Report, Worker};
 use crate::timeline::{Point, Timeline};
 use crate::traffic::Planned;
 use crate::view::{Look, View};
@@ -37,6 +39,7 @@ pub(crate) struct Watch {
     total: Record,
     phases: Vec<Phase>,
     phase: Open,
+    first: Sample,
     last: Sample,
     /// When the present wait is over, for whoever watches.
     pub(crate) until: Option<Instant>,
@@ -54,11 +57,12 @@ struct Open {
 }
 
 /// Everything that grows, at one moment.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Sample {
     at: Instant,
     tally: Tally,
-    driver_cpu: Duration,
+    /// CPU time and driver threads of each process that drives clients.
+    drivers: Vec<(Duration, usize)>,
     server_cpu: Option<Duration>,
 }
 
@@ -76,7 +80,8 @@ impl Watch {
             timeline: Timeline::default(),
             total: Record::default(),
             phases: Vec::new(),
-            phase: Open { name: "connect".to_owned(), measured: true, record: Record::default(), from: now },
+            phase: Open { name: "connect".to_owned(), measured: true, record: Record::default(), from: now.clone() },
+            first: now.clone(),
             last: now,
             until: None,
             planned: Planned::default(),
@@ -87,7 +92,7 @@ impl Watch {
     pub(crate) fn phase(&mut self, name: &str, measured: bool, wanted: usize) {
         self.tick(true, wanted);
         let now = Sample::take(&self.shared, self.outlets.process);
-        let next = Open { name: name.to_owned(), measured, record: Record::default(), from: now };
+        let next = Open { name: name.to_owned(), measured, record: Record::default(), from: now.clone() };
         let done = std::mem::replace(&mut self.phase, next);
         self.close_phase(done, now);
     }
@@ -96,8 +101,8 @@ impl Watch {
         let seconds = (now.at - phase.from.at).as_secs_f64();
         let (before, after) = (phase.from.tally, now.tally);
         let cpu = now.server_cpu.zip(phase.from.server_cpu).map(|(now, before)| now.saturating_sub(before));
-        let threads = self.shared.plan.threads();
-        let driver = now.driver_cpu.saturating_sub(phase.from.driver_cpu).as_secs_f64();
+        // With several processes the busiest is the one that may have been the limit.
+        let driver_busy = busy(&phase.from, &now).into_iter().fold(0.0, f64::max);
         self.phases.push(Phase {
             name: phase.name,
             seconds,
@@ -108,7 +113,7 @@ impl Watch {
             pongs: after.pongs - before.pongs,
             errors: after.errors - before.errors,
             reconnects: after.reconnects - before.reconnects,
-            driver_busy: driver / (seconds * threads as f64).max(f64::MIN_POSITIVE),
+            driver_busy,
             server_cpu_seconds: cpu.map(|cpu| cpu.as_secs_f64()),
             record: phase.record,
         });
@@ -125,7 +130,7 @@ impl Watch {
         if seconds <= 0.0 {
             return;
         }
-        let point = self.point(sample, seconds, &record);
+        let point = self.point(&sample, seconds, &record);
         if let Some(log) = &mut self.outlets.hdr_log {
             log.write(self.last.at - self.began, sample.at - self.last.at, &record);
         }
@@ -149,7 +154,7 @@ impl Watch {
         self.last = sample;
     }
 
-    fn point(&mut self, sample: Sample, seconds: f64, record: &Record) -> Point {
+    fn point(&mut self, sample: &Sample, seconds: f64, record: &Record) -> Point {
         let (before, after) = (self.last.tally, sample.tally);
         let live = self.live();
         let seen = sample.server_cpu.zip(self.last.server_cpu);
@@ -168,7 +173,7 @@ impl Watch {
             refused: after.refused - before.refused,
             errors: after.errors - before.errors,
             latency: Quantiles::from(&record.of(record.main()).planned),
-            driver_cores: cores(sample.driver_cpu, self.last.driver_cpu),
+            driver_cores: cores(sample.driver_cpu(), self.last.driver_cpu()),
             gateway_cores: seen.map(|(now, before)| cores(now, before)).or(live.cores),
             gateway_bytes: self.outlets.process.map(Process::user_bytes).or(live.bytes.map(|bytes| bytes as u64)),
         }
@@ -178,12 +183,27 @@ impl Watch {
         self.outlets.scraper.as_ref().map(Scraper::live).unwrap_or_default()
     }
 
+    /// What is to be said of each worker, if there are any.
+    fn workers(&self) -> Vec<Worker> {
+        let (team, wanted) = (&self.shared.team, self.shared.wanted());
+        let busy = busy(&self.first, &self.last);
+        let worker = |(worker, (mate, busy)): (usize, (&Mate, f64))| Worker {
+            address: mate.address,
+            clock_offset_ns: mate.clock.offset_ns,
+            clock_error_ns: mate.clock.error_ns,
+            connections: wanted.iter().map(|count| Part { worker, of: team.len() }.share(*count)).sum(),
+            driver_busy: busy,
+        };
+        team.iter().zip(busy).enumerate().map(worker).collect()
+    }
+
     /// Everything that was gathered. Called when the driver threads have ended.
     pub(crate) fn finish(mut self) -> Report {
         // What came in while connections were being closed.
         self.total.add(&self.shared.take_record());
         let troubles = std::mem::take(&mut self.total.troubles);
         let mut report = Report {
+            workers: self.workers(),
             began: Some(SystemTime::now() - self.began.elapsed()),
             seconds: self.began.elapsed().as_secs_f64(),
             errors: troubles.errors,
@@ -210,12 +230,27 @@ fn scheduled(tally: Tally) -> u64 {
     tally.sent + tally.pings.saturating_sub(tally.heartbeats)
 }
 
+/// How busy the driver threads of each process were between two samples: 0 to 1.
+fn busy(before: &Sample, now: &Sample) -> Vec<f64> {
+    let seconds = (now.at - before.at).as_secs_f64();
+    let pairs = now.drivers.iter().zip(&before.drivers);
+    let share = |((now, threads), (before, _)): (&(Duration, usize), &(Duration, usize))| {
+        now.saturating_sub(*before).as_secs_f64() / (seconds * *threads as f64).max(f64::MIN_POSITIVE)
+    };
+    pairs.map(share).collect()
+}
+
 impl Sample {
+    /// CPU time of all of them.
+    fn driver_cpu(&self) -> Duration {
+        self.drivers.iter().map(|(cpu, _)| *cpu).sum()
+    }
+
     fn take(shared: &Shared, server: Option<Process>) -> Sample {
         Sample {
             at: Instant::now(),
             tally: shared.counts().read(),
-            driver_cpu: Process::own().cpu(),
+            drivers: shared.drivers(),
             server_cpu: server.map(Process::cpu),
         }
     }

@@ -30,14 +30,16 @@ use ringgate::slots::Slots;
 use ringgate::wheel::Wheel;
 use ringgate::wire::{Encoder, Kind};
 
+use crate::access::Access;
+use crate::assignment::Plan;
 use crate::ledger::{Ledger, When};
 use crate::plan::{Shared, bump};
 use crate::record::Record;
 use client::{Client, Line, State};
 use orders::Active;
-pub(crate) use thread::run;
+pub(crate) use thread::spawn;
 
-/// Connects that are under way at once, all rings together: more would only wait in the gateway's accept queues.
+/// Connects that are under way at once, all processes and rings together: more would only wait in the gateway's accept queues.
 const CONNECTING_MAX: usize = 1024;
 /// The most of one ring.
 const CONNECTING_MAX_EACH: usize = 256;
@@ -52,6 +54,7 @@ const LONGEST: Duration = Duration::from_millis(5);
 /// See the module.
 pub(crate) struct Fleet {
     shared: Arc<Shared>,
+    access: Arc<Access>,
     ring: usize,
     /// Plain, TLS; by index within the ring.
     clients: [Vec<Client>; 2],
@@ -103,8 +106,10 @@ impl Place {
 
 impl Fleet {
     /// The clients of ring number `ring`, none of them there yet. `record` is their thread's.
-    fn new(shared: Arc<Shared>, ring: usize, record: Rc<RefCell<Record>>) -> Fleet {
+    fn new(shared: Arc<Shared>, access: Arc<Access>, ring: usize, record: Rc<RefCell<Record>>) -> Fleet {
+        let Plan { rings, part, .. } = shared.plan;
         Fleet {
+            access,
             ring,
             clients: Default::default(),
             lines: Slots::default(),
@@ -119,9 +124,9 @@ impl Fleet {
             record,
             connecting: 0,
             ramped: 0,
-            connecting_max: (CONNECTING_MAX / shared.plan.rings).clamp(4, CONNECTING_MAX_EACH),
+            connecting_max: (CONNECTING_MAX / (rings * part.of)).clamp(4, CONNECTING_MAX_EACH),
             thinking: Wheel::default(),
-            random: fastrand::Rng::with_seed(shared.run ^ ring as u64),
+            random: fastrand::Rng::with_seed(shared.origin.run ^ (ring * part.of + part.worker) as u64),
             active: Vec::new(),
             recipients: [0; 256],
             churns: Vec::new(),
@@ -153,7 +158,7 @@ impl Fleet {
                     break;
                 }
                 let Some(planned_us) = self.next_of_ramp() else { break };
-                let number = self.shared.number(transport, self.ring, index);
+                let number = self.shared.plan.number(transport, self.ring, index);
                 self.clients[transport as usize].push(Client::new(number));
                 any = true;
                 self.connect(net, Place { transport, index }, planned_us);
@@ -165,11 +170,7 @@ impl Fleet {
     /// When the ramp plans the next connect; none when that is not now.
     fn next_of_ramp(&mut self) -> Option<u64> {
         let now_us = self.shared.now_us();
-        let Some(rate) = self.shared.plan.ramp_rate else { return Some(now_us) };
-        // Rings take turns within the rate.
-        let place = self.ramped * self.shared.plan.rings as u64 + self.ring as u64;
-        let burst = u64::from(self.shared.plan.ramp_burst);
-        let planned_us = ((place / burst * burst) as f64 * 1e6 / rate) as u64;
+        let Some(planned_us) = self.shared.plan.ramp_us(self.ring, self.ramped) else { return Some(now_us) };
         (planned_us <= now_us).then(|| {
             self.ramped += 1;
             planned_us
@@ -181,7 +182,7 @@ impl Fleet {
         let Some(client) = self.clients[place.transport as usize].get_mut(place.index) else { return };
         client.connect = When::new(planned_us * 1000, now_us * 1000);
         let number = client.number;
-        let target = &self.shared.plan.targets[place.transport as usize];
+        let target = &self.access.targets[place.transport as usize];
         match net.connect(self.source(number, target), target) {
             Ok(key) => {
                 self.connecting += 1;
@@ -215,7 +216,7 @@ impl Fleet {
     /// Loopback has 16 million addresses, each good for some thousand connections.
     fn source(&self, number: u32, target: &Target) -> Option<IpAddr> {
         let lane = number as usize / PORTS_PER_SOURCE;
-        if let Some(source) = self.shared.plan.sources.lane(lane) {
+        if let Some(source) = self.access.sources.lane(lane) {
             return Some(source);
         }
         let is_v4_loopback = target.address.is_ipv4() && target.address.ip().is_loopback();
@@ -228,7 +229,7 @@ impl Fleet {
 
     /// The place of a client, if it is this thread's.
     fn own(&self, number: u32) -> Option<Place> {
-        let (transport, ring, index) = self.shared.place(number);
+        let (transport, ring, index) = self.shared.plan.place(number)?;
         (ring == self.ring).then_some(Place { transport, index })
     }
 
@@ -276,7 +277,7 @@ impl Fleet {
     /// Pings whoever is due. Beats are spread over the interval by the number of the client.
     fn heartbeat(&mut self) {
         let now_us = self.shared.now_us();
-        let interval_ms = (self.shared.plan.ping_interval.as_millis() as u64).max(1);
+        let interval_ms = (self.shared.plan.assignment.ping_interval.as_millis() as u64).max(1);
         let mut due = Vec::new();
         while self.beats.advance(now_us / 1000, 4096, &mut due) {}
         for slot in due {

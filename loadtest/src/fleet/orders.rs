@@ -121,7 +121,7 @@ impl Fleet {
         let mut churns = core::mem::take(&mut self.churns);
         churns.retain_mut(|churn| {
             let count = churn.clients.end.saturating_sub(churn.clients.start).max(1);
-            let due = ((now_ns.min(churn.until_ns) - churn.began_ns) as f64 * churn.rate / 1e9) as u64;
+            let due = (now_ns.min(churn.until_ns).saturating_sub(churn.began_ns) as f64 * churn.rate / 1e9) as u64;
             while churn.done < due {
                 let number = churn.clients.start + (churn.done % u64::from(count)) as u32;
                 churn.done += 1;
@@ -156,7 +156,9 @@ impl Fleet {
         if now_ns < traffic.start_ns {
             return Duration::from_nanos(traffic.start_ns - now_ns).min(LONGEST);
         }
+        // A stream of no duration only has its rooms joined.
         if let Pace::Closed { window, think } = traffic.pace
+            && now_ns < traffic.end_ns()
             && !core::mem::replace(&mut stream.looping, true)
         {
             for index in 0..u64::from(traffic.senders()) {
@@ -245,7 +247,7 @@ impl Fleet {
         let when = When::new(planned_ns, now_ns);
         let Some((key, line)) = self.line_of(place) else {
             bump(&self.shared.counts().skipped);
-            if !self.shared.plan.reconnect {
+            if !self.shared.plan.assignment.reconnect {
                 self.error("a sender was not connected".to_owned());
             }
             return;
@@ -279,7 +281,7 @@ impl Fleet {
         client.sequence += 1;
         line.unanswered += 1;
         let sender = client.number | u32::from(traffic.id) << 24;
-        let stamp = Stamp { run: shared.run, sender, sequence: client.sequence, when };
+        let stamp = Stamp { run: shared.origin.run, sender, sequence: client.sequence, when };
         let publish = PublishRequest {
             request: client.sequence,
             topic,

@@ -103,7 +103,7 @@ impl Fleet {
         }
         let payload = message.payload().map(|payload| payload.bytes()).unwrap_or_default();
         match Stamp::parse(payload) {
-            Some(ours) if ours.run == self.shared.run => {
+            Some(ours) if ours.run == self.shared.origin.run => {
                 if self.ledger.arrived(number, ours) {
                     bump(&self.shared.counts().delivered);
                     self.record.borrow_mut().record(
@@ -116,12 +116,12 @@ impl Fleet {
             }
             // Left over from an earlier run.
             Some(_) => {}
-            None => self.ledger.corrupted += 1,
+            None => self.ledger.found.corrupted += 1,
         }
     }
 
     fn on_connected(&mut self, key: ConnectionKey, place: Place, now_us: u64) {
-        let interval_ms = (self.shared.plan.ping_interval.as_millis() as u64).max(1);
+        let interval_ms = (self.shared.plan.assignment.ping_interval.as_millis() as u64).max(1);
         let Some(client) = self.client_mut(place) else { return };
         client.state = State::Ready(key);
         client.attempts = 0;
@@ -149,7 +149,7 @@ impl Fleet {
     fn on_over(&mut self, place: Place, end: End, unanswered: u32) {
         let counts = self.shared.counts();
         counts.undecided.fetch_add(u64::from(unanswered), std::sync::atomic::Ordering::Relaxed);
-        let reconnect = self.shared.plan.reconnect;
+        let reconnect = self.shared.plan.assignment.reconnect;
         let Some(client) = self.client_mut(place) else { return };
         let was_ready = matches!(client.state, State::Ready(_));
         client.state = State::Away;
@@ -201,7 +201,7 @@ impl Driver for Fleet {
         let Some(place) = self.lines.get(key).map(|line| line.place) else { return };
         let Some(client) = self.client_mut(place) else { return };
         let (number, seen) = (client.number, client.seen);
-        match self.shared.token(number) {
+        match self.access.token(self.shared.user(number)) {
             Ok(token) => {
                 let connect = ConnectRequest {
                     token: &token,

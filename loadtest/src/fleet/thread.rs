@@ -4,12 +4,14 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use ringgate::net::{Bell, Net, NetOptions};
 
 use super::{Fleet, LONGEST};
-use crate::ledger::Ledger;
+use crate::access::Access;
+use crate::ledger::{Ended, Found};
 use crate::plan::Shared;
 use crate::record::Record;
 
@@ -28,8 +30,20 @@ struct Ring {
     due: Instant,
 }
 
-/// Runs the clients of thread `thread`'s rings until the plan says stop; what arrived at each ring.
-pub(crate) fn run(shared: &Arc<Shared>, thread: usize) -> Result<Vec<Ledger>, String> {
+/// Starts the driver threads of this process. Each ends, with what arrived at its clients, when the run is stopped.
+pub(crate) fn spawn(shared: &Arc<Shared>, access: &Arc<Access>) -> Vec<JoinHandle<Ended>> {
+    let thread = |thread: usize| {
+        let (shared, access) = (shared.clone(), access.clone());
+        std::thread::spawn(move || match run(&shared, &access, thread) {
+            Ok(found) => Ended { found, error: None },
+            Err(error) => Ended { found: Found::default(), error: Some(error) },
+        })
+    };
+    (0..shared.plan.threads()).map(thread).collect()
+}
+
+/// Runs the clients of thread `thread`'s rings until the run is stopped; what arrived at them.
+fn run(shared: &Arc<Shared>, access: &Arc<Access>, thread: usize) -> Result<Found, String> {
     let bell = Bell::new().map_err(|error| error.to_string())?;
     let mut recorder = Recorder::new(shared.clone());
     let plan = &shared.plan;
@@ -42,7 +56,8 @@ pub(crate) fn run(shared: &Arc<Shared>, thread: usize) -> Result<Vec<Ledger>, St
     };
     let ring = |number: usize| {
         let net = Net::new(options.clone(), Arc::default(), &bell).map_err(|error| error.to_string())?;
-        Ok(Ring { net, fleet: Fleet::new(shared.clone(), number, recorder.record.clone()), due: Instant::now() })
+        let fleet = Fleet::new(shared.clone(), access.clone(), number, recorder.record.clone());
+        Ok(Ring { net, fleet, due: Instant::now() })
     };
     let mut rings = (thread..plan.rings).step_by(plan.threads()).map(ring).collect::<Result<Vec<_>, String>>()?;
     let mut beat = Instant::now();
@@ -55,7 +70,7 @@ pub(crate) fn run(shared: &Arc<Shared>, thread: usize) -> Result<Vec<Ledger>, St
     }
     say_goodbye(&mut rings, &bell);
     recorder.hand_over(true);
-    Ok(rings.into_iter().map(|ring| ring.fleet.ledger).collect())
+    Ok(rings.iter().map(|ring| ring.fleet.ledger.found).sum())
 }
 
 /// A turn of every ring that has something to do. How long none of them has, then. Heartbeats of all rings are sent

@@ -42,6 +42,7 @@ fn page(report: &Report) -> String {
     out += "<h2>How latencies are spread</h2>\n";
     charts::percentiles(report).iter().for_each(|chart| out += &chart.figure());
     out += &tables::phases(report);
+    out += &tables::workers(report);
     out += &tables::metrics(report);
     out += GLOSSARY;
     out += "</body></html>\n";

@@ -160,6 +160,24 @@ pub(super) fn phases(report: &Report) -> String {
     "<h2>Phases</h2>\n".to_owned() + &table("A run goes through these one after the other.", &heads, rows.into_iter())
 }
 
+/// The processes that drove the clients; nothing where it was one only.
+pub(super) fn workers(report: &Report) -> String {
+    if report.workers.is_empty() {
+        return String::new();
+    }
+    let rows = report.workers.iter().enumerate().map(|(index, worker)| {
+        vec![
+            (index + 1).to_string(),
+            escape(&worker.address.to_string()),
+            grouped(worker.connections as f64),
+            format!("{:.0} %", worker.driver_busy * 100.0),
+            escape(&worker.clock_text()),
+        ]
+    });
+    let caption = "Each had a part of the clients. Times are corrected by what its clock was ahead.";
+    "<h2>Workers</h2>\n".to_owned() + &table(caption, &["worker", "address", "clients", "busy", "clock ahead by"], rows)
+}
+
 /// What the gateway says about itself; nothing when it was not asked.
 pub(super) fn metrics(report: &Report) -> String {
     let Some(metrics) = &report.metrics else { return String::new() };

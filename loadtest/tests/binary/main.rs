@@ -1,5 +1,6 @@
 //! The load tester from outside: its binary against a real gateway in this process.
 
+mod crew;
 mod html;
 mod metrics;
 mod scenarios;

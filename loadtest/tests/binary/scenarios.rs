@@ -46,6 +46,15 @@ fn rooms_count_every_member() {
 }
 
 #[test]
+fn a_closed_loop_in_rooms_begins_when_everybody_has_joined() {
+    let gateway = Gateway::start();
+    let (code, result) = gateway.drive("room", &["--connections", "20", "--closed-loop", "2", "--duration", "200ms"]);
+    assert_clean(code, &result);
+    assert_eq!(count(&result, "published"), count(&result, "accepted"));
+    assert_eq!(count(&result, "delivered"), count(&result, "accepted") * 20);
+}
+
+#[test]
 fn who_was_away_gets_the_gap() {
     let gateway = Gateway::start();
     let (code, result) = gateway.drive("offline", &["--connections", "20", "--rate", "100", "--duration", "1s"]);

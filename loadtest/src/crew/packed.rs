@@ -1,0 +1,95 @@
+//! Records on their way from a worker to the controller: histograms as base64 of HdrHistogram's own V2 form.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Record, Troubles, histogram};
+
+/// A [`Record`] in text; empty histograms are empty strings.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Packed {
+    /// From the planned and from the sent time, in the order of `Measure::ALL`.
+    latencies: [[String; 2]; 4],
+    lag: String,
+    troubles: Troubles,
+}
+
+impl Packed {
+    /// Packs a record.
+    pub(super) fn of(record: &Record) -> Packed {
+        Packed {
+            latencies: record.latencies.each_ref().map(|latency| [pack(&latency.planned), pack(&latency.sent)]),
+            lag: pack(&record.lag),
+            troubles: record.troubles.clone(),
+        }
+    }
+
+    /// The record again. The error says what is wrong with it.
+    pub(super) fn unpack(self) -> Result<Record, String> {
+        let mut record = Record { lag: unpack(&self.lag)?, troubles: self.troubles, ..Record::default() };
+        for (latency, [planned, sent]) in record.latencies.iter_mut().zip(&self.latencies) {
+            (latency.planned, latency.sent) = (unpack(planned)?, unpack(sent)?);
+        }
+        Ok(record)
+    }
+}
+
+fn pack(histogram: &Histogram<u64>) -> String {
+    let mut bytes = Vec::new();
+    if !histogram.is_empty() {
+        let written = V2Serializer::new().serialize(histogram, &mut bytes);
+        written.unwrap_or_else(|_| unreachable!("memory takes it, and the bounds are those of every histogram here"));
+    }
+    STANDARD.encode(bytes)
+}
+
+fn unpack(text: &str) -> Result<Histogram<u64>, String> {
+    let mut out = histogram();
+    if text.is_empty() {
+        return Ok(out);
+    }
+    let bytes = STANDARD.decode(text).map_err(|error| format!("a histogram: {error}"))?;
+    let received: Histogram<u64> =
+        Deserializer::new().deserialize(&mut bytes.as_slice()).map_err(|error| format!("a histogram: {error}"))?;
+    let bounds = |histogram: &Histogram<u64>| (histogram.low(), histogram.high(), histogram.sigfig());
+    if bounds(&received) != bounds(&out) {
+        return Err(format!("a histogram of other bounds: {:?}", bounds(&received)));
+    }
+    out.add(&received).map_err(|error| format!("a histogram: {error}"))?;
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Measure;
+
+    #[test]
+    fn records_survive_the_way() {
+        let mut record = Record::default();
+        for us in [1, 700, 60_000_000] {
+            record.record(Measure::Deliver, 0, 0, us);
+        }
+        record.lag.record(9).unwrap();
+        record.troubles.closed.insert(3008, 2);
+        record.troubles.errors.insert("no pong".to_owned(), 1);
+        let text = serde_json::to_string(&Packed::of(&record)).unwrap();
+        let unpacked = serde_json::from_str::<Packed>(&text).unwrap().unpack().unwrap();
+        for (one, other) in unpacked.latencies.iter().zip(&record.latencies) {
+            assert_eq!((&one.planned, &one.sent), (&other.planned, &other.sent));
+        }
+        assert_eq!((unpacked.lag, unpacked.troubles), (record.lag, record.troubles));
+    }
+
+    #[test]
+    fn what_is_no_histogram_is_refused() {
+        let mut other = Histogram::<u64>::new_with_bounds(1, 1000, 2).unwrap();
+        other.record(5).unwrap();
+        assert!(unpack(&pack(&other)).unwrap_err().contains("other bounds"));
+        assert!(unpack("AAAA").unwrap_err().contains("a histogram"));
+        assert!(unpack("#").unwrap_err().contains("a histogram"));
+    }
+}

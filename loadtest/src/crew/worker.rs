@@ -1,0 +1,232 @@
+//! A worker: drives its part of the clients of a run that a controller elsewhere directs.
+
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::clock::wall_ns;
+use super::packed::Packed;
+use super::wire::{FromWorker, Start, ToWorker, VERSION, Wire};
+use crate::access::Credentials;
+use crate::fleet;
+use crate::gateway::Process;
+use crate::interrupt;
+use crate::ledger::{Ended, Found};
+use crate::plan::{Origin, Shared};
+
+/// Options of `worker`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Options {
+    /// Where the controller listens.
+    #[arg(value_name = "HOST:PORT")]
+    controller: String,
+    #[command(flatten)]
+    credentials: Credentials,
+}
+
+/// How long a controller that is not there yet is tried.
+const PATIENCE: Duration = Duration::from_secs(60);
+const TRIES_EVERY: Duration = Duration::from_millis(200);
+/// One attempt to connect, where nothing answers at all.
+const TRY_TIMEOUT: Duration = Duration::from_secs(2);
+/// A controller that says nothing for so long is gone: it beats every second.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// How often counts and records are sent.
+const STATUS_EVERY: Duration = Duration::from_millis(100);
+const RECORDS_EVERY: Duration = Duration::from_millis(250);
+/// How often something to send is looked for.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Why a worker ends before its run does.
+enum Failure {
+    /// The controller is gone.
+    Gone(String),
+    /// Its own reason, which the controller is told.
+    Own(String),
+}
+
+/// Drives clients until the controller says that the run is over. True if all went in order, whatever was found.
+pub(crate) fn run(options: &Options) -> Result<bool, String> {
+    options.credentials.check()?;
+    interrupt::listen()?;
+    let at = &options.controller;
+    let mut wire = connect(at)?;
+    greet(&mut wire, at)?;
+    eprintln!("connected to the controller at {at}, waiting for the others");
+    let result = wait_for_start(&mut wire).and_then(|start| drive(&mut wire, start, &options.credentials));
+    match result {
+        Ok(()) => Ok(true),
+        Err(Failure::Gone(error)) => Err(format!("the controller at {at} is gone: {error}")),
+        Err(Failure::Own(error)) => {
+            // If it is gone, too, it need not know.
+            let _ = wire.send(&FromWorker::Failed(error.clone()));
+            Err(error)
+        }
+    }
+}
+
+/// Tries for a while, so that either may be started first.
+fn connect(at: &str) -> Result<Wire, String> {
+    let addresses: Vec<_> = at
+        .to_socket_addrs()
+        .map_err(|error| format!("\"{at}\" is not where a controller can be: {error}; write HOST:PORT"))?
+        .collect();
+    let deadline = Instant::now() + PATIENCE;
+    let mut said = false;
+    loop {
+        let mut last = "it has no address".to_owned();
+        for address in &addresses {
+            match TcpStream::connect_timeout(address, TRY_TIMEOUT) {
+                Ok(stream) => return Wire::new(stream),
+                Err(error) => last = error.to_string(),
+            }
+        }
+        if interrupt::asked() {
+            return Err(format!("ended while there was no controller at {at}"));
+        }
+        if Instant::now() > deadline {
+            return Err(format!("no controller at {at} within {} s: {last}", PATIENCE.as_secs()));
+        }
+        if !std::mem::replace(&mut said, true) {
+            eprintln!("no controller at {at} yet ({last}); trying for {} s", PATIENCE.as_secs());
+        }
+        std::thread::sleep(TRIES_EVERY);
+    }
+}
+
+fn greet(wire: &mut Wire, at: &str) -> Result<(), String> {
+    let answer = wire.send(&FromWorker::Hello(VERSION.to_owned())).and_then(|()| wire.receive(SILENCE_MAX));
+    match answer {
+        Ok(Some(ToWorker::Hello(version))) if version == VERSION => {
+            wire.trust();
+            Ok(())
+        }
+        Ok(Some(ToWorker::Refused(reason))) => Err(format!("the controller at {at} refused this worker: {reason}")),
+        Ok(Some(_)) => Err(format!("{at} is not a controller of \"{VERSION}\"")),
+        Ok(None) => Err(format!("{at} is not a controller: it said nothing for {} s", SILENCE_MAX.as_secs())),
+        Err(error) => Err(format!("{at} is not a controller: {error}")),
+    }
+}
+
+fn wait_for_start(wire: &mut Wire) -> Result<Start, Failure> {
+    let mut heard = Instant::now();
+    loop {
+        match next(wire, &mut heard)? {
+            Some(ToWorker::Start(start)) => return Ok(*start),
+            Some(ToWorker::Probe) => wire.send(&FromWorker::Time(wall_ns())).map_err(Failure::Gone)?,
+            // Beats; everything else is for later.
+            _ => {}
+        }
+    }
+}
+
+/// The controller's next message, if there is one; an error when there is a reason to end.
+fn next(wire: &mut Wire, heard: &mut Instant) -> Result<Option<ToWorker>, Failure> {
+    if interrupt::asked() {
+        return Err(Failure::Own("it was ended early, by SIGINT or SIGTERM".to_owned()));
+    }
+    let message = wire.receive(PAUSE).map_err(Failure::Gone)?;
+    if message.is_some() {
+        *heard = Instant::now();
+    } else if heard.elapsed() > SILENCE_MAX {
+        return Err(Failure::Gone(format!("nothing was heard of it for {} s", SILENCE_MAX.as_secs())));
+    }
+    Ok(message)
+}
+
+/// A worker during a run.
+struct Duty<'a> {
+    wire: &'a mut Wire,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<Ended>>,
+    /// Records were asked for, and are not here yet.
+    collecting: bool,
+}
+
+fn drive(wire: &mut Wire, start: Start, credentials: &Credentials) -> Result<(), Failure> {
+    let access = Arc::new(credentials.access(&start.assignment).map_err(Failure::Own)?);
+    let origin = Origin { run: start.run, zero: instant_of(start.zero_ns) };
+    let shared = Arc::new(Shared::new(start.assignment.plan(start.part), origin, Vec::new()));
+    eprintln!("worker {} of {}: the run begins", start.part.worker + 1, start.part.of);
+    let threads = fleet::spawn(&shared, &access);
+    let mut duty = Duty { wire, shared, threads, collecting: false };
+    let result = duty.serve();
+    // However it ends, the clients say goodbye.
+    duty.shared.stop();
+    let found = duty.join();
+    result?;
+    duty.report(true).map_err(Failure::Gone)?;
+    let found = found.map_err(Failure::Own)?;
+    duty.wire.send(&FromWorker::End(found)).map_err(Failure::Gone)
+}
+
+/// The moment at which this process's wall clock shows so much.
+fn instant_of(wall: u64) -> Instant {
+    let (now, now_ns) = (Instant::now(), wall_ns());
+    let ahead = Duration::from_nanos(wall.saturating_sub(now_ns));
+    let ago = Duration::from_nanos(now_ns.saturating_sub(wall));
+    (now + ahead).checked_sub(ago).unwrap_or(now)
+}
+
+impl Duty<'_> {
+    /// Does what the controller says until all threads have ended.
+    fn serve(&mut self) -> Result<(), Failure> {
+        let mut heard = Instant::now();
+        let (mut reported, mut recorded) = (None, Instant::now());
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            if !self.shared.stopped() && self.threads.iter().any(JoinHandle::is_finished) {
+                // Its reason is said when all are joined.
+                return Ok(());
+            }
+            let collected = self.collecting && self.shared.is_collected();
+            let record = collected || recorded.elapsed() >= RECORDS_EVERY;
+            if record || reported.is_none_or(|at: Instant| at.elapsed() >= STATUS_EVERY) {
+                self.report(record).map_err(Failure::Gone)?;
+                reported = Some(Instant::now());
+            }
+            if record {
+                recorded = Instant::now();
+            }
+            if collected {
+                self.collecting = false;
+                self.wire.send(&FromWorker::Collected).map_err(Failure::Gone)?;
+            }
+            if let Some(message) = next(self.wire, &mut heard)? {
+                self.obey(message);
+            }
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, message: ToWorker) {
+        match message {
+            ToWorker::Want(connections) => self.shared.want(connections),
+            ToWorker::Order(order) => self.shared.order(order),
+            ToWorker::Collect => {
+                self.collecting = true;
+                self.shared.collect();
+            }
+            ToWorker::Stop => self.shared.stop(),
+            // Nothing to do; or nothing that belongs here.
+            ToWorker::Beat | ToWorker::Probe | ToWorker::Hello(_) | ToWorker::Refused(_) | ToWorker::Start(_) => {}
+        }
+    }
+
+    /// Sends counts, and what was recorded if that is wanted and there is something.
+    fn report(&mut self, record: bool) -> Result<(), String> {
+        let (tally, threads) = (self.shared.counts().read(), self.shared.plan.threads());
+        let cpu_ns = Process::own().cpu().as_nanos() as u64;
+        self.wire.send(&FromWorker::Status { tally, cpu_ns, threads })?;
+        let record = if record { self.shared.take_record() } else { return Ok(()) };
+        if record.is_empty() { Ok(()) } else { self.wire.send(&FromWorker::Record(Box::new(Packed::of(&record)))) }
+    }
+
+    fn join(&mut self) -> Result<Found, String> {
+        let ended: Vec<Ended> = self.threads.drain(..).map(Ended::join).collect();
+        match ended.iter().find_map(|ended| ended.error.clone()) {
+            Some(error) => Err(error),
+            None => Ok(ended.iter().map(|ended| ended.found).sum()),
+        }
+    }
+}
