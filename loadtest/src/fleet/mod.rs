@@ -197,7 +197,7 @@ impl Fleet {
                     client.state = State::Away;
                     client.attempts = client.attempts.saturating_add(1);
                 }
-                if self.shared.plan.reconnect {
+                if self.shared.plan.assignment.reconnect {
                     // The table may be full of connections that are still being closed, or ports be short for a moment.
                     return self.return_at(place, self.back_off(place));
                 }

@@ -82,12 +82,18 @@ fn turn(rings: &mut [Ring], beat: &mut Instant) -> Duration {
         *beat = now + LONGEST;
     }
     let mut wait = LONGEST;
+    let alone = rings.len() == 1;
     for ring in rings {
         if beats {
             ring.fleet.heartbeat();
         }
         if beats || ring.due <= now || ring.net.has_work() {
-            ring.due = now + ring.fleet.turn(&mut ring.net);
+            let idle = ring.fleet.turn(&mut ring.net);
+            ring.due = now + idle;
+            if !alone || idle.is_zero() {
+                // Another ring may keep this thread awake for long; one that is alone submits on its way to sleep.
+                ring.net.submit();
+            }
         }
         wait = wait.min(ring.due.saturating_duration_since(now));
     }
