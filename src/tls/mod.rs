@@ -1,7 +1,7 @@
 //! TLS on a connection. Both directions: the gateway accepts, clients connect.
 //!
-//! rustls makes every handshake ([`ordinary`]). After it, a connection either stays with rustls or, where the
-//! configuration says so ([`make_compact`]), gives its state up for the few bytes that records need ([`compact`]). Who
+//! rustls makes every handshake (`ordinary`). After it, a connection either stays with rustls or, where the
+//! configuration says so ([`make_compact`]), gives its state up for the few bytes that records need (`compact`). Who
 //! uses a [`Tls`] does not see the difference.
 
 pub mod compact;
