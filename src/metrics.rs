@@ -216,6 +216,8 @@ pub struct ShardMetrics {
     pub ring_cq_overflows: Cell,
     /// Receives that found no provided buffer.
     pub ring_no_buffers: Cell,
+    /// Ends of connections that the kernel did not announce, and that a look found.
+    pub ring_missed_ends: Cell,
     /// Multishot receives that ended and were armed again.
     pub ring_rearms: Cell,
     /// Accepts that found no descriptor or slot.

@@ -15,6 +15,7 @@ mod buffers;
 mod gather;
 mod listen;
 mod probe;
+mod quiet;
 mod ring;
 mod send;
 mod socket;
@@ -48,6 +49,7 @@ use crate::tls::Tls;
 use buffers::Buffers;
 use gather::{gather_plain, gather_tls};
 use listen::{Accept, Listener};
+use quiet::QuietList;
 use ring::Ring;
 use send::{Owner, Send, SendKey, Sends};
 use socket::{Socket, Stage};
@@ -147,6 +149,9 @@ pub struct Net {
     server_tls: Option<Arc<ServerConfig>>,
     /// Sockets whose receive found no buffer; armed again when the turn has given buffers back.
     starved: Vec<ConnectionKey>,
+    quiet: QuietList,
+    /// Where peeks put what they see; nobody reads it.
+    peeked: Box<u8>,
     /// Sockets with handshake bytes to look at: a few per turn.
     handshakes: VecDeque<ConnectionKey>,
     accepts_armed: usize,
@@ -170,11 +175,14 @@ const CONNECT: u64 = 6;
 const CANCEL: u64 = 7;
 const DISCARD: u64 = 8;
 const BELL: u64 = 9;
+const PEEK: u64 = 10;
 
 /// Completions looked at in one turn.
 const COMPLETIONS_PER_TURN: usize = 1024;
 /// TLS handshake steps per turn; a full handshake costs about 135 us.
 const HANDSHAKES_PER_TURN: usize = 8;
+/// Sockets that have fallen quiet, looked at in one turn.
+const PEEKS_PER_TURN: usize = 256;
 /// Small frames are copied together up to this; a frame above `COPY_BYTES_MAX` travels alone, uncopied.
 const SEND_BYTES_MAX: usize = 64 * 1024;
 const COPY_BYTES_MAX: usize = 8 * 1024;
@@ -224,6 +232,8 @@ impl Net {
             listeners: Vec::new(),
             server_tls: None,
             starved: Vec::new(),
+            quiet: QuietList::new(),
+            peeked: Box::default(),
             handshakes: VecDeque::new(),
             accepts_armed: 0,
             accepting: true,
@@ -323,6 +333,7 @@ impl Net {
         self.plaintext = Vec::new();
         self.handshakes.shrink_to_fit();
         self.starved.shrink_to_fit();
+        self.quiet.release_spares();
     }
 
     /// Submits everything without waiting.
@@ -380,6 +391,10 @@ impl Net {
             if let Some(key) = self.starved.pop() {
                 self.arm_receive(key);
             }
+        }
+        for _ in 0..PEEKS_PER_TURN {
+            let Some(key) = self.quiet.next() else { break };
+            self.peek(key);
         }
         for _ in 0..HANDSHAKES_PER_TURN {
             let Some(key) = self.handshakes.pop_front() else { break };
@@ -488,6 +503,7 @@ impl Net {
             CONNECT => self.on_connected(key, completion.result(), driver),
             SHUTDOWN => self.on_shut(key),
             CLOSE => self.on_closed(key, driver),
+            PEEK => self.on_peeked(key, completion.result(), driver),
             // That it ended the wait is all it is for.
             BELL if !cqueue::more(completion.flags()) => self.arm_bell(),
             // CANCEL and DISCARD are followed by completions of what they end.
@@ -519,6 +535,9 @@ impl Net {
             if !more {
                 socket.receiving = false;
             }
+            if result > 0 {
+                self.quiet.heard(key, &mut socket.quiet);
+            }
             if result > 0
                 && let Some(buffer) = buffer
                 && socket.stage == Stage::Open
@@ -548,6 +567,38 @@ impl Net {
                 self.arm_receive(key);
             }
             _ => {}
+        }
+        self.join(key);
+    }
+
+    /// Looks whether a socket that has fallen quiet has ended; see `quiet`.
+    fn peek(&mut self, key: ConnectionKey) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let ending = socket.ended || matches!(socket.stage, Stage::Joining | Stage::Closing);
+        if !self.quiet.must_peek(key, &mut socket.quiet) {
+            return;
+        }
+        if ending {
+            return self.quiet.peeked(key, &mut socket.quiet);
+        }
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        let pointer: *mut u8 = &mut *self.peeked;
+        let entry = on_socket!(key, socket, |fd| opcode::Recv::new(fd, pointer, 1).flags(flags).build());
+        self.push(entry, PEEK, key);
+    }
+
+    fn on_peeked(&mut self, key: ConnectionKey, result: i32, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        self.quiet.peeked(key, &mut socket.quiet);
+        let end = match -result {
+            0 => Some(CloseReason::ConnectionClosed),
+            libc::EAGAIN | libc::EINTR => None,
+            // Something is there: the armed receive brings it.
+            error => (error > 0).then_some(CloseReason::ConnectionReset),
+        };
+        if let Some(reason) = end.filter(|_| !socket.ended) {
+            self.metrics.ring_missed_ends.increment();
+            self.end(key, reason, driver);
         }
         self.join(key);
     }

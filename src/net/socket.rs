@@ -1,5 +1,6 @@
 //! A socket in the ring: which operations of it are in the kernel, and the three steps of its end.
 
+use super::quiet::Quiet;
 use super::send::SendKey;
 use crate::tls::Tls;
 
@@ -22,6 +23,8 @@ pub(super) struct Socket {
     pub(super) held: bool,
     /// Queued for a handshake step.
     pub(super) handshaking: bool,
+    /// Whether it is to be looked at, or is being.
+    pub(super) quiet: Quiet,
     pub(super) tls: Option<Box<Tls>>,
 }
 
@@ -52,6 +55,7 @@ impl Socket {
             ended: false,
             held: false,
             handshaking: false,
+            quiet: Quiet::Checked,
             tls: None,
         }
     }
@@ -63,6 +67,6 @@ impl Socket {
 
     /// Whether anything but the close is in the kernel.
     pub(super) fn is_in_kernel(&self) -> bool {
-        self.send.is_some() || self.receiving || self.connecting || self.shutting
+        self.send.is_some() || self.receiving || self.connecting || self.shutting || self.quiet.is_peeking()
     }
 }

@@ -169,3 +169,19 @@ fn half_closed_with_ordinary_descriptors() {
 fn reset_by_the_client_with_ordinary_descriptors() {
     break_off(Descriptors::Ordinary, reset, CloseReason::ConnectionReset);
 }
+
+/// A reset right behind data: a kernel may take both for one event, and never announce the end.
+#[test]
+fn a_reset_right_behind_data_is_noticed() {
+    const CLIENTS: u64 = 10_000;
+    // No deadline ends them within the time that this test waits.
+    let gateway = Gateway::with(|config| config.settings.client.connect_timeout_ms = 120_000);
+    for _ in 0..CLIENTS {
+        let mut socket = TcpStream::connect(gateway.tcp()).unwrap();
+        socket.write_all(&[0, 1, 0]).unwrap();
+        reset(socket);
+    }
+    wait_until("all are closed", || gateway.closed(CloseReason::ConnectionReset) == CLIENTS);
+    gateway.wait_for("slots", 0, |m| &m.ring_slots_used);
+    gateway.finish();
+}

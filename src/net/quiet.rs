@@ -1,0 +1,142 @@
+//! Looks once at every socket that has fallen quiet after data.
+//!
+//! A kernel may not announce the end of a connection that comes right behind data: both wake an armed receive before it
+//! runs, it takes the data, and counts both as done (liburing issue 1549; seen on 6.18 with a reset behind data). The
+//! socket would stay open until a deadline of the core. One peek, half a second to a second after the last data, finds
+//! what was missed. A busy socket is passed over, an idle one is looked at once, and memory is one key for each socket
+//! that was heard within the last second.
+
+use std::time::{Duration, Instant};
+
+use crate::id::ConnectionKey;
+
+/// From one generation of heard sockets to the next.
+const GENERATION: Duration = Duration::from_millis(500);
+
+/// What is known of a socket here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Quiet {
+    /// Nothing has come since it was looked at.
+    Checked,
+    /// It is listed, and nothing has come since.
+    Listed,
+    /// It is listed, and more has come since.
+    Heard,
+    /// It is being looked at.
+    Peeking,
+    /// The same, and more has come since.
+    PeekingHeard,
+}
+
+impl Quiet {
+    /// Whether a peek is in the kernel.
+    pub(super) fn is_peeking(self) -> bool {
+        matches!(self, Quiet::Peeking | Quiet::PeekingHeard)
+    }
+}
+
+/// Sockets that were heard, by generation.
+pub(super) struct QuietList {
+    heard: Vec<ConnectionKey>,
+    /// Those of the generation before, to be looked at now.
+    due: Vec<ConnectionKey>,
+    turned: Instant,
+}
+
+impl QuietList {
+    pub(super) fn new() -> Self {
+        QuietList { heard: Vec::new(), due: Vec::new(), turned: Instant::now() }
+    }
+
+    /// Data has come.
+    pub(super) fn heard(&mut self, key: ConnectionKey, quiet: &mut Quiet) {
+        *quiet = match *quiet {
+            Quiet::Checked => {
+                self.heard.push(key);
+                Quiet::Listed
+            }
+            Quiet::Listed | Quiet::Heard => Quiet::Heard,
+            Quiet::Peeking | Quiet::PeekingHeard => Quiet::PeekingHeard,
+        };
+    }
+
+    /// The next socket whose turn it is.
+    pub(super) fn next(&mut self) -> Option<ConnectionKey> {
+        if self.due.is_empty() && !self.heard.is_empty() && self.turned.elapsed() >= GENERATION {
+            self.turned = Instant::now();
+            core::mem::swap(&mut self.due, &mut self.heard);
+        }
+        self.due.pop()
+    }
+
+    /// It is the socket's turn: whether to peek at it. One that was heard again waits for another.
+    pub(super) fn must_peek(&mut self, key: ConnectionKey, quiet: &mut Quiet) -> bool {
+        match *quiet {
+            Quiet::Listed => {
+                *quiet = Quiet::Peeking;
+                true
+            }
+            Quiet::Heard => {
+                self.heard.push(key);
+                *quiet = Quiet::Listed;
+                false
+            }
+            Quiet::Checked | Quiet::Peeking | Quiet::PeekingHeard => false,
+        }
+    }
+
+    /// The peek is back.
+    pub(super) fn peeked(&mut self, key: ConnectionKey, quiet: &mut Quiet) {
+        let again = *quiet == Quiet::PeekingHeard;
+        *quiet = Quiet::Checked;
+        if again {
+            self.heard(key, quiet);
+        }
+    }
+
+    /// Lets go of memory that is only kept for the next busy moment.
+    pub(super) fn release_spares(&mut self) {
+        self.heard.shrink_to_fit();
+        self.due.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn(list: &mut QuietList) {
+        list.turned -= GENERATION;
+    }
+
+    #[test]
+    fn who_falls_quiet_is_looked_at_once() {
+        let (mut list, mut quiet) = (QuietList::new(), Quiet::Checked);
+        let key = ConnectionKey { slot: 3, generation: 1 };
+        list.heard(key, &mut quiet);
+        assert_eq!(list.next(), None, "it was heard just now");
+        list.heard(key, &mut quiet);
+        turn(&mut list);
+        assert_eq!(list.next(), Some(key));
+        assert!(!list.must_peek(key, &mut quiet), "it was heard again since it was listed");
+        assert_eq!(list.next(), None);
+        turn(&mut list);
+        assert_eq!(list.next(), Some(key));
+        assert!(list.must_peek(key, &mut quiet) && quiet.is_peeking());
+        list.peeked(key, &mut quiet);
+        turn(&mut list);
+        assert_eq!((list.next(), quiet), (None, Quiet::Checked), "once is enough");
+    }
+
+    #[test]
+    fn who_is_heard_during_the_look_is_looked_at_again() {
+        let (mut list, mut quiet) = (QuietList::new(), Quiet::Listed);
+        let key = ConnectionKey { slot: 3, generation: 1 };
+        assert!(list.must_peek(key, &mut quiet));
+        list.heard(key, &mut quiet);
+        assert!(quiet.is_peeking());
+        list.peeked(key, &mut quiet);
+        turn(&mut list);
+        assert_eq!((list.next(), quiet), (Some(key), Quiet::Listed));
+    }
+}
