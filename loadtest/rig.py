@@ -246,6 +246,9 @@ class Gateway:
                     families[name] = families.get(name, 0.0) + float(value)
         return families
 
+    def sessions(self):
+        return int(self.metrics()["ringgate_sessions_active"])
+
 
 class Driver:
     """`ringgate-loadtest` against a gateway."""
@@ -276,6 +279,14 @@ class Driver:
         if self.running():
             self.process.send_signal(signal.SIGINT)
             self.process.wait()
+
+
+def wait_for_all(connections, gateway, driver):
+    """Until so many are signed in."""
+    while gateway.sessions() < connections:
+        if not driver.running():
+            raise Problem("the load tester ended before everybody was connected")
+        time.sleep(1)
 
 
 class Memory:

@@ -36,7 +36,7 @@ pub fn run(options: ThreadOptions, ready: impl FnOnce(Result<(), RingError>)) {
         Err(error) => return ready(Err(error)),
     };
     if let [worker] = workers.as_mut_slice() {
-        worker.live_alone(&bell);
+        worker.live_alone(bell.clone());
     }
     let runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().with_entries(64).build();
     let (mut runtime, bell) = match (runtime, bell.as_fd().try_clone_to_owned()) {

@@ -266,7 +266,7 @@ impl Worker {
     }
 
     /// The thread has no other shards: its bell ends [`Self::sleep`].
-    pub(crate) fn live_alone(&mut self, bell: &Bell) {
+    pub(crate) fn live_alone(&mut self, bell: Arc<Bell>) {
         self.net.listen_to(bell);
     }
 
@@ -366,7 +366,7 @@ impl Worker {
 
     /// Submits everything and says whether the thread may sleep, as far as this shard is concerned.
     pub(crate) fn prepare_sleep(&mut self) -> bool {
-        if self.more || !self.unverified.is_empty() || !self.net.prepare_sleep() {
+        if self.must_go_on() || !self.net.prepare_sleep() {
             return false;
         }
         if self.mailbox.try_sleep() {

@@ -69,6 +69,8 @@ pub(crate) struct Plan {
     pub(crate) part: Part,
     /// Rings of clients.
     pub(crate) rings: usize,
+    /// Driver threads: one for each core that this process may use, if there are rings enough.
+    pub(crate) threads: usize,
     /// Slots of each.
     pub(crate) slots_per_ring: u32,
 }
@@ -78,16 +80,12 @@ impl Assignment {
     pub(crate) fn plan(self, part: Part) -> Plan {
         let own = self.connections.iter().map(|count| part.share(*count)).sum();
         let rings = crate::rings_for(own);
-        Plan { assignment: self, part, rings, slots_per_ring: crate::slots_for(own, rings) }
+        let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
+        Plan { assignment: self, part, rings, threads: rings.min(cores), slots_per_ring: crate::slots_for(own, rings) }
     }
 }
 
 impl Plan {
-    /// Driver threads: one for each core that this process may use, if there are rings enough.
-    pub(crate) fn threads(&self) -> usize {
-        self.rings.min(std::thread::available_parallelism().map_or(1, |count| count.get()))
-    }
-
     /// How many of the wanted connections of one transport are this ring's.
     pub(crate) fn share(&self, wanted: usize, ring: usize) -> usize {
         deal(self.part.share(wanted), self.rings, ring)

@@ -166,13 +166,13 @@ impl Shared {
 
     /// Who hands over what was recorded: driver threads, or workers.
     pub(crate) fn hands(&self) -> usize {
-        if self.team.is_empty() { self.plan.threads() } else { self.team.len() }
+        if self.team.is_empty() { self.plan.threads } else { self.team.len() }
     }
 
     /// Every process that drives clients: its CPU time so far and its driver threads.
     pub(crate) fn drivers(&self) -> Vec<(Duration, usize)> {
         if self.team.is_empty() {
-            return vec![(Process::own().cpu(), self.plan.threads())];
+            return vec![(Process::own().cpu(), self.plan.threads)];
         }
         self.team.iter().map(Mate::load).collect()
     }

@@ -13,8 +13,32 @@ pub(crate) struct Threshold {
     limit: f64,
 }
 
-const FIGURES: &str = "p50, p90, p99, p99.9, max, mean (also as connect.p99, ping.p99, publish.p99, deliver.p99), lost, \
-                       duplicated, reordered, corrupted, late, skipped, undecided, errors, refused, closed, reconnects, rate, connects, cpu, driver_busy";
+const TIMES: [&str; 7] = ["p50", "p90", "p99", "p99.9", "p999", "max", "mean"];
+const OTHERS: [&str; 15] = [
+    "lost",
+    "duplicated",
+    "reordered",
+    "corrupted",
+    "late",
+    "skipped",
+    "undecided",
+    "errors",
+    "refused",
+    "closed",
+    "reconnects",
+    "rate",
+    "connects",
+    "cpu",
+    "driver_busy",
+];
+
+/// What there is, for whoever has named something else.
+fn figures() -> String {
+    format!(
+        "p50, p90, p99, p99.9, max, mean (also as connect.p99, ping.p99, publish.p99, deliver.p99), {}",
+        OTHERS.join(", ")
+    )
+}
 
 impl std::str::FromStr for Threshold {
     type Err = String;
@@ -31,7 +55,7 @@ impl std::str::FromStr for Threshold {
         let value = value.trim();
         let is_time = TIMES.contains(&quantile_of(figure));
         if !is_known(figure) {
-            return Err(format!("\"{text}\": there is no figure \"{figure}\"; there are {FIGURES}"));
+            return Err(format!("\"{text}\": there is no figure \"{figure}\"; there are {}", figures()));
         }
         let limit = if is_time { microseconds(value) } else { number(value) };
         let unit = if is_time { "a time such as 500us, 20ms or 1.5s" } else { "a number" };
@@ -39,8 +63,6 @@ impl std::str::FromStr for Threshold {
         Ok(Threshold { text: text.to_owned(), figure: figure.to_owned(), above, or_equal, limit })
     }
 }
-
-const TIMES: [&str; 7] = ["p50", "p90", "p99", "p99.9", "p999", "max", "mean"];
 
 /// A figure without the measure that it is of.
 fn quantile_of(figure: &str) -> &str {
@@ -50,23 +72,6 @@ fn quantile_of(figure: &str) -> &str {
 }
 
 fn is_known(figure: &str) -> bool {
-    const OTHERS: [&str; 15] = [
-        "late",
-        "skipped",
-        "undecided",
-        "lost",
-        "duplicated",
-        "reordered",
-        "corrupted",
-        "errors",
-        "refused",
-        "closed",
-        "reconnects",
-        "rate",
-        "connects",
-        "cpu",
-        "driver_busy",
-    ];
     TIMES.contains(&quantile_of(figure)) || OTHERS.contains(&figure)
 }
 

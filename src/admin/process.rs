@@ -22,12 +22,13 @@ impl Collector for Process {
             let encoder = encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;
             ConstCounter::new(seconds).encode(encoder)?;
         }
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let gauges = [
-            ("process_resident_memory_bytes", "Resident memory", status_bytes("VmRSS:")),
-            ("process_anonymous_memory_bytes", "Resident memory that is no file's", status_bytes("RssAnon:")),
+            ("process_resident_memory_bytes", "Resident memory", bytes_of(&status, "VmRSS:")),
+            ("process_anonymous_memory_bytes", "Resident memory that is no file's", bytes_of(&status, "RssAnon:")),
             ("process_open_fds", "Open descriptors; slots of rings are none", open_descriptors()),
             ("process_max_fds", "Limit of open descriptors", descriptors_max()),
-            ("process_threads", "Threads", status("Threads:")),
+            ("process_threads", "Threads", number_of(&status, "Threads:")),
         ];
         for (name, help, value) in gauges {
             let Some(value) = value else { continue };
@@ -45,14 +46,13 @@ fn cpu_seconds() -> Option<f64> {
     Some(ticks as f64 / TICKS_PER_SECOND)
 }
 
-/// The number in a line of /proc/self/status.
-fn status(field: &str) -> Option<i64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+/// The first number of a line in /proc/self/status, or in a file like it.
+fn number_of(status: &str, field: &str) -> Option<i64> {
     status.lines().find_map(|line| line.strip_prefix(field))?.split_whitespace().next()?.parse().ok()
 }
 
-fn status_bytes(field: &str) -> Option<i64> {
-    status(field).map(|kib| kib * 1024)
+fn bytes_of(status: &str, field: &str) -> Option<i64> {
+    number_of(status, field).map(|kib| kib * 1024)
 }
 
 fn open_descriptors() -> Option<i64> {
@@ -62,5 +62,5 @@ fn open_descriptors() -> Option<i64> {
 
 fn descriptors_max() -> Option<i64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
-    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
+    number_of(&limits, "Max open files")
 }

@@ -1,7 +1,6 @@
 //! What a thread sleeps on: an eventfd, signalled by the thread's rings for completions and by other threads for letters.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -9,16 +8,16 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use super::RingError;
 use crate::mesh::Wake;
 
-/// See the module. Clones are the same bell.
-#[derive(Clone, Debug)]
-pub struct Bell(Arc<OwnedFd>);
+/// See the module.
+#[derive(Debug)]
+pub struct Bell(OwnedFd);
 
 impl Bell {
     /// A bell that nobody has rung.
     pub fn new() -> Result<Self, RingError> {
         // Blocking: the ring of a runtime would not wait for a read of another.
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC);
-        eventfd.map(|fd| Bell(Arc::new(fd))).map_err(|error| RingError::of("eventfd", &error.into()))
+        eventfd.map(Bell).map_err(|error| RingError::of("eventfd", &error.into()))
     }
 
     /// Sleeps until it rings, at most this long; for threads without a runtime.

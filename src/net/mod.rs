@@ -158,7 +158,7 @@ pub struct Net {
     accepting: bool,
     farewell: Vec<u8>,
     /// What ends [`Self::wait`], if anything does besides completions.
-    bell: Option<Bell>,
+    bell: Option<Arc<Bell>>,
     /// Accepts failed for want of descriptors or memory: try again then.
     accept_again: Option<Instant>,
     completions: Vec<cqueue::Entry>,
@@ -306,8 +306,8 @@ impl Net {
     }
 
     /// Has [`Self::wait`] end when the bell is rung, too: for a thread that sleeps on this ring and no other.
-    pub fn listen_to(&mut self, bell: &Bell) {
-        self.bell = Some(bell.clone());
+    pub fn listen_to(&mut self, bell: Arc<Bell>) {
+        self.bell = Some(bell);
         self.arm_bell();
     }
 
@@ -320,10 +320,10 @@ impl Net {
 
     /// Submits everything and waits for completions, at most this long, unless there is something to do already.
     pub fn wait(&mut self, timeout: Duration) {
-        if self.handshakes.is_empty() && !self.ring.has_completions() {
-            self.ring.enter_and_wait(timeout, &self.metrics);
-        } else {
+        if self.has_work() {
             self.submit();
+        } else {
+            self.ring.enter_and_wait(timeout, &self.metrics);
         }
     }
 

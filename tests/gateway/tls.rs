@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, Support
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 
-use crate::support::{Client, DEADLINE, Gateway, Login, TlsMemory, dev_token, wait_until};
+use crate::support::{Client, DEADLINE, Gateway, Login, TlsMemory, connect_frame, wait_until};
 
 /// A client's settings for one version alone.
 fn only(version: &'static SupportedProtocolVersion, certificate: &str) -> Arc<ClientConfig> {
@@ -110,9 +110,7 @@ fn a_client_that_trusts_somebody_else_does_not_connect() {
 #[test]
 fn plain_bytes_on_the_tls_port_end_the_connection() {
     let gateway = Gateway::start();
-    let mut connect = Vec::new();
-    let token = dev_token("alice");
-    Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: &token, ..Default::default() });
+    let connect = connect_frame("alice");
     for bytes in [&connect[..], b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", &[0; 64]] {
         let mut socket = TcpStream::connect(gateway.tls()).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -147,10 +145,7 @@ fn the_gateway_says_close_notify_behind_goodbye() {
 fn a_client_may_say_close_notify() {
     for (gateway, _) in Gateway::of_each_tls_memory() {
         let mut stream = raw_tls(&gateway);
-        let mut connect = Vec::new();
-        let token = dev_token("alice");
-        Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: &token, ..Default::default() });
-        stream.write_all(&connect).unwrap();
+        stream.write_all(&connect_frame("alice")).unwrap();
         gateway.wait_for("sessions", 1, |m| &m.sessions_active);
         stream.conn.send_close_notify();
         stream.flush().unwrap();
@@ -166,10 +161,7 @@ fn a_client_may_say_close_notify() {
 fn a_record_that_was_tampered_with_ends_the_connection() {
     for (gateway, _) in Gateway::of_each_tls_memory() {
         let mut stream = raw_tls(&gateway);
-        let mut connect = Vec::new();
-        let token = dev_token("alice");
-        Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: &token, ..Default::default() });
-        stream.write_all(&connect).unwrap();
+        stream.write_all(&connect_frame("alice")).unwrap();
         gateway.wait_for("sessions", 1, |m| &m.sessions_active);
         let mut record = Vec::new();
         stream.conn.writer().write_all(&[0; 100]).unwrap();
@@ -199,8 +191,7 @@ fn what_comes_with_the_end_of_the_handshake_counts() {
                 stream.conn.process_new_packets().unwrap();
             }
         }
-        let (mut connect, token) = (Vec::new(), dev_token("alice"));
-        Encoder::default().connect(&mut connect, &ConnectRequest { request: 1, token: &token, ..Default::default() });
+        let connect = connect_frame("alice");
         let (first, second) = connect.split_at(connect.len() / 2);
         stream.conn.writer().write_all(first).unwrap();
         stream.conn.refresh_traffic_keys().unwrap();
@@ -224,8 +215,7 @@ fn keys_may_be_updated_at_any_time() {
         let mut bob = gateway.tls_client();
         bob.sign_in(&Login::user("bob"));
         let mut stream = raw_tls(&gateway);
-        let (mut frames, token) = (Vec::new(), dev_token("alice"));
-        Encoder::default().connect(&mut frames, &ConnectRequest { request: 1, token: &token, ..Default::default() });
+        let mut frames = connect_frame("alice");
         stream.write_all(&frames).unwrap();
         gateway.wait_for("sessions", 2, |m| &m.sessions_active);
         // Each is answered by an update of the gateway's own: its next messages come with new keys.

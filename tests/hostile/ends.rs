@@ -9,8 +9,8 @@ use ringgate::close::CloseReason;
 use ringgate::net::Descriptors;
 use ringgate::wire::encode::PublishRequest;
 
-use crate::secured::{Secured, connect};
-use crate::support::{Client, DEADLINE, Gateway, wait_until};
+use crate::secured::Secured;
+use crate::support::{Client, DEADLINE, Gateway, connect_frame, wait_until};
 
 /// How often each stage breaks off each way.
 const ROUNDS: usize = 8;
@@ -55,7 +55,7 @@ const STAGES: [Stage; 11] = [
 /// A socket that has come to this stage.
 fn reach(gateway: &Gateway, writer: &mut Client, stage: Stage, round: usize) -> TcpStream {
     let user = format!("{stage:?}{round}");
-    let frame = connect(&user);
+    let frame = connect_frame(&user);
     let plain = |bytes: &[u8]| {
         let mut socket = gateway.raw();
         socket.write_all(bytes).unwrap();

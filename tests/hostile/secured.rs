@@ -7,13 +7,11 @@ use std::sync::Arc;
 use ringgate::client::{Trust, client_tls};
 use ringgate::close::CloseReason;
 use ringgate::session::Transport;
-use ringgate::wire::Encoder;
-use ringgate::wire::encode::ConnectRequest;
 use rustls::{ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 
 use crate::bystanders::Bystanders;
-use crate::support::{DEADLINE, Gateway, TlsMemory, dev_token, wait_until};
+use crate::support::{DEADLINE, Gateway, TlsMemory, connect_frame, wait_until};
 
 /// A TLS client whose records the test may see before they leave.
 pub(crate) struct Secured {
@@ -55,14 +53,6 @@ impl Secured {
     }
 }
 
-/// A Connect of this user.
-pub(crate) fn connect(user: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let token = dev_token(user);
-    Encoder::default().connect(&mut bytes, &ConnectRequest { request: 1, token: &token, ..Default::default() });
-    bytes
-}
-
 /// Where a record is changed. Its version is not among them: RFC 8446 wants it ignored.
 #[derive(Clone, Copy)]
 enum Change {
@@ -84,7 +74,7 @@ fn a_changed_record_ends_its_connection() {
             let mut secured = Secured::established(&gateway);
             // Bytes that come with the end of the handshake would be looked at later than the end of the stream.
             gateway.wait_for("handshakes", round as u64 + 1, |m| &m.tls_handshakes);
-            let mut record = secured.records(&connect("mallory"));
+            let mut record = secured.records(&connect_frame("mallory"));
             let length = |record: &[u8]| usize::from(u16::from_be_bytes([record[3], record[4]]));
             let before = length(&record);
             let at = match change {
@@ -120,7 +110,7 @@ fn a_replayed_record_ends_its_connection() {
         let mut other = Secured::established(&gateway);
         other.socket.write_all(&record).unwrap();
         wait_until("closed", || gateway.closed(CloseReason::TlsError) == 1);
-        let twice = [secured.records(&connect("alice")), record].concat();
+        let twice = [secured.records(&connect_frame("alice")), record].concat();
         // Out of their order, as well.
         secured.socket.write_all(&twice).unwrap();
         wait_until("closed", || gateway.closed(CloseReason::TlsError) == 2);

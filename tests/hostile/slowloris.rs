@@ -8,8 +8,8 @@ use ringgate::close::CloseReason;
 use ringgate::limits::ClientLimits;
 
 use crate::bystanders::Bystanders;
-use crate::secured::{Secured, connect};
-use crate::support::{DEADLINE, Gateway, Login};
+use crate::secured::Secured;
+use crate::support::{DEADLINE, Gateway, Login, connect_frame};
 
 const PAUSE: Duration = Duration::from_millis(3);
 const SLOW: usize = 64;
@@ -131,7 +131,7 @@ fn inside_a_frame() {
 fn who_is_slow_within_the_deadline_is_served() {
     let gateway = Gateway::start();
     let mut client = gateway.client();
-    for byte in connect("snail") {
+    for byte in connect_frame("snail") {
         client.send_bytes(&[byte]);
     }
     client.take("Connected", |frame| matches!(frame, crate::support::Frame::Connected(_)).then_some(()));

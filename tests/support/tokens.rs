@@ -4,6 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use ringgate::auth::{Signer, TokenSpec};
+use ringgate::wire::Encoder;
+use ringgate::wire::encode::ConnectRequest;
 
 /// Now, as tokens count.
 pub(crate) fn unix_seconds() -> u64 {
@@ -26,4 +28,12 @@ pub(crate) fn claims_token(
     let mut header = Header::new(algorithm);
     header.kid = kid.map(str::to_owned);
     jsonwebtoken::encode(&header, claims, key).unwrap()
+}
+
+/// The bytes of a Connect of this user, for tests that put them on the wire themselves.
+pub(crate) fn connect_frame(user: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let token = dev_token(user);
+    Encoder::default().connect(&mut bytes, &ConnectRequest { request: 1, token: &token, ..Default::default() });
+    bytes
 }

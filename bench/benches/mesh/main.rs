@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Throughput};
 use ringgate::mesh::Wake;
 
-use queues::{Bell, Crossbeam, Flume, Letter, Mesh, Queue, Tokio};
+use queues::{Crossbeam, Flume, Letter, Mesh, Queue, Tokio, new_bell, sleep_on};
 use support::Criterion;
 
 /// As many letters as a shard's mailbox holds by default.
@@ -129,18 +129,18 @@ fn round_trips<Q: Queue>(count: u64) -> Duration {
 }
 
 fn bare_round_trips(count: u64) -> Duration {
-    let (there, back) = (Bell::new(), Bell::new());
+    let (there, back) = (new_bell(), new_bell());
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..count {
-                there.sleep();
+                sleep_on(&there);
                 back.wake();
             }
         });
         let start = Instant::now();
         for _ in 0..count {
             there.wake();
-            back.sleep();
+            sleep_on(&back);
         }
         start.elapsed()
     })

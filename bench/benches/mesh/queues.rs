@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use ringgate::mesh::{Mailbox, Wake, mailboxes};
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fd::OwnedFd;
+use ringgate::net::Bell;
 
 /// As large as what really travels.
 #[derive(Clone, Copy)]
@@ -41,29 +40,19 @@ pub(crate) struct Crossbeam;
 pub(crate) struct Flume;
 pub(crate) struct Tokio;
 
-/// A doorbell as shards have it, slept on without a runtime.
-#[derive(Clone)]
-pub(crate) struct Bell(Arc<OwnedFd>);
-
-impl Bell {
-    pub(crate) fn new() -> Self {
-        Bell(Arc::new(eventfd(0, EventfdFlags::CLOEXEC).expect("an eventfd")))
-    }
-
-    pub(crate) fn sleep(&self) {
-        rustix::io::read(&self.0, &mut [0u8; 8]).expect("an eventfd can be read");
-    }
+/// A doorbell as threads of shards have it.
+pub(crate) fn new_bell() -> Arc<Bell> {
+    Arc::new(Bell::new().expect("an eventfd"))
 }
 
-impl Wake for Bell {
-    fn wake(&self) {
-        rustix::io::write(&self.0, &1u64.to_ne_bytes()).expect("an eventfd can be written");
-    }
+/// Sleeps until it rings, without a runtime and without a timeout.
+pub(crate) fn sleep_on(bell: &Bell) {
+    rustix::io::read(bell, &mut [0u8; 8]).expect("an eventfd can be read");
 }
 
 pub(crate) struct Shard {
     mailbox: Mailbox<Letter>,
-    bell: Bell,
+    bell: Arc<Bell>,
 }
 
 impl Queue for Mesh {
@@ -72,8 +61,8 @@ impl Queue for Mesh {
     type Receiver = Shard;
 
     fn new(capacity: usize) -> (Shard, Shard) {
-        let bells = [Bell::new(), Bell::new()];
-        let wakers = bells.iter().map(|bell| Arc::new(bell.clone()) as Arc<dyn Wake>).collect();
+        let bells = [new_bell(), new_bell()];
+        let wakers = bells.iter().map(|bell| bell.clone() as Arc<dyn Wake>).collect();
         let mut shards =
             mailboxes(wakers, capacity).into_iter().zip(bells).map(|(mailbox, bell)| Shard { mailbox, bell });
         match (shards.next(), shards.next()) {
@@ -100,7 +89,7 @@ impl Queue for Mesh {
                 return letter;
             }
             if receiver.mailbox.try_sleep() {
-                receiver.bell.sleep();
+                sleep_on(&receiver.bell);
                 receiver.mailbox.wake_up();
             }
         }

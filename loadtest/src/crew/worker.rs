@@ -215,7 +215,7 @@ impl Duty<'_> {
 
     /// Sends counts, and what was recorded if that is wanted and there is something.
     fn report(&mut self, record: bool) -> Result<(), String> {
-        let (tally, threads) = (self.shared.counts().read(), self.shared.plan.threads());
+        let (tally, threads) = (self.shared.counts().read(), self.shared.plan.threads);
         let cpu_ns = Process::own().cpu().as_nanos() as u64;
         self.wire.send(&FromWorker::Status { tally, cpu_ns, threads })?;
         let record = if record { self.shared.take_record() } else { return Ok(()) };

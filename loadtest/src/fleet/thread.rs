@@ -39,7 +39,7 @@ pub(crate) fn spawn(shared: &Arc<Shared>, access: &Arc<Access>) -> Vec<JoinHandl
             Err(error) => Ended { found: Found::default(), error: Some(error) },
         })
     };
-    (0..shared.plan.threads()).map(thread).collect()
+    (0..shared.plan.threads).map(thread).collect()
 }
 
 /// Runs the clients of thread `thread`'s rings until the run is stopped; what arrived at them.
@@ -59,7 +59,7 @@ fn run(shared: &Arc<Shared>, access: &Arc<Access>, thread: usize) -> Result<Foun
         let fleet = Fleet::new(shared.clone(), access.clone(), number, recorder.record.clone());
         Ok(Ring { net, fleet, due: Instant::now() })
     };
-    let mut rings = (thread..plan.rings).step_by(plan.threads()).map(ring).collect::<Result<Vec<_>, String>>()?;
+    let mut rings = (thread..plan.rings).step_by(plan.threads).map(ring).collect::<Result<Vec<_>, String>>()?;
     let mut beat = Instant::now();
     while !shared.stopped() {
         let wait = turn(&mut rings, &mut beat);
@@ -125,6 +125,7 @@ fn say_goodbye(rings: &mut [Ring], bell: &Bell) {
         let mut busy = false;
         for ring in rings.iter_mut() {
             busy |= ring.net.poll(&mut ring.fleet);
+            ring.net.submit();
         }
         if !busy {
             sleep(rings, bell, LONGEST);
