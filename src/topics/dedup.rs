@@ -1,16 +1,18 @@
 //! Client message ids that were answered lately: the same id again gets the same answer and causes no second message.
 //!
 //! Bounded by time and by count; what the count pushes out early is counted by the caller. Entries lie in the order in
-//! which they came, one cache line each; the table beside them only holds their numbers.
-//! Invariant: entry `i` of the queue has number `first + i`, modulo 2^32, and every entry is in the table once.
+//! which they came, one cache line each; the [`Index`] beside them only holds their numbers.
+//! Invariant: entry `i` of the queue has number `first + i`, modulo 2^32, and every entry is in the index once.
+
+mod index;
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 
 use crate::id::{ClientMessageId, Durability, Now, Stamp};
+use index::{Index, Live};
 
 /// The answer that was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +47,7 @@ const _: () = assert!(size_of::<Entry>() == 64);
 /// See the module.
 #[derive(Debug)]
 pub struct Dedup {
-    numbers: HashTable<u32>,
+    index: Index,
     entries: VecDeque<Entry>,
     /// Number of the oldest entry.
     first: u32,
@@ -57,15 +59,11 @@ pub struct Dedup {
 /// Longest window: further ahead, times modulo 2^32 could not be told from the past.
 const WINDOW_MS_MAX: u64 = 1 << 30;
 
-/// What is forgotten at once when there is no room: this share of all that is remembered, and at most so many.
-const SHARE_EVICTED: usize = 1024;
-const EVICTED_MAX: usize = 32;
-
 impl Dedup {
     /// Remembers each id for `window_ms`, and at most `entries_max` of them.
     pub fn new(window_ms: u64, entries_max: usize, seed: u64) -> Self {
         Dedup {
-            numbers: HashTable::new(),
+            index: Index::default(),
             entries: VecDeque::new(),
             first: 0,
             hash: FixedState::with_seed(seed),
@@ -79,28 +77,29 @@ impl Dedup {
         DedupKey { sender_and_topic, id, hash: hash_of(&self.hash, sender_and_topic, id) }
     }
 
-    /// The answer that this id was given within the window.
-    pub fn find(&self, key: DedupKey) -> Option<Answered> {
-        let Dedup { numbers, entries, first, .. } = self;
-        let entry = |number: u32| entries.get(number.wrapping_sub(*first) as usize);
-        let is_it = |number: &u32| {
-            entry(*number).is_some_and(|entry| entry.id == key.id && entry.sender_and_topic == key.sender_and_topic)
-        };
-        numbers
-            .find(key.hash, is_it)
-            .and_then(|number| entry(*number))
-            .map(|entry| Answered { stamp: entry.stamp, durability: entry.durability })
+    /// Has the processor fetch what [`Self::find`] will look at: it lies anywhere in a lot of memory.
+    #[inline]
+    pub fn prefetch(&self, key: DedupKey) {
+        self.index.prefetch(key.hash);
     }
 
-    /// Remembers the answer to a message that [`Self::find`] did not know. Returns how many were forgotten before
-    /// their time.
+    /// The answer that this id was given within the window.
+    pub fn find(&self, key: DedupKey) -> Option<Answered> {
+        let entry = |number: u32| self.entries.get(number.wrapping_sub(self.first) as usize);
+        let is_it = |number: u32| {
+            entry(number).is_some_and(|entry| entry.id == key.id && entry.sender_and_topic == key.sender_and_topic)
+        };
+        let found = self.index.find(key.hash, is_it).and_then(entry)?;
+        Some(Answered { stamp: found.stamp, durability: found.durability })
+    }
+
+    /// Remembers the answer to a message that [`Self::find`] did not know. Returns how many were forgotten for it, most
+    /// likely before their time.
     pub fn remember(&mut self, key: DedupKey, answered: Answered, now: Now) -> u64 {
-        self.forget_old(now);
         let mut evicted = 0;
-        if self.entries.len() >= self.entries_max {
-            // Several at once: each is a cache miss, and the processor can wait for some of them at the same time.
-            evicted = (self.entries_max / SHARE_EVICTED).clamp(1, EVICTED_MAX);
-            (0..evicted).for_each(|_| self.forget_first());
+        while self.entries.len() >= self.entries_max {
+            self.forget_first();
+            evicted += 1;
         }
         let number = self.first.wrapping_add(self.entries.len() as u32);
         self.entries.push_back(Entry {
@@ -110,15 +109,17 @@ impl Dedup {
             until_ms: (now.mono_ms() as u32).wrapping_add(self.window_ms),
             durability: answered.durability,
         });
-        let Dedup { numbers, entries, first, hash, .. } = self;
-        numbers.insert_unique(key.hash, number, |number| {
+        let Dedup { index, entries, first, hash, .. } = self;
+        let live = Live { first: *first, count: entries.len() as u32 };
+        let hash_of_number = |number: u32| {
             let entry = entries.get(number.wrapping_sub(*first) as usize);
             entry.map_or(0, |entry| hash_of(hash, entry.sender_and_topic, entry.id))
-        });
-        evicted as u64
+        };
+        index.insert(key.hash, number, live, hash_of_number);
+        evicted
     }
 
-    /// Forgets what is past its window.
+    /// Forgets what is past its window; to be called now and then.
     pub fn forget_old(&mut self, now: Now) {
         while let Some(entry) = self.entries.front()
             && (now.mono_ms() as u32).wrapping_sub(entry.until_ms) as i32 >= 0
@@ -127,14 +128,11 @@ impl Dedup {
         }
     }
 
+    /// Takes the oldest entry out. The index needs not hear of it: a number that is not in the queue is a free slot.
     fn forget_first(&mut self) {
-        let Some(entry) = self.entries.pop_front() else { return };
-        let hash = hash_of(&self.hash, entry.sender_and_topic, entry.id);
-        let number = self.first;
-        if let Ok(found) = self.numbers.find_entry(hash, |known| *known == number) {
-            found.remove();
+        if self.entries.pop_front().is_some() {
+            self.first = self.first.wrapping_add(1);
         }
-        self.first = number.wrapping_add(1);
     }
 
     /// Ids remembered.
@@ -176,6 +174,29 @@ mod tests {
         assert_eq!(dedup.len(), 1);
         dedup.forget_old(at(120));
         assert!(dedup.is_empty());
-        assert!(dedup.numbers.is_empty());
+        assert_eq!(dedup.find(dedup.key(1, id(3))), None);
+    }
+
+    #[test]
+    fn finds_exactly_what_is_in_the_window() {
+        let now = Now { mono_us: 0, unix_ms: 0 };
+        let key = |dedup: &Dedup, low: u64| dedup.key(low % 7, ClientMessageId { high: low.wrapping_mul(31), low });
+        let answer =
+            |low| Answered { stamp: Stamp { message_id: low, ..Stamp::default() }, durability: Durability::Memory };
+        let mut dedup = Dedup::new(1000, 5_000, 3);
+        dedup.first = u32::MAX - 7_000;
+        for low in 0..20_000 {
+            assert_eq!(dedup.find(key(&dedup, low)), None);
+            dedup.remember(key(&dedup, low), answer(low), now);
+            let oldest = (low + 1).saturating_sub(5_000);
+            assert_eq!(dedup.find(key(&dedup, oldest)), Some(answer(oldest)));
+            assert_eq!(dedup.find(key(&dedup, low)), Some(answer(low)));
+            if oldest > 0 {
+                assert_eq!(dedup.find(key(&dedup, oldest - 1)), None);
+            }
+        }
+        for low in 15_000..20_000 {
+            assert_eq!(dedup.find(key(&dedup, low)), Some(answer(low)));
+        }
     }
 }
