@@ -61,18 +61,32 @@ pub struct Queues {
 
 /// Spare queues, so that the first frame of an idle connection allocates nothing.
 #[derive(Debug, Default)]
-#[expect(clippy::vec_box, reason = "what an outbox holds is a box: eight bytes while it is empty")]
-pub struct Spares(Vec<Box<Queues>>);
+pub struct Spares {
+    #[expect(clippy::vec_box, reason = "what an outbox holds is a box: eight bytes while it is empty")]
+    queues: Vec<Box<Queues>>,
+    control: Vec<Vec<u8>>,
+}
 
-const SPARES_MAX: usize = 64;
+/// As many as one turn of a busy shard fills.
+const SPARES_MAX: usize = 1024;
 /// Capacity that a spare may keep.
-const SPARE_CONTROL_BYTES_MAX: usize = 4096;
-const SPARE_FRAMES_MAX: usize = 256;
+const SPARE_CONTROL_BYTES_MAX: usize = 1024;
+const SPARE_FRAMES_MAX: usize = 32;
 /// Most bytes of the control lane; a peer that asks for more without reading is closed.
 const CONTROL_BYTES_MAX: usize = 64 * 1024 + crate::limits::HISTORY_BYTES_MAX * 2;
 
 /// Most replies among the messages, likewise.
 const REPLIES_MAX: usize = 1024;
+
+impl Spares {
+    /// Takes the memory of a sent control chunk.
+    pub fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.control.len() < SPARES_MAX && (1..=SPARE_CONTROL_BYTES_MAX).contains(&buffer.capacity()) {
+            buffer.clear();
+            self.control.push(buffer);
+        }
+    }
+}
 
 impl Outbox {
     /// Whether nothing waits.
@@ -103,7 +117,7 @@ impl Outbox {
 
     fn queues(&mut self, spares: &mut Spares, now_ms: u64) -> &mut Queues {
         self.queues.get_or_insert_with(|| {
-            let mut queues = spares.0.pop().unwrap_or_default();
+            let mut queues = spares.queues.pop().unwrap_or_default();
             queues.progress_ms = now_ms;
             queues
         })
@@ -111,7 +125,11 @@ impl Outbox {
 
     /// The control lane, to append whole frames to; afterwards see [`Self::control_is_full`].
     pub fn control(&mut self, spares: &mut Spares, now_ms: u64) -> &mut Vec<u8> {
-        &mut self.queues(spares, now_ms).control
+        let queues = self.queues(spares, now_ms);
+        if queues.control.capacity() == 0 {
+            queues.control = spares.control.pop().unwrap_or_default();
+        }
+        &mut queues.control
     }
 
     /// Whether replies are over their bound: the peer asks and does not read.
@@ -162,24 +180,6 @@ impl Outbox {
         Some(chunk)
     }
 
-    /// Gives the memory of a used control buffer back.
-    pub fn recycle(&mut self, mut buffer: Vec<u8>, spares: &mut Spares) {
-        buffer.clear();
-        if buffer.capacity() > SPARE_CONTROL_BYTES_MAX {
-            return;
-        }
-        let queues = match &mut self.queues {
-            Some(queues) => queues,
-            None => match spares.0.last_mut() {
-                Some(spare) => spare,
-                None => return,
-            },
-        };
-        if queues.control.capacity() == 0 {
-            queues.control = buffer;
-        }
-    }
-
     /// Drops all messages and returns how many, and their bytes; control frames stay.
     pub fn drop_data(&mut self, spares: &mut Spares) -> (u64, usize) {
         let Some(queues) = self.queues.as_mut() else { return (0, 0) };
@@ -195,15 +195,12 @@ impl Outbox {
 
     fn release(&mut self, spares: &mut Spares) {
         let Some(mut queues) = self.queues.take() else { return };
-        queues.control.clear();
         queues.data.clear();
         queues.data_bytes = 0;
         queues.replies = 0;
-        if spares.0.len() < SPARES_MAX
-            && queues.control.capacity() <= SPARE_CONTROL_BYTES_MAX
-            && queues.data.capacity() <= SPARE_FRAMES_MAX
-        {
-            spares.0.push(queues);
+        spares.recycle(core::mem::take(&mut queues.control));
+        if spares.queues.len() < SPARES_MAX && queues.data.capacity() <= SPARE_FRAMES_MAX {
+            spares.queues.push(queues);
         }
     }
 
@@ -237,7 +234,7 @@ mod tests {
         assert!(matches!(outbox.pull(&mut spares, 7), Some(Chunk::Data(d)) if d.frame.len() == 10));
         assert!(outbox.is_empty());
         assert!(outbox.pull(&mut spares, 7).is_none());
-        assert_eq!(spares.0.len(), 1);
+        assert_eq!(spares.queues.len(), 1);
     }
 
     #[test]

@@ -452,7 +452,7 @@ impl Driver for Core {
         self.shard.pull(key, self.now)
     }
 
-    fn recycle(&mut self, key: ConnectionKey, buffer: Vec<u8>) {
-        self.shard.recycle(key, buffer);
+    fn recycle(&mut self, _key: ConnectionKey, buffer: Vec<u8>) {
+        self.shard.recycle(buffer);
     }
 }

@@ -57,7 +57,7 @@ fn sign_in(shard: &mut Shard, slots: std::ops::Range<u32>, now: Now) {
         }
         while let Some(chunk) = shard.pull(connection, now) {
             if let ringgate::outbox::Chunk::Control(buffer) = chunk {
-                shard.recycle(connection, buffer);
+                shard.recycle(buffer);
             }
         }
         shard.advance(now);

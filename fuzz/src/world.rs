@@ -130,7 +130,7 @@ impl World {
             match chunk {
                 Chunk::Control(bytes) => {
                     self.clients[client].take(&bytes);
-                    self.shards[shard].recycle(key, bytes);
+                    self.shards[shard].recycle(bytes);
                 }
                 Chunk::Data(delivery) => self.clients[client].take(&delivery.frame),
             }

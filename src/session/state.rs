@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::grant::RoomGrants;
 use super::rate::Bucket;
-use crate::id::{Position, TopicKey};
+use crate::id::{Position, ShardId, TopicKey};
 use crate::outbox::Outbox;
 use crate::wheel::TICK_MS;
 
@@ -150,12 +150,23 @@ pub struct InboxFeed {
     pub ack_deadline: Option<Ticks>,
     /// Live messages that were not queued because the feed lags.
     pub behind: u32,
+    /// The home's shard.
+    pub at: ShardId,
     /// Repetitions since the last progress.
     pub attempts: u8,
-    /// The feed does not take live messages; it will catch up from the log.
-    pub lagging: bool,
-    /// The home has been asked to bring what is missing.
-    pub catching: bool,
+    /// How it follows the log.
+    pub lag: Lag,
+}
+
+/// How a feed follows its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lag {
+    /// It takes live messages.
+    None,
+    /// It takes none; it will catch up from the log.
+    Behind,
+    /// The same, and the home has been asked to bring what is missing.
+    CatchingUp,
 }
 
 /// A monotonic time in ticks of the wheel, rounded up: half the size of milliseconds, and as exact as any deadline.
@@ -177,18 +188,8 @@ impl Ticks {
 
 impl InboxFeed {
     /// A feed that stands at `seen`, all of it acknowledged.
-    pub fn new(home: TopicKey, epoch: u64, seen: u64, lagging: bool) -> Self {
-        InboxFeed {
-            home,
-            epoch,
-            seen,
-            unacked: 0,
-            ack_deadline: None,
-            behind: 0,
-            attempts: 0,
-            lagging,
-            catching: false,
-        }
+    pub fn new(at: ShardId, home: TopicKey, epoch: u64, seen: u64, lag: Lag) -> Self {
+        InboxFeed { at, home, epoch, seen, unacked: 0, ack_deadline: None, behind: 0, attempts: 0, lag }
     }
 
     /// Acknowledged up to here.

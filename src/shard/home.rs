@@ -135,7 +135,7 @@ impl Homes {
 
     pub(super) fn find_or_make(
         &mut self,
-        topic: &Arc<str>,
+        topic: &str,
         namespace: usize,
         settings: &Settings,
         metrics: &ShardMetrics,
@@ -146,7 +146,11 @@ impl Homes {
                 let known = self.find_user(user);
                 Topic::Inbox(known.unwrap_or_else(|| self.find_or_make_user(&user.into(), metrics, now)))
             }
-            None => Topic::Room(self.find_or_make_room(topic, namespace, settings, metrics, now)),
+            None => {
+                let known = self.find_room(topic);
+                let make = || self.find_or_make_room(&topic.into(), namespace, settings, metrics, now);
+                Topic::Room(known.unwrap_or_else(make))
+            }
         }
     }
 

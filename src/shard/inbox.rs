@@ -8,7 +8,7 @@ use super::{Letter, Shard, Source};
 use crate::id::{ConnectionKey, Now, Position};
 use crate::metrics::DropReason;
 use crate::outbox::Delivery;
-use crate::session::Ticks;
+use crate::session::{InboxFeed, Lag, Ticks};
 use crate::topics::Gap;
 
 /// Messages and bytes that one answer to CatchUp carries.
@@ -31,11 +31,11 @@ impl Shard {
         self.metrics.deliveries_owed.increment();
         let in_flight_full = u64::from(feed.unacked) >= self.settings.inbox.in_flight_max;
         let no_room = !connection.outbox.has_room(delivery.frame.len(), self.outbox_limits);
-        if logged && (feed.lagging || in_flight_full || no_room) {
-            if !feed.lagging && no_room {
-                self.metrics.slow_consumers[0].increment();
+        if logged && (feed.lag != Lag::None || in_flight_full || no_room) {
+            if feed.lag == Lag::None {
+                feed.lag = Lag::Behind;
+                self.metrics.slow_consumers[0].add(u64::from(no_room));
             }
-            feed.lagging = true;
             feed.behind += 1;
             self.metrics.deliveries_deferred.add(1);
             return;
@@ -88,17 +88,15 @@ impl Shard {
         feed.unacked = (feed.seen - position.offset) as u32;
         feed.attempts = 0;
         feed.ack_deadline = (feed.unacked > 0).then(|| Ticks::from_ms(now.mono_ms() + ack_wait_ms));
-        let (home, lagging) = (feed.home, feed.lagging);
-        let shard = self.home_of_session_inbox(key);
-        self.post(shard, Letter::Ack { home, from, offset: position.offset });
-        if lagging {
+        let InboxFeed { at, home, lag, .. } = *feed;
+        if self.reads_at_once(at) {
+            self.homes.acknowledge(home, from, position.offset, &self.metrics);
+        } else {
+            self.post(at, Letter::Ack { home, from, offset: position.offset });
+        }
+        if lag != Lag::None {
             self.catch_up(key);
         }
-    }
-
-    fn home_of_session_inbox(&self, key: ConnectionKey) -> crate::id::ShardId {
-        let user = self.connections.get(key).and_then(|connection| connection.session.as_ref());
-        user.map_or(self.id, |session| self.home_of_user(&session.user))
     }
 
     /// The Ack did not come: everything after the cursor is brought once more.
@@ -113,15 +111,13 @@ impl Shard {
             .saturating_mul(1 << u32::from(feed.attempts.min(16)))
             .min(settings.inbox.ack_wait_ms_max.max(settings.inbox.ack_wait_ms));
         feed.ack_deadline = Some(Ticks::from_ms(now.mono_ms() + wait_ms));
-        if feed.lagging {
-            // It is being brought something already, or waits for room or for acknowledgements.
-            if feed.unacked == 0 || feed.catching {
-                return;
-            }
+        // It is being brought something already, or waits for room or for acknowledgements.
+        if feed.lag == Lag::CatchingUp || (feed.lag == Lag::Behind && feed.unacked == 0) {
+            return;
         }
         feed.seen = feed.acked();
         feed.unacked = 0;
-        feed.lagging = true;
+        feed.lag = Lag::Behind;
         self.metrics.retries.increment();
         self.catch_up(key);
     }
@@ -129,14 +125,13 @@ impl Shard {
     /// Asks the homes for what this session's lagging topics are missing, if its outbox has room for it.
     pub(super) fn catch_up(&mut self, key: ConnectionKey) {
         let from = self.address(key);
-        let shard = self.home_of_session_inbox(key);
         let in_flight_max = self.settings.inbox.in_flight_max;
         let Some(session) = self.session_mut(key) else { return };
         let feed = &mut session.inbox;
-        if feed.lagging && !feed.catching && u64::from(feed.unacked) < in_flight_max {
-            feed.catching = true;
-            let (topic, since) = (Source::Inbox(feed.home), feed.seen);
-            self.post(shard, Letter::CatchUp { topic, from, since });
+        if feed.lag == Lag::Behind && u64::from(feed.unacked) < in_flight_max {
+            feed.lag = Lag::CatchingUp;
+            let InboxFeed { at, home, seen: since, .. } = *feed;
+            self.post(at, Letter::CatchUp { topic: Source::Inbox(home), from, since });
         }
         self.catch_up_rooms(key);
     }
@@ -146,7 +141,6 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else { return };
         let Some(session) = connection.session.as_mut() else { return };
         let feed = &mut session.inbox;
-        feed.catching = false;
         let in_flight_max = self.settings.inbox.in_flight_max;
         let (mut fits, before) = (true, feed.seen);
         let mut taken = Vec::with_capacity(gap.frames.len());
@@ -165,7 +159,7 @@ impl Shard {
             feed.advance(gap.upto);
         }
         let complete = fits && !gap.more;
-        feed.lagging = !complete;
+        feed.lag = if complete { Lag::None } else { Lag::Behind };
         if complete && feed.unacked == 0 {
             // What was to be repeated has expired: nothing is owed any more.
             feed.ack_deadline = None;

@@ -75,7 +75,7 @@ impl Shard {
             if was_ready {
                 self.metrics.sessions_active.subtract(1);
                 let (home, from) = (session.inbox.home, self.address(key));
-                self.post(self.home_of_user(&session.user), Letter::Detach { home, from });
+                self.post(session.inbox.at, Letter::Detach { home, from });
             }
             // While attaching, the home's answer will find the connection closed and detach it then.
             record.user = Some(session.user);

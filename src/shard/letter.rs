@@ -85,7 +85,7 @@ pub enum Letter {
         reason: CloseReason,
     },
     /// To a session: its Publish is in order and kept.
-    Published(Box<Published>),
+    Published(Published),
     /// To a session: its request was refused.
     Failed {
         /// The session.
@@ -172,16 +172,14 @@ pub struct Attach {
 pub struct Publish {
     /// The publisher's session.
     pub from: Address,
-    /// The publisher.
-    pub sender: Arc<str>,
     /// Echoed.
     pub request: u32,
-    /// `@user`, or a room.
-    pub topic: Arc<str>,
     /// Index of the room's namespace; not looked at for an inbox.
     pub namespace: usize,
-    /// For deduplication.
+    /// For deduplication; echoed.
     pub client_message_id: ClientMessageId,
+    /// A keyed hash of both, for deduplication.
+    pub sender_and_topic: u64,
     /// The frame but for its stamp.
     pub draft: Draft,
     /// Skip the log.

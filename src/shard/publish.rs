@@ -3,8 +3,7 @@
 //! At home a message is first sequenced (it gets its stamp), then committed (it enters the log, recipients are told,
 //! the publisher is answered). With logs in memory both happen at once; a store that answers later stands between.
 
-use std::hash::{BuildHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::hash::BuildHasher;
 
 use super::home::Topic;
 use super::letter::{Publish, Published};
@@ -14,7 +13,7 @@ use crate::id::{ConnectionKey, Durability, Now, Stamp, TopicKey};
 use crate::outbox::Delivery;
 use crate::session::Verb;
 use crate::topics::Answered;
-use crate::wire::client_frame;
+use crate::wire::{Draft, client_frame};
 
 impl Shard {
     /// A client publishes.
@@ -30,21 +29,32 @@ impl Shard {
         if !self.begin_request(key, request, now) {
             return;
         }
-        let Some(sender) = self.session_mut(key).map(|session| session.user.clone()) else { return };
-        let draft = self.encoder.draft(publish.topic, &sender, publish.payload, publish.trace);
+        let home = self.home_of_topic(publish.topic);
+        let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_ref()) else {
+            return;
+        };
+        let sender_and_topic = self.hash.hash_one((&*session.user, publish.topic));
+        if home == self.id && !publish.client_message_id.is_none() {
+            self.homes.dedup.prefetch(self.homes.dedup.key(sender_and_topic, publish.client_message_id));
+        }
         let letter = Publish {
             from: self.address(key),
-            sender,
             request,
-            topic: Arc::from(publish.topic),
             namespace,
             client_message_id: publish.client_message_id,
-            draft,
+            sender_and_topic,
+            draft: Draft::new(publish.topic, &session.user, publish.payload, publish.trace),
             ephemeral: publish.ephemeral,
             ttl_ms: u64::from(publish.ttl_seconds) * 1000,
             received_us: now.mono_us.max(1),
         };
-        self.post(self.home_of_topic(publish.topic), Letter::Publish(Box::new(letter)));
+        if home == self.id {
+            // After what was posted before, as if it were posted, too.
+            self.read_own_mail(now);
+            self.on_publish_at_home(letter, now);
+        } else {
+            self.post(home, Letter::Publish(Box::new(letter)));
+        }
     }
 
     /// The index of the topic's namespace (0 for an inbox), or why the session may not publish to it.
@@ -68,12 +78,13 @@ impl Shard {
     /// A Publish arrives at its topic's home.
     pub(super) fn on_publish_at_home(&mut self, publish: Publish, now: Now) {
         let id = publish.client_message_id;
-        let key = (!id.is_none()).then(|| self.homes.dedup.key(self.sender_and_topic(&publish), id));
+        let key = (!id.is_none()).then(|| self.homes.dedup.key(publish.sender_and_topic, id));
         if let Some(answered) = key.and_then(|key| self.homes.dedup.find(key)) {
             self.metrics.dedup_hits.increment();
-            return self.answer(&publish, answered, true);
+            return self.answer(&publish, answered, true, now);
         }
-        let durability = self.durability(&publish);
+        let name = publish.draft.topic();
+        let durability = self.durability(name, &publish);
         if durability != Durability::Ephemeral
             && self.metrics.log_bytes.read() as usize + publish.draft.len() > self.settings.log_bytes_per_shard_max
         {
@@ -83,8 +94,8 @@ impl Shard {
         }
         // Whoever writes what is not kept leaves no topic behind either: names are free to make up.
         let topic = match durability {
-            Durability::Ephemeral => self.homes.find(&publish.topic),
-            _ => Some(self.homes.find_or_make(&publish.topic, publish.namespace, &self.settings, &self.metrics, now)),
+            Durability::Ephemeral => self.homes.find(name),
+            _ => Some(self.homes.find_or_make(name, publish.namespace, &self.settings, &self.metrics, now)),
         };
         let stamp = Stamp {
             position: self.homes.next_position(topic, durability),
@@ -97,18 +108,18 @@ impl Shard {
             let evicted = self.homes.dedup.remember(key, answered, now);
             self.metrics.dedup_evicted.add(evicted);
         }
-        self.answer(&publish, answered, false);
+        self.answer(&publish, answered, false, now);
         if let Some(topic) = topic {
             self.commit(topic, publish, answered, now);
         }
     }
 
     /// The level that a publish reaches.
-    fn durability(&self, publish: &Publish) -> Durability {
+    fn durability(&self, topic: &str, publish: &Publish) -> Durability {
         if publish.ephemeral {
             return Durability::Ephemeral;
         }
-        if publish.topic.starts_with('@') {
+        if topic.starts_with('@') {
             return Durability::Memory;
         }
         self.settings.namespaces.get(publish.namespace).map_or(Durability::Ephemeral, |namespace| namespace.durability)
@@ -124,7 +135,7 @@ impl Shard {
         }
         let delivery = Delivery { frame, received_us };
         match topic {
-            Topic::Inbox(inbox) => self.deliver_to_devices(inbox, offset, &delivery),
+            Topic::Inbox(inbox) => self.deliver_to_devices(inbox, offset, &delivery, now),
             Topic::Room(room) => {
                 let echo = self.homes.echo(room, &self.settings);
                 self.fan_out_from_home(room, offset, &delivery, (!echo).then_some(from));
@@ -132,19 +143,23 @@ impl Shard {
         }
     }
 
-    fn deliver_to_devices(&mut self, inbox: TopicKey, offset: u64, delivery: &Delivery) {
+    fn deliver_to_devices(&mut self, inbox: TopicKey, offset: u64, delivery: &Delivery, now: Now) {
         let mut index = 0;
         // One device is the rule; the list is walked by index because posting needs the shard whole.
         while let Some(device) = self.homes.device(inbox, index) {
             index += 1;
             if let Some(address) = device {
-                let letter = Letter::Deliver { to: address.connection, offset, delivery: delivery.clone() };
-                self.post(address.shard, letter);
+                let (to, delivery) = (address.connection, delivery.clone());
+                if self.reads_at_once(address.shard) {
+                    self.on_deliver(to, offset, delivery, now);
+                } else {
+                    self.post(address.shard, Letter::Deliver { to, offset, delivery });
+                }
             }
         }
     }
 
-    fn answer(&mut self, publish: &Publish, answered: Answered, duplicate: bool) {
+    fn answer(&mut self, publish: &Publish, answered: Answered, duplicate: bool, now: Now) {
         let published = Published {
             to: publish.from.connection,
             request: publish.request,
@@ -153,14 +168,11 @@ impl Shard {
             durability: answered.durability,
             duplicate,
         };
-        self.post(publish.from.shard, Letter::Published(Box::new(published)));
-    }
-
-    fn sender_and_topic(&self, publish: &Publish) -> u64 {
-        let mut hasher = self.hash.build_hasher();
-        publish.sender.hash(&mut hasher);
-        publish.topic.hash(&mut hasher);
-        hasher.finish()
+        if self.reads_at_once(publish.from.shard) {
+            self.on_published(&published, now);
+        } else {
+            self.post(publish.from.shard, Letter::Published(published));
+        }
     }
 
     /// The publisher's shard hears what became of it.

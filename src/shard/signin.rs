@@ -6,7 +6,7 @@ use super::letter::Attach;
 use super::{Effect, Letter, Shard};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, ShardId, TopicKey};
-use crate::session::{AuthError, Grant, InboxFeed, Memberships, PendingConnect, Phase, Session};
+use crate::session::{AuthError, Grant, InboxFeed, Lag, Memberships, PendingConnect, Phase, Session};
 use crate::topics::Attachment;
 use crate::wire::client_frame::Connect;
 use crate::wire::encode::{Connected, PROTOCOL_VERSION};
@@ -103,7 +103,7 @@ impl Shard {
             device: pending.device.clone(),
             expires_at: u32::try_from(grant.expires_at).unwrap_or(u32::MAX),
             grants: grant.rooms,
-            inbox: InboxFeed::new(TopicKey { slot: 0, generation: 0 }, 0, 0, false),
+            inbox: InboxFeed::new(self.id, TopicKey { slot: 0, generation: 0 }, 0, 0, Lag::None),
             rooms: Memberships::default(),
             in_flight: 0,
             lagging: 0,
@@ -141,7 +141,8 @@ impl Shard {
         connection.heard_ms = now.mono_ms();
         let Some(session) = connection.session.as_mut() else { return };
         let owed = attachment.start < attachment.position.offset;
-        session.inbox = InboxFeed::new(home, attachment.position.epoch, attachment.start, owed);
+        let lag = if owed { Lag::Behind } else { Lag::None };
+        session.inbox = InboxFeed::new(at, home, attachment.position.epoch, attachment.start, lag);
         let (user, expires_at) = (session.user.clone(), u64::from(session.expires_at));
         self.metrics.sessions_active.add(1);
         if pending.inbox.is_some() {

@@ -6,6 +6,7 @@
 use flatbuffers::{Follow, Verifiable, VerifierOptions};
 
 use super::header::{Kind, RawFrame, WireError};
+use super::table::Table;
 use super::{is_name, schema};
 use crate::id::{ClientMessageId, Position};
 use crate::limits::{CONNECT_ROOMS_MAX, TOKEN_BYTES_MAX, TRACE_BYTES_MAX};
@@ -211,22 +212,31 @@ fn parse_connect(body: &[u8]) -> Result<ClientFrame<'_>, WireError> {
 }
 
 fn parse_publish(body: &[u8]) -> Result<ClientFrame<'_>, WireError> {
-    let table: schema::Publish<'_> = root(body, TABLES_MAX)?;
-    let trace = table.trace();
-    if trace.is_some_and(|trace| trace.len() > TRACE_BYTES_MAX || !trace.bytes().all(|b| b.is_ascii_graphic())) {
+    type Fields<'a> = schema::Publish<'a>;
+    if body.len() < BODY_BYTES_MIN {
+        return Err(WireError::BodyLength);
+    }
+    let table = Table::root(body)?;
+    let id = table.structure(Fields::VT_CLIENT_MESSAGE_ID)?.map(schema::ClientMessageId);
+    let publish = Publish {
+        request: table.u32(Fields::VT_REQUEST)?,
+        topic: table.string(Fields::VT_TOPIC)?.unwrap_or_default(),
+        client_message_id: id.as_ref().map(ClientMessageId::from).unwrap_or_default(),
+        payload: table.bytes(Fields::VT_PAYLOAD)?.unwrap_or_default(),
+        ephemeral: table.bool(Fields::VT_EPHEMERAL)?,
+        ttl_seconds: table.u32(Fields::VT_TTL_SECONDS)?,
+        trace: table.string(Fields::VT_TRACE)?,
+    };
+    topic(Some(publish.topic))?;
+    let is_trace = |trace: &str| trace.len() <= TRACE_BYTES_MAX && trace.bytes().all(|byte| byte.is_ascii_graphic());
+    if !publish.trace.is_none_or(is_trace) {
         return Err(WireError::Field);
     }
-    Ok(ClientFrame::Publish(Publish {
-        request: table.request(),
-        topic: topic(table.topic())?,
-        client_message_id: table.client_message_id().map(ClientMessageId::from).unwrap_or_default(),
-        payload: table.payload().map(|payload| payload.bytes()).unwrap_or_default(),
-        ephemeral: table.ephemeral(),
-        ttl_seconds: table.ttl_seconds(),
-        trace,
-    }))
+    Ok(ClientFrame::Publish(publish))
 }
 
+/// A body with a table has at least so many.
+const BODY_BYTES_MIN: usize = 8;
 /// Tables that one frame may hold; the bound that keeps bombs cheap.
 const TABLES_MAX: usize = 64;
 /// The same for Connect: itself and its rooms, with room for fields of newer versions.
@@ -234,7 +244,7 @@ const CONNECT_TABLES_MAX: usize = CONNECT_ROOMS_MAX + 64;
 
 /// Verifies the body as one FlatBuffer. Work is bounded by the body's length, see `tests/vectors/bombs.rs`.
 fn root<'a, T: Follow<'a, Inner = T> + Verifiable + 'a>(body: &'a [u8], tables_max: usize) -> Result<T, WireError> {
-    if body.len() < 8 {
+    if body.len() < BODY_BYTES_MIN {
         return Err(WireError::BodyLength);
     }
     let options = VerifierOptions {

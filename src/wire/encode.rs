@@ -1,7 +1,7 @@
 //! Values -> frames. One [`Encoder`] per thread keeps the FlatBuffers builder's memory between frames.
 //!
-//! Every method appends one whole frame (header and body) to `out`. A Message is built as a [`Draft`], whose stamp
-//! is filled in later by the topic's home without building it again.
+//! Every method appends one whole frame (header and body) to `out`. A Message is built elsewhere, as a
+//! [`Draft`](super::Draft).
 
 use bytes::Bytes;
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
@@ -59,35 +59,6 @@ pub struct PublishRequest<'a> {
     pub ttl_seconds: u32,
     pub trace: Option<&'a str>,
 }
-
-/// A Message frame that still waits for its stamp.
-#[derive(Debug)]
-pub struct Draft {
-    frame: Vec<u8>,
-    stamp_at: usize,
-}
-
-impl Draft {
-    /// Fills in the stamp; afterwards the frame never changes.
-    pub fn stamp(mut self, stamp: Stamp) -> Bytes {
-        if let Some(place) = self.frame.get_mut(self.stamp_at..self.stamp_at + STAMP_BYTES) {
-            place.copy_from_slice(&schema::Stamp::from(stamp).0);
-        }
-        Bytes::from(self.frame)
-    }
-
-    /// Bytes of the frame.
-    pub fn len(&self) -> usize {
-        self.frame.len()
-    }
-
-    /// Never: a frame has at least a header.
-    pub fn is_empty(&self) -> bool {
-        self.frame.is_empty()
-    }
-}
-
-const STAMP_BYTES: usize = size_of::<schema::Stamp>();
 
 impl Default for Encoder {
     fn default() -> Self {
@@ -181,25 +152,6 @@ impl Encoder {
             &schema::ErrorArgs { request, code: code.code(), message, temporary: code.is_temporary(), retry_after_ms },
         );
         self.finish(out, Kind::Error, table);
-    }
-
-    /// A Message whose stamp comes later.
-    pub fn draft(&mut self, topic: &str, sender: &str, payload: &[u8], trace: Option<&str>) -> Draft {
-        let topic = Some(self.builder.create_string(topic));
-        let sender = Some(self.builder.create_string(sender));
-        let payload = Some(self.builder.create_vector(payload));
-        let trace = trace.map(|trace| self.builder.create_string(trace));
-        let stamp = schema::Stamp::default();
-        let table = schema::Message::create(
-            &mut self.builder,
-            &schema::MessageArgs { topic, stamp: Some(&stamp), sender, payload, trace },
-        );
-        let mut frame = Vec::new();
-        self.finish(&mut frame, Kind::Message, table);
-        frame.shrink_to_fit();
-        let stamp_at = field_at(&frame[HEADER_BYTES..], schema::Message::VT_STAMP)
-            .map_or(usize::MAX - STAMP_BYTES, |at| at + HEADER_BYTES);
-        Draft { frame, stamp_at }
     }
 
     /// Subscribed.
@@ -416,39 +368,3 @@ impl Encoder {
 
 /// The version of the protocol that is spoken here.
 pub const PROTOCOL_VERSION: u16 = 1;
-
-/// Where a table's inline field lies in a finished buffer (FlatBuffers binary format: root offset, vtable, slot).
-fn field_at(body: &[u8], slot: flatbuffers::VOffsetT) -> Option<usize> {
-    let word = |at: usize| Some(u32::from_le_bytes(body.get(at..at + 4)?.try_into().ok()?));
-    let half = |at: usize| Some(u16::from_le_bytes(body.get(at..at + 2)?.try_into().ok()?));
-    let table = word(0)? as usize;
-    let vtable = (table as i64 - i64::from(word(table)?.cast_signed())) as usize;
-    match half(vtable + usize::from(slot))? {
-        0 => None,
-        field => Some(table + usize::from(field)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{ServerFrame, Split, split};
-    use super::*;
-
-    #[test]
-    fn a_draft_is_stamped_in_place() {
-        let mut encoder = Encoder::default();
-        for payload_bytes in [0, 1, 7, 100, 65536] {
-            let payload = vec![7; payload_bytes];
-            let draft = encoder.draft("chat:general", "alice", &payload, Some("00-ab"));
-            let stamp = Stamp { position: Position { epoch: 5, offset: 9 }, message_id: 77, timestamp_ms: 123 };
-            let frame = draft.stamp(stamp);
-            let Ok(Split::Frame(raw, [])) = split(&frame, 1 << 20) else { panic!("one whole frame") };
-            let Ok(ServerFrame::Message(message)) = ServerFrame::parse(raw) else { panic!("a Message") };
-            assert_eq!(Stamp::from(message.stamp().unwrap()), stamp);
-            assert_eq!(message.topic(), Some("chat:general"));
-            assert_eq!(message.sender(), Some("alice"));
-            assert_eq!(message.trace(), Some("00-ab"));
-            assert_eq!(message.payload().unwrap().bytes(), payload);
-        }
-    }
-}

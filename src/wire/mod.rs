@@ -5,9 +5,11 @@
 //! length: a length is checked against the bound first, and a view borrows from the bytes that it was read from.
 
 pub mod client_frame;
+mod draft;
 pub mod encode;
 mod header;
 pub mod server_frame;
+mod table;
 
 #[expect(
     missing_docs,
@@ -22,7 +24,8 @@ pub mod server_frame;
 mod generated;
 
 pub use client_frame::{ClientFrame, RoomCursors};
-pub use encode::{Draft, Encoder};
+pub use draft::Draft;
+pub use encode::Encoder;
 pub use generated::ringgate::wire as schema;
 pub use header::{Kind, RawFrame, Split, WireError, append_header, split};
 pub use server_frame::ServerFrame;

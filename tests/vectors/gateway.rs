@@ -3,7 +3,7 @@
 use ringgate::close::{CloseReason, ErrorCode};
 use ringgate::id::{ClientMessageId, Durability, Position, Stamp};
 use ringgate::wire::encode::{Connected, PROTOCOL_VERSION};
-use ringgate::wire::{Encoder, Kind, ServerFrame, Split, schema, split};
+use ringgate::wire::{Draft, Encoder, Kind, ServerFrame, Split, schema, split};
 use serde_json::{Value, json};
 
 use crate::client::{bytes_of_hex, hex, number, position, shown_position};
@@ -186,7 +186,7 @@ fn encode(vector: &Vector) -> Option<Vec<u8>> {
             assert_eq!(code.is_temporary(), flag("temporary"));
             encoder.error(&mut out, request, code, text("message"), number_of("retry_after_ms") as u32);
         }
-        Kind::Message => out = message(&mut encoder, fields),
+        Kind::Message => out = message(fields),
         Kind::Subscribed => {
             encoder.subscribed(&mut out, request, text("room"), flag("recovered"), place("position"));
         }
@@ -199,7 +199,7 @@ fn encode(vector: &Vector) -> Option<Vec<u8>> {
         }
         Kind::HistoryResult => {
             let messages = fields["messages"].as_array().into_iter().flatten();
-            let frames: Vec<_> = messages.map(|fields| message(&mut Encoder::default(), fields).into()).collect();
+            let frames: Vec<_> = messages.map(|fields| message(fields).into()).collect();
             let (more, recovered) = (flag("more"), flag("recovered"));
             encoder.history_result(&mut out, request, text("topic"), place("position"), &frames, more, recovered);
         }
@@ -217,10 +217,10 @@ fn encode(vector: &Vector) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn message(encoder: &mut Encoder, fields: &Value) -> Vec<u8> {
+fn message(fields: &Value) -> Vec<u8> {
     let payload = bytes_of_hex(fields["payload"].as_str().unwrap_or_default());
     let text = |key: &str| fields[key].as_str().unwrap_or_default();
-    let draft = encoder.draft(text("topic"), text("sender"), &payload, fields["trace"].as_str());
+    let draft = Draft::new(text("topic"), text("sender"), &payload, fields["trace"].as_str());
     draft.stamp(stamp(&fields["stamp"])).to_vec()
 }
 

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use ringgate::id::{Position, Stamp};
-use ringgate::wire::{Encoder, ServerFrame, schema};
+use ringgate::wire::{Draft, Encoder, ServerFrame, schema};
 
 use super::flat::{Flat, root};
 use super::messages::*;
@@ -17,8 +17,8 @@ impl Flat for ChatMessage {
         sample
     }
 
-    fn encode(encoder: &mut Encoder, input: &Chat<'static>, out: &mut Vec<u8>) {
-        out.extend_from_slice(&chat_frame(encoder, input));
+    fn encode(_: &mut Encoder, input: &Chat<'static>, out: &mut Vec<u8>) {
+        out.extend_from_slice(&chat_frame(input));
     }
 
     fn verified(frame: &[u8]) -> Self::View<'_> {
@@ -60,10 +60,10 @@ impl Flat for ChatMessage {
 }
 
 /// A Message as the gateway makes it: drafted, then stamped.
-fn chat_frame(encoder: &mut Encoder, chat: &Chat<'_>) -> Bytes {
+fn chat_frame(chat: &Chat<'_>) -> Bytes {
     let position = Position { epoch: chat.epoch, offset: chat.offset };
     let stamp = Stamp { position, message_id: chat.message_id, timestamp_ms: chat.timestamp_ms };
-    encoder.draft(&chat.topic, &chat.sender, &chat.payload.0, chat.trace.as_deref()).stamp(stamp)
+    Draft::new(&chat.topic, &chat.sender, &chat.payload.0, chat.trace.as_deref()).stamp(stamp)
 }
 
 impl Flat for PresenceMessage {
@@ -126,12 +126,11 @@ impl Flat for HistoryMessage {
     type View<'a> = schema::HistoryResult<'a>;
 
     fn input(sample: History<'static>) -> Page {
-        let mut encoder = Encoder::default();
         Page {
             request: sample.request,
             topic: sample.topic.into_owned(),
             position: Position { epoch: sample.epoch, offset: sample.offset },
-            frames: sample.messages.iter().map(|message| chat_frame(&mut encoder, message)).collect(),
+            frames: sample.messages.iter().map(|message| chat_frame(message)).collect(),
             more: sample.more,
             recovered: sample.recovered,
         }

@@ -95,7 +95,7 @@ impl Node {
     fn pull(&mut self, connection: ConnectionKey) {
         while let Some(chunk) = self.shard.pull(connection, self.now) {
             match chunk {
-                Chunk::Control(buffer) => self.shard.recycle(connection, buffer),
+                Chunk::Control(buffer) => self.shard.recycle(buffer),
                 Chunk::Data(delivery) => {
                     if delivery.received_us != REPLY {
                         self.delivered += 1;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use base64::Engine as _;
 use ringgate::id::{ClientMessageId, Durability, Position, Stamp};
 use ringgate::wire::encode::Connected;
-use ringgate::wire::{ClientFrame, Encoder, Kind, Split, split};
+use ringgate::wire::{ClientFrame, Draft, Encoder, Kind, Split, split};
 
 /// What waits to be sent to a client.
 #[derive(Default)]
@@ -177,7 +177,7 @@ impl Exchange {
         let partner = topic.strip_prefix('@').map(|user| self.users.get(user).copied().unwrap_or(index));
         let offset = 0x5a5a_1234_8765_a5a5_u64;
         let stamp = Stamp { position: Position { epoch: 1, offset }, message_id: 1, timestamp_ms: 1 };
-        let draft = self.encoder.draft(topic, &self.clients[index].user, payload, None);
+        let draft = Draft::new(topic, &self.clients[index].user, payload, None);
         let message = draft.stamp(stamp).to_vec();
         let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|window| window == what).unwrap_or(0);
         self.clients[index].route = Some(Route {
