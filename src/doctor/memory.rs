@@ -8,6 +8,8 @@ use super::target::Target;
 const USER_BYTES_PLAIN: u64 = 400;
 /// The same over TLS, with rustls' state. Source: `bench/run`; about 4.3 KB.
 const USER_BYTES_TLS: u64 = 4400;
+/// The same with `tls.memory = "compact"`. Source: `loadtest/memory --tls --tls-memory compact`; 734 B.
+const USER_BYTES_TLS_COMPACT: u64 = 800;
 /// Kernel memory of a connection's server side with its armed receive. Source: 4.3 to 6 KiB for both ends of a loopback
 /// connection on Linux 6.18, half of that here.
 const KERNEL_BYTES: u64 = 3 * 1024;
@@ -53,7 +55,11 @@ fn group_limit(host: &Host) -> Option<u64> {
 }
 
 fn needed(host: &Host, target: &Target) -> Finding {
-    let user = if target.tls { USER_BYTES_TLS } else { USER_BYTES_PLAIN };
+    let user = match (target.tls, target.compact) {
+        (false, _) => USER_BYTES_PLAIN,
+        (true, false) => USER_BYTES_TLS,
+        (true, true) => USER_BYTES_TLS_COMPACT,
+    };
     let runtime = &target.runtime;
     let buffers = target.shards() * u64::from(runtime.recv_buffers) * runtime.recv_buffer_bytes as u64;
     let connections = target.connections.saturating_mul(user + KERNEL_BYTES).saturating_add(buffers);
@@ -138,6 +144,11 @@ mod tests {
         assert_eq!(state(2_500_000, false), State::Problem);
         // 7 472 bytes each.
         assert_eq!(state(1_000_000, true), State::Warning);
+        let mut compact = Target::new(Some(1_000_000), true, Some(2), None);
+        compact.compact = true;
+        compact.log_bytes_per_shard = 1 << 30;
+        // 3 872 bytes each.
+        assert_eq!(check(&FakeHost::new(&[MEMORY]).host, &compact)[0].state, State::Ok);
         let problem = &run(&[MEMORY], 100_000_000, false)[0];
         let fit = ((8u64 << 30) - 2 * 1024 * 4096) / 3472;
         assert!(problem.fix.contains(&format!("--connections {fit} ")), "{problem:?}");

@@ -10,6 +10,8 @@ use super::report::{Check, Finding, State, count};
 pub(super) struct Target {
     pub(super) connections: u64,
     pub(super) tls: bool,
+    /// `tls.memory = "compact"`.
+    pub(super) compact: bool,
     /// With a number of shards, and with tables that are large enough for the connections.
     pub(super) runtime: Runtime,
     /// The size of a shard's table as it is configured; none without a configuration file.
@@ -32,6 +34,8 @@ impl Target {
         let mut target = Target {
             connections,
             tls: tls || listeners.iter().any(|listener| listener.transport == Transport::Tls),
+            // What the compact mode needs of rustls, and nothing else does.
+            compact: config.and_then(|config| config.tls.as_ref()).is_some_and(|tls| tls.enable_secret_extraction),
             configured_table: config.map(|_| configured),
             ports: match config {
                 Some(_) => listeners.iter().map(|listener| listener.address.port()).collect(),

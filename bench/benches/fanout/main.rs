@@ -137,7 +137,16 @@ fn one_to_one(criterion: &mut Criterion, messages_per_turn: usize) {
                     .collect();
                 let before = node.delivered;
                 let start = cpu_time();
-                exchange(&mut node, &exchanges, messages_per_turn);
+                for turn in exchanges.chunks(messages_per_turn) {
+                    for (slot, publish, _) in turn {
+                        node.receive(*slot, publish);
+                    }
+                    node.turn();
+                    for (slot, _, ack) in turn {
+                        node.receive(PAIRS + slot, ack);
+                    }
+                    node.turn();
+                }
                 spent += cpu_time() - start;
                 assert_eq!(node.delivered - before, u64::from(PAIRS), "every message arrived once");
                 done += u64::from(PAIRS);
@@ -146,19 +155,4 @@ fn one_to_one(criterion: &mut Criterion, messages_per_turn: usize) {
         });
     });
     node.shard.invariants();
-}
-
-/// All that is measured of one-to-one messages: slot of the publisher, Publish, Ack. `bench/run` has callgrind count in here.
-#[inline(never)]
-fn exchange(node: &mut Node, exchanges: &[(u32, Vec<u8>, Vec<u8>)], messages_per_turn: usize) {
-    for turn in exchanges.chunks(messages_per_turn) {
-        for (slot, publish, _) in turn {
-            node.receive(*slot, publish);
-        }
-        node.turn();
-        for (slot, _, ack) in turn {
-            node.receive(PAIRS + slot, ack);
-        }
-        node.turn();
-    }
 }
