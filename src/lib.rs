@@ -9,6 +9,7 @@
 // A: vocabulary
 pub mod close;
 pub mod id;
+pub mod keyed;
 pub mod limits;
 pub mod metrics;
 pub mod slots;

@@ -216,7 +216,7 @@ pub struct ShardMetrics {
     pub ring_cq_overflows: Cell,
     /// Receives that found no provided buffer.
     pub ring_no_buffers: Cell,
-    /// Ends of connections that the kernel did not announce, and that a look found.
+    /// Ends of connections that a look found before the kernel announced them, if it ever did.
     pub ring_missed_ends: Cell,
     /// Multishot receives that ended and were armed again.
     pub ring_rearms: Cell,

@@ -47,7 +47,7 @@ pub struct Outbox {
     queues: Option<Box<Queues>>,
 }
 
-/// The memory of an outbox that is not empty; shards keep a few spare ones.
+/// The memory of an outbox that is not empty; shards keep spare ones.
 #[derive(Debug, Default)]
 pub struct Queues {
     control: Vec<u8>,
@@ -70,7 +70,7 @@ pub struct Spares {
 /// As many as one turn of a busy shard fills.
 const SPARES_MAX: usize = 1024;
 /// Capacity that a spare may keep.
-const SPARE_CONTROL_BYTES_MAX: usize = 1024;
+pub const SPARE_CONTROL_BYTES_MAX: usize = 1024;
 const SPARE_FRAMES_MAX: usize = 32;
 /// Most bytes of the control lane; a peer that asks for more without reading is closed.
 const CONTROL_BYTES_MAX: usize = 64 * 1024 + crate::limits::HISTORY_BYTES_MAX * 2;

@@ -237,7 +237,7 @@ impl Families {
         out.by_shard("uring_cqes", "Completion entries", counter, |s| &s.ring_completions)?;
         out.by_shard("uring_cq_overflow", "Times the completion queue was full", counter, |s| &s.ring_cq_overflows)?;
         out.by_shard("uring_no_buffers", "Receives without a buffer", counter, |s| &s.ring_no_buffers)?;
-        let help = "Ends of connections that a look found and the kernel had not announced";
+        let help = "Ends of connections that a look found before the kernel announced them";
         out.by_shard("uring_missed_ends", help, counter, |s| &s.ring_missed_ends)?;
         out.by_shard("uring_rearms", "Multishot receives armed again", counter, |s| &s.ring_rearms)?;
         out.by_shard("accept_exhausted", "Accepts without a descriptor or slot", counter, |s| &s.accept_exhausted)?;

@@ -42,7 +42,7 @@ pub use ring::RingError;
 use crate::close::CloseReason;
 use crate::id::ConnectionKey;
 use crate::metrics::ShardMetrics;
-use crate::outbox::Chunk;
+use crate::outbox::{Chunk, SPARE_CONTROL_BYTES_MAX};
 use crate::session::Transport;
 use crate::slots::Slots;
 use crate::tls::Tls;
@@ -68,7 +68,7 @@ pub trait Driver {
     fn freed(&mut self, key: ConnectionKey);
     /// The next bytes for this socket.
     fn pull(&mut self, key: ConnectionKey) -> Option<Chunk>;
-    /// A control chunk that `pull` gave is sent; its memory may be used again.
+    /// A control chunk that `pull` gave, or what was copied behind it, is sent; its memory may be used again.
     fn recycle(&mut self, key: ConnectionKey, buffer: Vec<u8>);
 }
 
@@ -183,6 +183,8 @@ const COMPLETIONS_PER_TURN: usize = 1024;
 const HANDSHAKES_PER_TURN: usize = 8;
 /// Sockets that have fallen quiet, looked at in one turn.
 const PEEKS_PER_TURN: usize = 256;
+/// Listed sockets passed in one turn: most have been heard again.
+const QUIET_PER_TURN: usize = 4096;
 /// Small frames are copied together up to this; a frame above `COPY_BYTES_MAX` travels alone, uncopied.
 const SEND_BYTES_MAX: usize = 64 * 1024;
 const COPY_BYTES_MAX: usize = 8 * 1024;
@@ -392,9 +394,13 @@ impl Net {
                 self.arm_receive(key);
             }
         }
-        for _ in 0..PEEKS_PER_TURN {
+        let mut peeks = 0;
+        for _ in 0..QUIET_PER_TURN {
+            if peeks == PEEKS_PER_TURN {
+                break;
+            }
             let Some(key) = self.quiet.next() else { break };
-            self.peek(key);
+            peeks += usize::from(self.peek(key));
         }
         for _ in 0..HANDSHAKES_PER_TURN {
             let Some(key) = self.handshakes.pop_front() else { break };
@@ -571,20 +577,22 @@ impl Net {
         self.join(key);
     }
 
-    /// Looks whether a socket that has fallen quiet has ended; see `quiet`.
-    fn peek(&mut self, key: ConnectionKey) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
+    /// Looks whether a socket that has fallen quiet has ended; see `quiet`. False when it has no need to.
+    fn peek(&mut self, key: ConnectionKey) -> bool {
+        let Some(socket) = self.sockets.get_mut(key) else { return false };
         let ending = socket.ended || matches!(socket.stage, Stage::Joining | Stage::Closing);
         if !self.quiet.must_peek(key, &mut socket.quiet) {
-            return;
+            return false;
         }
         if ending {
-            return self.quiet.peeked(key, &mut socket.quiet);
+            self.quiet.peeked(key, &mut socket.quiet);
+            return false;
         }
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         let pointer: *mut u8 = &mut *self.peeked;
         let entry = on_socket!(key, socket, |fd| opcode::Recv::new(fd, pointer, 1).flags(flags).build());
         self.push(entry, PEEK, key);
+        true
     }
 
     fn on_peeked(&mut self, key: ConnectionKey, result: i32, driver: &mut impl Driver) {
@@ -690,7 +698,7 @@ impl Net {
         let is_tls = socket.tls.is_some();
         socket.send = None;
         if let Some(Send { owner: Owner::Copied(buffer), .. }) = self.sends.remove(index) {
-            if is_tls || buffer.capacity() > COPY_BYTES_MAX {
+            if is_tls || buffer.capacity() > SPARE_CONTROL_BYTES_MAX {
                 self.sends.give_back(buffer);
             } else {
                 driver.recycle(key, buffer);

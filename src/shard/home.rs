@@ -4,7 +4,6 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use super::inbox::{CATCH_UP_BYTES, CATCH_UP_MESSAGES};
@@ -12,6 +11,7 @@ use super::letter::{Attach, History, HistoryResult, PresenceResult, Subscribe, S
 use super::{Letter, Shard, Source};
 use crate::close::CloseReason;
 use crate::id::{Address, Durability, Now, Position, ShardId, TopicKey};
+use crate::keyed::{Keyed, keyed};
 use crate::limits::{HISTORY_BYTES_MAX, Settings};
 use crate::metrics::{ExpireReason, ShardMetrics};
 use crate::outbox::Delivery;
@@ -34,7 +34,7 @@ pub(super) struct Homes {
     rooms: Slots<Room>,
     room_names: HashTable<TopicKey>,
     pub(super) dedup: Dedup,
-    hash: FixedState,
+    hash: Keyed,
     seed: u64,
     shard: ShardId,
     epochs: u64,
@@ -54,7 +54,7 @@ impl Homes {
             rooms: Slots::default(),
             room_names: HashTable::new(),
             dedup: Dedup::new(settings.dedup_window_ms, settings.dedup_entries_max, seed),
-            hash: FixedState::with_seed(seed),
+            hash: keyed(seed),
             seed,
             shard,
             epochs: 0,

@@ -30,12 +30,11 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
-
 pub use letter::{Letter, Posted, Source};
 
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{Address, ConnectionKey, Now, ShardId};
+use crate::keyed::{Keyed, keyed};
 use crate::limits::Settings;
 use crate::metrics::{DropReason, ShardMetrics};
 use crate::outbox::{Chunk, Delivery, OutboxLimits, REPLY, Spares};
@@ -157,7 +156,7 @@ pub struct Shard {
     settings: Arc<Settings>,
     metrics: Arc<ShardMetrics>,
     outbox_limits: OutboxLimits,
-    hash: FixedState,
+    hash: Keyed,
     connections: Slots<Connection>,
     wheel: Wheel,
     expired: Vec<u32>,
@@ -204,7 +203,7 @@ impl Shard {
                 bytes_max: settings.client.outbox_bytes_max,
                 frames_max: settings.client.outbox_frames_max,
             },
-            hash: FixedState::with_seed(seed),
+            hash: keyed(seed),
             connections: Slots::default(),
             wheel: Wheel::default(),
             expired: Vec::new(),

@@ -9,7 +9,7 @@ use super::home::Topic;
 use super::letter::{Publish, Published};
 use super::{Letter, Shard};
 use crate::close::ErrorCode;
-use crate::id::{ConnectionKey, Durability, Now, Stamp, TopicKey};
+use crate::id::{ConnectionKey, Durability, Now, ShardId, Stamp, TopicKey};
 use crate::outbox::Delivery;
 use crate::session::Verb;
 use crate::topics::Answered;
@@ -81,7 +81,7 @@ impl Shard {
         let key = (!id.is_none()).then(|| self.homes.dedup.key(publish.sender_and_topic, id));
         if let Some(answered) = key.and_then(|key| self.homes.dedup.find(key)) {
             self.metrics.dedup_hits.increment();
-            return self.answer(&publish, answered, true, now);
+            return self.answer(publish.from.shard, answer(&publish, answered, true), now);
         }
         let name = publish.draft.topic();
         let durability = self.durability(name, &publish);
@@ -108,10 +108,11 @@ impl Shard {
             let evicted = self.homes.dedup.remember(key, answered, now);
             self.metrics.dedup_evicted.add(evicted);
         }
-        self.answer(&publish, answered, false, now);
+        let (publisher, answer) = (publish.from.shard, answer(&publish, answered, false));
         if let Some(topic) = topic {
             self.commit(topic, publish, answered, now);
         }
+        self.answer(publisher, answer, now);
     }
 
     /// The level that a publish reaches.
@@ -159,19 +160,11 @@ impl Shard {
         }
     }
 
-    fn answer(&mut self, publish: &Publish, answered: Answered, duplicate: bool, now: Now) {
-        let published = Published {
-            to: publish.from.connection,
-            request: publish.request,
-            client_message_id: publish.client_message_id,
-            stamp: answered.stamp,
-            durability: answered.durability,
-            duplicate,
-        };
-        if self.reads_at_once(publish.from.shard) {
+    fn answer(&mut self, publisher: ShardId, published: Published, now: Now) {
+        if self.reads_at_once(publisher) {
             self.on_published(&published, now);
         } else {
-            self.post(publish.from.shard, Letter::Published(published));
+            self.post(publisher, Letter::Published(published));
         }
     }
 
@@ -188,5 +181,16 @@ impl Shard {
                 published.duplicate,
             );
         });
+    }
+}
+
+fn answer(publish: &Publish, answered: Answered, duplicate: bool) -> Published {
+    Published {
+        to: publish.from.connection,
+        request: publish.request,
+        client_message_id: publish.client_message_id,
+        stamp: answered.stamp,
+        durability: answered.durability,
+        duplicate,
     }
 }

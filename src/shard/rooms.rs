@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use super::inbox::{CatchUpRoom, settle};
@@ -16,6 +15,7 @@ use super::letter::{History, Subscribe, Subscribed};
 use super::{Effect, Letter, Shard, Source};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{Address, ConnectionKey, Now, Position, TopicKey};
+use crate::keyed::{Keyed, keyed};
 use crate::limits::{HISTORY_MESSAGES_MAX, PRESENCE_MEMBERS_MAX};
 use crate::metrics::DropReason;
 use crate::outbox::Delivery;
@@ -28,7 +28,7 @@ use crate::topics::Gap;
 pub(super) struct LocalRooms {
     rooms: Slots<LocalRoom>,
     names: HashTable<TopicKey>,
-    hash: FixedState,
+    hash: Keyed,
     jobs: VecDeque<Job>,
     /// Bytes of their frames.
     job_bytes: usize,
@@ -80,7 +80,7 @@ impl LocalRooms {
         LocalRooms {
             rooms: Slots::default(),
             names: HashTable::new(),
-            hash: FixedState::with_seed(seed),
+            hash: keyed(seed),
             jobs: VecDeque::new(),
             job_bytes: 0,
         }

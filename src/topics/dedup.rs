@@ -9,9 +9,8 @@ mod index;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
-use foldhash::fast::FixedState;
-
 use crate::id::{ClientMessageId, Durability, Now, Stamp};
+use crate::keyed::{Keyed, keyed};
 use index::{Index, Live};
 
 /// The answer that was given.
@@ -51,7 +50,7 @@ pub struct Dedup {
     entries: VecDeque<Entry>,
     /// Number of the oldest entry.
     first: u32,
-    hash: FixedState,
+    hash: Keyed,
     window_ms: u32,
     entries_max: usize,
 }
@@ -66,7 +65,7 @@ impl Dedup {
             index: Index::default(),
             entries: VecDeque::new(),
             first: 0,
-            hash: FixedState::with_seed(seed),
+            hash: keyed(seed),
             window_ms: window_ms.min(WINDOW_MS_MAX) as u32,
             entries_max: entries_max.clamp(1, u32::MAX as usize / 2),
         }
@@ -83,7 +82,7 @@ impl Dedup {
         self.index.prefetch(key.hash);
     }
 
-    /// The answer that this id was given within the window.
+    /// The answer that this id was given within the window, or until it is swept after that.
     pub fn find(&self, key: DedupKey) -> Option<Answered> {
         let entry = |number: u32| self.entries.get(number.wrapping_sub(self.first) as usize);
         let is_it = |number: u32| {
@@ -93,10 +92,13 @@ impl Dedup {
         Some(Answered { stamp: found.stamp, durability: found.durability })
     }
 
-    /// Remembers the answer to a message that [`Self::find`] did not know. Returns how many were forgotten for it, most
-    /// likely before their time.
+    /// Remembers the answer to a message that [`Self::find`] did not know. Returns how many were forgotten before
+    /// their time.
     pub fn remember(&mut self, key: DedupKey, answered: Answered, now: Now) -> u64 {
         let mut evicted = 0;
+        if self.entries.len() >= self.entries_max {
+            self.forget_old(now);
+        }
         while self.entries.len() >= self.entries_max {
             self.forget_first();
             evicted += 1;
@@ -115,8 +117,7 @@ impl Dedup {
             let entry = entries.get(number.wrapping_sub(*first) as usize);
             entry.map_or(0, |entry| hash_of(hash, entry.sender_and_topic, entry.id))
         };
-        index.insert(key.hash, number, live, hash_of_number);
-        evicted
+        evicted + index.insert(key.hash, number, live, hash_of_number)
     }
 
     /// Forgets what is past its window; to be called now and then.
@@ -146,7 +147,7 @@ impl Dedup {
     }
 }
 
-fn hash_of(hash: &FixedState, sender_and_topic: u64, id: ClientMessageId) -> u64 {
+fn hash_of(hash: &Keyed, sender_and_topic: u64, id: ClientMessageId) -> u64 {
     hash.hash_one((sender_and_topic, id))
 }
 

@@ -40,7 +40,7 @@ pub struct Room {
     pub log: Log,
     shards: Vec<ShardMembers>,
     /// Kept only where the namespace has presence or announces joins.
-    members: hashbrown::HashMap<Address, (Arc<str>, Arc<str>), foldhash::fast::FixedState>,
+    members: hashbrown::HashMap<Address, (Arc<str>, Arc<str>), crate::keyed::Keyed>,
     keeps_names: bool,
 }
 
@@ -52,7 +52,7 @@ impl Room {
             namespace,
             log: Log::new(epoch),
             shards: Vec::new(),
-            members: hashbrown::HashMap::with_hasher(foldhash::fast::FixedState::with_seed(seed)),
+            members: hashbrown::HashMap::with_hasher(crate::keyed::keyed(seed)),
             keeps_names,
         }
     }

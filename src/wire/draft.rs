@@ -25,8 +25,7 @@ const WORD: usize = size_of::<u32>();
 impl Draft {
     /// A Message of which only the stamp is missing.
     pub fn new(topic: &str, sender: &str, payload: &[u8], trace: Option<&str>) -> Self {
-        // Fields without a length of their own: topic, stamp, sender, payload, and trace if there is one. What follows
-        // the stamp begins at a multiple of eight, counted from the end.
+        // After topic and stamp: sender, payload, and trace if there is one. What follows the stamp begins at a multiple of eight, counted from the end.
         let offsets = if trace.is_some() { 3 } else { 2 };
         let text_bytes = |text: &str| WORD + (text.len() + 1).next_multiple_of(WORD);
         let payload_bytes = WORD + payload.len().next_multiple_of(WORD);

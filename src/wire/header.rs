@@ -87,7 +87,7 @@ pub enum WireError {
     ReservedBits,
     /// A struct or empty body of another length, or a table body shorter than any table.
     BodyLength,
-    /// The verifier refused the FlatBuffer.
+    /// No FlatBuffer of its kind.
     Malformed,
     /// A required field is absent, empty or too long.
     Field,
