@@ -69,6 +69,8 @@ struct Job {
     without: Option<Address>,
     /// Members before this index have been served.
     next: usize,
+    /// Members when it came. Who joins while it waits stands after its message, perhaps in another epoch.
+    members: usize,
 }
 
 /// Broadcasts that may wait for their turn on a shard, and the bytes of their frames, before it takes nothing new.
@@ -130,7 +132,7 @@ impl LocalRooms {
         let Some(room) = self.rooms.get_mut(local) else { return };
         room.jobs += 1;
         self.job_bytes += delivery.frame.len();
-        self.jobs.push_back(Job { room: local, offset, delivery, without, next: 0 });
+        self.jobs.push_back(Job { room: local, offset, delivery, without, next: 0, members: room.members.len() });
     }
 
     /// Whether broadcasts wait for their turn.
@@ -308,7 +310,7 @@ impl Shard {
                 self.rooms.job_bytes -= job.delivery.frame.len();
                 continue;
             };
-            let end = room.members.len().min(job.next.saturating_add(budget));
+            let end = job.members.min(job.next.saturating_add(budget));
             budget -= end - job.next;
             let keeps_log = self.settings.namespaces.get(room.namespace).is_some_and(|n| n.history_size > 0);
             let mut turn = FanOut {
@@ -327,7 +329,7 @@ impl Shard {
                 turn.deliver(member, job.offset, &job.delivery);
             }
             job.next = end;
-            if end < room.members.len() {
+            if end < job.members {
                 self.rooms.jobs.push_front(job);
                 return true;
             }
