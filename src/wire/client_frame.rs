@@ -1,6 +1,6 @@
 //! Frames from clients: verified, bounded, borrowed views.
 //!
-//! Bodies are always verified (a Publish by [`Table`]), with limits that keep the worst frame at microseconds: FlatBuffers' own defaults let a
+//! Bodies are always verified (a Publish by `wire::table`), with limits that keep the worst frame at microseconds: FlatBuffers' own defaults let a
 //! 1.2 KB frame burn 55 ms.
 
 use flatbuffers::{Follow, Verifiable, VerifierOptions};
