@@ -90,14 +90,14 @@ impl Drop for Gateway {
 fn find_program() -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let beside = own.with_file_name("ringgate");
-    // Cargo names the folder after the profile, all but one.
-    let folder = own.parent().and_then(|folder| folder.file_name()).and_then(|name| name.to_str()).unwrap_or("debug");
-    let profile = if folder == "debug" { "dev" } else { folder };
+    let release = own.parent().is_some_and(|folder| folder.ends_with("release"));
     if let (Some(cargo), Some(manifest)) = (std::env::var_os("CARGO"), option_env!("CARGO_MANIFEST_DIR")) {
         // Run by cargo: an old gateway beside a new load tester would only confuse.
         let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--package", "ringgate", "--bin", "ringgate", "--profile", profile]);
-        build.current_dir(manifest);
+        build.args(["build", "--quiet", "--package", "ringgate", "--bin", "ringgate"]).current_dir(manifest);
+        if release {
+            build.arg("--release");
+        }
         if !build.status().is_ok_and(|status| status.success()) {
             return Err("the gateway could not be built".to_owned());
         }
