@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{Address, ClientMessageId, ConnectionKey, Durability, Position, ShardId, Stamp, TopicKey};
 use crate::outbox::Delivery;
-use crate::topics::{Attachment, Gap};
+use crate::topics::{Attachment, DedupKey, Gap};
 use crate::wire::Draft;
 
 /// A message between two shards of a node.
@@ -176,10 +176,10 @@ pub struct Publish {
     pub request: u32,
     /// Index of the room's namespace; not looked at for an inbox.
     pub namespace: usize,
-    /// For deduplication; echoed.
+    /// Echoed.
     pub client_message_id: ClientMessageId,
-    /// A keyed hash of both, for deduplication.
-    pub sender_and_topic: u64,
+    /// What the answer is remembered under; none without an id. The same on every shard of a node.
+    pub dedup_key: Option<DedupKey>,
     /// The frame but for its stamp.
     pub draft: Draft,
     /// Skip the log.

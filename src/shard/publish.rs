@@ -33,16 +33,18 @@ impl Shard {
         let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_ref()) else {
             return;
         };
-        let sender_and_topic = self.hash.hash_one((&*session.user, publish.topic));
-        if home == self.id && !publish.client_message_id.is_none() {
-            self.homes.dedup.prefetch(self.homes.dedup.key(sender_and_topic, publish.client_message_id));
+        let (id, dedup) = (publish.client_message_id, &self.homes.dedup);
+        let sender_and_topic = || self.hash.hash_one((&*session.user, publish.topic));
+        let dedup_key = (!id.is_none()).then(|| dedup.key(sender_and_topic(), id));
+        if let Some(key) = dedup_key.filter(|_| home == self.id) {
+            dedup.prefetch(key);
         }
         let letter = Publish {
             from: self.address(key),
             request,
             namespace,
-            client_message_id: publish.client_message_id,
-            sender_and_topic,
+            client_message_id: id,
+            dedup_key,
             draft: Draft::new(publish.topic, &session.user, publish.payload, publish.trace),
             ephemeral: publish.ephemeral,
             ttl_ms: u64::from(publish.ttl_seconds) * 1000,
@@ -77,8 +79,7 @@ impl Shard {
 
     /// A Publish arrives at its topic's home.
     pub(super) fn on_publish_at_home(&mut self, publish: Publish, now: Now) {
-        let id = publish.client_message_id;
-        let key = (!id.is_none()).then(|| self.homes.dedup.key(publish.sender_and_topic, id));
+        let key = publish.dedup_key;
         if let Some(answered) = key.and_then(|key| self.homes.dedup.find(key)) {
             self.metrics.dedup_hits.increment();
             return self.answer(publish.from.shard, answer(&publish, answered, true), now);
