@@ -34,8 +34,7 @@ impl Target {
         let mut target = Target {
             connections,
             tls: tls || listeners.iter().any(|listener| listener.transport == Transport::Tls),
-            // What the compact mode needs of rustls, and nothing else does.
-            compact: config.and_then(|config| config.tls.as_ref()).is_some_and(|tls| tls.enable_secret_extraction),
+            compact: config.and_then(|config| config.tls.as_ref()).is_some_and(|tls| crate::tls::is_compact(tls)),
             configured_table: config.map(|_| configured),
             ports: match config {
                 Some(_) => listeners.iter().map(|listener| listener.address.port()).collect(),

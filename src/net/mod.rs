@@ -394,12 +394,12 @@ impl Net {
                 self.arm_receive(key);
             }
         }
-        let mut peeks = 0;
-        for _ in 0..QUIET_PER_TURN {
-            if peeks == PEEKS_PER_TURN {
-                break;
-            }
-            let Some(key) = self.quiet.next() else { break };
+        let (mut passed, mut peeks) = (0, 0);
+        while passed < QUIET_PER_TURN
+            && peeks < PEEKS_PER_TURN
+            && let Some(key) = self.quiet.next()
+        {
+            passed += 1;
             peeks += usize::from(self.peek(key));
         }
         for _ in 0..HANDSHAKES_PER_TURN {
@@ -492,7 +492,7 @@ impl Net {
 
     fn arm_receive(&mut self, key: ConnectionKey) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.receiving || socket.ended || socket.held || matches!(socket.stage, Stage::Joining | Stage::Closing) {
+        if socket.receiving || socket.held || socket.is_over() {
             return;
         }
         socket.receiving = true;
@@ -543,12 +543,11 @@ impl Net {
             }
             if result > 0 {
                 self.quiet.heard(key, &mut socket.quiet);
-            }
-            if result > 0
-                && let Some(buffer) = buffer
-                && socket.stage == Stage::Open
-            {
-                self.take_bytes(key, buffer, result as usize, driver);
+                if let Some(buffer) = buffer
+                    && socket.stage == Stage::Open
+                {
+                    self.take_bytes(key, buffer, result as usize, driver);
+                }
             }
         }
         // Also for a socket that is gone: the buffer is the kernel's to lend and ours to return.
@@ -580,11 +579,10 @@ impl Net {
     /// Looks whether a socket that has fallen quiet has ended; see `quiet`. False when it has no need to.
     fn peek(&mut self, key: ConnectionKey) -> bool {
         let Some(socket) = self.sockets.get_mut(key) else { return false };
-        let ending = socket.ended || matches!(socket.stage, Stage::Joining | Stage::Closing);
         if !self.quiet.must_peek(key, &mut socket.quiet) {
             return false;
         }
-        if ending {
+        if socket.is_over() {
             self.quiet.peeked(key, &mut socket.quiet);
             return false;
         }

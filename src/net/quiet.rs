@@ -2,9 +2,9 @@
 //!
 //! A kernel may not announce the end of a connection that comes right behind data: both wake an armed receive before it
 //! runs, it takes the data, and counts both as done (liburing issue 1549; seen on 6.18 with a reset behind data). The
-//! socket would stay open until a deadline of the core. One peek, half a second to a second after the last data (later where
-//! very many are to be looked at), finds what was missed. A busy socket is passed over, an idle one is looked at once, and memory is one key for each socket
-//! that was heard within the last second.
+//! socket would stay open until a deadline of the core. One peek, half a second to a second after the last data (later
+//! where very many are to be looked at), finds what was missed. A busy socket is passed over, an idle one is looked at
+//! once, and memory is one key for each socket that was heard within the last second.
 
 use std::time::{Duration, Instant};
 

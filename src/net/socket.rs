@@ -65,6 +65,11 @@ impl Socket {
         matches!(self.stage, Stage::Open | Stage::Flushing)
     }
 
+    /// Whether nothing more is to be expected of the peer.
+    pub(super) fn is_over(&self) -> bool {
+        self.ended || matches!(self.stage, Stage::Joining | Stage::Closing)
+    }
+
     /// Whether anything but the close is in the kernel.
     pub(super) fn is_in_kernel(&self) -> bool {
         self.send.is_some() || self.receiving || self.connecting || self.shutting || self.quiet.is_peeking()

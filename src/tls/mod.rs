@@ -53,6 +53,11 @@ pub fn make_compact(config: &mut ServerConfig) {
     config.key_log = Arc::new(Capture);
 }
 
+/// Whether [`make_compact`] was called: nothing else asks rustls for its secrets.
+pub fn is_compact(config: &ServerConfig) -> bool {
+    config.enable_secret_extraction
+}
+
 /// See the module.
 pub struct Tls(Mode);
 

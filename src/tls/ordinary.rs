@@ -62,7 +62,7 @@ enum Side {
 
 impl Ordinary {
     pub(super) fn accept(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
-        let shrinks = config.enable_secret_extraction;
+        let shrinks = super::is_compact(&config);
         let connection = UnbufferedServerConnection::new(config).map_err(TlsError::Rustls)?;
         Ok(Ordinary { shrinks, ..Ordinary::new(Side::Server(connection)) })
     }
