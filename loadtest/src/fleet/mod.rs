@@ -287,9 +287,15 @@ impl Fleet {
                 self.beats.insert(slot, now_us / 1000 + interval_ms);
                 continue;
             }
-            if line.ping.is_some() {
-                self.leaving.push(key);
-                self.error("no pong".to_owned());
+            if let Some(ping) = line.ping {
+                // It may be a Ping of the load, sent a moment ago: each gets a whole interval.
+                let until_ms = ping.sent_us() / 1000 + interval_ms;
+                if now_us / 1000 < until_ms {
+                    self.beats.insert(slot, until_ms);
+                } else {
+                    self.leaving.push(key);
+                    self.error("no pong".to_owned());
+                }
                 continue;
             }
             self.beats.insert(slot, now_us / 1000 + interval_ms);

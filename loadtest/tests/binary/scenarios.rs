@@ -76,6 +76,15 @@ fn churn_and_storms_bring_everybody_back() {
     assert!(result["latencies_us"]["ping"]["planned"]["count"].as_u64().unwrap() > 0);
 }
 
+/// A heartbeat that falls due while another Ping is under way says nothing about the gateway.
+#[test]
+fn heartbeats_and_pings_do_not_get_in_each_others_way() {
+    let gateway = Gateway::start();
+    let arguments = ["--connections", "50", "--closed-loop", "1", "--duration", "2s", "--ping-interval", "500ms"];
+    let (code, result) = gateway.drive("ping", &arguments);
+    assert_clean(code, &result);
+}
+
 #[test]
 fn slow_readers_catch_up() {
     let gateway = Gateway::start();
