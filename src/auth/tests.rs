@@ -79,6 +79,15 @@ fn algorithms_are_pinned_to_keys() {
             assert_eq!(keys_rs.verify(&token, NOW), Err(AuthError::Invalid));
         }
     }
+    // Extensions that a reader must understand, under a good signature (RFC 7515, 4.1.11).
+    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#);
+    let signed = jsonwebtoken::crypto::sign(
+        format!("{header}.{body}").as_bytes(),
+        &jsonwebtoken::EncodingKey::from_secret(SECRET),
+        Algorithm::HS256,
+    );
+    let keys_crit = keys(vec![Key::secret(None, Algorithm::HS256, SECRET).unwrap()]);
+    assert_eq!(keys_crit.verify(&format!("{header}.{body}.{}", signed.unwrap()), NOW), Err(AuthError::Invalid));
     // The right key, another algorithm of its family.
     let hs512 = Signer::from_key(SECRET, Some(Algorithm::HS512), None).unwrap().sign(&spec("eve")).unwrap();
     let keys_hs = keys(vec![Key::secret(None, Algorithm::HS256, SECRET).unwrap()]);
