@@ -66,8 +66,48 @@ pub(crate) struct Record {
     pub(crate) latencies: [Latency; 4],
     /// How late the schedule was kept: the driver's own fault.
     pub(crate) lag: Histogram<u64>,
+    /// Who came back first.
+    pub(crate) first_back: FirstBack,
     /// What went wrong.
     pub(crate) troubles: Troubles,
+}
+
+/// The first clients that signed in again, at most [`FirstBack::MAX`]: those whom a gateway serves that has just come up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct FirstBack(Vec<Back>);
+
+/// A client that signed in again. Ordered by when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+struct Back {
+    /// When, in microseconds since the run's zero.
+    at_us: u64,
+    /// How long it took from the beginning of the attempt that succeeded.
+    took_us: u64,
+}
+
+impl FirstBack {
+    /// How many are kept.
+    pub(crate) const MAX: usize = 1000;
+
+    /// A client is back, later than all that were recorded here before; both times in microseconds since the run's zero.
+    pub(crate) fn record(&mut self, begun_us: u64, now_us: u64) {
+        if self.0.len() < Self::MAX {
+            self.0.push(Back { at_us: now_us, took_us: now_us.saturating_sub(begun_us) });
+        }
+    }
+
+    /// From the beginning of their attempts to Connected, in microseconds.
+    pub(crate) fn took(&self) -> Histogram<u64> {
+        let mut took = histogram();
+        self.0.iter().for_each(|back| took.saturating_record(back.took_us.max(1)));
+        took
+    }
+
+    fn add(&mut self, other: &FirstBack) {
+        self.0.extend_from_slice(&other.0);
+        self.0.sort_unstable();
+        self.0.truncate(Self::MAX);
+    }
 }
 
 /// What went wrong, counted by kind.
@@ -98,7 +138,12 @@ fn merge<K: Ord + Clone>(into: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
 
 impl Default for Record {
     fn default() -> Self {
-        Record { latencies: core::array::from_fn(|_| Latency::new()), lag: histogram(), troubles: Troubles::default() }
+        Record {
+            latencies: core::array::from_fn(|_| Latency::new()),
+            lag: histogram(),
+            first_back: FirstBack::default(),
+            troubles: Troubles::default(),
+        }
     }
 }
 
@@ -121,6 +166,7 @@ impl Record {
             own.add(others);
         }
         let _ = self.lag.add(&other.lag);
+        self.first_back.add(&other.first_back);
         self.troubles.add(&other.troubles);
     }
 
@@ -128,6 +174,7 @@ impl Record {
     pub(crate) fn is_empty(&self) -> bool {
         self.latencies.iter().all(|latency| latency.planned.is_empty())
             && self.lag.is_empty()
+            && self.first_back.0.is_empty()
             && self.troubles == Troubles::default()
     }
 
@@ -138,6 +185,7 @@ impl Record {
             latency.sent.reset();
         }
         self.lag.reset();
+        self.first_back.0.clear();
         self.troubles = Troubles::default();
     }
 
@@ -205,6 +253,25 @@ mod tests {
         let latency = record.of(Measure::Deliver);
         assert_eq!((latency.planned.max(), latency.sent.max()), (1_600, 100));
         assert_eq!(record.main(), Measure::Deliver);
+    }
+
+    #[test]
+    fn the_first_to_be_back_are_kept_whoever_saw_them() {
+        let (mut one, mut other) = (Record::default(), Record::default());
+        for at in 1..=700 {
+            one.first_back.record(10_000 * at, 10_000 * at + 2 * at);
+            other.first_back.record(10_000 * at + 5_000, 10_000 * at + 5_003 + at);
+        }
+        one.add(&other);
+        one.add(&Record::default());
+        // 500 of each: of one up to 1 000 us, of the other up to 503.
+        let took = one.first_back.took();
+        assert_eq!(
+            (took.len(), took.min(), took.value_at_quantile(1.0), took.count_between(504, 1_000)),
+            (1_000, 2, 1_000, 249)
+        );
+        one.reset();
+        assert!(one.is_empty());
     }
 
     #[test]

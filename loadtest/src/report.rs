@@ -156,6 +156,13 @@ impl Report {
         Some(ramp.connected as f64 / ramp.seconds.max(f64::MIN_POSITIVE))
     }
 
+    /// How long the first 1 000 clients that came back took, each from the beginning of the attempt that
+    /// succeeded until it was signed in: neither their waiting before it nor attempts that failed. None if nobody did.
+    pub(crate) fn first_back(&self) -> Option<Quantiles> {
+        let took = self.record.first_back.took();
+        (!took.is_empty()).then(|| Quantiles::from(&took))
+    }
+
     /// How busy the driver was at its busiest.
     pub(crate) fn driver_busy(&self) -> Option<f64> {
         self.busy_phases().map(|phase| phase.driver_busy).reduce(f64::max)
@@ -238,6 +245,9 @@ impl Report {
         }
         if self.tally.reconnects > 0 {
             row("reconnects", self.tally.reconnects.to_string());
+        }
+        if let Some(back) = self.first_back() {
+            row(&format!("p99 of the first {} back", back.count), human_us(back.p99));
         }
         row("errors", self.errors.values().sum::<u64>().to_string());
         if let Some(cpu) = self.cpu_us_per_delivery() {
@@ -369,6 +379,7 @@ impl Report {
             "closed_by_code": self.closed,
             "latency_us": {"p50": main.p50, "p90": main.p90, "p99": main.p99, "p999": main.p999, "max": main.max},
             "latencies_us": latencies(&self.record),
+            "first_1000_back_us": self.first_back(),
             "send_lag_us": Quantiles::from(&self.record.lag),
             "driver_busy": self.driver_busy(),
             "driver_limit": self.driver_limit(),

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Record, Troubles, histogram};
+use crate::record::{FirstBack, Record, Troubles, histogram};
 
 /// A [`Record`] in text; empty histograms are empty strings.
 #[derive(Debug, Serialize, Deserialize)]
@@ -14,6 +14,7 @@ pub(super) struct Packed {
     /// From the planned and from the sent time, in the order of `Measure::ALL`.
     latencies: [[String; 2]; 4],
     lag: String,
+    first_back: FirstBack,
     troubles: Troubles,
 }
 
@@ -23,14 +24,16 @@ impl Packed {
         Packed {
             latencies: record.latencies.each_ref().map(|latency| [pack(&latency.planned), pack(&latency.sent)]),
             lag: pack(&record.lag),
+            first_back: record.first_back.clone(),
             troubles: record.troubles.clone(),
         }
     }
 
     /// The record again. The error says what is wrong with it.
     pub(super) fn unpack(self) -> Result<Record, String> {
-        let mut record = Record { lag: unpack(&self.lag)?, troubles: self.troubles, ..Record::default() };
-        for (latency, [planned, sent]) in record.latencies.iter_mut().zip(&self.latencies) {
+        let Packed { latencies, lag, first_back, troubles } = self;
+        let mut record = Record { lag: unpack(&lag)?, first_back, troubles, ..Record::default() };
+        for (latency, [planned, sent]) in record.latencies.iter_mut().zip(&latencies) {
             (latency.planned, latency.sent) = (unpack(planned)?, unpack(sent)?);
         }
         Ok(record)
@@ -74,6 +77,7 @@ mod tests {
             record.record(Measure::Deliver, 0, 0, us);
         }
         record.lag.record(9).unwrap();
+        record.first_back.record(5, 700);
         record.troubles.closed.insert(3008, 2);
         record.troubles.errors.insert("no pong".to_owned(), 1);
         let text = serde_json::to_string(&Packed::of(&record)).unwrap();
@@ -81,7 +85,8 @@ mod tests {
         for (one, other) in unpacked.latencies.iter().zip(&record.latencies) {
             assert_eq!((&one.planned, &one.sent), (&other.planned, &other.sent));
         }
-        assert_eq!((unpacked.lag, unpacked.troubles), (record.lag, record.troubles));
+        assert_eq!((unpacked.lag, unpacked.first_back), (record.lag, record.first_back));
+        assert_eq!(unpacked.troubles, record.troubles);
     }
 
     #[test]

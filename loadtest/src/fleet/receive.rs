@@ -128,6 +128,7 @@ impl Fleet {
         let (number, when) = (client.number, client.connect);
         if core::mem::replace(&mut client.returns, true) {
             bump(&self.shared.counts().reconnects);
+            self.record.borrow_mut().first_back.record(when.sent_us(), now_us);
         }
         self.made_or_given_up();
         self.record.borrow_mut().record(Measure::Connect, when.planned_us(), when.sent_us(), now_us);

@@ -1,82 +1,18 @@
 //! A controller and its workers: one run of several processes, and what becomes of it when one of them is lost.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use ringgate::session::Transport;
 use serde_json::Value;
 
-use crate::support::{Folder, Gateway, assert_clean, count, loadtest};
-
-/// A process of the load tester; killed when dropped.
-struct Process {
-    child: Child,
-    /// What it has said on standard error so far.
-    said: String,
-    stderr: BufReader<ChildStderr>,
-}
-
-impl Process {
-    fn start(arguments: &[&str]) -> Process {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate-loadtest"));
-        let command = command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        Process { child, said: String::new(), stderr }
-    }
-
-    /// A controller that waits for workers on a free port, and the address.
-    fn controller(workers: &str, load: &[&str]) -> (Process, String) {
-        let mut process =
-            Process::start(&[&["controller", "--listen", "127.0.0.1:0", "--workers", workers], load].concat());
-        let line = process.wait_for_line("waiting for");
-        let address = line.split(" on ").nth(1).unwrap().split(',').next().unwrap().to_owned();
-        (process, address)
-    }
-
-    fn worker(address: &str) -> Process {
-        Process::start(&["worker", address, "--dev"])
-    }
-
-    /// Reads standard error until a line that contains this.
-    fn wait_for_line(&mut self, part: &str) -> String {
-        loop {
-            let mut line = String::new();
-            let count = self.stderr.read_line(&mut line).unwrap();
-            assert!(count > 0, "no \"{part}\" in: {}", self.said);
-            self.said += &line;
-            if line.contains(part) {
-                return line;
-            }
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-
-    /// Waits for the end: exit code, standard output, standard error.
-    fn end(mut self) -> (Option<i32>, String, String) {
-        let mut stdout = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
-        self.stderr.read_to_string(&mut self.said).unwrap();
-        (self.child.wait().unwrap().code(), stdout, std::mem::take(&mut self.said))
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::support::{Folder, Gateway, LOOPBACK, Process, assert_clean, count, loadtest};
 
 /// A run of two workers in good order: its result, when all have ended.
 fn run_of_two(load: &[&str]) -> Value {
-    let (controller, address) = Process::controller("2", load);
+    let (controller, address) = Process::controller(LOOPBACK, "2", load);
     let workers = [Process::worker(&address), Process::worker(&address)];
     let (code, stdout, stderr) = controller.end();
     let result = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
@@ -162,7 +98,7 @@ load = [1.0, 3.0]
 fn long_run(gateway: &Gateway, folder: &Folder) -> (Process, [Process; 2]) {
     let (url, json) = (gateway.url(Transport::Plain), folder.path("result.json"));
     let load = ["p2p", "--url", &url, "--connections", "20", "--rate", "100", "--duration", "1h", "--json", &json];
-    let (mut controller, address) = Process::controller("2", &load);
+    let (mut controller, address) = Process::controller(LOOPBACK, "2", &load);
     let mut workers = [Process::worker(&address), Process::worker(&address)];
     for worker in &mut workers {
         worker.wait_for_line("the run begins");
@@ -241,7 +177,7 @@ fn strangers_are_refused_and_disturb_nobody() {
     let gateway = Gateway::start();
     let url = gateway.url(Transport::Plain);
     let load = ["p2p", "--url", &url, "--connections", "8", "--rate", "50", "--duration", "1h", "--json", "-"];
-    let (mut controller, address) = Process::controller("2", &load);
+    let (mut controller, address) = Process::controller(LOOPBACK, "2", &load);
     let ask = |line: &str| {
         let mut stranger = TcpStream::connect(&address).unwrap();
         stranger.write_all(line.as_bytes()).unwrap();

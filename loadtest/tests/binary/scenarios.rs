@@ -71,9 +71,13 @@ fn churn_and_storms_bring_everybody_back() {
     let (code, result) = gateway.drive("storm", &["--connections", "100", "--duration", "0s"]);
     assert_clean(code, &result);
     assert_eq!(count(&result, "reconnects"), 100);
+    let back = &result["first_1000_back_us"];
+    assert_eq!(count(back, "count"), 100);
+    assert!(0 < count(back, "p50") && count(back, "p50") <= count(back, "p99"), "{back}");
     let (code, result) = gateway.drive("ping", &["--connections", "10", "--rate", "100", "--duration", "1s"]);
     assert_clean(code, &result);
     assert!(result["latencies_us"]["ping"]["planned"]["count"].as_u64().unwrap() > 0);
+    assert_eq!(result["first_1000_back_us"], Value::Null);
 }
 
 /// A heartbeat that falls due while another Ping is under way says nothing about the gateway.

@@ -1,23 +1,36 @@
 //! A real gateway in this process, and the load tester's binary beside it.
 
+use std::io::{BufRead, BufReader, Read};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use ringgate::config::Config;
 use ringgate::server::Server;
 use ringgate::session::Transport;
 use serde_json::Value;
 
+/// The load tester's binary.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_ringgate-loadtest");
+/// Where there is but one host.
+pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
 pub(crate) struct Gateway(Option<Server>);
 
 impl Gateway {
     pub(crate) fn start() -> Gateway {
+        Gateway::start_at(LOOPBACK)
+    }
+
+    /// One whose clients come to this address.
+    pub(crate) fn start_at(address: IpAddr) -> Gateway {
         let (mut config, _) = Config::dev(Some(2)).unwrap();
         for listener in &mut config.listeners {
-            listener.address.set_port(0);
+            listener.address = (address, 0).into();
         }
-        config.admin = Some(([127, 0, 0, 1], 0).into());
+        config.admin = Some((address, 0).into());
         config.runtime.pin_cores = false;
         config.runtime.connections_per_shard_max = 1024;
         Gateway(Some(Server::start(config).unwrap()))
@@ -60,8 +73,87 @@ impl Drop for Gateway {
     }
 }
 
+/// A process of the load tester; killed when dropped.
+pub(crate) struct Process {
+    child: Child,
+    /// What it has said on standard error so far.
+    said: String,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Process {
+    /// Runs the load tester by a command that lacks its arguments only.
+    pub(crate) fn start(mut program: Command, arguments: &[&str]) -> Process {
+        let command = program.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Process { child, said: String::new(), stderr }
+    }
+
+    /// A controller that waits for workers on a free port, and the address.
+    pub(crate) fn controller(listen: IpAddr, workers: &str, load: &[&str]) -> (Process, String) {
+        let listen = SocketAddr::from((listen, 0)).to_string();
+        let arguments = [&["controller", "--listen", &listen, "--workers", workers], load].concat();
+        let mut process = Process::start(program(), &arguments);
+        let line = process.wait_for_line("waiting for");
+        let address = line.split(" on ").nth(1).unwrap().split(',').next().unwrap().to_owned();
+        (process, address)
+    }
+
+    pub(crate) fn worker(address: &str) -> Process {
+        Process::start(program(), &["worker", address, "--dev"])
+    }
+
+    /// Reads standard error until a line that contains this.
+    pub(crate) fn wait_for_line(&mut self, part: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let count = self.stderr.read_line(&mut line).unwrap();
+            assert!(count > 0, "no \"{part}\" in: {}", self.said);
+            self.said += &line;
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the end: exit code, standard output, standard error.
+    pub(crate) fn end(mut self) -> (Option<i32>, String, String) {
+        let mut stdout = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        self.stderr.read_to_string(&mut self.said).unwrap();
+        (self.child.wait().unwrap().code(), stdout, std::mem::take(&mut self.said))
+    }
+
+    /// The same, where it must not take longer than this. What is said meanwhile has to fit into a pipe.
+    pub(crate) fn end_within(mut self, longest: Duration) -> (Option<i32>, String, String) {
+        let began = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < longest, "it goes on after {longest:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.end()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program() -> Command {
+    Command::new(PROGRAM)
+}
+
 pub(crate) fn loadtest(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ringgate-loadtest")).args(arguments).stdin(Stdio::null()).output().unwrap()
+    program().args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
 pub(crate) fn count(result: &Value, key: &str) -> u64 {
