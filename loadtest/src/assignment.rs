@@ -107,7 +107,7 @@ impl Plan {
         (number % self.part.of == self.part.worker).then_some((transport, own % self.rings, own / self.rings))
     }
 
-    /// When the ramp plans connect number `index` of a ring, in microseconds since the run's zero; none without a rate.
+    /// When the ramp plans connect number `index` of a ring, in microseconds since the ramp began; none without a rate.
     pub(crate) fn ramp_us(&self, ring: usize, index: u64) -> Option<u64> {
         let rate = self.assignment.ramp_rate?;
         // Processes, and the rings of each, take turns within the rate.

@@ -24,6 +24,8 @@ pub(crate) struct Search {
 struct Trial {
     rate: f64,
     good: bool,
+    /// Its figures are those of this load tester.
+    driver_limited: bool,
     line: String,
 }
 
@@ -40,12 +42,15 @@ pub(crate) fn run(options: &Search) -> Result<bool, String> {
     if !(0.1..100.0).contains(&options.precision) {
         return Err(format!("--precision {} must be between 0.1 and 100", options.precision));
     }
+    if options.each.closed_loop.is_some() {
+        return Err("capacity searches for a rate: --closed-loop has none".to_owned());
+    }
     if options.each.output.html.is_some() || options.each.output.json.is_some() {
         return Err("capacity prints a table of all its runs; --html and --json are for a single one".to_owned());
     }
     let mut trials = Vec::new();
     let (mut low, mut high) = (None, None);
-    let mut rate = options.each.rate;
+    let mut rate = options.each.rate();
     // Double or halve until the answer lies between two rates, then halve the distance.
     loop {
         let trial = attempt(options, rate)?;
@@ -76,7 +81,15 @@ pub(crate) fn run(options: &Search) -> Result<bool, String> {
     let good = confirmed.good;
     trials.push(confirmed);
     println!("{}", evidence(&trials));
-    if good {
+    // The lowest rate that missed is what the answer is bounded by.
+    let missed = trials.iter().filter(|trial| !trial.good).min_by(|a, b| a.rate.total_cmp(&b.rate));
+    if good && missed.is_none() {
+        println!("capacity: at least {found:.0} per second, confirmed by a second run; --rate-max ended the search");
+    } else if good && missed.is_some_and(|trial| trial.driver_limited) {
+        println!(
+            "capacity: at least {found:.0} per second, confirmed by a second run; beyond, this load tester is the limit"
+        );
+    } else if good {
         println!("capacity: {found:.0} per second, confirmed by a second run");
     } else {
         println!("{found:.0} per second was met once and missed once: not shown; run longer (--duration)");
@@ -86,18 +99,27 @@ pub(crate) fn run(options: &Search) -> Result<bool, String> {
 
 fn attempt(options: &Search, rate: f64) -> Result<Trial, String> {
     let mut each = options.each.clone();
-    each.rate = rate;
+    each.rate = Some(rate);
     each.output.quiet = true;
     let report = scenario::measure(&each, options.scenario, None)?;
     if report.interrupted {
         return Err("ended early".to_owned());
     }
-    Ok(Trial { rate, good: report.is_clean(), line: line(rate, &report) })
+    Ok(Trial {
+        rate,
+        good: report.is_clean(),
+        driver_limited: report.driver_limit().is_some(),
+        line: line(rate, &report),
+    })
 }
 
 fn line(rate: f64, report: &Report) -> String {
-    let latency = Quantiles::from(&report.record.of(report.record.main()).planned);
-    let verdict = if report.is_clean() { "met".to_owned() } else { reasons(report) };
+    let latency = Quantiles::from(&report.record.of(report.main()).planned);
+    let verdict = match report.driver_limit() {
+        _ if !report.is_clean() => reasons(report),
+        Some(limit) => format!("met, though {limit}"),
+        None => "met".to_owned(),
+    };
     format!(
         "{rate:>10.0}/s  p50 {:>9}  p99 {:>9}  max {:>9}  driver {:>3.0} %  {verdict}",
         human_us(latency.p50),

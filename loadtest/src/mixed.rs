@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::crew::Muster;
 use crate::options::{Link, Output};
 use crate::plan::{Order, Tally};
+use crate::record::Measure;
 use crate::report::Report;
 use crate::run::Run;
 use crate::threshold::Threshold;
@@ -324,6 +325,8 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Report, S
     output.check()?;
     let drivers = options.link.drivers(&assignment, muster)?;
     let mut run = output.start(assignment, drivers, "mixed")?;
+    let only_pings = mix.streams.iter().all(|(traffic, _)| traffic.kind == Kind::Pings);
+    run.main_measure(if only_pings { Measure::Ping } else { Measure::Deliver });
     let result = options.link.ramp(&mut run, mix.connections).and_then(|()| mix.drive(&mut run));
     let report = output.finish(run, result);
     output.write(&report)?;
@@ -349,11 +352,12 @@ impl Mix {
                     run.begin(Traffic { pace, duration: phase.duration, ..traffic.clone() }, lead);
                 }
             }
-            let until_ns = run.now_ns() + (lead + phase.duration).as_nanos() as u64;
+            let from_ns = run.now_ns() + lead.as_nanos() as u64;
+            let until_ns = from_ns + phase.duration.as_nanos() as u64;
             for (clients, per_second) in &self.churn {
                 let rate = per_second * (phase.load[0] + phase.load[1]) / 2.0;
                 if rate > 0.0 {
-                    run.order(Order::Churn { clients: clients.clone(), rate, until_ns });
+                    run.order(Order::Churn { clients: clients.clone(), rate, from_ns, until_ns });
                 }
             }
             run.hold(lead + phase.duration)?;

@@ -112,8 +112,13 @@ impl Link {
 }
 
 impl Output {
-    /// Whether the results can be written where they are wanted.
+    /// Whether the process that is to be looked at exists, and the results can be written where they are wanted.
     pub(crate) fn check(&self) -> Result<(), String> {
+        if let Some(pid) = self.pid
+            && !std::path::Path::new(&format!("/proc/{pid}")).exists()
+        {
+            return Err(format!("--pid {pid}: no such process on this machine"));
+        }
         crate::check_writable(&[self.json.as_deref(), self.html.as_deref()])
     }
 

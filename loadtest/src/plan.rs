@@ -32,7 +32,9 @@ pub(crate) enum Order {
         clients: Range<u32>,
         /// Per second.
         rate: f64,
-        /// Until then, in nanoseconds since the run's zero.
+        /// From then, in nanoseconds since the run's zero.
+        from_ns: u64,
+        /// Until then.
         until_ns: u64,
     },
     /// Forget all traffic and churn.
@@ -56,6 +58,9 @@ impl Origin {
     }
 }
 
+/// From the first wish for connections to the first connect: every thread has noticed by then.
+const RAMP_LEAD: Duration = Duration::from_millis(10);
+
 /// See the module.
 pub(crate) struct Shared {
     /// Tells this run's messages from others', and when it began.
@@ -66,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) team: Vec<Mate>,
     stop: AtomicBool,
     wanted: [AtomicUsize; 2],
+    /// When the ramp began, in microseconds since the run's zero; `u64::MAX` before it has.
+    ramp_began_us: AtomicU64,
     orders: Mutex<Vec<Arc<Order>>>,
     version: AtomicUsize,
     record: Mutex<Record>,
@@ -155,6 +162,7 @@ impl Shared {
             team,
             stop: AtomicBool::new(false),
             wanted: Default::default(),
+            ramp_began_us: AtomicU64::new(u64::MAX),
             orders: Mutex::default(),
             version: AtomicUsize::new(0),
             record: Mutex::default(),
@@ -184,9 +192,16 @@ impl Shared {
 
     /// Wants this many connections from now on: plain, TLS.
     pub(crate) fn want(&self, connections: [usize; 2]) {
+        let began_us = self.now_us() + RAMP_LEAD.as_micros() as u64;
+        let _ = self.ramp_began_us.compare_exchange(u64::MAX, began_us, Relaxed, Relaxed);
         for (wanted, connections) in self.wanted.iter().zip(connections) {
             wanted.store(connections, Relaxed);
         }
+    }
+
+    /// When the ramp plans connect number `index` of a ring, in microseconds since the run's zero; none without a rate.
+    pub(crate) fn ramp_us(&self, ring: usize, index: u64) -> Option<u64> {
+        Some(self.plan.ramp_us(ring, index)?.saturating_add(self.ramp_began_us.load(Relaxed)))
     }
 
     /// How many are wanted: plain, TLS.

@@ -37,6 +37,8 @@ pub(crate) struct Report {
     pub(crate) corrupted: u64,
     /// Anything that went wrong, by kind.
     pub(crate) errors: BTreeMap<String, u64>,
+    /// What ended a ramp that went on until the gateway refused; none if the run was no such.
+    pub(crate) refusals: Option<BTreeMap<String, u64>>,
     /// Refused requests, by code.
     pub(crate) refused: BTreeMap<u16, u64>,
     /// Connections that ended unasked, by close code; 0 without one.
@@ -47,6 +49,8 @@ pub(crate) struct Report {
     pub(crate) timeline: Vec<Point>,
     /// All phases together.
     pub(crate) record: Record,
+    /// What its latency is where nothing more is said; what there is, if none.
+    pub(crate) measure: Option<Measure>,
     /// Gateway's user memory per idle connection: plain, TLS.
     pub(crate) idle_bytes: [Option<f64>; 2],
     /// What the gateway says about itself, where it was asked.
@@ -136,9 +140,19 @@ impl Report {
         planned.count_between(LATE_US + 1, planned.high())
     }
 
-    /// Phases in which messages or Pings flowed.
+    /// Phases in which messages or Pings flowed, or, in a run that is about connects, clients came.
     fn busy_phases(&self) -> impl Iterator<Item = &Phase> {
-        self.phases.iter().filter(|phase| phase.sent > 0 || !phase.record.of(Measure::Ping).planned.is_empty())
+        let connects = self.main() == Measure::Connect;
+        let is_busy = move |phase: &&Phase| {
+            let timed = |measure: Measure| !phase.record.of(measure).planned.is_empty();
+            phase.sent > 0 || timed(Measure::Ping) || (connects && timed(Measure::Connect))
+        };
+        self.phases.iter().filter(is_busy)
+    }
+
+    /// The measure that a short figure is about.
+    pub(crate) fn main(&self) -> Measure {
+        self.measure.unwrap_or_else(|| self.record.main())
     }
 
     /// CPU microseconds of the gateway per delivery, in the phases with deliveries.
@@ -181,7 +195,7 @@ impl Report {
     /// A figure by the name that thresholds use; none when it does not exist in this run.
     pub(crate) fn figure(&self, name: &str) -> Option<f64> {
         let of = |measure: Measure| Some((measure, name.strip_prefix(measure.label())?.strip_prefix('.')?));
-        let (measure, quantile) = Measure::ALL.into_iter().find_map(of).unwrap_or((self.record.main(), name));
+        let (measure, quantile) = Measure::ALL.into_iter().find_map(of).unwrap_or((self.main(), name));
         let quantiles = Quantiles::from(&self.record.of(measure).planned);
         let timed = |value: f64| (quantiles.count > 0).then_some(value);
         match quantile {
@@ -224,6 +238,10 @@ impl Report {
         }
         let mut row = |name: &str, value: String| lines.push(format!("  {name:<34} {value:>16}"));
         row("connections, TCP / TLS", format!("{} / {}", self.connections[0], self.connections[1]));
+        let (signed_in, wanted) = (self.tally.connections, self.connections.iter().sum::<usize>());
+        if signed_in < wanted as u64 {
+            row("signed in at the end", format!("{signed_in} of {wanted}"));
+        }
         if let Some(rate) = self.connects_per_second() {
             row("signed in per second", format!("{rate:.0}"));
         }
@@ -301,8 +319,16 @@ impl Report {
             ));
         }
         lines.extend(self.metrics.iter().flat_map(Metrics::lines));
+        if let Some(refusals) = &self.refusals {
+            lines.extend(refusals.iter().map(|(kind, count)| format!("  then: {count} x {kind}")));
+            if refusals.is_empty() && signed_in < wanted as u64 {
+                lines.push("  then: nobody new was signed in for 2 s".to_owned());
+            }
+        }
         let coded = |codes: &BTreeMap<u16, u64>, what: &str| -> Vec<String> {
-            codes.iter().map(|(code, count)| format!("  ! {count} x {what} with code {code}")).collect()
+            // What ended without a word is among the errors, with its reason.
+            let said = codes.iter().filter(|(code, _)| **code != 0);
+            said.map(|(code, count)| format!("  ! {count} x {what} with code {code}")).collect()
         };
         lines.extend(coded(&self.closed, "closed"));
         for (kind, count) in &self.errors {
@@ -316,7 +342,7 @@ impl Report {
 
     /// The same for programs. Times are microseconds.
     pub(crate) fn json(&self) -> serde_json::Value {
-        let main = Quantiles::from(&self.record.of(self.record.main()).planned);
+        let main = Quantiles::from(&self.record.of(self.main()).planned);
         let latencies = |record: &Record| -> serde_json::Map<String, serde_json::Value> {
             let measured = Measure::ALL.into_iter().filter(|measure| !record.of(*measure).planned.is_empty());
             measured
@@ -351,6 +377,10 @@ impl Report {
                 })
             })
             .collect();
+        let until_refused = self
+            .refusals
+            .as_ref()
+            .map(|refusals| serde_json::json!({"signed_in": self.tally.connections, "refusals": refusals}));
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "command": self.command,
@@ -359,6 +389,7 @@ impl Report {
             "interrupted": self.interrupted,
             "connections": self.connections[0] + self.connections[1],
             "tls_connections": self.connections[1],
+            "until_refused": until_refused,
             "connects_per_second": self.connects_per_second(),
             "pings": self.tally.pings,
             "pongs": self.tally.pongs,

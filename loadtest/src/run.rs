@@ -11,6 +11,7 @@ use crate::fleet;
 use crate::interrupt;
 use crate::ledger::{Ended, Found};
 use crate::plan::{Order, Origin, Shared, Tally};
+use crate::record::Measure;
 use crate::report::Report;
 use crate::traffic::Traffic;
 use crate::watch::{Outlets, Watch};
@@ -39,6 +40,8 @@ pub(crate) struct Run {
 /// one of them does, wherever it is.
 const LEAD: Duration = Duration::from_millis(50);
 const LEAD_OF_CREW: Duration = Duration::from_millis(500);
+/// A gateway that has signed in nobody new for so long takes no more.
+const REFUSED_AFTER: Duration = Duration::from_secs(2);
 /// How long workers may take to get ready before the run begins without them; they catch up.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -145,6 +148,33 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Wants so many connections, until the gateway takes no more: it refuses one, or signs in nobody new for a while.
+    /// An error if it took none.
+    pub(crate) fn connect_until_refused(&mut self, [plain, tls]: [usize; 2]) -> Result<(), String> {
+        self.shared.want([plain, tls]);
+        self.wanted = [plain, tls];
+        self.watch.until_refused = true;
+        let (mut taken, mut since) = (0, Instant::now());
+        while !self.interrupted() {
+            self.pause()?;
+            let tally = self.tally();
+            if tally.connections > taken {
+                (taken, since) = (tally.connections, Instant::now());
+            }
+            // Without a refusal, a ramp may be slow: it has to be the gateway that keeps somebody waiting.
+            let waiting = tally.connecting > 0 && since.elapsed() > REFUSED_AFTER;
+            if taken >= (plain + tls) as u64 || tally.closed > 0 || waiting {
+                break;
+            }
+        }
+        if taken == 0 { Err("nobody could sign in".to_owned()) } else { Ok(()) }
+    }
+
+    /// Says what the run's latency is where nothing more is said.
+    pub(crate) fn main_measure(&mut self, measure: Measure) {
+        self.watch.measure = Some(measure);
     }
 
     /// Waits for a condition; says what was not reached in time.

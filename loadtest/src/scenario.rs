@@ -7,6 +7,7 @@ use ringgate::config::parse_duration_ms;
 use crate::crew::Muster;
 use crate::options::{Link, Output, positive};
 use crate::plan::{Order, Tally};
+use crate::record::Measure;
 use crate::report::Report;
 use crate::run::Run;
 use crate::traffic::{Kind, Pace, Traffic};
@@ -44,16 +45,17 @@ pub(crate) struct Options {
     /// Clients.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::CONNECTIONS_MAX)))]
     pub(crate) connections: u32,
-    /// Messages (p2p, room, offline, slow), Pings (ping) or reconnects (churn) per second, all clients together.
-    #[arg(long, default_value_t = 1000.0, value_name = "N", value_parser = positive)]
-    pub(crate) rate: f64,
+    /// Messages (p2p, room, offline, slow), Pings (ping) or reconnects (churn) per second, all clients together; 1000 if
+    /// not given.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) rate: Option<f64>,
     /// Send at random times, as many independent clients would, instead of evenly; the seed makes it repeatable.
     #[arg(long, value_name = "SEED", num_args = 0..=1, default_missing_value = "1")]
     poisson: Option<u64>,
     /// Instead of a rate: each sender has N messages under way and waits for answers. Finds out what the gateway can
     /// do; its latencies say nothing about a given load.
     #[arg(long, value_name = "N", conflicts_with_all = ["rate", "poisson"], value_parser = clap::value_parser!(u32).range(1..=1000))]
-    closed_loop: Option<u32>,
+    pub(crate) closed_loop: Option<u32>,
     /// How long to hold or to send.
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration_ms)]
     pub(crate) duration: u64,
@@ -89,21 +91,76 @@ pub(crate) fn run(options: &Options, scenario: Scenario, muster: Option<Muster>)
 
 /// Runs a scenario, alone or with the workers of a muster.
 pub(crate) fn measure(options: &Options, scenario: Scenario, muster: Option<Muster>) -> Result<Report, String> {
+    options.check(scenario)?;
     let connections = options.connections as usize;
     let connections = if options.link.url.tls { [0, connections] } else { [connections, 0] };
     let mut assignment = options.link.assignment(connections, None);
     assignment.reconnect |= matches!(scenario, Scenario::Storm | Scenario::Slow);
-    options.output.check()?;
     let drivers = options.link.drivers(&assignment, muster)?;
     let mut run = options.output.start(assignment, drivers, &format!("{scenario:?}").to_lowercase())?;
+    run.main_measure(scenario.measure());
+    if options.until_refused {
+        let taken = run.connect_until_refused(connections);
+        return Ok(options.output.finish(run, taken));
+    }
     let result = options.link.ramp(&mut run, connections);
     let result = result.and_then(|()| Drive { run: &mut run, options }.drive(scenario));
-    let mut report = options.output.finish(run, result);
-    if options.until_refused {
-        // A refusal is what was looked for.
-        report.errors.clear();
+    Ok(options.output.finish(run, result))
+}
+
+impl Scenario {
+    /// What its latency is when nothing more is said.
+    fn measure(self) -> Measure {
+        match self {
+            Scenario::Connect | Scenario::Churn | Scenario::Storm => Measure::Connect,
+            Scenario::Idle | Scenario::Ping => Measure::Ping,
+            Scenario::P2p | Scenario::Room | Scenario::Offline | Scenario::Slow => Measure::Deliver,
+        }
     }
-    Ok(report)
+
+    fn name(self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+}
+
+impl Options {
+    /// Whether the scenario can be run like this; before anybody is connected.
+    fn check(&self, scenario: Scenario) -> Result<(), String> {
+        use Scenario::{Churn, Connect, Idle, Offline, P2p, Room, Slow, Storm};
+        let name = scenario.name();
+        let has_rate = !matches!(scenario, Connect | Idle | Storm);
+        let has_pace = has_rate && scenario != Churn;
+        if self.rate.is_some() && !has_rate {
+            return Err(format!("{name} has no --rate; how fast clients connect is --ramp-rate"));
+        }
+        if self.poisson.is_some() && !has_pace {
+            return Err(format!("{name} has no --poisson: it sends no messages"));
+        }
+        if self.closed_loop.is_some() && (!has_pace || scenario == Offline) {
+            return Err(format!("{name} has no --closed-loop; ping, p2p, room and slow have"));
+        }
+        if self.until_refused && (scenario != Connect || self.link.reconnect) {
+            return Err("--until-refused is for connect, and without --reconnect".to_owned());
+        }
+        if matches!(scenario, P2p | Offline) && self.connections < 2 {
+            return Err(format!("{name} needs --connections 2 at least: its clients are pairs"));
+        }
+        if matches!(scenario, Room | Slow) && self.rooms > self.connections {
+            return Err(format!("--rooms {} are more than --connections {}", self.rooms, self.connections));
+        }
+        if matches!(scenario, Room | Slow) && !ringgate::wire::is_name(&self.room_name) {
+            return Err(format!(
+                "--room-name \"{}\" is not a name: no spaces and no control characters",
+                self.room_name
+            ));
+        }
+        self.output.check()
+    }
+
+    /// Per second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.rate.unwrap_or(1000.0)
+    }
 }
 
 /// A scenario on a run whose clients are connected.
@@ -121,7 +178,7 @@ impl Drive<'_> {
         let options = self.options;
         let pace = match (options.closed_loop, options.poisson) {
             (Some(window), _) => Pace::Closed { window, think: Duration::ZERO },
-            (None, seed) => Pace::Open { from: options.rate, to: options.rate, seed },
+            (None, seed) => Pace::Open { from: options.rate(), to: options.rate(), seed },
         };
         Traffic {
             id: 0,
@@ -135,28 +192,19 @@ impl Drive<'_> {
         }
     }
 
-    fn rooms(&self) -> Result<Kind, String> {
+    fn rooms(&self) -> Kind {
         let (rooms, connections) = (self.options.rooms, self.options.connections);
-        if rooms > connections {
-            return Err(format!("--rooms {rooms} are more than --connections {connections}"));
-        }
         let publishers = self.options.publishers.min(connections / rooms);
-        Ok(Kind::Rooms { name: self.options.room_name.clone(), rooms, publishers })
+        Kind::Rooms { name: self.options.room_name.clone(), rooms, publishers }
     }
 
     fn drive(&mut self, scenario: Scenario) -> Result<(), String> {
-        if matches!(scenario, Scenario::P2p | Scenario::Offline) && self.options.connections < 2 {
-            return Err("pairs need at least two connections".to_owned());
-        }
         match scenario {
             Scenario::Connect => Ok(()),
             Scenario::Idle => self.idle(),
             Scenario::Ping => self.send(Kind::Pings),
             Scenario::P2p => self.send(Kind::Pairs),
-            Scenario::Room => {
-                let rooms = self.rooms()?;
-                self.send(rooms)
-            }
+            Scenario::Room => self.send(self.rooms()),
             Scenario::Offline => self.offline(),
             Scenario::Churn => self.churn(),
             Scenario::Storm => self.storm(),
@@ -168,7 +216,7 @@ impl Drive<'_> {
         self.run.phase("idle");
         self.run.hold(self.duration())?;
         let (alive, wanted) = (self.run.tally().connections, u64::from(self.options.connections));
-        if alive < wanted && !self.options.link.reconnect {
+        if alive < wanted && !self.options.link.reconnect && !self.run.interrupted() {
             return Err(format!("{} connections were lost", wanted - alive));
         }
         Ok(())
@@ -206,9 +254,12 @@ impl Drive<'_> {
     fn churn(&mut self) -> Result<(), String> {
         self.run.phase("churn");
         let before = self.run.tally().reconnects;
-        let until_ns = self.run.now_ns() + self.duration().as_nanos() as u64;
-        self.run.order(Order::Churn { clients: 0..self.options.connections, rate: self.options.rate, until_ns });
-        self.run.hold(self.duration())?;
+        let lead = self.run.lead();
+        let from_ns = self.run.now_ns() + lead.as_nanos() as u64;
+        let until_ns = from_ns + self.duration().as_nanos() as u64;
+        let (clients, rate) = (0..self.options.connections, self.options.rate());
+        self.run.order(Order::Churn { clients, rate, from_ns, until_ns });
+        self.run.hold(lead + self.duration())?;
         let all = u64::from(self.options.connections);
         self.run.wait_for("coming back", Duration::from_secs(60), |tally| {
             tally.connections >= all && tally.reconnects > before
@@ -232,8 +283,7 @@ impl Drive<'_> {
     fn slow(&mut self) -> Result<(), String> {
         let all = self.options.connections;
         let slow = (all * self.options.slow_share / 100).max(1);
-        let rooms = self.rooms()?;
-        let traffic = self.traffic(rooms);
+        let traffic = self.traffic(self.rooms());
         self.run.phase("before");
         self.run.traffic(Traffic { duration: self.duration() / 4, ..traffic.clone() })?;
         self.run.phase("slow");

@@ -2,6 +2,7 @@
 //!
 //! Plain data comes out of it. Nothing in it grows with the length of a run.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,7 +12,7 @@ use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
 use crate::metrics::{Live, Scraper};
 use crate::plan::{Shared, Tally};
-use crate::record::{Quantiles, Record};
+use crate::record::{Measure, Quantiles, Record};
 use crate::report::{Phase, Report, Worker};
 use crate::timeline::{Point, Timeline};
 use crate::traffic::Planned;
@@ -45,6 +46,10 @@ pub(crate) struct Watch {
     pub(crate) until: Option<Instant>,
     /// What the streams' schedules hold.
     pub(crate) planned: Planned,
+    /// What the run's latency is where nothing more is said; what there is, if not given.
+    pub(crate) measure: Option<Measure>,
+    /// The run goes on until the gateway refuses: its refusals are no errors.
+    pub(crate) until_refused: bool,
 }
 
 /// A phase that is under way.
@@ -85,6 +90,8 @@ impl Watch {
             last: now,
             until: None,
             planned: Planned::default(),
+            measure: None,
+            until_refused: false,
         }
     }
 
@@ -148,6 +155,7 @@ impl Watch {
             tally: sample.tally,
             wanted,
             record: &record,
+            measure: self.measure_of(&record),
             live: self.live(),
         });
         self.timeline.push(point);
@@ -172,11 +180,15 @@ impl Watch {
             closed: after.closed - before.closed,
             refused: after.refused - before.refused,
             errors: after.errors - before.errors,
-            latency: Quantiles::from(&record.of(record.main()).planned),
+            latency: Quantiles::from(&record.of(self.measure_of(record)).planned),
             driver_cores: cores(sample.driver_cpu(), self.last.driver_cpu()),
             gateway_cores: seen.map(|(now, before)| cores(now, before)).or(live.cores),
             gateway_bytes: self.outlets.process.map(Process::user_bytes).or(live.bytes.map(|bytes| bytes as u64)),
         }
+    }
+
+    fn measure_of(&self, record: &Record) -> Measure {
+        self.measure.unwrap_or_else(|| record.main())
     }
 
     fn live(&self) -> Live {
@@ -202,11 +214,17 @@ impl Watch {
         // What came in while connections were being closed.
         self.total.add(&self.shared.take_record());
         let troubles = std::mem::take(&mut self.total.troubles);
+        let (errors, refusals) = match self.until_refused {
+            true => (BTreeMap::new(), troubles.errors),
+            false => (troubles.errors, BTreeMap::new()),
+        };
         let mut report = Report {
+            measure: Some(self.measure_of(&self.total)),
+            refusals: self.until_refused.then_some(refusals),
             workers: self.workers(),
             began: Some(SystemTime::now() - self.began.elapsed()),
             seconds: self.began.elapsed().as_secs_f64(),
-            errors: troubles.errors,
+            errors,
             refused: troubles.refused,
             closed: troubles.closed,
             timeline: self.timeline.points().to_vec(),

@@ -45,7 +45,7 @@ pub struct Key {
 
 enum Material {
     /// Prepared once: its two hash states are the same for every token.
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Public(DecodingKey),
 }
 
@@ -82,7 +82,7 @@ impl Key {
         if secret.len() < 32 {
             return Err(format!("the secret has {} bytes; at least 32 are needed", secret.len()));
         }
-        Ok(Key { kid, algorithm, material: Material::Secret(hmac::Key::new(hash, secret)) })
+        Ok(Key { kid, algorithm, material: Material::Secret(Box::new(hmac::Key::new(hash, secret))) })
     }
 
     /// A public key in PEM form, for RS256, ES256 or EdDSA.
@@ -102,7 +102,7 @@ impl Key {
         Key {
             kid: Some(DEV_KID.to_owned()),
             algorithm: Algorithm::HS256,
-            material: Material::Secret(hmac::Key::new(hmac::HMAC_SHA256, DEV_SECRET.as_bytes())),
+            material: Material::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, DEV_SECRET.as_bytes()))),
         }
     }
 

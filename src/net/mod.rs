@@ -58,6 +58,8 @@ use socket::{Socket, Stage};
 pub trait Driver {
     /// A socket was accepted, or connected. False closes it at once, without a further call for it.
     fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool;
+    /// A connect failed, with this error number of the system. Who only accepts needs none of it.
+    fn refused(&mut self, _key: ConnectionKey, _address: SocketAddr, _error: i32) {}
     /// The TLS handshake is over.
     fn secured(&mut self, key: ConnectionKey);
     /// Bytes have come.
@@ -523,11 +525,15 @@ impl Net {
         let address = self.connects.get_mut(key.slot as usize).and_then(Option::take);
         let transport = if socket.tls.is_some() { Transport::Tls } else { Transport::Plain };
         let peer = address.and_then(|address| address.as_socket());
-        let opened = result == 0 && socket.stage == Stage::Open;
+        let open = socket.stage == Stage::Open;
         match peer {
-            Some(peer) if opened && driver.opened(key, peer, transport) => {
+            Some(peer) if result == 0 && open && driver.opened(key, peer, transport) => {
                 self.arm_receive(key);
                 self.flush(key, driver);
+            }
+            Some(peer) if result < 0 && open => {
+                driver.refused(key, peer, -result);
+                self.terminate(key);
             }
             _ => self.terminate(key),
         }

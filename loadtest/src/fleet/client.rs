@@ -1,5 +1,9 @@
 //! What a client keeps: some of it for good, some only while it is connected.
 
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use ringgate::close::CloseReason;
 use ringgate::id::{ConnectionKey, Position};
 
 use super::Place;
@@ -11,6 +15,8 @@ pub(super) struct Client {
     pub(super) state: State,
     /// When its present connection was planned and begun.
     pub(super) connect: When,
+    /// When its schedule planned that it leaves and comes back, until it does; in microseconds since the run's zero.
+    pub(super) churned_us: Option<u64>,
     /// The last message of the inbox.
     pub(super) seen: Position,
     /// Sequence of the last message that was sent, and the stream that it belongs to.
@@ -44,6 +50,7 @@ impl Client {
             number,
             state: State::Away,
             connect: When::default(),
+            churned_us: None,
             seen: Position::default(),
             sequence: 0,
             stream: 0,
@@ -62,7 +69,8 @@ pub(super) struct Line {
     pub(super) tail: Vec<u8>,
     /// Publishes without an answer.
     pub(super) unanswered: u32,
-    pub(super) ping: Option<When>,
+    /// Pings without a Pong.
+    pub(super) pings: Pings,
     pub(super) end: End,
     /// The inbox is to be acknowledged before the next flush.
     pub(super) acknowledge: bool,
@@ -71,17 +79,55 @@ pub(super) struct Line {
     pub(super) held: bool,
 }
 
+/// A Ping that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ping {
+    pub(super) when: When,
+    /// It keeps the connection alive, and no schedule asked for it.
+    pub(super) heartbeat: bool,
+}
+
+/// Pings without a Pong. Pongs come in their order. Hardly ever is there more than one, so only that one has its place here.
+#[derive(Debug, Default)]
+pub(super) struct Pings {
+    oldest: Option<Ping>,
+    #[expect(clippy::box_collection, reason = "three words fewer for every one of a million idle connections")]
+    younger: Option<Box<VecDeque<Ping>>>,
+}
+
+impl Pings {
+    pub(super) fn oldest(&self) -> Option<Ping> {
+        self.oldest
+    }
+
+    pub(super) fn push(&mut self, ping: Ping) {
+        if self.oldest.is_none() {
+            self.oldest = Some(ping);
+        } else {
+            self.younger.get_or_insert_default().push_back(ping);
+        }
+    }
+
+    /// The one that a Pong answers.
+    pub(super) fn pop(&mut self) -> Option<Ping> {
+        let next = self.younger.as_mut().and_then(|younger| younger.pop_front());
+        core::mem::replace(&mut self.oldest, next)
+    }
+}
+
 /// What follows the end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// Nobody wanted it: an error.
-    Unexpected,
+    /// Nobody wanted it: an error. What the socket said, where it did.
+    Unexpected(Option<CloseReason>),
+    /// It was not even made: where to, and the system's error number.
+    Refused(SocketAddr, i32),
     /// The gateway said this code, and when to come back, if at all.
     Goodbye(u16, Option<u32>),
     /// The client left, and stays away.
     Leave,
-    /// The client left, and comes back at once.
-    Return,
+    /// The client left, and comes back at once: its schedule planned that for this time since the run's zero.
+    Return { planned_us: u64 },
 }
 
 impl Line {
@@ -91,11 +137,31 @@ impl Line {
             out: Vec::new(),
             tail: Vec::new(),
             unanswered: 0,
-            ping: None,
-            end: End::Unexpected,
+            pings: Pings::default(),
+            end: End::Unexpected(None),
             acknowledge: false,
             dirty: false,
             held: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pongs_answer_pings_in_their_order() {
+        let ping = |at: u64| Ping { when: When::new(at * 1000, at * 1000), heartbeat: at == 2 };
+        let mut pings = Pings::default();
+        assert_eq!(pings.pop(), None);
+        (1..=3).for_each(|at| pings.push(ping(at)));
+        assert_eq!((pings.oldest(), pings.pop()), (Some(ping(1)), Some(ping(1))));
+        pings.push(ping(4));
+        assert_eq!(
+            [pings.pop(), pings.pop(), pings.pop(), pings.pop()],
+            [Some(ping(2)), Some(ping(3)), Some(ping(4)), None]
+        );
+        assert_eq!(pings.oldest(), None);
     }
 }

@@ -35,7 +35,7 @@ use crate::assignment::Plan;
 use crate::ledger::{Ledger, When};
 use crate::plan::{Shared, bump};
 use crate::record::Record;
-use client::{Client, Line, State};
+use client::{Client, Line, Ping, State};
 use orders::Active;
 pub(crate) use thread::spawn;
 
@@ -76,6 +76,8 @@ pub(crate) struct Fleet {
     /// Connects that the ramp's rate allows by now have been begun up to this number.
     ramped: u64,
     connecting_max: usize,
+    /// When the ramp last had to wait because so many were under way, in microseconds since the run's zero.
+    held_back_us: u64,
     /// Clients in a closed loop that think, by place.
     thinking: Wheel,
     random: fastrand::Rng,
@@ -125,6 +127,7 @@ impl Fleet {
             connecting: 0,
             ramped: 0,
             connecting_max: (CONNECTING_MAX / (rings * part.of)).clamp(4, CONNECTING_MAX_EACH),
+            held_back_us: 0,
             thinking: Wheel::default(),
             random: fastrand::Rng::with_seed(shared.origin.run ^ (ring * part.of + part.worker) as u64),
             active: Vec::new(),
@@ -138,43 +141,58 @@ impl Fleet {
     /// Does what there is to do. How long there is nothing else then, unless a completion comes; zero for no time.
     fn turn(&mut self, net: &mut Net) -> Duration {
         self.read_orders();
-        let connected = self.begin_connects(net);
+        let ramp = self.begin_connects(net);
         let busy = net.poll(self);
         self.come_back();
         self.speak();
-        let wait = self.churn().min(self.send_on_schedule());
+        let wait = ramp.min(self.churn()).min(self.send_on_schedule());
         self.flush(net);
-        if busy || connected { Duration::ZERO } else { wait }
+        if busy { Duration::ZERO } else { wait }
     }
 
-    /// Begins a few connections: clients that are wanted and never were there, and those that come back.
-    fn begin_connects(&mut self, net: &mut Net) -> bool {
-        let mut any = false;
+    /// Begins a few connections: clients that are wanted and never were there, and those that come back. Returns how
+    /// long there are no others to begin.
+    fn begin_connects(&mut self, net: &mut Net) -> Duration {
+        let (mut any, mut wait) = (false, LONGEST);
         for transport in Transport::ALL {
             let wanted = self.shared.share(transport, self.ring);
             for _ in 0..CONNECTS_PER_TURN {
                 let index = self.clients[transport as usize].len();
-                if index >= wanted || self.connecting >= self.connecting_max {
+                if index >= wanted {
                     break;
                 }
-                let Some(planned_us) = self.next_of_ramp() else { break };
+                if self.connecting >= self.connecting_max {
+                    self.held_back_us = self.shared.now_us();
+                    break;
+                }
+                let planned_us = match self.next_of_ramp() {
+                    Ok(planned_us) => planned_us,
+                    Err(early) => {
+                        wait = wait.min(early);
+                        break;
+                    }
+                };
                 let number = self.shared.plan.number(transport, self.ring, index);
                 self.clients[transport as usize].push(Client::new(number));
                 any = true;
                 self.connect(net, Place { transport, index }, planned_us);
             }
         }
-        any | self.reconnect_some(net)
+        if any | self.reconnect_some(net) { Duration::ZERO } else { wait }
     }
 
-    /// When the ramp plans the next connect; none when that is not now.
-    fn next_of_ramp(&mut self) -> Option<u64> {
+    /// When the ramp planned the connect that is next; how early it is for it, otherwise.
+    fn next_of_ramp(&mut self) -> Result<u64, Duration> {
         let now_us = self.shared.now_us();
-        let Some(planned_us) = self.shared.plan.ramp_us(self.ring, self.ramped) else { return Some(now_us) };
-        (planned_us <= now_us).then(|| {
-            self.ramped += 1;
-            planned_us
-        })
+        let Some(planned_us) = self.shared.ramp_us(self.ring, self.ramped) else { return Ok(now_us) };
+        if planned_us > now_us {
+            return Err(Duration::from_micros(planned_us - now_us));
+        }
+        self.ramped += 1;
+        // While the gateway keeps too many waiting, it is not this side that is late.
+        let lag = now_us - planned_us.max(self.held_back_us).min(now_us);
+        self.record.borrow_mut().lag.saturating_record(lag.max(1));
+        Ok(planned_us)
     }
 
     fn connect(&mut self, net: &mut Net, place: Place, planned_us: u64) {
@@ -287,9 +305,9 @@ impl Fleet {
                 self.beats.insert(slot, now_us / 1000 + interval_ms);
                 continue;
             }
-            if let Some(ping) = line.ping {
+            if let Some(oldest) = line.pings.oldest() {
                 // It may be a Ping of the load, sent a moment ago: each gets a whole interval.
-                let until_ms = ping.sent_us() / 1000 + interval_ms;
+                let until_ms = oldest.when.sent_us() / 1000 + interval_ms;
                 if now_us / 1000 < until_ms {
                     self.beats.insert(slot, until_ms);
                 } else {
@@ -299,14 +317,14 @@ impl Fleet {
                 continue;
             }
             self.beats.insert(slot, now_us / 1000 + interval_ms);
-            self.ping(key, When::new(now_us * 1000, now_us * 1000));
+            self.ping(key, Ping { when: When::new(now_us * 1000, now_us * 1000), heartbeat: true });
             bump(&self.shared.counts().heartbeats);
         }
     }
 
-    fn ping(&mut self, key: ConnectionKey, when: When) {
+    fn ping(&mut self, key: ConnectionKey, ping: Ping) {
         let Some(line) = self.lines.get_mut(key) else { return };
-        line.ping = Some(when);
+        line.pings.push(ping);
         Encoder::empty(&mut line.out, Kind::Ping);
         bump(&self.shared.counts().pings);
         self.mark(key);

@@ -9,7 +9,7 @@ use ringgate::net::Net;
 use ringgate::session::Transport;
 use ringgate::wire::encode::PublishRequest;
 
-use super::client::{End, State};
+use super::client::{End, Ping, State};
 use super::{CONNECTS_PER_TURN, Fleet, LONGEST, Place};
 use crate::ledger::{Stamp, When};
 use crate::plan::{Order, bump};
@@ -48,11 +48,11 @@ impl Fleet {
                 Order::Return(clients) => self.each(clients, |fleet, place| fleet.return_at(place, Duration::ZERO)),
                 Order::Hold(clients) => self.each(clients, |fleet, place| fleet.hold(place, true)),
                 Order::Release(clients) => self.each(clients, |fleet, place| fleet.hold(place, false)),
-                Order::Churn { clients, rate, until_ns } => self.churns.push(Churning {
+                Order::Churn { clients, rate, from_ns, until_ns } => self.churns.push(Churning {
                     clients: clients.clone(),
                     rate: *rate,
                     until_ns: *until_ns,
-                    began_ns: self.shared.now_ns(),
+                    began_ns: *from_ns,
                     done: 0,
                 }),
                 Order::Stop => {
@@ -90,6 +90,10 @@ impl Fleet {
         let now_ms = self.shared.now_us() / 1000;
         let Some(client) = self.client_mut(place).filter(|client| client.state == State::Away) else { return };
         client.state = State::Waiting;
+        if after.is_zero() {
+            // The wheel would round that up to its next tick.
+            return self.returning.push_back(place);
+        }
         self.returns.insert(place.to_entry(), now_ms + after.as_millis() as u64);
     }
 
@@ -110,7 +114,9 @@ impl Fleet {
             let Some(place) = self.returning.pop_front() else { break };
             any = true;
             let now_us = self.shared.now_us();
-            self.connect(net, place, now_us);
+            // Who churns was to be back at a planned time; everybody else, now.
+            let churned_us = self.client_mut(place).and_then(|client| client.churned_us.take());
+            self.connect(net, place, churned_us.unwrap_or(now_us));
         }
         any
     }
@@ -125,15 +131,22 @@ impl Fleet {
             while churn.done < due {
                 let number = churn.clients.start + (churn.done % u64::from(count)) as u32;
                 churn.done += 1;
-                if let Some(place) = self.own(number) {
-                    self.leave(place, End::Return);
+                let planned_us = (churn.began_ns + (churn.done as f64 * 1e9 / churn.rate) as u64) / 1000;
+                let Some(place) = self.own(number) else { continue };
+                if self.line_of(place).is_some() {
+                    self.record.borrow_mut().lag.saturating_record((now_ns / 1000).saturating_sub(planned_us).max(1));
+                    self.leave(place, End::Return { planned_us });
+                } else {
+                    // It is not back yet from the last time.
+                    bump(&self.shared.counts().skipped);
                 }
             }
             now_ns < churn.until_ns
         });
-        let busy = !churns.is_empty();
+        let next_ns = |churn: &Churning| churn.began_ns + ((churn.done + 1) as f64 * 1e9 / churn.rate) as u64;
+        let wait = churns.iter().map(|churn| Duration::from_nanos(next_ns(churn).saturating_sub(now_ns))).min();
         self.churns = churns;
-        if busy { Duration::from_millis(1) } else { LONGEST }
+        wait.unwrap_or(LONGEST).min(LONGEST)
     }
 
     /// Sends what is due and returns how long nothing is.
@@ -177,8 +190,6 @@ impl Fleet {
 
     /// The first messages of a sender in a closed loop.
     fn begin_loop(&mut self, traffic: &Traffic, sender: u32, window: u32, think: Duration) {
-        // A client has one Ping under way at most.
-        let window = if traffic.kind == Kind::Pings { 1 } else { window };
         for _ in 0..window {
             if think.is_zero() {
                 self.send(traffic, sender, self.shared.now_ns());
@@ -210,9 +221,11 @@ impl Fleet {
         }
     }
 
-    /// A closed loop goes on when a message is answered.
-    pub(super) fn send_next(&mut self, number: u32) {
-        let Some(traffic) = self.loop_of(number) else { return };
+    /// A closed loop goes on when what it sent is answered: a Ping, or else a message.
+    pub(super) fn send_next(&mut self, number: u32, ping: bool) {
+        let Some(traffic) = self.loop_of(number).filter(|traffic| (traffic.kind == Kind::Pings) == ping) else {
+            return;
+        };
         match traffic.pace {
             Pace::Closed { think, .. } if !think.is_zero() => self.think(number, think),
             _ => self.send(&traffic, number, self.shared.now_ns()),
@@ -245,22 +258,17 @@ impl Fleet {
         let Some(place) = self.own(sender) else { return };
         let now_ns = self.shared.now_ns();
         let when = When::new(planned_ns, now_ns);
-        let Some((key, line)) = self.line_of(place) else {
+        let Some((key, _)) = self.line_of(place) else {
             bump(&self.shared.counts().skipped);
             if !self.shared.plan.assignment.reconnect {
                 self.error("a sender was not connected".to_owned());
             }
             return;
         };
-        if traffic.kind == Kind::Pings {
-            // The last one still waits for its Pong: that one tells how slow it is.
-            if line.ping.is_none() {
-                self.record.borrow_mut().lag.saturating_record((now_ns.saturating_sub(planned_ns) / 1000).max(1));
-                self.ping(key, when);
-            }
-            return;
-        }
         self.record.borrow_mut().lag.saturating_record((now_ns.saturating_sub(planned_ns) / 1000).max(1));
+        if traffic.kind == Kind::Pings {
+            return self.ping(key, Ping { when, heartbeat: false });
+        }
         let topic = match traffic.partner(sender) {
             Some(partner) => format!("@{}", self.shared.user(partner)),
             None => traffic.room(sender).unwrap_or_default(),

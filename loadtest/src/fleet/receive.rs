@@ -11,7 +11,7 @@ use ringgate::session::Transport;
 use ringgate::wire::encode::ConnectRequest;
 use ringgate::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, split};
 
-use super::client::{End, State};
+use super::client::{End, Ping, State};
 use super::{Fleet, Place};
 use crate::ledger::{Stamp, When};
 use crate::plan::bump;
@@ -45,15 +45,16 @@ impl Fleet {
                     self.error("an unexpected duplicate answer".to_owned());
                 }
                 let number = self.client_mut(place).map_or(0, |client| client.number);
-                self.send_next(number);
+                self.send_next(number, false);
             }
             ServerFrame::Pong => {
-                if let Some(when) = line.ping.take() {
-                    self.record.borrow_mut().record(Measure::Ping, when.planned_us(), when.sent_us(), now_us);
-                }
                 bump(&self.shared.counts().pongs);
+                let Some(Ping { when, heartbeat }) = line.pings.pop() else { return };
+                self.record.borrow_mut().record(Measure::Ping, when.planned_us(), when.sent_us(), now_us);
                 let number = self.client_mut(place).map_or(0, |client| client.number);
-                self.send_next(number);
+                if !heartbeat {
+                    self.send_next(number, true);
+                }
             }
             ServerFrame::Ping => {
                 Encoder::empty(&mut line.out, Kind::ClientPong);
@@ -164,9 +165,14 @@ impl Fleet {
         let code = match end {
             _ if self.shared.stopped() => return,
             End::Leave => return,
-            End::Return => return self.return_at(place, Duration::ZERO),
+            End::Return { planned_us } => {
+                if let Some(client) = self.client_mut(place) {
+                    client.churned_us = Some(planned_us);
+                }
+                return self.return_at(place, Duration::ZERO);
+            }
             End::Goodbye(code, _) => code,
-            End::Unexpected => 0,
+            End::Unexpected(_) | End::Refused(..) => 0,
         };
         *self.record.borrow_mut().troubles.closed.entry(code).or_default() += 1;
         bump(&self.shared.counts().closed);
@@ -176,12 +182,31 @@ impl Fleet {
                 let after = Duration::from_millis(after_ms.into());
                 self.return_at(place, if attempts > 1 { after.max(backoff) } else { after });
             }
-            End::Unexpected if reconnect => self.return_at(place, backoff),
+            End::Unexpected(_) | End::Refused(..) if reconnect => self.return_at(place, backoff),
             End::Goodbye(code, _) => self.error(format!("goodbye: {}", name_of(code))),
+            End::Refused(address, error) => self.error(not_made(address, error)),
             _ if was_ready => self.error("a connection was lost without a word".to_owned()),
-            _ => self.error("a connection was not made".to_owned()),
+            End::Unexpected(Some(CloseReason::TlsError)) => {
+                self.error("the TLS handshake failed: is that a port for tls://, and --ca right?".to_owned());
+            }
+            _ => {
+                self.error("closed before it was signed in: is that a port for tcp://, and not for tls://?".to_owned())
+            }
         }
     }
+}
+
+/// Why a connection was not made, with what that most often means.
+fn not_made(address: SocketAddr, error: i32) -> String {
+    let hint = match error {
+        libc::ECONNREFUSED => "; is the gateway running there?",
+        libc::EADDRNOTAVAIL => "; more --source addresses, or a wider net.ipv4.ip_local_port_range, have more ports",
+        _ => "",
+    };
+    // Without the number in brackets that std adds.
+    let text = std::io::Error::from_raw_os_error(error).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    format!("connect to {address}: {text}{hint}")
 }
 
 /// A close code with its name.
@@ -248,7 +273,18 @@ impl Driver for Fleet {
         }
     }
 
-    fn ended(&mut self, key: ConnectionKey, _: CloseReason) {
+    fn refused(&mut self, key: ConnectionKey, address: SocketAddr, error: i32) {
+        if let Some(line) = self.lines.get_mut(key) {
+            line.end = End::Refused(address, error);
+        }
+    }
+
+    fn ended(&mut self, key: ConnectionKey, reason: CloseReason) {
+        if let Some(line) = self.lines.get_mut(key)
+            && line.end == End::Unexpected(None)
+        {
+            line.end = End::Unexpected(Some(reason));
+        }
         self.leaving.push(key);
     }
 

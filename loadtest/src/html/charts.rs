@@ -26,7 +26,7 @@ pub(super) fn over_time(report: &Report) -> Vec<Chart> {
     let all = [
         time.chart(
             "latency",
-            "Latency over time",
+            &format!("Latency over time: {}", report.main().label()),
             "Each point is one interval, measured from the planned send time: low and flat is good, and a jump shows when \
              something got slow. The scale is by factors of ten.",
             Axis { label: "latency".to_owned(), scale: Scale::Log, format: short_us },
@@ -134,7 +134,7 @@ impl TimeAxis<'_> {
 
 /// A percentile curve for each thing that was timed, the most interesting first.
 pub(super) fn percentiles(report: &Report) -> Vec<Chart> {
-    let main = report.record.main();
+    let main = report.main();
     let rest = Measure::ALL.into_iter().filter(|measure| *measure != main);
     let measured = std::iter::once(main).chain(rest).filter(|measure| !report.record.of(*measure).planned.is_empty());
     measured.map(|measure| percentile_chart(measure, report.record.of(measure))).collect()

@@ -83,7 +83,7 @@ fn head(report: &Report) -> String {
 
 /// The figures that most readers look for.
 fn tiles(report: &Report) -> String {
-    let main = report.record.main();
+    let main = report.main();
     let latency = Quantiles::from(&report.record.of(main).planned);
     let mut tiles = vec![("connections".to_owned(), grouped(report.connections.iter().sum::<usize>() as f64))];
     if latency.count > 0 {

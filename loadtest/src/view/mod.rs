@@ -65,7 +65,7 @@ fn line(look: &Look<'_>) -> String {
         line += &format!("  {:>8.0} pongs/s", rate(point.pongs));
     }
     if point.latency.count > 0 {
-        line += &format!("  {} p99 {:>9}", look.record.main().label(), human_us(point.latency.p99));
+        line += &format!("  {} p99 {:>9}", look.measure.label(), human_us(point.latency.p99));
     }
     if look.tally.errors > 0 {
         line += &format!("  errors {}", look.tally.errors);

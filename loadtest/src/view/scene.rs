@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::metrics::Live;
 use crate::plan::Tally;
-use crate::record::{Record, Troubles};
+use crate::record::{Measure, Record, Troubles};
 use crate::timeline::{Point, Timeline};
 
 /// How a run stands at one moment.
@@ -21,6 +21,8 @@ pub(crate) struct Look<'a> {
     pub(crate) wanted: usize,
     /// What was recorded since the last look.
     pub(crate) record: &'a Record,
+    /// What the point's latency is of.
+    pub(crate) measure: Measure,
     /// What the gateway said last, if it is asked.
     pub(crate) live: Live,
 }
@@ -71,7 +73,7 @@ impl Scene {
         }
         (self.until, self.wanted, self.tally, self.live) = (look.until, look.wanted, look.tally, look.live);
         if look.point.latency.count > 0 {
-            self.measure = look.record.main().label();
+            self.measure = look.measure.label();
         }
         self.troubles.add(&look.record.troubles);
         self.timeline.push(look.point.clone());

@@ -82,6 +82,58 @@ fn churn_and_storms_bring_everybody_back() {
 
 /// A heartbeat that falls due while another Ping is under way says nothing about the gateway.
 #[test]
+fn pings_are_sent_when_they_are_planned_also_while_others_wait() {
+    let gateway = Gateway::start();
+    let (code, result) = gateway.drive("ping", &["--connections", "2", "--rate", "4000", "--duration", "1s"]);
+    assert_clean(code, &result);
+    // A client's first heartbeat may come in between.
+    assert!((4000..=4002).contains(&result["latencies_us"]["ping"]["planned"]["count"].as_u64().unwrap()), "{result}");
+}
+
+#[test]
+fn what_churn_plans_is_done_or_counted_as_skipped() {
+    let gateway = Gateway::start();
+    let (code, result) = gateway.drive("churn", &["--connections", "3", "--rate", "3000", "--duration", "500ms"]);
+    assert_clean(code, &result);
+    assert_eq!(count(&result, "reconnects") + count(&result, "skipped"), 1500, "{result}");
+    assert!(count(&result, "reconnects") > 0);
+}
+
+#[test]
+fn a_ramp_until_refused_says_how_many_were_taken() {
+    let gateway = Gateway::start();
+    // Two shards of 1 024; connects are not dealt out evenly.
+    let (code, result) =
+        gateway.drive("connect", &["--connections", "2500", "--until-refused", "--fail-if", "errors>0"]);
+    assert_eq!(code, 0, "{result}");
+    let taken = count(&result["until_refused"], "signed_in");
+    assert!((1024..=2048).contains(&taken), "{taken}");
+    let (code, result) = gateway.drive("connect", &["--connections", "5", "--until-refused"]);
+    assert_clean(code, &result);
+    assert_eq!(count(&result["until_refused"], "signed_in"), 5);
+}
+
+#[test]
+fn connections_that_cannot_be_made_say_why() {
+    let gateway = Gateway::start();
+    let (tcp, tls) = (gateway.url(Transport::Plain), gateway.url(Transport::Tls));
+    for (url, reason) in [
+        ("tcp://127.0.0.1:1".to_owned(), "Connection refused; is the gateway running there?"),
+        (tcp.replace("tcp://", "tls://"), "the TLS handshake failed"),
+        (tls.replace("tls://", "tcp://"), "closed before it was signed in"),
+    ] {
+        for until_refused in [&[][..], &["--until-refused"]] {
+            let mut arguments = vec!["connect", "--url", &url, "--dev", "--connections", "3", "--quiet"];
+            arguments.extend(until_refused);
+            let output = loadtest(&arguments);
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(output.status.code(), Some(1), "{text}");
+            assert!(text.contains(reason), "{url}: {text}");
+        }
+    }
+}
+
+#[test]
 fn heartbeats_and_pings_do_not_get_in_each_others_way() {
     let gateway = Gateway::start();
     let arguments = ["--connections", "50", "--closed-loop", "1", "--duration", "2s", "--ping-interval", "500ms"];
@@ -159,6 +211,17 @@ fn mistakes_are_named_before_anything_starts() {
         ["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev", "--fail-if", "lost>0", "--html", "x.html"];
     assert!(refused(&capacity).contains("--html and --json are for a single one"));
     assert!(refused(&[&url[..], &["--connections", "2", "--quiet"]].concat()).is_empty());
+    assert!(refused(&[&url[..], &["--pid", "4194305"]].concat()).contains("no such process"));
+    assert!(refused(&[&url[..], &["--connections", "1"]].concat()).contains("--connections 2 at least"));
+    assert!(refused(&[&url[..], &["--until-refused"]].concat()).contains("--until-refused is for connect"));
+    let of = |scenario: &str, option: &[&str]| {
+        refused(&[&[scenario, "--url", "tcp://127.0.0.1:1", "--dev"], option].concat())
+    };
+    assert!(of("connect", &["--rate", "500"]).contains("--ramp-rate"));
+    assert!(of("churn", &["--poisson"]).contains("churn has no --poisson"));
+    assert!(of("storm", &["--closed-loop", "2"]).contains("storm has no --closed-loop"));
+    assert!(of("room", &["--rooms", "2000"]).contains("more than --connections 1000"));
+    assert!(of("room", &["--room-name", "bad name"]).contains("--room-name"));
 }
 
 #[test]

@@ -51,7 +51,16 @@ fn scene(now: Instant) -> Scene {
             Tally { connections: 995, connecting: 2, closed: 5, reconnects: 3, sent: 1, errors: 6, ..Tally::default() };
         let live = Live { queued: Some(12.0), queued_bytes: Some(3_456.0), ..Live::default() };
         let until = Some(now + Duration::from_millis(8_500));
-        scene.add(Look { phase: "steady", until, point: &point, tally, wanted: 1_000, record: &record, live });
+        scene.add(Look {
+            phase: "steady",
+            until,
+            point: &point,
+            tally,
+            wanted: 1_000,
+            record: &record,
+            measure: Measure::Deliver,
+            live,
+        });
     }
     scene
 }
