@@ -142,7 +142,8 @@ impl Exchange {
         self.mark(index);
     }
 
-    fn mark(&mut self, index: usize) {
+    /// A client has something to be sent.
+    pub(super) fn mark(&mut self, index: usize) {
         if !std::mem::replace(&mut self.clients[index].dirty, true) {
             self.dirty.push(index);
         }

@@ -7,6 +7,7 @@
 mod epoll;
 mod exchange;
 mod ring;
+mod tls;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -27,6 +28,9 @@ struct Options {
     /// How to wait for sockets.
     #[arg(long, value_enum, default_value = "ring")]
     engine: Engine,
+    /// Speak TLS; the ring only.
+    #[arg(long)]
+    tls: bool,
     /// Most connections.
     #[arg(long, default_value_t = 16_000)]
     connections: u32,
@@ -53,11 +57,15 @@ fn run(options: &Options) -> std::io::Result<()> {
         return Err(std::io::Error::other("this server believes every token: it listens on loopback only"));
     }
     let listener = TcpListener::from(listen(options.listen)?);
-    println!("tcp://{}", listener.local_addr()?);
+    if options.tls && matches!(options.engine, Engine::Epoll) {
+        return Err(std::io::Error::other("--tls is for --engine ring"));
+    }
+    let tls = options.tls.then(tls::settings).transpose()?;
+    println!("{}://{}", if options.tls { "tls" } else { "tcp" }, listener.local_addr()?);
     println!("ready");
     std::io::stdout().flush()?;
     match options.engine {
-        Engine::Ring => ring::serve(&listener, options.connections),
+        Engine::Ring => ring::serve(&listener, options.connections, tls),
         Engine::Epoll => epoll::serve(&listener),
     }
 }

@@ -4,12 +4,16 @@
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::{BufRingEntry, Fd, Fixed};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+use rustls::{ServerConfig, ServerConnection};
+
 use crate::exchange::{Exchange, Outgoing};
+use crate::tls;
 
 const ACCEPT: u64 = 1 << 32;
 const RECV: u64 = 2 << 32;
@@ -24,18 +28,20 @@ struct Socket {
     ended: bool,
     sending: Option<Outgoing>,
     sent: usize,
+    tls: Option<Box<ServerConnection>>,
 }
 
 struct Server {
     ring: IoUring,
     sockets: Vec<Socket>,
     exchange: Exchange,
+    tls: Option<Arc<ServerConfig>>,
     buffers: *mut u8,
     tail: u16,
 }
 
 /// Serves until the process is ended.
-pub(super) fn serve(listener: &TcpListener, connections: u32) -> io::Result<()> {
+pub(super) fn serve(listener: &TcpListener, connections: u32, tls: Option<Arc<ServerConfig>>) -> io::Result<()> {
     let ring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
@@ -54,7 +60,7 @@ pub(super) fn serve(listener: &TcpListener, connections: u32) -> io::Result<()> 
     // SAFETY: page-aligned, large enough for the entries, and never unmapped.
     unsafe { ring.submitter().register_buf_ring_with_flags(map as u64, BUFFERS, 0, 0) }?;
     let sockets = (0..connections).map(|_| Socket::default()).collect();
-    let mut server = Server { ring, sockets, exchange: Exchange::new(), buffers: map.cast(), tail: 0 };
+    let mut server = Server { ring, sockets, exchange: Exchange::new(), tls, buffers: map.cast(), tail: 0 };
     for buffer in 0..BUFFERS {
         server.give_back(buffer);
     }
@@ -110,7 +116,8 @@ impl Server {
         match operation {
             ACCEPT if result < 0 => return Err(io::Error::from_raw_os_error(-result)),
             ACCEPT => {
-                self.sockets[result as usize] = Socket::default();
+                let tls = self.tls.as_ref().map(tls::accept).transpose()?;
+                self.sockets[result as usize] = Socket { tls, ..Socket::default() };
                 self.exchange.opened(result as usize);
                 self.receive(result as u32);
             }
@@ -126,7 +133,15 @@ impl Server {
         if let Some(buffer) = cqueue::buffer_select(completion.flags()) {
             // SAFETY: the kernel has filled so many bytes and does not touch them until they are given back.
             let bytes = unsafe { std::slice::from_raw_parts(self.buffer(buffer), result.max(0) as usize) };
-            self.exchange.received(slot as usize, bytes);
+            match &mut self.sockets[slot as usize].tls {
+                None => self.exchange.received(slot as usize, bytes),
+                Some(tls) => {
+                    // What is wrong with it shows in the driver's report.
+                    let plaintext = tls::open(tls, bytes).unwrap_or_default();
+                    self.exchange.received(slot as usize, &plaintext);
+                    self.exchange.mark(slot as usize);
+                }
+            }
             self.give_back(buffer);
         }
         if !cqueue::more(completion.flags()) {
@@ -156,7 +171,7 @@ impl Server {
             return self.send(slot, Outgoing { shared: None, bytes: sending.bytes });
         }
         self.exchange.recycle(slot as usize, sending.bytes);
-        let next = self.exchange.take(slot as usize);
+        let next = self.take(slot as usize);
         if next.shared.is_some() || !next.bytes.is_empty() {
             self.send(slot, next);
         } else {
@@ -171,12 +186,21 @@ impl Server {
             if socket.sending.is_some() || socket.ended {
                 continue;
             }
-            let outgoing = self.exchange.take(slot);
+            let outgoing = self.take(slot);
             if outgoing.shared.is_some() || !outgoing.bytes.is_empty() {
                 self.send(slot as u32, outgoing);
             }
         }
         self.exchange.dirty = dirty;
+    }
+
+    /// What is to be sent on a socket now, as it goes over the wire.
+    fn take(&mut self, slot: usize) -> Outgoing {
+        let outgoing = self.exchange.take(slot);
+        match &mut self.sockets[slot].tls {
+            None => outgoing,
+            Some(tls) => tls::seal(tls, outgoing).unwrap_or_default(),
+        }
     }
 
     fn send(&mut self, slot: u32, outgoing: Outgoing) {
