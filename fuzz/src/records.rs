@@ -46,7 +46,13 @@ pub(crate) fn records(bytes: &[u8]) {
             }
             3 => seal(&mut write, content, &[HANDSHAKE]),
             4 => seal(&mut write, content, &[ALERT]),
-            5 => seal(&mut write, content, &[*length]),
+            5 => {
+                // Any type, so that of data, too.
+                if *length == APPLICATION_DATA {
+                    said.extend_from_slice(content);
+                }
+                seal(&mut write, content, &[*length])
+            }
             6 => content.to_vec(),
             _ => {
                 answer(&mut server, &mut read, content);
