@@ -34,6 +34,8 @@ struct Options {
     /// Most connections.
     #[arg(long, default_value_t = 16_000)]
     connections: u32,
+    #[command(flatten)]
+    variant: ring::Variant,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -65,7 +67,7 @@ fn run(options: &Options) -> std::io::Result<()> {
     println!("ready");
     std::io::stdout().flush()?;
     match options.engine {
-        Engine::Ring => ring::serve(&listener, options.connections, tls),
+        Engine::Ring => ring::serve(&listener, options.connections, tls, options.variant),
         Engine::Epoll => epoll::serve(&listener),
     }
 }

@@ -22,12 +22,31 @@ const CLOSE: u64 = 4 << 32;
 const BUFFERS: u16 = 1024;
 const BUFFER_BYTES: usize = 4096;
 
+/// What is tried out beside the ring as ringgate uses it.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(super) struct Variant {
+    /// Send without copying (SEND_ZC) what has at least so many bytes.
+    #[arg(long, value_name = "BYTES")]
+    send_zc: Option<usize>,
+    /// TCP_NOTSENT_LOWAT of all sockets.
+    #[arg(long, value_name = "BYTES")]
+    notsent_lowat: Option<i32>,
+    /// A ring without the array of indices (IORING_SETUP_NO_SQARRAY).
+    #[arg(long)]
+    no_sqarray: bool,
+    /// Completions are worked off on any way out of the kernel (COOP_TASKRUN) instead of when they are asked for.
+    #[arg(long)]
+    coop_taskrun: bool,
+}
+
 #[derive(Default)]
 struct Socket {
     receiving: bool,
     ended: bool,
     sending: Option<Outgoing>,
     sent: usize,
+    /// Result of a send without copying whose memory the kernel still uses.
+    sent_zc: Option<i32>,
     tls: Option<Box<ServerConnection>>,
 }
 
@@ -36,18 +55,33 @@ struct Server {
     sockets: Vec<Socket>,
     exchange: Exchange,
     tls: Option<Arc<ServerConfig>>,
+    variant: Variant,
     buffers: *mut u8,
     tail: u16,
 }
 
 /// Serves until the process is ended.
-pub(super) fn serve(listener: &TcpListener, connections: u32, tls: Option<Arc<ServerConfig>>) -> io::Result<()> {
-    let ring = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_submit_all()
-        .setup_cqsize(16_384)
-        .build(4096)?;
+pub(super) fn serve(
+    listener: &TcpListener,
+    connections: u32,
+    tls: Option<Arc<ServerConfig>>,
+    variant: Variant,
+) -> io::Result<()> {
+    if let Some(bytes) = variant.notsent_lowat {
+        // Accepted sockets inherit it.
+        socket2::SockRef::from(listener).set_tcp_notsent_lowat(bytes as u32)?;
+    }
+    let mut builder = IoUring::builder();
+    builder.setup_single_issuer().setup_submit_all().setup_cqsize(16_384);
+    if variant.coop_taskrun {
+        builder.setup_coop_taskrun();
+    } else {
+        builder.setup_defer_taskrun();
+    }
+    if variant.no_sqarray {
+        builder.setup_no_sqarray();
+    }
+    let ring = builder.build(4096)?;
     ring.submitter().register_files_sparse(connections)?;
     let bytes = usize::from(BUFFERS) * (BUFFER_BYTES + size_of::<BufRingEntry>());
     let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -60,7 +94,7 @@ pub(super) fn serve(listener: &TcpListener, connections: u32, tls: Option<Arc<Se
     // SAFETY: page-aligned, large enough for the entries, and never unmapped.
     unsafe { ring.submitter().register_buf_ring_with_flags(map as u64, BUFFERS, 0, 0) }?;
     let sockets = (0..connections).map(|_| Socket::default()).collect();
-    let mut server = Server { ring, sockets, exchange: Exchange::new(), tls, buffers: map.cast(), tail: 0 };
+    let mut server = Server { ring, sockets, exchange: Exchange::new(), tls, variant, buffers: map.cast(), tail: 0 };
     for buffer in 0..BUFFERS {
         server.give_back(buffer);
     }
@@ -122,6 +156,12 @@ impl Server {
                 self.receive(result as u32);
             }
             RECV => self.on_received(slot, completion),
+            SEND if cqueue::notif(completion.flags()) => {
+                let result = self.sockets[slot as usize].sent_zc.take().unwrap_or(result);
+                self.on_sent(slot, result);
+            }
+            // Another follows when the kernel has done with the memory.
+            SEND if cqueue::more(completion.flags()) => self.sockets[slot as usize].sent_zc = Some(result),
             SEND => self.on_sent(slot, result),
             _ => {}
         }
@@ -207,10 +247,13 @@ impl Server {
         let sent = self.sockets[slot as usize].sent;
         let bytes: &[u8] = outgoing.shared.as_ref().map_or(&outgoing.bytes, |shared| shared);
         let rest = &bytes[sent..];
-        let entry = opcode::Send::new(Fixed(slot), rest.as_ptr(), rest.len() as u32)
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
-            .build()
-            .user_data(SEND | u64::from(slot));
+        let (pointer, length, flags) = (rest.as_ptr(), rest.len() as u32, libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
+        let entry = if self.variant.send_zc.is_some_and(|bytes| rest.len() >= bytes) {
+            opcode::SendZc::new(Fixed(slot), pointer, length).flags(flags).build()
+        } else {
+            opcode::Send::new(Fixed(slot), pointer, length).flags(flags).build()
+        };
+        let entry = entry.user_data(SEND | u64::from(slot));
         self.sockets[slot as usize].sending = Some(outgoing);
         self.push(entry);
     }
