@@ -168,8 +168,15 @@ impl std::str::FromStr for Sources {
 }
 
 impl Sources {
-    /// The address of a lane, wrapping around; none if no source was given.
-    pub(crate) fn lane(&self, lane: usize) -> Option<IpAddr> {
+    /// The address of a client: a list is dealt out in turns, so that the gateway sees as many hosts as it has addresses; of a
+    /// network no more are taken than are needed. None if no source was given.
+    pub(crate) fn of(&self, client: usize, clients_per_address: usize) -> Option<IpAddr> {
+        let is_list = self.0.iter().all(|(_, count)| *count == 1);
+        self.lane(if is_list { client } else { client / clients_per_address })
+    }
+
+    /// Address number `lane`, wrapping around.
+    fn lane(&self, lane: usize) -> Option<IpAddr> {
         let total: usize = self.0.iter().map(|(_, count)| *count as usize).sum();
         let mut lane = lane.checked_rem(total)?;
         for (address, count) in &self.0 {
@@ -200,6 +207,9 @@ mod tests {
         assert_eq!(lanes("127.0.0.0/8", 3), ["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
         assert_eq!(lanes("127.1.0.0/30,::1", 3), ["127.1.0.1", "127.1.0.2", "::1"]);
         assert_eq!(Sources::default().lane(3), None);
+        let of = |text: &str, client: usize| text.parse::<Sources>().unwrap().of(client, 100).unwrap().to_string();
+        assert_eq!([of("127.0.0.5,127.0.0.9", 1), of("127.0.0.5,127.0.0.9", 2)], ["127.0.0.9", "127.0.0.5"]);
+        assert_eq!([of("127.0.0.0/8", 99), of("127.0.0.0/8", 100)], ["127.0.0.1", "127.0.0.2"]);
         for bad in ["", "localhost", "127.0.0.0/33", "::/129", "1.2.3.4/x"] {
             assert!(bad.parse::<Sources>().unwrap_err().contains("127.0.0.0/8"), "{bad}");
         }

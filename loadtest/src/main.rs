@@ -52,9 +52,11 @@ use crate::report::Report;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const EXIT_CODES: &str = "Exit code: 0 when nothing went wrong and every threshold (--fail-if) was met, 1 when not, 2 for arguments that cannot be.";
+
 /// Drives very many connections against a ringgate gateway.
 #[derive(Parser)]
-#[command(name = "ringgate-loadtest", version, about, max_term_width = 100)]
+#[command(name = "ringgate-loadtest", version, about, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -334,8 +334,9 @@ impl Report {
         for (kind, count) in &self.errors {
             lines.push(format!("  ! {count} x {kind}"));
         }
-        for failed in self.failed() {
-            lines.push(format!("  ! threshold not met: {failed}"));
+        for verdict in &self.verdicts {
+            let word = if verdict.met { "  passed, not" } else { "  ! failed:" };
+            lines.push(format!("{word} {verdict}"));
         }
         lines.join("\n")
     }

@@ -2,9 +2,9 @@
 //!
 //! Nothing outside this process is touched but a loopback listener that lives for a moment.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use io_uring::{cqueue, opcode, register, squeue};
 use super::Bell;
 use super::buffers::{self, Buffers};
 use super::ring::Ring;
+use crate::mesh::Wake;
 use crate::metrics::ShardMetrics;
 
 /// One thing that was tried.
@@ -55,7 +56,7 @@ struct Probed {
 pub fn probe() -> Vec<Probe> {
     let (setup, mut probed) = match Bell::new().and_then(|bell| Ring::new(64, 256, &bell)) {
         Ok(ring) => {
-            let made = "single issuer, deferred task work, eventfd".to_owned();
+            let made = "single issuer, deferred task work and its flag, submit all, clamp, eventfd".to_owned();
             (Outcome::Works(made), Some(Probed { ring, buffers: None, metrics: ShardMetrics::default() }))
         }
         Err(error) => (Outcome::Fails(error.to_string()), None),
@@ -71,6 +72,7 @@ pub fn probe() -> Vec<Probe> {
         probe("direct descriptors", "Sockets live in the ring's own table.", true, tried(table)),
         probe("buffer ring", "An idle connection owns no receive buffer.", false, tried(buffer_ring)),
         probe("multishot receive", "One receive stays armed for good.", false, tried(multishot_receive)),
+        probe("doorbell", "A shard that sleeps in its ring is woken by others.", false, tried(doorbell)),
         probe("direct accept", "Accepted sockets go straight into the ring's table.", true, tried(direct_accept)),
     ]
 }
@@ -127,11 +129,7 @@ fn multishot_receive(probed: &mut Probed) -> Result<String, Outcome> {
             (Err(_), ..) => return Err(failed("recv", &io::Error::from_raw_os_error(-completion.result()))),
         }
     }
-    probed.push(opcode::AsyncCancel::new(RECEIVE).build(), CANCEL);
-    let cancelled = probed.wait_for(CANCEL)?.result();
-    if cancelled < 0 {
-        return Err(failed("cancel", &io::Error::from_raw_os_error(-cancelled)));
-    }
+    probed.cancel(RECEIVE)?;
     Ok("stayed armed over two messages, and was cancelled".to_owned())
 }
 
@@ -143,24 +141,73 @@ fn direct_accept(probed: &mut Probed) -> Result<String, Outcome> {
         .file_index(Some(DestinationSlot::auto_target()))
         .build();
     probed.push(accept, ACCEPT);
-    let _client = TcpStream::connect(address).map_err(|error| hindered("connect to 127.0.0.1", &error))?;
+    let mut client = TcpStream::connect(address).map_err(|error| hindered("connect to 127.0.0.1", &error))?;
     let slot = probed.wait_for(ACCEPT)?.result();
     let slot = u32::try_from(slot).map_err(|_| failed("accept", &io::Error::from_raw_os_error(-slot)))?;
+    if probed.buffers.is_some() {
+        let receive = opcode::RecvMulti::new(Fixed(slot), buffers::GROUP).build();
+        probed.push(receive, RECEIVE);
+        client.write_all(b"hello").map_err(|error| hindered("write", &error))?;
+        match probed.wait_for(RECEIVE)?.result() {
+            5 => probed.cancel(RECEIVE)?,
+            result => return Err(failed("recv on a slot", &io::Error::from_raw_os_error(-result.min(0)))),
+        }
+    }
+    // As connections beyond a limit are told so: nobody waits for the send before the close.
+    const FAREWELL: &[u8] = b"bye";
+    let send = opcode::Send::new(Fixed(slot), FAREWELL.as_ptr(), FAREWELL.len() as u32).flags(libc::MSG_NOSIGNAL);
+    probed.push(send.build().flags(squeue::Flags::IO_HARDLINK), SEND);
     probed.push(opcode::Close::new(Fixed(slot)).build(), CLOSE);
     match probed.wait_for(CLOSE)?.result() {
-        0 => Ok("accepted into a slot and closed".to_owned()),
-        error => Err(failed("close", &io::Error::from_raw_os_error(-error))),
+        0 => {}
+        error => return Err(failed("close", &io::Error::from_raw_os_error(-error))),
     }
+    let mut heard = Vec::new();
+    let read = client.set_read_timeout(Some(PATIENCE)).and_then(|()| client.read_to_end(&mut heard));
+    read.map_err(|error| failed("a linked send and close: read at the other end", &error))?;
+    if heard != FAREWELL {
+        return Err(Outcome::Fails("a linked send and close: nothing was sent before the close".to_owned()));
+    }
+    Ok("accepted into a slot, received, sent and closed as linked operations".to_owned())
+}
+
+/// Two rings of the bell must be two completions of one poll.
+fn doorbell(probed: &mut Probed) -> Result<String, Outcome> {
+    let bell = Bell::new().map_err(|error| Outcome::Untried(format!("not tried: {error}")))?;
+    let poll = opcode::PollAdd::new(Fd(bell.as_fd().as_raw_fd()), libc::POLLIN as u32).multi(true).build();
+    probed.push(poll, BELL);
+    for _ in 0..2 {
+        bell.wake();
+        let completion = probed.wait_for(BELL)?;
+        if completion.result() < 0 {
+            return Err(failed("poll", &io::Error::from_raw_os_error(-completion.result())));
+        }
+        if !cqueue::more(completion.flags()) {
+            return Err(Outcome::Fails("the poll did not stay armed".to_owned()));
+        }
+    }
+    probed.cancel(BELL)?;
+    Ok("woke twice from one poll".to_owned())
 }
 
 const RECEIVE: u64 = 1;
 const CANCEL: u64 = 2;
 const ACCEPT: u64 = 3;
 const CLOSE: u64 = 4;
+const SEND: u64 = 5;
+const BELL: u64 = 6;
 
 impl Probed {
     fn push(&mut self, entry: squeue::Entry, operation: u64) {
         self.ring.push(&entry.user_data(operation), &self.metrics);
+    }
+
+    fn cancel(&mut self, operation: u64) -> Result<(), Outcome> {
+        self.push(opcode::AsyncCancel::new(operation).build(), CANCEL);
+        match self.wait_for(CANCEL)?.result() {
+            result if result < 0 => Err(failed("cancel", &io::Error::from_raw_os_error(-result))),
+            _ => Ok(()),
+        }
     }
 
     /// The next completion of an operation; those of others are of no interest by then.

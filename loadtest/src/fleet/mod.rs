@@ -233,10 +233,10 @@ impl Fleet {
 
     /// Loopback has 16 million addresses, each good for some thousand connections.
     fn source(&self, number: u32, target: &Target) -> Option<IpAddr> {
-        let lane = number as usize / PORTS_PER_SOURCE;
-        if let Some(source) = self.access.sources.lane(lane) {
+        if let Some(source) = self.access.sources.of(number as usize, PORTS_PER_SOURCE) {
             return Some(source);
         }
+        let lane = number as usize / PORTS_PER_SOURCE;
         let is_v4_loopback = target.address.is_ipv4() && target.address.ip().is_loopback();
         (lane > 0 && is_v4_loopback).then(|| IpAddr::from([127, 0, (lane >> 8) as u8, lane as u8 + 1]))
     }
