@@ -133,7 +133,8 @@ impl Fleet {
                 churn.done += 1;
                 let planned_us = (churn.began_ns + (churn.done as f64 * 1e9 / churn.rate) as u64) / 1000;
                 let Some(place) = self.own(number) else { continue };
-                if self.line_of(place).is_some() {
+                // Nobody leaves twice.
+                if self.line_of(place).is_some_and(|(_, line)| line.end == End::Unexpected(None)) {
                     self.record.borrow_mut().lag.saturating_record((now_ns / 1000).saturating_sub(planned_us).max(1));
                     self.leave(place, End::Return { planned_us });
                 } else {

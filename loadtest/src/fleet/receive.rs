@@ -190,7 +190,8 @@ impl Fleet {
                 self.error("the TLS handshake failed: is that a port for tls://, and --ca right?".to_owned());
             }
             _ => {
-                self.error("closed before it was signed in: is that a port for tcp://, and not for tls://?".to_owned())
+                let scheme = if place.transport == Transport::Tls { "tls" } else { "tcp" };
+                self.error(format!("closed before it was signed in: is that a port for {scheme}://?"));
             }
         }
     }
