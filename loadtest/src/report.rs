@@ -326,9 +326,13 @@ impl Report {
             }
         }
         let coded = |codes: &BTreeMap<u16, u64>, what: &str| -> Vec<String> {
-            // What ended without a word is among the errors, with its reason.
-            let said = codes.iter().filter(|(code, _)| **code != 0);
-            said.map(|(code, count)| format!("  ! {count} x {what} with code {code}")).collect()
+            let said = |(code, count): (&u16, &u64)| match code {
+                // Where nobody comes back, each of them is among the errors, with its reason.
+                0 if !self.errors.is_empty() || self.refusals.is_some() => None,
+                0 => Some(format!("  ! {count} x {what} without a word, or not made")),
+                _ => Some(format!("  ! {count} x {what} with code {code}")),
+            };
+            codes.iter().filter_map(said).collect()
         };
         lines.extend(coded(&self.closed, "closed"));
         for (kind, count) in &self.errors {

@@ -160,11 +160,11 @@ impl Run {
         while !self.interrupted() {
             self.pause()?;
             let tally = self.tally();
-            if tally.connections > taken {
-                (taken, since) = (tally.connections, Instant::now());
+            // A ramp may be slow: it has to be the gateway that keeps somebody waiting.
+            if tally.connections > taken || tally.connecting == 0 {
+                (taken, since) = (tally.connections.max(taken), Instant::now());
             }
-            // Without a refusal, a ramp may be slow: it has to be the gateway that keeps somebody waiting.
-            let waiting = tally.connecting > 0 && since.elapsed() > REFUSED_AFTER;
+            let waiting = since.elapsed() > REFUSED_AFTER;
             if taken >= (plain + tls) as u64 || tally.closed > 0 || waiting {
                 break;
             }

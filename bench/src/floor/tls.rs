@@ -15,7 +15,10 @@ pub(super) fn settings() -> io::Result<Arc<ServerConfig>> {
 
 /// A connection that nothing has come from yet.
 pub(super) fn accept(settings: &Arc<ServerConfig>) -> io::Result<Box<ServerConnection>> {
-    ServerConnection::new(settings.clone()).map(Box::new).map_err(io::Error::other)
+    let mut tls = ServerConnection::new(settings.clone()).map(Box::new).map_err(io::Error::other)?;
+    // What waits is bounded by what the driver asks for.
+    tls.set_buffer_limit(None);
+    Ok(tls)
 }
 
 /// What the client said in these bytes.

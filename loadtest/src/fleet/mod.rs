@@ -233,7 +233,9 @@ impl Fleet {
 
     /// Loopback has 16 million addresses, each good for some thousand connections.
     fn source(&self, number: u32, target: &Target) -> Option<IpAddr> {
-        if let Some(source) = self.access.sources.of(number as usize, PORTS_PER_SOURCE) {
+        // Its number among this process's clients: each has sources of its own.
+        let own = number as usize / self.shared.plan.part.of;
+        if let Some(source) = self.access.sources.of(own, PORTS_PER_SOURCE) {
             return Some(source);
         }
         let lane = number as usize / PORTS_PER_SOURCE;

@@ -115,7 +115,7 @@ impl Fleet {
             any = true;
             let now_us = self.shared.now_us();
             // Who churns was to be back at a planned time; everybody else, now.
-            let churned_us = self.client_mut(place).and_then(|client| client.churned_us.take());
+            let churned_us = self.client_mut(place).and_then(|client| client.churned_us);
             self.connect(net, place, churned_us.unwrap_or(now_us));
         }
         any
@@ -144,7 +144,8 @@ impl Fleet {
             }
             now_ns < churn.until_ns
         });
-        let next_ns = |churn: &Churning| churn.began_ns + ((churn.done + 1) as f64 * 1e9 / churn.rate) as u64;
+        let next_ns =
+            |churn: &Churning| churn.began_ns.saturating_add(((churn.done + 1) as f64 * 1e9 / churn.rate) as u64);
         let wait = churns.iter().map(|churn| Duration::from_nanos(next_ns(churn).saturating_sub(now_ns))).min();
         self.churns = churns;
         wait.unwrap_or(LONGEST).min(LONGEST)
@@ -201,13 +202,14 @@ impl Fleet {
     }
 
     /// The closed loop that a client sends in now.
-    fn loop_of(&self, number: u32) -> Option<Arc<Traffic>> {
+    fn loop_of(&self, number: u32, wanted: impl Fn(&Kind) -> bool) -> Option<Arc<Traffic>> {
         let now_ns = self.shared.now_ns();
         let closed = |stream: &&Active| {
             let traffic = &stream.traffic;
             stream.looping
                 && matches!(traffic.pace, Pace::Closed { .. })
                 && traffic.has_sender(number)
+                && wanted(&traffic.kind)
                 && now_ns < traffic.end_ns()
         };
         self.active.iter().find(closed).map(|stream| stream.traffic.clone())
@@ -215,7 +217,7 @@ impl Fleet {
 
     /// A client has come (back) while its closed loop goes on.
     pub(super) fn join_loop(&mut self, number: u32) {
-        if let Some(traffic) = self.loop_of(number)
+        if let Some(traffic) = self.loop_of(number, |_| true)
             && let Pace::Closed { window, think } = traffic.pace
         {
             self.begin_loop(&traffic, number, window, think);
@@ -224,7 +226,7 @@ impl Fleet {
 
     /// A closed loop goes on when what it sent is answered: a Ping, or else a message.
     pub(super) fn send_next(&mut self, number: u32, ping: bool) {
-        let Some(traffic) = self.loop_of(number).filter(|traffic| (traffic.kind == Kind::Pings) == ping) else {
+        let Some(traffic) = self.loop_of(number, |kind| (*kind == Kind::Pings) == ping) else {
             return;
         };
         match traffic.pace {
@@ -248,7 +250,7 @@ impl Fleet {
             let Some(number) = self.client_mut(place).map(|client| client.number) else { continue };
             // Who has lost its connection meanwhile begins anew when it is back.
             if self.line_of(place).is_some()
-                && let Some(traffic) = self.loop_of(number)
+                && let Some(traffic) = self.loop_of(number, |_| true)
             {
                 self.send(&traffic, number, now_ms * 1_000_000);
             }

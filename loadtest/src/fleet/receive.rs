@@ -126,6 +126,7 @@ impl Fleet {
         let Some(client) = self.client_mut(place) else { return };
         client.state = State::Ready(key);
         client.attempts = 0;
+        client.churned_us = None;
         let (number, when) = (client.number, client.connect);
         if core::mem::replace(&mut client.returns, true) {
             bump(&self.shared.counts().reconnects);
