@@ -7,11 +7,22 @@
 //!
 //! Invariants: a completion is acted on only if its slot still has its generation; a slot is freed only after
 //! every operation on it has come back; memory that the kernel knows is freed only after that.
+//!
+//! | file | what |
+//! |---|---|
+//! | `listen`, `accept` | listeners, and connections that come |
+//! | `connect` | connections that are made |
+//! | `buffers`, `gather`, `send` | where bytes are received; what leaves in one send |
+//! | `quiet` | ends that the kernel does not announce |
+//! | `teardown` | how a socket ends |
+//! | `ring`, `bell` | the ring itself, and what wakes who sleeps in it |
+//! | `probe` | whether this kernel can do all that |
 #![allow(unsafe_code, reason = "see `Ring::push`")]
 
 mod accept;
 mod bell;
 mod buffers;
+mod connect;
 mod gather;
 mod listen;
 mod probe;
@@ -19,21 +30,21 @@ mod quiet;
 mod ring;
 mod send;
 mod socket;
+mod teardown;
 
 use std::collections::VecDeque;
-use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::types::{Fd, Fixed};
 use io_uring::{cqueue, opcode, squeue};
-use rustls::{ClientConfig, ServerConfig};
-use rustls_pki_types::ServerName;
+use rustls::ServerConfig;
 use socket2::SockAddr;
 
 pub use bell::Bell;
+pub use connect::Target;
 pub(crate) use listen::BACKLOG;
 pub use listen::{bind, is_taken, shrink_buffers};
 pub use probe::{Outcome, Probe, probe};
@@ -45,7 +56,6 @@ use crate::metrics::ShardMetrics;
 use crate::outbox::{Chunk, SPARE_CONTROL_BYTES_MAX};
 use crate::session::Transport;
 use crate::slots::Slots;
-use crate::tls::Tls;
 use buffers::Buffers;
 use gather::{gather_plain, gather_tls};
 use listen::{Accept, Listener};
@@ -127,15 +137,6 @@ impl Default for NetOptions {
     }
 }
 
-/// What a connection is made with; see [`Net::connect`].
-#[derive(Clone)]
-pub struct Target {
-    /// Where to.
-    pub address: SocketAddr,
-    /// TLS, if any.
-    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-}
-
 /// See the module.
 pub struct Net {
     // The ring is dropped, and with it everything that the kernel still does, before the memory it works on.
@@ -214,6 +215,7 @@ macro_rules! on_socket {
         }
     };
 }
+use on_socket;
 
 impl Net {
     /// A ring without sockets, for the calling thread alone, which sleeps on `bell`; a thread's rings share one.
@@ -345,43 +347,6 @@ impl Net {
         self.ring.enter_if_needed(&self.metrics);
     }
 
-    /// Begins a connection, from a given source address if any. It ends in `opened`, or in `freed` alone.
-    pub fn connect(&mut self, from: Option<IpAddr>, target: &Target) -> io::Result<ConnectionKey> {
-        let socket = listen::outgoing(from, target.address)?;
-        let Some(slot) = self.free.pop() else {
-            return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the table of connections is full"));
-        };
-        let fd = match self.options.descriptors {
-            Descriptors::Direct => {
-                if let Err(error) = self.ring.install(slot, socket.as_raw_fd()) {
-                    self.free.push(slot);
-                    return Err(error);
-                }
-                -1
-            }
-            Descriptors::Ordinary => socket.into_raw_fd(),
-        };
-        let key = self.sockets.next_key(slot);
-        let mut socket = Socket::new(fd);
-        socket.connecting = true;
-        if let Some((config, name)) = &target.tls {
-            let tls = Tls::connect(config.clone(), name.clone()).map_err(io::Error::other)?;
-            socket.tls = Some(Box::new(tls));
-        }
-        if self.connects.len() <= slot as usize {
-            self.connects.resize_with(slot as usize + 1, || None);
-        }
-        let address = Box::new(SockAddr::from(target.address));
-        let (pointer, length) = (address.as_ptr().cast::<libc::sockaddr>(), address.len());
-        if let Some(place) = self.connects.get_mut(slot as usize) {
-            *place = Some(address);
-        }
-        let entry = on_socket!(key, socket, |fd| opcode::Connect::new(fd, pointer, length).build());
-        self.sockets.insert_at(key, socket);
-        self.push(entry, CONNECT, key);
-        Ok(key)
-    }
-
     /// Handles what has happened, a bounded portion of it. True when something had.
     pub fn poll(&mut self, driver: &mut impl Driver) -> bool {
         let mut completions = core::mem::take(&mut self.completions);
@@ -447,19 +412,6 @@ impl Net {
         }
     }
 
-    /// Closes a socket: after everything queued is sent if `flush`, else at once. Ends in `freed`.
-    pub fn close(&mut self, key: ConnectionKey, flush: bool, driver: &mut impl Driver) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.stage != Stage::Open {
-            return;
-        }
-        if !flush || socket.ended {
-            return self.terminate(key);
-        }
-        socket.stage = Stage::Flushing;
-        self.flush(key, driver);
-    }
-
     /// Stops receiving on a socket, or goes on. What has come by then is still handed out; after that the peer finds
     /// its window full.
     pub fn hold(&mut self, key: ConnectionKey, hold: bool) {
@@ -471,11 +423,6 @@ impl Net {
             let entry = opcode::AsyncCancel::new(user_data(RECV, key)).build();
             self.push(entry, CANCEL, key);
         }
-    }
-
-    /// Closes a socket at once, whatever is still queued.
-    pub fn abort(&mut self, key: ConnectionKey) {
-        self.terminate(key);
     }
 
     fn push(&mut self, entry: squeue::Entry, operation: u64, key: ConnectionKey) {
@@ -516,26 +463,6 @@ impl Net {
             BELL if !cqueue::more(completion.flags()) => self.arm_bell(),
             // CANCEL and DISCARD are followed by completions of what they end.
             _ => {}
-        }
-    }
-
-    fn on_connected(&mut self, key: ConnectionKey, result: i32, driver: &mut impl Driver) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        socket.connecting = false;
-        let address = self.connects.get_mut(key.slot as usize).and_then(Option::take);
-        let transport = if socket.tls.is_some() { Transport::Tls } else { Transport::Plain };
-        let peer = address.and_then(|address| address.as_socket());
-        let open = socket.stage == Stage::Open;
-        match peer {
-            Some(peer) if result == 0 && open && driver.opened(key, peer, transport) => {
-                self.arm_receive(key);
-                self.flush(key, driver);
-            }
-            Some(peer) if result < 0 && open => {
-                driver.refused(key, peer, -result);
-                self.terminate(key);
-            }
-            _ => self.terminate(key),
         }
     }
 
@@ -720,82 +647,5 @@ impl Net {
             _ if self.sockets.get(key).is_some_and(Socket::is_sending) => self.flush(key, driver),
             _ => self.join(key),
         }
-    }
-
-    /// Tells the driver, once, that the peer is gone. A socket that is being flushed or lingers has nothing left to
-    /// wait for.
-    fn end(&mut self, key: ConnectionKey, reason: CloseReason, driver: &mut impl Driver) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        if core::mem::replace(&mut socket.ended, true) {
-            return;
-        }
-        match socket.stage {
-            Stage::Open => driver.ended(key, reason),
-            Stage::Flushing | Stage::Lingering => self.terminate(key),
-            Stage::Joining | Stage::Closing => {}
-        }
-    }
-
-    /// Everything is sent: says so to the peer, and waits for its end of the stream. Closing at once could reset the
-    /// connection and destroy what the peer has not read yet.
-    fn shut(&mut self, key: ConnectionKey) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.ended {
-            return self.terminate(key);
-        }
-        socket.stage = Stage::Lingering;
-        socket.shutting = true;
-        let entry = on_socket!(key, socket, |fd| opcode::Shutdown::new(fd, libc::SHUT_WR).build());
-        self.push(entry, SHUTDOWN, key);
-    }
-
-    /// The kernel shuts from a thread of its own, which looks the descriptor up only then: one that had been closed
-    /// meanwhile could be another connection's by now.
-    fn on_shut(&mut self, key: ConnectionKey) {
-        if let Some(socket) = self.sockets.get_mut(key) {
-            socket.shutting = false;
-            self.join(key);
-        }
-    }
-
-    /// Step one of the end: decided. Whatever is in the kernel is called back.
-    fn terminate(&mut self, key: ConnectionKey) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        if matches!(socket.stage, Stage::Joining | Stage::Closing) {
-            return;
-        }
-        socket.stage = Stage::Joining;
-        let operations = [(socket.receiving, RECV), (socket.send.is_some(), SEND), (socket.connecting, CONNECT)];
-        for (in_kernel, operation) in operations {
-            if in_kernel {
-                let entry = opcode::AsyncCancel::new(user_data(operation, key)).build();
-                self.push(entry, CANCEL, key);
-            }
-        }
-        self.join(key);
-    }
-
-    /// Step two: everything is back, the descriptor is closed.
-    fn join(&mut self, key: ConnectionKey) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.stage != Stage::Joining || socket.is_in_kernel() {
-            return;
-        }
-        socket.stage = Stage::Closing;
-        let entry = on_socket!(key, socket, |fd| opcode::Close::new(fd).build());
-        self.push(entry, CLOSE, key);
-    }
-
-    /// Step three: the slot is free.
-    fn on_closed(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
-        if self.sockets.remove_at(key).is_none() {
-            return;
-        }
-        // Slots of accepted direct descriptors are the kernel's to give out.
-        if self.options.descriptors == Descriptors::Ordinary || self.listeners.is_empty() {
-            self.free.push(key.slot);
-        }
-        driver.freed(key);
-        self.arm_accepts();
     }
 }
