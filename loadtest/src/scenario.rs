@@ -97,7 +97,7 @@ pub(crate) fn measure(options: &Options, scenario: Scenario, muster: Option<Must
     let mut assignment = options.link.assignment(connections, None);
     assignment.reconnect |= matches!(scenario, Scenario::Storm | Scenario::Slow);
     let drivers = options.link.drivers(&assignment, muster)?;
-    let mut run = options.output.start(assignment, drivers, &format!("{scenario:?}").to_lowercase())?;
+    let mut run = options.output.start(assignment, drivers, &scenario.name())?;
     run.main_measure(scenario.measure());
     if options.until_refused {
         let taken = run.connect_until_refused(connections);

@@ -126,7 +126,7 @@ fn multishot_receive(probed: &mut Probed) -> Result<String, Outcome> {
             }
             (Ok(_), _, false) => return Err(Outcome::Fails("the receive did not stay armed".to_owned())),
             (Ok(_), ..) => return Err(Outcome::Fails("the kernel took no provided buffer".to_owned())),
-            (Err(_), ..) => return Err(failed("recv", &io::Error::from_raw_os_error(-completion.result()))),
+            (Err(_), ..) => return Err(refused("recv", completion.result())),
         }
     }
     probed.cancel(RECEIVE)?;
@@ -143,14 +143,14 @@ fn direct_accept(probed: &mut Probed) -> Result<String, Outcome> {
     probed.push(accept, ACCEPT);
     let mut client = TcpStream::connect(address).map_err(|error| hindered("connect to 127.0.0.1", &error))?;
     let slot = probed.wait_for(ACCEPT)?.result();
-    let slot = u32::try_from(slot).map_err(|_| failed("accept", &io::Error::from_raw_os_error(-slot)))?;
+    let slot = u32::try_from(slot).map_err(|_| refused("accept", slot))?;
     if probed.buffers.is_some() {
         let receive = opcode::RecvMulti::new(Fixed(slot), buffers::GROUP).build();
         probed.push(receive, RECEIVE);
         client.write_all(b"hello").map_err(|error| hindered("write", &error))?;
         match probed.wait_for(RECEIVE)?.result() {
             5 => probed.cancel(RECEIVE)?,
-            result => return Err(failed("recv on a slot", &io::Error::from_raw_os_error(-result.min(0)))),
+            result => return Err(refused("recv on a slot", result.min(0))),
         }
     }
     // As connections beyond a limit are told so: nobody waits for the send before the close.
@@ -160,7 +160,7 @@ fn direct_accept(probed: &mut Probed) -> Result<String, Outcome> {
     probed.push(opcode::Close::new(Fixed(slot)).build(), CLOSE);
     match probed.wait_for(CLOSE)?.result() {
         0 => {}
-        error => return Err(failed("close", &io::Error::from_raw_os_error(-error))),
+        error => return Err(refused("close", error)),
     }
     let mut heard = Vec::new();
     let read = client.set_read_timeout(Some(PATIENCE)).and_then(|()| client.read_to_end(&mut heard));
@@ -180,7 +180,7 @@ fn doorbell(probed: &mut Probed) -> Result<String, Outcome> {
         bell.wake();
         let completion = probed.wait_for(BELL)?;
         if completion.result() < 0 {
-            return Err(failed("poll", &io::Error::from_raw_os_error(-completion.result())));
+            return Err(refused("poll", completion.result()));
         }
         if !cqueue::more(completion.flags()) {
             return Err(Outcome::Fails("the poll did not stay armed".to_owned()));
@@ -205,7 +205,7 @@ impl Probed {
     fn cancel(&mut self, operation: u64) -> Result<(), Outcome> {
         self.push(opcode::AsyncCancel::new(operation).build(), CANCEL);
         match self.wait_for(CANCEL)?.result() {
-            result if result < 0 => Err(failed("cancel", &io::Error::from_raw_os_error(-result))),
+            result if result < 0 => Err(refused("cancel", result)),
             _ => Ok(()),
         }
     }
@@ -228,6 +228,11 @@ impl Probed {
 /// The ring did not do it.
 fn failed(call: &str, error: &io::Error) -> Outcome {
     Outcome::Fails(format!("{call}: {error}"))
+}
+
+/// The same, by the result of a completion.
+fn refused(call: &str, result: i32) -> Outcome {
+    failed(call, &io::Error::from_raw_os_error(-result))
 }
 
 /// Something else stood in the way: no loopback in this namespace, no descriptor left.

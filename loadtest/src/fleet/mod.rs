@@ -191,8 +191,13 @@ impl Fleet {
         self.ramped += 1;
         // While the gateway keeps too many waiting, it is not this side that is late.
         let lag = now_us - planned_us.max(self.held_back_us).min(now_us);
-        self.record.borrow_mut().lag.saturating_record(lag.max(1));
+        self.record_lag(lag);
         Ok(planned_us)
+    }
+
+    /// This side came to something planned so many microseconds late.
+    fn record_lag(&self, lag_us: u64) {
+        self.record.borrow_mut().lag.saturating_record(lag_us.max(1));
     }
 
     fn connect(&mut self, net: &mut Net, place: Place, planned_us: u64) {

@@ -32,6 +32,13 @@ pub(super) struct Churning {
     done: u64,
 }
 
+impl Churning {
+    /// When the next of them is planned to leave.
+    fn next_ns(&self) -> u64 {
+        self.began_ns.saturating_add(((self.done + 1) as f64 * 1e9 / self.rate) as u64)
+    }
+}
+
 impl Fleet {
     pub(super) fn read_orders(&mut self) {
         for order in self.shared.orders(self.orders_read) {
@@ -130,12 +137,12 @@ impl Fleet {
             let due = (now_ns.min(churn.until_ns).saturating_sub(churn.began_ns) as f64 * churn.rate / 1e9) as u64;
             while churn.done < due {
                 let number = churn.clients.start + (churn.done % u64::from(count)) as u32;
+                let planned_us = churn.next_ns() / 1000;
                 churn.done += 1;
-                let planned_us = (churn.began_ns + (churn.done as f64 * 1e9 / churn.rate) as u64) / 1000;
                 let Some(place) = self.own(number) else { continue };
                 // Nobody leaves twice.
                 if self.line_of(place).is_some_and(|(_, line)| line.end == End::Unexpected(None)) {
-                    self.record.borrow_mut().lag.saturating_record((now_ns / 1000).saturating_sub(planned_us).max(1));
+                    self.record_lag((now_ns / 1000).saturating_sub(planned_us));
                     self.leave(place, End::Return { planned_us });
                 } else {
                     // It is not back yet from the last time.
@@ -144,9 +151,7 @@ impl Fleet {
             }
             now_ns < churn.until_ns
         });
-        let next_ns =
-            |churn: &Churning| churn.began_ns.saturating_add(((churn.done + 1) as f64 * 1e9 / churn.rate) as u64);
-        let wait = churns.iter().map(|churn| Duration::from_nanos(next_ns(churn).saturating_sub(now_ns))).min();
+        let wait = churns.iter().map(|churn| Duration::from_nanos(churn.next_ns().saturating_sub(now_ns))).min();
         self.churns = churns;
         wait.unwrap_or(LONGEST).min(LONGEST)
     }
@@ -268,7 +273,7 @@ impl Fleet {
             }
             return;
         };
-        self.record.borrow_mut().lag.saturating_record((now_ns.saturating_sub(planned_ns) / 1000).max(1));
+        self.record_lag(now_ns.saturating_sub(planned_ns) / 1000);
         if traffic.kind == Kind::Pings {
             return self.ping(key, Ping { when, heartbeat: false });
         }
