@@ -4,13 +4,14 @@
 //! which they came, one cache line each; the [`Index`] beside them only holds their numbers.
 //! Invariant: entry `i` of the queue has number `first + i`, modulo 2^32, and every entry is in the index once.
 
+mod blocks;
 mod index;
 
-use std::collections::VecDeque;
 use std::hash::BuildHasher;
 
 use crate::id::{ClientMessageId, Durability, Now, Stamp};
 use crate::keyed::{Keyed, keyed};
+use blocks::Blocks;
 use index::{Index, Live};
 
 /// The answer that was given.
@@ -47,7 +48,7 @@ const _: () = assert!(size_of::<Entry>() == 64);
 #[derive(Debug)]
 pub struct Dedup {
     index: Index,
-    entries: VecDeque<Entry>,
+    entries: Blocks<Entry>,
     /// Number of the oldest entry.
     first: u32,
     hash: Keyed,
@@ -63,7 +64,7 @@ impl Dedup {
     pub fn new(window_ms: u64, entries_max: usize, seed: u64) -> Self {
         Dedup {
             index: Index::default(),
-            entries: VecDeque::new(),
+            entries: Blocks::default(),
             first: 0,
             hash: keyed(seed),
             window_ms: window_ms.min(WINDOW_MS_MAX) as u32,
@@ -131,7 +132,7 @@ impl Dedup {
 
     /// Takes the oldest entry out. The index needs not hear of it: a number that is not in the queue is a free slot.
     fn forget_first(&mut self) {
-        if self.entries.pop_front().is_some() {
+        if self.entries.drop_front() {
             self.first = self.first.wrapping_add(1);
         }
     }
@@ -143,7 +144,7 @@ impl Dedup {
 
     /// Whether none is remembered.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.len() == 0
     }
 }
 

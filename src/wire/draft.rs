@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::header::{Kind, append_header};
+use super::header::{Kind, header};
 use super::schema;
 use crate::id::Stamp;
 use crate::limits::HEADER_BYTES;
@@ -21,57 +21,108 @@ pub struct Draft {
 
 const STAMP_BYTES: usize = size_of::<schema::Stamp>();
 const WORD: usize = size_of::<u32>();
+const HALF: usize = size_of::<u16>();
+
+/// A frame up to the end of its table, with the offsets to texts and payload still zero. There are four of them.
+struct Head {
+    bytes: [u8; Head::BYTES_MAX],
+    len: usize,
+    /// Where the fields are, in the frame.
+    topic: usize,
+    stamp: usize,
+    sender: usize,
+    payload: usize,
+    trace: usize,
+}
+
+/// With a trace or not; with four bytes of padding before the sender or not.
+static HEADS: [[Head; 2]; 2] =
+    [[Head::new(false, false), Head::new(false, true)], [Head::new(true, false), Head::new(true, true)]];
+
+impl Head {
+    const BYTES_MAX: usize = HEADER_BYTES + (WORD + 7 * HALF).next_multiple_of(8) + 6 * WORD + STAMP_BYTES;
+
+    /// The header, whose length is still missing; the offset of the table and what pads it; the vtable, which is its own
+    /// length, the table's and where each field lies; the table, of which only the offset back to the vtable is filled in.
+    const fn new(traced: bool, padded: bool) -> Self {
+        let fields = if traced { 5 } else { 4 };
+        let vtable_bytes = (2 + fields) * HALF;
+        let table = (WORD + vtable_bytes).next_multiple_of(8);
+        let topic = WORD;
+        let stamp = topic + WORD;
+        let sender = stamp + STAMP_BYTES + if padded { WORD } else { 0 };
+        let payload = sender + WORD;
+        let trace = payload + WORD;
+        let table_bytes = if traced { trace } else { payload } + WORD;
+
+        let mut bytes = [0; Self::BYTES_MAX];
+        bytes.split_at_mut(HEADER_BYTES).0.copy_from_slice(&header(Kind::Message, 0));
+        put_half(&mut bytes, HEADER_BYTES, table);
+        let vtable = HEADER_BYTES + table - vtable_bytes;
+        let halves = [vtable_bytes, table_bytes, topic, stamp, sender, payload, trace];
+        let mut at = 0;
+        while at < 2 + fields {
+            put_half(&mut bytes, vtable + at * HALF, halves[at]);
+            at += 1;
+        }
+        let table = HEADER_BYTES + table;
+        put_half(&mut bytes, table, vtable_bytes);
+        Head {
+            bytes,
+            len: table + table_bytes,
+            topic: table + topic,
+            stamp: table + stamp,
+            sender: table + sender,
+            payload: table + payload,
+            trace: table + trace,
+        }
+    }
+}
+
+/// The numbers of a head are all small.
+const fn put_half(bytes: &mut [u8; Head::BYTES_MAX], at: usize, value: usize) {
+    [bytes[at], bytes[at + 1]] = (value as u16).to_le_bytes();
+}
 
 impl Draft {
     /// A Message of which only the stamp is missing.
     pub fn new(topic: &str, sender: &str, payload: &[u8], trace: Option<&str>) -> Self {
-        // After topic and stamp: sender, payload, and trace if there is one. What follows the stamp begins at a multiple of eight, counted from the end.
-        let offsets = if trace.is_some() { 3 } else { 2 };
-        let text_bytes = |text: &str| WORD + (text.len() + 1).next_multiple_of(WORD);
+        // Trace, payload, sender and topic follow the table in this order, each of them at a multiple of four. What
+        // follows the stamp begins at a multiple of eight, counted from the end.
+        let trace_bytes = trace.map_or(0, text_bytes);
         let payload_bytes = WORD + payload.len().next_multiple_of(WORD);
-        let tail_bytes = trace.map_or(0, text_bytes) + payload_bytes + text_bytes(sender) + text_bytes(topic);
-        let padding = (tail_bytes + offsets * WORD) % 8;
-        let inline_bytes = 2 * WORD + STAMP_BYTES + padding + offsets * WORD;
-        // Vtable: its own length, the table's, and where each field lies. The root offset and what pads it are in front.
-        let vtable_bytes = (2 + 2 + offsets) * size_of::<u16>();
-        let table_at = (WORD + vtable_bytes).next_multiple_of(8);
+        let tail_bytes = trace_bytes + payload_bytes + text_bytes(sender) + text_bytes(topic);
+        let offsets = if trace.is_some() { 3 } else { 2 };
+        let padded = !(tail_bytes + offsets * WORD).is_multiple_of(8);
+        let head = &HEADS[usize::from(trace.is_some())][usize::from(padded)];
 
-        let body_bytes = table_at + inline_bytes + tail_bytes;
-        let mut frame = Vec::with_capacity(HEADER_BYTES + body_bytes);
-        append_header(&mut frame, Kind::Message, body_bytes);
-        let at = |frame: &Vec<u8>| frame.len() - HEADER_BYTES;
-        put_word(&mut frame, table_at);
-        pad_to(&mut frame, table_at - vtable_bytes);
-        let sender_field = 2 * WORD + STAMP_BYTES + padding;
-        let fields = [WORD, 2 * WORD, sender_field, sender_field + WORD, sender_field + 2 * WORD];
-        for half in [vtable_bytes, inline_bytes].iter().chain(&fields[..2 + offsets]) {
-            frame.extend_from_slice(&(*half as u16).to_le_bytes());
-        }
-
-        // The table. Offsets are from where they stand to what they name: trace, payload, sender, topic lie in this order.
-        put_word(&mut frame, vtable_bytes);
-        let trace_at = table_at + inline_bytes;
-        let payload_at = trace_at + trace.map_or(0, text_bytes);
+        let trace_at = head.len;
+        let payload_at = trace_at + trace_bytes;
         let sender_at = payload_at + payload_bytes;
         let topic_at = sender_at + text_bytes(sender);
-        let put_offset = |frame: &mut Vec<u8>, to: usize| put_word(frame, to - at(frame));
-        put_offset(&mut frame, topic_at);
-        let stamp_at = frame.len();
-        frame.extend_from_slice(&[0; STAMP_BYTES]);
-        pad_to(&mut frame, table_at + sender_field);
-        put_offset(&mut frame, sender_at);
-        put_offset(&mut frame, payload_at);
+        let frame_bytes = head.len + tail_bytes;
+        let mut first = head.bytes;
+        // The length, which a header begins with.
+        set_word(&mut first, 0, frame_bytes - HEADER_BYTES);
+        set_word(&mut first, head.topic, topic_at - head.topic);
+        set_word(&mut first, head.sender, sender_at - head.sender);
+        set_word(&mut first, head.payload, payload_at - head.payload);
+        if trace.is_some() {
+            set_word(&mut first, head.trace, trace_at - head.trace);
+        }
+
+        let mut frame = Vec::with_capacity(frame_bytes);
+        frame.extend_from_slice(&first[..head.len]);
         if let Some(trace) = trace {
-            put_offset(&mut frame, trace_at);
             put_text(&mut frame, trace);
         }
-        put_word(&mut frame, payload.len());
+        frame.extend_from_slice(&(payload.len() as u32).to_le_bytes());
         frame.extend_from_slice(payload);
-        pad_to(&mut frame, sender_at);
+        frame.extend_from_slice(&[0; WORD][..payload_bytes - WORD - payload.len()]);
         put_text(&mut frame, sender);
         put_text(&mut frame, topic);
-        debug_assert_eq!(at(&frame), body_bytes);
-        Draft { frame, stamp_at, topic_at: HEADER_BYTES + topic_at + WORD }
+        debug_assert_eq!(frame.len(), frame_bytes);
+        Draft { frame, stamp_at: head.stamp, topic_at: topic_at + WORD }
     }
 
     /// Where it goes.
@@ -79,7 +130,7 @@ impl Draft {
         let length = self.frame.get(self.topic_at - WORD..).and_then(|rest| rest.first_chunk());
         let length = length.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize);
         let text = self.frame.get(self.topic_at..self.topic_at + length).unwrap_or_default();
-        core::str::from_utf8(text).unwrap_or_default()
+        super::text(text).unwrap_or_default()
     }
 
     /// Fills in the stamp; afterwards the frame never changes.
@@ -101,20 +152,22 @@ impl Draft {
     }
 }
 
-fn put_word(frame: &mut Vec<u8>, value: usize) {
-    frame.extend_from_slice(&(value as u32).to_le_bytes());
+fn set_word(bytes: &mut [u8], at: usize, value: usize) {
+    if let Some(place) = bytes.get_mut(at..at + WORD) {
+        place.copy_from_slice(&(value as u32).to_le_bytes());
+    }
+}
+
+/// What [`put_text`] appends.
+fn text_bytes(text: &str) -> usize {
+    WORD + (text.len() + 1).next_multiple_of(WORD)
 }
 
 /// Length, text, a zero, and what pads them to a multiple of four.
 fn put_text(frame: &mut Vec<u8>, text: &str) {
-    put_word(frame, text.len());
+    frame.extend_from_slice(&(text.len() as u32).to_le_bytes());
     frame.extend_from_slice(text.as_bytes());
     frame.extend_from_slice(&[0; WORD][..WORD - text.len() % WORD]);
-}
-
-/// Zeros up to this place of the body.
-fn pad_to(frame: &mut Vec<u8>, at: usize) {
-    frame.resize(HEADER_BYTES + at, 0);
 }
 
 #[cfg(test)]
@@ -123,6 +176,7 @@ mod tests {
 
     use super::*;
     use crate::id::Position;
+    use crate::wire::header::append_header;
     use crate::wire::{ServerFrame, Split, split};
 
     fn by_the_builder(topic: &str, sender: &str, payload: &[u8], trace: Option<&str>, stamp: Stamp) -> Vec<u8> {

@@ -158,9 +158,13 @@ pub fn split(bytes: &[u8], body_bytes_max: usize) -> Result<Split<'_>, WireError
 
 /// Appends the header of a frame whose body has this many bytes.
 pub fn append_header(out: &mut Vec<u8>, kind: Kind, body_bytes: usize) {
-    // Bodies are built by us and bounded far below 4 GiB.
-    let length = u32::try_from(body_bytes).unwrap_or(u32::MAX).to_le_bytes();
-    out.extend_from_slice(&[length[0], length[1], length[2], length[3], kind as u8, 0, 0, 0]);
+    out.extend_from_slice(&header(kind, body_bytes));
+}
+
+/// The header of a frame whose body has this many bytes: their number comes first. We build bodies, far below 4 GiB.
+pub(super) const fn header(kind: Kind, body_bytes: usize) -> [u8; HEADER_BYTES] {
+    let length = (body_bytes as u32).to_le_bytes();
+    [length[0], length[1], length[2], length[3], kind as u8, 0, 0, 0]
 }
 
 #[cfg(test)]

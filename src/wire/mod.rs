@@ -68,6 +68,18 @@ impl From<Stamp> for schema::Stamp {
     }
 }
 
+/// The text that these bytes are, if they are UTF-8. For short names, and those are ASCII nearly always, `from_utf8` takes
+/// several times as long as looking whether they are.
+#[inline]
+#[expect(unsafe_code, reason = "std has no safe and stable way from bytes known to be ASCII to a str")]
+fn text(bytes: &[u8]) -> Option<&str> {
+    if bytes.is_ascii() {
+        // SAFETY: ASCII is UTF-8.
+        return Some(unsafe { core::str::from_utf8_unchecked(bytes) });
+    }
+    core::str::from_utf8(bytes).ok()
+}
+
 /// Whether `name` may be a user id, a device name or a room: 1 to 128 bytes without control characters or blanks.
 pub fn is_name(name: &str) -> bool {
     !name.is_empty()

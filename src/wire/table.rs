@@ -67,7 +67,7 @@ impl<'a> Table<'a> {
         if rest.first() != Some(&0) {
             return Err(WireError::Malformed);
         }
-        core::str::from_utf8(bytes).map(Some).map_err(|_| WireError::Malformed)
+        super::text(bytes).map(Some).ok_or(WireError::Malformed)
     }
 
     /// The vector of bytes that a field names, and what follows it.
