@@ -70,8 +70,10 @@ pub struct Spares {
 /// As many as one turn of a busy shard fills.
 const SPARES_MAX: usize = 1024;
 /// Capacity that a spare may keep.
-pub const SPARE_CONTROL_BYTES_MAX: usize = 1024;
+const SPARE_CONTROL_BYTES_MAX: usize = 1024;
 const SPARE_FRAMES_MAX: usize = 32;
+/// A reply, or a few.
+const CONTROL_BYTES_FIRST: usize = 128;
 /// Most bytes of the control lane; a peer that asks for more without reading is closed.
 const CONTROL_BYTES_MAX: usize = 64 * 1024 + crate::limits::HISTORY_BYTES_MAX * 2;
 
@@ -127,7 +129,7 @@ impl Outbox {
     pub fn control(&mut self, spares: &mut Spares, now_ms: u64) -> &mut Vec<u8> {
         let queues = self.queues(spares, now_ms);
         if queues.control.capacity() == 0 {
-            queues.control = spares.control.pop().unwrap_or_default();
+            queues.control = spares.control.pop().unwrap_or_else(|| Vec::with_capacity(CONTROL_BYTES_FIRST));
         }
         &mut queues.control
     }

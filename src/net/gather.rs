@@ -7,32 +7,35 @@ use crate::id::ConnectionKey;
 use crate::outbox::Chunk;
 use crate::tls::Tls;
 
-/// Everything that is queued, as one send: a single message goes out uncopied.
+/// Everything that is queued, as one send: what is alone goes out uncopied.
 pub(super) fn gather_plain(key: ConnectionKey, sends: &mut Sends, driver: &mut impl Driver) -> Option<Owner> {
-    let mut buffer = match driver.pull(key)? {
-        Chunk::Control(control) => control,
-        Chunk::Data(first) => {
-            if first.frame.len() > COPY_BYTES_MAX {
-                return Some(Owner::Shared(first.frame));
-            }
-            let Some(second) = driver.pull(key) else { return Some(Owner::Shared(first.frame)) };
-            let mut buffer = sends.spare();
-            buffer.extend_from_slice(&first.frame);
-            append(&mut buffer, &second);
-            buffer
-        }
+    let first = match driver.pull(key)? {
+        Chunk::Data(delivery) if delivery.frame.len() > COPY_BYTES_MAX => return Some(Owner::Shared(delivery.frame)),
+        first => first,
     };
+    let Some(second) = driver.pull(key) else {
+        return Some(match first {
+            Chunk::Control(control) => Owner::Control(control),
+            Chunk::Data(delivery) => Owner::Shared(delivery.frame),
+        });
+    };
+    let mut buffer = sends.spare();
+    append(&mut buffer, key, first, driver);
+    append(&mut buffer, key, second, driver);
     while buffer.len() < SEND_BYTES_MAX
         && let Some(chunk) = driver.pull(key)
     {
-        append(&mut buffer, &chunk);
+        append(&mut buffer, key, chunk, driver);
     }
     Some(Owner::Copied(buffer))
 }
 
-fn append(buffer: &mut Vec<u8>, chunk: &Chunk) {
+fn append(buffer: &mut Vec<u8>, key: ConnectionKey, chunk: Chunk, driver: &mut impl Driver) {
     match chunk {
-        Chunk::Control(control) => buffer.extend_from_slice(control),
+        Chunk::Control(control) => {
+            buffer.extend_from_slice(&control);
+            driver.recycle(key, control);
+        }
         Chunk::Data(delivery) => buffer.extend_from_slice(&delivery.frame),
     }
 }
@@ -42,19 +45,17 @@ pub(super) fn gather_tls(
     tls: &mut Tls,
     key: ConnectionKey,
     stage: Stage,
+    sends: &mut Sends,
     plaintext: &mut Vec<u8>,
     driver: &mut impl Driver,
 ) -> Result<Option<Owner>, crate::tls::TlsError> {
-    let mut out = tls.take_outgoing();
+    let mut out = if tls.has_outgoing() { tls.take_outgoing() } else { sends.spare() };
     if tls.is_established() {
         plaintext.clear();
         while plaintext.len() < SEND_BYTES_MAX
             && let Some(chunk) = driver.pull(key)
         {
-            append(plaintext, &chunk);
-            if let Chunk::Control(control) = chunk {
-                driver.recycle(key, control);
-            }
+            append(plaintext, key, chunk, driver);
         }
         if !plaintext.is_empty() {
             tls.encrypt(plaintext, &mut out)?;
@@ -63,5 +64,9 @@ pub(super) fn gather_tls(
             tls.close_notify(&mut out);
         }
     }
-    Ok(if out.is_empty() { None } else { Some(Owner::Copied(out)) })
+    if out.is_empty() {
+        sends.give_back(out);
+        return Ok(None);
+    }
+    Ok(Some(Owner::Copied(out)))
 }

@@ -53,7 +53,7 @@ pub use ring::RingError;
 use crate::close::CloseReason;
 use crate::id::ConnectionKey;
 use crate::metrics::ShardMetrics;
-use crate::outbox::{Chunk, SPARE_CONTROL_BYTES_MAX};
+use crate::outbox::Chunk;
 use crate::session::Transport;
 use crate::slots::Slots;
 use buffers::Buffers;
@@ -80,7 +80,7 @@ pub trait Driver {
     fn freed(&mut self, key: ConnectionKey);
     /// The next bytes for this socket.
     fn pull(&mut self, key: ConnectionKey) -> Option<Chunk>;
-    /// A control chunk that `pull` gave, or what was copied behind it, is sent; its memory may be used again.
+    /// A control chunk that `pull` gave is sent, or copied; its memory may be used again.
     fn recycle(&mut self, key: ConnectionKey, buffer: Vec<u8>);
 }
 
@@ -397,7 +397,7 @@ impl Net {
         }
         let gathered = match socket.tls.as_deref_mut() {
             None => gather_plain(key, &mut self.sends, driver),
-            Some(tls) => match gather_tls(tls, key, socket.stage, &mut self.plaintext, driver) {
+            Some(tls) => match gather_tls(tls, key, socket.stage, &mut self.sends, &mut self.plaintext, driver) {
                 Ok(gathered) => gathered,
                 Err(_) => return self.end(key, CloseReason::TlsError, driver),
             },
@@ -626,14 +626,11 @@ impl Net {
         if matches!(-result, libc::EINTR | libc::EAGAIN) && socket.is_sending() {
             return self.submit_send(key, index);
         }
-        let is_tls = socket.tls.is_some();
         socket.send = None;
-        if let Some(Send { owner: Owner::Copied(buffer), .. }) = self.sends.remove(index) {
-            if is_tls || buffer.capacity() > SPARE_CONTROL_BYTES_MAX {
-                self.sends.give_back(buffer);
-            } else {
-                driver.recycle(key, buffer);
-            }
+        match self.sends.remove(index).map(|send| send.owner) {
+            Some(Owner::Copied(buffer)) => self.sends.give_back(buffer),
+            Some(Owner::Control(control)) => driver.recycle(key, control),
+            Some(Owner::Shared(_)) | None => {}
         }
         match -result {
             error @ 1.. if !matches!(error, libc::EINTR | libc::EAGAIN | libc::ECANCELED) => {

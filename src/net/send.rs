@@ -12,8 +12,10 @@ pub(super) struct Send {
 
 /// Who owns the bytes.
 pub(super) enum Owner {
-    /// Several frames copied together, encrypted records, or one control chunk.
+    /// Frames copied together, or encrypted records.
     Copied(Vec<u8>),
+    /// A control chunk, to be given back to the driver.
+    Control(Vec<u8>),
     /// One frame, shared with its other recipients.
     Shared(Bytes),
 }
@@ -22,7 +24,7 @@ impl Send {
     /// What is still to be sent.
     pub(super) fn rest(&self) -> &[u8] {
         let all: &[u8] = match &self.owner {
-            Owner::Copied(bytes) => bytes,
+            Owner::Copied(bytes) | Owner::Control(bytes) => bytes,
             Owner::Shared(bytes) => bytes,
         };
         all.get(self.sent..).unwrap_or_default()
@@ -45,11 +47,14 @@ pub(super) struct Sends {
     sends: Vec<Option<Send>>,
     free: Vec<SendKey>,
     spares: Vec<Vec<u8>>,
+    /// The sum of their capacities.
+    spare_bytes: usize,
 }
 
-/// Spare buffers kept, and the largest that is.
-const SPARES_MAX: usize = 64;
-const SPARE_BYTES_MAX: usize = 64 * 1024;
+/// Spare buffers are kept up to this many bytes in all: several hundred, as a busy turn needs.
+const SPARE_BYTES_MAX: usize = 1 << 20;
+/// What is copied together is at least two frames.
+const BUFFER_BYTES_FIRST: usize = 1024;
 
 impl Sends {
     pub(super) fn insert(&mut self, send: Send) -> SendKey {
@@ -74,20 +79,24 @@ impl Sends {
     }
 
     pub(super) fn release_spares(&mut self) {
-        self.spares = Vec::new();
+        (self.spares, self.spare_bytes) = (Vec::new(), 0);
         if self.free.len() == self.sends.len() {
             // Nothing is in the kernel: no key is in use.
             *self = Sends::default();
         }
     }
 
+    /// An empty buffer.
     pub(super) fn spare(&mut self) -> Vec<u8> {
-        self.spares.pop().unwrap_or_default()
+        let Some(spare) = self.spares.pop() else { return Vec::with_capacity(BUFFER_BYTES_FIRST) };
+        self.spare_bytes -= spare.capacity();
+        spare
     }
 
     pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
-        if self.spares.len() < SPARES_MAX && (1..=SPARE_BYTES_MAX).contains(&buffer.capacity()) {
+        if buffer.capacity() > 0 && self.spare_bytes + buffer.capacity() <= SPARE_BYTES_MAX {
             buffer.clear();
+            self.spare_bytes += buffer.capacity();
             self.spares.push(buffer);
         }
     }
