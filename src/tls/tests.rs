@@ -207,6 +207,27 @@ fn every_suite_resumes_updates_keys_and_ends() {
     }
 }
 
+/// rustls' client asks for SHA-384 first.
+#[test]
+fn the_cheaper_hash_is_chosen_where_the_client_has_it() {
+    let ends = ends(false);
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ends.certificate.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    assert_ne!(provider.cipher_suites[0].suite(), CipherSuite::TLS13_AES_128_GCM_SHA256);
+    for (version, suite) in [
+        (&rustls::version::TLS13, CipherSuite::TLS13_AES_128_GCM_SHA256),
+        (&rustls::version::TLS12, CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+    ] {
+        let builder = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[version]).unwrap();
+        let config = Arc::new(builder.with_root_certificates(roots.clone()).with_no_client_auth());
+        let (mut server, mut client) = (ends.server(), client(&config));
+        give(&mut server, &flight(&mut client));
+        hear(&mut client, &server.take_outgoing());
+        assert_eq!(client.negotiated_cipher_suite().unwrap().suite(), suite);
+    }
+}
+
 #[test]
 fn an_older_version_stays_with_rustls() {
     let ends = ends(true);
