@@ -6,8 +6,9 @@
 use bytes::Bytes;
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
 
-use super::header::{Kind, append_header};
+use super::header::{Kind, WireError, append_header};
 use super::schema;
+use super::table::Table;
 use crate::id::{ClientMessageId, Durability, Position, Stamp};
 use crate::limits::HEADER_BYTES;
 
@@ -58,6 +59,44 @@ pub struct PublishRequest<'a> {
     pub ephemeral: bool,
     pub ttl_seconds: u32,
     pub trace: Option<&'a str>,
+}
+
+/// A text that is likely to come again at once: the builder's own memory of texts is searched for each.
+#[derive(Default)]
+struct Shared<'a>(Option<(&'a str, WIPOffset<&'a str>)>);
+
+impl<'a> Shared<'a> {
+    fn or_create(&mut self, builder: &mut FlatBufferBuilder<'_>, text: &'a str) -> WIPOffset<&'a str> {
+        match self.0 {
+            Some((last, offset)) if last == text => offset,
+            _ => {
+                let offset = WIPOffset::new(builder.create_string(text).value());
+                self.0 = Some((text, offset));
+                offset
+            }
+        }
+    }
+}
+
+/// The fields of a Message.
+struct Message<'a> {
+    topic: Option<&'a str>,
+    stamp: Option<schema::Stamp>,
+    sender: Option<&'a str>,
+    payload: Option<&'a [u8]>,
+    trace: Option<&'a str>,
+}
+
+fn read_message(frame: &[u8]) -> Result<Message<'_>, WireError> {
+    type Fields<'a> = schema::Message<'a>;
+    let table = Table::root(frame.get(HEADER_BYTES..).unwrap_or_default())?;
+    Ok(Message {
+        topic: table.string(Fields::VT_TOPIC)?,
+        stamp: table.structure(Fields::VT_STAMP)?.map(schema::Stamp),
+        sender: table.string(Fields::VT_SENDER)?,
+        payload: table.bytes(Fields::VT_PAYLOAD)?,
+        trace: table.string(Fields::VT_TRACE)?,
+    })
 }
 
 impl Default for Encoder {
@@ -182,9 +221,11 @@ impl Encoder {
         members: impl Iterator<Item = (&'a str, &'a str)>,
     ) {
         let mut list = Vec::new();
+        // Most devices have the same name; most users are there with one.
+        let mut last_device = Shared::default();
         for (user, device) in members {
-            let user = Some(self.builder.create_shared_string(user));
-            let device = Some(self.builder.create_shared_string(device));
+            let user = Some(self.builder.create_string(user));
+            let device = Some(last_device.or_create(&mut self.builder, device));
             list.push(schema::Member::create(&mut self.builder, &schema::MemberArgs { user, device }));
         }
         let members = Some(self.builder.create_vector(&list));
@@ -209,18 +250,17 @@ impl Encoder {
         recovered: bool,
     ) {
         let mut list = Vec::with_capacity(frames.len());
+        let mut topic_of_all = Shared::default();
         for frame in frames {
-            // Frames of our own logs always parse; one that did not would be left out, not panic.
-            let Some(body) = frame.get(HEADER_BYTES..) else { continue };
-            let raw = super::RawFrame { kind: Kind::Message, body };
-            let Ok(super::ServerFrame::Message(message)) = super::ServerFrame::parse(raw) else { continue };
-            let topic = message.topic().map(|topic| self.builder.create_shared_string(topic));
-            let sender = message.sender().map(|sender| self.builder.create_shared_string(sender));
-            let payload = message.payload().map(|payload| self.builder.create_vector(payload.bytes()));
-            let trace = message.trace().map(|trace| self.builder.create_string(trace));
+            // Frames of our own logs can always be read; one that could not would be left out, not panic.
+            let Ok(message) = read_message(frame) else { continue };
+            let topic = message.topic.map(|topic| topic_of_all.or_create(&mut self.builder, topic));
+            let sender = message.sender.map(|sender| self.builder.create_shared_string(sender));
+            let payload = message.payload.map(|payload| self.builder.create_vector(payload));
+            let trace = message.trace.map(|trace| self.builder.create_string(trace));
             list.push(schema::Message::create(
                 &mut self.builder,
-                &schema::MessageArgs { topic, stamp: message.stamp(), sender, payload, trace },
+                &schema::MessageArgs { topic, stamp: message.stamp.as_ref(), sender, payload, trace },
             ));
         }
         let messages = Some(self.builder.create_vector(&list));
