@@ -4,9 +4,11 @@
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use io_uring::register::Restriction;
 use io_uring::types::{BufRingEntry, Fd, Fixed};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
@@ -37,6 +39,15 @@ pub(super) struct Variant {
     /// Completions are worked off on any way out of the kernel (COOP_TASKRUN) instead of when they are asked for.
     #[arg(long)]
     coop_taskrun: bool,
+    /// One receive may fill several buffers (IORING_RECVSEND_BUNDLE).
+    #[arg(long)]
+    recv_bundles: bool,
+    /// Send out of memory that is registered with the ring (WRITE_FIXED).
+    #[arg(long)]
+    registered_buffers: bool,
+    /// A ring that takes the operations it needs and no others (restrictions).
+    #[arg(long)]
+    restricted: bool,
 }
 
 #[derive(Default)]
@@ -48,6 +59,8 @@ struct Socket {
     /// Result of a send without copying whose memory the kernel still uses.
     sent_zc: Option<i32>,
     tls: Option<Box<ServerConnection>>,
+    /// Registered buffer that is being sent.
+    registered: Option<usize>,
 }
 
 struct Server {
@@ -57,6 +70,10 @@ struct Server {
     tls: Option<Arc<ServerConfig>>,
     variant: Variant,
     buffers: *mut u8,
+    /// The buffers in the order in which the kernel takes them, and the place of each.
+    order: Vec<u16>,
+    places: Vec<u16>,
+    registered: Registered,
     tail: u16,
 }
 
@@ -81,20 +98,31 @@ pub(super) fn serve(
     if variant.no_sqarray {
         builder.setup_no_sqarray();
     }
+    if variant.restricted {
+        builder.setup_r_disabled();
+    }
     let ring = builder.build(4096)?;
     ring.submitter().register_files_sparse(connections)?;
-    let bytes = usize::from(BUFFERS) * (BUFFER_BYTES + size_of::<BufRingEntry>());
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
-    // SAFETY: a fresh anonymous mapping; it is never unmapped.
-    let map = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
-    if map == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
+    let map = allocate(usize::from(BUFFERS) * (BUFFER_BYTES + size_of::<BufRingEntry>()))?;
     // SAFETY: page-aligned, large enough for the entries, and never unmapped.
     unsafe { ring.submitter().register_buf_ring_with_flags(map as u64, BUFFERS, 0, 0) }?;
+    let registered = if variant.registered_buffers { Registered::new(&ring)? } else { Registered::default() };
+    if variant.restricted {
+        restrict(&ring)?;
+    }
     let sockets = (0..connections).map(|_| Socket::default()).collect();
-    let mut server = Server { ring, sockets, exchange: Exchange::new(), tls, variant, buffers: map.cast(), tail: 0 };
+    let mut server = Server {
+        ring,
+        sockets,
+        exchange: Exchange::new(),
+        tls,
+        variant,
+        buffers: map,
+        order: vec![0; usize::from(BUFFERS)],
+        places: vec![0; usize::from(BUFFERS)],
+        registered,
+        tail: 0,
+    };
     for buffer in 0..BUFFERS {
         server.give_back(buffer);
     }
@@ -111,6 +139,61 @@ pub(super) fn serve(
     }
 }
 
+/// Fresh memory that is never given back.
+fn allocate(bytes: usize) -> io::Result<*mut u8> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+    // SAFETY: a fresh anonymous mapping; it is never unmapped.
+    let map = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    if map == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(map.cast()) }
+}
+
+/// From here on the ring takes these operations, and the flags that they are used with.
+fn restrict(ring: &IoUring) -> io::Result<()> {
+    let operations = [
+        opcode::AcceptMulti::CODE,
+        opcode::RecvMulti::CODE,
+        opcode::Send::CODE,
+        opcode::WriteFixed::CODE,
+        opcode::Close::CODE,
+    ];
+    let mut restrictions = Vec::from(operations.map(Restriction::sqe_op));
+    let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT;
+    restrictions.push(Restriction::sqe_flags_allowed(flags.bits()));
+    ring.submitter().register_restrictions(&mut restrictions)?;
+    ring.submitter().register_enable_rings()
+}
+
+/// Memory that is registered with the ring, in buffers of one size.
+#[derive(Default)]
+struct Registered {
+    memory: Option<NonNull<u8>>,
+    free: Vec<usize>,
+}
+
+const REGISTERED_BUFFERS: usize = 1024;
+const REGISTERED_BUFFER_BYTES: usize = 16 * 1024;
+
+impl Registered {
+    fn new(ring: &IoUring) -> io::Result<Self> {
+        let memory = allocate(REGISTERED_BUFFERS * REGISTERED_BUFFER_BYTES)?;
+        let all = libc::iovec { iov_base: memory.cast(), iov_len: REGISTERED_BUFFERS * REGISTERED_BUFFER_BYTES };
+        // SAFETY: the mapping is never unmapped.
+        unsafe { ring.submitter().register_buffers(&[all]) }?;
+        Ok(Registered { memory: NonNull::new(memory), free: (0..REGISTERED_BUFFERS).collect() })
+    }
+
+    /// Copies bytes into a free buffer: its number, and where it lies.
+    fn take(&mut self, bytes: &[u8]) -> Option<(usize, *const u8)> {
+        let memory = self.memory.filter(|_| bytes.len() <= REGISTERED_BUFFER_BYTES)?;
+        let index = self.free.pop()?;
+        // SAFETY: inside the mapping; nobody uses a free buffer, and the bytes fit.
+        let place = unsafe { memory.as_ptr().add(index * REGISTERED_BUFFER_BYTES) };
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) };
+        Some((index, place))
+    }
+}
+
 impl Server {
     fn push(&mut self, entry: squeue::Entry) {
         // SAFETY: sends point into `Socket::sending`, which stays until the completion; the rest points nowhere.
@@ -121,6 +204,8 @@ impl Server {
 
     fn give_back(&mut self, buffer: u16) {
         let index = usize::from(self.tail % BUFFERS);
+        self.order[index] = buffer;
+        self.places[usize::from(buffer)] = index as u16;
         // SAFETY: inside the mapping; entries and buffers do not overlap, and the kernel reads the tail only.
         unsafe {
             let entry = &mut *self.buffers.cast::<BufRingEntry>().add(index);
@@ -141,7 +226,12 @@ impl Server {
 
     fn receive(&mut self, slot: u32) {
         self.sockets[slot as usize].receiving = true;
-        self.push(opcode::RecvMulti::new(Fixed(slot), 0).build().user_data(RECV | u64::from(slot)));
+        let entry = if self.variant.recv_bundles {
+            opcode::RecvMultiBundle::new(Fixed(slot), 0).build()
+        } else {
+            opcode::RecvMulti::new(Fixed(slot), 0).build()
+        };
+        self.push(entry.user_data(RECV | u64::from(slot)));
     }
 
     fn on_completion(&mut self, completion: &cqueue::Entry) -> io::Result<()> {
@@ -170,18 +260,15 @@ impl Server {
 
     fn on_received(&mut self, slot: u32, completion: &cqueue::Entry) {
         let result = completion.result();
-        if let Some(buffer) = cqueue::buffer_select(completion.flags()) {
-            // SAFETY: the kernel has filled so many bytes and does not touch them until they are given back.
-            let bytes = unsafe { std::slice::from_raw_parts(self.buffer(buffer), result.max(0) as usize) };
-            match &mut self.sockets[slot as usize].tls {
-                None => self.exchange.received(slot as usize, bytes),
-                Some(tls) => {
-                    // What is wrong with it shows in the driver's report.
-                    let plaintext = tls::open(tls, bytes).unwrap_or_default();
-                    self.exchange.received(slot as usize, &plaintext);
-                    self.exchange.mark(slot as usize);
-                }
-            }
+        let mut rest = result.max(0) as usize;
+        let mut next = cqueue::buffer_select(completion.flags());
+        while let Some(buffer) = next {
+            let length = rest.min(BUFFER_BYTES);
+            rest -= length;
+            // A bundle goes on in the buffers that come next in the ring.
+            let place = usize::from(self.places[usize::from(buffer)]) + 1;
+            next = (rest > 0).then(|| self.order[place % usize::from(BUFFERS)]);
+            self.on_bytes(slot, buffer, length);
             self.give_back(buffer);
         }
         if !cqueue::more(completion.flags()) {
@@ -195,8 +282,23 @@ impl Server {
         }
     }
 
+    fn on_bytes(&mut self, slot: u32, buffer: u16, length: usize) {
+        // SAFETY: the kernel has filled so many bytes and does not touch them until they are given back.
+        let bytes = unsafe { std::slice::from_raw_parts(self.buffer(buffer), length) };
+        match &mut self.sockets[slot as usize].tls {
+            None => self.exchange.received(slot as usize, bytes),
+            Some(tls) => {
+                // What is wrong with it shows in the driver's report.
+                let plaintext = tls::open(tls, bytes).unwrap_or_default();
+                self.exchange.received(slot as usize, &plaintext);
+                self.exchange.mark(slot as usize);
+            }
+        }
+    }
+
     fn on_sent(&mut self, slot: u32, result: i32) {
         let socket = &mut self.sockets[slot as usize];
+        self.registered.free.extend(socket.registered.take());
         let Some(sending) = socket.sending.take() else { return };
         socket.sent += result.max(0) as usize;
         let wanted = sending.shared.as_ref().map_or(sending.bytes.len(), |shared| shared.len());
@@ -248,7 +350,11 @@ impl Server {
         let bytes: &[u8] = outgoing.shared.as_ref().map_or(&outgoing.bytes, |shared| shared);
         let rest = &bytes[sent..];
         let (pointer, length, flags) = (rest.as_ptr(), rest.len() as u32, libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
-        let entry = if self.variant.send_zc.is_some_and(|bytes| rest.len() >= bytes) {
+        let registered = self.registered.take(rest);
+        self.sockets[slot as usize].registered = registered.map(|(index, _)| index);
+        let entry = if let Some((_, place)) = registered {
+            opcode::WriteFixed::new(Fixed(slot), place, length, 0).build()
+        } else if self.variant.send_zc.is_some_and(|bytes| rest.len() >= bytes) {
             opcode::SendZc::new(Fixed(slot), pointer, length).flags(flags).build()
         } else {
             opcode::Send::new(Fixed(slot), pointer, length).flags(flags).build()

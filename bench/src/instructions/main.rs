@@ -9,7 +9,10 @@
 //! says how it counts as soon as it does, counts until it is interrupted (SIGINT), and then prints the number.
 #![allow(unsafe_code, reason = "none of these system calls has a safe wrapper in std")]
 
-use std::io;
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -25,6 +28,10 @@ struct Options {
     /// Step, even where the processor could count.
     #[arg(long)]
     step: bool,
+    /// Write how often each instruction was executed, a line each: its address in the program's file and the number.
+    /// Steps.
+    #[arg(long, value_name = "FILE")]
+    addresses: Option<PathBuf>,
 }
 
 /// The end has been asked for.
@@ -42,7 +49,11 @@ fn main() -> ExitCode {
         action.sa_sigaction = interrupt as *const () as usize;
         libc::sigaction(libc::SIGINT, &raw const action, std::ptr::null_mut());
     }
-    let counted = if options.step { Err(io::ErrorKind::Unsupported.into()) } else { by_counter(&options) };
+    let counted = if options.step || options.addresses.is_some() {
+        Err(io::ErrorKind::Unsupported.into())
+    } else {
+        by_counter(&options)
+    };
     match counted.or_else(|_| by_steps(&options)) {
         Ok(count) => {
             println!("{count}");
@@ -91,7 +102,11 @@ fn by_steps(options: &Options) -> io::Result<u64> {
     stopped(thread)?;
     println!("counting by steps");
     let (mut count, mut signal) = (0, 0);
+    let mut executed = HashMap::<u64, u64>::new();
     while !INTERRUPTED.load(Ordering::Relaxed) {
+        if options.addresses.is_some() {
+            *executed.entry(next_instruction(thread)?).or_default() += 1;
+        }
         trace(libc::PTRACE_SINGLESTEP, thread, signal)?;
         let stop = match stopped(thread) {
             // It sleeps in a system call.
@@ -105,7 +120,51 @@ fn by_steps(options: &Options) -> io::Result<u64> {
         (count, signal) = if stop == libc::SIGTRAP { (count + 1, 0) } else { (count, stop) };
     }
     trace(libc::PTRACE_DETACH, thread, signal)?;
+    if let Some(file) = &options.addresses {
+        write_addresses(file, thread, &executed)?;
+    }
     Ok(count)
+}
+
+/// The address of the instruction that a stopped thread executes next.
+fn next_instruction(thread: i32) -> io::Result<u64> {
+    let mut registers = std::mem::MaybeUninit::<libc::user_regs_struct>::uninit();
+    // SAFETY: the structure is what this request writes.
+    match unsafe {
+        libc::ptrace(libc::PTRACE_GETREGS, thread, std::ptr::null_mut::<libc::c_void>(), registers.as_mut_ptr())
+    } {
+        -1 => Err(io::Error::last_os_error()),
+        // SAFETY: the request succeeded, so that every field is written.
+        _ => Ok(unsafe { registers.assume_init() }.rip),
+    }
+}
+
+/// `FILE ADDRESS COUNT`, a line for each address: the mapped file, and where in its image.
+fn write_addresses(path: &Path, thread: i32, executed: &HashMap<u64, u64>) -> io::Result<()> {
+    let maps = fs::read_to_string(format!("/proc/{thread}/maps"))?;
+    let mut images: Vec<(u64, u64, &str)> = Vec::new();
+    for line in maps.lines() {
+        let mut fields = line.split_whitespace();
+        let range = fields.next().and_then(|range| range.split_once('-'));
+        let Some((start, end)) = range
+            .and_then(|(start, end)| Some((u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?)))
+        else {
+            continue;
+        };
+        let Some(file) = fields.nth(4) else { continue };
+        match images.last_mut() {
+            Some(last) if last.2 == file => last.1 = end,
+            _ => images.push((start, end, file)),
+        }
+    }
+    let mut out = io::BufWriter::new(fs::File::create(path)?);
+    for (address, count) in executed {
+        match images.iter().find(|(start, end, _)| (*start..*end).contains(address)) {
+            Some((start, _, file)) => writeln!(out, "{file} {:#x} {count}", address - start)?,
+            None => writeln!(out, "? {address:#x} {count}")?,
+        }
+    }
+    out.flush()
 }
 
 fn trace(request: libc::c_uint, thread: i32, data: i32) -> io::Result<()> {
