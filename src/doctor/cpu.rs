@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::host::Host;
-use super::nic::{Interrupt, all_interrupts};
+use super::nic::{QueueInterrupt, all_interrupts};
 use super::report::{Check, Finding};
 use super::target::Target;
 use crate::cores::{Topology, plan, show_list};
@@ -116,7 +116,7 @@ pub(super) fn show_plan(host: &Host, target: &Target, topology: &Topology) -> St
     out
 }
 
-fn show_interrupt(interrupt: &Interrupt) -> String {
+fn show_interrupt(interrupt: &QueueInterrupt) -> String {
     format!("IRQ {} {}", interrupt.number, interrupt.name)
 }
 

@@ -102,6 +102,11 @@ impl Host {
         self.root.join(path).exists()
     }
 
+    /// Whether nobody may write a file, not even root: so the kernel marks what it keeps to itself.
+    pub(super) fn is_read_only(&self, path: &str) -> bool {
+        std::fs::metadata(self.root.join(path)).is_ok_and(|file| file.permissions().readonly())
+    }
+
     /// Whether this process has a capability, by its number in capabilities(7).
     pub(super) fn has_capability(&self, number: u32) -> Result<bool, String> {
         let mask = self.field("proc/self/status", "CapEff")?;
@@ -146,6 +151,13 @@ pub(super) mod tests {
             let path = self.host.root.join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
+        }
+
+        pub(in super::super) fn make_read_only(&self, path: &str) {
+            let path = self.host.root.join(path);
+            let mut permissions = std::fs::metadata(&path).unwrap().permissions();
+            permissions.set_readonly(true);
+            std::fs::set_permissions(path, permissions).unwrap();
         }
     }
 

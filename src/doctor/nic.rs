@@ -1,15 +1,16 @@
 //! Network cards: their queues, and the cores that their interrupts land on.
 
 use super::host::Host;
+use super::interrupts::{self, Interrupt};
 use super::report::{Check, Finding};
-use crate::cores::{parse_list, show_list};
+use crate::cores::show_list;
 
 const GROUP: &str = "network cards";
 const NET: &str = "sys/class/net";
 
 /// An interrupt of a queue of a network card.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Interrupt {
+pub(super) struct QueueInterrupt {
     pub(super) number: usize,
     /// As /proc/interrupts calls it.
     pub(super) name: String,
@@ -27,13 +28,13 @@ pub(super) fn check(host: &Host, cpus: &[usize], shards: u64) -> Vec<Finding> {
     cards
         .iter()
         .flat_map(|card| {
-            [queues(host, card, cpus, shards), interrupts(host, card, cpus.len()), transmit(host, card, cpus)]
+            [queues(host, card, cpus, shards), landing(host, card, cpus.len()), transmit(host, card, cpus)]
         })
         .collect()
 }
 
 /// Every interrupt of every card's queues.
-pub(super) fn all_interrupts(host: &Host) -> Vec<Interrupt> {
+pub(super) fn all_interrupts(host: &Host) -> Vec<QueueInterrupt> {
     cards(host).iter().flat_map(|card| card_interrupts(host, card).unwrap_or_default()).collect()
 }
 
@@ -78,7 +79,7 @@ fn queues(host: &Host, card: &str, cpus: &[usize], shards: u64) -> Finding {
     }
 }
 
-fn interrupts(host: &Host, card: &str, cpus: usize) -> Finding {
+fn landing(host: &Host, card: &str, cpus: usize) -> Finding {
     let check = Check::new(
         GROUP,
         format!("{card}: interrupts"),
@@ -124,34 +125,27 @@ fn transmit(host: &Host, card: &str, cpus: &[usize]) -> Finding {
 }
 
 /// The interrupts of a card's queues, and not those that only tell of configuration changes and the like.
-fn card_interrupts(host: &Host, card: &str) -> Result<Vec<Interrupt>, String> {
+fn card_interrupts(host: &Host, card: &str) -> Result<Vec<QueueInterrupt>, String> {
     const OTHERS: [&str; 6] = ["config", "event", "async", "control", "misc", "mgmnt"];
-    let table = host.read("proc/interrupts")?;
+    let all = interrupts::all(host)?;
     let device = format!("{NET}/{card}/device");
     // A virtio device hangs below the PCI device that has the interrupts.
     let numbers =
         host.names(&format!("{device}/msi_irqs")).or_else(|_| host.names(&format!("{device}/../msi_irqs")))?;
     let mut numbers: Vec<usize> = numbers.iter().filter_map(|number| number.parse().ok()).collect();
     numbers.sort_unstable();
-    let mut interrupts = Vec::new();
+    let mut found = Vec::new();
     for number in numbers {
-        let line = table.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{number}:")));
-        let Some(name) = line.and_then(|line| line.split_whitespace().last()) else { continue };
+        let Some(Interrupt { name, .. }) = all.iter().find(|interrupt| interrupt.number == number) else { continue };
         if OTHERS.iter().any(|other| name.contains(other)) {
             continue;
         }
-        let folder = format!("proc/irq/{number}");
-        let effective = host.read(&format!("{folder}/effective_affinity_list")).ok().filter(|list| !list.is_empty());
-        let list = match effective {
-            Some(list) => list,
-            None => host.read(&format!("{folder}/smp_affinity_list"))?,
-        };
-        interrupts.push(Interrupt { number, name: name.to_owned(), cpus: parse_list(&list) });
+        found.push(QueueInterrupt { number, name: name.clone(), cpus: interrupts::cores_of(host, number)? });
     }
-    if interrupts.is_empty() {
+    if found.is_empty() {
         return Err(format!("/proc/interrupts names no interrupt of {card}"));
     }
-    Ok(interrupts)
+    Ok(found)
 }
 
 /// "00000000,00000000" names no core.
@@ -212,7 +206,7 @@ mod tests {
         );
         assert_eq!(states(&fake), [State::Ok; 3]);
         let interrupts = all_interrupts(&fake.host);
-        let interrupt = |number, name: &str, cpu| Interrupt { number, name: name.to_owned(), cpus: vec![cpu] };
+        let interrupt = |number, name: &str, cpu| QueueInterrupt { number, name: name.to_owned(), cpus: vec![cpu] };
         assert_eq!(interrupts, [interrupt(38, "virtio2-input.0", 1), interrupt(39, "virtio2-output.0", 0)]);
     }
 

@@ -1,0 +1,204 @@
+//! Interrupts of all devices: which cores they land on, and whether they disturb a shard there.
+//!
+//! What the kernel manages itself (most NVMe queues, one a core) is nobody's to move, so it is never called wrong.
+
+use super::host::Host;
+use super::nic;
+use super::report::{Check, Finding};
+use super::target::Target;
+use crate::cores::{Topology, parse_list, plan, show_list};
+
+/// How many are named before the rest is only counted.
+const NAMED_MAX: usize = 4;
+
+/// A numbered line of /proc/interrupts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Interrupt {
+    pub(super) number: usize,
+    /// As /proc/interrupts calls it.
+    pub(super) name: String,
+    /// Since the machine started, on all cores.
+    pub(super) fired: u64,
+}
+
+/// The interrupts that have a number; those without belong to the cores themselves.
+pub(super) fn all(host: &Host) -> Result<Vec<Interrupt>, String> {
+    let table = host.read("proc/interrupts")?;
+    let mut lines = table.lines();
+    let cores = lines.next().unwrap_or_default().split_whitespace().count();
+    let interrupt = |line: &str| {
+        let mut words = line.split_whitespace();
+        let number = words.next()?.strip_suffix(':')?.parse().ok()?;
+        let name = words.clone().last()?.to_owned();
+        let fired = words.take(cores).map_while(|word| word.parse::<u64>().ok()).sum();
+        Some(Interrupt { number, name, fired })
+    };
+    Ok(lines.filter_map(interrupt).collect())
+}
+
+/// The cores that an interrupt lands on: the effective ones where the kernel tells, otherwise those that are allowed.
+pub(super) fn cores_of(host: &Host, number: usize) -> Result<Vec<usize>, String> {
+    let folder = format!("proc/irq/{number}");
+    let effective = host.read(&format!("{folder}/effective_affinity_list")).ok().filter(|list| !list.is_empty());
+    let list = match effective {
+        Some(list) => list,
+        None => host.read(&format!("{folder}/smp_affinity_list"))?,
+    };
+    Ok(parse_list(&list))
+}
+
+/// Whether devices other than the network cards' queues interrupt the shards' cores.
+pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, String>) -> Finding {
+    let check = Check::new(
+        "cores",
+        "interrupts of other devices",
+        "none on the shards' cores, where other cores are left",
+        "A shard waits while its core works off an interrupt. Those of the network card's queues bring its own packets; \
+         disks and the like are better served by cores without shards.",
+    );
+    let topology = match topology {
+        Ok(topology) => topology,
+        Err(reason) => return check.unknown(reason),
+    };
+    if !target.runtime.pin_cores {
+        return check.unknown("shards are not pinned, and have no cores of their own");
+    }
+    let Ok(shards) = plan(topology, &target.runtime.cores, target.runtime.shard_count()) else {
+        return check.unknown("there is no plan of the shards' cores");
+    };
+    let (movable, managed) = match on_cores(host, &shards) {
+        Ok(found) => found,
+        Err(reason) => return check.unknown(reason),
+    };
+    let mut elsewhere = match host.read("sys/devices/system/cpu/online") {
+        Ok(online) => parse_list(&online),
+        Err(_) => topology.cpus.iter().map(|cpu| cpu.id).collect(),
+    };
+    elsewhere.retain(|cpu| !shards.contains(cpu));
+    match (movable.as_slice(), managed.as_slice()) {
+        ([], []) => check.ok("none there"),
+        ([], managed) => check.ok(format!("only what the kernel places itself: {}", show(managed))),
+        (movable, _) if elsewhere.is_empty() => {
+            check.ok(format!("{} there, and no other core is left: {}", movable.len(), show(movable)))
+        }
+        (movable, _) => {
+            let numbers: Vec<String> = movable.iter().map(|interrupt| interrupt.number.to_string()).collect();
+            let mut cores = shards.clone();
+            cores.sort_unstable();
+            cores.dedup();
+            check.warning(
+                format!("{} there: {}", movable.len(), show(movable)),
+                format!(
+                    "tuning/apply --only irq --cores {}, or for N in {}; do echo {} > /proc/irq/$N/smp_affinity_list; \
+                     done (older kernels refuse with an error what they place themselves)",
+                    show_list(&cores),
+                    numbers.join(" "),
+                    show_list(&elsewhere)
+                ),
+            )
+        }
+    }
+}
+
+/// What has fired and lands on one of these cores: what may be moved, and what the kernel manages.
+fn on_cores(host: &Host, cores: &[usize]) -> Result<(Vec<Interrupt>, Vec<Interrupt>), String> {
+    let queues = nic::all_interrupts(host);
+    let (mut movable, mut managed) = (Vec::new(), Vec::new());
+    for interrupt in all(host)? {
+        if interrupt.fired == 0 || queues.iter().any(|queue| queue.number == interrupt.number) {
+            continue;
+        }
+        if cores_of(host, interrupt.number)?.iter().any(|cpu| cores.contains(cpu)) {
+            // From 6.12 on nobody may write the affinity of such an interrupt, and the file says so.
+            let file = format!("proc/irq/{}/smp_affinity_list", interrupt.number);
+            if host.is_read_only(&file) { managed.push(interrupt) } else { movable.push(interrupt) }
+        }
+    }
+    Ok((movable, managed))
+}
+
+fn show(interrupts: &[Interrupt]) -> String {
+    let named = interrupts.iter().take(NAMED_MAX);
+    let mut parts: Vec<String> =
+        named.map(|interrupt| format!("IRQ {} {}", interrupt.number, interrupt.name)).collect();
+    if interrupts.len() > NAMED_MAX {
+        parts.push(format!("{} more", interrupts.len() - NAMED_MAX));
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::tests::FakeHost;
+    use super::super::report::State;
+    use super::*;
+    use crate::cores::Cpu;
+
+    /// Four cores; a disk with a queue that may be moved (38) and one that may not (39), a network card's queue (40), and
+    /// something that never fires (41).
+    fn host() -> FakeHost {
+        let fake = FakeHost::new(&[
+            (
+                "proc/interrupts",
+                "      CPU0 CPU1 CPU2 CPU3\n 38: 0 9 0 0 PCI-MSIX 1-edge nvme0q0\n 39: 0 7 0 0 PCI-MSIX 2-edge nvme0q1\n \
+                 40: 8 0 0 0 PCI-MSIX 1-edge eth0-rx-0\n 41: 0 0 0 0 IO-APIC 4-edge ttyS0\nNMI: 1 1 Non-maskable interrupts\n",
+            ),
+            ("proc/irq/38/smp_affinity_list", "0-3\n"),
+            ("proc/irq/38/effective_affinity_list", "1\n"),
+            ("proc/irq/39/smp_affinity_list", "1\n"),
+            ("proc/irq/40/smp_affinity_list", "0\n"),
+            ("proc/irq/41/smp_affinity_list", "0-3\n"),
+            ("sys/class/net/eth0/operstate", "up\n"),
+            ("sys/class/net/eth0/device/msi_irqs/40", "\n"),
+            ("sys/devices/system/cpu/online", "0-3\n"),
+        ]);
+        fake.make_read_only("proc/irq/39/smp_affinity_list");
+        fake
+    }
+
+    fn run(fake: &FakeHost, shards: usize) -> Finding {
+        let cpus = (0..4).map(|id| Cpu { id, core: id, node: None }).collect();
+        let target = Target::new(Some(1000), false, Some(shards), None);
+        check(&fake.host, &target, &Ok(Topology { cpus, nic_nodes: Vec::new() }))
+    }
+
+    #[test]
+    fn what_may_be_moved_from_a_shards_core_is_named_with_the_command() {
+        let finding = run(&host(), 2);
+        assert_eq!((finding.state, finding.found.as_str()), (State::Warning, "1 there: IRQ 38 nvme0q0"));
+        assert!(finding.fix.starts_with("tuning/apply --only irq --cores 0-1, or for N in 38; do echo 2-3 > "));
+    }
+
+    #[test]
+    fn cores_without_such_interrupts() {
+        let fake = host();
+        assert_eq!((run(&fake, 1).state, run(&fake, 1).found.as_str()), (State::Ok, "none there"));
+        fake.set("proc/irq/38/effective_affinity_list", "3\n");
+        let finding = run(&fake, 2);
+        assert_eq!(finding.state, State::Ok);
+        assert_eq!(finding.found, "only what the kernel places itself: IRQ 39 nvme0q1");
+    }
+
+    #[test]
+    fn where_every_core_is_a_shards_there_is_nothing_to_do() {
+        let finding = run(&host(), 4);
+        assert_eq!(finding.state, State::Ok);
+        assert_eq!(finding.found, "1 there, and no other core is left: IRQ 38 nvme0q0");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_unknown() {
+        let fake = host();
+        std::fs::remove_file(fake.host.root().join("proc/irq/38/smp_affinity_list")).unwrap();
+        std::fs::remove_file(fake.host.root().join("proc/irq/38/effective_affinity_list")).unwrap();
+        let finding = run(&fake, 2);
+        assert_eq!(finding.state, State::Unknown);
+        assert!(finding.found.contains("/proc/irq/38/smp_affinity_list cannot be read"), "{finding:?}");
+    }
+
+    #[test]
+    fn interrupts_are_counted_over_the_cores_and_not_beyond() {
+        let fake = FakeHost::new(&[("proc/interrupts", "  CPU0 CPU1\n 3: 1 2 4 5-edge x, timer\nLOC: 1 1 Local\n")]);
+        assert_eq!(all(&fake.host), Ok(vec![Interrupt { number: 3, name: "timer".to_owned(), fired: 3 }]));
+    }
+}
