@@ -3,15 +3,15 @@
 use std::fmt::Write;
 
 use super::host::Host;
-use super::nic::{QueueInterrupt, all_interrupts};
+use super::nic::all_interrupts;
 use super::report::{Check, Finding};
 use super::target::Target;
-use crate::cores::{Topology, plan, show_list};
+use crate::cores::{Cores, Topology, parse_list, plan, show_list};
 
 const GROUP: &str = "cores";
 
 pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, String>) -> Vec<Finding> {
-    vec![pinning(target, topology), governor(host), clock(host)]
+    vec![pinning(target, topology), governor(host), clock(host), isolation(host, target, topology)]
 }
 
 fn pinning(target: &Target, topology: &Result<Topology, String>) -> Finding {
@@ -84,40 +84,126 @@ fn clock(host: &Host) -> Finding {
     }
 }
 
-/// The plan for people: each shard's core, what stays idle beside it, and whose interrupts land there.
+/// Cores that the kernel keeps free of other work.
+struct Isolated {
+    /// From the scheduler, by isolcpus= or an isolated cpuset.
+    scheduler: Vec<usize>,
+    /// From the tick, by nohz_full=.
+    tick: Vec<usize>,
+}
+
+impl Isolated {
+    fn read(host: &Host) -> Result<Isolated, String> {
+        let folder = "sys/devices/system/cpu";
+        let scheduler = parse_list(&host.read(&format!("{folder}/isolated"))?);
+        // Many kernels are built without it, and those that have it may say "(null)" where it is not used.
+        let tick = host.read(&format!("{folder}/nohz_full")).map_or(Vec::new(), |list| parse_list(&list));
+        Ok(Isolated { scheduler, tick })
+    }
+
+    fn of(&self, cpu: usize) -> Option<&'static str> {
+        match (self.scheduler.contains(&cpu), self.tick.contains(&cpu)) {
+            (true, true) => Some("isolated, no tick"),
+            (true, false) => Some("isolated"),
+            (false, true) => Some("no tick"),
+            (false, false) => None,
+        }
+    }
+}
+
+fn isolation(host: &Host, target: &Target, topology: &Result<Topology, String>) -> Finding {
+    let check = Check::new(
+        GROUP,
+        "isolated cores",
+        "none, or shards on them",
+        "The scheduler puts nobody on an isolated core who does not ask for it. Processes start without them, and \
+         runtime.cores = \"auto\" takes only what the process may use, so they stay idle unless the process is given them.",
+    );
+    let isolated = match Isolated::read(host) {
+        Ok(isolated) => isolated,
+        Err(reason) => return check.unknown(reason),
+    };
+    if isolated.scheduler.is_empty() {
+        return match isolated.tick.as_slice() {
+            [] => check.ok("none"),
+            tick => check.ok(format!("none; no tick on {}", show_list(tick))),
+        };
+    }
+    let topology = match topology {
+        Ok(topology) => topology,
+        Err(reason) => return check.unknown(reason),
+    };
+    let Ok(shards) = plan(topology, &target.runtime.cores, target.runtime.shard_count()) else {
+        return check.unknown("there is no plan of the shards' cores");
+    };
+    let (inside, outside): (Vec<usize>, Vec<usize>) = shards.iter().partition(|cpu| isolated.scheduler.contains(cpu));
+    let found = format!("{}, {} of {} shards on them", show_list(&isolated.scheduler), inside.len(), shards.len());
+    let idle: Vec<usize> = isolated.scheduler.iter().copied().filter(|cpu| !inside.contains(cpu)).collect();
+    if outside.is_empty() || idle.is_empty() {
+        return check.ok(found);
+    }
+    // Threads of the gateway that are no shards need a core that the scheduler may put them on.
+    let other = topology.cpus.iter().map(|cpu| cpu.id).find(|cpu| !isolated.scheduler.contains(cpu));
+    let mut given: Vec<usize> = other.into_iter().chain(isolated.scheduler.iter().copied()).collect();
+    given.sort_unstable();
+    let given = show_list(&given);
+    let list: Vec<String> = isolated.scheduler.iter().map(usize::to_string).collect();
+    let forbidden = idle.iter().any(|cpu| topology.cpus.iter().all(|allowed| allowed.id != *cpu));
+    let cores = format!("runtime.cores = [{}]", list.join(", "));
+    let fix = match forbidden {
+        true => format!("{cores}, and taskset -c {given} ringgate serve ... (CPUAffinity={given} for systemd)"),
+        false => cores,
+    };
+    match target.runtime.cores {
+        Cores::Auto if inside.is_empty() => check.warning(format!("{found}: \"auto\" leaves them unused"), fix),
+        _ => check.warning(found, fix),
+    }
+}
+
+/// The plan for people: who is on each core, whether that is isolated, which queues' interrupts land there, and what
+/// stays idle beside it.
 pub(super) fn show_plan(host: &Host, target: &Target, topology: &Topology) -> String {
     let Ok(cpus) = plan(topology, &target.runtime.cores, target.runtime.shard_count()) else { return String::new() };
     let interrupts = all_interrupts(host);
+    let isolated = Isolated::read(host).ok();
     let mut out = String::from("\nplan\n");
-    for (shard, cpu) in cpus.iter().enumerate() {
-        let here: Vec<String> =
-            interrupts.iter().filter(|interrupt| interrupt.cpus.first() == Some(cpu)).map(show_interrupt).collect();
-        let node = topology.cpus.iter().find(|other| other.id == *cpu).and_then(|cpu| cpu.node);
+    let mut shown = Vec::new();
+    for &cpu in &cpus {
+        if shown.contains(&cpu) {
+            continue;
+        }
+        shown.push(cpu);
+        let shards: Vec<usize> = (0..cpus.len()).filter(|shard| cpus.get(*shard) == Some(&cpu)).collect();
+        let shards = format!("{} {}", if shards.len() == 1 { "shard" } else { "shards" }, show_list(&shards));
+        let node = topology.cpus.iter().find(|other| other.id == cpu).and_then(|cpu| cpu.node);
+        let notes = [
+            node.map(|node| format!("node {node}")),
+            isolated.as_ref().and_then(|isolated| isolated.of(cpu)).map(str::to_owned),
+        ];
+        let notes: Vec<String> = notes.into_iter().flatten().collect();
+        let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
+        let here = interrupts.iter().filter(|interrupt| interrupt.cpus.first() == Some(&cpu));
+        let here: Vec<String> = here.map(|interrupt| format!("IRQ {} {}", interrupt.number, interrupt.name)).collect();
+        let here = if here.is_empty() { String::new() } else { format!(", with {}", here.join(", ")) };
         // Writing into a String cannot fail.
-        let _ = write!(out, "  shard {shard} -> cpu {cpu}");
-        let _ = match node {
-            Some(node) => write!(out, " (node {node})"),
-            None => Ok(()),
-        };
-        let _ = match here.as_slice() {
-            [] => writeln!(out),
-            here => writeln!(out, ", with {}", here.join(", ")),
-        };
+        let _ = writeln!(out, "  {shards} -> cpu {cpu}{notes}{here}");
     }
     let core_of = |id: usize| topology.cpus.iter().find(|cpu| cpu.id == id).map(|cpu| cpu.core);
     let idle: Vec<usize> = topology.cpus.iter().map(|cpu| cpu.id).filter(|id| !cpus.contains(id)).collect();
     let (siblings, free): (Vec<usize>, Vec<usize>) =
         idle.iter().partition(|id| cpus.iter().any(|cpu| core_of(*cpu) == core_of(**id)));
-    for (what, ids) in [("siblings of shards' cores left idle", siblings), ("cores left idle", free)] {
+    let unused = isolated.map_or(Vec::new(), |isolated| isolated.scheduler);
+    let unused: Vec<usize> = unused.into_iter().filter(|cpu| !cpus.contains(cpu)).collect();
+    for (what, ids) in [
+        ("siblings of shards' cores left idle", siblings),
+        ("cores left idle", free),
+        ("isolated cores without a shard", unused),
+    ] {
         if !ids.is_empty() {
             let _ = writeln!(out, "  {what}: {}", show_list(&ids));
         }
     }
     out
-}
-
-fn show_interrupt(interrupt: &QueueInterrupt) -> String {
-    format!("IRQ {} {}", interrupt.number, interrupt.name)
 }
 
 #[cfg(test)]
@@ -144,8 +230,9 @@ mod tests {
         let fake = FakeHost::new(&[
             ("sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "performance\n"),
             ("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc\n"),
+            ("sys/devices/system/cpu/isolated", "\n"),
         ]);
-        assert_eq!(states(&fake, &target(8)), [State::Ok; 3]);
+        assert_eq!(states(&fake, &target(8)), [State::Ok; 4]);
     }
 
     #[test]
@@ -157,7 +244,7 @@ mod tests {
             ("sys/devices/system/clocksource/clocksource0/available_clocksource", "hpet tsc acpi_pm\n"),
         ]);
         let mut target = target(9);
-        assert_eq!(states(&fake, &target), [State::Warning; 3]);
+        assert_eq!(states(&fake, &target)[..3], [State::Warning; 3]);
         let findings = check(&fake.host, &target, &Ok(topology()));
         assert_eq!(findings[1].found, "performance, powersave");
         assert!(findings[2].fix.starts_with("echo tsc > /sys/"), "{findings:?}");
@@ -179,7 +266,7 @@ mod tests {
         let fake = FakeHost::new(&[
             ("sys/class/net/eth0/operstate", "up\n"),
             ("sys/class/net/eth0/device/msi_irqs/38", "\n"),
-            ("proc/interrupts", " 38: 1 0 PCI-MSIX 1-edge eth0-rx-0\n"),
+            ("proc/interrupts", " CPU0 CPU1\n 38: 1 0 PCI-MSIX 1-edge eth0-rx-0\n"),
             ("proc/irq/38/smp_affinity_list", "1\n"),
         ]);
         assert_eq!(
@@ -187,5 +274,59 @@ mod tests {
             "\nplan\n  shard 0 -> cpu 0 (node 0)\n  shard 1 -> cpu 1 (node 0), with IRQ 38 eth0-rx-0\n  \
              siblings of shards' cores left idle: 4-5\n  cores left idle: 2-3,6-7\n"
         );
+    }
+
+    fn isolated(list: &str, topology: &Topology, target: &Target) -> Finding {
+        let fake = FakeHost::new(&[("sys/devices/system/cpu/isolated", list)]);
+        isolation(&fake.host, target, &Ok(topology.clone()))
+    }
+
+    #[test]
+    fn isolated_cores_that_auto_leaves_unused() {
+        // Booted with isolcpus=6-7, processes start with the others.
+        let mut without = topology();
+        without.cpus.truncate(6);
+        let finding = isolated("6-7\n", &without, &target(2));
+        assert_eq!(finding.state, State::Warning);
+        assert_eq!(finding.found, "6-7, 0 of 2 shards on them: \"auto\" leaves them unused");
+        assert!(finding.fix.starts_with("runtime.cores = [6, 7], and taskset -c 0,6-7 ringgate serve"), "{finding:?}");
+        // Given them, but with others before them in the plan.
+        let finding = isolated("6-7\n", &topology(), &target(2));
+        assert_eq!((finding.state, finding.fix.as_str()), (State::Warning, "runtime.cores = [6, 7]"));
+    }
+
+    #[test]
+    fn isolated_cores_that_shards_have() {
+        let mut target = target(2);
+        assert_eq!(isolated("", &topology(), &target).found, "none");
+        target.runtime.cores = Cores::List(vec![6, 7]);
+        let finding = isolated("6-7\n", &topology(), &target);
+        assert_eq!((finding.state, finding.found.as_str()), (State::Ok, "6-7, 2 of 2 shards on them"));
+        target.runtime.cores = Cores::List(vec![5, 6]);
+        let finding = isolated("6-7\n", &topology(), &target);
+        assert_eq!((finding.state, finding.found.as_str()), (State::Warning, "6-7, 1 of 2 shards on them"));
+    }
+
+    #[test]
+    fn the_plan_shows_isolated_cores_and_each_interrupt_once() {
+        let fake = FakeHost::new(&[
+            ("sys/class/net/eth0/operstate", "up\n"),
+            ("sys/class/net/eth0/device/msi_irqs/38", "\n"),
+            ("proc/interrupts", " CPU0\n 38: 1 PCI-MSIX 1-edge eth0-rx-0\n"),
+            ("proc/irq/38/smp_affinity_list", "1\n"),
+            ("sys/devices/system/cpu/isolated", "1,9\n"),
+            ("sys/devices/system/cpu/nohz_full", "0-1\n"),
+        ]);
+        let mut target = target(5);
+        target.runtime.cores = Cores::List(vec![0, 1]);
+        assert_eq!(
+            show_plan(&fake.host, &target, &topology()),
+            "\nplan\n  shards 0,2,4 -> cpu 0 (node 0, no tick)\n  shards 1,3 -> cpu 1 (node 0, isolated, no tick), with \
+             IRQ 38 eth0-rx-0\n  siblings of shards' cores left idle: 4-5\n  cores left idle: 2-3,6-7\n  isolated cores \
+             without a shard: 9\n"
+        );
+        // What a kernel says that has the setting and does not use it.
+        fake.set("sys/devices/system/cpu/nohz_full", "(null)\n");
+        assert!(Isolated::read(&fake.host).unwrap().tick.is_empty());
     }
 }
