@@ -1,8 +1,11 @@
 //! Whether the memory suffices, and how the kernel deals with it.
 
+use std::path::Path;
+
 use super::host::Host;
 use super::report::{Check, Finding, bytes, count};
 use super::target::Target;
+use crate::cores::{Topology, parse_list, plan, show_list};
 
 /// User memory of an idle, signed-in connection over TCP. Source: `tests/memory.rs` and `bench/run`; less than 400 B.
 const USER_BYTES_PLAIN: u64 = 400;
@@ -18,8 +21,8 @@ pub(super) const PAGE_BYTES: u64 = 4096;
 
 const GROUP: &str = "memory";
 
-pub(super) fn check(host: &Host, target: &Target) -> Vec<Finding> {
-    vec![needed(host, target), huge_pages(host), nodes(host)]
+pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, String>) -> Vec<Finding> {
+    vec![needed(host, target), huge_pages(host), nodes(host, target, topology)]
 }
 
 /// What this process may use: the machine's memory, or less in a control group.
@@ -34,24 +37,29 @@ fn meminfo(host: &Host, name: &str) -> Result<u64, String> {
     kibibytes.map(|number| number * 1024).ok_or_else(|| format!("/proc/meminfo says {name}: {text:?}"))
 }
 
-/// The limit of this process's control group, version 2 or 1. A group without a file has no limit of its own.
+/// The smallest limit of this process's control group and of those around it, version 2 or 1. A group without a file has
+/// no limit of its own, and what lies outside of the container's own view cannot be seen.
 fn group_limit(host: &Host) -> Option<u64> {
     let groups = host.read("proc/self/cgroup").ok()?;
-    groups
-        .lines()
-        .filter_map(|line| {
-            let mut parts = line.splitn(3, ':');
-            let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-            let file = match controllers {
-                "" => format!("sys/fs/cgroup{}/memory.max", path.trim_end_matches('/')),
-                _ if controllers.split(',').any(|controller| controller == "memory") => {
-                    format!("sys/fs/cgroup/memory{}/memory.limit_in_bytes", path.trim_end_matches('/'))
-                }
-                _ => return None,
-            };
-            host.number::<u64>(&file).ok()
-        })
-        .min()
+    let limits = groups.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+        let (mount, file) = match controllers {
+            "" => ("sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|controller| controller == "memory") => {
+                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => return None,
+        };
+        Path::new(path)
+            .ancestors()
+            .filter_map(|group| {
+                let group = group.to_str()?.trim_end_matches('/');
+                host.number::<u64>(&format!("{mount}{group}/{file}")).ok()
+            })
+            .min()
+    });
+    limits.min()
 }
 
 fn needed(host: &Host, target: &Target) -> Finding {
@@ -107,18 +115,51 @@ fn huge_pages(host: &Host) -> Finding {
     }
 }
 
-fn nodes(host: &Host) -> Finding {
+fn nodes(host: &Host, target: &Target, topology: &Result<Topology, String>) -> Finding {
     let why =
         "A shard on another node than the network card reaches packets and their memory through the other socket.";
     let check = Check::new(GROUP, "NUMA nodes", "1, or one gateway a node", why);
-    match host.numbered("sys/devices/system/node", "node").len() {
-        0 => check.unknown("/sys/devices/system/node has no nodes to see"),
-        1 => check.ok("1"),
-        several => check.warning(
-            several.to_string(),
-            "numactl --cpunodebind=N --membind=N ringgate serve ..., N being the node of the network card",
-        ),
+    let nodes = match host.numbered("sys/devices/system/node", "node").len() {
+        0 => return check.unknown("/sys/devices/system/node has no nodes to see"),
+        1 => return check.ok("1"),
+        several => several,
+    };
+    let (cores, memory) = (nodes_of_shards(target, topology), nodes_of_memory(host));
+    if let ([core], [memory]) = (cores.as_slice(), memory.as_slice())
+        && core == memory
+    {
+        return check.ok(format!("{nodes}, this process on node {core} only"));
     }
+    let show = |nodes: &[usize]| if nodes.is_empty() { "unknown".to_owned() } else { show_list(nodes) };
+    check.warning(
+        format!("{nodes}; shards on {}, memory on {}", show(&cores), show(&memory)),
+        "numactl --cpunodebind=N --membind=N ringgate serve ..., N being the node of the network card",
+    )
+}
+
+/// Nodes of the cores that shards have, or may wander over; none where that is not told of all of them.
+fn nodes_of_shards(target: &Target, topology: &Result<Topology, String>) -> Vec<usize> {
+    let Ok(topology) = topology else { return Vec::new() };
+    let runtime = &target.runtime;
+    let cpus = match runtime.pin_cores {
+        true => plan(topology, &runtime.cores, runtime.shard_count()).unwrap_or_default(),
+        false => topology.cpus.iter().map(|cpu| cpu.id).collect(),
+    };
+    let node_of = |id: &usize| topology.cpus.iter().find(|cpu| cpu.id == *id).and_then(|cpu| cpu.node);
+    let mut nodes = cpus.iter().map(node_of).collect::<Option<Vec<usize>>>().unwrap_or_default();
+    nodes.sort_unstable();
+    nodes.dedup();
+    nodes
+}
+
+/// Nodes that this process may take memory from: those of its policy, which numactl sets and the maps name, or those of
+/// its cpuset.
+fn nodes_of_memory(host: &Host) -> Vec<usize> {
+    let maps = host.read("proc/self/numa_maps").unwrap_or_default();
+    let policy = maps.split_whitespace().nth(1).unwrap_or_default();
+    let bound = policy.split_once(':').filter(|(mode, _)| mode.starts_with("bind")).map(|(_, nodes)| nodes.to_owned());
+    let nodes = bound.or_else(|| host.field("proc/self/status", "Mems_allowed_list").ok());
+    nodes.map_or(Vec::new(), |nodes| parse_list(&nodes))
 }
 
 #[cfg(test)]
@@ -126,13 +167,14 @@ mod tests {
     use super::super::host::tests::FakeHost;
     use super::super::report::State;
     use super::*;
+    use crate::cores::{Cores, Cpu};
 
     const MEMORY: (&str, &str) = ("proc/meminfo", "MemTotal:  8388608 kB\nMemFree: 1 kB\nMemAvailable:  8000000 kB\n");
 
     fn run(files: &[(&str, &str)], connections: u64, tls: bool) -> Vec<Finding> {
         let mut target = Target::new(Some(connections), tls, Some(2), None);
         target.log_bytes_per_shard = 1 << 30;
-        check(&FakeHost::new(files).host, &target)
+        check(&FakeHost::new(files).host, &target, &Err("gone".to_owned()))
     }
 
     #[test]
@@ -148,7 +190,7 @@ mod tests {
         compact.compact = true;
         compact.log_bytes_per_shard = 1 << 30;
         // 3 872 bytes each.
-        assert_eq!(check(&FakeHost::new(&[MEMORY]).host, &compact)[0].state, State::Ok);
+        assert_eq!(check(&FakeHost::new(&[MEMORY]).host, &compact, &Err("gone".to_owned()))[0].state, State::Ok);
         let problem = &run(&[MEMORY], 100_000_000, false)[0];
         let fit = ((8u64 << 30) - 2 * 1024 * 4096) / 3472;
         assert!(problem.fix.contains(&format!("--connections {fit} ")), "{problem:?}");
@@ -164,6 +206,65 @@ mod tests {
         fake.set("proc/self/cgroup", "9:name=systemd:/\n4:memory,cpu:/x\n0::/\n");
         fake.set("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "2097152\n");
         assert_eq!(memory_bytes(&fake.host), Ok(2 << 20));
+    }
+
+    #[test]
+    fn the_groups_around_it_count_as_well() {
+        let fake = FakeHost::new(&[
+            MEMORY,
+            ("proc/self/cgroup", "0::/system.slice/gate.service\n"),
+            ("sys/fs/cgroup/system.slice/gate.service/memory.max", "3221225472\n"),
+            ("sys/fs/cgroup/system.slice/memory.max", "1073741824\n"),
+        ]);
+        assert_eq!(memory_bytes(&fake.host), Ok(1 << 30));
+        fake.set("sys/fs/cgroup/system.slice/gate.service/memory.max", "max\n");
+        assert_eq!(memory_bytes(&fake.host), Ok(1 << 30));
+        fake.set("sys/fs/cgroup/system.slice/memory.max", "max\n");
+        assert_eq!(memory_bytes(&fake.host), Ok(8 << 30));
+        // The root of a container's own view; and version 1, whose path may be that of the host.
+        fake.set("sys/fs/cgroup/memory.max", "536870912\n");
+        assert_eq!(memory_bytes(&fake.host), Ok(512 << 20));
+        fake.set("proc/self/cgroup", "4:memory:/docker/x\n");
+        fake.set("sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n");
+        assert_eq!(memory_bytes(&fake.host), Ok(256 << 20));
+    }
+
+    /// Two nodes of two cores each, the network card on the second.
+    fn on_two_nodes(files: &[(&str, &str)], cores: Cores, shards: usize) -> Finding {
+        let fake = FakeHost::new(&[
+            ("sys/devices/system/node/node0/cpulist", "0-1\n"),
+            ("sys/devices/system/node/node1/cpulist", "2-3\n"),
+        ]);
+        for (path, text) in files {
+            fake.set(path, text);
+        }
+        let cpus = (0..4).map(|id| Cpu { id, core: id, node: Some(id / 2) }).collect();
+        let mut target = Target::new(Some(1000), false, Some(shards), None);
+        target.runtime.cores = cores;
+        nodes(&fake.host, &target, &Ok(Topology { cpus, nic_nodes: vec![1] }))
+    }
+
+    #[test]
+    fn a_process_on_one_node_is_as_wanted() {
+        let both = ("proc/self/status", "Mems_allowed_list:\t0-1\n");
+        let second = ("proc/self/status", "Mems_allowed_list:\t1\n");
+        let bound = ("proc/self/numa_maps", "55d0c0000000 bind:1 file=/x\n55d0c0001000 bind:1\n");
+        let preferred = ("proc/self/numa_maps", "55d0c0000000 prefer:1 file=/x\n");
+        // The card's node first: two shards are on it.
+        for files in [&[second][..], &[both, bound]] {
+            let finding = on_two_nodes(files, Cores::Auto, 2);
+            assert_eq!((finding.state, finding.found.as_str()), (State::Ok, "2, this process on node 1 only"));
+        }
+        for (files, cores, shards, found) in [
+            (&[both][..], Cores::Auto, 2, "2; shards on 1, memory on 0-1"),
+            (&[both, preferred], Cores::Auto, 2, "2; shards on 1, memory on 0-1"),
+            (&[second], Cores::Auto, 4, "2; shards on 0-1, memory on 1"),
+            (&[second], Cores::List(vec![0, 1]), 2, "2; shards on 0, memory on 1"),
+            (&[], Cores::Auto, 2, "2; shards on 1, memory on unknown"),
+        ] {
+            let finding = on_two_nodes(files, cores, shards);
+            assert_eq!((finding.state, finding.found.as_str()), (State::Warning, found));
+        }
     }
 
     #[test]

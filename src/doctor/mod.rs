@@ -93,7 +93,7 @@ fn examine(host: &Host, target: &Target, topology: &Result<Topology, String>, pr
     let mut findings = target.check();
     findings.extend(ring::check(host, target, probes));
     findings.extend(limits::check(host, target));
-    findings.extend(memory::check(host, target));
+    findings.extend(memory::check(host, target, topology));
     findings.extend(network::check(host, target));
     findings.extend(nic::check(host, &cpus, target.shards()));
     findings.extend(cpu::check(host, target, topology));
