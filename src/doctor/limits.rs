@@ -3,6 +3,8 @@
 use super::host::Host;
 use super::report::{Check, Finding, State, bytes, count};
 use super::target::Target;
+use crate::limits::SHARDS_MAX;
+use crate::net::Descriptors;
 use crate::server::descriptors_wanted;
 
 /// Files that the rest of the system has open.
@@ -33,11 +35,24 @@ fn open_files(host: &Host, target: &Target, wanted: u64, what: &str) -> Finding 
         "RLIMIT_NOFILE bounds the descriptors of the process and the size of each ring's own table; the gateway raises \
          its soft limit to the hard one by itself.",
     );
+    let limit = host.limit("Max open files").map(|limit| limit.hard);
+    let within = limit.as_ref().ok().and_then(|limit| smaller_tables(target, *limit));
     let fix = format!(
-        "tuning/apply --connections {} (LimitNOFILE={wanted} for systemd), or as root: ulimit -Hn {wanted}",
-        target.connections
+        "tuning/apply --connections {} (LimitNOFILE={wanted} for systemd), or as root: ulimit -Hn {wanted}{}",
+        target.connections,
+        within.map_or(String::new(), |within| format!("; or within this limit {within}"))
     );
-    check.at_least(host.limit("Max open files").map(|limit| limit.hard), wanted, State::Problem, fix)
+    check.at_least(limit, wanted, State::Problem, fix)
+}
+
+/// The settings that hold the target in more tables, each within the limit. The limit bounds each ring's table and not
+/// their sum, and shards that share a core share its thread; ordinary descriptors are all in one table.
+fn smaller_tables(target: &Target, limit: u64) -> Option<String> {
+    if target.runtime.descriptors == Descriptors::Ordinary {
+        return None;
+    }
+    let shards = (target.shards()..=SHARDS_MAX as u64).find(|shards| target.table_of(*shards) <= limit)?;
+    Some(format!("runtime.shards = {shards}, runtime.connections_per_shard_max = {}", target.table_of(shards)))
 }
 
 fn most_open_files(host: &Host, wanted: u64) -> Finding {
@@ -83,7 +98,6 @@ fn locked_memory(host: &Host, target: &Target) -> Finding {
 mod tests {
     use super::super::host::tests::FakeHost;
     use super::*;
-    use crate::net::Descriptors;
 
     const GOOD: &[(&str, &str)] = &[
         ("proc/self/limits", "Max open files   1024  1100000  files\nMax locked memory  8388608  8388608  bytes\n"),
@@ -125,6 +139,24 @@ mod tests {
         // All in one table of the process.
         let ordinary = check(&fake.host, &target(Descriptors::Ordinary));
         assert!(ordinary[0].fix.contains("ulimit -Hn 1010192"), "{:?}", ordinary[0]);
+    }
+
+    #[test]
+    fn more_and_smaller_tables_are_a_way_around_the_limit() {
+        let run = |limit: u64, descriptors| {
+            let limits = format!("Max open files   1024  {limit}  files\n");
+            let fake = FakeHost::new(&[("proc/self/limits", &limits)]);
+            check(&fake.host, &target(descriptors)).swap_remove(0).fix
+        };
+        // 1 000 000 / 52 = 19 231, five times the root of it (138), and 32 for accepts.
+        let fix = run(20_000, Descriptors::Direct);
+        assert!(
+            fix.ends_with("; or within this limit runtime.shards = 52, runtime.connections_per_shard_max = 19953"),
+            "{fix}"
+        );
+        // 256 shards are too few, or do not help.
+        assert!(!run(4096, Descriptors::Direct).contains("runtime.shards"));
+        assert!(!run(20_000, Descriptors::Ordinary).contains("runtime.shards"));
     }
 
     #[test]

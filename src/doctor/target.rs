@@ -55,8 +55,13 @@ impl Target {
     /// Slots that a shard's table needs. The kernel deals connections out by a hash, so some shards get more than
     /// their share: five standard deviations above it are never reached in practice.
     pub(super) fn table_wanted(&self) -> u64 {
-        let share = self.connections.div_ceil(self.shards().max(1));
-        match self.shards() {
+        self.table_of(self.shards())
+    }
+
+    /// The same for another number of shards.
+    pub(super) fn table_of(&self, shards: u64) -> u64 {
+        let share = self.connections.div_ceil(shards.max(1));
+        match shards {
             1 => share,
             _ => share + 5 * share.isqrt() + self.runtime.accepts_in_flight as u64,
         }
