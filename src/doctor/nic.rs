@@ -68,9 +68,8 @@ fn queues(host: &Host, card: &str, cpus: &[usize], shards: u64) -> Finding {
         Err(reason) => check.unknown(format!("{found} queues; {reason}")),
         Ok(spread) if spread.iter().all(|on| *on) => check.ok(format!("{found}, RPS on")),
         Ok(_) => {
-            let first = queues.first().copied().unwrap_or(0);
             let mask = show_mask(cpus);
-            let by_hand = format!("echo {mask} > /{folder}/rx-{first}/rps_cpus");
+            let by_hand = format!("for N in /{folder}/rx-*; do echo {mask} > $N/rps_cpus; done");
             check.warning(
                 format!("{found}, RPS off"),
                 format!("ethtool -L {card} combined {wanted}; where the card has no more: {by_hand}"),
@@ -221,7 +220,10 @@ mod tests {
         assert_eq!(states(&fake), [State::Warning; 3]);
         let findings = check(&fake.host, &[0, 1], 2);
         assert!(findings[0].fix.contains("ethtool -L eth0 combined 2"), "{findings:?}");
-        assert!(findings[0].fix.contains("echo 3 > /sys/class/net/eth0/queues/rx-0/rps_cpus"), "{findings:?}");
+        assert!(
+            findings[0].fix.ends_with("for N in /sys/class/net/eth0/queues/rx-*; do echo 3 > $N/rps_cpus; done"),
+            "{findings:?}"
+        );
         assert_eq!(findings[1].found, "2 on cores 1");
     }
 
