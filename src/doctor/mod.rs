@@ -67,11 +67,12 @@ pub fn run(options: &Options) -> Result<Report, String> {
     let text = if options.json {
         serde_json::to_string_pretty(&findings).map_err(|error| error.to_string())?
     } else {
+        let coloured = report::is_coloured(std::io::stdout().is_terminal(), |name| std::env::var_os(name));
         let plan = topology.as_ref().map_or(String::new(), |topology| cpu::show_plan(&host, &target, topology));
         format!(
             "{}\n{}{plan}\n{}",
             headline(&target),
-            report::table(&findings, std::io::stdout().is_terminal(), options.explain),
+            report::table(&findings, coloured, options.explain),
             report::summary(&findings)
         )
     };
@@ -113,6 +114,8 @@ mod tests {
         let findings = examine(&fake.host, &target, &Topology::read(fake.host.root()), &[]);
         let mut of_the_host = findings.iter().filter(|finding| finding.group != "target");
         assert!(of_the_host.all(|finding| finding.state == State::Unknown), "{findings:#?}");
-        assert!(findings.iter().all(|finding| !finding.found.is_empty() && !finding.why.is_empty()));
+        let is_said =
+            |finding: &Finding| [&finding.found, &finding.wanted, &finding.why].iter().all(|text| !text.is_empty());
+        assert!(findings.iter().all(is_said), "{findings:#?}");
     }
 }

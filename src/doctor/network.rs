@@ -50,7 +50,10 @@ fn backlog(host: &Host, key: &str, why: &str) -> Finding {
 fn memory(host: &Host, target: &Target) -> Finding {
     let why = "Above the middle figure the kernel shrinks windows, above the last it drops; in pages, for all sockets.";
     let pages = memory_bytes(host).map(|memory| tcp_pages_wanted(target.connections, memory));
-    let wanted = pages.clone().map_or(String::new(), |pages| format!("middle at least {}", count(pages)));
+    let wanted = match &pages {
+        Ok(pages) => format!("middle at least {}", count(*pages)),
+        Err(_) => "a page a connection, at most a quarter of the memory".to_owned(),
+    };
     let check = Check::new(GROUP, "net.ipv4.tcp_mem", wanted, why);
     match pages {
         Err(reason) => check.unknown(reason),

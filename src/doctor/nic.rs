@@ -23,7 +23,8 @@ pub(super) fn check(host: &Host, cpus: &[usize], shards: u64) -> Vec<Finding> {
     if cards.is_empty() {
         let why = "Packets should be received on as many cores as there are shards.";
         let reason = "no device with hardware behind it under /sys/class/net; a container sees only its own";
-        return vec![Check::new(GROUP, "queues", "", why).unknown(reason)];
+        let wanted = "as many as shards";
+        return vec![Check::new(GROUP, "queues", wanted, why).unknown(reason)];
     }
     cards
         .iter()

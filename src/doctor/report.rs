@@ -1,5 +1,7 @@
 //! What the checks found, and the two ways to show it: a table for people, and JSON.
 
+use std::ffi::OsString;
+
 use serde::Serialize;
 
 /// How a check ended.
@@ -96,7 +98,10 @@ pub(super) fn count(number: u64) -> String {
 pub(super) fn bytes(number: u64) -> String {
     let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match units.iter().find(|(_, size)| number >= *size) {
-        Some((unit, size)) => format!("{:.1} {unit}", number as f64 / *size as f64),
+        Some((unit, size)) => {
+            let text = format!("{:.1}", number as f64 / *size as f64);
+            format!("{} {unit}", text.strip_suffix(".0").unwrap_or(&text))
+        }
         None => format!("{number} B"),
     }
 }
@@ -107,6 +112,12 @@ const FOUND_WIDTH_MAX: usize = 36;
 const LINE_WIDTH: usize = 110;
 /// Where the name of a check begins.
 const INDENT: usize = 11;
+
+/// Whether colours are wanted: by a terminal that knows them, unless NO_COLOR says otherwise (no-color.org).
+pub(super) fn is_coloured(is_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let is_off = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+    is_terminal && !is_off && variable("TERM").is_none_or(|value| value != "dumb")
+}
 
 /// The table: a line a check; what is not in order is followed by why it matters and what helps.
 pub(super) fn table(findings: &[Finding], colour: bool, explain: bool) -> String {
@@ -132,9 +143,7 @@ pub(super) fn table(findings: &[Finding], colour: bool, explain: bool) -> String
         let line = format!("  {word}  {:<names$}  {:<values$}", finding.check, finding.found);
         let wanted = paint(&format!("wanted: {}", finding.wanted), "2", colour);
         let below = " ".repeat(INDENT);
-        if finding.wanted.is_empty() {
-            lines.push(line.trim_end().to_owned());
-        } else if finding.found.chars().count() <= values {
+        if finding.found.chars().count() <= values {
             lines.push(format!("{line}  {wanted}"));
         } else {
             lines.extend([line, format!("{below}{wanted}")]);
@@ -241,8 +250,20 @@ mod tests {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1 000", "1 234 567"]);
         assert_eq!(count(u64::MAX), "no limit");
         assert_eq!(count(i64::MAX as u64), "no limit");
-        assert_eq!(bytes(3 << 30), "3.0 GiB");
+        assert_eq!(bytes(3 << 30), "3 GiB");
+        assert_eq!(bytes(20 << 10), "20 KiB");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(10), "10 B");
+    }
+
+    #[test]
+    fn colours_are_for_terminals_whose_user_wants_them() {
+        let with = |is_terminal, variables: &[(&str, &str)]| {
+            is_coloured(is_terminal, |name| {
+                variables.iter().find(|(other, _)| *other == name).map(|(_, value)| OsString::from(value))
+            })
+        };
+        assert!(with(true, &[]) && with(true, &[("NO_COLOR", ""), ("TERM", "xterm")]));
+        assert!(!with(false, &[]) && !with(true, &[("NO_COLOR", "1")]) && !with(true, &[("TERM", "dumb")]));
     }
 }

@@ -94,7 +94,7 @@ fn filter(host: &Host, setup_works: bool) -> Finding {
 }
 
 fn probed(probe: &Probe, target: &Target) -> Finding {
-    let check = Check::new(GROUP, probe.name, "", probe.why);
+    let check = Check::new(GROUP, probe.name, "supported", probe.why);
     match &probe.outcome {
         Outcome::Works(seen) => check.ok(seen),
         Outcome::Untried(reason) => check.unknown(reason),
