@@ -32,7 +32,8 @@ fn pinning(target: &Target, topology: &Result<Topology, String>) -> Finding {
     let mut different = cpus.clone();
     different.sort_unstable();
     different.dedup();
-    let found = format!("{} shards on cores {}", cpus.len(), show_list(&different));
+    let shards = if cpus.len() == 1 { "shard" } else { "shards" };
+    let found = format!("{} {shards} on cores {}", cpus.len(), show_list(&different));
     if !target.runtime.pin_cores {
         check.warning("not pinned", "runtime.pin_cores = true")
     } else if different.len() < cpus.len() {

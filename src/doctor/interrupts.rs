@@ -53,8 +53,8 @@ pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, St
         "cores",
         "interrupts of other devices",
         "none on the shards' cores, where other cores are left",
-        "A shard waits while its core works off an interrupt. Those of the network card's queues bring its own packets; \
-         disks and the like are better served by cores without shards.",
+        "A shard waits while its core works off an interrupt. Those of network cards are the gateway's own work; disks and \
+         the like are better served by cores without shards.",
     );
     let topology = match topology {
         Ok(topology) => topology,

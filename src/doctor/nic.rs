@@ -1,5 +1,7 @@
 //! Network cards: their queues, and the cores that their interrupts land on.
 
+use std::collections::{HashMap, HashSet};
+
 use super::host::Host;
 use super::interrupts::{self, Interrupt};
 use super::report::{Check, Finding};
@@ -29,7 +31,11 @@ pub(super) fn check(host: &Host, cpus: &[usize], shards: u64) -> Vec<Finding> {
     cards
         .iter()
         .flat_map(|card| {
-            [queues(host, card, cpus, shards), landing(host, card, cpus.len()), transmit(host, card, cpus)]
+            [
+                queues(host, card, cpus, shards),
+                landing(host, card, (shards as usize).min(cpus.len())),
+                transmit(host, card, cpus),
+            ]
         })
         .collect()
 }
@@ -79,6 +85,7 @@ fn queues(host: &Host, card: &str, cpus: &[usize], shards: u64) -> Finding {
     }
 }
 
+/// `cpus` is the number of cores that shards have.
 fn landing(host: &Host, card: &str, cpus: usize) -> Finding {
     let check = Check::new(
         GROUP,
@@ -94,10 +101,27 @@ fn landing(host: &Host, card: &str, cpus: usize) -> Finding {
     landed.sort_unstable();
     landed.dedup();
     let found = format!("{} on cores {}", interrupts.len(), show_list(&landed));
-    match landed.len() >= interrupts.len().min(cpus) {
+    match landed.len() >= interrupts.len().min(cpus) && kinds_are_spread(&interrupts, cpus) {
         true => check.ok(found),
         false => check.warning(found, "end irqbalance, then tuning/apply --only irq"),
     }
+}
+
+/// Whether all that receives, and all that sends, is on as many cores as it can be: where a queue has two interrupts, all
+/// cores may be busy while every second one does all of the receiving.
+fn kinds_are_spread(interrupts: &[QueueInterrupt], cpus: usize) -> bool {
+    // "eth0-rx-3" is of the kind "eth0-rx-", "mlx5_comp3@pci:0000:3b:00.0" of the kind "mlx5_comp".
+    let kind = |interrupt: &QueueInterrupt| {
+        let name = interrupt.name.split('@').next().unwrap_or_default();
+        name.trim_end_matches(|digit: char| digit.is_ascii_digit()).to_owned()
+    };
+    let mut cores_of: HashMap<String, (usize, HashSet<usize>)> = HashMap::new();
+    for interrupt in interrupts {
+        let (number, cores) = cores_of.entry(kind(interrupt)).or_default();
+        *number += 1;
+        cores.extend(interrupt.cpus.first());
+    }
+    cores_of.values().all(|(number, cores)| cores.len() >= (*number).min(cpus))
 }
 
 fn transmit(host: &Host, card: &str, cpus: &[usize]) -> Finding {
@@ -226,6 +250,21 @@ mod tests {
             "{findings:?}"
         );
         assert_eq!(findings[1].found, "2 on cores 1");
+        // Where one core is all that shards have, that is where they belong.
+        assert_eq!(check(&fake.host, &[0, 1], 1)[1].state, State::Ok);
+    }
+
+    #[test]
+    fn all_that_receives_on_one_core() {
+        let named = |names: [&str; 4], cores: [usize; 4]| {
+            let interrupt =
+                |(name, core): (&str, usize)| QueueInterrupt { number: core, name: name.to_owned(), cpus: vec![core] };
+            kinds_are_spread(&names.into_iter().zip(cores).map(interrupt).collect::<Vec<_>>(), 2)
+        };
+        let pairs = ["virtio2-input.0", "virtio2-output.0", "virtio2-input.1", "virtio2-output.1"];
+        assert!(named(pairs, [0, 0, 1, 1]) && !named(pairs, [0, 1, 0, 1]));
+        let numbered = ["x0@pci:1", "x1@pci:1", "x2@pci:1", "x3@pci:1"];
+        assert!(named(numbered, [0, 1, 0, 1]) && !named(numbered, [1, 1, 1, 1]));
     }
 
     #[test]
