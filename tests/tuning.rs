@@ -118,8 +118,8 @@ fn plan_says_what_and_why_and_changes_nothing() {
         "    net.ipv4.tcp_mem = 750000 1000000 2000000",
         "    LimitNOFILE=1135400",
         "    ringgate hard nofile 1135400",
-        "interrupt 38 (eth0-rx-0): cores 0-3 -> 0 (each queue on a core of its own)",
-        "interrupt 39 (eth0-rx-1): cores 0-3 -> 2 (each queue on a core of its own)",
+        "interrupt 38 (eth0-rx-0): cores 0-3 -> 0 (queues in turn over the cores)",
+        "interrupt 39 (eth0-rx-1): cores 0-3 -> 2 (queues in turn over the cores)",
     ] {
         assert!(plan.lines().any(|found| found == line), "{line}\nis not in\n{plan}");
     }
@@ -176,13 +176,104 @@ fn one_part_alone() {
     for (part, changed, unchanged) in [
         ("sysctl", "etc/sysctl.d/90-ringgate.conf", "etc/security"),
         ("limits", "etc/systemd/system/gate.service.d/90-tuning.conf", "etc/sysctl.d"),
-        ("irq", "var/lib/ringgate/tuning.state", "etc"),
+        ("irq", "etc/systemd/system/ringgate-interrupts.service", "etc/sysctl.d"),
     ] {
         root.run("apply", &["--only", part, "--unit", "gate.service"]);
         assert!(root.0.join(changed).exists() && !root.0.join(unchanged).exists(), "{part}");
         root.run("revert", &[]);
         assert_eq!(root.all(), before, "{part}");
     }
+}
+
+/// Beside the two queues of the card: a disk with one interrupt that may be moved and one that may not, and a serial line
+/// that is out of the way as it is.
+fn host_with_other_devices() -> Root {
+    let root = Root::new(HOST);
+    let interrupts =
+        root.read("proc/interrupts") + " 50: 4 0 PCI 3 nvme0q0\n 51: 0 4 PCI 3 nvme0q1\n 52: 1 1 x ttyS0\nNMI: 1 1\n";
+    root.set("proc/interrupts", &interrupts);
+    root.set("proc/irq/50/smp_affinity_list", "0-3\n");
+    root.set("proc/irq/51/smp_affinity_list", "2\n");
+    root.set("proc/irq/52/smp_affinity_list", "0\n");
+    let managed = root.0.join("proc/irq/51/smp_affinity_list");
+    std::fs::set_permissions(managed, PermissionsExt::from_mode(0o444)).unwrap();
+    root
+}
+
+#[test]
+fn queues_on_the_cores_of_shards_and_others_elsewhere() {
+    let root = host_with_other_devices();
+    let before = root.all();
+    let options = ["--only", "irq", "--cores", "2-3"];
+    let plan = root.run("plan", &options);
+    assert_eq!(root.all(), before);
+    for line in [
+        "interrupt 38 (eth0-rx-0): cores 0-3 -> 2 (queues in turn over the cores)",
+        "interrupt 39 (eth0-rx-1): cores 0-3 -> 3 (queues in turn over the cores)",
+        "interrupt 37 (eth0-config): cores 0-3 -> 0 (not on the shards' cores)",
+        "interrupt 50 (nvme0q0): cores 0-3 -> 0 (not on the shards' cores)",
+        "interrupt 51 (nvme0q1): left alone; the kernel manages it itself",
+    ] {
+        assert!(plan.lines().any(|found| found == line), "{line}\nis not in\n{plan}");
+    }
+    assert!(!plan.contains("ttyS0"), "{plan}");
+    assert_eq!(root.run("apply", &options), plan);
+    for (number, core) in [(37, "0"), (38, "2"), (39, "3"), (50, "0"), (51, "2"), (52, "0")] {
+        assert_eq!(root.read(&format!("proc/irq/{number}/smp_affinity_list")), format!("{core}\n"));
+    }
+    let once = root.all();
+    root.run("apply", &options);
+    assert_eq!(root.all(), once);
+    root.run("revert", &[]);
+    assert_eq!(root.all(), before);
+    // No core is left for the others.
+    let all = root.run("plan", &["--only", "irq", "--cores", "0,2-3"]);
+    assert!(all.contains("interrupts of other devices: left alone; no core is left for them\n"), "{all}");
+    assert!(!all.contains("nvme"), "{all}");
+}
+
+#[test]
+fn interrupts_are_placed_again_after_a_restart_and_put_back_by_name() {
+    let root = host_with_other_devices();
+    root.run("apply", &["--only", "irq", "--cores", "2-3"]);
+    let unit = root.read("etc/systemd/system/ringgate-interrupts.service");
+    assert!(unit.contains("\nExecStart=/usr/bin/env bash /usr/local/lib/ringgate/interrupts\n"), "{unit}");
+    let link = root.0.join("etc/systemd/system/multi-user.target.wants/ringgate-interrupts.service");
+    assert_eq!(std::fs::read_to_string(link).unwrap(), unit);
+    // The card's second queue and the disk have changed places, and everything is where the kernel puts it.
+    let interrupts = root.read("proc/interrupts").replace("39:", "?").replace("50:", "39:").replace("?", "50:");
+    root.set("proc/interrupts", &interrupts);
+    for number in [37, 38, 39, 50] {
+        root.set(&format!("proc/irq/{number}/smp_affinity_list"), "0-3\n");
+    }
+    let script =
+        root.read("usr/local/lib/ringgate/interrupts").replace("/proc/", &format!("{}/proc/", root.0.display()));
+    good(Command::new("bash").args(["-c", &script]).output().unwrap());
+    let cores = || [37, 38, 39, 50, 51, 52].map(|number| root.read(&format!("proc/irq/{number}/smp_affinity_list")));
+    assert_eq!(cores(), ["0\n", "2\n", "0\n", "3\n", "2\n", "0\n"]);
+    // The first queue is gone when everything is put back.
+    root.set("proc/interrupts", &interrupts.replace("eth0-rx-0", "eth1-rx-0"));
+    let revert = root.run("revert", &[]);
+    assert!(revert.contains("interrupt 50 (eth0-rx-1): back to cores 0-3\n"), "{revert}");
+    assert!(revert.contains("interrupt 38 eth0-rx-0: is not there any more\n"), "{revert}");
+    assert_eq!(cores(), ["0-3\n", "2\n", "0-3\n", "0-3\n", "2\n", "0\n"]);
+    assert!(!root.0.join("etc").exists() && !root.0.join("usr").exists() && !root.0.join("var").exists());
+}
+
+#[test]
+fn what_receives_and_what_sends_of_a_queue_share_a_core_where_there_are_too_few() {
+    let root = Root::new(HOST);
+    let names = ["input.0", "output.0", "input.1", "output.1", "input.2", "output.2"];
+    let lines = (60..).zip(names).map(|(number, name)| format!(" {number}: 0 0 PCI 1 virtio2-{name}\n"));
+    root.set("proc/interrupts", &("  CPU0 CPU1\n".to_owned() + &lines.collect::<String>()));
+    for number in 60..66 {
+        root.set(&format!("sys/class/net/eth1/device/msi_irqs/{number}"), "msix\n");
+        root.set(&format!("proc/irq/{number}/smp_affinity_list"), "0-3\n");
+    }
+    root.run("apply", &["--only", "irq"]);
+    let cores: Vec<String> =
+        (60..66).map(|number| root.read(&format!("proc/irq/{number}/smp_affinity_list"))).collect();
+    assert_eq!(cores.concat(), "0\n0\n2\n2\n3\n3\n");
 }
 
 #[test]
@@ -243,6 +334,9 @@ fn wrong_options_change_nothing() {
         &["--connections", "0"],
         &["--connections"],
         &["--only", "everything"],
+        &["--cores", "two"],
+        &["--cores", "3-2"],
+        &["--cores", "0,1"],
         &["--user", "a b"],
         &["--unit", "../../x.service"],
         &["--root", "/no/such/folder"],
@@ -306,6 +400,7 @@ fn the_scripts_can_be_run() {
     for name in ["plan", "apply", "revert"] {
         let mode = std::fs::metadata(script(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{name}");
-        assert!(good(Command::new(script(name)).arg("--help").output().unwrap()).starts_with("usage: "));
+        let help = good(Command::new(script(name)).arg("--help").output().unwrap());
+        assert!(help.starts_with("usage: ") && help.contains("--cores LIST"), "{help}");
     }
 }

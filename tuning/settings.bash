@@ -5,16 +5,23 @@
 # by tabs, of which the value may hold more. Applying again adds only what is not recorded yet, so that revert puts back
 # the values from before the first time.
 
-usage="usage: tuning/{plan,apply,revert} [--connections N] [--shards N] [--user NAME] [--unit NAME] [--load-test]
-                                   [--only sysctl|limits|irq] [--root DIR]
+usage="usage: tuning/{plan,apply,revert} [--connections N] [--shards N] [--cores LIST] [--user NAME] [--unit NAME]
+                                   [--load-test] [--only sysctl|limits|irq] [--root DIR]
+
+  plan shows what apply would change, and why; apply changes it and records what was there before; revert puts exactly
+  that back, and takes no notice of options but --root.
 
   --connections N  connections that the host is to hold (default 1000000)
   --shards N       shards of the gateway (default: one per core)
+  --cores LIST     their cores, as in runtime.cores: 0,2-3. The queues of network cards go to these cores only, in that
+                   order, and interrupts of other devices away from them (default: queues to all cores, others stay)
   --user NAME      whose limits are raised outside of systemd (default ringgate)
   --unit NAME      the systemd service that gets the limits (default ringgate.service)
   --load-test      more outgoing ports, for a host that makes the connections
   --only PART      sysctl, limits or irq
   --root DIR       act on the tree below DIR instead of this host"
+
+source "$(dirname "${BASH_SOURCE[0]}")/interrupts.bash"
 
 fail() {
     echo "tuning/$(basename "$0"): $*" >&2
@@ -26,7 +33,7 @@ is_number() {
 }
 
 parse_options() {
-    connections=1000000 shards="" user=ringgate unit=ringgate.service load_test="" only="" root=""
+    connections=1000000 shards="" cores="" user=ringgate unit=ringgate.service load_test="" only="" root=""
     while [ $# -gt 0 ]; do
         case $1 in
         --load-test) load_test=yes ;;
@@ -34,11 +41,12 @@ parse_options() {
             echo "$usage"
             exit 0
             ;;
-        --connections | --shards | --user | --unit | --only | --root)
+        --connections | --shards | --cores | --user | --unit | --only | --root)
             [ $# -ge 2 ] || fail "$1 needs a value"
             case $1 in
             --connections) connections=$2 ;;
             --shards) shards=$2 ;;
+            --cores) cores=$2 ;;
             --user) user=$2 ;;
             --unit) unit=$2 ;;
             --only) only=$2 ;;
@@ -56,8 +64,19 @@ parse_options() {
     [[ $user =~ ^[A-Za-z0-9_.*@-]+$ ]] || fail "--user $user is not a name"
     [[ $unit =~ ^[A-Za-z0-9_.@-]+\.service$ ]] || fail "--unit $unit is not the name of a service"
     [ -z "$root" ] || [ -d "$root" ] || fail "--root $root is not a folder"
+    [ -z "$cores" ] || must_be_online
     [ -n "$shards" ] || shards=$(nproc)
     state=$root/var/lib/ringgate/tuning.state
+}
+
+must_be_online() {
+    local cpu online
+    [[ $cores =~ ^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$ && -n $(expand "$cores") ]] ||
+        fail "--cores $cores is not a list like 0,2-3"
+    online=" $(online_cpus | paste -sd ' ') "
+    for cpu in $(expand "$cores"); do
+        [[ $online == *" $cpu "* ]] || fail "--cores $cores: there is no core $cpu"
+    done
 }
 
 must_be_allowed() {
@@ -120,50 +139,6 @@ $user hard memlock $((locked / 1024))
 LimitNOFILE=$open
 LimitMEMLOCK=$locked
 " "the same for the service, from its next start on"
-}
-
-# The queues' interrupts go to the cores in turn. Managed ones belong to the kernel and refuse.
-interrupt_settings() {
-    local cpus=() card number name next=0
-    mapfile -t cpus < <(online_cpus)
-    if [ ${#cpus[@]} -eq 0 ]; then
-        echo "interrupts: left alone; /sys/devices/system/cpu/online tells no cores"
-        return
-    fi
-    if grep -qsx irqbalance "$root"/proc/[0-9]*/comm; then
-        echo "interrupts: irqbalance runs and would move them back; end it first (systemctl disable --now irqbalance)"
-        return
-    fi
-    for card in "$root"/sys/class/net/*/device; do
-        [ -e "$card" ] || continue
-        while read -r number; do
-            name=$(awk -v number="$number:" '$1 == number { print $NF }' "$root/proc/interrupts")
-            [[ -n $name && ! $name =~ (config|event|async|control|misc|mgmnt) ]] || continue
-            set_interrupt "$number" "$name" "${cpus[next % ${#cpus[@]}]}"
-            next=$((next + 1))
-        done < <(card_interrupts "$card")
-    done
-    [ "$next" -gt 0 ] || echo "interrupts: no network card shows any"
-}
-
-# A virtio device hangs below the PCI device that has the interrupts.
-card_interrupts() {
-    local folder
-    for folder in "$1/msi_irqs" "$1/../msi_irqs"; do
-        if [ -d "$folder" ]; then
-            ls "$folder" | sort -n
-            return
-        fi
-    done
-}
-
-online_cpus() {
-    local part parts
-    [ -r "$root/sys/devices/system/cpu/online" ] || return 0
-    IFS=, read -r -a parts <"$root/sys/devices/system/cpu/online"
-    for part in "${parts[@]}"; do
-        seq "${part%-*}" "${part#*-}"
-    done
 }
 
 # One page for each connection, and at most a quarter of the memory.
@@ -234,24 +209,6 @@ first_value() {
     echo "$(<"$path")"
 }
 
-set_interrupt() {
-    local number=$1 name=$2 cpu=$3 path now
-    path=$root/proc/irq/$number/smp_affinity_list
-    [ -r "$path" ] || return 0
-    now=$(<"$path")
-    if [ "$now" = "$cpu" ]; then
-        echo "interrupt $number ($name): on core $cpu"
-        return
-    fi
-    echo "interrupt $number ($name): cores $now -> $cpu (each queue on a core of its own)"
-    [ "$mode" = change ] || return 0
-    record irq "$number" "$now"
-    if ! write "$cpu" "$path"; then
-        forget irq "$number"
-        echo "interrupt $number ($name): left alone; the kernel manages it itself"
-    fi
-}
-
 # write_file PATH TEXT WHY: a file of ours; without TEXT there is nothing to say in it.
 write_file() {
     local path=$1 text=$2 why=$3
@@ -270,6 +227,21 @@ write_file() {
         record file "$path" -
     fi
     printf '%s' "$text" >"$root$path"
+}
+
+# link_file PATH TARGET WHY: a symbolic link of ours.
+link_file() {
+    local path=$1 target=$2 why=$3 now
+    now=$(readlink "$root$path") || now=-
+    if [ "$now" = "$target" ]; then
+        echo "$path: is as it should be"
+        return
+    fi
+    echo "$path: a link to $target ($why)"
+    [ "$mode" = change ] || return 0
+    make_folders folder "$(dirname "$path")"
+    record link "$path" "$now"
+    ln -sfn "$target" "$root$path"
 }
 
 # make_folders KIND PATH: makes and records what is missing of it, from the top down.
