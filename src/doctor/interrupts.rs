@@ -109,7 +109,7 @@ fn on_cores(host: &Host, cores: &[usize]) -> Result<(Vec<Interrupt>, Vec<Interru
             continue;
         }
         if cores_of(host, interrupt.number)?.iter().any(|cpu| cores.contains(cpu)) {
-            // From 6.12 on nobody may write the affinity of such an interrupt, and the file says so.
+            // Nobody may write the affinity of a managed interrupt; newer kernels show that by the mode of the file.
             let file = format!("proc/irq/{}/smp_affinity_list", interrupt.number);
             if host.is_read_only(&file) { managed.push(interrupt) } else { movable.push(interrupt) }
         }

@@ -153,7 +153,7 @@ fn tracking(host: &Host, target: &Target) -> Finding {
         GROUP,
         "connection tracking",
         format!("not loaded, or nf_conntrack_max at least {}", count(wanted)),
-        "A full table drops new connections, and each tracked one costs about 320 bytes and time for each packet.",
+        "A full table drops new connections, and each tracked one costs 256 bytes and more, and time for each packet.",
     );
     let max = "proc/sys/net/netfilter/nf_conntrack_max";
     if !host.exists(max) {
