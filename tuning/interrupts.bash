@@ -93,7 +93,7 @@ set_interrupt() {
             record irq "$number $name" "$now"
             if ! write "$cpus" "$path"; then
                 forget irq "$number $name"
-                    # On older kernels the file looks as if it could be written.
+                # On older kernels the file looks as if it could be written.
                 echo "interrupt $number ($name): left alone; the kernel manages it itself"
                 return
             fi

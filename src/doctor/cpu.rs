@@ -3,15 +3,16 @@
 use std::fmt::Write;
 
 use super::host::Host;
+use super::isolated::Isolated;
 use super::nic::all_interrupts;
 use super::report::{Check, Finding};
 use super::target::Target;
-use crate::cores::{Cores, Topology, parse_list, plan, show_list};
+use crate::cores::{Topology, plan, show_list};
 
 const GROUP: &str = "cores";
 
 pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, String>) -> Vec<Finding> {
-    vec![pinning(target, topology), governor(host), clock(host), isolation(host, target, topology)]
+    vec![pinning(target, topology), governor(host), clock(host)]
 }
 
 fn pinning(target: &Target, topology: &Result<Topology, String>) -> Finding {
@@ -27,7 +28,12 @@ fn pinning(target: &Target, topology: &Result<Topology, String>) -> Finding {
     };
     let cpus = match plan(topology, &target.runtime.cores, target.runtime.shard_count()) {
         Ok(cpus) => cpus,
-        Err(reason) => return check.problem(reason, "runtime.cores = \"auto\""),
+        Err(reason) => {
+            return check.problem(
+                reason,
+                "runtime.cores = \"auto\", or start it with these cores: taskset -c LIST, CPUAffinity= for systemd",
+            );
+        }
     };
     let mut different = cpus.clone();
     different.sort_unstable();
@@ -82,82 +88,6 @@ fn clock(host: &Host) -> Finding {
             check.warning(source, fix)
         }
         Ok(source) => check.ok(source),
-    }
-}
-
-/// Cores that the kernel keeps free of other work.
-struct Isolated {
-    /// From the scheduler, by isolcpus= or an isolated cpuset.
-    scheduler: Vec<usize>,
-    /// From the tick, by nohz_full=.
-    tick: Vec<usize>,
-}
-
-impl Isolated {
-    fn read(host: &Host) -> Result<Isolated, String> {
-        let folder = "sys/devices/system/cpu";
-        let scheduler = parse_list(&host.read(&format!("{folder}/isolated"))?);
-        // Many kernels are built without it, and those that have it may say "(null)" where it is not used.
-        let tick = host.read(&format!("{folder}/nohz_full")).map_or(Vec::new(), |list| parse_list(&list));
-        Ok(Isolated { scheduler, tick })
-    }
-
-    fn of(&self, cpu: usize) -> Option<&'static str> {
-        match (self.scheduler.contains(&cpu), self.tick.contains(&cpu)) {
-            (true, true) => Some("isolated, no tick"),
-            (true, false) => Some("isolated"),
-            (false, true) => Some("no tick"),
-            (false, false) => None,
-        }
-    }
-}
-
-fn isolation(host: &Host, target: &Target, topology: &Result<Topology, String>) -> Finding {
-    let check = Check::new(
-        GROUP,
-        "isolated cores",
-        "none, or shards on them",
-        "The scheduler puts nobody on an isolated core who does not ask for it. Processes start without them, and \
-         runtime.cores = \"auto\" takes only what the process may use, so they stay idle unless the process is given them.",
-    );
-    let isolated = match Isolated::read(host) {
-        Ok(isolated) => isolated,
-        Err(reason) => return check.unknown(reason),
-    };
-    if isolated.scheduler.is_empty() {
-        return match isolated.tick.as_slice() {
-            [] => check.ok("none"),
-            tick => check.ok(format!("none; no tick on {}", show_list(tick))),
-        };
-    }
-    let topology = match topology {
-        Ok(topology) => topology,
-        Err(reason) => return check.unknown(reason),
-    };
-    let Ok(shards) = plan(topology, &target.runtime.cores, target.runtime.shard_count()) else {
-        return check.unknown("there is no plan of the shards' cores");
-    };
-    let (inside, outside): (Vec<usize>, Vec<usize>) = shards.iter().partition(|cpu| isolated.scheduler.contains(cpu));
-    let found = format!("{}, {} of {} shards on them", show_list(&isolated.scheduler), inside.len(), shards.len());
-    let idle: Vec<usize> = isolated.scheduler.iter().copied().filter(|cpu| !inside.contains(cpu)).collect();
-    if outside.is_empty() || idle.is_empty() {
-        return check.ok(found);
-    }
-    // Threads of the gateway that are no shards need a core that the scheduler may put them on.
-    let other = topology.cpus.iter().map(|cpu| cpu.id).find(|cpu| !isolated.scheduler.contains(cpu));
-    let mut given: Vec<usize> = other.into_iter().chain(isolated.scheduler.iter().copied()).collect();
-    given.sort_unstable();
-    let given = show_list(&given);
-    let list: Vec<String> = isolated.scheduler.iter().map(usize::to_string).collect();
-    let forbidden = idle.iter().any(|cpu| topology.cpus.iter().all(|allowed| allowed.id != *cpu));
-    let cores = format!("runtime.cores = [{}]", list.join(", "));
-    let fix = match forbidden {
-        true => format!("{cores}, and taskset -c {given} ringgate serve ... (CPUAffinity={given} for systemd)"),
-        false => cores,
-    };
-    match target.runtime.cores {
-        Cores::Auto if inside.is_empty() => check.warning(format!("{found}: \"auto\" leaves them unused"), fix),
-        _ => check.warning(found, fix),
     }
 }
 
@@ -231,9 +161,8 @@ mod tests {
         let fake = FakeHost::new(&[
             ("sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "performance\n"),
             ("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc\n"),
-            ("sys/devices/system/cpu/isolated", "\n"),
         ]);
-        assert_eq!(states(&fake, &target(8)), [State::Ok; 4]);
+        assert_eq!(states(&fake, &target(8)), [State::Ok; 3]);
     }
 
     #[test]
@@ -245,7 +174,7 @@ mod tests {
             ("sys/devices/system/clocksource/clocksource0/available_clocksource", "hpet tsc acpi_pm\n"),
         ]);
         let mut target = target(9);
-        assert_eq!(states(&fake, &target)[..3], [State::Warning; 3]);
+        assert_eq!(states(&fake, &target), [State::Warning; 3]);
         let findings = check(&fake.host, &target, &Ok(topology()));
         assert_eq!(findings[1].found, "performance, powersave");
         assert!(findings[2].fix.starts_with("echo tsc > /sys/"), "{findings:?}");
@@ -277,37 +206,6 @@ mod tests {
         );
     }
 
-    fn isolated(list: &str, topology: &Topology, target: &Target) -> Finding {
-        let fake = FakeHost::new(&[("sys/devices/system/cpu/isolated", list)]);
-        isolation(&fake.host, target, &Ok(topology.clone()))
-    }
-
-    #[test]
-    fn isolated_cores_that_auto_leaves_unused() {
-        // Booted with isolcpus=6-7, processes start with the others.
-        let mut without = topology();
-        without.cpus.truncate(6);
-        let finding = isolated("6-7\n", &without, &target(2));
-        assert_eq!(finding.state, State::Warning);
-        assert_eq!(finding.found, "6-7, 0 of 2 shards on them: \"auto\" leaves them unused");
-        assert!(finding.fix.starts_with("runtime.cores = [6, 7], and taskset -c 0,6-7 ringgate serve"), "{finding:?}");
-        // Given them, but with others before them in the plan.
-        let finding = isolated("6-7\n", &topology(), &target(2));
-        assert_eq!((finding.state, finding.fix.as_str()), (State::Warning, "runtime.cores = [6, 7]"));
-    }
-
-    #[test]
-    fn isolated_cores_that_shards_have() {
-        let mut target = target(2);
-        assert_eq!(isolated("", &topology(), &target).found, "none");
-        target.runtime.cores = Cores::List(vec![6, 7]);
-        let finding = isolated("6-7\n", &topology(), &target);
-        assert_eq!((finding.state, finding.found.as_str()), (State::Ok, "6-7, 2 of 2 shards on them"));
-        target.runtime.cores = Cores::List(vec![5, 6]);
-        let finding = isolated("6-7\n", &topology(), &target);
-        assert_eq!((finding.state, finding.found.as_str()), (State::Warning, "6-7, 1 of 2 shards on them"));
-    }
-
     #[test]
     fn the_plan_shows_isolated_cores_and_each_interrupt_once() {
         let fake = FakeHost::new(&[
@@ -326,8 +224,5 @@ mod tests {
              IRQ 38 eth0-rx-0\n  siblings of shards' cores left idle: 4-5\n  cores left idle: 2-3,6-7\n  isolated cores \
              without a shard: 9\n"
         );
-        // What a kernel says that has the setting and does not use it.
-        fake.set("sys/devices/system/cpu/nohz_full", "(null)\n");
-        assert!(Isolated::read(&fake.host).unwrap().tick.is_empty());
     }
 }

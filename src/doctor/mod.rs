@@ -6,6 +6,7 @@
 mod cpu;
 mod host;
 mod interrupts;
+mod isolated;
 mod limits;
 mod memory;
 mod network;
@@ -98,6 +99,7 @@ fn examine(host: &Host, target: &Target, topology: &Result<Topology, String>, pr
     findings.extend(network::check(host, target));
     findings.extend(nic::check(host, &cpus, target.shards()));
     findings.extend(cpu::check(host, target, topology));
+    findings.push(isolated::check(host, target, topology));
     findings.push(interrupts::check(host, target, topology));
     findings
 }
