@@ -2,6 +2,8 @@
 //!
 //! What the kernel manages itself (most NVMe queues, one a core) is nobody's to move, so it is never called wrong.
 
+use std::cmp::Reverse;
+
 use super::host::Host;
 use super::nic;
 use super::report::{Check, Finding};
@@ -10,6 +12,8 @@ use crate::cores::{Topology, parse_list, plan, show_list};
 
 /// How many are named before the rest is only counted.
 const NAMED_MAX: usize = 4;
+/// What has fired less often than that since the machine started disturbs nobody: most devices do so when they are set up.
+const FIRED_MIN: u64 = 1000;
 
 /// A numbered line of /proc/interrupts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,12 +104,14 @@ pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, St
     }
 }
 
-/// What has fired and lands on one of these cores: what may be moved, and what the kernel manages.
+/// What fires and lands on one of these cores, the busiest first: what may be moved, and what the kernel manages.
 fn on_cores(host: &Host, cores: &[usize]) -> Result<(Vec<Interrupt>, Vec<Interrupt>), String> {
     let queues = nic::all_interrupts(host);
     let (mut movable, mut managed) = (Vec::new(), Vec::new());
-    for interrupt in all(host)? {
-        if interrupt.fired == 0 || queues.iter().any(|queue| queue.number == interrupt.number) {
+    let mut interrupts = all(host)?;
+    interrupts.sort_by_key(|interrupt| Reverse(interrupt.fired));
+    for interrupt in interrupts {
+        if interrupt.fired < FIRED_MIN || queues.iter().any(|queue| queue.number == interrupt.number) {
             continue;
         }
         if cores_of(host, interrupt.number)?.iter().any(|cpu| cores.contains(cpu)) {
@@ -135,13 +141,13 @@ mod tests {
     use crate::cores::Cpu;
 
     /// Four cores; a disk with a queue that may be moved (38) and one that may not (39), a network card's queue (40), and
-    /// something that never fires (41).
+    /// something that hardly ever fires (41).
     fn host() -> FakeHost {
         let fake = FakeHost::new(&[
             (
                 "proc/interrupts",
-                "      CPU0 CPU1 CPU2 CPU3\n 38: 0 9 0 0 PCI-MSIX 1-edge nvme0q0\n 39: 0 7 0 0 PCI-MSIX 2-edge nvme0q1\n \
-                 40: 8 0 0 0 PCI-MSIX 1-edge eth0-rx-0\n 41: 0 0 0 0 IO-APIC 4-edge ttyS0\nNMI: 1 1 Non-maskable interrupts\n",
+                "      CPU0 CPU1 CPU2 CPU3\n 38: 0 2000 0 0 PCI-MSIX 1-edge nvme0q0\n 39: 0 7000 0 0 PCI-MSIX 2-edge \
+                 nvme0q1\n 40: 8000 0 0 0 PCI-MSIX 1-edge eth0-rx-0\n 41: 0 999 0 0 IO-APIC 4-edge ttyS0\nNMI: 1 1 Non-maskable interrupts\n",
             ),
             ("proc/irq/38/smp_affinity_list", "0-3\n"),
             ("proc/irq/38/effective_affinity_list", "1\n"),
@@ -194,6 +200,18 @@ mod tests {
         let finding = run(&fake, 2);
         assert_eq!(finding.state, State::Unknown);
         assert!(finding.found.contains("/proc/irq/38/smp_affinity_list cannot be read"), "{finding:?}");
+    }
+
+    #[test]
+    fn the_busiest_are_named_first_and_the_rest_is_counted() {
+        let fake = host();
+        let lines = (50..56).map(|number| format!(" {number}: {number}00 0 0 0 PCI-MSIX 1-edge x{number}\n"));
+        fake.set("proc/interrupts", &("  CPU0 CPU1 CPU2 CPU3\n".to_owned() + &lines.collect::<String>()));
+        for number in 50..56 {
+            fake.set(&format!("proc/irq/{number}/smp_affinity_list"), "0\n");
+        }
+        let finding = run(&fake, 1);
+        assert_eq!(finding.found, "6 there: IRQ 55 x55, IRQ 54 x54, IRQ 53 x53, IRQ 52 x52, 2 more");
     }
 
     #[test]
