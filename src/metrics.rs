@@ -226,8 +226,8 @@ pub struct ShardMetrics {
     pub ring_slots_used: Cell,
     /// Nanoseconds in which the shard had work.
     pub busy_ns: Cell,
-    /// TLS handshakes that ended well.
-    pub tls_handshakes: Cell,
+    /// TLS handshakes that ended well: full, resumed.
+    pub tls_handshakes: [Cell; 2],
     /// Those after which a connection became compact.
     pub tls_compacted: Cell,
 }

@@ -23,6 +23,7 @@ use crate::net::{Bell, Driver, Net, NetOptions, RingError};
 use crate::outbox::Chunk;
 use crate::session::{Admission, Authenticator, Transport};
 use crate::shard::{CloseRecord, Effect, Event, Letter, Shard, ShardOptions};
+use crate::tls::Handshake;
 use crate::wire::Encoder;
 
 /// What travels through the mesh.
@@ -427,7 +428,7 @@ impl Driver for Core {
         true
     }
 
-    fn secured(&mut self, key: ConnectionKey) {
+    fn secured(&mut self, key: ConnectionKey, _: Handshake) {
         self.shard.handle(Event::Secured { connection: key }, self.now);
     }
 

@@ -13,6 +13,8 @@
 //! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
 //! | `demo`, `options`, `load`, `scenario`, `mixed`, `capacity` | what is driven |
 
+#![recursion_limit = "256"]
+
 mod access;
 mod assignment;
 mod capacity;

@@ -115,6 +115,10 @@ counts! {
     closed,
     /// Signed in again after such an end, or after having been away.
     reconnects,
+    /// TLS handshakes that ended well, by kind.
+    tls_full,
+    /// See `tls_full`.
+    tls_resumed,
     /// Publishes sent.
     sent,
     /// Planned publishes whose sender was away at the time.

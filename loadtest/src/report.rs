@@ -92,6 +92,8 @@ pub(crate) struct Phase {
     pub(crate) seconds: f64,
     /// Connections gained in it.
     pub(crate) connected: u64,
+    /// TLS handshakes in it: full, resumed.
+    pub(crate) handshakes: [u64; 2],
     /// Publishes sent in it.
     pub(crate) sent: u64,
     /// Publishes answered.
@@ -245,6 +247,9 @@ impl Report {
         if let Some(rate) = self.connects_per_second() {
             row("signed in per second", format!("{rate:.0}"));
         }
+        if self.connections[1] > 0 {
+            row("TLS handshakes, full / resumed", format!("{} / {}", self.tally.tls_full, self.tally.tls_resumed));
+        }
         row("heartbeats sent / answered", format!("{} / {}", self.tally.pings, self.tally.pongs));
         row("messages published / accepted", format!("{} / {}", self.tally.sent, self.tally.accepted));
         row("deliveries", self.delivered.to_string());
@@ -370,6 +375,7 @@ impl Report {
                     "name": phase.name,
                     "seconds": phase.seconds,
                     "connected": phase.connected,
+                    "tls_handshakes": handshakes(phase.handshakes),
                     "sent": phase.sent,
                     "accepted": phase.accepted,
                     "delivered": phase.delivered,
@@ -394,6 +400,7 @@ impl Report {
             "interrupted": self.interrupted,
             "connections": self.connections[0] + self.connections[1],
             "tls_connections": self.connections[1],
+            "tls_handshakes": handshakes([self.tally.tls_full, self.tally.tls_resumed]),
             "until_refused": until_refused,
             "connects_per_second": self.connects_per_second(),
             "pings": self.tally.pings,
@@ -430,6 +437,10 @@ impl Report {
             "clean": self.is_clean(),
         })
     }
+}
+
+fn handshakes([full, resumed]: [u64; 2]) -> serde_json::Value {
+    serde_json::json!({"full": full, "resumed": resumed})
 }
 
 /// The percentile curve: share of values, and the value that so many are at most.

@@ -114,6 +114,7 @@ impl Watch {
             name: phase.name,
             seconds,
             connected: after.connections.saturating_sub(before.connections),
+            handshakes: [after.tls_full - before.tls_full, after.tls_resumed - before.tls_resumed],
             sent: after.sent - before.sent,
             accepted: after.accepted - before.accepted,
             delivered: after.delivered - before.delivered,

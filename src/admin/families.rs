@@ -14,6 +14,7 @@ use super::process::Process;
 use crate::close::{CloseReason, ErrorCode};
 use crate::metrics::{Cell, DropReason, ExpireReason, HISTOGRAM_BOUNDS_US, Histogram, ShardMetrics};
 use crate::session::{AuthError, Transport};
+use crate::tls::Handshake;
 
 /// All families as OpenMetrics text.
 pub(super) fn render(shards: &[Arc<ShardMetrics>], uptime: Duration) -> String {
@@ -156,7 +157,11 @@ impl Families {
         }
         out.family("auth", "Tokens verified", MetricType::Counter, &samples)?;
         out.histogram("auth_duration", "Time of one token verification", |s| &s.auth_duration)?;
-        out.counter("tls_handshakes", "TLS handshakes completed", |s| &s.tls_handshakes)?;
+        let samples: Vec<_> = Handshake::ALL
+            .iter()
+            .map(|kind| (label("kind", kind.label()), out.sum(|s| &s.tls_handshakes[*kind as usize])))
+            .collect();
+        out.family("tls_handshakes", "TLS handshakes completed, by kind", MetricType::Counter, &samples)?;
         out.counter("tls_compacted", "TLS handshakes after which little memory was kept", |s| &s.tls_compacted)?;
         out.histogram("ping_pong_duration", "From a gateway's Ping to Pong", |s| &s.ping_pong_duration)
     }

@@ -56,6 +56,7 @@ use crate::metrics::ShardMetrics;
 use crate::outbox::Chunk;
 use crate::session::Transport;
 use crate::slots::Slots;
+use crate::tls::Handshake;
 use buffers::Buffers;
 use gather::{gather_plain, gather_tls};
 use listen::{Accept, Listener};
@@ -70,8 +71,8 @@ pub trait Driver {
     fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool;
     /// A connect failed, with this error number of the system. Who only accepts needs none of it.
     fn refused(&mut self, _key: ConnectionKey, _address: SocketAddr, _error: i32) {}
-    /// The TLS handshake is over.
-    fn secured(&mut self, key: ConnectionKey);
+    /// The TLS handshake is over, and was of this kind.
+    fn secured(&mut self, key: ConnectionKey, handshake: Handshake);
     /// Bytes have come.
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]);
     /// The peer has closed its side, or the socket has failed; to be answered with [`Net::close`] sooner or later.
@@ -580,11 +581,12 @@ impl Net {
         let mut early = Vec::new();
         match tls.receive(&mut [], |plaintext| early.extend_from_slice(plaintext)) {
             Ok(progress) => {
-                if progress.established {
+                if let Some(handshake) = progress.established {
+                    self.metrics.tls_handshakes[handshake as usize].increment();
                     if tls.is_compact() {
                         self.metrics.tls_compacted.increment();
                     }
-                    driver.secured(key);
+                    driver.secured(key, handshake);
                 }
                 if !early.is_empty() {
                     driver.received(key, &early);

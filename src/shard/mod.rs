@@ -504,7 +504,6 @@ impl Shard {
     }
 
     fn on_secured(&mut self, key: ConnectionKey) {
-        self.metrics.tls_handshakes.increment();
         if let Some(connection) = self.connections.get_mut(key)
             && matches!(connection.phase, crate::session::Phase::Handshaking)
         {

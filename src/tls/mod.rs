@@ -37,11 +37,33 @@ impl std::fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
+/// How a connection was agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// With a key exchange, a certificate and a signature.
+    Full,
+    /// With what an earlier connection has left: no certificate and no signature.
+    Resumed,
+}
+
+impl Handshake {
+    /// All, in the order of metrics.
+    pub const ALL: [Handshake; 2] = [Handshake::Full, Handshake::Resumed];
+
+    /// In metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Handshake::Full => "full",
+            Handshake::Resumed => "resumed",
+        }
+    }
+}
+
 /// What a peer's bytes have led to, beside plaintext.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The handshake has just ended.
-    pub established: bool,
+    /// The handshake has just ended, and was of this kind.
+    pub established: Option<Handshake>,
     /// The peer has said that it sends no more.
     pub closed: bool,
 }
@@ -106,7 +128,7 @@ impl Tls {
         match &mut self.0 {
             Mode::Compact(compact) => {
                 let closed = compact.receive(bytes, plaintext).map_err(TlsError::Record)?;
-                Ok(Progress { established: false, closed })
+                Ok(Progress { established: None, closed })
             }
             Mode::Ordinary(ordinary) if ordinary.shrinks() => {
                 let (progress, shrunk) = ordinary.receive_and_shrink(bytes, &mut plaintext)?;

@@ -12,12 +12,12 @@ use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedConnectionCommon, UnbufferedStatus,
     WriteTraffic,
 };
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, ServerConfig};
 use rustls_pki_types::ServerName;
 
 use super::compact::traffic::{HEADER_BYTES, Suite, TrafficKeys};
 use super::compact::{ApplicationSecrets, Compact, take_captured};
-use super::{Progress, TlsError};
+use super::{Handshake, Progress, TlsError};
 
 /// A record, its header, and the largest expansion that TLS allows.
 const RECORD_BYTES_MAX: usize = 5 + 16 * 1024 + 2048;
@@ -126,7 +126,8 @@ impl Ordinary {
         }
         self.shown = shown.saturating_sub(used);
         incoming.drain(..used);
-        let progress = Progress { established: self.established, closed };
+        // Asked for now: a compact connection does not know it any more.
+        let progress = Progress { established: self.established.then(|| self.handshake()), closed };
         if self.established {
             self.shrinks = false;
             if let Some(compact) = self.shrink()? {
@@ -180,7 +181,17 @@ impl Ordinary {
             }
             closed
         };
-        Ok(Progress { established: self.established && !before, closed })
+        Ok(Progress { established: (self.established && !before).then(|| self.handshake()), closed })
+    }
+
+    /// Which kind the handshake was, once it is over.
+    fn handshake(&self) -> Handshake {
+        let kind = match &self.side {
+            Side::Server(connection) => connection.handshake_kind(),
+            Side::Client(connection) => connection.handshake_kind(),
+            Side::Gone => None,
+        };
+        if kind == Some(HandshakeKind::Resumed) { Handshake::Resumed } else { Handshake::Full }
     }
 
     fn process(&mut self, bytes: &mut [u8], plaintext: impl FnMut(&[u8])) -> Result<(usize, bool), TlsError> {

@@ -197,7 +197,7 @@ fn every_suite_resumes_updates_keys_and_ends() {
                 }
                 client.send_close_notify();
                 let progress = server.receive(&mut flight(&mut client), |_| panic!("no data")).unwrap();
-                assert_eq!(progress, Progress { established: false, closed: true });
+                assert_eq!(progress, Progress { established: None, closed: true });
                 let mut goodbye = Vec::new();
                 server.close_notify(&mut goodbye);
                 assert_eq!(hear(&mut client, &goodbye), b"");

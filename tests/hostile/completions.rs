@@ -36,7 +36,7 @@ impl Driver for Echo {
         true
     }
 
-    fn secured(&mut self, _: ConnectionKey) {}
+    fn secured(&mut self, _: ConnectionKey, _: ringgate::tls::Handshake) {}
 
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
         self.queues.get_mut(&key.slot).expect("an open socket").push_back(bytes.to_vec());

@@ -73,7 +73,7 @@ fn a_changed_record_ends_its_connection() {
         for (round, change) in changes.into_iter().enumerate() {
             let mut secured = Secured::established(&gateway);
             // Bytes that come with the end of the handshake would be looked at later than the end of the stream.
-            gateway.wait_for("handshakes", round as u64 + 1, |m| &m.tls_handshakes);
+            gateway.wait_for("handshakes", round as u64 + 1, |m| &m.tls_handshakes[0]);
             let mut record = secured.records(&connect_frame("mallory"));
             let length = |record: &[u8]| usize::from(u16::from_be_bytes([record[3], record[4]]));
             let before = length(&record);

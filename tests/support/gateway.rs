@@ -183,6 +183,11 @@ impl Gateway {
         self.metrics.iter().fold(0, |sum, shard| sum.wrapping_add(cell(shard).read()))
     }
 
+    /// TLS handshakes that ended well: full, resumed.
+    pub(crate) fn handshakes(&self) -> [u64; 2] {
+        [self.sum(|m| &m.tls_handshakes[0]), self.sum(|m| &m.tls_handshakes[1])]
+    }
+
     /// Several figures, summed over them and over the shards.
     pub(crate) fn sum_all(&self, cells: impl Fn(&ShardMetrics) -> &[Cell]) -> u64 {
         let read = |shard: &Arc<ShardMetrics>| cells(shard).iter().map(Cell::read).fold(0, u64::wrapping_add);

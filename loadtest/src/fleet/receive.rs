@@ -8,6 +8,7 @@ use ringgate::id::{ConnectionKey, Stamp as WireStamp};
 use ringgate::net::Driver;
 use ringgate::outbox::Chunk;
 use ringgate::session::Transport;
+use ringgate::tls::Handshake;
 use ringgate::wire::encode::ConnectRequest;
 use ringgate::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, split};
 
@@ -23,6 +24,30 @@ const BACKOFF: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(20);
 
 impl Fleet {
+    /// Says who it is, on a connection that has just been made, with TLS or without.
+    fn sign_in(&mut self, key: ConnectionKey) {
+        let Some(place) = self.lines.get(key).map(|line| line.place) else { return };
+        let Some(client) = self.client_mut(place) else { return };
+        let (number, seen) = (client.number, client.seen);
+        match self.access.token(self.shared.user(number)) {
+            Ok(token) => {
+                let connect = ConnectRequest {
+                    token: &token,
+                    device: "load",
+                    client: concat!("ringgate-loadtest/", env!("CARGO_PKG_VERSION")),
+                    inbox: (seen.epoch != 0).then_some(seen),
+                    ..ConnectRequest::default()
+                };
+                let Fleet { lines, encoder, .. } = self;
+                if let Some(line) = lines.get_mut(key) {
+                    encoder.connect(&mut line.out, &connect);
+                }
+                self.mark(key);
+            }
+            Err(error) => self.error(error),
+        }
+    }
+
     fn on_frame(&mut self, key: ConnectionKey, frame: RawFrame<'_>) {
         let parsed = match ServerFrame::parse(frame) {
             Ok(parsed) => parsed,
@@ -220,32 +245,18 @@ fn name_of(code: u16) -> String {
 impl Driver for Fleet {
     fn opened(&mut self, key: ConnectionKey, _: SocketAddr, transport: Transport) -> bool {
         if transport == Transport::Plain {
-            self.secured(key);
+            self.sign_in(key);
         }
         true
     }
 
-    fn secured(&mut self, key: ConnectionKey) {
-        let Some(place) = self.lines.get(key).map(|line| line.place) else { return };
-        let Some(client) = self.client_mut(place) else { return };
-        let (number, seen) = (client.number, client.seen);
-        match self.access.token(self.shared.user(number)) {
-            Ok(token) => {
-                let connect = ConnectRequest {
-                    token: &token,
-                    device: "load",
-                    client: concat!("ringgate-loadtest/", env!("CARGO_PKG_VERSION")),
-                    inbox: (seen.epoch != 0).then_some(seen),
-                    ..ConnectRequest::default()
-                };
-                let Fleet { lines, encoder, .. } = self;
-                if let Some(line) = lines.get_mut(key) {
-                    encoder.connect(&mut line.out, &connect);
-                }
-                self.mark(key);
-            }
-            Err(error) => self.error(error),
-        }
+    fn secured(&mut self, key: ConnectionKey, handshake: Handshake) {
+        let counts = self.shared.counts();
+        bump(match handshake {
+            Handshake::Full => &counts.tls_full,
+            Handshake::Resumed => &counts.tls_resumed,
+        });
+        self.sign_in(key);
     }
 
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {

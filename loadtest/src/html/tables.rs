@@ -60,6 +60,8 @@ pub(super) fn ledger(report: &Report) -> String {
         ("answered", tally.pongs, "Pongs that came back"),
         ("closed", report.closed.values().sum(), "connections that ended unasked, or were not made"),
         ("reconnects", tally.reconnects, "clients that signed in again"),
+        ("tls-full", tally.tls_full, "TLS handshakes with certificate and signature"),
+        ("tls-resumed", tally.tls_resumed, "TLS handshakes that resumed an earlier session"),
     ];
     let must_be_zero = ["lost", "duplicated", "reordered", "corrupted"];
     let rows = rows.into_iter().map(|(name, count, meaning)| {

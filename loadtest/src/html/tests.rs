@@ -39,6 +39,7 @@ fn report() -> Report {
         name: "a < b".into(),
         seconds: 3.0,
         connected: 10,
+        handshakes: [0, 0],
         sent: 3000,
         accepted: 3000,
         delivered: 3000,

@@ -35,6 +35,52 @@ fn a_closed_loop_over_tls() {
 }
 
 #[test]
+fn full_and_resumed_handshakes_are_told_apart() {
+    let gateway = Gateway::start();
+    let folder = Folder::new("handshakes");
+    let (page, metrics) = (folder.path("report.html"), gateway.metrics_url());
+    let arguments =
+        ["--connections", "20", "--rate", "40", "--duration", "1s", "--html", &page, "--metrics-url", &metrics];
+    let (code, result) = gateway.drive_over(Transport::Tls, "churn", &arguments);
+    assert_clean(code, &result);
+    let kinds = |of: &Value| (count(of, "full"), count(of, "resumed"));
+    let (full, resumed) = kinds(&result["tls_handshakes"]);
+    assert!(full > 0 && resumed > 0, "{full} and {resumed}");
+    assert_eq!(full + resumed, 20 + count(&result, "reconnects"));
+    let phases = result["phases"].as_array().unwrap().iter().map(|phase| kinds(&phase["tls_handshakes"]));
+    assert_eq!(phases.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1)), (full, resumed));
+    let series = result["metrics"]["series"].as_array().unwrap();
+    for (kind, wanted) in [("full", full), ("resumed", resumed)] {
+        let is_it = |series: &&Value| series["name"] == "ringgate_tls_handshakes" && series["labels"]["kind"] == kind;
+        assert_eq!(series.iter().find(is_it).unwrap()["total"], wanted as f64, "the gateway's {kind}");
+        let page = std::fs::read_to_string(&page).unwrap();
+        assert!(page.contains(&format!("id=\"ledger-tls-{kind}\">{wanted}<")), "{kind}");
+    }
+
+    let url = gateway.url(Transport::Tls);
+    let json = folder.path("result.json");
+    let output = loadtest(&[
+        "storm",
+        "--url",
+        &url,
+        "--dev",
+        "--connections",
+        "20",
+        "--duration",
+        "0s",
+        "--no-resumption",
+        "--quiet",
+        "--json",
+        &json,
+    ]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let row = text.lines().find(|line| line.contains("TLS handshakes, full / resumed")).unwrap();
+    assert!(output.status.success() && row.ends_with(" 40 / 0"), "{text}");
+    let result: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    assert_eq!(kinds(&result["tls_handshakes"]), (40, 0));
+}
+
+#[test]
 fn rooms_count_every_member() {
     let gateway = Gateway::start();
     let (code, result) = gateway.drive(
