@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use crate::access::Credentials;
 use crate::assignment::Assignment;
 use crate::gateway::Gateway;
@@ -137,6 +139,14 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
     })?;
     let mut report = run.finish();
     report.command = std::env::args().collect::<Vec<_>>().join(" ");
+    report.load = Map::from_iter([
+        ("scenario".to_owned(), Value::from("demo")),
+        ("connections".to_owned(), options.connections.into()),
+        ("tls_connections".to_owned(), options.tls_connections.into()),
+        ("compact_tls".to_owned(), options.compact_tls.into()),
+        ("shards".to_owned(), options.shards.into()),
+        ("seconds".to_owned(), options.seconds.into()),
+    ]);
     report.idle_bytes = idle_bytes;
     if !gateway.stop() {
         report.errors.insert("the gateway did not stop in order".to_owned(), 1);

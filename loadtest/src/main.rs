@@ -8,7 +8,7 @@
 //! | `fleet` | one driver thread: a ring full of clients |
 //! | `crew` | a controller and its workers: several driver processes |
 //! | `run`, `interrupt` | drivers and phases; how a run is ended early |
-//! | `watch`, `view`, `hdr_log` | what is gathered, seen and written meanwhile |
+//! | `watch`, `view`, `console`, `hdr_log` | what is gathered, seen and written meanwhile |
 //! | `report`, `html`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
 //! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
 //! | `demo`, `options`, `load`, `scenario`, `mixed`, `capacity` | what is driven |
@@ -19,6 +19,7 @@ mod access;
 mod assignment;
 mod capacity;
 mod compare;
+mod console;
 mod crew;
 mod demo;
 mod fleet;

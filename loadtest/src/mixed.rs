@@ -141,6 +141,8 @@ impl Load {
 /// What the file asks for, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Mix {
+    /// The file as it was read.
+    text: String,
     seed: u64,
     /// Its thresholds.
     pub(crate) fail_if: Vec<Threshold>,
@@ -229,7 +231,7 @@ impl Mix {
             .map(|(index, text)| text.parse().map_err(|error| format!("fail_if[{index}]: {error}")))
             .collect::<Result<Vec<_>, _>>()?;
         let connections = [plain as usize, tls as usize];
-        Ok(Mix { seed: script.seed, fail_if, connections, churn, streams, phases })
+        Ok(Mix { text: text.to_owned(), seed: script.seed, fail_if, connections, churn, streams, phases })
     }
 }
 
@@ -318,6 +320,9 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Report, S
             return Err(format!("a population needs {scheme}://; say where with --other-url {scheme}://HOST:PORT"));
         }
     }
+    let mut load = options.link.load(mix.connections);
+    load.insert("scenario".to_owned(), "mixed".into());
+    load.insert("mixture".to_owned(), mix.text.clone().into());
     let mut output = options.output.clone();
     output.fail_if.extend(mix.fail_if.iter().cloned());
     let mut assignment = options.link.assignment(mix.connections, options.other_url.as_ref());
@@ -328,7 +333,7 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Report, S
     let only_pings = mix.streams.iter().all(|(traffic, _)| traffic.kind == Kind::Pings);
     run.main_measure(if only_pings { Measure::Ping } else { Measure::Deliver });
     let result = options.link.ramp(&mut run, mix.connections).and_then(|()| mix.drive(&mut run));
-    let report = output.finish(run, result);
+    let report = output.finish(run, load, result);
     output.write(&report)?;
     Ok(report)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ringgate::client::Url;
 use ringgate::config::parse_duration_ms;
+use serde_json::{Map, Value};
 
 use crate::access::Credentials;
 use crate::assignment::Assignment;
@@ -96,6 +97,23 @@ impl Link {
         }
     }
 
+    /// What of these options makes the load, for so many connections: plain, TLS.
+    pub(crate) fn load(&self, [plain, tls]: [usize; 2]) -> Map<String, Value> {
+        let mut load = Map::new();
+        load.insert("connections".to_owned(), (plain + tls).into());
+        load.insert("tls_connections".to_owned(), tls.into());
+        if tls > 0 {
+            load.insert("resumption".to_owned(), (!self.no_resumption).into());
+        }
+        load.insert("ping_interval_ms".to_owned(), self.ping_interval.into());
+        load.insert("reconnect".to_owned(), self.reconnect.into());
+        if let Some(rate) = self.ramp_rate {
+            load.insert("ramp_rate".to_owned(), rate.into());
+            load.insert("ramp_burst".to_owned(), self.ramp_burst.into());
+        }
+        load
+    }
+
     /// Who drives the clients: this process, or workers, who are waited for.
     pub(crate) fn drivers(&self, assignment: &Assignment, muster: Option<Muster>) -> Result<Drivers, String> {
         let Some(muster) = muster else { return Ok(Drivers::Own(self.credentials.access(assignment)?)) };
@@ -134,9 +152,13 @@ impl Output {
         Run::start(assignment, drivers, outlets)
     }
 
-    /// Ends a run and judges it. What the run's `result` complains about is one of its errors.
-    pub(crate) fn finish(&self, run: Run, result: Result<(), String>) -> Report {
+    /// Ends a run of this load and judges it. What the run's `result` complains about is one of its errors.
+    pub(crate) fn finish(&self, run: Run, load: Map<String, Value>, result: Result<(), String>) -> Report {
         let mut report = run.finish();
+        report.load = load;
+        if !report.workers.is_empty() {
+            report.load.insert("workers".to_owned(), report.workers.len().into());
+        }
         report.command = std::env::args().collect::<Vec<_>>().join(" ");
         if let Err(error) = result {
             *report.errors.entry(error).or_default() += 1;

@@ -15,6 +15,8 @@ use crate::timeline::Point;
 pub(crate) struct Report {
     /// How the program was called.
     pub(crate) command: String,
+    /// What was driven: what two results must have in common to be compared. By the names of options.
+    pub(crate) load: serde_json::Map<String, serde_json::Value>,
     /// When the run began.
     pub(crate) began: Option<SystemTime>,
     /// Connections that were wanted: plain, TLS.
@@ -108,6 +110,8 @@ pub(crate) struct Phase {
     pub(crate) reconnects: u64,
     /// Share of the driver's cores that were busy.
     pub(crate) driver_busy: f64,
+    /// CPU time of all processes that drove clients.
+    pub(crate) driver_cpu_seconds: f64,
     /// CPU time of the gateway, where its process is known.
     pub(crate) server_cpu_seconds: Option<f64>,
     /// Its latencies.
@@ -159,11 +163,25 @@ impl Report {
 
     /// CPU microseconds of the gateway per delivery, in the phases with deliveries.
     pub(crate) fn cpu_us_per_delivery(&self) -> Option<f64> {
+        self.us_per_delivery(|phase| phase.server_cpu_seconds.unwrap_or(0.0))
+    }
+
+    /// The same of whoever drove the clients.
+    pub(crate) fn driver_cpu_us_per_delivery(&self) -> Option<f64> {
+        self.us_per_delivery(|phase| phase.driver_cpu_seconds)
+    }
+
+    fn us_per_delivery(&self, seconds: impl Fn(&Phase) -> f64) -> Option<f64> {
         let phases = self.phases.iter().filter(|phase| phase.delivered > 0);
-        let (cpu, count) = phases.fold((0.0, 0), |(cpu, count), phase| {
-            (cpu + phase.server_cpu_seconds.unwrap_or(0.0), count + phase.delivered)
-        });
+        let (cpu, count) = phases.fold((0.0, 0), |(cpu, count), phase| (cpu + seconds(phase), count + phase.delivered));
         (count > 0 && cpu > 0.0).then(|| cpu * 1e6 / count as f64)
+    }
+
+    /// `io_uring_enter` calls of the gateway per delivery, all of the run's, those for connects and heartbeats, too; none
+    /// where its metrics were not asked.
+    pub(crate) fn enters_per_delivery(&self) -> Option<f64> {
+        let enters = self.metrics.as_ref()?.added("ringgate_uring_enters")?;
+        (self.delivered > 0).then(|| enters / self.delivered as f64)
     }
 
     /// Connections signed in per second of the ramp.
@@ -276,6 +294,12 @@ impl Report {
         if let Some(cpu) = self.cpu_us_per_delivery() {
             row("gateway CPU per delivery", format!("{cpu:.2} us"));
         }
+        if let Some(enters) = self.enters_per_delivery() {
+            row("io_uring_enter per delivery", format!("{enters:.3}"));
+        }
+        if let Some(cpu) = self.driver_cpu_us_per_delivery() {
+            row("this load tester's CPU per delivery", format!("{cpu:.2} us"));
+        }
         if let Some(busy) = self.driver_busy() {
             row("this load tester was busy", format!("{:.0} %", busy * 100.0));
         }
@@ -383,6 +407,7 @@ impl Report {
                     "reconnects": phase.reconnects,
                     "errors": phase.errors,
                     "driver_busy": phase.driver_busy,
+                    "driver_cpu_seconds": phase.driver_cpu_seconds,
                     "gateway_cpu_seconds": phase.server_cpu_seconds,
                     "latency_us": latencies(&phase.record),
                 })
@@ -395,6 +420,7 @@ impl Report {
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "command": self.command,
+            "load": self.load,
             "began": self.began.map(|began| humantime::format_rfc3339_seconds(began).to_string()),
             "seconds": self.seconds,
             "interrupted": self.interrupted,
@@ -428,6 +454,8 @@ impl Report {
             "driver_limit": self.driver_limit(),
             "idle_bytes_per_connection": {"plain": self.idle_bytes[0], "tls": self.idle_bytes[1]},
             "cpu_us_per_delivery": self.cpu_us_per_delivery(),
+            "driver_cpu_us_per_delivery": self.driver_cpu_us_per_delivery(),
+            "enters_per_delivery": self.enters_per_delivery(),
             "phases": phases,
             "timeline": self.timeline,
             "workers": self.workers,

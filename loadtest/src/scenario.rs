@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ringgate::config::parse_duration_ms;
+use serde_json::{Map, Value};
 
 use crate::crew::Muster;
 use crate::options::{Link, Output, positive};
@@ -94,6 +95,7 @@ pub(crate) fn measure(options: &Options, scenario: Scenario, muster: Option<Must
     options.check(scenario)?;
     let connections = options.connections as usize;
     let connections = if options.link.url.tls { [0, connections] } else { [connections, 0] };
+    let load = options.load(scenario, connections);
     let mut assignment = options.link.assignment(connections, None);
     assignment.reconnect |= matches!(scenario, Scenario::Storm | Scenario::Slow);
     let drivers = options.link.drivers(&assignment, muster)?;
@@ -101,11 +103,11 @@ pub(crate) fn measure(options: &Options, scenario: Scenario, muster: Option<Must
     run.main_measure(scenario.measure());
     if options.until_refused {
         let taken = run.connect_until_refused(connections);
-        return Ok(options.output.finish(run, taken));
+        return Ok(options.output.finish(run, load, taken));
     }
     let result = options.link.ramp(&mut run, connections);
     let result = result.and_then(|()| Drive { run: &mut run, options }.drive(scenario));
-    Ok(options.output.finish(run, result))
+    Ok(options.output.finish(run, load, result))
 }
 
 impl Scenario {
@@ -155,6 +157,40 @@ impl Options {
             ));
         }
         self.output.check()
+    }
+
+    /// What makes the load of a scenario: those options that it uses.
+    fn load(&self, scenario: Scenario, connections: [usize; 2]) -> Map<String, Value> {
+        use Scenario::{Connect, Idle, Offline, P2p, Ping, Room, Slow, Storm};
+        let mut load = self.link.load(connections);
+        let mut add = |name: &str, value: Value| drop(load.insert(name.to_owned(), value));
+        add("scenario", scenario.name().into());
+        match (self.closed_loop, scenario) {
+            (_, Connect) => add("until_refused", self.until_refused.into()),
+            (_, Idle | Storm) => {}
+            (Some(window), _) => add("closed_loop", window.into()),
+            (None, _) => add("rate", self.rate().into()),
+        }
+        if let Some(seed) = self.poisson {
+            add("poisson", seed.into());
+        }
+        if scenario != Connect {
+            add("duration_ms", self.duration.into());
+        }
+        if matches!(scenario, Ping | P2p | Room) {
+            add("warm_up_ms", self.warm_up.into());
+        }
+        if matches!(scenario, P2p | Room | Offline | Slow) {
+            add("payload_bytes", self.payload_bytes.into());
+        }
+        if matches!(scenario, Room | Slow) {
+            add("rooms", self.rooms.into());
+            add("publishers", self.publishers.into());
+        }
+        if scenario == Slow {
+            add("slow_share", self.slow_share.into());
+        }
+        load
     }
 
     /// Per second.

@@ -122,6 +122,7 @@ impl Watch {
             errors: after.errors - before.errors,
             reconnects: after.reconnects - before.reconnects,
             driver_busy,
+            driver_cpu_seconds: now.driver_cpu().saturating_sub(phase.from.driver_cpu()).as_secs_f64(),
             server_cpu_seconds: cpu.map(|cpu| cpu.as_secs_f64()),
             record: phase.record,
         });

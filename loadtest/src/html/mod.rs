@@ -102,6 +102,9 @@ fn tiles(report: &Report) -> String {
     if let Some(cpu) = report.cpu_us_per_delivery() {
         tiles.push(("gateway CPU per delivery".to_owned(), format!("{cpu:.2} us")));
     }
+    if let Some(enters) = report.enters_per_delivery() {
+        tiles.push(("io_uring_enter per delivery".to_owned(), format!("{enters:.3}")));
+    }
     if let Some(busy) = report.driver_busy() {
         tiles.push(("this load tester was busy".to_owned(), format!("{:.0} %", busy * 100.0)));
     }

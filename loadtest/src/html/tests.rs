@@ -47,6 +47,7 @@ fn report() -> Report {
         errors: 2,
         reconnects: 0,
         driver_busy: 0.5,
+        driver_cpu_seconds: 3.0,
         server_cpu_seconds: None,
         record: report.record.clone(),
     });

@@ -74,6 +74,16 @@ impl Metrics {
         [String::new(), head].into_iter().chain(failed).chain(series).collect()
     }
 
+    /// What was added to a counter in the run, all series of the name together; none if there is no such.
+    pub(crate) fn added(&self, name: &str) -> Option<f64> {
+        let totals = self.series.iter().filter(|series| series.name == name && !series.labels.contains_key(SHARD));
+        let total = |series: &Series| match series.figures {
+            Figures::Counter { total, .. } => Some(total),
+            _ => None,
+        };
+        totals.filter_map(total).reduce(|sum, total| sum + total)
+    }
+
     /// Series that did anything, without those that are one shard's.
     pub(crate) fn summary(&self) -> impl Iterator<Item = &Series> {
         self.series.iter().filter(|series| !series.figures.is_zero() && !series.labels.contains_key(SHARD))

@@ -41,6 +41,7 @@ fn the_gateway_counts_what_the_load_tester_counts() {
     // One series for each shard, and their sum.
     let enters = |labels: &[(&str, &str)]| series(&result, "ringgate_uring_enters", labels)["total"].as_f64().unwrap();
     assert_eq!(enters(&[]), enters(&[("shard", "0")]) + enters(&[("shard", "1")]));
+    assert_eq!(result["enters_per_delivery"], enters(&[]) / 200.0);
     assert_eq!(
         series(&result, "ringgate_sessions_active", &[])["min"],
         0.0,

@@ -234,9 +234,45 @@ fn two_results_are_compared_and_intervals_logged() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert!(String::from_utf8_lossy(&output.stdout).contains("deliveries"));
     }
-    let output = loadtest(&["compare", &path("a.json"), &path("b.json")]);
-    assert!(output.status.success());
-    assert!(String::from_utf8_lossy(&output.stdout).contains("p99, us"));
+    let compare = |before: &str, after: &str| {
+        let output = loadtest(&["compare", &path(before), &path(after)]);
+        assert!(output.status.success());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let text = compare("a.json", "b.json");
+    assert!(text.starts_with("  the same load: p2p\n"), "{text}");
+    let figures = |name: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(&format!("  {name} ")))
+            .unwrap_or_else(|| panic!("{name}: {text}"));
+        line[32..62].split_whitespace().map(|figure| figure.parse::<f64>().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(figures("corrupted"), [0.0, 0.0]);
+    for name in ["connect p99, us", "publish p99.9, us", "deliver p99, us", "tester CPU per delivery, us"] {
+        assert!(figures(name).iter().all(|figure| *figure > 0.0) && figures(name).len() == 2, "{name}: {text}");
+    }
+    let (whole, steady) = text.split_once("  phase steady\n").unwrap();
+    assert!(
+        whole.contains("  phase connect\n")
+            && steady.contains("delivered per second")
+            && steady.contains("deliver p50, us")
+    );
+
+    let other = ["--connections", "6", "--rate", "20", "--duration", "1s", "--payload-bytes", "50"];
+    let (code, result) = gateway.drive_over(Transport::Tls, "p2p", &other);
+    assert_clean(code, &result);
+    std::fs::write(path("other.json"), result.to_string()).unwrap();
+    let text = compare("a.json", "other.json");
+    assert!(text.starts_with("  ! different loads"), "{text}");
+    let differing: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("  !   ")).collect();
+    let wanted = [
+        "connections: 4 before, 6 after",
+        "payload bytes: 100 before, 50 after",
+        "resumption: - before, true after",
+        "tls connections: 0 before, 6 after",
+    ];
+    assert_eq!(differing, wanted);
     let log = std::fs::read_to_string(path("log.hlog")).unwrap();
     assert!(log.contains("#[StartTime:") && log.contains("Tag=deliver,") && log.contains("HISTFA"), "{log}");
 }
