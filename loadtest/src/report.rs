@@ -140,6 +140,11 @@ impl Report {
         self.verdicts.iter().filter(|verdict| !verdict.met)
     }
 
+    /// Whether messages were sent, or were to be.
+    pub(crate) fn has_messages(&self) -> bool {
+        self.main() == Measure::Deliver || self.tally.sent > 0
+    }
+
     /// Deliveries later than [`LATE_US`] after the planned time.
     pub(crate) fn late(&self) -> u64 {
         let planned = &self.record.of(Measure::Deliver).planned;
@@ -268,18 +273,18 @@ impl Report {
         if self.connections[1] > 0 {
             row("TLS handshakes, full / resumed", format!("{} / {}", self.tally.tls_full, self.tally.tls_resumed));
         }
-        row("heartbeats sent / answered", format!("{} / {}", self.tally.pings, self.tally.pongs));
-        row("messages published / accepted", format!("{} / {}", self.tally.sent, self.tally.accepted));
-        row("deliveries", self.delivered.to_string());
-        row("lost", self.lost.to_string());
-        row("duplicated", self.duplicated.to_string());
-        row("reordered", self.reordered.to_string());
-        if self.corrupted > 0 {
+        row("Pings sent / answered", format!("{} / {}", self.tally.pings, self.tally.pongs));
+        if self.has_messages() {
+            row("messages published / accepted", format!("{} / {}", self.tally.sent, self.tally.accepted));
+            row("deliveries", self.delivered.to_string());
+            row("lost", self.lost.to_string());
+            row("duplicated", self.duplicated.to_string());
+            row("reordered", self.reordered.to_string());
             row("corrupted", self.corrupted.to_string());
+            row("late (after more than 1 s)", self.late().to_string());
         }
-        row("late (after more than 1 s)", self.late().to_string());
         if self.tally.skipped > 0 {
-            row("not sent (sender was away)", self.tally.skipped.to_string());
+            row("skipped (client was away)", self.tally.skipped.to_string());
         }
         if self.tally.undecided > 0 {
             row("undecided (connection ended)", self.tally.undecided.to_string());

@@ -34,7 +34,6 @@ fn page(report: &Report) -> String {
     out += &head(report);
     out += &tiles(report);
     out += &tables::thresholds(report);
-    out += "<h2>What became of the messages</h2>\n";
     out += &tables::ledger(report);
     out += &tables::troubles(report);
     out += "<h2>Over time</h2>\n";
@@ -98,7 +97,9 @@ fn tiles(report: &Report) -> String {
     if let Some(rate) = report.connects_per_second() {
         tiles.push(("signed in per second".to_owned(), grouped(rate.round())));
     }
-    tiles.push(("messages lost".to_owned(), grouped(report.lost as f64)));
+    if report.has_messages() {
+        tiles.push(("messages lost".to_owned(), grouped(report.lost as f64)));
+    }
     if let Some(cpu) = report.cpu_us_per_delivery() {
         tiles.push(("gateway CPU per delivery".to_owned(), format!("{cpu:.2} us")));
     }

@@ -42,13 +42,12 @@ pub(super) fn thresholds(report: &Report) -> String {
         + &table("The run fails when one of these conditions is true.", &["fails if", "found", "threshold"], rows)
 }
 
-/// What became of every message.
+/// What became of every message, where there were any, and of connections and Pings.
 pub(super) fn ledger(report: &Report) -> String {
     let tally = &report.tally;
-    let rows = [
+    let messages = [
         ("sent", tally.sent, "messages that clients published"),
         ("accepted", tally.accepted, "of those, answered by the gateway with its promise to deliver"),
-        ("refused", report.refused.values().sum(), "requests that the gateway answered with an error"),
         ("undecided", tally.undecided, "messages whose connection ended before the answer came"),
         ("delivered", report.delivered, "messages that arrived, counted once at each recipient"),
         ("lost", report.lost, "accepted, but not arrived: must be 0"),
@@ -56,23 +55,34 @@ pub(super) fn ledger(report: &Report) -> String {
         ("reordered", report.reordered, "arrived after a later one of the same sender: must be 0"),
         ("corrupted", report.corrupted, "arrived damaged: must be 0"),
         ("late", report.late(), "arrived more than 1 s after their planned time"),
-        ("heartbeats", tally.pings, "Pings that clients sent"),
-        ("answered", tally.pongs, "Pongs that came back"),
+    ];
+    let others = [
+        ("refused", report.refused.values().sum(), "requests that the gateway answered with an error"),
+        ("skipped", tally.skipped, "planned for clients that were away at the time"),
+        ("pings", tally.pings, "Pings that clients sent, to keep their connections alive or as a load"),
+        ("pongs", tally.pongs, "Pongs that came back"),
         ("closed", report.closed.values().sum(), "connections that ended unasked, or were not made"),
         ("reconnects", tally.reconnects, "clients that signed in again"),
         ("tls-full", tally.tls_full, "TLS handshakes with certificate and signature"),
         ("tls-resumed", tally.tls_resumed, "TLS handshakes that resumed an earlier session"),
     ];
+    let (title, caption, messages) = match report.has_messages() {
+        true => {
+            let caption = "Every message is followed from its sender to each recipient.";
+            ("What became of the messages", caption, &messages[..])
+        }
+        false => ("What was counted", "Clients sent no messages to each other.", &[][..]),
+    };
     let must_be_zero = ["lost", "duplicated", "reordered", "corrupted"];
-    let rows = rows.into_iter().map(|(name, count, meaning)| {
-        let class = if must_be_zero.contains(&name) && count > 0 { " class=\"bad\"" } else { "" };
+    let rows = messages.iter().chain(&others).map(|(name, count, meaning)| {
+        let class = if must_be_zero.contains(name) && *count > 0 { " class=\"bad\"" } else { "" };
         vec![
-            name.to_owned(),
-            format!("<span{class} id=\"ledger-{name}\">{}</span>", grouped(count as f64)),
-            meaning.to_owned(),
+            (*name).to_owned(),
+            format!("<span{class} id=\"ledger-{name}\">{}</span>", grouped(*count as f64)),
+            (*meaning).to_owned(),
         ]
     });
-    table("Every message is followed from its sender to each recipient.", &["", "count", "meaning"], rows)
+    format!("<h2>{title}</h2>\n") + &table(caption, &["", "count", "meaning"], rows)
 }
 
 /// Errors by kind, refusals and closes by code; a sentence when there are none.

@@ -37,6 +37,37 @@ fn a_page_holds_what_the_object_holds() {
     assert!(text.contains("<code>lost&gt;0</code>"));
 }
 
+#[test]
+fn what_becomes_of_messages_is_said_where_there_are_any() {
+    let gateway = Gateway::start();
+    let folder = Folder::new("no-messages");
+    let url = gateway.url(Transport::Plain);
+    let said = |scenario: &str, options: &[&str]| {
+        let page = folder.path(&format!("{scenario}.html"));
+        let arguments =
+            [&[scenario, "--url", &url, "--dev", "--connections", "4", "--quiet", "--html", &page], options].concat();
+        let output = loadtest(&arguments);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{scenario}: {text}");
+        (text, std::fs::read_to_string(&page).unwrap())
+    };
+    let rows =
+        ["messages published / accepted", "deliveries", "lost", "duplicated", "reordered", "corrupted", "late (after"];
+    let cells = ["sent", "accepted", "delivered", "lost", "duplicated", "reordered", "corrupted", "late"];
+    let short = &["--duration", "200ms"][..];
+    let at_a_rate = &["--duration", "500ms", "--rate", "20"][..];
+    let none = [("connect", &[][..]), ("idle", short), ("ping", at_a_rate), ("churn", at_a_rate), ("storm", short)];
+    for (scenario, options) in none {
+        let (text, page) = said(scenario, options);
+        assert!(!rows.iter().any(|row| text.contains(&format!("\n  {row}"))), "{scenario}: {text}");
+        assert!(!cells.iter().any(|cell| page.contains(&format!("ledger-{cell}\""))), "{scenario}");
+        assert!(page.contains("ledger-pongs\"") && !page.contains("messages lost"), "{scenario}");
+    }
+    let (text, page) = said("p2p", at_a_rate);
+    assert!(rows.iter().all(|row| text.contains(&format!("\n  {row}"))), "{text}");
+    assert!(cells.iter().all(|cell| page.contains(&format!("ledger-{cell}\""))));
+}
+
 fn text_of(document: &Document<'_>, id: &str) -> String {
     let node = document.descendants().find(|node| node.attribute("id") == Some(id));
     let text = node.unwrap_or_else(|| panic!("{id} is missing")).text();
