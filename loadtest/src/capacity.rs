@@ -1,5 +1,7 @@
 //! `capacity`: the highest rate at which a scenario still meets the thresholds, found by bisection and confirmed.
 
+use crate::Outcome;
+use crate::console::{note, print};
 use crate::record::{Quantiles, human_us};
 use crate::report::Report;
 use crate::scenario::{self, Scenario};
@@ -10,7 +12,7 @@ use crate::threshold::Verdict;
 pub(crate) struct Search {
     /// Which load; one with a rate.
     #[arg(value_enum)]
-    scenario: Scenario,
+    scenario: Searched,
     /// Where the search ends: neighbouring rates are within this many percent of each other.
     #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
     precision: f64,
@@ -21,6 +23,27 @@ pub(crate) struct Search {
     each: scenario::Options,
 }
 
+/// Scenarios that have a rate to search for.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Searched {
+    /// Pings on a schedule.
+    Ping,
+    /// Pairs of clients: one-to-one messages with acknowledgement.
+    P2p,
+    /// Rooms: broadcasts to their members.
+    Room,
+}
+
+impl From<Searched> for Scenario {
+    fn from(searched: Searched) -> Scenario {
+        match searched {
+            Searched::Ping => Scenario::Ping,
+            Searched::P2p => Scenario::P2p,
+            Searched::Room => Scenario::Room,
+        }
+    }
+}
+
 struct Trial {
     rate: f64,
     good: bool,
@@ -29,11 +52,8 @@ struct Trial {
     line: String,
 }
 
-/// Runs the search. True when a rate was found and confirmed.
-pub(crate) fn run(options: &Search) -> Result<bool, String> {
-    if !matches!(options.scenario, Scenario::Ping | Scenario::P2p | Scenario::Room) {
-        return Err("capacity searches for a rate: take ping, p2p or room".to_owned());
-    }
+/// Runs the search. Good when a rate was found and confirmed.
+pub(crate) fn run(options: &Search) -> Result<Outcome, String> {
     if options.each.output.fail_if.is_empty() {
         return Err(
             "capacity needs --fail-if: the condition that a rate must not meet, for instance 'p99>20ms'".to_owned()
@@ -53,8 +73,8 @@ pub(crate) fn run(options: &Search) -> Result<bool, String> {
     let mut rate = options.each.rate();
     // Double or halve until the answer lies between two rates, then halve the distance.
     loop {
-        let trial = attempt(options, rate)?;
-        eprintln!("{}", trial.line);
+        let Some(trial) = attempt(options, rate)? else { return ended_early(&trials) };
+        note(&trial.line);
         let good = trial.good;
         trials.push(trial);
         if good {
@@ -73,50 +93,59 @@ pub(crate) fn run(options: &Search) -> Result<bool, String> {
         };
     }
     let Some(found) = low else {
-        println!("{}", evidence(&trials));
-        println!("no rate down to {rate:.1} meets the thresholds");
-        return Ok(false);
+        print(&format!("{}\nno rate down to {rate:.1} meets the thresholds", evidence(&trials)))?;
+        return Ok(Outcome::Failed);
     };
-    let confirmed = attempt(options, found)?;
+    let Some(confirmed) = attempt(options, found)? else { return ended_early(&trials) };
     let good = confirmed.good;
     trials.push(confirmed);
-    println!("{}", evidence(&trials));
     // The lowest rate that missed is what the answer is bounded by.
     let missed = trials.iter().filter(|trial| !trial.good).min_by(|a, b| a.rate.total_cmp(&b.rate));
-    if good && missed.is_none() {
-        println!("capacity: at least {found:.0} per second, confirmed by a second run; --rate-max ended the search");
-    } else if good && missed.is_some_and(|trial| trial.driver_limited) {
-        println!(
+    let answer = match missed {
+        _ if !good => {
+            format!("{found:.0} per second was met once and missed once: not shown; run longer (--duration)")
+        }
+        None => {
+            format!("capacity: at least {found:.0} per second, confirmed by a second run; --rate-max ended the search")
+        }
+        Some(trial) if trial.driver_limited => format!(
             "capacity: at least {found:.0} per second, confirmed by a second run; beyond, this load tester is the limit"
-        );
-    } else if good {
-        println!("capacity: {found:.0} per second, confirmed by a second run");
-    } else {
-        println!("{found:.0} per second was met once and missed once: not shown; run longer (--duration)");
-    }
-    Ok(good)
+        ),
+        Some(_) => format!("capacity: {found:.0} per second, confirmed by a second run"),
+    };
+    print(&format!("{}\n{answer}", evidence(&trials)))?;
+    Ok(if good { Outcome::Good } else { Outcome::Failed })
 }
 
-fn attempt(options: &Search, rate: f64) -> Result<Trial, String> {
+fn ended_early(trials: &[Trial]) -> Result<Outcome, String> {
+    print(&format!("{}\nended early: no rate was confirmed", evidence(trials)))?;
+    Ok(Outcome::Failed)
+}
+
+/// One run at a rate; none if somebody ended it early. An error if nobody could sign in: a lower rate would not help.
+fn attempt(options: &Search, rate: f64) -> Result<Option<Trial>, String> {
     let mut each = options.each.clone();
     each.rate = Some(rate);
     each.output.quiet = true;
-    let report = scenario::measure(&each, options.scenario, None)?;
+    let report = scenario::measure(&each, options.scenario.into(), None)?;
     if report.interrupted {
-        return Err("ended early".to_owned());
+        return Ok(None);
     }
-    Ok(Trial {
+    if report.outcome() == Outcome::NotRun {
+        return Err(reasons(&report));
+    }
+    Ok(Some(Trial {
         rate,
         good: report.is_clean(),
         driver_limited: report.driver_limit().is_some(),
         line: line(rate, &report),
-    })
+    }))
 }
 
 fn line(rate: f64, report: &Report) -> String {
     let latency = Quantiles::from(&report.record.of(report.main()).planned);
     let verdict = match report.driver_limit() {
-        _ if !report.is_clean() => reasons(report),
+        _ if !report.is_clean() => format!("missed: {}", reasons(report)),
         Some(limit) => format!("met, though {limit}"),
         None => "met".to_owned(),
     };
@@ -138,7 +167,7 @@ fn reasons(report: &Report) -> String {
     if let Some(limit) = report.driver_limit() {
         reasons.push(limit);
     }
-    format!("missed: {}", reasons.join("; "))
+    reasons.join("; ")
 }
 
 fn evidence(trials: &[Trial]) -> String {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::Outcome;
 use crate::console;
 use crate::record::Measure;
 
@@ -43,8 +44,8 @@ const RATES: [(&str, &str); 4] = [
     ("reconnects per second", "reconnects"),
 ];
 
-/// Prints the comparison. Always true: judging is for thresholds.
-pub(crate) fn run(options: &Options) -> Result<bool, String> {
+/// Prints the comparison. Always good: judging is for thresholds.
+pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
     let (before, after) = (read(&options.before)?, read(&options.after)?);
     let mut lines = loads(&before, &after);
     for (path, result) in [(&options.before, &before), (&options.after, &after)] {
@@ -58,7 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, String> {
     lines.push(String::new());
     lines.extend(table(&before, &after));
     console::print(&lines.join("\n"))?;
-    Ok(true)
+    Ok(Outcome::Good)
 }
 
 fn read(path: &Path) -> Result<Value, String> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::Outcome;
 use crate::access::Credentials;
 use crate::assignment::Assignment;
 use crate::gateway::Gateway;
@@ -52,7 +53,7 @@ const ROOM_MEMBERS: u32 = 1_000;
 const SETTLE: Duration = Duration::from_millis(4_500);
 
 /// Runs the demo and reports.
-pub(crate) fn run(options: &Options) -> Result<Report, String> {
+pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
     if options.tls_connections > options.connections {
         return Err(format!(
             "--tls-connections {} is more than --connections {}",
@@ -64,15 +65,13 @@ pub(crate) fn run(options: &Options) -> Result<Report, String> {
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let report = measure(options, &folder.join("ca.pem"));
     let _ = std::fs::remove_dir_all(&folder);
-    let report = report?;
-    crate::write_report(&report, options.json.as_deref(), options.html.as_deref())?;
-    Ok(report)
+    crate::conclude(&report?, options.json.as_deref(), options.html.as_deref())
 }
 
 fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
     let gateway = Gateway::start(options.shards, options.compact_tls, ca)?;
     let process = gateway.process();
-    eprintln!("gateway (process {}) on {} and {}", process.0, gateway.tcp, gateway.tls);
+    crate::console::note(&format!("gateway (process {}) on {} and {}", process.0, gateway.tcp, gateway.tls));
     let plain = (options.connections - options.tls_connections) as usize;
     let tls = options.tls_connections as usize;
     let assignment = Assignment {

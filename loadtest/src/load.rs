@@ -1,8 +1,8 @@
 //! The loads that can be driven, by this process or by workers.
 
+use crate::Outcome;
 use crate::crew::Muster;
 use crate::mixed;
-use crate::report::Report;
 use crate::scenario::{self, Scenario};
 
 /// See the module.
@@ -32,7 +32,7 @@ pub(crate) enum Load {
 
 impl Load {
     /// Drives it, alone or with the workers of a muster; reports, and writes what was asked for.
-    pub(crate) fn run(&self, muster: Option<Muster>) -> Result<Report, String> {
+    pub(crate) fn run(&self, muster: Option<Muster>) -> Result<Outcome, String> {
         let (options, scenario) = match self {
             Load::Connect(options) => (options, Scenario::Connect),
             Load::Idle(options) => (options, Scenario::Idle),

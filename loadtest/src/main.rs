@@ -13,8 +13,6 @@
 //! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
 //! | `demo`, `options`, `load`, `scenario`, `mixed`, `capacity` | what is driven |
 
-#![recursion_limit = "256"]
-
 mod access;
 mod assignment;
 mod capacity;
@@ -43,7 +41,6 @@ mod traffic;
 mod view;
 mod watch;
 
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -55,7 +52,8 @@ use crate::report::Report;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const EXIT_CODES: &str = "Exit code: 0 when nothing went wrong and every threshold (--fail-if) was met, 1 when not, 2 for arguments that cannot be.";
+const EXIT_CODES: &str = "Exit code: 0 when nothing went wrong and no threshold (--fail-if) failed the run, 1 when it did or the run was \
+    ended early, 2 when it could not be run: bad options, a file that cannot be read or written, nobody could sign in.";
 
 /// Drives very many connections against a ringgate gateway.
 #[derive(Parser)]
@@ -83,31 +81,35 @@ enum Command {
     Compare(compare::Options),
 }
 
+/// What a command has come to. What is an error instead could not be done at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing went wrong.
+    Good,
+    /// A threshold was missed, something was lost or went wrong, or the run was ended early.
+    Failed,
+    /// There was nothing to judge.
+    NotRun,
+}
+
 fn main() -> ExitCode {
-    let report = match Cli::parse().command {
+    let outcome = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
         Command::Load(load) => load.run(None),
         Command::Controller(options) => crew::control(&options),
-        Command::Worker(options) => return exit(crew::worker::run(&options)),
-        Command::MixedExample => return exit(print_example().map(|()| true)),
-        Command::Capacity(options) => return exit(capacity::run(&options)),
-        Command::Compare(options) => return exit(compare::run(&options)),
+        Command::Worker(options) => crew::worker::run(&options),
+        Command::MixedExample => console::print(mixed::EXAMPLE).map(|()| Outcome::Good),
+        Command::Capacity(options) => capacity::run(&options),
+        Command::Compare(options) => compare::run(&options),
     };
-    exit(report.map(|report| report.is_clean()))
-}
-
-fn print_example() -> Result<(), String> {
-    std::io::stdout().write_all(mixed::EXAMPLE.as_bytes()).map_err(|error| error.to_string())
-}
-
-fn exit(result: Result<bool, String>) -> ExitCode {
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("ringgate-loadtest: {error}");
-            ExitCode::FAILURE
-        }
+    let outcome = outcome.unwrap_or_else(|error| {
+        console::note(&format!("ringgate-loadtest: {error}"));
+        Outcome::NotRun
+    });
+    match outcome {
+        Outcome::Good => ExitCode::SUCCESS,
+        Outcome::Failed => ExitCode::from(1),
+        Outcome::NotRun => ExitCode::from(2),
     }
 }
 
@@ -136,16 +138,29 @@ pub(crate) fn check_writable(paths: &[Option<&Path>]) -> Result<(), String> {
     Ok(())
 }
 
-/// The table and the page for people, the object for a program; standard output belongs to the program when it asked
-/// for it.
-pub(crate) fn write_report(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<(), String> {
+/// Writes a report, and says what its run has come to: the table and the page for people, the object for a program.
+/// Standard output belongs to the program when it asked for it. That a run has failed is never hidden by a result that
+/// cannot be written.
+pub(crate) fn conclude(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<Outcome, String> {
+    let written = write_report(report, json, html);
+    match (report.outcome(), written) {
+        (Outcome::Good, Err(error)) => Err(error),
+        (outcome, written) => {
+            if let Err(error) = written {
+                console::note(&format!("ringgate-loadtest: {error}"));
+            }
+            Ok(outcome)
+        }
+    }
+}
+
+fn write_report(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<(), String> {
     let text = serde_json::to_string_pretty(&report.json()).map_err(|error| error.to_string())?;
-    let to_stdout = json.is_some_and(|path| path == Path::new("-"));
-    if to_stdout {
-        eprintln!("{}", report.table());
-        writeln!(std::io::stdout(), "{text}").map_err(|error| error.to_string())?;
+    if json.is_some_and(|path| path == Path::new("-")) {
+        console::note(&report.table());
+        console::print(&text)?;
     } else {
-        writeln!(std::io::stdout(), "{}", report.table()).map_err(|error| error.to_string())?;
+        console::print(&report.table())?;
         if let Some(path) = json {
             std::fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
         }

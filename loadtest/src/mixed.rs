@@ -7,11 +7,11 @@ use std::time::Duration;
 use ringgate::client::Url;
 use serde::Deserialize;
 
+use crate::Outcome;
 use crate::crew::Muster;
 use crate::options::{Link, Output};
 use crate::plan::{Order, Tally};
 use crate::record::Measure;
-use crate::report::Report;
 use crate::run::Run;
 use crate::threshold::Threshold;
 use crate::traffic::{Kind, Pace, Traffic};
@@ -311,7 +311,7 @@ impl How {
 }
 
 /// Runs the file, alone or with the workers of a muster; reports, and writes what was asked for.
-pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Report, String> {
+pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, String> {
     let mix = Mix::read(&options.file)?;
     for (count, tls) in mix.connections.iter().zip([false, true]) {
         let known = options.link.url.tls == tls || options.other_url.as_ref().is_some_and(|url| url.tls == tls);
@@ -333,9 +333,7 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Report, S
     let only_pings = mix.streams.iter().all(|(traffic, _)| traffic.kind == Kind::Pings);
     run.main_measure(if only_pings { Measure::Ping } else { Measure::Deliver });
     let result = options.link.ramp(&mut run, mix.connections).and_then(|()| mix.drive(&mut run));
-    let report = output.finish(run, load, result);
-    output.write(&report)?;
-    Ok(report)
+    output.conclude(&output.finish(run, load, result))
 }
 
 impl Mix {

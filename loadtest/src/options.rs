@@ -7,6 +7,7 @@ use ringgate::client::Url;
 use ringgate::config::parse_duration_ms;
 use serde_json::{Map, Value};
 
+use crate::Outcome;
 use crate::access::Credentials;
 use crate::assignment::Assignment;
 use crate::crew::Muster;
@@ -53,7 +54,7 @@ pub(crate) struct Output {
     /// Where the gateway's metrics are, http://HOST:PORT/metrics: asked once a second, and reported with the rest.
     #[arg(long, value_name = "URL")]
     metrics_url: Option<MetricsUrl>,
-    /// Fail (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'lost>0', 'rate<5000'; may be repeated.
+    /// Fail the run (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'lost>0', 'rate<5000'; may be repeated.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) fail_if: Vec<Threshold>,
     /// Write every interval's latencies there, in the log format of HdrHistogram.
@@ -167,8 +168,8 @@ impl Output {
         report
     }
 
-    /// Writes what was asked for.
-    pub(crate) fn write(&self, report: &Report) -> Result<(), String> {
-        crate::write_report(report, self.json.as_deref(), self.html.as_deref())
+    /// Writes what was asked for, and says what the run has come to.
+    pub(crate) fn conclude(&self, report: &Report) -> Result<Outcome, String> {
+        crate::conclude(report, self.json.as_deref(), self.html.as_deref())
     }
 }

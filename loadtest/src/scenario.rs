@@ -5,6 +5,7 @@ use std::time::Duration;
 use ringgate::config::parse_duration_ms;
 use serde_json::{Map, Value};
 
+use crate::Outcome;
 use crate::crew::Muster;
 use crate::options::{Link, Output, positive};
 use crate::plan::{Order, Tally};
@@ -14,7 +15,7 @@ use crate::run::Run;
 use crate::traffic::{Kind, Pace, Traffic};
 
 /// Which load.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scenario {
     /// Ramp only.
     Connect,
@@ -84,10 +85,8 @@ pub(crate) struct Options {
 }
 
 /// Runs a scenario, reports, and writes what was asked for.
-pub(crate) fn run(options: &Options, scenario: Scenario, muster: Option<Muster>) -> Result<Report, String> {
-    let report = measure(options, scenario, muster)?;
-    options.output.write(&report)?;
-    Ok(report)
+pub(crate) fn run(options: &Options, scenario: Scenario, muster: Option<Muster>) -> Result<Outcome, String> {
+    options.output.conclude(&measure(options, scenario, muster)?)
 }
 
 /// Runs a scenario, alone or with the workers of a muster.

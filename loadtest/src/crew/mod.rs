@@ -23,8 +23,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::Outcome;
 use crate::load::Load;
-use crate::report::Report;
 pub(crate) use clock::Clock;
 pub(crate) use muster::{Crew, Muster};
 
@@ -74,7 +74,7 @@ pub(crate) struct Options {
 }
 
 /// Runs a load with workers, reports, and writes what was asked for.
-pub(crate) fn control(options: &Options) -> Result<Report, String> {
+pub(crate) fn control(options: &Options) -> Result<Outcome, String> {
     let muster = Muster::bind(&options.listen, options.workers.into())?;
     options.load.run(Some(muster))
 }

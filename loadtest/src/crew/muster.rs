@@ -11,6 +11,7 @@ use super::clock::{Clock, Probe, wall_ns};
 use super::relay::{lost, relay};
 use super::wire::{FromWorker, ToWorker, VERSION, Wire};
 use crate::assignment::Plan;
+use crate::console::note;
 use crate::interrupt;
 use crate::ledger::Ended;
 use crate::plan::{Origin, Shared};
@@ -88,7 +89,7 @@ fn wait_for_all(door: &Mutex<Door>, address: SocketAddr) -> Result<Vec<Peer>, St
             door.present.retain_mut(|peer| peer.is_there(beat));
             if said != Some(door.present.len()) {
                 said = Some(door.present.len());
-                eprintln!("waiting for {} workers on {address}, {} there", door.workers, door.present.len());
+                note(&format!("waiting for {} workers on {address}, {} there", door.workers, door.present.len()));
             }
             if door.present.len() == door.workers {
                 door.closed = true;
@@ -106,7 +107,7 @@ fn receive_newcomer(stream: TcpStream, door: &Arc<Mutex<Door>>) {
     let _ = std::thread::Builder::new().name("newcomer".to_owned()).spawn(move || {
         let Ok(address) = stream.peer_addr() else { return };
         if let Err(reason) = welcome(stream, address, &door) {
-            eprintln!("{address} was refused: {reason}");
+            note(&format!("{address} was refused: {reason}"));
         }
     });
 }

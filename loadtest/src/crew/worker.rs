@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use super::clock::wall_ns;
 use super::packed::Packed;
 use super::wire::{FromWorker, Start, ToWorker, VERSION, Wire};
-use crate::access::Credentials;
+use crate::Outcome;
+use crate::access::{Access, Credentials};
+use crate::console::note;
 use crate::fleet;
 use crate::gateway::Process;
 use crate::interrupt;
@@ -46,22 +48,39 @@ enum Failure {
     Own(String),
 }
 
-/// Drives clients until the controller says that the run is over. True if all went in order, whatever was found.
-pub(crate) fn run(options: &Options) -> Result<bool, String> {
+/// Drives clients until the controller says that the run is over. Good if all went in order, whatever was found.
+pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
     options.credentials.check()?;
     interrupt::listen()?;
     let at = &options.controller;
     let mut wire = connect(at)?;
     greet(&mut wire, at)?;
-    eprintln!("connected to the controller at {at}, waiting for the others");
-    let result = wait_for_start(&mut wire).and_then(|start| drive(&mut wire, start, &options.credentials));
-    match result {
-        Ok(()) => Ok(true),
-        Err(Failure::Gone(error)) => Err(format!("the controller at {at} is gone: {error}")),
-        Err(Failure::Own(error)) => {
-            // If it is gone, too, it need not know.
-            let _ = wire.send(&FromWorker::Failed(error.clone()));
-            Err(error)
+    note(&format!("connected to the controller at {at}, waiting for the others"));
+    let (start, access) = prepare(&mut wire, &options.credentials).map_err(|failure| failure.tell(&mut wire, at))?;
+    let worker = format!("worker {} of {}", start.part.worker + 1, start.part.of);
+    note(&format!("{worker}: the run begins"));
+    match drive(&mut wire, start, access) {
+        Ok(found) => {
+            note(&format!("{worker}: the run is over, {} messages arrived here", found.delivered));
+            Ok(Outcome::Good)
+        }
+        Err(failure) => {
+            note(&format!("{worker}: the run went on without it: {}", failure.tell(&mut wire, at)));
+            Ok(Outcome::Failed)
+        }
+    }
+}
+
+impl Failure {
+    /// In words. The controller is told, unless it is gone.
+    fn tell(self, wire: &mut Wire, at: &str) -> String {
+        match self {
+            Failure::Gone(error) => format!("the controller at {at} is gone: {error}"),
+            Failure::Own(error) => {
+                // If it is gone, too, it need not know.
+                let _ = wire.send(&FromWorker::Failed(error.clone()));
+                error
+            }
         }
     }
 }
@@ -89,7 +108,7 @@ fn connect(at: &str) -> Result<Wire, String> {
             return Err(format!("no controller at {at} within {} s: {last}", PATIENCE.as_secs()));
         }
         if !std::mem::replace(&mut said, true) {
-            eprintln!("no controller at {at} yet ({last}); trying for {} s", PATIENCE.as_secs());
+            note(&format!("no controller at {at} yet ({last}); trying for {} s", PATIENCE.as_secs()));
         }
         std::thread::sleep(TRIES_EVERY);
     }
@@ -107,6 +126,13 @@ fn greet(wire: &mut Wire, at: &str) -> Result<(), String> {
         Ok(None) => Err(format!("{at} is not a controller: it said nothing for {} s", SILENCE_MAX.as_secs())),
         Err(error) => Err(format!("{at} is not a controller: {error}")),
     }
+}
+
+/// What it takes to begin, once the controller says so.
+fn prepare(wire: &mut Wire, credentials: &Credentials) -> Result<(Start, Access), Failure> {
+    let start = wait_for_start(wire)?;
+    let access = credentials.access(&start.assignment).map_err(Failure::Own)?;
+    Ok((start, access))
 }
 
 fn wait_for_start(wire: &mut Wire) -> Result<Start, Failure> {
@@ -144,12 +170,11 @@ struct Duty<'a> {
     collecting: bool,
 }
 
-fn drive(wire: &mut Wire, start: Start, credentials: &Credentials) -> Result<(), Failure> {
-    let access = Arc::new(credentials.access(&start.assignment).map_err(Failure::Own)?);
+/// Drives the clients until the run is over; what had arrived at them.
+fn drive(wire: &mut Wire, start: Start, access: Access) -> Result<Found, Failure> {
     let origin = Origin { run: start.run, zero: instant_of(start.zero_ns) };
     let shared = Arc::new(Shared::new(start.assignment.plan(start.part), origin, Vec::new()));
-    eprintln!("worker {} of {}: the run begins", start.part.worker + 1, start.part.of);
-    let threads = fleet::spawn(&shared, &access);
+    let threads = fleet::spawn(&shared, &Arc::new(access));
     let mut duty = Duty { wire, shared, threads, collecting: false };
     let result = duty.serve();
     // However it ends, the clients say goodbye.
@@ -158,7 +183,8 @@ fn drive(wire: &mut Wire, start: Start, credentials: &Credentials) -> Result<(),
     result?;
     duty.report(true).map_err(Failure::Gone)?;
     let found = found.map_err(Failure::Own)?;
-    duty.wire.send(&FromWorker::End(found)).map_err(Failure::Gone)
+    duty.wire.send(&FromWorker::End(found)).map_err(Failure::Gone)?;
+    Ok(found)
 }
 
 /// The moment at which this process's wall clock shows so much.

@@ -17,10 +17,15 @@ fn run_of_two(load: &[&str]) -> Value {
     let (code, stdout, stderr) = controller.end();
     let result = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
     assert_clean(code.unwrap(), &result);
-    for worker in workers {
+    let arrived = workers.map(|worker| {
         let (code, _, stderr) = worker.end();
         assert_eq!(code, Some(0), "{stderr}");
-    }
+        let last = stderr.lines().last().unwrap();
+        let arrived =
+            last.split_once(": the run is over, ").and_then(|(_, said)| said.strip_suffix(" messages arrived here"));
+        arrived.unwrap_or_else(|| panic!("{stderr}")).parse::<u64>().unwrap()
+    });
+    assert_eq!(arrived.iter().sum::<u64>(), count(&result, "delivered"));
     result
 }
 
@@ -202,7 +207,7 @@ fn strangers_are_refused_and_disturb_nobody() {
     }
     controller.wait_for_line("steady");
     let (code, _, stderr) = Process::worker(&address).end();
-    assert!(code == Some(1) && stderr.contains("refused this worker: this run has its 2 workers already"), "{stderr}");
+    assert!(code == Some(2) && stderr.contains("refused this worker: this run has its 2 workers already"), "{stderr}");
     controller.signal("-INT");
     let (_, stdout, stderr) = controller.end();
     let result: Value = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));

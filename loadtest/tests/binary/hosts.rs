@@ -210,7 +210,7 @@ fn a_host_that_vanishes_before_the_run_is_named() {
         assert!(stderr.contains(") was lost: nothing was heard of it for 5 s"), "{stderr}");
         for worker in [first, second] {
             let (code, _, stderr) = worker.end();
-            assert!(code == Some(1) && stderr.contains(" is gone: "), "{stderr}");
+            assert!(code == Some(2) && stderr.contains(" is gone: "), "{stderr}");
         }
     });
 }

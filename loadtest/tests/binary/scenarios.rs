@@ -173,7 +173,7 @@ fn connections_that_cannot_be_made_say_why() {
             arguments.extend(until_refused);
             let output = loadtest(&arguments);
             let text = String::from_utf8_lossy(&output.stdout);
-            assert_eq!(output.status.code(), Some(1), "{text}");
+            assert_eq!(output.status.code(), Some(2), "{text}");
             assert!(text.contains(reason), "{url}: {text}");
         }
     }

@@ -1,0 +1,273 @@
+//! What a run found, and the figures that follow from it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `text` | a table for people |
+//! | `json` | an object for programs |
+
+mod json;
+mod text;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use crate::Outcome;
+use crate::metrics::Metrics;
+use crate::plan::Tally;
+use crate::record::{Measure, Quantiles, Record, human_us};
+use crate::threshold::Verdict;
+use crate::timeline::Point;
+
+/// Everything that is known at the end.
+#[derive(Default)]
+pub(crate) struct Report {
+    /// How the program was called.
+    pub(crate) command: String,
+    /// What was driven: what two results must have in common to be compared. By the names of options.
+    pub(crate) load: serde_json::Map<String, serde_json::Value>,
+    /// When the run began.
+    pub(crate) began: Option<SystemTime>,
+    /// Connections that were wanted: plain, TLS.
+    pub(crate) connections: [usize; 2],
+    /// Live counts at the end.
+    pub(crate) tally: Tally,
+    /// Length of the run.
+    pub(crate) seconds: f64,
+    /// Somebody ended it early.
+    pub(crate) interrupted: bool,
+    /// Different deliveries.
+    pub(crate) delivered: u64,
+    /// Accepted and not delivered.
+    pub(crate) lost: u64,
+    /// Delivered again.
+    pub(crate) duplicated: u64,
+    /// Delivered after a later one.
+    pub(crate) reordered: u64,
+    /// Damaged payloads.
+    pub(crate) corrupted: u64,
+    /// Anything that went wrong, by kind.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// What ended a ramp that went on until the gateway refused; none if the run was no such.
+    pub(crate) refusals: Option<BTreeMap<String, u64>>,
+    /// Refused requests, by code.
+    pub(crate) refused: BTreeMap<u16, u64>,
+    /// Connections that ended unasked, by close code; 0 without one.
+    pub(crate) closed: BTreeMap<u16, u64>,
+    /// In order.
+    pub(crate) phases: Vec<Phase>,
+    /// Over time.
+    pub(crate) timeline: Vec<Point>,
+    /// All phases together.
+    pub(crate) record: Record,
+    /// What its latency is where nothing more is said; what there is, if none.
+    pub(crate) measure: Option<Measure>,
+    /// Gateway's user memory per idle connection: plain, TLS.
+    pub(crate) idle_bytes: [Option<f64>; 2],
+    /// What the gateway says about itself, where it was asked.
+    pub(crate) metrics: Option<Metrics>,
+    /// Processes that drove the clients, where it was not this one.
+    pub(crate) workers: Vec<Worker>,
+    /// Thresholds, in the order in which they were given.
+    pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// A process that drove a part of the clients.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Worker {
+    /// Where it connected from.
+    pub(crate) address: SocketAddr,
+    /// Nanoseconds by which its clock was ahead of the controller's, which latencies between workers are corrected by.
+    pub(crate) clock_offset_ns: i64,
+    /// That is wrong by no more than this.
+    pub(crate) clock_error_ns: u64,
+    /// Clients that it had.
+    pub(crate) connections: usize,
+    /// Share of its driver threads' time that was busy during the run.
+    pub(crate) driver_busy: f64,
+}
+
+impl Worker {
+    /// Its clock, for people.
+    pub(crate) fn clock_text(&self) -> String {
+        let us = |ns: f64| ns / 1e3;
+        format!("{:+.0} us, give or take {:.0}", us(self.clock_offset_ns as f64), us(self.clock_error_ns as f64))
+    }
+}
+
+/// A part of a run.
+pub(crate) struct Phase {
+    /// What it was.
+    pub(crate) name: String,
+    /// Its length.
+    pub(crate) seconds: f64,
+    /// Connections gained in it.
+    pub(crate) connected: u64,
+    /// TLS handshakes in it: full, resumed.
+    pub(crate) handshakes: [u64; 2],
+    /// Publishes sent in it.
+    pub(crate) sent: u64,
+    /// Publishes answered.
+    pub(crate) accepted: u64,
+    /// Deliveries.
+    pub(crate) delivered: u64,
+    /// Pongs.
+    pub(crate) pongs: u64,
+    /// Errors.
+    pub(crate) errors: u64,
+    /// Clients that came back.
+    pub(crate) reconnects: u64,
+    /// Share of the driver's cores that were busy.
+    pub(crate) driver_busy: f64,
+    /// CPU time of all processes that drove clients.
+    pub(crate) driver_cpu_seconds: f64,
+    /// CPU time of the gateway, where its process is known.
+    pub(crate) server_cpu_seconds: Option<f64>,
+    /// Its latencies.
+    pub(crate) record: Record,
+}
+
+/// A driver busier than this is the limit itself.
+const DRIVER_BUSY_MAX: f64 = 0.85;
+/// So is one that keeps its schedule worse than this, at p99.
+const LAG_MAX_US: u64 = 1_000;
+
+/// A delivery that takes longer than this is late.
+const LATE_US: u64 = 1_000_000;
+
+impl Report {
+    /// Whether nothing was lost, duplicated, reordered, damaged or refused, and every threshold was met.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.lost + self.duplicated + self.reordered + self.corrupted == 0
+            && self.errors.is_empty()
+            && self.failed().next().is_none()
+            && !self.interrupted
+    }
+
+    /// What the run has come to. Where nobody ever signed in, there is nothing to judge.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let signed_in = |phase: &Phase| !phase.record.of(Measure::Connect).planned.is_empty();
+        match self.is_clean() {
+            true => Outcome::Good,
+            false if self.interrupted || self.phases.iter().any(signed_in) => Outcome::Failed,
+            false => Outcome::NotRun,
+        }
+    }
+
+    /// Thresholds that were not met.
+    pub(crate) fn failed(&self) -> impl Iterator<Item = &Verdict> {
+        self.verdicts.iter().filter(|verdict| !verdict.met)
+    }
+
+    /// Whether messages were sent, or were to be.
+    pub(crate) fn has_messages(&self) -> bool {
+        self.main() == Measure::Deliver || self.tally.sent > 0
+    }
+
+    /// Deliveries later than [`LATE_US`] after the planned time.
+    pub(crate) fn late(&self) -> u64 {
+        let planned = &self.record.of(Measure::Deliver).planned;
+        planned.count_between(LATE_US + 1, planned.high())
+    }
+
+    /// Phases in which messages or Pings flowed, or, in a run that is about connects, clients came.
+    fn busy_phases(&self) -> impl Iterator<Item = &Phase> {
+        let connects = self.main() == Measure::Connect;
+        let is_busy = move |phase: &&Phase| {
+            let timed = |measure: Measure| !phase.record.of(measure).planned.is_empty();
+            phase.sent > 0 || timed(Measure::Ping) || (connects && timed(Measure::Connect))
+        };
+        self.phases.iter().filter(is_busy)
+    }
+
+    /// The measure that a short figure is about.
+    pub(crate) fn main(&self) -> Measure {
+        self.measure.unwrap_or_else(|| self.record.main())
+    }
+
+    /// CPU microseconds of the gateway per delivery, in the phases with deliveries.
+    pub(crate) fn cpu_us_per_delivery(&self) -> Option<f64> {
+        self.us_per_delivery(|phase| phase.server_cpu_seconds.unwrap_or(0.0))
+    }
+
+    /// The same of whoever drove the clients.
+    pub(crate) fn driver_cpu_us_per_delivery(&self) -> Option<f64> {
+        self.us_per_delivery(|phase| phase.driver_cpu_seconds)
+    }
+
+    fn us_per_delivery(&self, seconds: impl Fn(&Phase) -> f64) -> Option<f64> {
+        let phases = self.phases.iter().filter(|phase| phase.delivered > 0);
+        let (cpu, count) = phases.fold((0.0, 0), |(cpu, count), phase| (cpu + seconds(phase), count + phase.delivered));
+        (count > 0 && cpu > 0.0).then(|| cpu * 1e6 / count as f64)
+    }
+
+    /// `io_uring_enter` calls of the gateway per delivery, all of the run's, those for connects and heartbeats, too; none
+    /// where its metrics were not asked.
+    pub(crate) fn enters_per_delivery(&self) -> Option<f64> {
+        let enters = self.metrics.as_ref()?.added("ringgate_uring_enters")?;
+        (self.delivered > 0).then(|| enters / self.delivered as f64)
+    }
+
+    /// Connections signed in per second of the ramp.
+    pub(crate) fn connects_per_second(&self) -> Option<f64> {
+        let ramp = self.phases.iter().find(|phase| phase.name == "connect" && phase.connected > 0)?;
+        Some(ramp.connected as f64 / ramp.seconds.max(f64::MIN_POSITIVE))
+    }
+
+    /// How long the first 1 000 clients that came back took, each from the beginning of the attempt that
+    /// succeeded until it was signed in: neither their waiting before it nor attempts that failed. None if nobody did.
+    pub(crate) fn first_back(&self) -> Option<Quantiles> {
+        let took = self.record.first_back.took();
+        (!took.is_empty()).then(|| Quantiles::from(&took))
+    }
+
+    /// How busy the driver was at its busiest.
+    pub(crate) fn driver_busy(&self) -> Option<f64> {
+        self.busy_phases().map(|phase| phase.driver_busy).reduce(f64::max)
+    }
+
+    /// Why the figures are the driver's rather than the gateway's, if they are.
+    pub(crate) fn driver_limit(&self) -> Option<String> {
+        let lag = Quantiles::from(&self.record.lag);
+        if let Some(busy) = self.driver_busy().filter(|busy| *busy > DRIVER_BUSY_MAX) {
+            return Some(format!("this load tester was busy for {:.0} % of its cores' time", busy * 100.0));
+        }
+        (lag.p99 > LAG_MAX_US)
+            .then(|| format!("this load tester sent late: p99 {} behind its schedule", human_us(lag.p99)))
+    }
+
+    /// A figure by the name that thresholds use; none when it does not exist in this run.
+    pub(crate) fn figure(&self, name: &str) -> Option<f64> {
+        let of = |measure: Measure| Some((measure, name.strip_prefix(measure.label())?.strip_prefix('.')?));
+        let (measure, quantile) = Measure::ALL.into_iter().find_map(of).unwrap_or((self.main(), name));
+        let quantiles = Quantiles::from(&self.record.of(measure).planned);
+        let timed = |value: f64| (quantiles.count > 0).then_some(value);
+        match quantile {
+            "p50" => timed(quantiles.p50 as f64),
+            "p90" => timed(quantiles.p90 as f64),
+            "p99" => timed(quantiles.p99 as f64),
+            "p99.9" | "p999" => timed(quantiles.p999 as f64),
+            "max" => timed(quantiles.max as f64),
+            "mean" => timed(quantiles.mean),
+            "lost" => Some(self.lost as f64),
+            "duplicated" => Some(self.duplicated as f64),
+            "reordered" => Some(self.reordered as f64),
+            "corrupted" => Some(self.corrupted as f64),
+            "late" => Some(self.late() as f64),
+            "skipped" => Some(self.tally.skipped as f64),
+            "undecided" => Some(self.tally.undecided as f64),
+            "errors" => Some(self.errors.values().sum::<u64>() as f64),
+            "refused" => Some(self.refused.values().sum::<u64>() as f64),
+            "closed" => Some(self.closed.values().sum::<u64>() as f64),
+            "reconnects" => Some(self.tally.reconnects as f64),
+            "rate" => {
+                let (seconds, sent) = self.busy_phases().fold((0.0, 0), |(s, n), p| (s + p.seconds, n + p.accepted));
+                (seconds > 0.0).then(|| sent as f64 / seconds)
+            }
+            "connects" => self.connects_per_second(),
+            "cpu" => self.cpu_us_per_delivery(),
+            "driver_busy" => self.driver_busy(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The table that a person reads.
+
+use std::collections::BTreeMap;
+
+use super::Report;
+use crate::metrics::Metrics;
+use crate::record::{Measure, Quantiles, human_us};
+
+impl Report {
+    /// The table that a person reads.
+    pub(crate) fn table(&self) -> String {
+        let mut lines = Vec::new();
+        if let Some(limit) = self.driver_limit() {
+            lines.push(format!("  ! {limit}: latencies and rates are its own, not the gateway's"));
+        }
+        if self.interrupted {
+            lines.push("  ! ended early".to_owned());
+        }
+        let mut row = |name: &str, value: String| lines.push(format!("  {name:<34} {value:>16}"));
+        row("connections, TCP / TLS", format!("{} / {}", self.connections[0], self.connections[1]));
+        let (signed_in, wanted) = (self.tally.connections, self.connections.iter().sum::<usize>());
+        if signed_in < wanted as u64 {
+            row("signed in at the end", format!("{signed_in} of {wanted}"));
+        }
+        if let Some(rate) = self.connects_per_second() {
+            row("signed in per second", format!("{rate:.0}"));
+        }
+        if self.connections[1] > 0 {
+            row("TLS handshakes, full / resumed", format!("{} / {}", self.tally.tls_full, self.tally.tls_resumed));
+        }
+        row("Pings sent / answered", format!("{} / {}", self.tally.pings, self.tally.pongs));
+        if self.has_messages() {
+            row("messages published / accepted", format!("{} / {}", self.tally.sent, self.tally.accepted));
+            row("deliveries", self.delivered.to_string());
+            row("lost", self.lost.to_string());
+            row("duplicated", self.duplicated.to_string());
+            row("reordered", self.reordered.to_string());
+            row("corrupted", self.corrupted.to_string());
+            row("late (after more than 1 s)", self.late().to_string());
+        }
+        if self.tally.skipped > 0 {
+            row("skipped (client was away)", self.tally.skipped.to_string());
+        }
+        if self.tally.undecided > 0 {
+            row("undecided (connection ended)", self.tally.undecided.to_string());
+        }
+        if self.tally.reconnects > 0 {
+            row("reconnects", self.tally.reconnects.to_string());
+        }
+        if let Some(back) = self.first_back() {
+            row(&format!("p99 of the first {} back", back.count), human_us(back.p99));
+        }
+        row("errors", self.errors.values().sum::<u64>().to_string());
+        if let Some(cpu) = self.cpu_us_per_delivery() {
+            row("gateway CPU per delivery", format!("{cpu:.2} us"));
+        }
+        if let Some(enters) = self.enters_per_delivery() {
+            row("io_uring_enter per delivery", format!("{enters:.3}"));
+        }
+        if let Some(cpu) = self.driver_cpu_us_per_delivery() {
+            row("this load tester's CPU per delivery", format!("{cpu:.2} us"));
+        }
+        if let Some(busy) = self.driver_busy() {
+            row("this load tester was busy", format!("{:.0} %", busy * 100.0));
+        }
+        for (name, bytes) in ["TCP", "TLS"].iter().zip(self.idle_bytes) {
+            if let Some(bytes) = bytes {
+                row(&format!("gateway memory per idle {name}"), format!("{bytes:.0} B"));
+            }
+        }
+        lines.push(String::new());
+        lines.push(format!(
+            "  {:<12} {:<9} {:>9} {:>10} {:>10} {:>10} {:>10} {:>10} {:>14}",
+            "phase", "latency", "count", "p50", "p90", "p99", "p99.9", "max", "p99, uncorr."
+        ));
+        for phase in &self.phases {
+            for measure in Measure::ALL {
+                let latency = phase.record.of(measure);
+                let (planned, sent) = (Quantiles::from(&latency.planned), Quantiles::from(&latency.sent));
+                if planned.count > 0 {
+                    lines.push(format!(
+                        "  {:<12} {:<9} {:>9} {:>10} {:>10} {:>10} {:>10} {:>10} {:>14}",
+                        phase.name,
+                        measure.label(),
+                        planned.count,
+                        human_us(planned.p50),
+                        human_us(planned.p90),
+                        human_us(planned.p99),
+                        human_us(planned.p999),
+                        human_us(planned.max),
+                        human_us(sent.p99),
+                    ));
+                }
+            }
+        }
+        if !self.workers.is_empty() {
+            lines.push(String::new());
+            lines.push(format!("  {:<8} {:<24} {:>8} {:>6}  clock", "worker", "address", "clients", "busy"));
+        }
+        for (index, worker) in self.workers.iter().enumerate() {
+            lines.push(format!(
+                "  {:<8} {:<24} {:>8} {:>4.0} %  {}",
+                index + 1,
+                worker.address,
+                worker.connections,
+                worker.driver_busy * 100.0,
+                worker.clock_text()
+            ));
+        }
+        lines.extend(self.metrics.iter().flat_map(Metrics::lines));
+        if let Some(refusals) = &self.refusals {
+            lines.extend(refusals.iter().map(|(kind, count)| format!("  then: {count} x {kind}")));
+            if refusals.is_empty() && signed_in < wanted as u64 {
+                lines.push("  then: nobody new was signed in for 2 s".to_owned());
+            }
+        }
+        let coded = |codes: &BTreeMap<u16, u64>, what: &str| -> Vec<String> {
+            let said = |(code, count): (&u16, &u64)| match code {
+                // Where nobody comes back, each of them is among the errors, with its reason.
+                0 if !self.errors.is_empty() || self.refusals.is_some() => None,
+                0 => Some(format!("  ! {count} x {what} without a word, or not made")),
+                _ => Some(format!("  ! {count} x {what} with code {code}")),
+            };
+            codes.iter().filter_map(said).collect()
+        };
+        lines.extend(coded(&self.closed, "closed"));
+        for (kind, count) in &self.errors {
+            lines.push(format!("  ! {count} x {kind}"));
+        }
+        for verdict in &self.verdicts {
+            let word = if verdict.met { "  passed, not" } else { "  ! failed:" };
+            lines.push(format!("{word} {verdict}"));
+        }
+        lines.join("\n")
+    }
+}

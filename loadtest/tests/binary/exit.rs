@@ -1,0 +1,109 @@
+//! Exit codes: 0 for a good run, 1 for one that failed, 2 for what could not be run; whoever reads the output or not.
+
+use std::fs::OpenOptions;
+use std::process::{Command, Output, Stdio};
+
+use ringgate::session::Transport;
+
+use crate::support::{Folder, Gateway, PROGRAM, loadtest};
+
+const SHORT: [&str; 8] = ["--dev", "--connections", "4", "--rate", "20", "--duration", "500ms", "--quiet"];
+/// Every run fails under this condition.
+const MISSED: [&str; 2] = ["--fail-if", "max>=1us"];
+
+/// Runs the load tester where nobody reads its standard output.
+fn unread(arguments: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).stdout(writer).output().unwrap()
+}
+
+#[test]
+fn what_cannot_be_run_is_no_failed_run() {
+    let gateway = Gateway::start();
+    let folder = Folder::new("exit");
+    let (nothing, page) = (folder.path("nothing"), folder.path("page.html"));
+    std::fs::write(&page, "{}").unwrap();
+    let metrics = gateway.metrics_url().replace("/metrics", "/elsewhere");
+    let (tcp, tls) = (gateway.url(Transport::Plain), gateway.url(Transport::Tls));
+    let cases: [&[&str]; 15] = [
+        &["p2p", "--url", "http://x", "--dev"],
+        &["p2p", "--url", &tcp],
+        &["p2p", "--url", &tcp, "--dev", "--connections", "1"],
+        &["p2p", "--url", &tcp, "--dev", "--fail-if", "p98>1ms"],
+        &["p2p", "--url", &tcp, "--dev", "--json", "/nowhere/x"],
+        &["p2p", "--url", &tcp, "--key", &nothing],
+        &["p2p", "--url", &tls, "--dev", "--ca", &nothing],
+        &["p2p", "--url", &tcp, "--dev", "--metrics-url", &metrics],
+        &["p2p", "--url", "tcp://127.0.0.1:1", "--dev", "--connections", "2", "--quiet"],
+        &["p2p", "--url", &tcp, "--token", "no.to.ken", "--connections", "2", "--quiet"],
+        &["mixed", &nothing, "--url", &tcp, "--dev"],
+        &["compare", &nothing, &page],
+        &["compare", &page, &page],
+        &["capacity", "slow", "--url", &tcp, "--dev", "--fail-if", "lost>0"],
+        &["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev", "--connections", "2", "--fail-if", "lost>0"],
+    ];
+    for arguments in cases {
+        let output = loadtest(arguments);
+        let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text} {said}");
+        assert!(!text.is_empty() || !said.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_says_what_exit_codes_mean_and_what_capacity_takes() {
+    let said = |arguments: &[&str]| String::from_utf8(loadtest(arguments).stdout).unwrap();
+    let help = said(&["--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["0 when nothing went wrong", "1 when it did", "2 when it could not be run"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+    let help = said(&["capacity", "--help"]);
+    let offered = ["ping", "p2p", "room", "slow", "storm", "idle"].map(|name| help.contains(&format!("- {name}:")));
+    assert_eq!(offered, [true, true, true, false, false, false], "{help}");
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error_and_hides_none() {
+    let gateway = Gateway::start();
+    let folder = Folder::new("unread");
+    let (url, json) = (gateway.url(Transport::Plain), folder.path("result.json"));
+    let run = [&["p2p", "--url", &url], &SHORT[..]].concat();
+    let good = [&run[..], &["--json", &json]].concat();
+    let quiet: [(&[&str], i32); 6] = [
+        (&good, 0),
+        (&["compare", &json, &json], 0),
+        (&["mixed-example"], 0),
+        (&["--help"], 0),
+        (&[&run[..], &MISSED].concat(), 1),
+        (&[&run[..], &MISSED, &["--json", "-"]].concat(), 1),
+    ];
+    for (arguments, code) in quiet {
+        let Output { status, stderr, .. } = unread(arguments);
+        let said = String::from_utf8_lossy(&stderr);
+        assert_eq!(status.code(), Some(code), "{arguments:?}: {said}");
+        assert!(!said.contains("panicked") && !said.contains("pipe"), "{arguments:?}: {said}");
+    }
+    // Nobody reads what goes on, either.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(PROGRAM);
+    command.args(&run[..run.len() - 1]).stdout(writer.try_clone().unwrap()).stderr(writer);
+    assert_eq!(command.status().unwrap().code(), Some(0));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error() {
+    let gateway = Gateway::start();
+    let url = gateway.url(Transport::Plain);
+    for (more, code) in [(&[][..], 2), (&MISSED[..], 1)] {
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let arguments = [&["p2p", "--url", &url], &SHORT[..], more].concat();
+        let output = Command::new(PROGRAM).args(&arguments).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(code) && said.contains("standard output: No space left"),
+            "{code}: {said}"
+        );
+    }
+}
