@@ -160,6 +160,7 @@ fn line(rate: f64, report: &Report) -> String {
 
 fn reasons(report: &Report) -> String {
     let mut reasons: Vec<String> = report.failed().map(Verdict::to_string).collect();
+    reasons.extend(report.failure.clone());
     reasons.extend(report.errors.iter().map(|(kind, count)| format!("{count} x {kind}")));
     if report.lost > 0 {
         reasons.push(format!("{} lost", report.lost));

@@ -153,7 +153,7 @@ impl Output {
         Run::start(assignment, drivers, outlets)
     }
 
-    /// Ends a run of this load and judges it. What the run's `result` complains about is one of its errors.
+    /// Ends a run of this load and judges it. The run's `result` says why it did not get to its end.
     pub(crate) fn finish(&self, run: Run, load: Map<String, Value>, result: Result<(), String>) -> Report {
         let mut report = run.finish();
         report.load = load;
@@ -161,9 +161,7 @@ impl Output {
             report.load.insert("workers".to_owned(), report.workers.len().into());
         }
         report.command = std::env::args().collect::<Vec<_>>().join(" ");
-        if let Err(error) = result {
-            *report.errors.entry(error).or_default() += 1;
-        }
+        report.failure = result.err();
         report.verdicts = self.fail_if.iter().map(|threshold| threshold.judge(&report)).collect();
         report
     }

@@ -32,8 +32,9 @@ pub(crate) struct Run {
     wanted: [usize; 2],
     watch: Watch,
     streams: u8,
-    /// What had arrived at the clients of those who have ended before the run.
+    /// What had arrived at the clients of those who have ended before the run, and why they have.
     found: Vec<Found>,
+    lost: Vec<String>,
 }
 
 /// How long before its start a stream is ordered, so that every thread knows of it in time; with workers, so that every
@@ -60,7 +61,7 @@ impl Run {
         };
         await_ready(&shared, &threads);
         let watch = Watch::new(shared.clone(), outlets);
-        Ok(Run { shared, threads, wanted: [0; 2], watch, streams: 0, found: Vec::new() })
+        Ok(Run { shared, threads, wanted: [0; 2], watch, streams: 0, found: Vec::new(), lost: Vec::new() })
     }
 
     /// How long before its start something is ordered.
@@ -261,7 +262,8 @@ impl Run {
         if let Some(ended) = self.threads.iter().position(JoinHandle::is_finished) {
             let Ended { found, error } = Ended::join(self.threads.swap_remove(ended));
             self.found.push(found);
-            return Err(error.unwrap_or_else(|| "a driver thread has ended".to_owned()));
+            self.lost.push(error.unwrap_or_else(|| "a driver thread has ended".to_owned()));
+            return Err("whoever drove a part of the clients was lost".to_owned());
         }
         self.watch.tick(false, self.wanted.iter().sum());
         Ok(())
@@ -272,7 +274,7 @@ impl Run {
         self.phase("end");
         let tally = self.tally();
         self.shared.stop();
-        let mut errors = Vec::new();
+        let mut errors = std::mem::take(&mut self.lost);
         for ended in self.threads.drain(..).map(Ended::join) {
             self.found.push(ended.found);
             errors.extend(ended.error);

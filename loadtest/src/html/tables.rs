@@ -20,7 +20,8 @@ pub(super) fn reasons(report: &Report) -> Vec<String> {
         (report.errors.values().sum(), "errors"),
     ];
     let counted = counts.iter().filter(|(count, _)| *count > 0);
-    let mut reasons: Vec<String> = counted.map(|(count, what)| format!("{} {what}", grouped(*count as f64))).collect();
+    let counted = counted.map(|(count, what)| format!("{} {what}", grouped(*count as f64)));
+    let mut reasons: Vec<String> = report.failure.iter().cloned().chain(counted).collect();
     reasons.extend(report.failed().map(|verdict| format!("threshold {verdict}")));
     reasons
 }

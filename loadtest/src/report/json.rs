@@ -23,6 +23,7 @@ impl Report {
             "began": self.began.map(|began| humantime::format_rfc3339_seconds(began).to_string()),
             "seconds": self.seconds,
             "interrupted": self.interrupted,
+            "failure": self.failure,
         })
     }
 

@@ -48,6 +48,8 @@ pub(crate) struct Report {
     pub(crate) corrupted: u64,
     /// Anything that went wrong, by kind.
     pub(crate) errors: BTreeMap<String, u64>,
+    /// Why the run did not get to its end; what of it went wrong how often is among the errors.
+    pub(crate) failure: Option<String>,
     /// What ended a ramp that went on until the gateway refused; none if the run was no such.
     pub(crate) refusals: Option<BTreeMap<String, u64>>,
     /// Refused requests, by code.
@@ -140,6 +142,7 @@ impl Report {
     pub(crate) fn is_clean(&self) -> bool {
         self.lost + self.duplicated + self.reordered + self.corrupted == 0
             && self.errors.is_empty()
+            && self.failure.is_none()
             && self.failed().next().is_none()
             && !self.interrupted
     }

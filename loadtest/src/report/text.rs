@@ -124,6 +124,9 @@ impl Report {
             codes.iter().filter_map(said).collect()
         };
         lines.extend(coded(&self.closed, "closed"));
+        if let Some(failure) = &self.failure {
+            lines.push(format!("  ! {failure}"));
+        }
         for (kind, count) in &self.errors {
             lines.push(format!("  ! {count} x {kind}"));
         }

@@ -179,6 +179,24 @@ fn connections_that_cannot_be_made_say_why() {
     }
 }
 
+/// What a run failed by is said beside its errors, and is none of them.
+#[test]
+fn errors_are_counted_and_not_the_lines_about_them() {
+    let output =
+        loadtest(&["idle", "--url", "tcp://127.0.0.1:1", "--dev", "--connections", "3", "--quiet", "--json", "-"]);
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let closed = count(&result["closed_by_code"], "0");
+    assert!(closed > 0, "{result:#}");
+    let kinds = result["errors_by_kind"].as_object().unwrap();
+    assert!(kinds.len() == 1 && kinds.keys().all(|kind| kind.starts_with("connect to 127.0.0.1:1: ")), "{kinds:?}");
+    assert_eq!(count(&result, "errors"), closed);
+    assert_eq!(
+        (&result["failure"], &result["clean"]),
+        (&Value::from("connections were refused or lost"), &Value::Bool(false))
+    );
+    assert!(String::from_utf8_lossy(&output.stderr).contains("\n  ! connections were refused or lost\n"));
+}
+
 #[test]
 fn heartbeats_and_pings_do_not_get_in_each_others_way() {
     let gateway = Gateway::start();
