@@ -146,7 +146,7 @@ fn line(rate: f64, report: &Report) -> String {
     let latency = Quantiles::from(&report.record.of(report.main()).planned);
     let verdict = match report.driver_limit() {
         _ if !report.is_clean() => format!("missed: {}", reasons(report)),
-        Some(limit) => format!("met, though {limit}"),
+        Some(limit) => format!("met, though {}", limit.what),
         None => "met".to_owned(),
     };
     format!(
@@ -166,7 +166,7 @@ fn reasons(report: &Report) -> String {
         reasons.push(format!("{} lost", report.lost));
     }
     if let Some(limit) = report.driver_limit() {
-        reasons.push(limit);
+        reasons.push(limit.what);
     }
     reasons.join("; ")
 }

@@ -332,7 +332,10 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, 
     let mut run = output.start(assignment, drivers, "mixed")?;
     let only_pings = mix.streams.iter().all(|(traffic, _)| traffic.kind == Kind::Pings);
     run.main_measure(if only_pings { Measure::Ping } else { Measure::Deliver });
-    let result = options.link.ramp(&mut run, mix.connections).and_then(|()| mix.drive(&mut run));
+    let result = options.link.ramp(&mut run, mix.connections).and_then(|()| match run.interrupted() {
+        true => Ok(()),
+        false => mix.drive(&mut run),
+    });
     output.conclude(&output.finish(run, load, result))
 }
 

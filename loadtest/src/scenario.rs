@@ -105,7 +105,10 @@ pub(crate) fn measure(options: &Options, scenario: Scenario, muster: Option<Must
         return Ok(options.output.finish(run, load, taken));
     }
     let result = options.link.ramp(&mut run, connections);
-    let result = result.and_then(|()| Drive { run: &mut run, options }.drive(scenario));
+    let result = result.and_then(|()| match run.interrupted() {
+        true => Ok(()),
+        false => Drive { run: &mut run, options }.drive(scenario),
+    });
     Ok(options.output.finish(run, load, result))
 }
 

@@ -130,12 +130,15 @@ impl Pace {
 #[derive(Default)]
 pub(crate) struct Planned {
     streams: Vec<(Traffic, Schedule)>,
+    /// There were streams in a closed loop, too, which have no schedule.
+    pub(crate) closed_loops: bool,
 }
 
 impl Planned {
     /// A stream begins.
     pub(crate) fn add(&mut self, traffic: &Traffic) {
         self.streams.push((traffic.clone(), Schedule::of(traffic)));
+        self.closed_loops |= matches!(traffic.pace, Pace::Closed { .. });
     }
 
     /// Nothing is planned any more.

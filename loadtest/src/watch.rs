@@ -230,6 +230,7 @@ impl Watch {
             refused: troubles.refused,
             closed: troubles.closed,
             timeline: self.timeline.points().to_vec(),
+            closed_loops: self.planned.closed_loops,
             phases: self.phases,
             record: self.total,
             metrics: self.outlets.scraper.map(Scraper::finish),

@@ -35,8 +35,7 @@ pub(super) fn over_time(report: &Report) -> Vec<Chart> {
         time.chart(
             "throughput",
             "Throughput over time",
-            "What was sent should lie on what was planned, and what was accepted on what was sent; a message to a room is \
-             delivered to each member.",
+            reading_of_throughput(report),
             Axis { label: "per second".to_owned(), scale: Scale::Linear, format: grouped },
             &[
                 ("planned", &rate(|point| point.planned)),
@@ -82,6 +81,31 @@ pub(super) fn over_time(report: &Report) -> Vec<Chart> {
         ),
     ];
     all.into_iter().flatten().collect()
+}
+
+/// What is true of the lines depends on whether there was a plan, and on whether messages or only Pings were sent.
+fn reading_of_throughput(report: &Report) -> &'static str {
+    let planned = report.timeline.iter().any(|point| point.planned > 0);
+    match (planned, report.closed_loops, report.tally.sent > 0) {
+        (true, false, true) => {
+            "What was sent should lie on what was planned, and what was accepted on what was sent; a message to a room is \
+             delivered to each member."
+        }
+        (true, false, false) => "What was sent should lie on what was planned, and Pongs on what was sent.",
+        (true, true, _) => {
+            "What was sent lies above what was planned: a part of the clients has no plan, but sends when it has its answer \
+             and has thought."
+        }
+        (false, true, true) => {
+            "Nothing was planned: clients send when they have their answer and have thought. What was accepted should lie on \
+             what was sent; a message to a room is delivered to each member."
+        }
+        (false, true, false) => {
+            "Nothing was planned: clients send their next Ping when they have their Pong and have thought. Pongs should lie on \
+             what was sent."
+        }
+        (false, false, _) => "Nothing was sent but heartbeats, which Pongs answer.",
+    }
 }
 
 /// How time is written: in the unit in which a run of this length is not all zeros or thousands.

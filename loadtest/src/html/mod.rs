@@ -52,13 +52,14 @@ fn head(report: &Report) -> String {
     let mut out = String::from("<header>\n");
     if let Some(limit) = report.driver_limit() {
         out += &format!(
-            "<p class=\"warning\" role=\"alert\">Careful: {}. Latencies and rates below are the load tester's own, \
-             not the gateway's. Use a faster machine for it, or a lower rate.</p>\n",
-            escape(&limit)
+            "<p class=\"warning\" role=\"alert\">Careful: {}: {}. What would help: {}.</p>\n",
+            escape(&limit.what),
+            escape(limit.so),
+            escape(limit.advice)
         );
     }
-    if report.interrupted {
-        out += "<p class=\"warning\" role=\"alert\">This run was ended early.</p>\n";
+    if let Some(said) = report.interruption() {
+        out += &format!("<p class=\"warning\" role=\"alert\">This run was {}.</p>\n", escape(&said));
     }
     let verdict = match report.is_clean() {
         true => "<span class=\"good\">passed</span>".to_owned(),
@@ -96,6 +97,9 @@ fn tiles(report: &Report) -> String {
     }
     if let Some(rate) = report.connects_per_second() {
         tiles.push(("signed in per second".to_owned(), grouped(rate.round())));
+    }
+    if let Some(back) = report.first_back() {
+        tiles.push((format!("p99 of the first {} back", grouped(back.count as f64)), human_us(back.p99)));
     }
     if report.has_messages() {
         tiles.push(("messages lost".to_owned(), grouped(report.lost as f64)));

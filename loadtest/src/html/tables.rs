@@ -139,6 +139,7 @@ pub(super) fn phases(report: &Report) -> String {
         "latency",
         "count",
         "p50",
+        "p90",
         "p99",
         "p99.9",
         "max",
@@ -166,7 +167,7 @@ pub(super) fn phases(report: &Report) -> String {
             let (planned, sent) = (Quantiles::from(&latency.planned), Quantiles::from(&latency.sent));
             // The phase's own figures stand in its first row only.
             let own = own.iter().map(|cell| if index == 0 { cell.clone() } else { String::new() });
-            let times = [planned.p50, planned.p99, planned.p999, planned.max, sent.p99].map(human_us);
+            let times = [planned.p50, planned.p90, planned.p99, planned.p999, planned.max, sent.p99].map(human_us);
             rows.push(own.chain([measure.label().to_owned(), grouped(planned.count as f64)]).chain(times).collect());
         }
     }

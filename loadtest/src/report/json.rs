@@ -71,7 +71,7 @@ impl Report {
     fn machines(&self) -> Value {
         json!({
             "driver_busy": self.driver_busy(),
-            "driver_limit": self.driver_limit(),
+            "driver_limit": self.driver_limit().map(|limit| limit.what),
             "idle_bytes_per_connection": {"plain": self.idle_bytes[0], "tls": self.idle_bytes[1]},
             "cpu_us_per_delivery": self.cpu_us_per_delivery(),
             "driver_cpu_us_per_delivery": self.driver_cpu_us_per_delivery(),

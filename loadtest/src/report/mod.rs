@@ -60,6 +60,8 @@ pub(crate) struct Report {
     pub(crate) phases: Vec<Phase>,
     /// Over time.
     pub(crate) timeline: Vec<Point>,
+    /// Something was sent in closed loops, without a plan.
+    pub(crate) closed_loops: bool,
     /// All phases together.
     pub(crate) record: Record,
     /// What its latency is where nothing more is said; what there is, if none.
@@ -129,8 +131,33 @@ pub(crate) struct Phase {
     pub(crate) record: Record,
 }
 
+/// How the load tester itself got in the way.
+pub(crate) struct DriverLimit {
+    /// What it was.
+    pub(crate) what: String,
+    /// What follows for the figures.
+    pub(crate) so: &'static str,
+    /// What would help.
+    pub(crate) advice: &'static str,
+}
+
+impl DriverLimit {
+    const TOO_SLOW: DriverLimit = DriverLimit {
+        what: String::new(),
+        so: "latencies and rates are its own, not the gateway's",
+        advice: "use a faster machine for it, or a lower rate",
+    };
+    const KEPT_WAITING: DriverLimit = DriverLimit {
+        what: String::new(),
+        so: "latencies contain that wait, which is not the gateway's",
+        advice: "give it cores that nothing else uses",
+    };
+}
+
 /// A driver busier than this is the limit itself.
 const DRIVER_BUSY_MAX: f64 = 0.85;
+/// One that is late although it was less busy than this was kept from working.
+const DRIVER_IDLE_MAX: f64 = 0.5;
 /// So is one that keeps its schedule worse than this, at p99.
 const LAG_MAX_US: u64 = 1_000;
 
@@ -230,13 +257,34 @@ impl Report {
     }
 
     /// Why the figures are the driver's rather than the gateway's, if they are.
-    pub(crate) fn driver_limit(&self) -> Option<String> {
+    pub(crate) fn driver_limit(&self) -> Option<DriverLimit> {
+        let busy = self.driver_busy().unwrap_or(0.0);
+        let percent = busy * 100.0;
         let lag = Quantiles::from(&self.record.lag);
-        if let Some(busy) = self.driver_busy().filter(|busy| *busy > DRIVER_BUSY_MAX) {
-            return Some(format!("this load tester was busy for {:.0} % of its cores' time", busy * 100.0));
+        let late = format!("this load tester sent late: p99 {} behind its schedule", human_us(lag.p99));
+        if busy > DRIVER_BUSY_MAX {
+            let what = format!("this load tester was busy for {percent:.0} % of its cores' time");
+            return Some(DriverLimit { what, ..DriverLimit::TOO_SLOW });
         }
-        (lag.p99 > LAG_MAX_US)
-            .then(|| format!("this load tester sent late: p99 {} behind its schedule", human_us(lag.p99)))
+        (lag.p99 > LAG_MAX_US).then(|| match busy > DRIVER_IDLE_MAX {
+            true => DriverLimit { what: late, ..DriverLimit::TOO_SLOW },
+            false => {
+                let what = format!(
+                    "{late}, though busy for {percent:.0} % of its cores' time only: it had to wait for a core"
+                );
+                DriverLimit { what, ..DriverLimit::KEPT_WAITING }
+            }
+        })
+    }
+
+    /// That somebody ended the run early, and what it had come to if that was before everybody was signed in.
+    pub(crate) fn interruption(&self) -> Option<String> {
+        let (signed_in, wanted) = (self.tally.connections, self.connections.iter().sum::<usize>() as u64);
+        let ramping = self.phases.iter().all(|phase| phase.name.starts_with("connect")) && signed_in < wanted;
+        self.interrupted.then(|| match ramping {
+            true => format!("ended early, while clients were connecting: {signed_in} of {wanted} were signed in"),
+            false => "ended early".to_owned(),
+        })
     }
 
     /// A figure by the name that thresholds use; none when it does not exist in this run.
@@ -274,3 +322,6 @@ impl Report {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,11 +11,9 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut lines = Vec::new();
         if let Some(limit) = self.driver_limit() {
-            lines.push(format!("  ! {limit}: latencies and rates are its own, not the gateway's"));
+            lines.push(format!("  ! {}: {}", limit.what, limit.so));
         }
-        if self.interrupted {
-            lines.push("  ! ended early".to_owned());
-        }
+        lines.extend(self.interruption().map(|said| format!("  ! {said}")));
         let mut row = |name: &str, value: String| lines.push(format!("  {name:<34} {value:>16}"));
         row("connections, TCP / TLS", format!("{} / {}", self.connections[0], self.connections[1]));
         let (signed_in, wanted) = (self.tally.connections, self.connections.iter().sum::<usize>());
@@ -110,7 +108,7 @@ impl Report {
         lines.extend(self.metrics.iter().flat_map(Metrics::lines));
         if let Some(refusals) = &self.refusals {
             lines.extend(refusals.iter().map(|(kind, count)| format!("  then: {count} x {kind}")));
-            if refusals.is_empty() && signed_in < wanted as u64 {
+            if refusals.is_empty() && signed_in < wanted as u64 && self.errors.is_empty() && !self.interrupted {
                 lines.push("  then: nobody new was signed in for 2 s".to_owned());
             }
         }

@@ -37,6 +37,35 @@ fn a_page_holds_what_the_object_holds() {
     assert!(text.contains("<code>lost&gt;0</code>"));
 }
 
+/// What explains the chart of rates is true of the load.
+#[test]
+fn a_load_without_a_plan_is_not_measured_by_one() {
+    let gateway = Gateway::start();
+    let folder = Folder::new("reading");
+    let mixture = |rate: &str| {
+        format!(
+            "[[populations]]\nname = 'people'\nconnections = 4\n[[streams]]\npopulation = 'people'\nkind = 'pings'\n\
+             think_time = '20ms'\n{rate}[[phases]]\nname = 'steady'\nduration = '1s'\n"
+        )
+    };
+    let messages = "[[streams]]\npopulation = 'people'\nkind = 'pairs'\nrate = 20\n";
+    for (rate, wanted) in
+        [("", "Nothing was planned: clients send their next Ping"), (messages, "lies above what was planned")]
+    {
+        let (file, page) = (folder.path("mixed.toml"), folder.path("report.html"));
+        std::fs::write(&file, mixture(rate)).unwrap();
+        let (code, result) = gateway.drive("mixed", &[&file, "--html", &page]);
+        assert_eq!(code, 0, "{result:#}");
+        let text = std::fs::read_to_string(&page).unwrap();
+        assert!(text.contains(wanted) && !text.contains("should lie on what was planned"), "{wanted}");
+    }
+    let page = folder.path("storm.html");
+    let (code, result) = gateway.drive("storm", &["--connections", "8", "--duration", "0s", "--html", &page]);
+    assert_eq!(code, 0, "{result:#}");
+    let text = std::fs::read_to_string(&page).unwrap();
+    assert!(text.contains("<dt>p99 of the first 8 back</dt>") && text.contains("<th scope=\"col\">p90</th>"));
+}
+
 #[test]
 fn what_becomes_of_messages_is_said_where_there_are_any() {
     let gateway = Gateway::start();

@@ -3,7 +3,7 @@
 use ringgate::session::Transport;
 use serde_json::Value;
 
-use crate::support::{Folder, Gateway, assert_clean, count, loadtest};
+use crate::support::{Folder, Gateway, PROGRAM, Process, assert_clean, count, loadtest};
 
 #[test]
 fn pairs_keep_their_schedule_and_lose_nothing() {
@@ -177,6 +177,21 @@ fn connections_that_cannot_be_made_say_why() {
             assert!(text.contains(reason), "{url}: {text}");
         }
     }
+}
+
+#[test]
+fn a_ramp_that_is_ended_early_says_how_far_it_came() {
+    let gateway = Gateway::start();
+    let url = gateway.url(Transport::Plain);
+    let arguments = ["p2p", "--url", &url, "--dev", "--connections", "1000", "--ramp-rate", "5", "--plain"];
+    let mut run = Process::start(std::process::Command::new(PROGRAM), &arguments);
+    run.wait_for_line("connections");
+    run.signal("-INT");
+    let (code, text, _) = run.end();
+    assert_eq!(code, Some(1));
+    let line =
+        text.lines().find(|line| line.contains("while clients were connecting: ")).unwrap_or_else(|| panic!("{text}"));
+    assert!(line.ends_with(" of 1000 were signed in") && !text.contains("steady"), "{text}");
 }
 
 /// What a run failed by is said beside its errors, and is none of them.

@@ -1,0 +1,50 @@
+//! What is said of a run, without one.
+
+use super::*;
+
+fn phase(name: &str, driver_busy: f64) -> Phase {
+    Phase {
+        name: name.to_owned(),
+        seconds: 1.0,
+        connected: 0,
+        handshakes: [0, 0],
+        sent: 1,
+        accepted: 1,
+        delivered: 1,
+        pongs: 0,
+        errors: 0,
+        reconnects: 0,
+        driver_busy,
+        driver_cpu_seconds: driver_busy,
+        server_cpu_seconds: None,
+        record: Record::default(),
+    }
+}
+
+#[test]
+fn a_driver_that_was_kept_waiting_is_not_called_too_slow() {
+    let report = |busy: f64, lag_us: u64| {
+        let mut report = Report { phases: vec![phase("steady", busy)], ..Report::default() };
+        report.record.lag.record(lag_us).unwrap();
+        report
+    };
+    let said = |busy, lag_us| report(busy, lag_us).driver_limit().map(|limit| (limit.what, limit.so));
+    assert_eq!(said(0.84, 900), None);
+    let (what, so) = said(0.97, 9_000).unwrap();
+    assert!(what.contains("busy for 97 %") && so.contains("latencies and rates are its own"), "{what}: {so}");
+    let (what, so) = said(0.7, 9_000).unwrap();
+    assert!(what.contains("p99 9.01 ms behind") && !what.contains("wait") && so.contains("its own"), "{what}: {so}");
+    let (what, so) = said(0.12, 9_000).unwrap();
+    assert!(what.contains("p99 9.01 ms behind its schedule, though busy for 12 %"), "{what}");
+    assert!(so.contains("contain that wait") && report(0.12, 9_000).table().contains(so), "{so}");
+}
+
+#[test]
+fn an_end_while_clients_connect_says_how_many_there_were() {
+    let mut report =
+        Report { interrupted: true, connections: [10, 0], phases: vec![phase("connect", 0.1)], ..Report::default() };
+    report.tally.connections = 4;
+    assert_eq!(report.interruption().unwrap(), "ended early, while clients were connecting: 4 of 10 were signed in");
+    report.phases.push(phase("steady", 0.1));
+    assert_eq!(report.interruption().unwrap(), "ended early");
+}
