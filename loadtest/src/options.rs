@@ -57,7 +57,7 @@ pub(crate) struct Output {
     /// Fail the run (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'lost>0', 'rate<5000'; may be repeated.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) fail_if: Vec<Threshold>,
-    /// Write every interval's latencies there, in the log format of HdrHistogram.
+    /// Write every interval's latencies there, in the log format of HdrHistogram, in nanoseconds as its tools expect.
     #[arg(long, value_name = "FILE")]
     hdr_log: Option<PathBuf>,
     /// Write the result there as JSON; `-` is standard output, and nothing else goes there then.
