@@ -113,8 +113,10 @@ impl FirstBack {
 /// What went wrong, counted by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Troubles {
-    /// Anything, in words.
+    /// Anything, in words, but for the next.
     pub(crate) errors: BTreeMap<String, u64>,
+    /// What the load tester, or its host, could not do: nothing that a gateway could be blamed for.
+    pub(crate) own: BTreeMap<String, u64>,
     /// Refused requests, by error code.
     pub(crate) refused: BTreeMap<u16, u64>,
     /// Connections that ended unasked, by close code; 0 for one that ended without a word.
@@ -122,9 +124,17 @@ pub(crate) struct Troubles {
 }
 
 impl Troubles {
+    /// Everything in words, whoever is to blame.
+    pub(crate) fn all_errors(&self) -> BTreeMap<String, u64> {
+        let mut all = self.errors.clone();
+        merge(&mut all, &self.own);
+        all
+    }
+
     /// Adds all of another's.
     pub(crate) fn add(&mut self, other: &Troubles) {
         merge(&mut self.errors, &other.errors);
+        merge(&mut self.own, &other.own);
         merge(&mut self.refused, &other.refused);
         merge(&mut self.closed, &other.closed);
     }
@@ -280,8 +290,10 @@ mod tests {
         record.troubles.errors.insert("no pong".into(), 2);
         let mut sum = record.clone();
         record.troubles.closed.insert(3008, 1);
+        record.troubles.own.insert("no port".into(), 3);
         sum.add(&record);
         assert_eq!(sum.troubles.errors["no pong"], 4);
+        assert_eq!(sum.troubles.all_errors(), BTreeMap::from([("no pong".to_owned(), 4), ("no port".to_owned(), 3)]));
         assert_eq!(sum.troubles.closed[&3008], 1);
         sum.reset();
         assert_eq!(sum.troubles, Troubles::default());

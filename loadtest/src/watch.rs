@@ -48,7 +48,7 @@ pub(crate) struct Watch {
     pub(crate) planned: Planned,
     /// What the run's latency is where nothing more is said; what there is, if not given.
     pub(crate) measure: Option<Measure>,
-    /// The run goes on until the gateway refuses: its refusals are no errors.
+    /// The run goes on until the gateway refuses: its refusals are no errors, but what the load tester could not do is.
     pub(crate) until_refused: bool,
 }
 
@@ -217,8 +217,8 @@ impl Watch {
         self.total.add(&self.shared.take_record());
         let troubles = std::mem::take(&mut self.total.troubles);
         let (errors, refusals) = match self.until_refused {
-            true => (BTreeMap::new(), troubles.errors),
-            false => (troubles.errors, BTreeMap::new()),
+            true => (troubles.own, troubles.errors),
+            false => (troubles.all_errors(), BTreeMap::new()),
         };
         let mut report = Report {
             measure: Some(self.measure_of(&self.total)),

@@ -225,7 +225,7 @@ impl Fleet {
                     return self.return_at(place, self.back_off(place));
                 }
                 bump(&self.shared.counts().closed);
-                self.error(format!("connect: {error}"));
+                self.own_error(format!("this load tester could not connect: {}", without_number(&error)));
             }
         }
     }
@@ -266,6 +266,12 @@ impl Fleet {
     fn error(&mut self, kind: String) {
         bump(&self.shared.counts().errors);
         *self.record.borrow_mut().troubles.errors.entry(kind).or_default() += 1;
+    }
+
+    /// Something that this load tester, or its host, could not do.
+    fn own_error(&mut self, kind: String) {
+        bump(&self.shared.counts().errors);
+        *self.record.borrow_mut().troubles.own.entry(kind).or_default() += 1;
     }
 
     fn mark(&mut self, key: ConnectionKey) {
@@ -344,4 +350,10 @@ impl Fleet {
             net.close(key, true, self);
         }
     }
+}
+
+/// An error without the number in brackets that std adds.
+fn without_number(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }

@@ -13,7 +13,7 @@ use ringgate::wire::encode::ConnectRequest;
 use ringgate::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, split};
 
 use super::client::{End, Ping, State};
-use super::{Fleet, Place};
+use super::{Fleet, Place, without_number};
 use crate::ledger::{Stamp, When};
 use crate::plan::bump;
 use crate::record::Measure;
@@ -210,6 +210,7 @@ impl Fleet {
             }
             End::Unexpected(_) | End::Refused(..) if reconnect => self.return_at(place, backoff),
             End::Goodbye(code, _) => self.error(format!("goodbye: {}", name_of(code))),
+            End::Refused(address, error) if is_own(error) => self.own_error(not_made(address, error)),
             End::Refused(address, error) => self.error(not_made(address, error)),
             _ if was_ready => self.error("a connection was lost without a word".to_owned()),
             End::Unexpected(Some(CloseReason::TlsError)) => {
@@ -228,12 +229,19 @@ fn not_made(address: SocketAddr, error: i32) -> String {
     let hint = match error {
         libc::ECONNREFUSED => "; is the gateway running there?",
         libc::EADDRNOTAVAIL => "; more --source addresses, or a wider net.ipv4.ip_local_port_range, have more ports",
+        libc::EMFILE | libc::ENFILE => "; more files must be allowed to be open (ulimit -n, fs.file-max)",
         _ => "",
     };
-    // Without the number in brackets that std adds.
-    let text = std::io::Error::from_raw_os_error(error).to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    format!("connect to {address}: {text}{hint}")
+    let text = without_number(&std::io::Error::from_raw_os_error(error));
+    let who = if is_own(error) { "this load tester could not connect" } else { "connect" };
+    format!("{who} to {address}: {text}{hint}")
+}
+
+/// Whether a connect fails with this before anything was sent: for lack of a port, a descriptor, memory, a route or the
+/// right to. No gateway has refused anything then.
+fn is_own(error: i32) -> bool {
+    use libc::{EACCES, EADDRINUSE, EADDRNOTAVAIL, EMFILE, ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, EPERM};
+    [EACCES, EADDRINUSE, EADDRNOTAVAIL, EMFILE, ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, EPERM].contains(&error)
 }
 
 /// A close code with its name.

@@ -211,8 +211,8 @@ fn troubles(scene: &Scene) -> Vec<Line<'static>> {
         };
         codes.iter().map(text).collect::<Vec<_>>()
     };
-    let mut errors: Vec<_> = troubles.errors.iter().collect();
-    errors.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let mut errors: Vec<_> = troubles.all_errors().into_iter().collect();
+    errors.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let errors = errors.into_iter().map(|(kind, count)| format!(" {count} x {kind}"));
     let all = coded("closed", &troubles.closed).into_iter().chain(coded("refused", &troubles.refused)).chain(errors);
     let lines: Vec<Line<'static>> = all.map(Line::from).collect();

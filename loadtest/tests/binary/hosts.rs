@@ -215,6 +215,22 @@ fn a_host_that_vanishes_before_the_run_is_named() {
     });
 }
 
+/// A gateway that could take more is not what ends such a ramp.
+#[test]
+fn a_ramp_until_refused_that_runs_out_of_ports_says_so() {
+    on_first_host("a_ramp_until_refused_that_runs_out_of_ports_says_so", || {
+        let gateway = Gateway::start_at(FIRST.into());
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40009").unwrap();
+        let (code, result) =
+            gateway.drive("connect", &["--connections", "50", "--until-refused", "--ramp-rate", "200"]);
+        assert_eq!(code, 1, "{result:#}");
+        assert_eq!(result["until_refused"], serde_json::json!({"signed_in": 10, "refusals": {}}));
+        let errors = result["errors_by_kind"].to_string();
+        assert!(errors.contains("this load tester could not connect to 10.0.0.1:"), "{errors}");
+        assert!(errors.contains("Cannot assign requested address; more --source addresses"), "{errors}");
+    });
+}
+
 /// How many connections to a port of this host there are from each address.
 fn clients_by_address(port: u16) -> BTreeMap<Ipv4Addr, usize> {
     // proc(5): the fields are a number, the own address, the other's and the state; 01 is ESTABLISHED.

@@ -159,6 +159,19 @@ fn a_ramp_until_refused_says_how_many_were_taken() {
     assert_eq!(count(&result["until_refused"], "signed_in"), 5);
 }
 
+/// What the load tester cannot do is no refusal of the gateway.
+#[test]
+fn a_ramp_until_refused_does_not_blame_the_gateway_for_the_load_tester() {
+    let gateway = Gateway::start();
+    // An address that is nobody's (RFC 5737).
+    let arguments = ["--connections", "5", "--until-refused", "--source", "192.0.2.1"];
+    let (code, result) = gateway.drive("connect", &arguments);
+    assert_eq!(code, 2, "{result:#}");
+    assert_eq!(result["until_refused"], serde_json::json!({"signed_in": 0, "refusals": {}}));
+    let kinds: Vec<_> = result["errors_by_kind"].as_object().unwrap().keys().collect();
+    assert_eq!(kinds, ["this load tester could not connect: Cannot assign requested address"]);
+}
+
 #[test]
 fn connections_that_cannot_be_made_say_why() {
     let gateway = Gateway::start();
