@@ -52,7 +52,7 @@ fn head(report: &Report) -> String {
     let mut out = String::from("<header>\n");
     if let Some(limit) = report.driver_limit() {
         out += &format!(
-            "<p class=\"warning\" role=\"alert\">Careful: {}: {}. What would help: {}.</p>\n",
+            "<p class=\"warning\" role=\"alert\">Careful: {}; {}. What would help: {}.</p>\n",
             escape(&limit.what),
             escape(limit.so),
             escape(limit.advice)

@@ -68,8 +68,7 @@ impl Metrics {
         let failed = self.failed.iter().map(|(kind, count)| format!("  ! {count} x a scrape failed: {kind}"));
         let series = self.summary().map(|series| {
             let name = format!("{} {}", series.name.trim_start_matches("ringgate_"), series.labels_text());
-            let figures = series.figures_text().into_iter().map(|(what, figure)| format!("{what} {figure}"));
-            format!("  {:<52} {}", name.trim_end(), figures.collect::<Vec<_>>().join(", "))
+            format!("  {:<52} {}", name.trim_end(), series.line())
         });
         [String::new(), head].into_iter().chain(failed).chain(series).collect()
     }
@@ -98,6 +97,20 @@ impl Series {
     pub(crate) fn labels_text(&self) -> String {
         let labels = self.labels.iter().filter(|(_, value)| !value.is_empty());
         labels.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The figures in a line, without those that say nothing: what did not change is said once, and how fast it went at
+    /// most only where that was seen.
+    fn line(&self) -> String {
+        let figures = self.figures_text();
+        let said = match self.figures {
+            Figures::Gauge { min, max, .. } if min == max => {
+                return format!("{} all the time", number(&self.name, min));
+            }
+            Figures::Counter { per_second_max: 0.0, .. } => &figures[..figures.len() - 1],
+            _ => &figures[..],
+        };
+        said.iter().map(|(what, figure)| format!("{what} {figure}")).collect::<Vec<_>>().join(", ")
     }
 
     /// The figures with what they are, in the unit that the name says.
@@ -140,6 +153,36 @@ fn number(name: &str, value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_leave_out_what_says_nothing() {
+        let series = |name: &str, figures| Series {
+            name: name.to_owned(),
+            labels: BTreeMap::new(),
+            help: String::new(),
+            figures,
+        };
+        let counter = |total, per_second_max| Figures::Counter { total, per_second: total, per_second_max };
+        let gauge = |min, max| Figures::Gauge { min, mean: (min + max) / 2.0, max };
+        let series = [
+            series("ringgate_a", counter(5.0, 9.0)),
+            series("ringgate_b", counter(5.0, 0.0)),
+            series("ringgate_c", counter(0.0, 0.0)),
+            series("ringgate_d", gauge(0.0, 0.0)),
+            series("ringgate_e", gauge(3.0, 3.0)),
+            series("ringgate_f", gauge(0.0, 4.0)),
+        ];
+        let metrics = Metrics { series: series.into(), ..Metrics::default() };
+        let lines: Vec<_> =
+            metrics.lines()[2..].iter().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let wanted = [
+            "a total 5, per second 5, at most 9",
+            "b total 5, per second 5",
+            "e 3 all the time",
+            "f min 0, mean 2, max 4",
+        ];
+        assert_eq!(lines, wanted);
+    }
 
     #[test]
     fn values_have_the_unit_of_their_name() {

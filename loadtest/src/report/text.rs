@@ -11,7 +11,7 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut lines = Vec::new();
         if let Some(limit) = self.driver_limit() {
-            lines.push(format!("  ! {}: {}", limit.what, limit.so));
+            lines.push(format!("  ! {}; {}", limit.what, limit.so));
         }
         lines.extend(self.interruption().map(|said| format!("  ! {said}")));
         let mut row = |name: &str, value: String| lines.push(format!("  {name:<34} {value:>16}"));
