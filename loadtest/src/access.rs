@@ -7,8 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ringgate::auth::{Signer, TokenSpec};
 use ringgate::client::{Trust, Url, client_tls};
 use ringgate::net::Target;
+use ringgate::session::Transport;
+use rustls::ClientConfig;
+use rustls::client::Resumption;
 
 use crate::assignment::Assignment;
+use crate::tickets;
 
 /// How the clients of this process sign in, whom they trust and where they connect from.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -46,9 +50,9 @@ impl Credentials {
 
     /// Reads keys and certificates, and resolves names. Errors say which option is missing or what is wrong with it.
     pub(crate) fn access(&self, assignment: &Assignment) -> Result<Access, String> {
-        let target = |url: &Url| self.target(url, assignment.no_resumption);
+        let targets = |url: &Url| self.targets(url, assignment.no_resumption);
         Ok(Access {
-            targets: [target(&assignment.plain)?, target(&assignment.tls)?],
+            targets: [targets(&assignment.plain)?, targets(&assignment.tls)?],
             tokens: self.tokens()?,
             sources: self.source.clone(),
         })
@@ -86,30 +90,32 @@ impl Credentials {
         }
     }
 
-    fn target(&self, url: &Url, no_resumption: bool) -> Result<Target, String> {
+    /// Where to: for the first time, and again.
+    fn targets(&self, url: &Url, no_resumption: bool) -> Result<[Target; 2], String> {
         let address = url.resolve()?;
         if !url.tls {
-            return Ok(Target { address, tls: None });
+            return Ok([Target { address, tls: None }, Target { address, tls: None }]);
         }
         let trust = match &self.ca {
             Some(path) => Trust::File(path),
             None if !self.dev => return Err("tls:// needs --ca FILE".to_owned()),
             None => Trust::Anybody,
         };
-        let mut config = client_tls(trust)?;
-        if no_resumption {
-            let mut own = (*config).clone();
-            own.resumption = rustls::client::Resumption::disabled();
-            config = own.into();
-        }
-        Ok(Target { address, tls: Some((config, url.server_name()?)) })
+        let (config, name) = (client_tls(trust)?, url.server_name()?);
+        let resumption =
+            if no_resumption { [Resumption::disabled(), Resumption::disabled()] } else { tickets::resumption() };
+        Ok(resumption.map(|resumption| {
+            let mut own = ClientConfig::clone(&config);
+            own.resumption = resumption;
+            Target { address, tls: Some((own.into(), name.clone())) }
+        }))
     }
 }
 
 /// What becomes of [`Credentials`] in a run.
 pub(crate) struct Access {
     /// Where to: plain, TLS.
-    pub(crate) targets: [Target; 2],
+    targets: [[Target; 2]; 2],
     tokens: Tokens,
     /// Source addresses, if they are given.
     pub(crate) sources: Sources,
@@ -124,6 +130,11 @@ enum Tokens {
 }
 
 impl Access {
+    /// Where a client connects to; a client that has been there may have a ticket.
+    pub(crate) fn target(&self, transport: Transport, has_been_there: bool) -> &Target {
+        &self.targets[transport as usize][usize::from(has_been_there)]
+    }
+
     /// A token for a user.
     pub(crate) fn token(&self, user: String) -> Result<String, String> {
         match &self.tokens {

@@ -36,6 +36,7 @@ mod report;
 mod run;
 mod scenario;
 mod threshold;
+mod tickets;
 mod timeline;
 mod traffic;
 mod view;

@@ -205,7 +205,7 @@ impl Fleet {
         let Some(client) = self.clients[place.transport as usize].get_mut(place.index) else { return };
         client.connect = When::new(planned_us * 1000, now_us * 1000);
         let number = client.number;
-        let target = &self.access.targets[place.transport as usize];
+        let target = self.access.target(place.transport, client.returns);
         match net.connect(self.source(number, target), target) {
             Ok(key) => {
                 self.connecting += 1;
