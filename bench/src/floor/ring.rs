@@ -188,8 +188,11 @@ impl Registered {
         let memory = self.memory.filter(|_| bytes.len() <= REGISTERED_BUFFER_BYTES)?;
         let index = self.free.pop()?;
         // SAFETY: inside the mapping; nobody uses a free buffer, and the bytes fit.
-        let place = unsafe { memory.as_ptr().add(index * REGISTERED_BUFFER_BYTES) };
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) };
+        let place = unsafe {
+            let place = memory.as_ptr().add(index * REGISTERED_BUFFER_BYTES);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len());
+            place
+        };
         Some((index, place))
     }
 }
