@@ -10,6 +10,7 @@ use crate::tls::Tls;
 /// Everything that is queued, as one send: what is alone goes out uncopied.
 pub(super) fn gather_plain(key: ConnectionKey, sends: &mut Sends, driver: &mut impl Driver) -> Option<Owner> {
     let first = match driver.pull(key)? {
+        Chunk::Control(control) if control.len() > COPY_BYTES_MAX => return Some(Owner::Control(control)),
         Chunk::Data(delivery) if delivery.frame.len() > COPY_BYTES_MAX => return Some(Owner::Shared(delivery.frame)),
         first => first,
     };

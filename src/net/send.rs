@@ -53,6 +53,8 @@ pub(super) struct Sends {
 
 /// Spare buffers are kept up to this many bytes in all: several hundred, as a busy turn needs.
 const SPARE_BYTES_MAX: usize = 1 << 20;
+/// A larger one is not kept: a peer that does not read would hold it for a few bytes.
+const SPARE_CAPACITY_MAX: usize = 64 * 1024;
 /// What is copied together is at least two frames.
 const BUFFER_BYTES_FIRST: usize = 1024;
 
@@ -94,7 +96,8 @@ impl Sends {
     }
 
     pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
-        if buffer.capacity() > 0 && self.spare_bytes + buffer.capacity() <= SPARE_BYTES_MAX {
+        let kept = (1..=SPARE_CAPACITY_MAX).contains(&buffer.capacity());
+        if kept && self.spare_bytes + buffer.capacity() <= SPARE_BYTES_MAX {
             buffer.clear();
             self.spare_bytes += buffer.capacity();
             self.spares.push(buffer);
