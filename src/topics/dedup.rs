@@ -201,4 +201,26 @@ mod tests {
             assert_eq!(dedup.find(key(&dedup, low)), Some(answer(low)));
         }
     }
+
+    #[test]
+    fn forgets_while_it_grows() {
+        // More and more in a window of 100 ms: the index doubles while its oldest entries leave.
+        let at = |low: u64| Now { mono_us: low.isqrt() * 20_000, unix_ms: 0 };
+        let id = |low| ClientMessageId { high: 1, low };
+        let answer =
+            |low| Answered { stamp: Stamp { message_id: low, ..Stamp::default() }, durability: Durability::Memory };
+        let mut dedup = Dedup::new(100, 1 << 20, 9);
+        for low in 0..20_000 {
+            dedup.forget_old(at(low));
+            assert_eq!(dedup.remember(dedup.key(1, id(low)), answer(low), at(low)), 0);
+            let oldest = low + 1 - dedup.len() as u64;
+            for known in [oldest, oldest.midpoint(low), low] {
+                assert_eq!(dedup.find(dedup.key(1, id(known))), Some(answer(known)), "{known} of {oldest} to {low}");
+            }
+            if oldest > 0 {
+                assert_eq!(dedup.find(dedup.key(1, id(oldest - 1))), None);
+            }
+        }
+        assert!(dedup.len() > 1_000);
+    }
 }
