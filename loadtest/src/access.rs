@@ -52,7 +52,7 @@ impl Credentials {
     pub(crate) fn access(&self, assignment: &Assignment) -> Result<Access, String> {
         let targets = |url: &Url| self.targets(url, assignment.no_resumption);
         Ok(Access {
-            targets: [targets(&assignment.plain)?, targets(&assignment.tls)?],
+            targets: Box::new([targets(&assignment.plain)?, targets(&assignment.tls)?]),
             tokens: self.tokens()?,
             sources: self.source.clone(),
         })
@@ -115,7 +115,7 @@ impl Credentials {
 /// What becomes of [`Credentials`] in a run.
 pub(crate) struct Access {
     /// Where to: plain, TLS.
-    targets: [[Target; 2]; 2],
+    targets: Box<[[Target; 2]; 2]>,
     tokens: Tokens,
     /// Source addresses, if they are given.
     pub(crate) sources: Sources,

@@ -73,7 +73,7 @@ pub(crate) fn run(options: &Search) -> Result<Outcome, String> {
     let mut rate = options.each.rate();
     // Double or halve until the answer lies between two rates, then halve the distance.
     loop {
-        let Some(trial) = attempt(options, rate)? else { return ended_early(&trials) };
+        let Some(trial) = attempt(options, rate, trials.is_empty())? else { return ended_early(&trials) };
         note(&trial.line);
         let good = trial.good;
         trials.push(trial);
@@ -96,7 +96,7 @@ pub(crate) fn run(options: &Search) -> Result<Outcome, String> {
         print(&format!("{}\nno rate down to {rate:.1} meets the thresholds", evidence(&trials)))?;
         return Ok(Outcome::Failed);
     };
-    let Some(confirmed) = attempt(options, found)? else { return ended_early(&trials) };
+    let Some(confirmed) = attempt(options, found, false)? else { return ended_early(&trials) };
     let good = confirmed.good;
     trials.push(confirmed);
     // The lowest rate that missed is what the answer is bounded by.
@@ -122,8 +122,9 @@ fn ended_early(trials: &[Trial]) -> Result<Outcome, String> {
     Ok(Outcome::Failed)
 }
 
-/// One run at a rate; none if somebody ended it early. An error if nobody could sign in: a lower rate would not help.
-fn attempt(options: &Search, rate: f64) -> Result<Option<Trial>, String> {
+/// One run at a rate; none if somebody ended it early. An error if nobody can sign in the first time: a lower rate would not
+/// help. Later it may be the rate before that did it.
+fn attempt(options: &Search, rate: f64, is_first: bool) -> Result<Option<Trial>, String> {
     let mut each = options.each.clone();
     each.rate = Some(rate);
     each.output.quiet = true;
@@ -131,7 +132,7 @@ fn attempt(options: &Search, rate: f64) -> Result<Option<Trial>, String> {
     if report.interrupted {
         return Ok(None);
     }
-    if report.outcome() == Outcome::NotRun {
+    if is_first && report.outcome() == Outcome::NotRun {
         return Err(reasons(&report));
     }
     Ok(Some(Trial {

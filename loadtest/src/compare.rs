@@ -55,6 +55,9 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
         if result["interrupted"] == true {
             lines.push(format!("  ! {}: ended early", path.display()));
         }
+        if let Some(failure) = result["failure"].as_str() {
+            lines.push(format!("  ! {}: {failure}", path.display()));
+        }
     }
     lines.push(String::new());
     lines.extend(table(&before, &after));
@@ -152,9 +155,12 @@ impl Rows {
         for (rate, key) in RATES {
             let rate_of = |phase: &Value| {
                 let (count, seconds) = (figure(phase, key)?, figure(phase, "seconds")?);
-                (count > 0.0 && seconds > 0.0).then(|| count / seconds)
+                (seconds > 0.0).then(|| count / seconds)
             };
-            self.add(rate, rate_of(before), rate_of(after), Some(true));
+            let (before, after) = (rate_of(before), rate_of(after));
+            if before.is_some_and(|rate| rate > 0.0) || after.is_some_and(|rate| rate > 0.0) {
+                self.add(rate, before, after, Some(true));
+            }
         }
         let cores = |key: &'static str| {
             move |phase: &Value| Some(figure(phase, key)? / figure(phase, "seconds").filter(|seconds| *seconds > 0.0)?)

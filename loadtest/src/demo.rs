@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::Outcome;
 use crate::access::Credentials;
 use crate::assignment::Assignment;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, Process};
 use crate::report::Report;
 use crate::run::{Drivers, Run};
 use crate::traffic::{Kind, Pace, Traffic};
@@ -94,8 +94,30 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
             ..Outlets::default()
         },
     )?;
-    let timeout = Duration::from_secs(60);
+    let mut idle_bytes = [None, None];
+    let result = phases(options, &mut run, process, &mut idle_bytes);
+    let mut report = run.finish();
+    report.failure = result.err();
+    report.command = std::env::args().collect::<Vec<_>>().join(" ");
+    report.load = Map::from_iter([
+        ("scenario".to_owned(), Value::from("demo")),
+        ("connections".to_owned(), options.connections.into()),
+        ("tls_connections".to_owned(), options.tls_connections.into()),
+        ("compact_tls".to_owned(), options.compact_tls.into()),
+        ("shards".to_owned(), options.shards.into()),
+        ("seconds".to_owned(), options.seconds.into()),
+    ]);
+    report.idle_bytes = idle_bytes;
+    if !gateway.stop() {
+        report.errors.insert("the gateway did not stop in order".to_owned(), 1);
+    }
+    Ok(report)
+}
 
+/// Everybody comes, is quiet for a moment, and then sends. Bytes per idle connection are those over TCP and over TLS.
+fn phases(options: &Options, run: &mut Run, process: Process, idle_bytes: &mut [Option<f64>; 2]) -> Result<(), String> {
+    let (timeout, tls) = (Duration::from_secs(60), options.tls_connections as usize);
+    let plain = options.connections as usize - tls;
     // Memory: what the connections beyond a first part have added.
     let first = plain / 4;
     run.connect(first, 0, timeout)?;
@@ -115,7 +137,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
     let per = |bytes: u64, before: u64, connections: usize| {
         (connections >= 100).then(|| (bytes as f64 - before as f64) / connections as f64)
     };
-    let idle_bytes = [per(with_plain, with_first, plain - first), per(with_tls, with_plain, tls)];
+    *idle_bytes = [per(with_plain, with_first, plain - first), per(with_tls, with_plain, tls)];
 
     let traffic = Traffic {
         id: 0,
@@ -135,20 +157,5 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         pace: Pace::constant(BROADCASTS_PER_SECOND),
         clients: ROOM_MEMBERS.min(options.connections),
         ..traffic
-    })?;
-    let mut report = run.finish();
-    report.command = std::env::args().collect::<Vec<_>>().join(" ");
-    report.load = Map::from_iter([
-        ("scenario".to_owned(), Value::from("demo")),
-        ("connections".to_owned(), options.connections.into()),
-        ("tls_connections".to_owned(), options.tls_connections.into()),
-        ("compact_tls".to_owned(), options.compact_tls.into()),
-        ("shards".to_owned(), options.shards.into()),
-        ("seconds".to_owned(), options.seconds.into()),
-    ]);
-    report.idle_bytes = idle_bytes;
-    if !gateway.stop() {
-        report.errors.insert("the gateway did not stop in order".to_owned(), 1);
-    }
-    Ok(report)
+    })
 }

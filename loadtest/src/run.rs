@@ -283,6 +283,7 @@ impl Run {
         let found: Found = self.found.iter().copied().sum();
         let mut report = Report {
             connections: self.wanted,
+            reconnects: self.shared.plan.assignment.reconnect,
             tally,
             interrupted,
             delivered: found.delivered,

@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
             Ok(Outcome::Good)
         }
         Err(failure) => {
-            note(&format!("{worker}: the run went on without it: {}", failure.tell(&mut wire, at)));
+            note(&format!("{worker}: ended before the run was over: {}", failure.tell(&mut wire, at)));
             Ok(Outcome::Failed)
         }
     }

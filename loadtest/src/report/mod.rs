@@ -56,6 +56,8 @@ pub(crate) struct Report {
     pub(crate) refused: BTreeMap<u16, u64>,
     /// Connections that ended unasked, by close code; 0 without one.
     pub(crate) closed: BTreeMap<u16, u64>,
+    /// Whether clients that are closed come back; where they do not, each that was closed is an error, too.
+    pub(crate) reconnects: bool,
     /// In order.
     pub(crate) phases: Vec<Phase>,
     /// Over time.

@@ -114,8 +114,8 @@ impl Report {
         }
         let coded = |codes: &BTreeMap<u16, u64>, what: &str| -> Vec<String> {
             let said = |(code, count): (&u16, &u64)| match code {
-                // Where nobody comes back, each of them is among the errors, with its reason.
-                0 if !self.errors.is_empty() || self.refusals.is_some() => None,
+                // Each of them is among the errors, with its reason.
+                0 if !self.reconnects => None,
                 0 => Some(format!("  ! {count} x {what} without a word, or not made")),
                 _ => Some(format!("  ! {count} x {what} with code {code}")),
             };

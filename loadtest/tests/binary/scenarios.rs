@@ -306,6 +306,18 @@ fn two_results_are_compared_and_intervals_logged() {
             && steady.contains("deliver p50, us")
     );
 
+    // A run that came to nothing is not taken for a quiet one.
+    let mut broken: Value = serde_json::from_str(&std::fs::read_to_string(path("a.json")).unwrap()).unwrap();
+    broken["failure"] = "the gateway fell over".into();
+    for phase in broken["phases"].as_array_mut().unwrap() {
+        phase["delivered"] = 0.into();
+    }
+    std::fs::write(path("broken.json"), broken.to_string()).unwrap();
+    let text = compare("a.json", "broken.json");
+    assert!(text.contains("broken.json: the gateway fell over"), "{text}");
+    let fallen = text.lines().find(|line| line.starts_with("  delivered per second ")).unwrap();
+    assert!(fallen.ends_with("-100 % worse"), "{fallen}");
+
     let other = ["--connections", "6", "--rate", "20", "--duration", "1s", "--payload-bytes", "50"];
     let (code, result) = gateway.drive_over(Transport::Tls, "p2p", &other);
     assert_clean(code, &result);
