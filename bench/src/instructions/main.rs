@@ -127,6 +127,7 @@ fn by_steps(options: &Options) -> io::Result<u64> {
 }
 
 /// The address of the instruction that a stopped thread executes next.
+#[cfg(target_arch = "x86_64")]
 fn next_instruction(thread: i32) -> io::Result<u64> {
     let mut registers = std::mem::MaybeUninit::<libc::user_regs_struct>::uninit();
     // SAFETY: the structure is what this request writes.
@@ -137,6 +138,12 @@ fn next_instruction(thread: i32) -> io::Result<u64> {
         // SAFETY: the request succeeded, so that every field is written.
         _ => Ok(unsafe { registers.assume_init() }.rip),
     }
+}
+
+/// Registers have other names elsewhere.
+#[cfg(not(target_arch = "x86_64"))]
+fn next_instruction(_: i32) -> io::Result<u64> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "--addresses is for x86_64"))
 }
 
 /// `FILE ADDRESS COUNT`, a line for each address: the mapped file, and where in its image.
