@@ -91,7 +91,10 @@ fn examine(host: &Host, target: &Target, topology: &Result<Topology, String>, pr
         let shards = topology.cpus.len();
         plan(topology, &target.runtime.cores, shards).ok()
     });
-    let cpus = cpus.unwrap_or_default();
+    // A list that is shorter than the machine has cores names some of them again.
+    let mut cpus = cpus.unwrap_or_default();
+    cpus.sort_unstable();
+    cpus.dedup();
     let mut findings = target.check();
     findings.extend(ring::check(host, target, probes));
     findings.extend(limits::check(host, target));
@@ -108,6 +111,7 @@ fn examine(host: &Host, target: &Target, topology: &Result<Topology, String>, pr
 mod tests {
     use super::host::tests::FakeHost;
     use super::*;
+    use crate::cores::{Cores, Cpu};
 
     #[test]
     fn an_empty_host_is_unknown_and_never_good() {
@@ -119,5 +123,28 @@ mod tests {
         let is_said =
             |finding: &Finding| [&finding.found, &finding.wanted, &finding.why].iter().all(|text| !text.is_empty());
         assert!(findings.iter().all(is_said), "{findings:#?}");
+    }
+
+    #[test]
+    fn a_card_is_held_against_the_cores_of_the_list_and_not_of_the_machine() {
+        let fake = FakeHost::new(&[
+            ("sys/class/net/eth0/operstate", "up\n"),
+            ("proc/interrupts", "  CPU0\n 40: 0 x eth0-0\n 41: 0 x eth0-1\n 42: 0 x eth0-2\n"),
+        ]);
+        for (number, core) in [(40, "0\n"), (41, "1\n"), (42, "0\n")] {
+            fake.set(&format!("sys/class/net/eth0/device/msi_irqs/{number}"), "msix\n");
+            fake.set(&format!("proc/irq/{number}/smp_affinity_list"), core);
+        }
+        for queue in ["rx-0", "rx-1"] {
+            fake.set(&format!("sys/class/net/eth0/queues/{queue}/rps_cpus"), "0\n");
+        }
+        let cpus = (0..8).map(|id| Cpu { id, core: id, node: None }).collect();
+        let mut target = Target::new(Some(1000), false, Some(4), None);
+        target.runtime.cores = Cores::List(vec![0, 1]);
+        let findings = examine(&fake.host, &target, &Ok(Topology { cpus, nic_nodes: Vec::new() }), &[]);
+        for check in ["eth0: receive queues", "eth0: interrupts"] {
+            let finding = findings.iter().find(|finding| finding.check == check).unwrap();
+            assert_eq!(finding.state, State::Ok, "{finding:?}");
+        }
     }
 }
