@@ -64,6 +64,10 @@ pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, St
     if outside.is_empty() || idle.is_empty() {
         return check.ok(found);
     }
+    // With the others left out, shards would share cores, or, where nobody says how many, be fewer.
+    if isolated.scheduler.len() < shards.len() {
+        return check.ok(format!("{found}: too few for all"));
+    }
     // Threads of the gateway that are no shards need a core that the scheduler may put them on.
     let other = topology.cpus.iter().map(|cpu| cpu.id).find(|cpu| !isolated.scheduler.contains(cpu));
     let mut given: Vec<usize> = other.into_iter().chain(isolated.scheduler.iter().copied()).collect();
@@ -126,6 +130,15 @@ mod tests {
         target.runtime.cores = Cores::List(vec![5, 6]);
         let finding = isolated("6-7\n", &topology(), &target);
         assert_eq!((finding.state, finding.found.as_str()), (State::Warning, "6-7, 1 of 2 shards on them"));
+    }
+
+    #[test]
+    fn fewer_isolated_cores_than_shards_are_left_to_others() {
+        let mut without = topology();
+        without.cpus.truncate(7);
+        let finding = isolated("7\n", &without, &target(7));
+        assert_eq!((finding.state, finding.found.as_str()), (State::Ok, "7, 0 of 7 shards on them: too few for all"));
+        assert_eq!(isolated("6-7\n", &topology(), &target(3)).state, State::Ok);
     }
 
     #[test]
