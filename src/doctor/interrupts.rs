@@ -178,7 +178,11 @@ mod tests {
     #[test]
     fn cores_without_such_interrupts() {
         let fake = host();
-        assert_eq!((run(&fake, 1).state, run(&fake, 1).found.as_str()), (State::Ok, "none there"));
+        for state in ["up\n", "down\n"] {
+            fake.set("sys/class/net/eth0/operstate", state);
+            let finding = run(&fake, 1);
+            assert_eq!((finding.state, finding.found.as_str()), (State::Ok, "none there"), "card {state}");
+        }
         fake.set("proc/irq/38/effective_affinity_list", "3\n");
         let finding = run(&fake, 2);
         assert_eq!(finding.state, State::Ok);
