@@ -336,6 +336,7 @@ fn wrong_options_change_nothing() {
         &["--only", "everything"],
         &["--cores", "two"],
         &["--cores", "3-2"],
+        &["--cores", "0,3-2"],
         &["--cores", "0,1"],
         &["--user", "a b"],
         &["--unit", "../../x.service"],

@@ -70,9 +70,13 @@ parse_options() {
 }
 
 must_be_online() {
-    local cpu online
-    [[ $cores =~ ^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$ && -n $(expand "$cores") ]] ||
+    local part parts cpu online
+    [[ $cores =~ ^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$ ]] ||
         fail "--cores $cores is not a list like 0,2-3"
+    IFS=, read -r -a parts <<<"$cores"
+    for part in "${parts[@]}"; do
+        [ "${part%-*}" -le "${part#*-}" ] || fail "--cores $cores: $part ends before it begins"
+    done
     online=" $(online_cpus | paste -sd ' ') "
     for cpu in $(expand "$cores"); do
         [[ $online == *" $cpu "* ]] || fail "--cores $cores: there is no core $cpu"
