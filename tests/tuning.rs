@@ -170,6 +170,20 @@ fn what_was_there_before_stays() {
 }
 
 #[test]
+fn a_file_where_the_link_would_be_stays() {
+    let root = Root::new(HOST);
+    let path = "etc/systemd/system/multi-user.target.wants/ringgate-interrupts.service";
+    root.set(path, "[Unit]\n# by hand\n");
+    let before = root.all();
+    let apply = root.run("apply", &["--only", "irq"]);
+    assert!(apply.contains(&format!("/{path}: left alone; what is there is no link\n")), "{apply}");
+    assert_eq!(root.read(path), "[Unit]\n# by hand\n");
+    assert!(root.0.join("etc/systemd/system/ringgate-interrupts.service").exists());
+    root.run("revert", &[]);
+    assert_eq!(root.all(), before);
+}
+
+#[test]
 fn one_part_alone() {
     let root = Root::new(HOST);
     let before = root.all();

@@ -233,9 +233,13 @@ write_file() {
     printf '%s' "$text" >"$root$path"
 }
 
-# link_file PATH TARGET WHY: a symbolic link of ours.
+# link_file PATH TARGET WHY: a symbolic link of ours. Only a link can be put back, so anything else keeps its place.
 link_file() {
     local path=$1 target=$2 why=$3 now
+    if [ -e "$root$path" ] && [ ! -L "$root$path" ]; then
+        echo "$path: left alone; what is there is no link"
+        return
+    fi
     now=$(readlink "$root$path") || now=-
     if [ "$now" = "$target" ]; then
         echo "$path: is as it should be"
