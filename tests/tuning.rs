@@ -275,6 +275,19 @@ fn interrupts_are_placed_again_after_a_restart_and_put_back_by_name() {
 }
 
 #[test]
+fn records_of_an_earlier_apply_are_put_back() {
+    let root = Root::new(HOST);
+    root.set("proc/irq/38/smp_affinity_list", "2\n");
+    root.set("proc/irq/39/smp_affinity_list", "3\n");
+    // With nothing but a number, and with the number that the name had.
+    root.set("var/lib/ringgate/tuning.state", "irq\t38\t0-3\nirq\t50 eth0-rx-1\t0,2\nirq\t51\t0-3\n");
+    let revert = root.run("revert", &[]);
+    assert!(revert.contains("interrupt 51: is not there any more\n"), "{revert}");
+    assert_eq!(root.read("proc/irq/38/smp_affinity_list"), "0-3\n");
+    assert_eq!(root.read("proc/irq/39/smp_affinity_list"), "0,2\n");
+}
+
+#[test]
 fn what_receives_and_what_sends_of_a_queue_share_a_core_where_there_are_too_few() {
     let root = Root::new(HOST);
     let names = ["input.0", "output.0", "input.1", "output.1", "input.2", "output.2"];
