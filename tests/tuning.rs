@@ -269,9 +269,58 @@ fn interrupts_are_placed_again_after_a_restart_and_put_back_by_name() {
     root.set("proc/interrupts", &interrupts.replace("eth0-rx-0", "eth1-rx-0"));
     let revert = root.run("revert", &[]);
     assert!(revert.contains("interrupt 50 (eth0-rx-1): back to cores 0-3\n"), "{revert}");
-    assert!(revert.contains("interrupt 38 eth0-rx-0: is not there any more\n"), "{revert}");
+    assert!(revert.contains("interrupt eth0-rx-0 #1: is not there any more\n"), "{revert}");
     assert_eq!(cores(), ["0-3\n", "2\n", "0-3\n", "0-3\n", "2\n", "0\n"]);
     assert!(!root.0.join("etc").exists() && !root.0.join("usr").exists() && !root.0.join("var").exists());
+}
+
+#[test]
+fn interrupts_that_share_a_name_are_told_apart_by_their_order() {
+    let root = Root::new(HOST);
+    let affinity = |number: u32| format!("proc/irq/{number}/smp_affinity_list");
+    let set = |number: u32, cores: &str, mode: u32| {
+        let path = root.0.join(affinity(number));
+        // What nobody may write is made anew.
+        let _ = std::fs::remove_file(&path);
+        root.set(&affinity(number), cores);
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    let ports = |first: u32| {
+        let lines = (first..first + 4).map(|number| format!(" {number}: 0 0 PCI-MSI 1-edge aerdrv\n"));
+        root.set("proc/interrupts", &("      CPU0 CPU1\n".to_owned() + &lines.collect::<String>()));
+    };
+    // Two that may be moved, one that the kernel keeps, and one that disturbs nobody.
+    ports(50);
+    for (number, cores, mode) in [(50, "0-3\n", 0o644), (51, "2-3\n", 0o644), (52, "2\n", 0o444), (53, "0\n", 0o644)] {
+        set(number, cores, mode);
+    }
+    root.run("apply", &["--only", "irq", "--cores", "2-3"]);
+    let cores = |first: u32| (first..first + 4).map(|number| root.read(&affinity(number))).collect::<String>();
+    assert_eq!(cores(50), "0\n0\n2\n0\n");
+    // Each now has the number of its neighbour.
+    ports(51);
+    for (number, cores, mode) in [(51, "0-3\n", 0o644), (52, "0-3\n", 0o644), (53, "2\n", 0o444), (54, "0,2\n", 0o644)]
+    {
+        set(number, cores, mode);
+    }
+    let script =
+        root.read("usr/local/lib/ringgate/interrupts").replace("/proc/", &format!("{}/proc/", root.0.display()));
+    good(Command::new("bash").args(["-c", &script]).output().unwrap());
+    assert_eq!(cores(51), "0\n0\n2\n0,2\n");
+    root.run("revert", &[]);
+    assert_eq!(cores(51), "0-3\n2-3\n2\n0,2\n");
+}
+
+#[test]
+fn what_the_kernel_manages_is_not_placed_after_a_restart() {
+    let root = Root::new(HOST);
+    let path = "proc/irq/39/smp_affinity_list";
+    root.set(path, "2\n");
+    std::fs::set_permissions(root.0.join(path), PermissionsExt::from_mode(0o444)).unwrap();
+    let apply = root.run("apply", &["--only", "irq"]);
+    assert!(apply.contains("interrupt 39 (eth0-rx-1): on core 2\n"), "{apply}");
+    let script = root.read("usr/local/lib/ringgate/interrupts");
+    assert!(script.contains("\nplace eth0-rx-0 1 0\n") && !script.contains("eth0-rx-1"), "{script}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ boot_script=/usr/local/lib/ringgate/interrupts
 boot_unit=ringgate-interrupts.service
 
 interrupt_settings() {
-    local online=() dealt=() queues=" " places="" number name cpu
+    local online=() dealt=() queues=" " places="" number name nth cpu
     mapfile -t online < <(online_cpus)
     if [ ${#online[@]} -eq 0 ]; then
         echo "interrupts: left alone; /sys/devices/system/cpu/online tells no cores"
@@ -21,28 +21,28 @@ interrupt_settings() {
     fi
     dealt=("${online[@]}")
     [ -z "$cores" ] || mapfile -t dealt < <(expand "$cores")
-    while read -r number name cpu; do
+    while read -r number name nth cpu; do
         queues+="$number "
-        set_interrupt "$number" "$name" "$cpu" "queues in turn over the cores"
+        set_interrupt "$number" "$name" "$nth" "$cpu" "queues in turn over the cores"
     done < <(deal_queues)
     [ "$queues" != " " ] || echo "interrupts: no network card shows any"
     [ -z "$cores" ] || move_others
     [ -z "$places" ] || keep_after_restart
 }
 
-# Lines "number name core" for the queues of all cards, a core of its own for each interrupt while there are enough.
+# Lines "number name nth core" for the queues of all cards, a core of its own for each interrupt while there are enough.
 # Beyond that, what receives and what sends of a queue share its core: dealt out in turn, all that receives of a card
 # with two interrupts a queue would land on every second core.
 deal_queues() {
-    local card numbers names kind base=0 index most
+    local card numbers names kind base=0 index most nths
     local -A next
     for card in "$root"/sys/class/net/*/device; do
         [ -e "$card" ] || continue
-        numbers=() names=() next=() most=0
+        numbers=() names=() nths=() next=() most=0
         while read -r number; do
-            name=$(all_interrupts | awk -v number="$number" '$1 == number { print $2 }')
-            [[ -n $name && ! $name =~ (config|event|async|control|misc|mgmnt) ]] || continue
-            numbers+=("$number") names+=("$name")
+            read -r name nth < <(all_interrupts | awk -v number="$number" '$1 == number { print $2, $3 }') || continue
+            [[ ! $name =~ (config|event|async|control|misc|mgmnt) ]] || continue
+            numbers+=("$number") names+=("$name") nths+=("$nth")
         done < <(card_interrupts "$card")
         for index in "${!numbers[@]}"; do
             name=${names[index]}
@@ -51,7 +51,7 @@ deal_queues() {
             while [[ $kind == *[0-9] ]]; do kind=${kind%?}; done
             [ ${#numbers[@]} -gt ${#dealt[@]} ] || kind=any
             : "${next[-$kind]:=0}"
-            echo "${numbers[index]} $name ${dealt[(base + next[-$kind]) % ${#dealt[@]}]}"
+            echo "${numbers[index]} $name ${nths[index]} ${dealt[(base + next[-$kind]) % ${#dealt[@]}]}"
             next[-$kind]=$((next[-$kind] + 1))
             most=$((next[-$kind] > most ? next[-$kind] : most))
         done
@@ -67,54 +67,56 @@ move_others() {
         echo "interrupts of other devices: left alone; no core is left for them"
         return
     fi
-    while read -r number name; do
+    while read -r number name nth; do
         [[ $queues != *" $number "* && -r $root/proc/irq/$number/smp_affinity_list ]] || continue
         now=$(<"$root/proc/irq/$number/smp_affinity_list")
-        if recorded irq "$number $name" >/dev/null ||
+        if is_recorded "$number" "$name" "$nth" ||
             [ -n "$(comm -12 <(expand "$now" | sort) <(expand "$cores" | sort))" ]; then
-            set_interrupt "$number" "$name" "$elsewhere" "not on the shards' cores"
+            set_interrupt "$number" "$name" "$nth" "$elsewhere" "not on the shards' cores"
         fi
     done < <(all_interrupts)
 }
 
+# set_interrupt NUMBER NAME NTH CORES WHY: NTH counts those that share the name.
 set_interrupt() {
-    local number=$1 name=$2 cpus=$3 why=$4 path now place
+    local number=$1 name=$2 nth=$3 cpus=$4 why=$5 path now
     path=$root/proc/irq/$number/smp_affinity_list
     [ -r "$path" ] || return 0
     now=$(<"$path")
     if [ "$(expand "$now")" = "$(expand "$cpus")" ]; then
         echo "interrupt $number ($name): on core $cpus"
+        # What the kernel itself has put there needs nobody to do so after a restart.
+        [[ $(stat -L -c %A "$path") == *w* ]] || return 0
     elif [[ $(stat -L -c %A "$path") != *w* ]]; then
         echo "interrupt $number ($name): left alone; the kernel manages it itself"
         return
     else
         echo "interrupt $number ($name): cores $now -> $cpus ($why)"
         if [ "$mode" = change ]; then
-            record irq "$number $name" "$now"
+            record irq "$name #$nth" "$now"
             if ! write "$cpus" "$path"; then
-                forget irq "$number $name"
+                forget irq "$name #$nth"
                 # On older kernels the file looks as if it could be written.
                 echo "interrupt $number ($name): left alone; the kernel manages it itself"
                 return
             fi
         fi
     fi
-    # Several may have one name.
-    place="place $(printf %q "$name") $cpus"$'\n'
-    [[ $places == *"$place"* ]] || places+=$place
+    places+="place $(printf %q "$name") $nth $cpus"$'\n'
 }
 
 # Written out, and not this script called again: so it says what it does, and needs no copy of the repository.
 keep_after_restart() {
     write_file "$boot_script" "#!/usr/bin/env bash
 # Written by ringgate's tuning/apply; tuning/revert removes it.
-# Interrupts have other numbers after each start, and the same names.
+# Interrupts have other numbers after each start, the same names, and the same order among those that share a name.
 failed=0
+# place NAME NTH CORES
 place() {
     local number
-    for number in \$(awk -v name=\"\$1\" '\$NF == name { print \$1 + 0 }' /proc/interrupts); do
-        echo \"\$2\" >\"/proc/irq/\$number/smp_affinity_list\" || failed=1
-    done
+    number=\$(awk -v name=\"\$1\" -v nth=\"\$2\" \\
+        '\$1 ~ /^[0-9]+:\$/ && \$NF == name && ++count == nth { print \$1 + 0 }' /proc/interrupts)
+    [ -z \"\$number\" ] || echo \"\$3\" >\"/proc/irq/\$number/smp_affinity_list\" || failed=1
 }
 ${places}exit \$failed
 " "the same after a restart"
@@ -135,10 +137,25 @@ WantedBy=multi-user.target
     link_file "/etc/systemd/system/multi-user.target.wants/$boot_unit" "../$boot_unit" "enables it"
 }
 
-# Lines "number name"; interrupts without a number belong to the cores themselves.
+# Lines "number name nth", where nth counts those of one name; interrupts without a number belong to the cores themselves.
 all_interrupts() {
     [ -r "$root/proc/interrupts" ] || return 0
-    awk '$1 ~ /^[0-9]+:$/ { print $1 + 0, $NF }' "$root/proc/interrupts"
+    awk '$1 ~ /^[0-9]+:$/ { print $1 + 0, $NF, ++count[$NF] }' "$root/proc/interrupts"
+}
+
+# Records of an earlier apply say "38 eth0-rx-0" instead of "eth0-rx-0 #1".
+is_recorded() {
+    recorded irq "$2 #$3" || recorded irq "$1 $2"
+} >/dev/null
+
+# find_interrupt RECORDED: "number name" of what is on record so. After a restart it may have another number, or be gone,
+# and its own may be another's: so a number counts only together with its name, but where it is all that was recorded.
+find_interrupt() {
+    all_interrupts | awk -v which="$1" '
+        BEGIN { split(which, earlier, " ") }
+        $2 " #" $3 == which || $1 " " $2 == which || $1 == which { same = $1 " " $2 }
+        $2 == earlier[2] { others++; other = $1 " " $2 }
+        END { print (same == "" && others == 1 ? other : same) }'
 }
 
 # A virtio device hangs below the PCI device that has the interrupts.
