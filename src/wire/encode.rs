@@ -61,20 +61,23 @@ pub struct PublishRequest<'a> {
     pub trace: Option<&'a str>,
 }
 
-/// A text that is likely to come again at once: the builder's own memory of texts is searched for each.
+/// Texts of which a few come again and again: the builder's own memory of texts is searched for each, and grows with them.
 #[derive(Default)]
-struct Shared<'a>(Option<(&'a str, WIPOffset<&'a str>)>);
+struct Shared<'a>(Vec<(&'a str, WIPOffset<&'a str>)>);
+
+/// Names that devices commonly have are no more than this.
+const SHARED_MAX: usize = 8;
 
 impl<'a> Shared<'a> {
     fn or_create(&mut self, builder: &mut FlatBufferBuilder<'_>, text: &'a str) -> WIPOffset<&'a str> {
-        match self.0 {
-            Some((last, offset)) if last == text => offset,
-            _ => {
-                let offset = WIPOffset::new(builder.create_string(text).value());
-                self.0 = Some((text, offset));
-                offset
-            }
+        if let Some((_, offset)) = self.0.iter().find(|(known, _)| *known == text) {
+            return *offset;
         }
+        let offset = WIPOffset::new(builder.create_string(text).value());
+        if self.0.len() < SHARED_MAX {
+            self.0.push((text, offset));
+        }
+        offset
     }
 }
 
@@ -221,11 +224,11 @@ impl Encoder {
         members: impl Iterator<Item = (&'a str, &'a str)>,
     ) {
         let mut list = Vec::new();
-        // Most devices have the same name; most users are there with one.
-        let mut last_device = Shared::default();
+        // Most devices have one of a few names; most users are there with one.
+        let mut devices = Shared::default();
         for (user, device) in members {
             let user = Some(self.builder.create_string(user));
-            let device = Some(last_device.or_create(&mut self.builder, device));
+            let device = Some(devices.or_create(&mut self.builder, device));
             list.push(schema::Member::create(&mut self.builder, &schema::MemberArgs { user, device }));
         }
         let members = Some(self.builder.create_vector(&list));
@@ -250,11 +253,11 @@ impl Encoder {
         recovered: bool,
     ) {
         let mut list = Vec::with_capacity(frames.len());
-        let mut topic_of_all = Shared::default();
+        let mut topics = Shared::default();
         for frame in frames {
             // Frames of our own logs can always be read; one that could not would be left out, not panic.
             let Ok(message) = read_message(frame) else { continue };
-            let topic = message.topic.map(|topic| topic_of_all.or_create(&mut self.builder, topic));
+            let topic = message.topic.map(|topic| topics.or_create(&mut self.builder, topic));
             let sender = message.sender.map(|sender| self.builder.create_shared_string(sender));
             let payload = message.payload.map(|payload| self.builder.create_vector(payload));
             let trace = message.trace.map(|trace| self.builder.create_string(trace));
