@@ -4,7 +4,6 @@
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -70,10 +69,10 @@ struct Server {
     tls: Option<Arc<ServerConfig>>,
     variant: Variant,
     buffers: *mut u8,
-    /// The buffers in the order in which the kernel takes them, and the place of each.
+    /// For bundles: the buffers in the order in which the kernel takes them, and the place of each.
     order: Vec<u16>,
     places: Vec<u16>,
-    registered: Registered,
+    registered: Option<Registered>,
     tail: u16,
 }
 
@@ -106,7 +105,7 @@ pub(super) fn serve(
     let map = allocate(usize::from(BUFFERS) * (BUFFER_BYTES + size_of::<BufRingEntry>()))?;
     // SAFETY: page-aligned, large enough for the entries, and never unmapped.
     unsafe { ring.submitter().register_buf_ring_with_flags(map as u64, BUFFERS, 0, 0) }?;
-    let registered = if variant.registered_buffers { Registered::new(&ring)? } else { Registered::default() };
+    let registered = variant.registered_buffers.then(|| Registered::new(&ring)).transpose()?;
     if variant.restricted {
         restrict(&ring)?;
     }
@@ -165,9 +164,8 @@ fn restrict(ring: &IoUring) -> io::Result<()> {
 }
 
 /// Memory that is registered with the ring, in buffers of one size.
-#[derive(Default)]
 struct Registered {
-    memory: Option<NonNull<u8>>,
+    memory: *mut u8,
     free: Vec<usize>,
 }
 
@@ -180,16 +178,18 @@ impl Registered {
         let all = libc::iovec { iov_base: memory.cast(), iov_len: REGISTERED_BUFFERS * REGISTERED_BUFFER_BYTES };
         // SAFETY: the mapping is never unmapped.
         unsafe { ring.submitter().register_buffers(&[all]) }?;
-        Ok(Registered { memory: NonNull::new(memory), free: (0..REGISTERED_BUFFERS).collect() })
+        Ok(Registered { memory, free: (0..REGISTERED_BUFFERS).collect() })
     }
 
     /// Copies bytes into a free buffer: its number, and where it lies.
     fn take(&mut self, bytes: &[u8]) -> Option<(usize, *const u8)> {
-        let memory = self.memory.filter(|_| bytes.len() <= REGISTERED_BUFFER_BYTES)?;
+        if bytes.len() > REGISTERED_BUFFER_BYTES {
+            return None;
+        }
         let index = self.free.pop()?;
         // SAFETY: inside the mapping; nobody uses a free buffer, and the bytes fit.
         let place = unsafe {
-            let place = memory.as_ptr().add(index * REGISTERED_BUFFER_BYTES);
+            let place = self.memory.add(index * REGISTERED_BUFFER_BYTES);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len());
             place
         };
@@ -207,8 +207,10 @@ impl Server {
 
     fn give_back(&mut self, buffer: u16) {
         let index = usize::from(self.tail % BUFFERS);
-        self.order[index] = buffer;
-        self.places[usize::from(buffer)] = index as u16;
+        if self.variant.recv_bundles {
+            self.order[index] = buffer;
+            self.places[usize::from(buffer)] = index as u16;
+        }
         // SAFETY: inside the mapping; entries and buffers do not overlap, and the kernel reads the tail only.
         unsafe {
             let entry = &mut *self.buffers.cast::<BufRingEntry>().add(index);
@@ -269,8 +271,10 @@ impl Server {
             let length = rest.min(BUFFER_BYTES);
             rest -= length;
             // A bundle goes on in the buffers that come next in the ring.
-            let place = usize::from(self.places[usize::from(buffer)]) + 1;
-            next = (rest > 0).then(|| self.order[place % usize::from(BUFFERS)]);
+            next = (rest > 0).then(|| {
+                let place = usize::from(self.places[usize::from(buffer)]) + 1;
+                self.order[place % usize::from(BUFFERS)]
+            });
             self.on_bytes(slot, buffer, length);
             self.give_back(buffer);
         }
@@ -301,7 +305,9 @@ impl Server {
 
     fn on_sent(&mut self, slot: u32, result: i32) {
         let socket = &mut self.sockets[slot as usize];
-        self.registered.free.extend(socket.registered.take());
+        if let Some(registered) = &mut self.registered {
+            registered.free.extend(socket.registered.take());
+        }
         let Some(sending) = socket.sending.take() else { return };
         socket.sent += result.max(0) as usize;
         let wanted = sending.shared.as_ref().map_or(sending.bytes.len(), |shared| shared.len());
@@ -353,9 +359,9 @@ impl Server {
         let bytes: &[u8] = outgoing.shared.as_ref().map_or(&outgoing.bytes, |shared| shared);
         let rest = &bytes[sent..];
         let (pointer, length, flags) = (rest.as_ptr(), rest.len() as u32, libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
-        let registered = self.registered.take(rest);
-        self.sockets[slot as usize].registered = registered.map(|(index, _)| index);
-        let entry = if let Some((_, place)) = registered {
+        let registered = self.registered.as_mut().and_then(|registered| registered.take(rest));
+        let entry = if let Some((index, place)) = registered {
+            self.sockets[slot as usize].registered = Some(index);
             opcode::WriteFixed::new(Fixed(slot), place, length, 0).build()
         } else if self.variant.send_zc.is_some_and(|bytes| rest.len() >= bytes) {
             opcode::SendZc::new(Fixed(slot), pointer, length).flags(flags).build()
