@@ -110,17 +110,12 @@ fn automatic(topology: &Topology) -> Vec<usize> {
 /// NUMA nodes of network cards that are up; a device without a node says -1 or nothing.
 fn nic_nodes(root: &Path) -> Vec<usize> {
     let Ok(entries) = std::fs::read_dir(root.join("sys/class/net")) else { return Vec::new() };
-    let mut nodes: Vec<usize> = entries
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            let state = std::fs::read_to_string(path.join("operstate")).unwrap_or_default();
-            let node = std::fs::read_to_string(path.join("device/numa_node")).ok()?;
-            if state.trim() == "down" { None } else { node.trim().parse().ok() }
-        })
-        .collect();
-    nodes.sort_unstable();
-    nodes.dedup();
-    nodes
+    distinct(entries.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let state = std::fs::read_to_string(path.join("operstate")).unwrap_or_default();
+        let node = std::fs::read_to_string(path.join("device/numa_node")).ok()?;
+        if state.trim() == "down" { None } else { node.trim().parse().ok() }
+    }))
 }
 
 /// The numbers N of the entries `{prefix}N` of a folder, ascending.
@@ -129,6 +124,14 @@ pub(crate) fn numbered(folder: &Path, prefix: &str) -> Vec<usize> {
     let mut numbers: Vec<usize> =
         entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix(prefix)?.parse().ok()).collect();
     numbers.sort_unstable();
+    numbers
+}
+
+/// The same numbers, ascending, each once.
+pub(crate) fn distinct(numbers: impl IntoIterator<Item = usize>) -> Vec<usize> {
+    let mut numbers: Vec<usize> = numbers.into_iter().collect();
+    numbers.sort_unstable();
+    numbers.dedup();
     numbers
 }
 

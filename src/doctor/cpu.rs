@@ -7,7 +7,7 @@ use super::isolated::Isolated;
 use super::nic::all_interrupts;
 use super::report::{Check, Finding};
 use super::target::Target;
-use crate::cores::{Topology, plan, show_list};
+use crate::cores::{Topology, distinct, show_list};
 
 const GROUP: &str = "cores";
 
@@ -26,7 +26,7 @@ fn pinning(target: &Target, topology: &Result<Topology, String>) -> Finding {
         Ok(topology) => topology,
         Err(reason) => return check.unknown(reason),
     };
-    let cpus = match plan(topology, &target.runtime.cores, target.runtime.shard_count()) {
+    let cpus = match target.plan(topology) {
         Ok(cpus) => cpus,
         Err(reason) => {
             return check.problem(
@@ -35,9 +35,7 @@ fn pinning(target: &Target, topology: &Result<Topology, String>) -> Finding {
             );
         }
     };
-    let mut different = cpus.clone();
-    different.sort_unstable();
-    different.dedup();
+    let different = distinct(cpus.iter().copied());
     let shards = if cpus.len() == 1 { "shard" } else { "shards" };
     let found = format!("{} {shards} on cores {}", cpus.len(), show_list(&different));
     if !target.runtime.pin_cores {
@@ -94,7 +92,7 @@ fn clock(host: &Host) -> Finding {
 /// The plan for people: who is on each core, whether that is isolated, which queues' interrupts land there, and what
 /// stays idle beside it.
 pub(super) fn show_plan(host: &Host, target: &Target, topology: &Topology) -> String {
-    let Ok(cpus) = plan(topology, &target.runtime.cores, target.runtime.shard_count()) else { return String::new() };
+    let Ok(cpus) = target.plan(topology) else { return String::new() };
     let interrupts = all_interrupts(host);
     let isolated = Isolated::read(host).ok();
     let mut out = String::from("\nplan\n");

@@ -8,7 +8,7 @@ use super::host::Host;
 use super::nic;
 use super::report::{Check, Finding};
 use super::target::Target;
-use crate::cores::{Topology, parse_list, plan, show_list};
+use crate::cores::{Topology, distinct, parse_list, show_list};
 
 /// How many are named before the rest is only counted.
 const NAMED_MAX: usize = 4;
@@ -67,7 +67,7 @@ pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, St
     if !target.runtime.pin_cores {
         return check.unknown("shards are not pinned, and have no cores of their own");
     }
-    let Ok(shards) = plan(topology, &target.runtime.cores, target.runtime.shard_count()) else {
+    let Ok(shards) = target.plan(topology) else {
         return check.unknown("there is no plan of the shards' cores");
     };
     let (movable, managed) = match on_cores(host, &shards) {
@@ -87,9 +87,7 @@ pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, St
         }
         (movable, _) => {
             let numbers: Vec<String> = movable.iter().map(|interrupt| interrupt.number.to_string()).collect();
-            let mut cores = shards.clone();
-            cores.sort_unstable();
-            cores.dedup();
+            let cores = distinct(shards.iter().copied());
             check.warning(
                 format!("{} there: {}", movable.len(), show(movable)),
                 format!(

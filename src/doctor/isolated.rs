@@ -3,7 +3,7 @@
 use super::host::Host;
 use super::report::{Check, Finding};
 use super::target::Target;
-use crate::cores::{Cores, Topology, parse_list, plan, show_list};
+use crate::cores::{Cores, Topology, distinct, parse_list, show_list};
 
 /// Cores that the kernel keeps free of other work.
 pub(super) struct Isolated {
@@ -55,7 +55,7 @@ pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, St
         Ok(topology) => topology,
         Err(reason) => return check.unknown(reason),
     };
-    let Ok(shards) = plan(topology, &target.runtime.cores, target.runtime.shard_count()) else {
+    let Ok(shards) = target.plan(topology) else {
         return check.unknown("there is no plan of the shards' cores");
     };
     let (inside, outside): (Vec<usize>, Vec<usize>) = shards.iter().partition(|cpu| isolated.scheduler.contains(cpu));
@@ -70,9 +70,7 @@ pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, St
     }
     // Threads of the gateway that are no shards need a core that the scheduler may put them on.
     let other = topology.cpus.iter().map(|cpu| cpu.id).find(|cpu| !isolated.scheduler.contains(cpu));
-    let mut given: Vec<usize> = other.into_iter().chain(isolated.scheduler.iter().copied()).collect();
-    given.sort_unstable();
-    let given = show_list(&given);
+    let given = show_list(&distinct(other.into_iter().chain(isolated.scheduler.iter().copied())));
     let list: Vec<String> = isolated.scheduler.iter().map(usize::to_string).collect();
     let forbidden = idle.iter().any(|cpu| topology.cpus.iter().all(|allowed| allowed.id != *cpu));
     let cores = format!("runtime.cores = [{}]", list.join(", "));

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::host::Host;
 use super::report::{Check, Finding, bytes, count};
 use super::target::Target;
-use crate::cores::{Topology, parse_list, plan, show_list};
+use crate::cores::{Topology, distinct, parse_list, show_list};
 
 /// User memory of an idle, signed-in connection over TCP. Source: `tests/memory.rs` and `bench/run`; less than 400 B.
 const USER_BYTES_PLAIN: u64 = 400;
@@ -140,16 +140,12 @@ fn nodes(host: &Host, target: &Target, topology: &Result<Topology, String>) -> F
 /// Nodes of the cores that shards have, or may wander over; none where that is not told of all of them.
 fn nodes_of_shards(target: &Target, topology: &Result<Topology, String>) -> Vec<usize> {
     let Ok(topology) = topology else { return Vec::new() };
-    let runtime = &target.runtime;
-    let cpus = match runtime.pin_cores {
-        true => plan(topology, &runtime.cores, runtime.shard_count()).unwrap_or_default(),
+    let cpus = match target.runtime.pin_cores {
+        true => target.plan(topology).unwrap_or_default(),
         false => topology.cpus.iter().map(|cpu| cpu.id).collect(),
     };
     let node_of = |id: &usize| topology.cpus.iter().find(|cpu| cpu.id == *id).and_then(|cpu| cpu.node);
-    let mut nodes = cpus.iter().map(node_of).collect::<Option<Vec<usize>>>().unwrap_or_default();
-    nodes.sort_unstable();
-    nodes.dedup();
-    nodes
+    distinct(cpus.iter().map(node_of).collect::<Option<Vec<usize>>>().unwrap_or_default())
 }
 
 /// Nodes that this process may take memory from: those of its policy, which numactl sets and the maps name, or those of

@@ -19,7 +19,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use crate::config::Config;
-use crate::cores::{Topology, plan};
+use crate::cores::{Topology, distinct, plan};
 use crate::net::Probe;
 use host::Host;
 use report::{Finding, State, count};
@@ -92,9 +92,7 @@ fn examine(host: &Host, target: &Target, topology: &Result<Topology, String>, pr
         plan(topology, &target.runtime.cores, shards).ok()
     });
     // A list that is shorter than the machine has cores names some of them again.
-    let mut cpus = cpus.unwrap_or_default();
-    cpus.sort_unstable();
-    cpus.dedup();
+    let cpus = distinct(cpus.unwrap_or_default());
     let mut findings = target.check();
     findings.extend(ring::check(host, target, probes));
     findings.extend(limits::check(host, target));

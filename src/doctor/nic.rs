@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::host::Host;
 use super::interrupts::{self, Interrupt};
 use super::report::{Check, Finding};
-use crate::cores::show_list;
+use crate::cores::{distinct, show_list};
 
 const GROUP: &str = "network cards";
 const NET: &str = "sys/class/net";
@@ -101,9 +101,7 @@ fn landing(host: &Host, card: &str, cpus: usize) -> Finding {
         Ok(interrupts) => interrupts,
         Err(reason) => return check.unknown(reason),
     };
-    let mut landed: Vec<usize> = interrupts.iter().filter_map(|interrupt| interrupt.cpus.first().copied()).collect();
-    landed.sort_unstable();
-    landed.dedup();
+    let landed = distinct(interrupts.iter().filter_map(|interrupt| interrupt.cpus.first().copied()));
     let found = format!("{} on cores {}", interrupts.len(), show_list(&landed));
     // With too few cores for all, what receives and what sends of a queue may share one, and some core may get neither.
     let are_apart = interrupts.len() > cpus || landed.len() == interrupts.len();

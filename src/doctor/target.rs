@@ -1,6 +1,7 @@
 //! What the host is asked to hold, and what follows from that for each shard.
 
 use crate::config::{Config, DEFAULT_PORT, DEFAULT_TLS_PORT, Runtime};
+use crate::cores::{self, Topology};
 use crate::limits::{CONNECTIONS_PER_SHARD_MAX, Settings};
 use crate::session::Transport;
 
@@ -50,6 +51,11 @@ impl Target {
 
     pub(super) fn shards(&self) -> u64 {
         self.runtime.shard_count() as u64
+    }
+
+    /// The core of each shard, on this machine; an error says why there is no such plan.
+    pub(super) fn plan(&self, topology: &Topology) -> Result<Vec<usize>, String> {
+        cores::plan(topology, &self.runtime.cores, self.runtime.shard_count())
     }
 
     /// Slots that a shard's table needs. The kernel deals connections out by a hash, so some shards get more than
