@@ -32,6 +32,16 @@ pub enum Chunk {
     Data(Delivery),
 }
 
+impl Chunk {
+    /// What goes over the wire.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Chunk::Control(control) => control,
+            Chunk::Data(delivery) => &delivery.frame,
+        }
+    }
+}
+
 /// Bounds of an outbox.
 #[derive(Clone, Copy, Debug)]
 pub struct OutboxLimits {

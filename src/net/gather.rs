@@ -9,17 +9,11 @@ use crate::tls::Tls;
 
 /// Everything that is queued, as one send: what is alone goes out uncopied.
 pub(super) fn gather_plain(key: ConnectionKey, sends: &mut Sends, driver: &mut impl Driver) -> Option<Owner> {
-    let first = match driver.pull(key)? {
-        Chunk::Control(control) if control.len() > COPY_BYTES_MAX => return Some(Owner::Control(control)),
-        Chunk::Data(delivery) if delivery.frame.len() > COPY_BYTES_MAX => return Some(Owner::Shared(delivery.frame)),
-        first => first,
-    };
-    let Some(second) = driver.pull(key) else {
-        return Some(match first {
-            Chunk::Control(control) => Owner::Control(control),
-            Chunk::Data(delivery) => Owner::Shared(delivery.frame),
-        });
-    };
+    let first = driver.pull(key)?;
+    if first.bytes().len() > COPY_BYTES_MAX {
+        return Some(first.into());
+    }
+    let Some(second) = driver.pull(key) else { return Some(first.into()) };
     let mut buffer = sends.spare();
     append(&mut buffer, key, first, driver);
     append(&mut buffer, key, second, driver);
@@ -32,12 +26,9 @@ pub(super) fn gather_plain(key: ConnectionKey, sends: &mut Sends, driver: &mut i
 }
 
 fn append(buffer: &mut Vec<u8>, key: ConnectionKey, chunk: Chunk, driver: &mut impl Driver) {
-    match chunk {
-        Chunk::Control(control) => {
-            buffer.extend_from_slice(&control);
-            driver.recycle(key, control);
-        }
-        Chunk::Data(delivery) => buffer.extend_from_slice(&delivery.frame),
+    buffer.extend_from_slice(chunk.bytes());
+    if let Chunk::Control(control) = chunk {
+        driver.recycle(key, control);
     }
 }
 

@@ -4,6 +4,8 @@ use std::num::NonZeroU32;
 
 use bytes::Bytes;
 
+use crate::outbox::Chunk;
+
 /// One send in the kernel. The bytes do not move while it is there: both owners keep them on the heap.
 pub(super) struct Send {
     pub(super) owner: Owner,
@@ -18,6 +20,15 @@ pub(super) enum Owner {
     Control(Vec<u8>),
     /// One frame, shared with its other recipients.
     Shared(Bytes),
+}
+
+impl From<Chunk> for Owner {
+    fn from(chunk: Chunk) -> Self {
+        match chunk {
+            Chunk::Control(control) => Owner::Control(control),
+            Chunk::Data(delivery) => Owner::Shared(delivery.frame),
+        }
+    }
 }
 
 impl Send {

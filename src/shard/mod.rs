@@ -262,19 +262,17 @@ impl Shard {
             connection.writable = false;
             return None;
         };
-        let bytes = match &chunk {
-            Chunk::Control(bytes) => bytes.len(),
-            Chunk::Data(delivery) if delivery.received_us == REPLY => delivery.frame.len(),
-            Chunk::Data(delivery) => {
-                self.metrics.frames_sent.increment();
-                self.metrics.deliveries_sent.increment();
-                self.metrics.deliveries_queued.subtract(1);
-                if delivery.received_us != 0 {
-                    self.metrics.delivery_duration.record_us(now.mono_us.saturating_sub(delivery.received_us));
-                }
-                delivery.frame.len()
+        if let Chunk::Data(delivery) = &chunk
+            && delivery.received_us != REPLY
+        {
+            self.metrics.frames_sent.increment();
+            self.metrics.deliveries_sent.increment();
+            self.metrics.deliveries_queued.subtract(1);
+            if delivery.received_us != 0 {
+                self.metrics.delivery_duration.record_us(now.mono_us.saturating_sub(delivery.received_us));
             }
-        };
+        }
+        let bytes = chunk.bytes().len();
         self.metrics.bytes_sent.add(bytes as u64);
         self.metrics.outbox_bytes.subtract(bytes as u64);
         let lags =
