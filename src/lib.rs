@@ -29,6 +29,8 @@ pub mod mesh;
 
 // E: shell
 #[cfg(feature = "gateway")]
+mod kernel;
+#[cfg(feature = "gateway")]
 pub mod net;
 #[cfg(feature = "gateway")]
 pub mod thread;

@@ -14,6 +14,7 @@ use crate::auth::Keys;
 use crate::config::{Config, ListenerConfig, Runtime};
 use crate::cores::{self, Topology};
 use crate::id::{Now, ShardId};
+use crate::kernel;
 use crate::mesh::{Mailbox, Wake, mailboxes};
 use crate::metrics::ShardMetrics;
 use crate::net::{Bell, Descriptors, NetOptions, RingError};
@@ -283,14 +284,11 @@ fn bind_all(
 }
 
 fn check_kernel() -> Result<(), StartError> {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) < (6, 1) => {
-            Err(StartError(format!("this kernel is {}; ringgate needs Linux 6.1 or newer", release.trim())))
-        }
-        _ => Ok(()),
+    let release = kernel::release();
+    if kernel::version_of(&release).is_some_and(|version| version < kernel::OLDEST) {
+        return Err(StartError(format!("this kernel is {release}; ringgate needs Linux 6.1 or newer")));
     }
+    Ok(())
 }
 
 /// Keys the hashes of topics and devices; not a secret that anything else rests on.

@@ -3,6 +3,7 @@
 use super::host::Host;
 use super::report::{Check, Finding};
 use super::target::Target;
+use crate::kernel;
 use crate::net::{Descriptors, Outcome, Probe};
 
 /// CAP_SYS_ADMIN: may use io_uring where kernel.io_uring_disabled is 1.
@@ -23,21 +24,20 @@ fn kernel(host: &Host, target: &Target) -> Finding {
         "kernel",
         "6.1, better 6.13 or newer",
         "Before 6.1 io_uring lacks what the gateway needs; before 6.13 direct descriptors leak, so that sockets take \
-         ordinary ones, which are limited per process.",
+         ordinary ones, which are limited per process. From 6.17 on long messages are received with less work.",
     );
     let release = match host.read("proc/sys/kernel/osrelease") {
         Ok(release) => release,
         Err(reason) => return check.unknown(reason),
     };
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) if (major, minor) < (6, 1) => check.problem(release, "install Linux 6.1 or newer"),
-        (Some(major), Some(minor)) if (major, minor) < (6, 13) => match target.runtime.descriptors {
+    match kernel::version_of(&release) {
+        None => check.unknown(format!("{release:?} is not a version")),
+        Some(version) if version < kernel::OLDEST => check.problem(release, "install Linux 6.1 or newer"),
+        Some(version) if version < kernel::DIRECT_DESCRIPTORS => match target.runtime.descriptors {
             Descriptors::Ordinary => check.warning(release, "install Linux 6.13 or newer"),
             Descriptors::Direct => check.warning(release, "runtime.descriptors = \"auto\""),
         },
-        (Some(_), Some(_)) => check.ok(release),
-        _ => check.unknown(format!("{release:?} is not a version")),
+        Some(_) => check.ok(release),
     }
 }
 

@@ -23,6 +23,10 @@ pub(super) struct Buffers {
     entries: u16,
     buffer_bytes: usize,
     tail: u16,
+    /// For each buffer, the one that was given to the kernel right after it.
+    next: Box<[u16]>,
+    /// The one that was given last.
+    last: u16,
 }
 
 impl Buffers {
@@ -45,7 +49,8 @@ impl Buffers {
             return Err(io::Error::last_os_error());
         }
         let map = NonNull::new(map.cast::<u8>()).ok_or_else(|| io::Error::other("mmap gave null"))?;
-        let mut buffers = Buffers { map, map_bytes, entries_bytes, entries, buffer_bytes, tail: 0 };
+        let next = vec![0; usize::from(entries)].into_boxed_slice();
+        let mut buffers = Buffers { map, map_bytes, entries_bytes, entries, buffer_bytes, tail: 0, next, last: 0 };
         // SAFETY: the mapping is page-aligned, holds `entries` entries, and lives until `Buffers` is dropped, which
         // the ring's owner does after the ring itself is gone.
         unsafe { submitter.register_buf_ring_with_flags(map.as_ptr() as u64, entries, GROUP, 0) }?;
@@ -54,6 +59,15 @@ impl Buffers {
         }
         buffers.publish();
         Ok(buffers)
+    }
+
+    /// The first part of so many bytes that begin in this buffer: how long it is, and which buffer has the rest. The
+    /// kernel fills the buffers in the order in which it got them; to be asked before this one is given back.
+    pub(super) fn split(&self, buffer: u16, bytes: usize) -> (usize, Option<u16>) {
+        if bytes <= self.buffer_bytes {
+            return (bytes, None);
+        }
+        (self.buffer_bytes, self.next.get(usize::from(buffer)).copied())
     }
 
     /// The first `length` bytes of a buffer that a completion has named and that was not given back yet.
@@ -75,6 +89,10 @@ impl Buffers {
     }
 
     fn push(&mut self, buffer: u16) {
+        if let Some(next) = self.next.get_mut(usize::from(self.last)) {
+            *next = buffer;
+        }
+        self.last = buffer;
         let index = usize::from(self.tail % self.entries);
         // SAFETY: entry `index` lies inside the mapping and, being behind the published tail, is ours to write. Only
         // the three setters touch it: the field that doubles as the ring's tail stays as it is.

@@ -52,6 +52,7 @@ pub use ring::RingError;
 
 use crate::close::CloseReason;
 use crate::id::ConnectionKey;
+use crate::kernel;
 use crate::metrics::ShardMetrics;
 use crate::outbox::Chunk;
 use crate::session::Transport;
@@ -95,13 +96,9 @@ pub enum Descriptors {
 }
 
 impl Descriptors {
-    /// Direct from kernel 6.13 on: before that, an armed request on any slot kept every slot that was closed after
-    /// it alive inside the kernel (liburing issue 1192).
+    /// Direct where the kernel keeps nothing of them alive that is closed.
     pub fn for_this_kernel() -> Self {
-        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
-        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        if version >= (6, 13) { Descriptors::Direct } else { Descriptors::Ordinary }
+        if kernel::is_at_least(kernel::DIRECT_DESCRIPTORS) { Descriptors::Direct } else { Descriptors::Ordinary }
     }
 }
 
@@ -143,6 +140,8 @@ pub struct Net {
     // The ring is dropped, and with it everything that the kernel still does, before the memory it works on.
     ring: Ring,
     buffers: Buffers,
+    /// Receives take several buffers at once.
+    bundles: bool,
     sends: Sends,
     accepts: Vec<Accept>,
     connects: Vec<Option<Box<SockAddr>>>,
@@ -228,6 +227,7 @@ impl Net {
         let buffers = Buffers::register(&ring.submitter(), options.recv_buffers, options.recv_buffer_bytes)
             .map_err(|error| RingError::of("io_uring_register(PBUF_RING)", &error))?;
         Ok(Net {
+            bundles: ring.receives_bundles(),
             ring,
             buffers,
             sends: Sends::default(),
@@ -446,7 +446,11 @@ impl Net {
             return;
         }
         socket.receiving = true;
-        let entry = on_socket!(key, socket, |fd| opcode::RecvMulti::new(fd, buffers::GROUP).build());
+        let entry = on_socket!(key, socket, |fd| if self.bundles {
+            opcode::RecvMultiBundle::new(fd, buffers::GROUP).build()
+        } else {
+            opcode::RecvMulti::new(fd, buffers::GROUP).build()
+        });
         self.push(entry, RECV, key);
     }
 
@@ -469,7 +473,6 @@ impl Net {
 
     fn on_received(&mut self, key: ConnectionKey, completion: &cqueue::Entry, driver: &mut impl Driver) {
         let result = completion.result();
-        let buffer = cqueue::buffer_select(completion.flags());
         let more = cqueue::more(completion.flags());
         if let Some(socket) = self.sockets.get_mut(key) {
             if !more {
@@ -477,15 +480,17 @@ impl Net {
             }
             if result > 0 {
                 self.quiet.heard(key, &mut socket.quiet);
-                if let Some(buffer) = buffer
-                    && socket.stage == Stage::Open
-                {
-                    self.take_bytes(key, buffer, result as usize, driver);
-                }
             }
         }
-        // Also for a socket that is gone: the buffer is the kernel's to lend and ours to return.
-        if let Some(buffer) = buffer {
+        // Also for a socket that is gone: buffers are the kernel's to lend and ours to return.
+        let (mut next, mut left) = (cqueue::buffer_select(completion.flags()), result.max(0) as usize);
+        while let Some(buffer) = next {
+            let length;
+            (length, next) = self.buffers.split(buffer, left);
+            left -= length;
+            if length > 0 {
+                self.take_bytes(key, buffer, length, driver);
+            }
             self.buffers.give_back(buffer);
         }
         match -result {
@@ -544,7 +549,7 @@ impl Net {
     }
 
     fn take_bytes(&mut self, key: ConnectionKey, buffer: u16, length: usize, driver: &mut impl Driver) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.stage == Stage::Open) else { return };
         let bytes = self.buffers.bytes_mut(buffer, length);
         let Some(tls) = socket.tls.as_deref_mut() else { return driver.received(key, bytes) };
         if !tls.is_established() {

@@ -2,6 +2,7 @@
 //!
 //! Nothing outside this process is touched but a loopback listener that lives for a moment.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
@@ -44,11 +45,15 @@ pub enum Outcome {
 /// How long a completion may take that should be there at once.
 const PATIENCE: Duration = Duration::from_secs(2);
 const SLOTS: u32 = 16;
+const BUFFERS: usize = 8;
+const BUFFER_BYTES: usize = 256;
 
 /// The ring goes first, and then the memory that it knows.
 struct Probed {
     ring: Ring,
     buffers: Option<Buffers>,
+    /// Those that were not looked at yet.
+    completions: VecDeque<cqueue::Entry>,
     metrics: ShardMetrics,
 }
 
@@ -57,7 +62,8 @@ pub fn probe() -> Vec<Probe> {
     let (setup, mut probed) = match Bell::new().and_then(|bell| Ring::new(64, 256, &bell)) {
         Ok(ring) => {
             let made = "single issuer, deferred task work and its flag, submit all, clamp, eventfd".to_owned();
-            (Outcome::Works(made), Some(Probed { ring, buffers: None, metrics: ShardMetrics::default() }))
+            let metrics = ShardMetrics::default();
+            (Outcome::Works(made), Some(Probed { ring, buffers: None, completions: VecDeque::new(), metrics }))
         }
         Err(error) => (Outcome::Fails(error.to_string()), None),
     };
@@ -72,6 +78,7 @@ pub fn probe() -> Vec<Probe> {
         probe("direct descriptors", "Sockets live in the ring's own table.", true, tried(table)),
         probe("buffer ring", "An idle connection owns no receive buffer.", false, tried(buffer_ring)),
         probe("multishot receive", "One receive stays armed for good.", false, tried(multishot_receive)),
+        probe("receive bundles", "Long messages come in fewer completions.", false, tried(receive_bundles)),
         probe("doorbell", "A shard that sleeps in its ring is woken by others.", false, tried(doorbell)),
         probe("direct accept", "Accepted sockets go straight into the ring's table.", true, tried(direct_accept)),
     ]
@@ -100,16 +107,14 @@ fn table(probed: &mut Probed) -> Result<String, Outcome> {
 }
 
 fn buffer_ring(probed: &mut Probed) -> Result<String, Outcome> {
-    let buffers = Buffers::register(&probed.ring.submitter(), 8, 256);
+    let buffers = Buffers::register(&probed.ring.submitter(), BUFFERS as u16, BUFFER_BYTES);
     probed.buffers = Some(buffers.map_err(|error| failed("io_uring_register(PBUF_RING)", &error))?);
     Ok("provided buffers were registered".to_owned())
 }
 
 /// Two writes must come back from one receive, each in a buffer that the kernel chose.
 fn multishot_receive(probed: &mut Probed) -> Result<String, Outcome> {
-    if probed.buffers.is_none() {
-        return Err(Outcome::Untried("not tried: there is no buffer ring".to_owned()));
-    }
+    probed.needs_buffers()?;
     let (mut ours, theirs) = UnixStream::pair().map_err(|error| hindered("socketpair", &error))?;
     let receive = opcode::RecvMulti::new(Fd(theirs.as_raw_fd()), buffers::GROUP).build();
     probed.push(receive, RECEIVE);
@@ -119,10 +124,11 @@ fn multishot_receive(probed: &mut Probed) -> Result<String, Outcome> {
         let buffer = cqueue::buffer_select(completion.flags());
         match (usize::try_from(completion.result()), buffer, cqueue::more(completion.flags())) {
             (Ok(length), Some(buffer), true) if length == word.len() => {
-                let bytes = probed.buffers.as_mut().map(|buffers| buffers.bytes_mut(buffer, length).to_vec());
-                if bytes.as_deref() != Some(word.as_bytes()) {
-                    return Err(Outcome::Fails("other bytes came back than were sent".to_owned()));
+                let buffers = probed.needs_buffers()?;
+                if buffers.bytes_mut(buffer, length) != word.as_bytes() {
+                    return Err(other_bytes());
                 }
+                buffers.give_back(buffer);
             }
             (Ok(_), _, false) => return Err(Outcome::Fails("the receive did not stay armed".to_owned())),
             (Ok(_), ..) => return Err(Outcome::Fails("the kernel took no provided buffer".to_owned())),
@@ -131,6 +137,51 @@ fn multishot_receive(probed: &mut Probed) -> Result<String, Outcome> {
     }
     probed.cancel(RECEIVE)?;
     Ok("stayed armed over two messages, and was cancelled".to_owned())
+}
+
+/// All that the buffers hold must come back whole, also when they were given back in another order.
+fn receive_bundles(probed: &mut Probed) -> Result<String, Outcome> {
+    probed.needs_buffers()?;
+    if !probed.ring.receives_bundles() {
+        return Ok("not used on this kernel: one buffer a completion".to_owned());
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| hindered("listen on 127.0.0.1", &error))?;
+    let address = listener.local_addr().map_err(|error| hindered("getsockname", &error))?;
+    let mut ours = TcpStream::connect(address).map_err(|error| hindered("connect to 127.0.0.1", &error))?;
+    let (theirs, _) = listener.accept().map_err(|error| hindered("accept", &error))?;
+    let receive = opcode::RecvMultiBundle::new(Fd(theirs.as_raw_fd()), buffers::GROUP).build();
+    // A receive that finds no buffer left ends: one is left.
+    let sent: Vec<u8> = (0..(BUFFERS - 1) * BUFFER_BYTES).map(|at| (at / 3) as u8).collect();
+    let (mut buffers_used, mut completions) = (0, 0);
+    for _ in 0..2 {
+        ours.write_all(&sent).map_err(|error| hindered("write", &error))?;
+        probed.push(receive.clone(), RECEIVE);
+        let (mut heard, mut used) = (Vec::new(), Vec::new());
+        while heard.len() < sent.len() {
+            let completion = probed.wait_for(RECEIVE)?;
+            let Ok(mut left) = usize::try_from(completion.result()) else {
+                return Err(refused("recv", completion.result()));
+            };
+            completions += 1;
+            let mut next = cqueue::buffer_select(completion.flags());
+            let buffers = probed.needs_buffers()?;
+            while let Some(buffer) = next {
+                let length;
+                (length, next) = buffers.split(buffer, left);
+                left -= length;
+                heard.extend_from_slice(buffers.bytes_mut(buffer, length));
+                used.push(buffer);
+            }
+        }
+        if heard != sent {
+            return Err(other_bytes());
+        }
+        probed.cancel(RECEIVE)?;
+        buffers_used += used.len();
+        let buffers = probed.needs_buffers()?;
+        used.iter().rev().for_each(|buffer| buffers.give_back(*buffer));
+    }
+    Ok(format!("{buffers_used} buffers in {completions} completions"))
 }
 
 fn direct_accept(probed: &mut Probed) -> Result<String, Outcome> {
@@ -202,26 +253,50 @@ impl Probed {
         self.ring.push(&entry.user_data(operation), &self.metrics);
     }
 
+    /// Ends an armed operation, and has seen the last of it.
     fn cancel(&mut self, operation: u64) -> Result<(), Outcome> {
         self.push(opcode::AsyncCancel::new(operation).build(), CANCEL);
-        match self.wait_for(CANCEL)?.result() {
-            result if result < 0 => Err(refused("cancel", result)),
-            _ => Ok(()),
+        let (mut cancelled, mut ended) = (false, false);
+        while !(cancelled && ended) {
+            let completion = self.next_completion()?;
+            match completion.user_data() {
+                CANCEL if completion.result() < 0 => return Err(refused("cancel", completion.result())),
+                CANCEL => cancelled = true,
+                data => ended |= data == operation && !cqueue::more(completion.flags()),
+            }
         }
+        Ok(())
     }
 
     /// The next completion of an operation; those of others are of no interest by then.
     fn wait_for(&mut self, operation: u64) -> Result<cqueue::Entry, Outcome> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut completions = Vec::with_capacity(16);
-        while Instant::now() < deadline {
-            self.ring.enter_and_wait(Duration::from_millis(100), &self.metrics);
-            self.ring.completions(&mut completions, &self.metrics);
-            if let Some(found) = completions.iter().find(|completion| completion.user_data() == operation) {
-                return Ok(found.clone());
+        loop {
+            let completion = self.next_completion()?;
+            if completion.user_data() == operation {
+                return Ok(completion);
             }
         }
-        Err(Outcome::Fails(format!("no completion within {} s", PATIENCE.as_secs())))
+    }
+
+    fn next_completion(&mut self) -> Result<cqueue::Entry, Outcome> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut completions = Vec::with_capacity(16);
+        loop {
+            if let Some(next) = self.completions.pop_front() {
+                return Ok(next);
+            }
+            if Instant::now() >= deadline {
+                return Err(Outcome::Fails(format!("no completion within {} s", PATIENCE.as_secs())));
+            }
+            self.ring.enter_and_wait(Duration::from_millis(100), &self.metrics);
+            self.ring.completions(&mut completions, &self.metrics);
+            self.completions.extend(completions.drain(..));
+        }
+    }
+
+    /// Provided buffers, for who cannot do without.
+    fn needs_buffers(&mut self) -> Result<&mut Buffers, Outcome> {
+        self.buffers.as_mut().ok_or_else(|| Outcome::Untried("not tried: there is no buffer ring".to_owned()))
     }
 }
 
@@ -233,6 +308,10 @@ fn failed(call: &str, error: &io::Error) -> Outcome {
 /// The same, by the result of a completion.
 fn refused(call: &str, result: i32) -> Outcome {
     failed(call, &io::Error::from_raw_os_error(-result))
+}
+
+fn other_bytes() -> Outcome {
+    Outcome::Fails("other bytes came back than were sent".to_owned())
 }
 
 /// Something else stood in the way: no loopback in this namespace, no descriptor left.

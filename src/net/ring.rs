@@ -8,6 +8,7 @@ use std::time::Duration;
 use io_uring::{EnterFlags, IoUring, cqueue, squeue, types};
 
 use super::Bell;
+use crate::kernel;
 use crate::metrics::ShardMetrics;
 
 /// Why there is no ring. Its text names the call and the likely cause.
@@ -53,6 +54,11 @@ impl Ring {
         let mut ring = Ring { ring, unsubmitted: 0 };
         ring.ring_the_bell(false);
         Ok(ring)
+    }
+
+    /// Whether one receive is to take several provided buffers at once.
+    pub(super) fn receives_bundles(&self) -> bool {
+        self.ring.params().is_feature_recvsend_bundle() && kernel::is_at_least(kernel::RECEIVE_BUNDLES)
     }
 
     pub(super) fn submitter(&self) -> io_uring::Submitter<'_> {

@@ -67,6 +67,54 @@ fn publishes_of_one_connection_get_their_offsets_in_the_order_in_which_they_were
 }
 
 #[test]
+fn long_payloads_that_come_at_once_stay_whole_and_in_order() {
+    const SENDERS: usize = 6;
+    const MESSAGES: usize = 12;
+    // Each fills a dozen receive buffers, and there are sixteen.
+    let payload = |sender: usize, message: usize| -> Vec<u8> {
+        let length = 24_000 + 977 * message;
+        (0..length).map(|at| (at / 7 + 31 * sender + 5 * message) as u8).collect()
+    };
+    for tls in [false, true] {
+        let gateway = Gateway::with(|config| {
+            config.runtime.shards = Some(1);
+            config.runtime.recv_buffers = 16;
+        });
+        let client = |user: &str| {
+            let mut client = if tls { gateway.tls_client() } else { gateway.client() };
+            client.sign_in(&Login::user(user));
+            client
+        };
+        let mut bob = client("bob");
+        let mut senders: Vec<_> = (0..SENDERS).map(|sender| client(&format!("sender{sender}"))).collect();
+        std::thread::scope(|scope| {
+            for (sender, client) in senders.iter_mut().enumerate() {
+                scope.spawn(move || {
+                    for message in 0..MESSAGES {
+                        let payload = payload(sender, message);
+                        client.send_publish(PublishRequest {
+                            topic: "@bob",
+                            payload: &payload,
+                            ..PublishRequest::default()
+                        });
+                    }
+                });
+            }
+            let mut heard = [0; SENDERS];
+            for _ in 0..SENDERS * MESSAGES {
+                let message = bob.message();
+                let sender: usize = message.sender.trim_start_matches("sender").parse().unwrap();
+                let (length, wanted) = (message.payload.len(), payload(sender, heard[sender]));
+                assert!(message.payload == wanted, "{} of {sender}: {length} of {} B", heard[sender], wanted.len());
+                heard[sender] += 1;
+                bob.ack(message.stamp.position);
+            }
+        });
+        gateway.finish();
+    }
+}
+
+#[test]
 fn a_repeated_publish_is_answered_alike_and_stored_once() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
