@@ -167,6 +167,9 @@ pub enum Lag {
     Behind,
     /// The same, and the home has been asked to bring what is missing.
     CatchingUp,
+    /// The same, and the home has been asked to bring what is not acknowledged once more. Until it comes, Acks of what
+    /// was brought before still count.
+    Repeating,
 }
 
 /// A monotonic time in ticks of the wheel, rounded up: half the size of milliseconds, and as exact as any deadline.
@@ -195,6 +198,12 @@ impl InboxFeed {
     /// Acknowledged up to here.
     pub fn acked(&self) -> u64 {
         self.seen - u64::from(self.unacked)
+    }
+
+    /// Back to what is acknowledged: the rest is about to be brought again.
+    pub fn rewind(&mut self) {
+        self.seen = self.acked();
+        self.unacked = 0;
     }
 
     /// Moves on to `offset` over messages that have expired, while nothing waits for an Ack: nobody will acknowledge

@@ -112,14 +112,15 @@ impl Shard {
             .min(settings.inbox.ack_wait_ms_max.max(settings.inbox.ack_wait_ms));
         feed.ack_deadline = Some(Ticks::from_ms(now.mono_ms() + wait_ms));
         // It is being brought something already, or waits for room or for acknowledgements.
-        if feed.lag == Lag::CatchingUp || (feed.lag == Lag::Behind && feed.unacked == 0) {
+        if matches!(feed.lag, Lag::CatchingUp | Lag::Repeating) || (feed.lag == Lag::Behind && feed.unacked == 0) {
             return;
         }
-        feed.seen = feed.acked();
-        feed.unacked = 0;
-        feed.lag = Lag::Behind;
+        feed.lag = Lag::Repeating;
+        let InboxFeed { at, home, .. } = *feed;
+        let since = feed.acked();
         self.metrics.retries.increment();
-        self.catch_up(key);
+        let from = self.address(key);
+        self.post(at, Letter::CatchUp { topic: Source::Inbox(home), from, since });
     }
 
     /// Asks the homes for what this session's lagging topics are missing, if its outbox has room for it.
@@ -142,10 +143,17 @@ impl Shard {
         let Some(session) = connection.session.as_mut() else { return };
         let feed = &mut session.inbox;
         let in_flight_max = self.settings.inbox.in_flight_max;
+        if feed.lag == Lag::Repeating {
+            feed.rewind();
+        }
         let (mut fits, before) = (true, feed.seen);
         let mut taken = Vec::with_capacity(gap.frames.len());
         let mut room = CatchUpRoom::of(&connection.outbox, self.outbox_limits);
         for (offset, frame) in gap.frames {
+            if offset <= feed.seen {
+                // Acknowledged since it was asked for.
+                continue;
+            }
             feed.skip_expired(offset - 1);
             if offset - 1 - feed.acked() >= in_flight_max || !room.take(frame.len()) {
                 fits = false;

@@ -389,6 +389,22 @@ impl World {
         }
     }
 
+    /// All tokens are checked, all letters delivered, all closing sockets closed.
+    fn settle(&mut self) {
+        for shard in 0..self.shards.len() {
+            while !self.unverified[shard].is_empty() {
+                self.verify(shard);
+            }
+            self.advance(shard);
+        }
+        while !self.mail.is_empty() {
+            self.deliver_mail();
+        }
+        while !self.closing.is_empty() {
+            self.end_sockets();
+        }
+    }
+
     /// Everybody reads, acknowledges and reconnects; then nothing may be missing.
     fn calm_down(&mut self) {
         for device in &mut self.devices {
@@ -410,18 +426,7 @@ impl World {
                 }
                 self.send(index, &bytes);
             }
-            for shard in 0..self.shards.len() {
-                while !self.unverified[shard].is_empty() {
-                    self.verify(shard);
-                }
-                self.advance(shard);
-            }
-            while !self.mail.is_empty() {
-                self.deliver_mail();
-            }
-            while !self.closing.is_empty() {
-                self.end_sockets();
-            }
+            self.settle();
             self.pass(100);
             if round % 50 == 0 {
                 self.check();
@@ -494,4 +499,43 @@ fn two_hundred_seeds() {
         }
     }
     assert!(delivered > 0, "the simulation delivered something");
+}
+
+/// The letter that asks for a repetition is under way when the Ack comes: nothing is repeated, and nothing stays.
+#[test]
+fn an_ack_that_comes_just_after_its_time_counts() {
+    let mut crossed = 0;
+    for seed in 0..40 {
+        let mut world = World::new(seed);
+        let last = world.devices.len() - 1;
+        // Two users with one device each.
+        world.devices = vec![world.devices.swap_remove(last), world.devices.swap_remove(0)];
+        for index in 0..2 {
+            world.connect(index);
+            world.settle();
+            world.pull(index);
+        }
+        world.devices[0].forgetful = true;
+        let topic = format!("@{}", world.devices[0].user);
+        world.publish(1, topic, false);
+        world.settle();
+        world.pull(0);
+        let position = world.devices[0].inbox;
+        assert_eq!(position.offset, 1, "it came");
+        world.pass(world.settings.inbox.ack_wait_ms + 100);
+        let (shard, _) = world.devices[0].connection.unwrap();
+        world.advance(shard);
+        let sum = |world: &World, cell: fn(&ShardMetrics) -> u64| world.metrics.iter().map(|m| cell(m)).sum::<u64>();
+        assert_eq!(sum(&world, |m| m.retries.read()), 1);
+        crossed += usize::from(world.mail.values().flatten().any(|letter| matches!(letter, Letter::CatchUp { .. })));
+        let replayed = sum(&world, |m| m.messages_replayed.read());
+        let mut ack = Vec::new();
+        Encoder::ack(&mut ack, position);
+        world.send(0, &ack);
+        world.settle();
+        assert_eq!(sum(&world, |m| m.inbox_pending.read()), 0, "seed {seed}");
+        assert_eq!(sum(&world, |m| m.messages_replayed.read()), replayed, "seed {seed}");
+        world.check();
+    }
+    assert!(crossed >= 5, "in {crossed} worlds the two have crossed");
 }
