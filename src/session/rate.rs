@@ -9,6 +9,9 @@ pub struct Bucket {
     filled_ms: u32,
 }
 
+/// By how much callers' clocks may differ.
+const SKEW_MS_MAX: u32 = 60_000;
+
 impl Bucket {
     /// A full bucket.
     pub fn full(burst: u32, now_ms: u64) -> Self {
@@ -21,12 +24,16 @@ impl Bucket {
         if rate == 0 {
             return true;
         }
-        let elapsed_ms = (now_ms as u32).wrapping_sub(self.filled_ms);
+        let elapsed_ms = match (now_ms as u32).wrapping_sub(self.filled_ms) {
+            // Threads share a bucket, and one of them began its turn before the other.
+            behind if behind > u32::MAX - SKEW_MS_MAX => 0,
+            elapsed => elapsed,
+        };
         let earned = u64::from(elapsed_ms) * u64::from(rate) / 1000;
         let level = u64::from(self.level) + earned;
         if level >= u64::from(burst) {
             self.level = burst;
-            self.filled_ms = now_ms as u32;
+            self.filled_ms = self.filled_ms.wrapping_add(elapsed_ms);
         } else {
             // Time that has not earned a whole unit yet still counts next time.
             self.level = level as u32;
@@ -61,6 +68,15 @@ mod tests {
             assert!(bucket.take(1, 10, 5, 3_600_000));
         }
         assert!(!bucket.take(1, 10, 5, 3_600_000));
+    }
+
+    #[test]
+    fn a_caller_whose_time_is_a_little_behind_gains_nothing() {
+        let mut bucket = Bucket::full(1, 10_000);
+        assert!(bucket.take(1, 1, 1, 10_000));
+        assert!(!bucket.take(1, 1, 1, 9_999));
+        assert!(!bucket.take(1, 1, 1, 10_999));
+        assert!(bucket.take(1, 1, 1, 11_000));
     }
 
     #[test]

@@ -225,7 +225,7 @@ impl Shard {
     pub fn handle(&mut self, event: Event<'_>, now: Now) {
         match event {
             Event::Opened { connection, peer, transport } => self.on_opened(connection, peer, transport, now),
-            Event::Secured { connection } => self.on_secured(connection),
+            Event::Secured { connection } => self.on_secured(connection, now),
             Event::Received { connection, bytes } => self.on_received(connection, bytes, now),
             Event::Verified { connection, refresh, result } => self.on_verified(connection, refresh, result, now),
             Event::Ended { connection, reason } => self.on_ended(connection, reason, now),
@@ -501,11 +501,12 @@ impl Shard {
         }
     }
 
-    fn on_secured(&mut self, key: ConnectionKey) {
+    fn on_secured(&mut self, key: ConnectionKey, now: Now) {
         if let Some(connection) = self.connections.get_mut(key)
             && matches!(connection.phase, crate::session::Phase::Handshaking)
         {
             connection.phase = crate::session::Phase::AwaitConnect;
+            self.rearm(key, now);
         }
     }
 

@@ -58,6 +58,7 @@ fn metrics_count_what_was_done() {
     bob.expect_end();
     drop(bob);
     crate::support::wait_until("one connection is left", || gateway.connections() == 1);
+    gateway.wait_for("slots", 1, |m| &m.ring_slots_used);
     let metrics = http(gateway.admin(), "GET", "/metrics");
     assert_eq!(metrics.status, 200);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -45,10 +45,12 @@ fn a_silent_client_is_asked_and_then_closed() {
 
 #[test]
 fn a_client_that_answers_stays() {
-    let gateway = gateway_with(|client| (client.ping_interval_ms, client.pong_timeout_ms) = (1000, 500));
+    let gateway = gateway_with(|client| {
+        (client.ping_interval_ms, client.pong_timeout_ms, client.missed_pings_max) = (500, 400, 8);
+    });
     let mut alice = gateway.sign_in("alice");
-    // Each Ping comes after one and a half intervals of silence: together that is more than the three that close.
-    for _ in 0..3 {
+    // Each Ping comes after one and a half intervals of silence: together that is more than the eight that close.
+    for _ in 0..6 {
         expect_ping(&mut alice);
         alice.send_empty(Kind::ClientPong);
     }
@@ -138,7 +140,7 @@ fn the_tls_handshake_must_end_in_time() {
 
 #[test]
 fn a_tls_client_signs_in_in_time_too() {
-    let gateway = gateway_with(|client| client.connect_timeout_ms = 500);
+    let gateway = gateway_with(|client| client.connect_timeout_ms = 2000);
     let mut silent = gateway.tls_client();
     silent.expect_close(3502);
     let mut alice = gateway.tls_client();

@@ -100,12 +100,13 @@ fn talk(gateway: &Gateway, ca: &str, arguments: &[&str], commands: &[&str]) -> S
             let updates = commands[..=round].iter().filter(|command| !command.is_empty()).count();
             alice.wait_for(&alice.err, "KEYUPDATE", updates);
         }
-        let text = format!("round {round}");
+        let text = format!("round {round} of {arguments:?}");
         alice.write(&publish(&text));
         let message = bob.message();
         assert_eq!(message.text(), text);
         bob.ack(message.stamp.position);
-        let answer = format!("answer {round}, {}", "x".repeat(30_000));
+        // What earlier connections have not acknowledged comes again: this one's answers must differ from theirs.
+        let answer = format!("answer {round} of {arguments:?}, {}", "x".repeat(30_000));
         bob.publish("@alice", &answer);
         alice.wait_for(&alice.out, &answer, 1);
     }

@@ -211,7 +211,7 @@ fn only_version_1_is_spoken() {
 #[test]
 fn a_session_ends_with_its_token_unless_it_is_refreshed() {
     let gateway = gateway_with_secret("");
-    let ends = unix_seconds() + 6;
+    let ends = unix_seconds() + 10;
     let login =
         |device: &str, exp: u64| Login::token(secret_token(&json!({ "sub": "alice", "exp": exp }))).device(device);
     let mut forgetful = gateway.sign_in_with(&login("forgetful", ends));
@@ -234,7 +234,7 @@ fn a_session_ends_with_its_token_unless_it_is_refreshed() {
 #[test]
 fn a_refresh_that_is_refused_changes_nothing() {
     let gateway = gateway_with_secret("");
-    let ends = unix_seconds() + 6;
+    let ends = unix_seconds() + 10;
     let mut alice = gateway.sign_in_with(&Login::token(secret_token(&json!({ "sub": "alice", "exp": ends }))));
     let bobs = secret_token(&json!({ "sub": "bob", "exp": ends + 3600 }));
     let ended = secret_token(&json!({ "sub": "alice", "exp": ends - 3600 }));

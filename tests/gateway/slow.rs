@@ -127,9 +127,12 @@ fn a_member_whose_gap_has_left_the_log_is_closed() {
         gateway.sum(|m| &m.deliveries_deferred) >= 20 || closed()
     });
     let frames = bob.rest();
-    let (goodbye, messages) = frames.split_last().unwrap();
-    let Frame::Goodbye(goodbye) = goodbye else { panic!("{goodbye:?}") };
-    assert_eq!((goodbye.code, goodbye.reconnect), (3010, true));
+    let mut messages = &frames[..];
+    // It is behind what the kernel holds for bob, and is lost with that if this test is kept from reading for too long.
+    if let Some((Frame::Goodbye(goodbye), before)) = frames.split_last() {
+        assert_eq!((goodbye.code, goodbye.reconnect), (3010, true));
+        messages = before;
+    }
     // What came before is in order and without a hole.
     for (frame, offset) in messages.iter().zip(1..) {
         let Frame::Message(message) = frame else { panic!("{frame:?}") };
@@ -183,13 +186,13 @@ fn a_room_without_history_drops_and_counts() {
 
 #[test]
 fn who_takes_nothing_until_the_write_deadline_is_closed_and_resumes() {
-    let gateway = gateway_with(|config| config.settings.client.write_timeout_ms = 500);
+    let gateway = gateway_with(|config| config.settings.client.write_timeout_ms = 3000);
     let bob = slow_client(&gateway, "bob");
     let mut alice = gateway.sign_in("alice");
     let mut carol = gateway.sign_in("carol");
-    let mut sent = 0;
+    let deferred = || gateway.sum(|m| &m.deliveries_deferred);
+    let sent = publish_until(&gateway, &mut alice, to("@bob"), || deferred() > 0);
     wait_until("bob is closed", || {
-        sent = alice.try_publish(to("@bob")).unwrap().stamp.position.offset;
         alice.publish("@carol", "hello");
         assert_eq!(carol.texts(1), ["hello"]);
         gateway.closed(CloseReason::Slow) == 1

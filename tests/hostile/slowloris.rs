@@ -68,7 +68,7 @@ fn inside_the_tls_handshake() {
 #[test]
 fn inside_connect() {
     // A token may be 8 KiB long: at this pace it takes half a minute.
-    let gateway = gateway_with(|client| (client.connect_timeout_ms, client.frame_timeout_ms) = (800, 60_000));
+    let gateway = gateway_with(|client| (client.connect_timeout_ms, client.frame_timeout_ms) = (3000, 60_000));
     let bystanders = Bystanders::start(&gateway);
     let sockets = (0..SLOW)
         .map(|_| {

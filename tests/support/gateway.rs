@@ -64,6 +64,10 @@ impl Gateway {
     pub(crate) fn try_with(change: impl FnOnce(&mut Config)) -> Result<Gateway, StartError> {
         let (mut config, certificate) = Config::dev(Some(2)).unwrap();
         config.runtime = small(Some(2));
+        // A test that is kept waiting for a core must not run into them.
+        (config.settings.inbox.ack_wait_ms, config.settings.inbox.ack_wait_ms_max) = (600_000, 600_000);
+        let client = &mut config.settings.client;
+        (client.handshake_timeout_ms, client.connect_timeout_ms) = (60_000, 60_000);
         for address in config.listeners.iter_mut().map(|listener| &mut listener.address).chain(&mut config.admin) {
             address.set_port(0);
         }
