@@ -27,6 +27,7 @@ pub(super) fn check(host: &Host, target: &Target) -> Vec<Finding> {
         local_ports(host, target),
         time_wait(host),
         migrate(host),
+        table(host, target),
         tracking(host, target),
     ]
 }
@@ -147,6 +148,25 @@ fn migrate(host: &Host) -> Finding {
     }
 }
 
+fn table(host: &Host, target: &Target) -> Finding {
+    const KEY: &str = "net.ipv4.tcp_ehash_entries";
+    let check = Check::new(
+        GROUP,
+        KEY,
+        format!("at least {}", count(target.connections)),
+        "Every packet is looked up in this table of all connections; where several share an entry, that is one more \
+         look at memory for each.",
+    );
+    // Below zero in a namespace that shares the table of the host.
+    let entries = host.number::<i64>(&path(KEY)).map(i64::unsigned_abs);
+    let wanted = target.connections.next_power_of_two();
+    let fix = format!(
+        "thash_entries={wanted} on the kernel's command line; or a network namespace of its own, made while \
+         net.ipv4.tcp_child_ehash_entries is {wanted}"
+    );
+    check.at_least(entries, target.connections, State::Warning, fix)
+}
+
 fn tracking(host: &Host, target: &Target) -> Finding {
     let wanted = target.connections + target.connections / 4;
     let check = Check::new(
@@ -201,9 +221,10 @@ mod tests {
             ("proc/sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
             ("proc/sys/net/ipv4/tcp_tw_reuse", "2\n"),
             ("proc/sys/net/ipv4/tcp_migrate_req", "1\n"),
+            ("proc/sys/net/ipv4/tcp_ehash_entries", "-1048576\n"),
         ]);
-        assert_eq!(states(&findings), [State::Ok; 9], "{findings:#?}");
-        assert_eq!(findings[8].found, "not loaded");
+        assert_eq!(states(&findings), [State::Ok; 10], "{findings:#?}");
+        assert_eq!(findings[9].found, "not loaded");
     }
 
     #[test]
@@ -218,17 +239,19 @@ mod tests {
             ("proc/sys/net/ipv4/ip_local_port_range", "1024\t65535\n"),
             ("proc/sys/net/ipv4/tcp_tw_reuse", "0\n"),
             ("proc/sys/net/ipv4/tcp_migrate_req", "0\n"),
+            ("proc/sys/net/ipv4/tcp_ehash_entries", "524288\n"),
             ("proc/sys/net/netfilter/nf_conntrack_max", "262144\n"),
             ("proc/sys/net/netfilter/nf_conntrack_count", "7\n"),
         ]);
-        let mut wanted = vec![State::Warning; 8];
+        let mut wanted = vec![State::Warning; 9];
         wanted.push(State::Problem);
         assert_eq!(states(&findings), wanted, "{findings:#?}");
         assert_eq!(findings[0].fix, "sysctl -w net.core.somaxconn=4096");
         assert_eq!(findings[2].fix, "sysctl -w net.ipv4.tcp_mem='750000 1000000 2000000'");
         assert_eq!(findings[5].fix, "sysctl -w net.ipv4.ip_local_reserved_ports=7400");
-        assert_eq!(findings[8].found, "7 of 262 144 tracked");
-        assert!(findings[8].fix.contains("nf_conntrack_max=1250000"), "{:?}", findings[8]);
+        assert!(findings[8].fix.starts_with("thash_entries=1048576 "), "{:?}", findings[8]);
+        assert_eq!(findings[9].found, "7 of 262 144 tracked");
+        assert!(findings[9].fix.contains("nf_conntrack_max=1250000"), "{:?}", findings[9]);
     }
 
     #[test]
@@ -246,12 +269,12 @@ mod tests {
             ("proc/sys/net/netfilter/nf_conntrack_max", "262144\n"),
             ("proc/sys/net/netfilter/nf_conntrack_count", "0\n"),
         ]);
-        assert_eq!(findings[8].state, State::Warning);
+        assert_eq!(findings[9].state, State::Warning);
     }
 
     #[test]
     fn a_host_that_tells_nothing() {
-        assert_eq!(states(&findings(&[])), [State::Unknown; 9]);
+        assert_eq!(states(&findings(&[])), [State::Unknown; 10]);
     }
 
     #[test]
