@@ -41,6 +41,13 @@ pub(crate) enum Order {
     Stop,
 }
 
+impl Order {
+    /// How many of the clients of a [`Order::Churn`] of this rate were to leave within so many nanoseconds.
+    pub(crate) fn churned(rate: f64, ns: u64) -> u64 {
+        (ns as f64 * rate / 1e9) as u64
+    }
+}
+
 /// Tells a run from others, and when it began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin {
