@@ -148,6 +148,8 @@ counts! {
     heartbeats,
     /// Pongs received.
     pongs,
+    /// Pings of a schedule or a closed loop whose Pong may still come.
+    pings_under_way,
     /// Anything that went wrong.
     errors,
 }
@@ -158,9 +160,9 @@ impl Tally {
         self.accepted + self.refused + self.undecided >= self.sent
     }
 
-    /// The same, and everything accepted has arrived.
+    /// The same, and everything accepted has arrived, and so have Pongs.
     pub(crate) fn is_settled(&self) -> bool {
-        self.is_answered() && self.delivered >= self.owed
+        self.is_answered() && self.delivered >= self.owed && self.pings_under_way == 0
     }
 }
 

@@ -331,7 +331,6 @@ impl Fleet {
             }
             self.beats.insert(slot, now_us / 1000 + interval_ms);
             self.ping(key, Ping { when: When::new(now_us * 1000, now_us * 1000), heartbeat: true });
-            bump(&self.shared.counts().heartbeats);
         }
     }
 
@@ -339,7 +338,9 @@ impl Fleet {
         let Some(line) = self.lines.get_mut(key) else { return };
         line.pings.push(ping);
         Encoder::empty(&mut line.out, Kind::Ping);
-        bump(&self.shared.counts().pings);
+        let counts = self.shared.counts();
+        bump(&counts.pings);
+        bump(if ping.heartbeat { &counts.heartbeats } else { &counts.pings_under_way });
         self.mark(key);
     }
 
