@@ -229,7 +229,7 @@ fn errors_are_counted_and_not_the_lines_about_them() {
 #[test]
 fn heartbeats_and_pings_do_not_get_in_each_others_way() {
     let gateway = Gateway::start();
-    let arguments = ["--connections", "50", "--closed-loop", "1", "--duration", "2s", "--ping-interval", "500ms"];
+    let arguments = ["--connections", "50", "--closed-loop", "1", "--duration", "3s", "--ping-interval", "2s"];
     let (code, result) = gateway.drive("ping", &arguments);
     assert_clean(code, &result);
 }
