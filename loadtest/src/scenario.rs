@@ -79,7 +79,7 @@ pub(crate) struct Options {
     /// Readers that stop reading, in percent (slow).
     #[arg(long, default_value_t = 10, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
     slow_share: u32,
-    /// Go on connecting until the gateway refuses, and report how many it took (connect).
+    /// Go on connecting until the gateway refuses, or signs in nobody for 10 s, and report how many it took (connect).
     #[arg(long)]
     until_refused: bool,
 }
