@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::access::Access;
 use crate::assignment::{Assignment, Part};
 use crate::crew::{Crew, Mate};
+use crate::descriptors;
 use crate::fleet;
 use crate::interrupt;
 use crate::ledger::{Ended, Found};
@@ -54,6 +55,7 @@ impl Run {
         let plan = assignment.plan(Part::ALONE);
         let (shared, threads) = match drivers {
             Drivers::Own(access) => {
+                descriptors::check(&plan)?;
                 let shared = Arc::new(Shared::new(plan, Origin::after(Duration::ZERO), Vec::new()));
                 let threads = fleet::spawn(&shared, &Arc::new(access));
                 (shared, threads)

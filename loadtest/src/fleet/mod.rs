@@ -234,7 +234,13 @@ impl Fleet {
                     return self.return_at(place, self.back_off(place));
                 }
                 bump(&self.shared.counts().closed);
-                self.own_error(format!("this load tester could not connect: {}", without_number(&error)));
+                let hint = match error.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE) => {
+                        "; more files must be allowed to be open (ulimit -n, fs.file-max)"
+                    }
+                    _ => "",
+                };
+                self.own_error(format!("this load tester could not connect: {}{hint}", without_number(&error)));
             }
         }
     }

@@ -232,7 +232,6 @@ fn not_made(address: SocketAddr, error: i32) -> String {
     let hint = match error {
         libc::ECONNREFUSED => "; is the gateway running there?",
         libc::EADDRNOTAVAIL => "; more --source addresses, or a wider net.ipv4.ip_local_port_range, have more ports",
-        libc::EMFILE | libc::ENFILE => "; more files must be allowed to be open (ulimit -n, fs.file-max)",
         _ => "",
     };
     let text = without_number(&std::io::Error::from_raw_os_error(error));
