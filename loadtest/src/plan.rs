@@ -41,6 +41,13 @@ pub(crate) enum Order {
     Stop,
 }
 
+impl Order {
+    /// How many of the clients of a [`Order::Churn`] of this rate were to leave within so many nanoseconds.
+    pub(crate) fn churned(rate: f64, ns: u64) -> u64 {
+        (ns as f64 * rate / 1e9) as u64
+    }
+}
+
 /// Tells a run from others, and when it began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Origin {
@@ -141,6 +148,8 @@ counts! {
     heartbeats,
     /// Pongs received.
     pongs,
+    /// Pings of a schedule or a closed loop whose Pong may still come.
+    pings_under_way,
     /// Anything that went wrong.
     errors,
 }
@@ -151,9 +160,9 @@ impl Tally {
         self.accepted + self.refused + self.undecided >= self.sent
     }
 
-    /// The same, and everything accepted has arrived.
+    /// The same, and everything accepted has arrived, and so have Pongs.
     pub(crate) fn is_settled(&self) -> bool {
-        self.is_answered() && self.delivered >= self.owed
+        self.is_answered() && self.delivered >= self.owed && self.pings_under_way == 0
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::access::Access;
 use crate::assignment::{Assignment, Part};
 use crate::crew::{Crew, Mate};
+use crate::descriptors;
 use crate::fleet;
 use crate::interrupt;
 use crate::ledger::{Ended, Found};
@@ -41,8 +42,9 @@ pub(crate) struct Run {
 /// one of them does, wherever it is.
 const LEAD: Duration = Duration::from_millis(50);
 const LEAD_OF_CREW: Duration = Duration::from_millis(500);
-/// A gateway that has signed in nobody new for so long takes no more.
-const REFUSED_AFTER: Duration = Duration::from_secs(2);
+/// A gateway that has signed in nobody new for so long takes no more. One that was busy for a moment may have left
+/// connects to the kernel, which tries them again 1, 3 and 7 s after their beginning.
+pub(crate) const REFUSED_AFTER: Duration = Duration::from_secs(10);
 /// How long workers may take to get ready before the run begins without them; they catch up.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -53,6 +55,7 @@ impl Run {
         let plan = assignment.plan(Part::ALONE);
         let (shared, threads) = match drivers {
             Drivers::Own(access) => {
+                descriptors::check(&plan)?;
                 let shared = Arc::new(Shared::new(plan, Origin::after(Duration::ZERO), Vec::new()));
                 let threads = fleet::spawn(&shared, &Arc::new(access));
                 (shared, threads)
@@ -129,11 +132,16 @@ impl Run {
         }
     }
 
+    /// Wants so many connections from now on; how many that are.
+    fn want(&mut self, connections: [usize; 2]) -> u64 {
+        self.shared.want(connections);
+        self.wanted = connections;
+        connections.iter().sum::<usize>() as u64
+    }
+
     /// Wants so many connections and waits until they are signed in.
     pub(crate) fn connect(&mut self, plain: usize, tls: usize, timeout: Duration) -> Result<(), String> {
-        self.shared.want([plain, tls]);
-        self.wanted = [plain, tls];
-        let wanted = (plain + tls) as u64;
+        let wanted = self.want([plain, tls]);
         let deadline = Instant::now() + timeout;
         while self.tally().connections < wanted && !self.interrupted() {
             self.pause()?;
@@ -153,9 +161,8 @@ impl Run {
 
     /// Wants so many connections, until the gateway takes no more: it refuses one, or signs in nobody new for a while.
     /// An error if it took none.
-    pub(crate) fn connect_until_refused(&mut self, [plain, tls]: [usize; 2]) -> Result<(), String> {
-        self.shared.want([plain, tls]);
-        self.wanted = [plain, tls];
+    pub(crate) fn connect_until_refused(&mut self, connections: [usize; 2]) -> Result<(), String> {
+        let wanted = self.want(connections);
         self.watch.until_refused = true;
         let (mut taken, mut since) = (0, Instant::now());
         while !self.interrupted() {
@@ -165,12 +172,18 @@ impl Run {
             if tally.connections > taken || tally.connecting == 0 {
                 (taken, since) = (tally.connections.max(taken), Instant::now());
             }
-            let waiting = since.elapsed() > REFUSED_AFTER;
-            if taken >= (plain + tls) as u64 || tally.closed > 0 || waiting {
+            if taken >= wanted || since.elapsed() > REFUSED_AFTER {
                 break;
             }
+            if tally.closed > 0 {
+                // Nobody else is to try; who is at it may have come before the one that was refused.
+                self.shared.want([0; 2]);
+                if self.holds(|tally| tally.connecting == 0) {
+                    break;
+                }
+            }
         }
-        if taken == 0 { Err("nobody could sign in".to_owned()) } else { Ok(()) }
+        if taken.max(self.tally().connections) == 0 { Err("nobody could sign in".to_owned()) } else { Ok(()) }
     }
 
     /// Says what the run's latency is where nothing more is said.

@@ -79,7 +79,7 @@ pub(crate) struct Options {
     /// Readers that stop reading, in percent (slow).
     #[arg(long, default_value_t = 10, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
     slow_share: u32,
-    /// Go on connecting until the gateway refuses, and report how many it took (connect).
+    /// Go on connecting until the gateway refuses, or signs in nobody for 10 s, and report how many it took (connect).
     #[arg(long)]
     until_refused: bool,
 }
@@ -291,16 +291,18 @@ impl Drive<'_> {
 
     fn churn(&mut self) -> Result<(), String> {
         self.run.phase("churn");
-        let before = self.run.tally().reconnects;
+        let before = self.run.tally();
         let lead = self.run.lead();
         let from_ns = self.run.now_ns() + lead.as_nanos() as u64;
         let until_ns = from_ns + self.duration().as_nanos() as u64;
         let (clients, rate) = (0..self.options.connections, self.options.rate());
         self.run.order(Order::Churn { clients, rate, from_ns, until_ns });
         self.run.hold(lead + self.duration())?;
-        let all = u64::from(self.options.connections);
+        let (all, planned) = (u64::from(self.options.connections), Order::churned(rate, until_ns - from_ns));
+        // Who has just been told to leave still counts as connected.
         self.run.wait_for("coming back", Duration::from_secs(60), |tally| {
-            tally.connections >= all && tally.reconnects > before
+            let done = tally.reconnects - before.reconnects + tally.skipped - before.skipped;
+            tally.connections >= all && done >= planned
         })
     }
 

@@ -199,13 +199,13 @@ impl Watch {
 
     /// What is to be said of each worker, if there are any.
     fn workers(&self) -> Vec<Worker> {
-        let (team, wanted) = (&self.shared.team, self.shared.wanted());
+        let (team, clients) = (&self.shared.team, self.shared.plan.assignment.connections);
         let busy = busy(&self.first, &self.last);
         let worker = |(worker, (mate, busy)): (usize, (&Mate, f64))| Worker {
             address: mate.address,
             clock_offset_ns: mate.clock.offset_ns,
             clock_error_ns: mate.clock.error_ns,
-            connections: wanted.iter().map(|count| Part { worker, of: team.len() }.share(*count)).sum(),
+            connections: clients.iter().map(|count| Part { worker, of: team.len() }.share(*count)).sum(),
             driver_busy: busy,
         };
         team.iter().zip(busy).enumerate().map(worker).collect()

@@ -97,21 +97,26 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
     async def test_a_silent_client_pings_and_a_talking_one_does_not(self):
         pings = []
 
+        third = asyncio.Event()
+
         async def script(session):
-            await session.sign_in(ping_interval_ms=100, pong_timeout_ms=50)
-            ends = time.monotonic() + 0.55
-            while time.monotonic() < ends:
+            await session.sign_in(ping_interval_ms=300, pong_timeout_ms=300)
+            for _ in range(3):
                 await session.read("Ping")
                 pings.append(time.monotonic())
                 session.send("Pong")
+            third.set()
             await session.until_closed()
 
         async with FakeGateway(script) as gateway:
+            began = time.monotonic()
             async with self.client(gateway) as client:
-                await asyncio.sleep(0.7)
+                await third.wait()
                 self.assertIs(client.state, State.CONNECTED)
-        self.assertGreaterEqual(len(pings), 3)
-        self.assertLessEqual(len(pings), 7)
+            self.assertEqual(len(gateway.accepted_at), 1)
+        # From the same beginning each: one that is read late does not make the next one early.
+        for number, ping in enumerate(pings, 1):
+            self.assertGreaterEqual(ping - began, number * 0.299)
 
     async def test_no_pong_means_a_new_connection(self):
         async def deaf(session):
@@ -157,7 +162,6 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
                 await self.events.wait_for(2)
                 first, second = gateway.accepted_at
                 self.assertGreaterEqual(second - first, 0.29)
-                self.assertLess(second - first, 1.0)
 
     async def test_lost_connections_back_off(self):
         async def broken(session):
@@ -170,7 +174,6 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
         async with FakeGateway(broken, broken, broken, broken, fine) as gateway:
             async with self.client(gateway, backoff=(0.02, 0.1)):
                 self.assertEqual(len(gateway.accepted_at), 5)
-                self.assertLess(gateway.accepted_at[-1] - gateway.accepted_at[0], 0.02 + 0.04 + 0.08 + 0.1 + 1)
 
     async def test_terminal_codes_end_everything(self):
         async def script(session):
@@ -367,18 +370,22 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(inboxes, [None, make.position(1, 1)])
 
     async def test_a_slow_callback_holds_the_gateway_back_and_loses_nothing(self):
-        count = 5000
+        count = 3000
 
         async def slow(message):
-            if message.stamp.position.offset % 500 == 0:
-                await asyncio.sleep(0.1)
+            if message.stamp.position.offset % 1000 == 0:
+                # Longer than a Ping and its Pong may take.
+                await asyncio.sleep(0.7)
             self.messages(message)
 
         async def script(session):
-            await session.sign_in(ping_interval_ms=60, pong_timeout_ms=40)
+            await session.sign_in(ping_interval_ms=300, pong_timeout_ms=200)
             for offset in range(1, count + 1):
                 session.message(offset, b"x" * 100)
                 await session.writer.drain()
+                # The client shares this thread.
+                if offset % 100 == 0:
+                    await asyncio.sleep(0)
             while True:
                 await session.read("Ping", "Ack")
                 session.send("Pong")
@@ -444,23 +451,21 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
 
         async def script(session):
             await session.sign_in(requests_in_flight_max=130)
-            waiting = []
-            for _ in range(10):
+            for _ in range(3):
+                waiting = [await session.read("Publish"), await session.read("Publish")]
                 try:
-                    while True:
-                        waiting.append(await asyncio.wait_for(session.read("Publish"), 0.05))
+                    waiting.append(await asyncio.wait_for(session.read("Publish"), 0.05))
                 except asyncio.TimeoutError:
                     pass
                 most.append(len(waiting))
                 for publish in waiting:
                     session.published(publish, 1)
-                waiting.clear()
             await session.until_closed()
 
         async with FakeGateway(script) as gateway:
             async with self.client(gateway) as client:
                 await asyncio.gather(*(client.publish("@bob", b"") for _ in range(6)))
-        self.assertEqual(most[:3], [2, 2, 2])
+        self.assertEqual(most, [2, 2, 2])
 
     # ------------------------------------------------------------ rooms
 

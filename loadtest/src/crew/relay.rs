@@ -49,7 +49,7 @@ pub(super) fn relay(shared: &Shared, worker: usize, wire: Wire) -> Ended {
         Ok(found) => Ended { found, error: None },
         Err(error) => {
             // Its connections are gone with it; what had arrived at them has arrived.
-            relay.count(Tally { connections: 0, connecting: 0, ..relay.counted });
+            relay.count(Tally { connections: 0, connecting: 0, pings_under_way: 0, ..relay.counted });
             let found = Found { delivered: relay.counted.delivered, ..Found::default() };
             let address = shared.team[worker].address;
             Ended { found, error: Some(lost(worker, shared.team.len(), address, &error)) }

@@ -11,6 +11,7 @@ use super::wire::{FromWorker, Start, ToWorker, VERSION, Wire};
 use crate::Outcome;
 use crate::access::{Access, Credentials};
 use crate::console::note;
+use crate::descriptors;
 use crate::fleet;
 use crate::gateway::Process;
 use crate::interrupt;
@@ -132,6 +133,7 @@ fn greet(wire: &mut Wire, at: &str) -> Result<(), String> {
 fn prepare(wire: &mut Wire, credentials: &Credentials) -> Result<(Start, Access), Failure> {
     let start = wait_for_start(wire)?;
     let access = credentials.access(&start.assignment).map_err(Failure::Own)?;
+    descriptors::check(&start.assignment.clone().plan(start.part)).map_err(Failure::Own)?;
     Ok((start, access))
 }
 

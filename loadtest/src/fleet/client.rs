@@ -108,6 +108,12 @@ impl Pings {
         }
     }
 
+    /// How many of them are no heartbeats.
+    pub(super) fn of_load(&self) -> u64 {
+        let younger = self.younger.iter().flat_map(|younger| younger.iter());
+        self.oldest.iter().chain(younger).filter(|ping| !ping.heartbeat).count() as u64
+    }
+
     /// The one that a Pong answers.
     pub(super) fn pop(&mut self) -> Option<Ping> {
         let next = self.younger.as_mut().and_then(|younger| younger.pop_front());
@@ -156,12 +162,13 @@ mod tests {
         let mut pings = Pings::default();
         assert_eq!(pings.pop(), None);
         (1..=3).for_each(|at| pings.push(ping(at)));
+        assert_eq!(pings.of_load(), 2);
         assert_eq!((pings.oldest(), pings.pop()), (Some(ping(1)), Some(ping(1))));
         pings.push(ping(4));
         assert_eq!(
             [pings.pop(), pings.pop(), pings.pop(), pings.pop()],
             [Some(ping(2)), Some(ping(3)), Some(ping(4)), None]
         );
-        assert_eq!(pings.oldest(), None);
+        assert_eq!((pings.oldest(), pings.of_load()), (None, 0));
     }
 }

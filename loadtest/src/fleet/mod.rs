@@ -51,6 +51,9 @@ const PORTS_PER_SOURCE: usize = 12_000;
 /// Longest sleep: orders are looked for this often.
 const LONGEST: Duration = Duration::from_millis(5);
 
+/// A thread that does not come to its heartbeats for so long has been kept from running, and judges nobody by that time.
+const STALL: Duration = Duration::from_millis(100);
+
 /// See the module.
 pub(crate) struct Fleet {
     shared: Arc<Shared>,
@@ -64,6 +67,10 @@ pub(crate) struct Fleet {
     holding: Vec<(ConnectionKey, bool)>,
     /// Heartbeats, by slot.
     beats: Wheel,
+    /// When they were last looked at, in microseconds since the run's zero.
+    beaten_us: u64,
+    /// No Pong is missed before, in milliseconds.
+    missing_from_ms: u64,
     /// Clients that come back, by place; then they queue here.
     returns: Wheel,
     returning: VecDeque<Place>,
@@ -119,6 +126,8 @@ impl Fleet {
             leaving: Vec::new(),
             holding: Vec::new(),
             beats: Wheel::default(),
+            beaten_us: 0,
+            missing_from_ms: 0,
             returns: Wheel::default(),
             returning: VecDeque::new(),
             encoder: Encoder::default(),
@@ -225,7 +234,13 @@ impl Fleet {
                     return self.return_at(place, self.back_off(place));
                 }
                 bump(&self.shared.counts().closed);
-                self.own_error(format!("this load tester could not connect: {}", without_number(&error)));
+                let hint = match error.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE) => {
+                        "; more files must be allowed to be open (ulimit -n, fs.file-max)"
+                    }
+                    _ => "",
+                };
+                self.own_error(format!("this load tester could not connect: {}{hint}", without_number(&error)));
             }
         }
     }
@@ -309,6 +324,11 @@ impl Fleet {
     fn heartbeat(&mut self) {
         let now_us = self.shared.now_us();
         let interval_ms = (self.shared.plan.assignment.ping_interval.as_millis() as u64).max(1);
+        let since_us = now_us.saturating_sub(core::mem::replace(&mut self.beaten_us, now_us));
+        if since_us > STALL.as_micros() as u64 {
+            // Pings may have been waiting here to be sent, and Pongs to be read.
+            self.missing_from_ms = now_us / 1000 + interval_ms;
+        }
         let mut due = Vec::new();
         while self.beats.advance(now_us / 1000, 4096, &mut due) {}
         for slot in due {
@@ -320,7 +340,7 @@ impl Fleet {
             }
             if let Some(oldest) = line.pings.oldest() {
                 // It may be a Ping of the load, sent a moment ago: each gets a whole interval.
-                let until_ms = oldest.when.sent_us() / 1000 + interval_ms;
+                let until_ms = (oldest.when.sent_us() / 1000 + interval_ms).max(self.missing_from_ms);
                 if now_us / 1000 < until_ms {
                     self.beats.insert(slot, until_ms);
                 } else {
@@ -331,7 +351,6 @@ impl Fleet {
             }
             self.beats.insert(slot, now_us / 1000 + interval_ms);
             self.ping(key, Ping { when: When::new(now_us * 1000, now_us * 1000), heartbeat: true });
-            bump(&self.shared.counts().heartbeats);
         }
     }
 
@@ -339,7 +358,9 @@ impl Fleet {
         let Some(line) = self.lines.get_mut(key) else { return };
         line.pings.push(ping);
         Encoder::empty(&mut line.out, Kind::Ping);
-        bump(&self.shared.counts().pings);
+        let counts = self.shared.counts();
+        bump(&counts.pings);
+        bump(if ping.heartbeat { &counts.heartbeats } else { &counts.pings_under_way });
         self.mark(key);
     }
 

@@ -134,7 +134,7 @@ impl Fleet {
         let mut churns = core::mem::take(&mut self.churns);
         churns.retain_mut(|churn| {
             let count = churn.clients.end.saturating_sub(churn.clients.start).max(1);
-            let due = (now_ns.min(churn.until_ns).saturating_sub(churn.began_ns) as f64 * churn.rate / 1e9) as u64;
+            let due = Order::churned(churn.rate, now_ns.min(churn.until_ns).saturating_sub(churn.began_ns));
             while churn.done < due {
                 let number = churn.clients.start + (churn.done % u64::from(count)) as u32;
                 let planned_us = churn.next_ns() / 1000;

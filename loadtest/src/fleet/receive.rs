@@ -1,6 +1,7 @@
 //! What arrives at clients, and what becomes of their connections.
 
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ringgate::close::CloseReason;
@@ -12,7 +13,7 @@ use ringgate::tls::Handshake;
 use ringgate::wire::encode::ConnectRequest;
 use ringgate::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, split};
 
-use super::client::{End, Ping, State};
+use super::client::{End, Line, Ping, State};
 use super::{Fleet, Place, without_number};
 use crate::ledger::{Stamp, When};
 use crate::plan::bump;
@@ -64,7 +65,7 @@ impl Fleet {
                 self.record.borrow_mut().record(Measure::Publish, when.planned_us(), when.sent_us(), now_us);
                 let stream = (published.client_message_id.low >> 56) as usize;
                 let recipients = self.recipients[stream & 0xff];
-                self.shared.counts().owed.fetch_add(recipients.into(), std::sync::atomic::Ordering::Relaxed);
+                self.shared.counts().owed.fetch_add(recipients.into(), Relaxed);
                 bump(&self.shared.counts().accepted);
                 if published.duplicate {
                     self.error("an unexpected duplicate answer".to_owned());
@@ -78,6 +79,7 @@ impl Fleet {
                 self.record.borrow_mut().record(Measure::Ping, when.planned_us(), when.sent_us(), now_us);
                 let number = self.client_mut(place).map_or(0, |client| client.number);
                 if !heartbeat {
+                    self.shared.counts().pings_under_way.fetch_sub(1, Relaxed);
                     self.send_next(number, true);
                 }
             }
@@ -174,9 +176,10 @@ impl Fleet {
     }
 
     /// A connection is over: books it, and has the client come back if it is to.
-    fn on_over(&mut self, place: Place, end: End, unanswered: u32) {
+    fn on_over(&mut self, Line { place, end, unanswered, pings, .. }: Line) {
         let counts = self.shared.counts();
-        counts.undecided.fetch_add(u64::from(unanswered), std::sync::atomic::Ordering::Relaxed);
+        counts.undecided.fetch_add(u64::from(unanswered), Relaxed);
+        counts.pings_under_way.fetch_sub(pings.of_load(), Relaxed);
         let reconnect = self.shared.plan.assignment.reconnect;
         let Some(client) = self.client_mut(place) else { return };
         let was_ready = matches!(client.state, State::Ready(_));
@@ -184,7 +187,7 @@ impl Fleet {
         client.attempts = client.attempts.saturating_add(1);
         let attempts = client.attempts;
         if was_ready {
-            self.shared.counts().connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            self.shared.counts().connections.fetch_sub(1, Relaxed);
         } else {
             self.made_or_given_up();
         }
@@ -229,7 +232,6 @@ fn not_made(address: SocketAddr, error: i32) -> String {
     let hint = match error {
         libc::ECONNREFUSED => "; is the gateway running there?",
         libc::EADDRNOTAVAIL => "; more --source addresses, or a wider net.ipv4.ip_local_port_range, have more ports",
-        libc::EMFILE | libc::ENFILE => "; more files must be allowed to be open (ulimit -n, fs.file-max)",
         _ => "",
     };
     let text = without_number(&std::io::Error::from_raw_os_error(error));
@@ -312,7 +314,7 @@ impl Driver for Fleet {
     fn freed(&mut self, key: ConnectionKey) {
         self.beats.cancel(key.slot);
         if let Some(line) = self.lines.remove_at(key) {
-            self.on_over(line.place, line.end, line.unanswered);
+            self.on_over(line);
         }
     }
 

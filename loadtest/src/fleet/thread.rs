@@ -62,14 +62,15 @@ fn run(shared: &Arc<Shared>, access: &Arc<Access>, thread: usize) -> Result<Foun
     let mut rings = (thread..plan.rings).step_by(plan.threads).map(ring).collect::<Result<Vec<_>, String>>()?;
     let mut beat = Instant::now();
     while !shared.stopped() {
+        let collections = shared.collections();
         let wait = turn(&mut rings, &mut beat);
-        recorder.hand_over(false);
+        recorder.hand_over(collections, false);
         if !wait.is_zero() {
             sleep(&mut rings, &bell, wait);
         }
     }
     say_goodbye(&mut rings, &bell);
-    recorder.hand_over(true);
+    recorder.hand_over(shared.collections(), true);
     Ok(rings.iter().map(|ring| ring.fleet.ledger.found).sum())
 }
 
@@ -147,9 +148,9 @@ impl Recorder {
         Recorder { shared, record: Rc::default(), recorded: Instant::now(), collected: 0 }
     }
 
-    /// Hands over what was recorded, if it is time or somebody asks.
-    fn hand_over(&mut self, last: bool) {
-        let collections = self.shared.collections();
+    /// Hands over what was recorded, if it is time or somebody has asked: `collections` times by the beginning of the turn
+    /// that was just made, so that whatever was due when they asked is done.
+    fn hand_over(&mut self, collections: usize, last: bool) {
         let asked = core::mem::replace(&mut self.collected, collections) != collections;
         if last || asked || self.recorded.elapsed() > RECORDS_EVERY {
             self.recorded = Instant::now();

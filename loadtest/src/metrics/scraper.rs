@@ -27,8 +27,8 @@ impl std::str::FromStr for MetricsUrl {
 }
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A scrape that takes longer has failed.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// A scrape that takes longer has failed. A gateway under load has little time for them.
+const TIMEOUT: Duration = Duration::from_secs(5);
 const BODY_BYTES_MAX: u64 = 16 << 20;
 /// Kinds of failures that are told apart.
 const KINDS_MAX: usize = 20;

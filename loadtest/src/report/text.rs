@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Report;
 use crate::metrics::Metrics;
 use crate::record::{Measure, Quantiles, human_us};
+use crate::run::REFUSED_AFTER;
 
 impl Report {
     /// The table that a person reads.
@@ -109,7 +110,7 @@ impl Report {
         if let Some(refusals) = &self.refusals {
             lines.extend(refusals.iter().map(|(kind, count)| format!("  then: {count} x {kind}")));
             if refusals.is_empty() && signed_in < wanted as u64 && self.errors.is_empty() && !self.interrupted {
-                lines.push("  then: nobody new was signed in for 2 s".to_owned());
+                lines.push(format!("  then: nobody new was signed in for {} s", REFUSED_AFTER.as_secs()));
             }
         }
         let coded = |codes: &BTreeMap<u16, u64>, what: &str| -> Vec<String> {

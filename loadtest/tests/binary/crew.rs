@@ -212,7 +212,9 @@ fn strangers_are_refused_and_disturb_nobody() {
     let (_, stdout, stderr) = controller.end();
     let result: Value = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
     assert_eq!((count(&result, "lost"), count(&result, "errors")), (0, 0), "{}", result["errors_by_kind"]);
-    assert_eq!(stderr.matches(" was refused: ").count(), 4, "{stderr}");
+    // The silent one is among them, too, if all this has taken that long.
+    let refused = stderr.lines().filter(|line| line.contains(" was refused: ") && !line.contains("said nothing"));
+    assert_eq!(refused.count(), 4, "{stderr}");
 }
 
 #[test]

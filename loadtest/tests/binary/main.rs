@@ -1,6 +1,7 @@
 //! The load tester from outside: its binary against a real gateway in this process.
 
 mod crew;
+mod descriptors;
 mod exit;
 mod hosts;
 mod html;

@@ -26,7 +26,7 @@ fn a_closed_loop_over_tls() {
     let (code, result) = gateway.drive_over(
         Transport::Tls,
         "p2p",
-        &["--connections", "40", "--closed-loop", "1", "--duration", "200ms", "--no-resumption"],
+        &["--connections", "40", "--closed-loop", "1", "--duration", "2s", "--no-resumption"],
     );
     assert_clean(code, &result);
     assert!(count(&result, "published") >= 20);
@@ -95,8 +95,9 @@ fn rooms_count_every_member() {
 #[test]
 fn a_closed_loop_in_rooms_begins_when_everybody_has_joined() {
     let gateway = Gateway::start();
-    let (code, result) = gateway.drive("room", &["--connections", "20", "--closed-loop", "2", "--duration", "200ms"]);
+    let (code, result) = gateway.drive("room", &["--connections", "20", "--closed-loop", "2", "--duration", "2s"]);
     assert_clean(code, &result);
+    assert!(count(&result, "published") > 0);
     assert_eq!(count(&result, "published"), count(&result, "accepted"));
     assert_eq!(count(&result, "delivered"), count(&result, "accepted") * 20);
 }
@@ -229,7 +230,7 @@ fn errors_are_counted_and_not_the_lines_about_them() {
 #[test]
 fn heartbeats_and_pings_do_not_get_in_each_others_way() {
     let gateway = Gateway::start();
-    let arguments = ["--connections", "50", "--closed-loop", "1", "--duration", "2s", "--ping-interval", "500ms"];
+    let arguments = ["--connections", "50", "--closed-loop", "1", "--duration", "3s", "--ping-interval", "2s"];
     let (code, result) = gateway.drive("ping", &arguments);
     assert_clean(code, &result);
 }
