@@ -161,15 +161,10 @@ def free_port():
     raise Problem("no free port from 20000 to 31999")
 
 
-def environment(huge_pages):
-    """For programs of ours. Huge pages are faster, but come in steps of 2 MiB, which says nothing about a connection."""
-    return dict(os.environ) if huge_pages else dict(os.environ, MIMALLOC_ALLOW_THP="0")
-
-
 class Gateway:
     """`ringgate serve` with room for so many connections."""
 
-    def __init__(self, connections, folder, shards=None, tls=False, tls_memory=None, huge_pages=True):
+    def __init__(self, connections, folder, shards=None, tls=False, tls_memory=None):
         self.folder = Path(folder)
         self.shards = shards or shards_for(connections)
         self.port, self.admin_port = free_port(), free_port()
@@ -193,7 +188,6 @@ class Gateway:
             f'[[token.keys]]\nalgorithm = "HS256"\nsecret_file = "{self.secret_file}"\n'
             f'[admin]\naddress = "127.0.0.1:{self.admin_port}"\n[logging]\nlevel = "warn"\n{tls_part}'
         )
-        self.environment = environment(huge_pages)
         self.process = None
         self.start()
 
@@ -217,7 +211,7 @@ class Gateway:
     def start(self):
         """Starts the process and waits until it listens."""
         command = [program("ringgate"), "serve", "--config", str(self.config)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=self.environment)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
         for line in self.process.stdout:
             if line.startswith("ready"):
                 # Its later output is not looked at, but must go somewhere.
@@ -259,11 +253,13 @@ class Driver:
 
     def __init__(self, gateway, folder, arguments):
         self.result_file = Path(folder) / "result.json"
+        # Huge pages come in steps of 2 MiB, which says nothing about a connection.
+        environment = dict(os.environ, MIMALLOC_ALLOW_THP="0")
         command = [program("ringgate-loadtest"), *arguments, "--url", gateway.url, "--key", str(gateway.secret_file),
                    "--json", str(self.result_file), "--pid", str(gateway.pid)]
         if gateway.scheme == "tls":
             command += ["--ca", f"{gateway.folder}/cert.pem"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=gateway.environment)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
 
     @property
     def pid(self):

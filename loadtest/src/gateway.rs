@@ -27,9 +27,6 @@ impl Gateway {
         if let Some(shards) = shards {
             command.args(["--shards", &shards.to_string()]);
         }
-        // Memory is counted in pages of 4 KiB then; with huge ones it comes in steps of 2 MiB, which says nothing about
-        // a connection.
-        command.env("MIMALLOC_ALLOW_THP", "0");
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -57,6 +57,8 @@ pub struct Runtime {
     pub pin_cores: bool,
     /// Which cores, and in which order.
     pub cores: Cores,
+    /// Let memory be in huge pages where the kernel gives them.
+    pub huge_pages: bool,
     /// Where sockets live.
     pub descriptors: Descriptors,
     /// Slots of each shard's table.
@@ -141,6 +143,7 @@ impl Default for Runtime {
             shards: None,
             pin_cores: true,
             cores: Cores::Auto,
+            huge_pages: false,
             descriptors: Descriptors::for_this_kernel(),
             connections_per_shard_max: 16_384,
             recv_buffers: 1024,

@@ -51,6 +51,7 @@ section!(Runtime {
     shards: At<Number>,
     pin_cores: Option<bool>,
     cores: At<CoreList>,
+    huge_pages: Option<bool>,
     descriptors: At<String>,
     connections_per_shard_max: At<Number>,
     recv_buffers: At<Number>,

@@ -333,6 +333,7 @@ fn runtime(raw: &raw::Runtime, fits: fn(&Runtime) -> Result<(), String>, check: 
         shards,
         pin_cores: raw.pin_cores.unwrap_or(d.pin_cores),
         cores: cores(&raw.cores, check),
+        huge_pages: raw.huge_pages.unwrap_or(d.huge_pages),
         descriptors: check.choice(
             "runtime.descriptors",
             &raw.descriptors,

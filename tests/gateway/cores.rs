@@ -58,3 +58,18 @@ fn shards_that_are_not_pinned_may_run_anywhere() {
     let threads = std::thread::available_parallelism().unwrap().get().min(2);
     assert_eq!(cores_of_threads("shards = 2\npin_cores = false\ncores = [0]"), vec![mine; threads]);
 }
+
+#[test]
+fn huge_pages_are_left_alone_unless_they_are_wanted() {
+    for (runtime, enabled) in [("", "0"), ("huge_pages = true\n", "1")] {
+        let folder = TempFolder::new();
+        let text =
+            format!("{LISTENERS}{KEY}[admin]\nenabled = false\n[runtime]\nconnections_per_shard_max = 64\n{runtime}");
+        let file = folder.write("ringgate.toml", text);
+        let gateway = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]);
+        gateway.line("ready", |line| line.starts_with("ready: "));
+        let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
+        let found = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")).unwrap().trim().to_owned();
+        assert_eq!(found, enabled, "{runtime:?}");
+    }
+}
