@@ -195,10 +195,9 @@ fn serve(options: Serve) -> Result<(), String> {
     }
     let _logs = start_logging(&config.logging)?;
     let (shards, timeout_ms) = (config.runtime.shard_count(), config.settings.shutdown_timeout_ms);
-    if !config.runtime.huge_pages
-        && let Err(error) = rustix::thread::disable_transparent_huge_pages(true)
-    {
-        tracing::warn!(%error, "huge pages cannot be switched off");
+    // Said in any case: whether they are off is inherited.
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(!config.runtime.huge_pages) {
+        tracing::warn!(%error, "huge pages stay as they are");
     }
     let signals = watch_signals()?;
     let server = Server::start_with(config, give_memory_back).map_err(|error| error.to_string())?;

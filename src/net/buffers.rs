@@ -14,7 +14,8 @@ use io_uring::types::BufRingEntry;
 /// The only buffer group of a ring.
 pub(super) const GROUP: u16 = 0;
 
-/// See the module. Invariant: a buffer belongs either to the kernel or to the one `Lent` that names it.
+/// See the module. Invariant: a buffer belongs either to the kernel or to whoever handles the completion
+/// that names it.
 pub(super) struct Buffers {
     /// Entries, then the buffers themselves: one anonymous mapping.
     map: NonNull<u8>,

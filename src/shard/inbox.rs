@@ -1,8 +1,9 @@
 //! A session's own inbox: live messages, acknowledgements, and one way to bring what is missing.
 //!
 //! Whatever the cause (resume, a full outbox, too much in flight, an Ack that does not come), the feed is marked as
-//! lagging, live messages are only counted, and the home is asked for what comes after `seen`. Because letters keep
-//! their order, the first live message after the answer is the one that follows it: no hole, no repetition.
+//! lagging, live messages are only counted, and the home is asked for what comes after `seen`, or, where an Ack is
+//! missing, for what comes after the last one. Because letters keep their order, the first live message after the
+//! answer is the one that follows it: no hole, no repetition.
 
 use super::{Letter, Shard, Source};
 use crate::id::{ConnectionKey, Now, Position};
@@ -177,7 +178,8 @@ impl Shard {
         let (owed, settled) = settle(&mut feed.behind, taken.len() as u64, complete);
         self.await_ack(key, now);
         self.replay(key, taken, owed, settled, complete, now);
-        if !complete && progress {
+        // All of a repetition may have been acknowledged while it was on its way.
+        if !complete && (fits || progress) {
             self.catch_up_when_drained(key);
         }
     }

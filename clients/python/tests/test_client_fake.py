@@ -4,6 +4,7 @@ import asyncio
 import time
 import unittest
 import uuid
+from unittest import mock
 
 from .support import FakeGateway, make
 
@@ -172,8 +173,11 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
             await session.until_closed()
 
         async with FakeGateway(broken, broken, broken, broken, fine) as gateway:
-            async with self.client(gateway, backoff=(0.02, 0.1)):
-                self.assertEqual(len(gateway.accepted_at), 5)
+            with mock.patch("ringgate.client.random.uniform", return_value=0.01) as uniform:
+                async with self.client(gateway, backoff=(0.02, 0.1)):
+                    self.assertEqual(len(gateway.accepted_at), 5)
+            ceilings = [call.args[1] for call in uniform.call_args_list]
+            self.assertEqual(ceilings, [0.02, 0.04, 0.08, 0.1])
 
     async def test_terminal_codes_end_everything(self):
         async def script(session):

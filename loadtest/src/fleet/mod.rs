@@ -54,6 +54,9 @@ const LONGEST: Duration = Duration::from_millis(5);
 /// A thread that does not come to its heartbeats for so long has been kept from running, and judges nobody by that time.
 const STALL: Duration = Duration::from_millis(100);
 
+/// After that long it has sent and read whatever had been waiting.
+const CAUGHT_UP_MS: u64 = 1000;
+
 /// See the module.
 pub(crate) struct Fleet {
     shared: Arc<Shared>,
@@ -327,7 +330,7 @@ impl Fleet {
         let since_us = now_us.saturating_sub(core::mem::replace(&mut self.beaten_us, now_us));
         if since_us > STALL.as_micros() as u64 {
             // Pings may have been waiting here to be sent, and Pongs to be read.
-            self.missing_from_ms = now_us / 1000 + interval_ms;
+            self.missing_from_ms = now_us / 1000 + interval_ms.min(CAUGHT_UP_MS);
         }
         let mut due = Vec::new();
         while self.beats.advance(now_us / 1000, 4096, &mut due) {}

@@ -95,7 +95,9 @@ fn rooms_count_every_member() {
 #[test]
 fn a_closed_loop_in_rooms_begins_when_everybody_has_joined() {
     let gateway = Gateway::start();
-    let (code, result) = gateway.drive("room", &["--connections", "20", "--closed-loop", "2", "--duration", "2s"]);
+    // Everybody publishes: one alone would soon be refused for its rate.
+    let arguments = ["--connections", "20", "--publishers", "20", "--closed-loop", "2", "--duration", "2s"];
+    let (code, result) = gateway.drive("room", &arguments);
     assert_clean(code, &result);
     assert!(count(&result, "published") > 0);
     assert_eq!(count(&result, "published"), count(&result, "accepted"));
