@@ -177,7 +177,7 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
                 async with self.client(gateway, backoff=(0.02, 0.1)):
                     self.assertEqual(len(gateway.accepted_at), 5)
             ceilings = [call.args[1] for call in uniform.call_args_list]
-            self.assertEqual(ceilings, [0.02, 0.04, 0.08, 0.1])
+            self.assertEqual(ceilings[:4], [0.02, 0.04, 0.08, 0.1])
 
     async def test_terminal_codes_end_everything(self):
         async def script(session):
