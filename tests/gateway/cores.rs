@@ -6,14 +6,20 @@ use crate::support::{LISTENERS, Process, TempFolder};
 
 const KEY: &str = "[[token.keys]]\nalgorithm = \"HS256\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n";
 
-/// The cores that each thread of shards of a gateway with these settings may run on, in their order.
-fn cores_of_threads(runtime: &str) -> Vec<String> {
+/// A gateway in a process of its own, with these settings.
+fn gateway_with(runtime: &str) -> Process {
     let folder = TempFolder::new();
     let text =
         format!("{LISTENERS}{KEY}[admin]\nenabled = false\n[runtime]\nconnections_per_shard_max = 64\n{runtime}");
     let file = folder.write("ringgate.toml", text);
     let gateway = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]);
     gateway.line("ready", |line| line.starts_with("ready: "));
+    gateway
+}
+
+/// The cores that each thread of shards of a gateway with these settings may run on, in their order.
+fn cores_of_threads(runtime: &str) -> Vec<String> {
+    let gateway = gateway_with(runtime);
     let mut threads = Vec::new();
     for thread in std::fs::read_dir(format!("/proc/{}/task", gateway.id())).unwrap() {
         // Threads that the kernel keeps for a ring come and go; those of shards stay.
@@ -62,12 +68,7 @@ fn shards_that_are_not_pinned_may_run_anywhere() {
 #[test]
 fn huge_pages_are_left_alone_unless_they_are_wanted() {
     for (runtime, enabled) in [("", "0"), ("huge_pages = true\n", "1")] {
-        let folder = TempFolder::new();
-        let text =
-            format!("{LISTENERS}{KEY}[admin]\nenabled = false\n[runtime]\nconnections_per_shard_max = 64\n{runtime}");
-        let file = folder.write("ringgate.toml", text);
-        let gateway = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]);
-        gateway.line("ready", |line| line.starts_with("ready: "));
+        let gateway = gateway_with(runtime);
         let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();
         let found = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")).unwrap().trim().to_owned();
         assert_eq!(found, enabled, "{runtime:?}");
