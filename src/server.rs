@@ -17,7 +17,7 @@ use crate::id::{Now, ShardId};
 use crate::kernel;
 use crate::mesh::{Mailbox, Wake, mailboxes};
 use crate::metrics::ShardMetrics;
-use crate::net::{Bell, Descriptors, NetOptions, RingError};
+use crate::net::{Bell, Descriptors, NetOptions, RingError, raise_descriptor_limit};
 use crate::session::{Admission, Transport};
 use crate::shard::ShardOptions;
 use crate::thread::ThreadOptions;
@@ -46,9 +46,6 @@ impl std::fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Descriptors that are not client sockets: rings, listeners, logs.
-const OWN_DESCRIPTORS: u64 = 64;
-
 /// Checks the table sizes against RLIMIT_NOFILE, after raising the soft limit to the hard one.
 pub fn check_descriptors(runtime: &Runtime) -> Result<(), String> {
     let limit = raise_descriptor_limit();
@@ -64,28 +61,11 @@ pub fn check_descriptors(runtime: &Runtime) -> Result<(), String> {
 
 /// The limit of open files that these table sizes need, and what it counts.
 pub fn descriptors_wanted(runtime: &Runtime) -> (u64, &'static str) {
-    let per_shard = u64::from(runtime.connections_per_shard_max);
-    match runtime.descriptors {
-        Descriptors::Direct => (per_shard, "slots in one table"),
-        Descriptors::Ordinary => {
-            (per_shard * runtime.shard_count() as u64 + OWN_DESCRIPTORS, "descriptors for all shards")
-        }
-    }
-}
-
-/// The hard limit of open files, which becomes the soft one, too.
-#[allow(unsafe_code, reason = "getrlimit and setrlimit have no safe wrapper in std")]
-fn raise_descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is to a live rlimit of ours, in both calls.
-    unsafe {
-        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
-            return u64::MAX;
-        }
-        limit.rlim_cur = limit.rlim_max;
-        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
-    }
-    limit.rlim_max
+    let what = match runtime.descriptors {
+        Descriptors::Direct => "slots in one table",
+        Descriptors::Ordinary => "descriptors for all shards",
+    };
+    (runtime.descriptors.limit_wanted(runtime.shard_count(), runtime.connections_per_shard_max), what)
 }
 
 /// The control plane's own mailbox end receives nothing and never sleeps.

@@ -8,8 +8,8 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
+use io_uring::{Submitter, cqueue};
 
 /// The only buffer group of a ring.
 pub(super) const GROUP: u16 = 0;
@@ -62,15 +62,6 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// The first part of so many bytes that begin in this buffer: how long it is, and which buffer has the rest. The
-    /// kernel fills the buffers in the order in which it got them; to be asked before this one is given back.
-    pub(super) fn split(&self, buffer: u16, bytes: usize) -> (usize, Option<u16>) {
-        if bytes <= self.buffer_bytes {
-            return (bytes, None);
-        }
-        (self.buffer_bytes, self.next.get(usize::from(buffer)).copied())
-    }
-
     /// The first `length` bytes of a buffer that a completion has named and that was not given back yet.
     pub(super) fn bytes_mut(&mut self, buffer: u16, length: usize) -> &mut [u8] {
         let length = length.min(self.buffer_bytes);
@@ -114,6 +105,28 @@ impl Buffers {
             let tail = BufRingEntry::tail(self.map.as_ptr().cast::<BufRingEntry>());
             (*tail.cast::<AtomicU16>()).store(self.tail, Ordering::Release);
         }
+    }
+}
+
+/// What one receive has brought, buffer by buffer: the kernel fills them in the order in which it got them.
+pub(super) struct Bundle {
+    next: Option<u16>,
+    left: usize,
+}
+
+impl Bundle {
+    /// Of a completion; errors and the end of the stream may name a buffer without bytes.
+    pub(super) fn of(completion: &cqueue::Entry) -> Self {
+        Bundle { next: cqueue::buffer_select(completion.flags()), left: completion.result().max(0) as usize }
+    }
+
+    /// The next buffer, and how many bytes are in it. It may be given back as soon as it was named here.
+    pub(super) fn next(&mut self, buffers: &Buffers) -> Option<(u16, usize)> {
+        let buffer = self.next?;
+        let length = self.left.min(buffers.buffer_bytes);
+        self.left -= length;
+        self.next = buffers.next.get(usize::from(buffer)).copied().filter(|_| self.left > 0);
+        Some((buffer, length))
     }
 }
 

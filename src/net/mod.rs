@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::types::{Fd, Fixed};
 use io_uring::{cqueue, opcode, squeue};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::ServerConfig;
 use socket2::SockAddr;
 
@@ -58,7 +59,7 @@ use crate::outbox::Chunk;
 use crate::session::Transport;
 use crate::slots::Slots;
 use crate::tls::Handshake;
-use buffers::Buffers;
+use buffers::{Buffers, Bundle};
 use gather::{gather_plain, gather_tls};
 use listen::{Accept, Listener};
 use quiet::QuietList;
@@ -100,6 +101,25 @@ impl Descriptors {
     pub fn for_this_kernel() -> Self {
         if kernel::is_at_least(kernel::DIRECT_DESCRIPTORS) { Descriptors::Direct } else { Descriptors::Ordinary }
     }
+
+    /// The limit of open files that so many tables of so many slots need: it bounds each table by itself, or all
+    /// descriptors of the process.
+    pub fn limit_wanted(self, tables: usize, slots: u32) -> u64 {
+        match self {
+            Descriptors::Direct => slots.into(),
+            Descriptors::Ordinary => u64::from(slots) * tables as u64 + OWN_DESCRIPTORS,
+        }
+    }
+}
+
+/// Descriptors that are not sockets of clients: rings, bells, listeners, files.
+const OWN_DESCRIPTORS: u64 = 64;
+
+/// Makes the hard limit of open files the soft one, too, and says what it is now; `u64::MAX` is none.
+pub fn raise_descriptor_limit() -> u64 {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    raised.map_or(current, |()| maximum).unwrap_or(u64::MAX)
 }
 
 /// Sizes of a [`Net`].
@@ -483,11 +503,8 @@ impl Net {
             }
         }
         // Also for a socket that is gone: buffers are the kernel's to lend and ours to return.
-        let (mut next, mut left) = (cqueue::buffer_select(completion.flags()), result.max(0) as usize);
-        while let Some(buffer) = next {
-            let length;
-            (length, next) = self.buffers.split(buffer, left);
-            left -= length;
+        let mut bundle = Bundle::of(completion);
+        while let Some((buffer, length)) = bundle.next(&self.buffers) {
             if length > 0 {
                 self.take_bytes(key, buffer, length, driver);
             }

@@ -13,7 +13,7 @@ use io_uring::types::{DestinationSlot, Fd, Fixed};
 use io_uring::{cqueue, opcode, register, squeue};
 
 use super::Bell;
-use super::buffers::{self, Buffers};
+use super::buffers::{self, Buffers, Bundle};
 use super::ring::Ring;
 use crate::mesh::Wake;
 use crate::metrics::ShardMetrics;
@@ -159,16 +159,13 @@ fn receive_bundles(probed: &mut Probed) -> Result<String, Outcome> {
         let (mut heard, mut used) = (Vec::new(), Vec::new());
         while heard.len() < sent.len() {
             let completion = probed.wait_for(RECEIVE)?;
-            let Ok(mut left) = usize::try_from(completion.result()) else {
+            if completion.result() < 0 {
                 return Err(refused("recv", completion.result()));
-            };
+            }
             completions += 1;
-            let mut next = cqueue::buffer_select(completion.flags());
             let buffers = probed.needs_buffers()?;
-            while let Some(buffer) = next {
-                let length;
-                (length, next) = buffers.split(buffer, left);
-                left -= length;
+            let mut bundle = Bundle::of(&completion);
+            while let Some((buffer, length)) = bundle.next(buffers) {
                 heard.extend_from_slice(buffers.bytes_mut(buffer, length));
                 used.push(buffer);
             }
