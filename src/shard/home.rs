@@ -92,14 +92,11 @@ impl Homes {
         self.users.find(self.hash.hash_one(user), is_it).and_then(|slot| self.inboxes.key_of(*slot))
     }
 
-    fn find_or_make_user(&mut self, user: &Arc<str>, metrics: &ShardMetrics, now: Now) -> TopicKey {
-        if let Some(key) = self.find_user(user) {
-            return key;
-        }
-        let epoch = self.new_epoch(now);
-        let key = self.inboxes.insert(Inbox::new(user.clone(), epoch, now.unix_ms));
+    fn make_user(&mut self, user: Arc<str>, metrics: &ShardMetrics, now: Now) -> TopicKey {
+        let (epoch, user_hash) = (self.new_epoch(now), self.hash.hash_one(&*user));
+        let key = self.inboxes.insert(Inbox::new(user, epoch, now.unix_ms));
         let Homes { inboxes, users, hash, .. } = self;
-        users.insert_unique(hash.hash_one(&**user), key.slot, |slot| {
+        users.insert_unique(user_hash, key.slot, |slot| {
             hash.hash_one(inboxes.in_slot(*slot).map_or("", |inbox| &inbox.user))
         });
         metrics.users.add(1);
@@ -111,29 +108,25 @@ impl Homes {
         self.room_names.find(self.hash.hash_one(name), is_it).copied()
     }
 
-    fn find_or_make_room(
+    fn make_room(
         &mut self,
-        name: &Arc<str>,
+        name: Arc<str>,
         namespace: usize,
         settings: &Settings,
         metrics: &ShardMetrics,
         now: Now,
     ) -> TopicKey {
-        if let Some(key) = self.find_room(name) {
-            return key;
-        }
-        let epoch = self.new_epoch(now);
+        let (epoch, name_hash) = (self.new_epoch(now), self.hash.hash_one(&*name));
         let keeps_names = settings.namespaces.get(namespace).is_some_and(|n| n.presence || n.join_leave);
-        let key = self.rooms.insert(Room::new(name.clone(), namespace, epoch, keeps_names, self.seed));
+        let key = self.rooms.insert(Room::new(name, namespace, epoch, keeps_names, self.seed));
         let Homes { rooms, room_names, hash, .. } = self;
-        room_names.insert_unique(hash.hash_one(&**name), key, |key| {
-            hash.hash_one(rooms.get(*key).map_or("", |room| &room.name))
-        });
+        room_names.insert_unique(name_hash, key, |key| hash.hash_one(rooms.get(*key).map_or("", |room| &room.name)));
         metrics.rooms.add(1);
         key
     }
 
-    pub(super) fn find_or_make(
+    /// A topic that [`Self::find`] did not find.
+    pub(super) fn make(
         &mut self,
         topic: &str,
         namespace: usize,
@@ -142,15 +135,8 @@ impl Homes {
         now: Now,
     ) -> Topic {
         match topic.strip_prefix('@') {
-            Some(user) => {
-                let known = self.find_user(user);
-                Topic::Inbox(known.unwrap_or_else(|| self.find_or_make_user(&user.into(), metrics, now)))
-            }
-            None => {
-                let known = self.find_room(topic);
-                let make = || self.find_or_make_room(&topic.into(), namespace, settings, metrics, now);
-                Topic::Room(known.unwrap_or_else(make))
-            }
+            Some(user) => Topic::Inbox(self.make_user(user.into(), metrics, now)),
+            None => Topic::Room(self.make_room(topic.into(), namespace, settings, metrics, now)),
         }
     }
 
@@ -336,7 +322,8 @@ impl Shard {
     /// A device connects.
     pub(super) fn on_attach(&mut self, attach: Attach, now: Now) {
         let Attach { user, device, from, resume } = attach;
-        let home = self.homes.find_or_make_user(&user, &self.metrics, now);
+        let known = self.homes.find_user(&user);
+        let home = known.unwrap_or_else(|| self.homes.make_user(user.clone(), &self.metrics, now));
         let sessions_max = self.settings.client.sessions_per_user_max;
         let Some(inbox) = self.homes.inboxes.get_mut(home) else { return };
         match inbox.attach(&device, from, resume, sessions_max, now.unix_ms) {
@@ -374,7 +361,9 @@ impl Shard {
     /// A session joins a room.
     pub(super) fn on_subscribe_at_home(&mut self, subscribe: Subscribe, now: Now) {
         let Subscribe { room: name, namespace, from, user, device, request, since, local } = subscribe;
-        let key = self.homes.find_or_make_room(&name, namespace, &self.settings, &self.metrics, now);
+        let known = self.homes.find_room(&name);
+        let key =
+            known.unwrap_or_else(|| self.homes.make_room(name.clone(), namespace, &self.settings, &self.metrics, now));
         let Some(room) = self.homes.rooms.get_mut(key) else { return };
         room.join(MemberName { address: from, user: user.clone(), device: device.clone() }, local);
         let position = room.log.position();

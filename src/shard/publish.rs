@@ -11,7 +11,7 @@ use super::{Letter, Shard};
 use crate::close::ErrorCode;
 use crate::id::{ConnectionKey, Durability, Now, ShardId, Stamp, TopicKey};
 use crate::outbox::Delivery;
-use crate::session::Verb;
+use crate::session::{Session, Verb};
 use crate::topics::Answered;
 use crate::wire::{Draft, client_frame};
 
@@ -22,13 +22,6 @@ impl Shard {
         if publish.payload.len() > self.settings.client.message_bytes_max {
             return self.refuse(key, request, ErrorCode::LimitExceeded, now);
         }
-        let namespace = match self.may_publish(key, publish.topic) {
-            Ok(namespace) => namespace,
-            Err(code) => return self.refuse(key, request, code, now),
-        };
-        if !self.begin_request(key, request, now) {
-            return;
-        }
         let home = self.home_of_topic(publish.topic);
         let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_ref()) else {
             return;
@@ -37,7 +30,16 @@ impl Shard {
         let sender_and_topic = || self.hash.hash_one((&*session.user, publish.topic));
         let dedup_key = (!id.is_none()).then(|| dedup.key(sender_and_topic(), id));
         if let Some(key) = dedup_key.filter(|_| home == self.id) {
+            // As early as possible: it lies anywhere in a lot of memory.
             dedup.prefetch(key);
+        }
+        let namespace = match self.may_publish(session, publish.topic) {
+            Ok(namespace) => namespace,
+            Err(code) => return self.refuse(key, request, code, now),
+        };
+        let draft = Draft::new(publish.topic, &session.user, publish.payload, publish.trace);
+        if !self.begin_request(key, request, now) {
+            return;
         }
         let letter = Publish {
             from: self.address(key),
@@ -45,7 +47,7 @@ impl Shard {
             namespace,
             client_message_id: id,
             dedup_key,
-            draft: Draft::new(publish.topic, &session.user, publish.payload, publish.trace),
+            draft,
             ephemeral: publish.ephemeral,
             ttl_ms: u64::from(publish.ttl_seconds) * 1000,
             received_us: now.mono_us.max(1),
@@ -60,9 +62,7 @@ impl Shard {
     }
 
     /// The index of the topic's namespace (0 for an inbox), or why the session may not publish to it.
-    fn may_publish(&self, key: ConnectionKey, topic: &str) -> Result<usize, ErrorCode> {
-        let session =
-            self.connections.get(key).and_then(|connection| connection.session.as_ref()).ok_or(ErrorCode::Internal)?;
+    fn may_publish(&self, session: &Session, topic: &str) -> Result<usize, ErrorCode> {
         let granted = session.grants.as_ref().is_some_and(|grants| grants.allows(Verb::Publish, topic));
         if topic.starts_with('@') {
             return if self.settings.inbox.publish_all || granted { Ok(0) } else { Err(ErrorCode::PermissionDenied) };
@@ -79,12 +79,13 @@ impl Shard {
 
     /// A Publish arrives at its topic's home.
     pub(super) fn on_publish_at_home(&mut self, publish: Publish, now: Now) {
-        let key = publish.dedup_key;
+        let (key, name) = (publish.dedup_key, publish.draft.topic());
+        // Looked up first, while the memory for the next question is on its way.
+        let known = self.homes.find(name);
         if let Some(answered) = key.and_then(|key| self.homes.dedup.find(key)) {
             self.metrics.dedup_hits.increment();
             return self.answer(publish.from.shard, answer(&publish, answered, true), now);
         }
-        let name = publish.draft.topic();
         let durability = self.durability(name, &publish);
         if durability != Durability::Ephemeral
             && self.metrics.log_bytes.read() as usize + publish.draft.len() > self.settings.log_bytes_per_shard_max
@@ -95,8 +96,10 @@ impl Shard {
         }
         // Whoever writes what is not kept leaves no topic behind either: names are free to make up.
         let topic = match durability {
-            Durability::Ephemeral => self.homes.find(name),
-            _ => Some(self.homes.find_or_make(name, publish.namespace, &self.settings, &self.metrics, now)),
+            Durability::Ephemeral => known,
+            _ => Some(
+                known.unwrap_or_else(|| self.homes.make(name, publish.namespace, &self.settings, &self.metrics, now)),
+            ),
         };
         let stamp = Stamp {
             position: self.homes.next_position(topic, durability),

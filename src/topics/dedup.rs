@@ -89,17 +89,14 @@ impl Dedup {
         let is_it = |number: u32| {
             entry(number).is_some_and(|entry| entry.id == key.id && entry.sender_and_topic == key.sender_and_topic)
         };
-        let found = self.index.find(key.hash, is_it).and_then(entry)?;
+        let found = self.index.find(key.hash, self.live(), is_it).and_then(entry)?;
         Some(Answered { stamp: found.stamp, durability: found.durability })
     }
 
-    /// Remembers the answer to a message that [`Self::find`] did not know. Returns how many were forgotten before
-    /// their time.
+    /// Remembers the answer to a message that [`Self::find`] did not know. Returns how many were forgotten for it: before
+    /// their time, or since [`Self::forget_old`] was called last.
     pub fn remember(&mut self, key: DedupKey, answered: Answered, now: Now) -> u64 {
         let mut evicted = 0;
-        if self.entries.len() >= self.entries_max {
-            self.forget_old(now);
-        }
         while self.entries.len() >= self.entries_max {
             self.forget_first();
             evicted += 1;
@@ -112,8 +109,8 @@ impl Dedup {
             until_ms: (now.mono_ms() as u32).wrapping_add(self.window_ms),
             durability: answered.durability,
         });
+        let live = self.live();
         let Dedup { index, entries, first, hash, .. } = self;
-        let live = Live { first: *first, count: entries.len() as u32 };
         let hash_of_number = |number: u32| {
             let entry = entries.get(number.wrapping_sub(*first) as usize);
             entry.map_or(0, |entry| hash_of(hash, entry.sender_and_topic, entry.id))
@@ -135,6 +132,10 @@ impl Dedup {
         if self.entries.drop_front() {
             self.first = self.first.wrapping_add(1);
         }
+    }
+
+    fn live(&self) -> Live {
+        Live { first: self.first, count: self.entries.len() as u32 }
     }
 
     /// Ids remembered.
