@@ -370,6 +370,11 @@ impl Net {
 
     /// Handles what has happened, a bounded portion of it. True when something had.
     pub fn poll(&mut self, driver: &mut impl Driver) -> bool {
+        while let Some(key) = self.quiet.next_fresh() {
+            if let Some(socket) = self.sockets.get_mut(key) {
+                self.quiet.settle(key, &mut socket.quiet);
+            }
+        }
         let mut completions = core::mem::take(&mut self.completions);
         self.ring.completions(&mut completions, &self.metrics);
         let mut busy = !completions.is_empty();
@@ -453,6 +458,7 @@ impl Net {
     fn submit_send(&mut self, key: ConnectionKey, index: SendKey) {
         let (Some(socket), Some(send)) = (self.sockets.get_mut(key), self.sends.get_mut(index)) else { return };
         socket.send = Some(index);
+        socket.quiet.answered();
         let rest = send.rest();
         let (pointer, length) = (rest.as_ptr(), rest.len() as u32);
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;

@@ -170,18 +170,47 @@ fn reset_by_the_client_with_ordinary_descriptors() {
     break_off(Descriptors::Ordinary, reset, CloseReason::ConnectionReset);
 }
 
-/// A reset right behind data: a kernel may take both for one event, and never announce the end.
-#[test]
-fn a_reset_right_behind_data_is_noticed() {
+/// Clients that send these bytes and end right behind them: a kernel may take both for one event, and never announce the end.
+fn end_right_behind(data: fn(u64) -> Vec<u8>, end: fn(TcpStream) -> Option<TcpStream>, reason: CloseReason) {
     const CLIENTS: u64 = 10_000;
     // No deadline ends them within the time that this test waits.
     let gateway = Gateway::with(|config| config.settings.client.connect_timeout_ms = 120_000);
-    for _ in 0..CLIENTS {
+    for client in 0..CLIENTS {
         let mut socket = TcpStream::connect(gateway.tcp()).unwrap();
-        socket.write_all(&[0, 1, 0]).unwrap();
-        reset(socket);
+        socket.write_all(&data(client)).unwrap();
+        end(socket);
     }
-    wait_until("all are closed", || gateway.closed(CloseReason::ConnectionReset) == CLIENTS);
+    wait_until("all are closed", || gateway.closed(reason) == CLIENTS);
     gateway.wait_for("slots", 0, |m| &m.ring_slots_used);
     gateway.finish();
+}
+
+/// A part of a header: nothing answers it, and the socket is looked at.
+fn unanswered(_client: u64) -> Vec<u8> {
+    vec![0, 1, 0]
+}
+
+/// The answer hears of a reset.
+fn answered(client: u64) -> Vec<u8> {
+    connect_frame(&format!("user{client}"))
+}
+
+#[test]
+fn a_reset_right_behind_data_is_noticed() {
+    end_right_behind(unanswered, reset, CloseReason::ConnectionReset);
+}
+
+#[test]
+fn a_reset_right_behind_data_that_is_answered_is_noticed() {
+    end_right_behind(answered, reset, CloseReason::ConnectionReset);
+}
+
+#[test]
+fn an_end_right_behind_data_is_noticed() {
+    end_right_behind(unanswered, half_close, CloseReason::ConnectionClosed);
+}
+
+#[test]
+fn an_end_right_behind_data_that_is_answered_is_noticed() {
+    end_right_behind(answered, half_close, CloseReason::ConnectionClosed);
 }
