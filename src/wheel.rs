@@ -75,12 +75,16 @@ impl Wheel {
 
     /// Like [`Self::insert`], but an earlier deadline of the entry stays.
     pub fn insert_if_earlier(&mut self, entry: u32, deadline_ms: u64) {
-        match self.links.get(entry as usize) {
-            Some(link)
-                if link.deadline != 0
-                    && u64::from(link.deadline) * TICK_MS <= deadline_ms.next_multiple_of(TICK_MS) => {}
-            _ => self.insert(entry, deadline_ms),
+        if !self.expires_by(entry, deadline_ms) {
+            self.insert(entry, deadline_ms);
         }
+    }
+
+    /// Whether the entry has this deadline or an earlier one.
+    pub fn expires_by(&self, entry: u32, deadline_ms: u64) -> bool {
+        self.links.get(entry as usize).is_some_and(|link| {
+            link.deadline != 0 && u64::from(link.deadline) * TICK_MS <= deadline_ms.next_multiple_of(TICK_MS)
+        })
     }
 
     /// Forgets the entry's deadline, if it has one.

@@ -74,7 +74,7 @@ impl Shard {
         self.metrics.deliveries_queued.add(1);
         self.metrics.outbox_bytes.add(delivery.frame.len() as u64);
         connection.outbox.push(delivery, &mut self.spares, now.mono_ms());
-        self.mark_writable(key, was_empty, now);
+        self.mark_writable(key, was_empty);
     }
 
     /// The client has kept everything up to `position`.

@@ -317,10 +317,9 @@ impl Shard {
                 connections: &mut self.connections,
                 spares: &mut self.spares,
                 effects: &mut self.effects,
-                wheel: &mut self.wheel,
+                filled: &mut self.stalls.filled,
                 metrics: &self.metrics,
                 limits: self.outbox_limits,
-                write_timeout_ms: self.settings.client.write_timeout_ms,
                 keeps_log,
                 without: job.without.filter(|address| address.shard == self.id).map(|address| address.connection),
                 now,
@@ -487,10 +486,9 @@ struct FanOut<'a> {
     connections: &'a mut Slots<Connection>,
     spares: &'a mut crate::outbox::Spares,
     effects: &'a mut VecDeque<Effect>,
-    wheel: &'a mut crate::wheel::Wheel,
+    filled: &'a mut Vec<ConnectionKey>,
     metrics: &'a crate::metrics::ShardMetrics,
     limits: crate::outbox::OutboxLimits,
-    write_timeout_ms: u64,
     keeps_log: bool,
     without: Option<ConnectionKey>,
     now: Now,
@@ -534,7 +532,7 @@ impl FanOut<'_> {
         }
         let now_ms = self.now.mono_ms();
         if connection.outbox.is_empty() {
-            self.wheel.insert_if_earlier(key.slot, now_ms + self.write_timeout_ms);
+            self.filled.push(key);
         }
         self.metrics.deliveries_queued.add(1);
         self.metrics.outbox_bytes.add(delivery.frame.len() as u64);

@@ -39,6 +39,18 @@ impl Shard {
         more
     }
 
+    /// Starts the write deadline of outboxes that still hold something a turn after they were filled.
+    pub(super) fn watch_stalled(&mut self) {
+        let write_timeout_ms = self.settings.client.write_timeout_ms;
+        for key in self.stalls.sent.drain(..) {
+            let since_ms = self.connections.get(key).and_then(|connection| connection.outbox.stalled_since_ms());
+            if let Some(since_ms) = since_ms {
+                self.wheel.insert_if_earlier(key.slot, since_ms + write_timeout_ms);
+            }
+        }
+        core::mem::swap(&mut self.stalls.filled, &mut self.stalls.sent);
+    }
+
     fn on_expired(&mut self, key: ConnectionKey, now: Now) {
         // Several deadlines may have passed; each one handled moves the next ahead or ends the connection.
         for _ in 0..4 {
