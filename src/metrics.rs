@@ -156,7 +156,7 @@ pub struct ShardMetrics {
     pub messages_published: Cell,
     /// Publishes answered from the dedup window.
     pub dedup_hits: Cell,
-    /// Client message ids forgotten before their window ended, because too many came.
+    /// Client message ids forgotten because too many came.
     pub dedup_evicted: Cell,
     /// Message x session that is to be delivered.
     pub deliveries_owed: Cell,

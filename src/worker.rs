@@ -219,6 +219,8 @@ impl Worker {
         let began = Instant::now();
         if began - self.turned > STOPPED {
             self.reading_up = Some(began);
+            // What has come meanwhile is only posted by an entry into the kernel; a sleep that was interrupted has made none.
+            self.net.submit();
         }
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.core.now = Now { mono_us: (began - self.started).as_micros() as u64, unix_ms: unix.as_millis() as u64 };
@@ -227,17 +229,17 @@ impl Worker {
         if self.waiting <= BACKLOG_MAX && pressure < 100 {
             let read = self.net.poll(&mut self.core);
             busy |= read;
-            if self.reading_up.is_some_and(|since| !read || began - since > CATCH_UP) {
-                self.reading_up = None;
-            }
+            self.reading_up = self.reading_up.filter(|_| read);
         }
+        self.reading_up = self.reading_up.filter(|since| began - *since <= CATCH_UP);
         if pressure < 200 {
             busy |= self.read_mail();
         }
         busy |= self.verify_tokens();
-        if self.reading_up.is_none() {
-            busy |= self.core.shard.advance(self.core.now);
-        }
+        busy |= match self.reading_up {
+            None => self.core.shard.advance(self.core.now),
+            Some(_) => self.core.shard.work_off(self.core.now),
+        };
         busy |= self.apply_effects();
         self.send_mail();
         self.more = self.waiting > 0 || self.reading_up.is_some() || self.core.shard.has_work();

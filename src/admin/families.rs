@@ -189,7 +189,7 @@ impl Families {
             .collect();
         out.family("error_replies", "Requests refused, by code", MetricType::Counter, &samples)?;
         out.counter("dedup_hits", "Publishes answered from the dedup window", |s| &s.dedup_hits)?;
-        out.counter("dedup_evicted", "Client message ids forgotten early", |s| &s.dedup_evicted)?;
+        out.counter("dedup_evicted", "Client message ids forgotten because too many came", |s| &s.dedup_evicted)?;
         out.counter("acks", "Ack frames", |s| &s.acks)?;
         out.counter("retries", "Times that unacknowledged messages were sent again", |s| &s.retries)?;
         out.counter("inbox_stored", "Messages put into inboxes", |s| &s.inbox_stored)?;

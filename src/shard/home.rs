@@ -134,6 +134,7 @@ impl Homes {
         metrics: &ShardMetrics,
         now: Now,
     ) -> Topic {
+        debug_assert!(self.find(topic).is_none());
         match topic.strip_prefix('@') {
             Some(user) => Topic::Inbox(self.make_user(user.into(), metrics, now)),
             None => Topic::Room(self.make_room(topic.into(), namespace, settings, metrics, now)),
@@ -323,7 +324,7 @@ impl Shard {
     pub(super) fn on_attach(&mut self, attach: Attach, now: Now) {
         let Attach { user, device, from, resume } = attach;
         let known = self.homes.find_user(&user);
-        let home = known.unwrap_or_else(|| self.homes.make_user(user.clone(), &self.metrics, now));
+        let home = known.unwrap_or_else(|| self.homes.make_user(user, &self.metrics, now));
         let sessions_max = self.settings.client.sessions_per_user_max;
         let Some(inbox) = self.homes.inboxes.get_mut(home) else { return };
         match inbox.attach(&device, from, resume, sessions_max, now.unix_ms) {
@@ -362,8 +363,7 @@ impl Shard {
     pub(super) fn on_subscribe_at_home(&mut self, subscribe: Subscribe, now: Now) {
         let Subscribe { room: name, namespace, from, user, device, request, since, local } = subscribe;
         let known = self.homes.find_room(&name);
-        let key =
-            known.unwrap_or_else(|| self.homes.make_room(name.clone(), namespace, &self.settings, &self.metrics, now));
+        let key = known.unwrap_or_else(|| self.homes.make_room(name, namespace, &self.settings, &self.metrics, now));
         let Some(room) = self.homes.rooms.get_mut(key) else { return };
         room.join(MemberName { address: from, user: user.clone(), device: device.clone() }, local);
         let position = room.log.position();

@@ -251,9 +251,14 @@ impl Shard {
     /// Does what time and earlier events have left to do: deadlines, fan-out, draining, forgetting. Bounded; returns
     /// true when there is more to do at once.
     pub fn advance(&mut self, now: Now) -> bool {
+        let more = self.expire(now);
+        self.work_off(now) | more
+    }
+
+    /// The same without the deadlines of clients, who may have been in time for one that has passed.
+    pub fn work_off(&mut self, now: Now) -> bool {
         self.watch_stalled();
-        let mut more = self.expire(now);
-        more |= self.fan_out(FANOUT_PER_TURN, now);
+        let mut more = self.fan_out(FANOUT_PER_TURN, now);
         more |= self.drain_some(now);
         if now.mono_ms() >= self.swept_ms + 100 {
             self.swept_ms = now.mono_ms();
@@ -302,13 +307,14 @@ impl Shard {
         self.spares.recycle(buffer);
     }
 
-    /// Whether [`Self::advance`] or [`Self::poll_effect`] would find something, whatever the time is.
+    /// Whether [`Self::work_off`] or [`Self::poll_effect`] has something to do at once. Outboxes that may have stalled can wait
+    /// for a tick.
     pub fn has_work(&self) -> bool {
         !self.own_mail.is_empty() || !self.effects.is_empty() || self.rooms.has_jobs()
     }
 
     /// How far the work that waits fills what may wait, in percent: at 100 the shell is to take nothing new from
-    /// clients, at 200 nothing from other shards either, until [`Self::advance`] has worked some of it off.
+    /// clients, at 200 nothing from other shards either, until [`Self::work_off`] has done some of it.
     pub fn pressure(&self) -> usize {
         self.rooms.pressure()
     }

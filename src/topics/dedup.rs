@@ -1,6 +1,6 @@
 //! Client message ids that were answered lately: the same id again gets the same answer and causes no second message.
 //!
-//! Bounded by time and by count; what the count pushes out early is counted by the caller. Entries lie in the order in
+//! Bounded by time and by count; what the count pushes out is counted by the caller. Entries lie in the order in
 //! which they came, one cache line each; the [`Index`] beside them only holds their numbers.
 //! Invariant: entry `i` of the queue has number `first + i`, modulo 2^32, and every entry is in the index once.
 

@@ -82,8 +82,32 @@ fn text(bytes: &[u8]) -> Option<&str> {
 
 /// Whether `name` may be a user id, a device name or a room: 1 to 128 bytes without control characters or blanks.
 pub fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= crate::limits::NAME_BYTES_MAX
-        && (name.bytes().all(|byte| byte.is_ascii_graphic())
-            || !name.chars().any(|c| c.is_control() || c.is_whitespace()))
+    const LEADS_OTHERS: u8 = 0xc0;
+    if name.is_empty() || name.len() > crate::limits::NAME_BYTES_MAX {
+        return false;
+    }
+    if !name.bytes().all(|byte| byte.is_ascii_graphic() || !byte.is_ascii()) {
+        return false;
+    }
+    // Only what is not ASCII is decoded: first bytes of characters say so.
+    let mut others = name.bytes().enumerate().filter(|(_, byte)| *byte >= LEADS_OTHERS);
+    !others.any(|(at, _)| {
+        let other = name.get(at..).and_then(|rest| rest.chars().next());
+        other.is_none_or(|c| c.is_control() || c.is_whitespace())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_no_control_characters_and_no_blanks_of_any_script() {
+        for other in char::MIN..=char::MAX {
+            let allowed = !other.is_control() && !other.is_whitespace();
+            assert_eq!(is_name(&format!("a{other}b")), allowed, "{other:?}");
+        }
+        assert!(is_name("grüße") && is_name("日本") && !is_name("") && !is_name("日本\u{3000}"));
+        assert!(is_name(&"ü".repeat(64)) && !is_name(&"ü".repeat(65)), "128 bytes, not characters");
+    }
 }

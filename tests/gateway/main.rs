@@ -22,4 +22,5 @@ mod sessions;
 mod sign_in;
 mod slow;
 mod startup;
+mod stopped;
 mod tls;

@@ -277,6 +277,11 @@ impl Client {
     /// Ping, and its Pong.
     pub(crate) fn ping(&mut self) {
         self.send_empty(Kind::Ping);
+        self.take_pong();
+    }
+
+    /// The answer to a Ping.
+    pub(crate) fn take_pong(&mut self) {
         self.take("Pong", |frame| matches!(frame, Frame::Pong).then_some(()));
     }
 

@@ -20,7 +20,7 @@ impl Live {
         number.wrapping_sub(self.first) < self.count
     }
 
-    /// How many came after a live number.
+    /// The age of a live number: 1 for the newest.
     fn age(self, number: u32) -> u32 {
         self.count.wrapping_sub(number.wrapping_sub(self.first))
     }
@@ -148,12 +148,11 @@ impl Index {
         pushed_out
     }
 
-    /// Into the slot of the oldest in the chain.
+    /// Into the slot of the oldest in the chain, which [`Self::put`] has found full.
     fn displace(&mut self, hash: u64, number: u32, live: Live) {
         let mut oldest = (0, 0, 0);
         for place in chain(self.sets.len(), hash) {
-            let Some(set) = self.sets.get_mut(place) else { continue };
-            set.pass(number, live);
+            let Some(set) = self.sets.get(place) else { continue };
             for (slot, other) in set.numbers.iter().enumerate() {
                 oldest = oldest.max((live.age(*other), place, slot));
             }

@@ -1,0 +1,79 @@
+//! A gateway that was stopped for a while, as a machine that is moved or a debugger does it: what has come meanwhile is read
+//! before silence is held against anybody, however much it is.
+
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, EncodingKey};
+use ringgate::wire::Kind;
+use ringgate::wire::encode::PublishRequest;
+use serde_json::json;
+
+use crate::support::{Client, LISTENERS, Login, Process, TempFolder, claims_token, unix_seconds};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// A gateway with one shard in a process of its own, which closes a client after nine seconds of silence.
+struct Gateway(Process);
+
+impl Gateway {
+    fn start() -> Gateway {
+        let folder = TempFolder::new();
+        let text = format!(
+            "{LISTENERS}[[token.keys]]\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n[admin]\nenabled = false\n\
+             [client]\nping_interval = \"3s\"\npong_timeout = \"1s\"\nmissed_pings_max = 3\n[runtime]\nshards = 1\n"
+        );
+        let file = folder.write("ringgate.toml", text);
+        let gateway = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]);
+        gateway.line("ready", |line| line.starts_with("ready: "));
+        Gateway(gateway)
+    }
+
+    fn sign_in(&self, user: &str) -> Client {
+        let claims = json!({ "sub": user, "exp": unix_seconds() + 3600 });
+        let token = claims_token(Algorithm::HS256, None, &EncodingKey::from_secret(SECRET.as_bytes()), &claims);
+        let mut client = Client::tcp(self.0.url("tcp").trim_start_matches("tcp://").parse().unwrap());
+        client.sign_in(&Login::token(token));
+        client
+    }
+
+    /// Stops the process, and has it go on after this time.
+    fn stop_for(&self, time: Duration, meanwhile: impl FnOnce()) {
+        self.0.signal(libc::SIGSTOP);
+        meanwhile();
+        std::thread::sleep(time);
+        self.0.signal(libc::SIGCONT);
+    }
+}
+
+#[test]
+fn whoever_sent_a_ping_meanwhile_is_not_closed() {
+    let gateway = Gateway::start();
+    let mut client = gateway.sign_in("alice");
+    gateway.stop_for(Duration::from_secs(10), || client.send_empty(Kind::Ping));
+    client.take_pong();
+    client.ping();
+}
+
+#[test]
+fn broadcasts_that_came_meanwhile_are_all_brought() {
+    // More than a shard keeps waiting.
+    const PUBLISHERS: usize = 8;
+    const EACH: usize = 400;
+    let gateway = Gateway::start();
+    let member = |user: &str| {
+        let mut client = gateway.sign_in(user);
+        client.subscribe("chat:busy");
+        client
+    };
+    let mut reader = member("reader");
+    let mut publishers: Vec<Client> = (0..PUBLISHERS).map(|number| member(&format!("publisher{number}"))).collect();
+    // Longer than what the gateway takes for a stop.
+    gateway.stop_for(Duration::from_millis(1500), || {
+        for publisher in &mut publishers {
+            for _ in 0..EACH {
+                publisher.send_publish(PublishRequest { topic: "chat:busy", payload: &[7; 100], ..Default::default() });
+            }
+        }
+    });
+    assert_eq!(reader.messages(PUBLISHERS * EACH).len(), PUBLISHERS * EACH);
+}
