@@ -84,20 +84,18 @@ impl QuietList {
     pub(super) fn settle(&mut self, key: ConnectionKey, quiet: &mut Quiet) {
         match *quiet {
             Quiet::Answered => *quiet = Quiet::Checked,
-            Quiet::Fresh => {
-                *quiet = Quiet::Listed;
-                self.list(key);
-            }
+            Quiet::Fresh => self.list(key, quiet),
             _ => {}
         }
     }
 
-    fn list(&mut self, key: ConnectionKey) {
+    fn list(&mut self, key: ConnectionKey, quiet: &mut Quiet) {
         if self.heard.is_empty() {
             // The first of a generation; after a calm time, `turned` may be long ago.
             self.turned = Instant::now();
         }
         self.heard.push(key);
+        *quiet = Quiet::Listed;
     }
 
     /// The next socket whose turn it is.
@@ -130,8 +128,7 @@ impl QuietList {
         let again = *quiet == Quiet::PeekingHeard;
         *quiet = Quiet::Checked;
         if again {
-            *quiet = Quiet::Listed;
-            self.list(key);
+            self.list(key, quiet);
         }
     }
 

@@ -388,7 +388,12 @@ impl Shard {
         match letter {
             Letter::Attach(attach) => self.on_attach(*attach, now),
             Letter::Detach { home, from } => self.homes.detach(home, from, now),
-            Letter::Publish(publish) => self.on_publish_at_home(*publish, now),
+            Letter::Publish(publish) => {
+                if let Some(key) = publish.dedup_key {
+                    self.homes.dedup.prefetch(key);
+                }
+                self.on_publish_at_home(*publish, now);
+            }
             Letter::Ack { home, from, offset } => self.homes.acknowledge(home, from, offset, &self.metrics),
             Letter::CatchUp { topic, from, since } => self.on_catch_up(topic, from, since, now),
             Letter::Subscribe(subscribe) => self.on_subscribe_at_home(*subscribe, now),

@@ -80,10 +80,7 @@ impl Shard {
     /// A Publish arrives at its topic's home.
     pub(super) fn on_publish_at_home(&mut self, publish: Publish, now: Now) {
         let (key, name) = (publish.dedup_key, publish.draft.topic());
-        if let Some(key) = key {
-            // For a letter of another shard, too. The topic is looked up meanwhile.
-            self.homes.dedup.prefetch(key);
-        }
+        // Looked up while the memory for the next question is on its way.
         let known = self.homes.find(name);
         if let Some(answered) = key.and_then(|key| self.homes.dedup.find(key)) {
             self.metrics.dedup_hits.increment();

@@ -210,7 +210,7 @@ fn serve_wants_to_know_what_to_serve() {
 #[test]
 fn every_connection_leaves_one_line_in_the_log() {
     let gateway = Process::dev_gateway(&["--log-format", "json"]);
-    let address = gateway.url("tcp").trim_start_matches("tcp://").parse().unwrap();
+    let address = gateway.tcp();
     let mut alice = Client::tcp(address);
     let session = alice.sign_in(&Login::token(dev_token("alice")).device("phone")).session;
     alice.send_empty(ringgate::wire::Kind::Disconnect);

@@ -2,19 +2,15 @@
 
 use ringgate::cores::{Cores, Topology, plan};
 
-use crate::support::{LISTENERS, Process, TempFolder};
+use crate::support::{LISTENERS, Process};
 
 const KEY: &str = "[[token.keys]]\nalgorithm = \"HS256\"\nsecret = \"0123456789abcdef0123456789abcdef\"\n";
 
 /// A gateway in a process of its own, with these settings.
 fn gateway_with(runtime: &str) -> Process {
-    let folder = TempFolder::new();
-    let text =
-        format!("{LISTENERS}{KEY}[admin]\nenabled = false\n[runtime]\nconnections_per_shard_max = 64\n{runtime}");
-    let file = folder.write("ringgate.toml", text);
-    let gateway = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]);
-    gateway.line("ready", |line| line.starts_with("ready: "));
-    gateway
+    Process::gateway(&format!(
+        "{LISTENERS}{KEY}[admin]\nenabled = false\n[runtime]\nconnections_per_shard_max = 64\n{runtime}"
+    ))
 }
 
 /// The cores that each thread of shards of a gateway with these settings may run on, in their order.

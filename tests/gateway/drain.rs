@@ -64,8 +64,7 @@ fn a_gateway_that_is_to_end_at_once_does_not_wait() {
 
 /// A signed-in client of a gateway in another process.
 fn client_of(process: &Process) -> Client {
-    let url = process.url("tcp");
-    let mut client = Client::tcp(url.trim_start_matches("tcp://").parse().unwrap());
+    let mut client = Client::tcp(process.tcp());
     client.sign_in(&Login::token(dev_token("alice")));
     client
 }

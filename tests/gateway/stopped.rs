@@ -8,7 +8,7 @@ use ringgate::wire::Kind;
 use ringgate::wire::encode::PublishRequest;
 use serde_json::json;
 
-use crate::support::{Client, LISTENERS, Login, Process, TempFolder, claims_token, unix_seconds};
+use crate::support::{Client, LISTENERS, Login, Process, claims_token, unix_seconds};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -17,21 +17,16 @@ struct Gateway(Process);
 
 impl Gateway {
     fn start() -> Gateway {
-        let folder = TempFolder::new();
-        let text = format!(
+        Gateway(Process::gateway(&format!(
             "{LISTENERS}[[token.keys]]\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n[admin]\nenabled = false\n\
              [client]\nping_interval = \"3s\"\npong_timeout = \"1s\"\nmissed_pings_max = 3\n[runtime]\nshards = 1\n"
-        );
-        let file = folder.write("ringgate.toml", text);
-        let gateway = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]);
-        gateway.line("ready", |line| line.starts_with("ready: "));
-        Gateway(gateway)
+        )))
     }
 
     fn sign_in(&self, user: &str) -> Client {
         let claims = json!({ "sub": user, "exp": unix_seconds() + 3600 });
         let token = claims_token(Algorithm::HS256, None, &EncodingKey::from_secret(SECRET.as_bytes()), &claims);
-        let mut client = Client::tcp(self.0.url("tcp").trim_start_matches("tcp://").parse().unwrap());
+        let mut client = Client::tcp(self.0.tcp());
         client.sign_in(&Login::token(token));
         client
     }

@@ -105,7 +105,7 @@ fn memory_does_not_grow() {
     process.line("ready", |line| line.starts_with("ready: "));
     let pid = process.line("pid", |line| line.starts_with("pid "));
     let pid = pid.trim_start_matches("pid ").to_owned();
-    let address: SocketAddr = process.url("tcp").trim_start_matches("tcp://").parse().unwrap();
+    let address = process.tcp();
     let anonymous_kib = || -> i64 {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();

@@ -92,7 +92,7 @@ fn a_process_without_descriptors() {
     command.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_ringgate")).arg(&config);
     let process = Process::of(command);
     process.line("ready", |line| line.starts_with("ready: "));
-    let address = process.url("tcp").trim_start_matches("tcp://").parse().unwrap();
+    let address = process.tcp();
     let admin = process.line("admin", |line| line.starts_with("admin http://"));
     let admin = admin.trim_start_matches("admin http://").parse().unwrap();
     let pid = process.line("pid", |line| line.starts_with("pid "));

@@ -1,11 +1,12 @@
 //! The program `ringgate` as a process of its own: its lines, its signals, its end.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use super::wait_until;
+use super::{TempFolder, wait_until};
 
 type Lines = Arc<Mutex<Vec<String>>>;
 
@@ -61,6 +62,15 @@ impl Process {
         process.unwrap()
     }
 
+    /// A gateway with this configuration; returned once it is ready.
+    pub(crate) fn gateway(text: &str) -> Process {
+        let folder = TempFolder::new();
+        let file = folder.write("ringgate.toml", text);
+        let gateway = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]);
+        gateway.line("ready", |line| line.starts_with("ready: "));
+        gateway
+    }
+
     /// Waits until it says that it is ready; false when it ended because an address was taken.
     fn is_ready(&mut self) -> bool {
         let says = |lines: &Lines, start: &str| lines.lock().unwrap().iter().any(|line| line.contains(start));
@@ -100,6 +110,11 @@ impl Process {
     pub(crate) fn url(&self, scheme: &str) -> String {
         let start = format!("{scheme}://");
         self.line(&start, |line| line.starts_with(&start))
+    }
+
+    /// The address of a gateway's plain listener.
+    pub(crate) fn tcp(&self) -> SocketAddr {
+        self.url("tcp").trim_start_matches("tcp://").parse().unwrap()
     }
 
     /// Types a line.
