@@ -12,6 +12,7 @@ pub mod id;
 pub mod keyed;
 pub mod limits;
 pub mod metrics;
+pub mod prefetch;
 pub mod slots;
 
 // B: bytes <-> values

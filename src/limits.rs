@@ -185,6 +185,28 @@ impl Default for ClientLimits {
     }
 }
 
+impl ClientLimits {
+    /// Silence that closes a connection.
+    pub fn silence_ms_max(&self) -> u64 {
+        self.ping_interval_ms * u64::from(self.missed_pings_max)
+    }
+
+    /// Silence after which the gateway asks: two intervals at least, where there is time for it. Most clients are about to
+    /// send a Ping of their own, and one look at their deadline then stands for two of those.
+    pub fn asked_after_ms(&self) -> u64 {
+        let missed = self.missed_pings_max.min(ASKED_BEFORE_MISSED);
+        (self.ping_interval_ms * u64::from(missed)).saturating_sub(self.patience_ms())
+    }
+
+    /// How long a client has to answer, at least.
+    pub fn patience_ms(&self) -> u64 {
+        self.pong_timeout_ms.max(self.ping_interval_ms / 2)
+    }
+}
+
+/// Nobody is asked later than this many intervals after it was heard, however many it may miss.
+const ASKED_BEFORE_MISSED: u32 = 3;
+
 impl Default for InboxSettings {
     fn default() -> Self {
         InboxSettings {

@@ -4,6 +4,7 @@
 //! honoured only while the slot still has the key's generation. Invariant: a live slot's generation is not 0.
 
 use crate::id::{ConnectionKey, GENERATION_MASK};
+use crate::prefetch::prefetch;
 
 /// Bytes of a page, at most: a size that allocators keep whole blocks of. Smaller pages leave less unused at their end;
 /// with 20 KiB an idle connection cost 20 bytes more.
@@ -125,6 +126,13 @@ impl<T> Slots<T> {
     /// The value in a slot, whatever its generation.
     pub fn in_slot(&self, slot: u32) -> Option<&T> {
         self.entry(slot)?.value.as_ref()
+    }
+
+    /// Has the memory of a slot brought while something else is done.
+    pub fn prefetch(&self, slot: u32) {
+        if let Some(entry) = self.entry(slot) {
+            prefetch(entry);
+        }
     }
 
     /// The key of a slot that is in use.

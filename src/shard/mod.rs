@@ -233,6 +233,11 @@ impl Shard {
         }
     }
 
+    /// An event of this connection is about to come: has its memory brought.
+    pub fn expect(&self, connection: ConnectionKey) {
+        self.connections.prefetch(connection.slot);
+    }
+
     /// Takes one event in. Everything that follows from it on this shard has happened when this returns.
     pub fn handle(&mut self, event: Event<'_>, now: Now) {
         match event {
@@ -558,6 +563,10 @@ impl Shard {
         let (mut queued, mut bytes, mut deferred) = (0, 0, 0);
         for (key, connection) in self.connections.iter() {
             connection.outbox.invariants();
+            assert!(
+                connection.writable || connection.outbox.is_empty(),
+                "the shell does not know of the outbox of {key:?}"
+            );
             queued += connection.outbox.frames() as u64;
             bytes += connection.outbox.bytes() as u64;
             if let Some(since_ms) = connection.outbox.stalled_since_ms().filter(|_| !connection.is_closing()) {

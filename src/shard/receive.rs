@@ -16,14 +16,18 @@ impl Shard {
             return;
         };
         self.metrics.bytes_received.add(bytes.len() as u64);
+        let mut has_answered = false;
         if connection.is_ready() {
             connection.heard_ms = now.mono_ms();
-            connection.phase = Phase::Ready;
+            has_answered = core::mem::replace(&mut connection.phase, Phase::Ready) == Phase::Pinged;
         }
         let limits = &self.settings.client;
         if !connection.bytes.take(bytes.len() as u32, limits.bytes_rate, limits.bytes_burst, now.mono_ms()) {
             // The bytes are looked at all the same: a stream with a hole in it could not be read any more.
             self.warn_about_rate(key, 0, now);
+        }
+        if has_answered {
+            self.rearm(key, now);
         }
         match self.read_frames(key, bytes, now) {
             Ok(()) => {}

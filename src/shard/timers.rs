@@ -6,6 +6,7 @@
 use super::{EXPIRED_PER_TURN, Effect, Shard};
 use crate::close::CloseReason;
 use crate::id::{ConnectionKey, Now};
+use crate::prefetch::TOGETHER;
 use crate::session::{Connection, Phase};
 use crate::wire::{Encoder, Kind};
 
@@ -30,11 +31,18 @@ impl Shard {
     pub(super) fn expire(&mut self, now: Now) -> bool {
         let mut expired = core::mem::take(&mut self.expired);
         let more = self.wheel.advance(now.mono_ms(), EXPIRED_PER_TURN, &mut expired);
-        for slot in expired.drain(..) {
-            if let Some(key) = self.connections.key_of(slot) {
-                self.on_expired(key, now);
+        // Most of them were not touched for half a minute: their memory is waited for together.
+        for some in expired.chunks(TOGETHER) {
+            for slot in some {
+                self.connections.prefetch(*slot);
+            }
+            for slot in some {
+                if let Some(key) = self.connections.key_of(*slot) {
+                    self.on_expired(key, now);
+                }
             }
         }
+        expired.clear();
         self.expired = expired;
         more
     }
@@ -70,8 +78,12 @@ impl Shard {
                 Due::Silence => self.close(key, CloseReason::NoPong, "", now),
                 Due::Ack => self.repeat_unacknowledged(key, now),
                 Due::PingClient => {
+                    let limits = &self.settings.client;
                     if let Some(connection) = self.connections.get_mut(key) {
                         connection.phase = Phase::Pinged;
+                        // However late it is asked, it has its time to answer.
+                        let due_ms = now.mono_ms() + limits.patience_ms();
+                        connection.heard_ms = connection.heard_ms.max(due_ms.saturating_sub(limits.silence_ms_max()));
                     }
                     self.reply(key, now, |_, out| Encoder::empty(out, Kind::Ping));
                 }
@@ -100,12 +112,8 @@ impl Shard {
             Phase::AwaitConnect | Phase::Verifying | Phase::Attaching => {
                 (connection.heard_ms + limits.connect_timeout_ms, Due::SignIn)
             }
-            Phase::Pinged => {
-                let silence_ms = limits.ping_interval_ms * u64::from(limits.missed_pings_max);
-                (connection.heard_ms + silence_ms, Due::Silence)
-            }
-            // Half an interval of patience: most clients are just about to send their own Ping.
-            Phase::Ready => (connection.heard_ms + limits.ping_interval_ms * 3 / 2, Due::PingClient),
+            Phase::Pinged => (connection.heard_ms + limits.silence_ms_max(), Due::Silence),
+            Phase::Ready => (connection.heard_ms + limits.asked_after_ms(), Due::PingClient),
         };
         let mut consider = |deadline_ms: u64, due: Due| {
             if deadline_ms < earliest.0 {

@@ -16,12 +16,13 @@ use device::{Device, News, Pending};
 use random::Random;
 use ringgate::close::CloseReason;
 use ringgate::id::{ClientMessageId, ConnectionKey, Now, Position, ShardId, Stamp};
-use ringgate::limits::{Namespace, Settings};
+use ringgate::limits::{ClientLimits, Namespace, Settings};
 use ringgate::metrics::ShardMetrics;
 use ringgate::session::{Grant, Transport};
 use ringgate::shard::{Effect, Event, Letter, Shard, ShardOptions};
-use ringgate::wire::Encoder;
+use ringgate::wheel;
 use ringgate::wire::encode::{ConnectRequest, PublishRequest};
+use ringgate::wire::{Encoder, Kind};
 
 const ROOMS: [&str; 3] = ["chat:one", "chat:two", "quiet:three"];
 
@@ -424,7 +425,7 @@ impl World {
                 self.pull(index);
                 let mut bytes = Vec::new();
                 if self.devices[index].ready {
-                    Encoder::empty(&mut bytes, ringgate::wire::Kind::Ping);
+                    Encoder::empty(&mut bytes, Kind::Ping);
                     if self.devices[index].inbox.offset > 0 {
                         Encoder::ack(&mut bytes, self.devices[index].inbox);
                     }
@@ -566,4 +567,78 @@ fn an_ack_that_comes_just_after_its_time_counts() {
 #[test]
 fn a_repetition_goes_on_behind_what_was_acknowledged_meanwhile() {
     only_the_rest_comes_again((0..12).filter_map(|seed| ack_that_crosses(seed, 300, 290)), 2, 10);
+}
+
+/// One client that is signed in, and says nothing of itself.
+struct Silent {
+    world: World,
+    shard: usize,
+    connection: ConnectionKey,
+}
+
+impl Silent {
+    fn new(change: impl FnOnce(&mut ClientLimits)) -> Silent {
+        let mut world = World::with(1, |settings| {
+            settings.client.ping_interval_ms = 10_000;
+            change(&mut settings.client);
+        });
+        world.connect(0);
+        world.settle();
+        let (shard, connection) = world.devices[0].connection.unwrap();
+        while world.shards[shard].pull(connection, world.now).is_some() {}
+        Silent { world, shard, connection }
+    }
+
+    /// Time goes on, this much from turn to turn, until the client is asked or closed: after how many milliseconds.
+    fn wait(&mut self, turn_ms: u64) -> (u64, bool) {
+        let began_ms = self.world.now.mono_ms();
+        loop {
+            self.world.pass(turn_ms);
+            self.world.advance(self.shard);
+            let waited_ms = self.world.now.mono_ms() - began_ms;
+            assert!(waited_ms < 2_000_000, "neither asked nor closed");
+            if !self.world.closing.is_empty() {
+                return (waited_ms, true);
+            }
+            if let Some(chunk) = self.world.shards[self.shard].pull(self.connection, self.world.now) {
+                assert_eq!(chunk.bytes(), [0, 0, 0, 0, Kind::Ping as u8, 0, 0, 0]);
+                return (waited_ms, false);
+            }
+        }
+    }
+
+    fn answer(&mut self) {
+        let mut pong = Vec::new();
+        Encoder::empty(&mut pong, Kind::ClientPong);
+        self.world.handle(self.shard, Event::Received { connection: self.connection, bytes: &pong });
+    }
+}
+
+/// Late enough to spare those that send their own Pings, early enough for an answer.
+#[test]
+fn a_silent_client_is_asked_and_then_closed() {
+    for (missed_pings_max, asked_ms, closed_ms) in [(2, 15_000, 5_000), (3, 25_000, 5_000), (100, 25_000, 975_000)] {
+        let mut client = Silent::new(|limits| limits.missed_pings_max = missed_pings_max);
+        for _ in 0..4 {
+            assert_eq!(client.wait(wheel::TICK_MS), (asked_ms, false), "of {missed_pings_max}");
+            client.answer();
+        }
+        assert_eq!(client.wait(wheel::TICK_MS), (asked_ms, false), "of {missed_pings_max}");
+        assert_eq!(client.wait(wheel::TICK_MS), (closed_ms, true), "of {missed_pings_max}");
+    }
+}
+
+#[test]
+fn whoever_is_asked_has_the_time_that_it_was_promised() {
+    let mut client = Silent::new(|limits| limits.pong_timeout_ms = 8_000);
+    assert_eq!(client.wait(wheel::TICK_MS), (22_000, false));
+    // A gateway that was held up: its next look comes when the client should have been closed long ago.
+    let mut client = Silent::new(|limits| limits.pong_timeout_ms = 3_000);
+    assert_eq!(client.wait(40_000), (40_000, false));
+    assert_eq!(client.wait(wheel::TICK_MS), (5_000, true));
+    // Half an interval is no longer than the steps in which time is measured.
+    let mut client = Silent::new(|limits| (limits.ping_interval_ms, limits.pong_timeout_ms) = (100, 50));
+    assert_eq!(client.wait(wheel::TICK_MS), (250, false));
+    client.answer();
+    assert_eq!(client.wait(wheel::TICK_MS + 1).1, false);
 }

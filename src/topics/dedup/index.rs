@@ -8,6 +8,8 @@
 //! ever to help no more, the older entry would go. What was there is moved a few at a time, with the numbers that come
 //! after: no message waits for a million others.
 
+use crate::prefetch::prefetch;
+
 /// Consecutive numbers, such as those in use: `first` and the `count - 1` after it, modulo 2^32.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Live {
@@ -191,18 +193,6 @@ fn chain(sets: usize, hash: u64) -> impl Iterator<Item = usize> {
 fn tag_of(hash: u64) -> u16 {
     (hash >> 48) as u16
 }
-
-#[cfg(target_arch = "x86_64")]
-#[expect(unsafe_code, reason = "a hint to the processor: it reads nothing and never faults")]
-fn prefetch(set: &Set) {
-    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: SSE is part of x86_64.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(core::ptr::from_ref(set).cast()) };
-}
-
-/// Elsewhere the processor is left to itself.
-#[cfg(not(target_arch = "x86_64"))]
-fn prefetch(_set: &Set) {}
 
 #[cfg(test)]
 mod tests {
