@@ -434,6 +434,10 @@ impl Driver for Core {
         self.shard.handle(Event::Secured { connection: key }, self.now);
     }
 
+    fn expect(&mut self, key: ConnectionKey) {
+        self.shard.expect(key);
+    }
+
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
         self.shard.handle(Event::Received { connection: key, bytes }, self.now);
     }

@@ -30,26 +30,25 @@ impl Net {
     /// Begins a connection, from a given source address if any. It ends in `opened`, or in `freed` alone.
     pub fn connect(&mut self, from: Option<IpAddr>, target: &Target) -> io::Result<ConnectionKey> {
         let socket = listen::outgoing(from, target.address)?;
-        let Some(slot) = self.free.pop() else {
+        let Some(slot) = self.free.last().copied() else {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the table of connections is full"));
+        };
+        let tls = match &target.tls {
+            Some((config, name)) => Some(Tls::connect(config.clone(), name.clone()).map_err(io::Error::other)?),
+            None => None,
         };
         let fd = match self.options.descriptors {
             Descriptors::Direct => {
-                if let Err(error) = self.ring.install(slot, socket.as_raw_fd()) {
-                    self.free.push(slot);
-                    return Err(error);
-                }
+                self.ring.install(slot, socket.as_raw_fd())?;
                 -1
             }
             Descriptors::Ordinary => socket.into_raw_fd(),
         };
+        self.free.pop();
         let key = self.sockets.next_key(slot);
         let mut socket = Socket::new(fd);
         socket.connecting = true;
-        if let Some((config, name)) = &target.tls {
-            let tls = Tls::connect(config.clone(), name.clone()).map_err(io::Error::other)?;
-            socket.tls = Some(Box::new(tls));
-        }
+        socket.tls = tls.map(Box::new);
         if self.connects.len() <= slot as usize {
             self.connects.resize_with(slot as usize + 1, || None);
         }

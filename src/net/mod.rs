@@ -56,6 +56,7 @@ use crate::id::ConnectionKey;
 use crate::kernel;
 use crate::metrics::ShardMetrics;
 use crate::outbox::Chunk;
+use crate::prefetch::TOGETHER;
 use crate::session::Transport;
 use crate::slots::Slots;
 use crate::tls::Handshake;
@@ -75,13 +76,17 @@ pub trait Driver {
     fn refused(&mut self, _key: ConnectionKey, _address: SocketAddr, _error: i32) {}
     /// The TLS handshake is over, and was of this kind.
     fn secured(&mut self, key: ConnectionKey, handshake: Handshake);
+    /// [`Self::received`] or [`Self::ended`] is about to follow, unless the socket is gone: whoever looks something up for it
+    /// can have its memory brought meanwhile.
+    fn expect(&mut self, _key: ConnectionKey) {}
     /// Bytes have come.
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]);
     /// The peer has closed its side, or the socket has failed; to be answered with [`Net::close`] sooner or later.
     fn ended(&mut self, key: ConnectionKey, reason: CloseReason);
     /// The socket is closed; its slot may be given out again.
     fn freed(&mut self, key: ConnectionKey);
-    /// The next bytes for this socket.
+    /// The next bytes for this socket. Once there are none, the driver can count on being asked again only after
+    /// [`Net::flush`].
     fn pull(&mut self, key: ConnectionKey) -> Option<Chunk>;
     /// A control chunk that `pull` gave is sent, or copied; its memory may be used again.
     fn recycle(&mut self, key: ConnectionKey, buffer: Vec<u8>);
@@ -221,6 +226,17 @@ fn user_data(operation: u64, key: ConnectionKey) -> u64 {
 fn parse_user_data(data: u64) -> (u64, ConnectionKey) {
     let key = ConnectionKey { slot: data as u32, generation: (data >> 32) as u32 & crate::id::GENERATION_MASK };
     (data >> 56, key)
+}
+
+/// Whether a send of the socket is in the kernel: then another follows it.
+fn follows(socket: &Socket, sends: &mut Sends) -> bool {
+    match socket.send.and_then(|index| sends.get_mut(index)) {
+        Some(send) => {
+            send.more = true;
+            true
+        }
+        None => false,
+    }
 }
 
 /// Builds an entry for the descriptor wherever it lives.
@@ -378,9 +394,21 @@ impl Net {
         let mut completions = core::mem::take(&mut self.completions);
         self.ring.completions(&mut completions, &self.metrics);
         let mut busy = !completions.is_empty();
-        for completion in completions.drain(..) {
-            self.on_completion(&completion, driver);
+        for some in completions.chunks(TOGETHER) {
+            for completion in some {
+                let (operation, key) = parse_user_data(completion.user_data());
+                if matches!(operation, RECV | SEND) {
+                    self.sockets.prefetch(key.slot);
+                }
+                if operation == RECV {
+                    driver.expect(key);
+                }
+            }
+            for completion in some {
+                self.on_completion(completion, driver);
+            }
         }
+        completions.clear();
         self.completions = completions;
         for _ in 0..self.starved.len() {
             if let Some(key) = self.starved.pop() {
@@ -418,7 +446,7 @@ impl Net {
     /// Sends what the driver has for this socket, unless a send is in the kernel already: then it follows that one.
     pub fn flush(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.send.is_some() || socket.connecting || !socket.is_sending() {
+        if socket.connecting || !socket.is_sending() || follows(socket, &mut self.sends) {
             return;
         }
         let gathered = match socket.tls.as_deref_mut() {
@@ -429,8 +457,8 @@ impl Net {
             },
         };
         match gathered {
-            Some(owner) => {
-                let index = self.sends.insert(Send { owner, sent: 0 });
+            Some(send) => {
+                let index = self.sends.insert(send);
                 self.submit_send(key, index);
             }
             None if socket.stage == Stage::Flushing => self.shut(key),
@@ -635,10 +663,13 @@ impl Net {
     }
 
     fn flush_alert(&mut self, key: ConnectionKey) {
-        let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.send.is_none()) else { return };
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if follows(socket, &mut self.sends) {
+            return;
+        }
         let Some(tls) = socket.tls.as_deref_mut().filter(|tls| tls.has_outgoing()) else { return };
         let alert = tls.take_outgoing();
-        let index = self.sends.insert(Send { owner: Owner::Copied(alert), sent: 0 });
+        let index = self.sends.insert(Send { owner: Owner::Copied(alert), sent: 0, more: false });
         self.submit_send(key, index);
         self.ring.enter(&self.metrics);
     }
@@ -657,10 +688,12 @@ impl Net {
             return self.submit_send(key, index);
         }
         socket.send = None;
-        match self.sends.remove(index).map(|send| send.owner) {
-            Some(Owner::Copied(buffer)) => self.sends.give_back(buffer),
-            Some(Owner::Control(control)) => driver.recycle(key, control),
-            Some(Owner::Shared(_)) | None => {}
+        let stage = socket.stage;
+        let Some(Send { owner, more, .. }) = self.sends.remove(index) else { return };
+        match owner {
+            Owner::Copied(buffer) => self.sends.give_back(buffer),
+            Owner::Control(control) => driver.recycle(key, control),
+            Owner::Shared(_) => {}
         }
         match -result {
             error @ 1.. if !matches!(error, libc::EINTR | libc::EAGAIN | libc::ECANCELED) => {
@@ -671,7 +704,9 @@ impl Net {
                 self.end(key, reason, driver);
                 self.join(key);
             }
-            _ if self.sockets.get(key).is_some_and(Socket::is_sending) => self.flush(key, driver),
+            // Nothing is asked for that the driver has not got: to look costs memory that is in no cache.
+            _ if stage == Stage::Open && !more => {}
+            _ if matches!(stage, Stage::Open | Stage::Flushing) => self.flush(key, driver),
             _ => self.join(key),
         }
     }

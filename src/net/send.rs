@@ -10,6 +10,8 @@ use crate::outbox::Chunk;
 pub(super) struct Send {
     pub(super) owner: Owner,
     pub(super) sent: usize,
+    /// The driver had more for this socket, or has got something since.
+    pub(super) more: bool,
 }
 
 /// Who owns the bytes.
