@@ -241,6 +241,8 @@ impl Fleet {
                     Some(libc::EMFILE | libc::ENFILE) => {
                         "; more files must be allowed to be open (ulimit -n, fs.file-max)"
                     }
+                    // Ports are only looked for later: this is the address.
+                    Some(libc::EADDRNOTAVAIL) => "; is each --source an address of this host?",
                     _ => "",
                 };
                 self.own_error(format!("this load tester could not connect: {}{hint}", without_number(&error)));
