@@ -71,50 +71,70 @@ pub(crate) fn run(options: &Search) -> Result<Outcome, String> {
     let mut trials = Vec::new();
     let (mut low, mut high) = (None, None);
     let mut rate = options.each.rate();
-    // Double or halve until the answer lies between two rates, then halve the distance.
+    let mut refuted = 0;
     loop {
-        let Some(trial) = attempt(options, rate, trials.is_empty())? else { return ended_early(&trials) };
-        note(&trial.line);
-        let good = trial.good;
-        trials.push(trial);
-        if good {
-            low = Some(rate)
-        } else {
-            high = Some(rate)
+        // Double or halve until the answer lies between two rates, then halve the distance.
+        loop {
+            let Some(trial) = attempt(options, rate, trials.is_empty())? else { return ended_early(&trials) };
+            if trial.good {
+                low = Some(rate)
+            } else {
+                high = Some(rate)
+            }
+            trials.push(trial);
+            rate = match (low, high) {
+                (Some(low), None) if low >= options.rate_max => break,
+                (Some(low), None) => (low * 2.0).min(options.rate_max),
+                (None, Some(high)) if high < 1.0 => break,
+                (None, Some(high)) => high / 2.0,
+                (Some(low), Some(high)) if high / low <= 1.0 + options.precision / 100.0 => break,
+                (Some(low), Some(high)) => (low + high) / 2.0,
+                (None, None) => break,
+            };
         }
-        rate = match (low, high) {
-            (Some(low), None) if low >= options.rate_max => break,
-            (Some(low), None) => (low * 2.0).min(options.rate_max),
-            (None, Some(high)) if high < 1.0 => break,
-            (None, Some(high)) => high / 2.0,
-            (Some(low), Some(high)) if high / low <= 1.0 + options.precision / 100.0 => break,
-            (Some(low), Some(high)) => (low + high) / 2.0,
-            (None, None) => break,
+        let Some(found) = low else {
+            print(&format!("{}\nno rate down to {rate:.1} meets the thresholds", evidence(&trials)))?;
+            return Ok(Outcome::Failed);
         };
+        let Some(confirmed) = attempt(options, found, false)? else { return ended_early(&trials) };
+        let good = confirmed.good;
+        trials.push(confirmed);
+        if good {
+            print(&format!("{}\n{}", evidence(&trials), answer(found, &trials)))?;
+            return Ok(Outcome::Good);
+        }
+        refuted += 1;
+        if refuted == REFUTED_MAX {
+            let why = "was met once and missed once, as others before it: not shown; run longer (--duration)";
+            print(&format!("{}\n{found:.0} per second {why}", evidence(&trials)))?;
+            return Ok(Outcome::Failed);
+        }
+        // What was met once only is missed: the answer lies below.
+        high = Some(found);
+        low = below(found, &trials);
+        rate = low.map_or(found / 2.0, |low| (low + found) / 2.0);
     }
-    let Some(found) = low else {
-        print(&format!("{}\nno rate down to {rate:.1} meets the thresholds", evidence(&trials)))?;
-        return Ok(Outcome::Failed);
-    };
-    let Some(confirmed) = attempt(options, found, false)? else { return ended_early(&trials) };
-    let good = confirmed.good;
-    trials.push(confirmed);
-    // The lowest rate that missed is what the answer is bounded by.
+}
+
+/// Rates that may turn out to be met once only, before the search gives up.
+const REFUTED_MAX: usize = 4;
+
+/// The highest rate below this one that was met each time it was tried.
+fn below(rate: f64, trials: &[Trial]) -> Option<f64> {
+    let was_missed = |rate: f64| trials.iter().any(|trial| trial.rate == rate && !trial.good);
+    let met = trials.iter().map(|trial| trial.rate).filter(|other| *other < rate && !was_missed(*other));
+    met.max_by(f64::total_cmp)
+}
+
+/// What was found, and what it is bounded by: the lowest rate that missed.
+fn answer(found: f64, trials: &[Trial]) -> String {
     let missed = trials.iter().filter(|trial| !trial.good).min_by(|a, b| a.rate.total_cmp(&b.rate));
-    let answer = match missed {
-        _ if !good => {
-            format!("{found:.0} per second was met once and missed once: not shown; run longer (--duration)")
-        }
-        None => {
-            format!("capacity: at least {found:.0} per second, confirmed by a second run; --rate-max ended the search")
-        }
-        Some(trial) if trial.driver_limited => format!(
-            "capacity: at least {found:.0} per second, confirmed by a second run; beyond, this load tester is the limit"
-        ),
-        Some(_) => format!("capacity: {found:.0} per second, confirmed by a second run"),
+    let (at_least, why) = match missed {
+        None => ("at least ", "; --rate-max ended the search"),
+        Some(trial) if trial.driver_limited => ("at least ", "; beyond, this load tester is the limit"),
+        Some(_) => ("", ""),
     };
-    print(&format!("{}\n{answer}", evidence(&trials)))?;
-    Ok(if good { Outcome::Good } else { Outcome::Failed })
+    format!("capacity: {at_least}{found:.0} per second, confirmed by a second run{why}")
 }
 
 fn ended_early(trials: &[Trial]) -> Result<Outcome, String> {
@@ -135,12 +155,11 @@ fn attempt(options: &Search, rate: f64, is_first: bool) -> Result<Option<Trial>,
     if is_first && report.outcome() == Outcome::NotRun {
         return Err(reasons(&report));
     }
-    Ok(Some(Trial {
-        rate,
-        good: report.is_clean(),
-        driver_limited: report.driver_limit().is_some(),
-        line: line(rate, &report),
-    }))
+    let line = line(rate, &report);
+    if !options.each.output.quiet {
+        note(&line);
+    }
+    Ok(Some(Trial { rate, good: report.is_clean(), driver_limited: report.driver_limit().is_some(), line }))
 }
 
 fn line(rate: f64, report: &Report) -> String {
@@ -176,4 +195,24 @@ fn evidence(trials: &[Trial]) -> String {
     let mut sorted: Vec<&Trial> = trials.iter().collect();
     sorted.sort_by(|a, b| a.rate.total_cmp(&b.rate));
     sorted.iter().map(|trial| trial.line.as_str()).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn below_a_rate_that_was_missed_the_second_time_is_the_best_that_was_always_met() {
+        let trial = |(rate, good)| Trial { rate, good, driver_limited: false, line: String::new() };
+        let trials: Vec<Trial> =
+            [(1000.0, true), (2000.0, true), (4000.0, false), (3000.0, true), (2000.0, false), (3000.0, false)]
+                .map(trial)
+                .into();
+        assert_eq!(below(4000.0, &trials), Some(1000.0));
+        assert_eq!(below(1000.0, &trials), None);
+        assert_eq!(answer(1000.0, &trials), "capacity: 1000 per second, confirmed by a second run");
+        let limited = [trial((1000.0, true)), Trial { driver_limited: true, ..trial((2000.0, false)) }];
+        assert!(answer(1000.0, &limited).contains("at least 1000 per second"));
+        assert!(answer(1000.0, &limited[..1]).contains("--rate-max"));
+    }
 }
