@@ -13,7 +13,7 @@ use crate::hdr_log::HdrLog;
 use crate::metrics::{Live, Scraper};
 use crate::plan::{Shared, Tally};
 use crate::record::{Measure, Quantiles, Record};
-use crate::report::{Phase, Report, Worker};
+use crate::report::{Phase, RAMP, Report, Worker};
 use crate::timeline::{Point, Timeline};
 use crate::traffic::Planned;
 use crate::view::{Look, View};
@@ -85,7 +85,7 @@ impl Watch {
             timeline: Timeline::default(),
             total: Record::default(),
             phases: Vec::new(),
-            phase: Open { name: "connect".to_owned(), measured: true, record: Record::default(), from: now.clone() },
+            phase: Open { name: RAMP.to_owned(), measured: true, record: Record::default(), from: now.clone() },
             first: now.clone(),
             last: now,
             until: None,

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use crate::Outcome;
 use crate::metrics::Metrics;
 use crate::plan::Tally;
-use crate::record::{Measure, Quantiles, Record, human_us};
+use crate::record::{Measure, Quantiles, Record, histogram, human_us};
 use crate::threshold::Verdict;
 use crate::timeline::Point;
 
@@ -100,6 +100,9 @@ impl Worker {
         format!("{:+.0} us, give or take {:.0}", us(self.clock_offset_ns as f64), us(self.clock_error_ns as f64))
     }
 }
+
+/// The phase in which clients connect.
+pub(crate) const RAMP: &str = "connect";
 
 /// A part of a run.
 pub(crate) struct Phase {
@@ -202,12 +205,14 @@ impl Report {
         planned.count_between(LATE_US + 1, planned.high())
     }
 
-    /// Phases in which messages or Pings flowed, or, in a run that is about connects, clients came.
+    /// Phases in which messages or Pings flowed, or, in a run that is about connects, clients came. Of other runs the ramp is
+    /// none, though those who came first keep their connections alive in it.
     fn busy_phases(&self) -> impl Iterator<Item = &Phase> {
         let connects = self.main() == Measure::Connect;
         let is_busy = move |phase: &&Phase| {
             let timed = |measure: Measure| !phase.record.of(measure).planned.is_empty();
-            phase.sent > 0 || timed(Measure::Ping) || (connects && timed(Measure::Connect))
+            let is_about = (connects && timed(Measure::Connect)) || (phase.name != RAMP && timed(Measure::Ping));
+            phase.sent > 0 || is_about
         };
         self.phases.iter().filter(is_busy)
     }
@@ -242,7 +247,7 @@ impl Report {
 
     /// Connections signed in per second of the ramp.
     pub(crate) fn connects_per_second(&self) -> Option<f64> {
-        let ramp = self.phases.iter().find(|phase| phase.name == "connect" && phase.connected > 0)?;
+        let ramp = self.phases.iter().find(|phase| phase.name == RAMP && phase.connected > 0)?;
         Some(ramp.connected as f64 / ramp.seconds.max(f64::MIN_POSITIVE))
     }
 
@@ -262,7 +267,12 @@ impl Report {
     pub(crate) fn driver_limit(&self) -> Option<DriverLimit> {
         let busy = self.driver_busy().unwrap_or(0.0);
         let percent = busy * 100.0;
-        let lag = Quantiles::from(&self.record.lag);
+        let mut lag = histogram();
+        for phase in self.busy_phases() {
+            // Bounds are the same everywhere, so nothing can be out of range.
+            let _ = lag.add(&phase.record.lag);
+        }
+        let lag = Quantiles::from(&lag);
         let late = format!("this load tester sent late: p99 {} behind its schedule", human_us(lag.p99));
         if busy > DRIVER_BUSY_MAX {
             let what = format!("this load tester was busy for {percent:.0} % of its cores' time");
@@ -272,7 +282,7 @@ impl Report {
             true => DriverLimit { what: late, ..DriverLimit::TOO_SLOW },
             false => {
                 let what = format!(
-                    "{late}, though busy for {percent:.0} % of its cores' time only: it had to wait for a core"
+                    "{late}, though busy for {percent:.0} % of its cores' time only: it had to wait for a core, or had much to do at one time"
                 );
                 DriverLimit { what, ..DriverLimit::KEPT_WAITING }
             }

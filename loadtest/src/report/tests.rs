@@ -25,7 +25,7 @@ fn phase(name: &str, driver_busy: f64) -> Phase {
 fn a_driver_that_was_kept_waiting_is_not_called_too_slow() {
     let report = |busy: f64, lag_us: u64| {
         let mut report = Report { phases: vec![phase("steady", busy)], ..Report::default() };
-        report.record.lag.record(lag_us).unwrap();
+        report.phases[0].record.lag.record(lag_us).unwrap();
         report
     };
     let said = |busy, lag_us| report(busy, lag_us).driver_limit().map(|limit| (limit.what, limit.so));
@@ -37,6 +37,23 @@ fn a_driver_that_was_kept_waiting_is_not_called_too_slow() {
     let (what, so) = said(0.12, 9_000).unwrap();
     assert!(what.contains("p99 9.01 ms behind its schedule, though busy for 12 %"), "{what}");
     assert!(so.contains("contain that wait") && report(0.12, 9_000).table().contains(so), "{so}");
+}
+
+#[test]
+fn a_ramp_says_nothing_about_the_figures_of_what_follows() {
+    let mut ramp = phase("connect", 0.99);
+    ramp.record.lag.record(9_000).unwrap();
+    // Who came first kept its connection alive meanwhile.
+    ramp.record.record(Measure::Ping, 1, 1, 2);
+    ramp.sent = 0;
+    let steady = phase("steady", 0.02);
+    let mut report = Report { phases: vec![ramp, steady], measure: Some(Measure::Deliver), ..Report::default() };
+    assert!(report.driver_limit().is_none());
+    assert_eq!(report.driver_busy(), Some(0.02));
+    // A run that is about connects is about its ramp.
+    report.measure = Some(Measure::Connect);
+    report.phases[0].record.record(Measure::Connect, 1, 1, 2);
+    assert!(report.driver_limit().unwrap().what.contains("busy for 99 %"));
 }
 
 #[test]
