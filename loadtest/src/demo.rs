@@ -150,12 +150,14 @@ fn phases(options: &Options, run: &mut Run, process: Process, idle_bytes: &mut [
         payload_bytes: PAYLOAD_BYTES,
     };
     run.phase("one-to-one");
-    run.traffic(traffic.clone())?;
+    run.flow(traffic.clone())?;
     run.phase("room");
-    run.traffic(Traffic {
+    let broadcasts = Traffic {
         kind: Kind::Rooms { name: "chat:demo".to_owned(), rooms: 1, publishers: 4 },
         pace: Pace::constant(BROADCASTS_PER_SECOND),
         clients: ROOM_MEMBERS.min(options.connections),
         ..traffic
-    })
+    };
+    run.join(&broadcasts)?;
+    run.flow(broadcasts)
 }

@@ -142,6 +142,8 @@ counts! {
     delivered,
     /// Rooms joined.
     subscribed,
+    /// Rooms that the gateway let nobody into.
+    turned_away,
     /// Pings sent.
     pings,
     /// Of those, the ones that keep a connection alive and are in no schedule.

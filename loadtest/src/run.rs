@@ -229,23 +229,28 @@ impl Run {
         traffic
     }
 
-    /// Members join the rooms of a stream, if it has any, so that nobody misses the first message.
+    /// Members join the rooms of a stream, if it has any, so that nobody misses the first message. Once for each room: who is
+    /// a member does not join again.
     pub(crate) fn join(&mut self, traffic: &Traffic) -> Result<(), String> {
         let joining = traffic.joining();
         if joining == 0 {
             return Ok(());
         }
-        let before = self.tally().subscribed;
+        let before = self.tally();
         // An empty stream joins the rooms.
         self.begin(Traffic { duration: Duration::ZERO, ..traffic.clone() }, Duration::ZERO);
+        let turned_away = |tally: &Tally| tally.turned_away - before.turned_away;
         self.wait_for("joining the rooms", Duration::from_secs(30 + joining / 1000), |tally| {
-            tally.subscribed - before >= joining
-        })
+            tally.subscribed - before.subscribed + turned_away(tally) >= joining
+        })?;
+        match turned_away(&self.tally()) {
+            0 => Ok(()),
+            refused => Err(format!("joining the rooms: {refused} of {joining} were refused")),
+        }
     }
 
-    /// One stream on its own: members join, messages flow, and what is still under way arrives.
-    pub(crate) fn traffic(&mut self, traffic: Traffic) -> Result<(), String> {
-        self.join(&traffic)?;
+    /// One stream on its own: messages flow, and what is still under way arrives. See [`Self::join`].
+    pub(crate) fn flow(&mut self, traffic: Traffic) -> Result<(), String> {
         let (lead, duration) = (self.lead(), traffic.duration);
         self.begin(traffic, lead);
         self.hold(duration + lead)?;

@@ -264,10 +264,14 @@ impl Drive<'_> {
         let traffic = self.traffic(kind);
         if self.options.warm_up > 0 {
             self.run.warm_up("warm-up");
-            self.run.traffic(Traffic { duration: Duration::from_millis(self.options.warm_up), ..traffic.clone() })?;
+            self.run.join(&traffic)?;
+            self.run.flow(Traffic { duration: Duration::from_millis(self.options.warm_up), ..traffic.clone() })?;
+            self.run.phase("steady");
+        } else {
+            self.run.phase("steady");
+            self.run.join(&traffic)?;
         }
-        self.run.phase("steady");
-        self.run.traffic(traffic)
+        self.run.flow(traffic)
     }
 
     /// Receivers leave, are written to, come back, and get the gap.
@@ -325,7 +329,8 @@ impl Drive<'_> {
         let slow = (all * self.options.slow_share / 100).max(1);
         let traffic = self.traffic(self.rooms());
         self.run.phase("before");
-        self.run.traffic(Traffic { duration: self.duration() / 4, ..traffic.clone() })?;
+        self.run.join(&traffic)?;
+        self.run.flow(Traffic { duration: self.duration() / 4, ..traffic.clone() })?;
         self.run.phase("slow");
         // The last clients: publishers are among the first of each room.
         self.run.order(Order::Hold(all - slow..all));

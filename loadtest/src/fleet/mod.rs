@@ -369,11 +369,13 @@ impl Fleet {
         self.mark(key);
     }
 
-    /// Leaves in order, so that the gateway does not count resets.
+    /// Leaves in order, so that the gateway does not count resets. Nobody waits for an end of those that it has never
+    /// answered.
     fn say_goodbye(&mut self, net: &mut Net) {
-        let keys: Vec<_> = self.lines.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            net.close(key, true, self);
+        let lines: Vec<_> = self.lines.iter().map(|(key, line)| (key, line.place)).collect();
+        for (key, place) in lines {
+            let is_ready = self.client_mut(place).is_some_and(|client| matches!(client.state, State::Ready(_)));
+            net.close(key, is_ready, self);
         }
     }
 }

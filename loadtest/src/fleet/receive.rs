@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use ringgate::close::CloseReason;
+use ringgate::close::{CloseReason, ErrorCode};
 use ringgate::id::{ConnectionKey, Stamp as WireStamp};
 use ringgate::net::Driver;
 use ringgate::outbox::Chunk;
@@ -94,6 +94,9 @@ impl Fleet {
                 if error.request() != 0 {
                     line.unanswered = line.unanswered.saturating_sub(1);
                     bump(&self.shared.counts().refused);
+                } else if error.code() != ErrorCode::TooManyRequests.code() {
+                    // Of what is asked for without a number, only joining a room can be refused otherwise.
+                    bump(&self.shared.counts().turned_away);
                 }
                 *self.record.borrow_mut().troubles.refused.entry(error.code()).or_default() += 1;
                 let text = format!("refused: {} ({})", error.message().unwrap_or_default(), error.code());

@@ -240,6 +240,24 @@ fn heartbeats_and_pings_do_not_get_in_each_others_way() {
 }
 
 #[test]
+fn a_room_is_joined_once_and_warmed_up() {
+    let gateway = Gateway::start();
+    let arguments = ["--connections", "20", "--rooms", "2", "--rate", "50", "--duration", "1s", "--warm-up", "500ms"];
+    let (code, result) = gateway.drive("room", &arguments);
+    assert_clean(code, &result);
+    assert_eq!(count(&result, "delivered"), 75 * 10);
+    assert_eq!(count(&result["latencies_us"]["deliver"]["planned"], "count"), 50 * 10);
+}
+
+#[test]
+fn rooms_that_nobody_may_join_are_not_waited_for() {
+    let gateway = Gateway::start();
+    let (code, result) = gateway.drive("room", &["--connections", "5", "--room-name", "nosuch:room"]);
+    assert_eq!(code, 1, "{result:#}");
+    assert_eq!(result["failure"], "joining the rooms: 5 of 5 were refused");
+}
+
+#[test]
 fn slow_readers_catch_up() {
     let gateway = Gateway::start();
     let arguments =
