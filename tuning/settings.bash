@@ -103,9 +103,11 @@ wants() {
 ## Settings
 
 # The kernel deals connections out to shards unevenly, so their tables together are larger than the number of
-# connections; and there are other files than sockets.
+# connections; those of a gateway that nobody has configured hold 16384 each; and there are other files than sockets.
+# `ringgate doctor` (src/doctor/limits.rs) wants the same figure.
 open_files() {
-    echo $((connections + connections / 8 + 100 * shards + 10000))
+    local uneven=$((connections + connections / 8 + 100 * shards)) unconfigured=$((16384 * shards))
+    echo $(((uneven > unconfigured ? uneven : unconfigured) + 10000))
 }
 
 sysctl_settings() {
