@@ -40,15 +40,16 @@ pub(super) fn all(host: &Host) -> Result<Vec<Interrupt>, String> {
     Ok(lines.filter_map(interrupt).collect())
 }
 
-/// The cores that an interrupt lands on: the effective ones where the kernel tells, otherwise those that are allowed.
+/// The cores that an interrupt lands on: the effective ones where the kernel tells, otherwise those that are allowed. One
+/// that was given other cores moves when it fires next, and until then the effective ones are where it does not belong.
 pub(super) fn cores_of(host: &Host, number: usize) -> Result<Vec<usize>, String> {
-    let folder = format!("proc/irq/{number}");
-    let effective = host.read(&format!("{folder}/effective_affinity_list")).ok().filter(|list| !list.is_empty());
-    let list = match effective {
-        Some(list) => list,
-        None => host.read(&format!("{folder}/smp_affinity_list"))?,
-    };
-    Ok(parse_list(&list))
+    let cores = |file: &str| host.read(&format!("proc/irq/{number}/{file}")).map(|list| parse_list(&list));
+    let effective = cores("effective_affinity_list").unwrap_or_default();
+    match cores("smp_affinity_list") {
+        Ok(allowed) if effective.is_empty() || effective.iter().any(|cpu| !allowed.contains(cpu)) => Ok(allowed),
+        Err(reason) if effective.is_empty() => Err(reason),
+        _ => Ok(effective),
+    }
 }
 
 /// Whether devices other than the network cards' queues interrupt the shards' cores.
@@ -192,6 +193,20 @@ mod tests {
         let finding = run(&host(), 4);
         assert_eq!(finding.state, State::Ok);
         assert_eq!(finding.found, "1 there, and no other core is left: IRQ 38 nvme0q0");
+    }
+
+    #[test]
+    fn an_interrupt_that_has_not_fired_since_it_was_moved_is_where_it_was_moved_to() {
+        let fake = host();
+        let cores = |allowed: &str, effective: &str| {
+            fake.set("proc/irq/38/smp_affinity_list", allowed);
+            fake.set("proc/irq/38/effective_affinity_list", effective);
+            cores_of(&fake.host, 38)
+        };
+        assert_eq!(cores("0-3\n", "1\n"), Ok(vec![1]));
+        assert_eq!(cores("0\n", "1\n"), Ok(vec![0]));
+        assert_eq!(cores("2-3\n", "1\n"), Ok(vec![2, 3]));
+        assert_eq!(cores("0-3\n", "\n"), Ok(vec![0, 1, 2, 3]));
     }
 
     #[test]
