@@ -129,14 +129,14 @@ fn kinds_are_spread(interrupts: &[QueueInterrupt], cpus: usize) -> bool {
 }
 
 fn transmit(host: &Host, card: &str, cpus: &[usize]) -> Finding {
+    let folder = format!("{NET}/{card}/queues");
+    let queues = host.numbered(&folder, "tx-");
     let check = Check::new(
         GROUP,
         format!("{card}: transmit queues (XPS)"),
-        "each with cores of its own",
+        if queues.len() == 1 { "nothing else, with one queue" } else { "each with cores of its own" },
         "Cores that share a transmit queue wait for its lock.",
     );
-    let folder = format!("{NET}/{card}/queues");
-    let queues = host.numbered(&folder, "tx-");
     let masks: Result<Vec<String>, String> =
         queues.iter().map(|queue| host.read(&format!("{folder}/tx-{queue}/xps_cpus"))).collect();
     match (queues.len(), masks) {
@@ -240,7 +240,11 @@ mod tests {
 
     #[test]
     fn one_queue_is_enough_with_rps() {
-        assert_eq!(states(&card(["1", "0"], &[("rx-0/rps_cpus", "3\n"), ("tx-0/x", "")])), [State::Ok; 3]);
+        let fake = card(["1", "0"], &[("rx-0/rps_cpus", "3\n"), ("tx-0/x", "")]);
+        assert_eq!(states(&fake), [State::Ok; 3]);
+        let transmit = check(&fake.host, &[0, 1], 2).remove(2);
+        assert_eq!(transmit.found, "1, shared by all cores");
+        assert_eq!(transmit.wanted, "nothing else, with one queue");
     }
 
     #[test]
