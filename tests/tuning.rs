@@ -139,8 +139,18 @@ fn apply_twice_and_revert_once_restores_every_byte() {
         assert_eq!(root.read("proc/irq/39/smp_affinity_list"), "2\n");
         assert_eq!(root.read("proc/irq/37/smp_affinity_list"), "0-3\n");
         let once = root.all();
-        let again = root.run("apply", &["--connections", "1000000", "--load-test"]);
+        let options = ["--connections", "1000000", "--load-test"];
+        let plan = root.run("plan", &options);
+        let again = root.run("apply", &options);
         assert_eq!(root.all(), once, "{again}");
+        assert_eq!(plan, again);
+        assert!(!again.contains(" -> ") && !again.contains("written"), "{again}");
+        for key in ["net.core.somaxconn", "net.ipv4.tcp_mem", "net.ipv4.ip_local_port_range"] {
+            assert!(again.contains(&format!("{key}: is as it should be\n")), "{again}");
+        }
+        // For another target it is told what changes now, and not since the first time.
+        let other = root.run("plan", &["--connections", "4000000", "--load-test"]);
+        assert!(other.contains("fs.nr_open: 2097152 -> 5242880 ("), "{other}");
         // Another target on top: what is put back is still from before the first.
         root.run("apply", &["--connections", "4000000", "--load-test"]);
         assert_ne!(root.all(), once);
@@ -366,12 +376,34 @@ fn a_host_that_runs_irqbalance_or_lacks_settings_is_told() {
 }
 
 #[test]
+fn what_nobody_may_write_is_planned_as_such() {
+    let root = Root::new(HOST);
+    let path = root.0.join("proc/sys/net/netfilter/nf_conntrack_max");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o444)).unwrap();
+    let before = root.all();
+    let plan = root.run("plan", &["--connections", "1000000"]);
+    let line = "net.netfilter.nf_conntrack_max: stays 262144 instead of 1250000; it cannot be changed here (a full table of \
+                tracked connections drops new ones)\n";
+    assert!(plan.contains(line) && !plan.contains("nf_conntrack_max = "), "{plan}");
+    let apply = root.command("apply", &["--connections", "1000000"]).output().unwrap();
+    assert_eq!(apply.status.code(), Some(1));
+    assert_eq!(String::from_utf8(apply.stdout).unwrap(), plan);
+    let errors = String::from_utf8(apply.stderr).unwrap();
+    assert_eq!(errors, "tuning/apply: this host refuses to change: net.netfilter.nf_conntrack_max\n");
+    root.run("revert", &[]);
+    assert_eq!(root.all(), before);
+    // What is enough needs no change.
+    let plan = root.run("plan", &["--connections", "1000"]);
+    assert!(plan.contains("net.netfilter.nf_conntrack_max: 262144 is enough\n"), "{plan}");
+}
+
+#[test]
 fn a_setting_that_is_refused_is_named_and_the_rest_is_done() {
     let root = Root::new(HOST);
     let path = root.0.join("proc/sys/net/core/somaxconn");
     std::fs::remove_file(&path).unwrap();
-    // A small number that the kernel lets nobody change.
-    symlink("/proc/sys/kernel/cap_last_cap", &path).unwrap();
+    // A small number that may be written, and that the kernel keeps small.
+    symlink("/proc/sys/net/ipv4/tcp_tw_reuse", &path).unwrap();
     let before = root.all();
     let refused = root.command("apply", &["--connections", "1000000"]).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));

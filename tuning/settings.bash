@@ -182,20 +182,36 @@ set_exactly() {
 }
 
 set_to() {
-    local key=$1 first=$2 value=$3 why=$4 path mark=""
+    local key=$1 first=$2 value=$3 why=$4 path now mark=""
     path=$root/proc/sys/${key//.//}
-    echo "$key: $(spaced "$first") -> $value ($why)"
-    if [ "$mode" = change ] && [ "$(spaced "$(<"$path")")" != "$value" ]; then
-        record sysctl "$key" "$first"
-        if ! write "$value" "$path"; then
-            forget sysctl "$key"
-            refused+=" $key"
-            return
+    # An earlier apply may have set it, for this target or for another one.
+    now=$(spaced "$(<"$path")")
+    if [ "$now" = "$value" ]; then
+        echo "$key: is as it should be"
+    elif is_read_only "$path"; then
+        echo "$key: stays $now instead of $value; it cannot be changed here ($why)"
+        [ "$mode" = show ] || refused+=" $key"
+        return
+    else
+        echo "$key: $now -> $value ($why)"
+        if [ "$mode" = change ]; then
+            record sysctl "$key" "$first"
+            if ! write "$value" "$path"; then
+                forget sysctl "$key"
+                refused+=" $key"
+                return
+            fi
         fi
     fi
     # What belongs to a module may not be there yet when the fragment is read: the mark makes that no error.
     [[ $key != net.netfilter.* ]] || mark=-
     fragment+="$mark$key = $value"$'\n'
+}
+
+# Whether nobody may write a setting: so the kernel marks what a namespace cannot change. That all of /proc/sys is mounted
+# read-only is shown to root alone; to others every setting looks like that.
+is_read_only() {
+    [[ $(stat -L -c %A "$1") != *w* ]] || { [ "$(id -u)" -eq 0 ] && [ ! -w "$1" ]; }
 }
 
 # write VALUE PATH: the kernel says no by an error of the write.
@@ -207,12 +223,11 @@ write() {
 first_value() {
     local key=$1 path
     path=$root/proc/sys/${key//.//}
-    recorded sysctl "$key" && return
     if [ ! -r "$path" ]; then
         echo "$key: left alone; this host, or this namespace, does not have it" >&2
         return 1
     fi
-    echo "$(<"$path")"
+    recorded sysctl "$key" || echo "$(<"$path")"
 }
 
 # write_file PATH TEXT WHY: a file of ours; without TEXT there is nothing to say in it.
