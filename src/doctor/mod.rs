@@ -16,7 +16,10 @@ mod ring;
 mod target;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use crate::config::Config;
 use crate::cores::{Topology, distinct, plan};
@@ -27,6 +30,7 @@ use target::Target;
 
 /// What the host is asked to hold.
 #[derive(clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub struct Options {
     /// Connections to hold; what the configuration has room for if not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
@@ -38,14 +42,26 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     shards: Option<u16>,
     /// Configuration file to look at, too.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    // Read with the other options: a file that cannot be looked at ends the program as any wrong option does, and is not
+    // taken for a problem of the host.
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(|file: PathBuf| load(&file)))]
+    config: Option<Arc<Config>>,
     /// Say why for everything, also for what is in order.
     #[arg(long, conflicts_with = "json")]
     explain: bool,
     /// Print an array of objects: group, check, state, found, wanted, why, fix.
     #[arg(long)]
     json: bool,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  nothing is in the way
+  1  something is
+  2  it could not be asked: a wrong option, or a configuration file that is missing or invalid";
+
+fn load(file: &Path) -> Result<Arc<Config>, String> {
+    Config::load_for_doctor(file).map(Arc::new).map_err(|problems| problems.to_string())
 }
 
 /// What there is to say, and whether the target is out of reach.
@@ -56,11 +72,10 @@ pub struct Report {
     pub has_problems: bool,
 }
 
-/// Looks at this host. Fails only where the configuration cannot be read.
+/// Looks at this host. Fails only where JSON cannot be made of what was found.
 pub fn run(options: &Options) -> Result<Report, String> {
-    let config = options.config.as_deref().map(Config::load_for_doctor).transpose();
-    let config = config.map_err(|problems| problems.to_string())?;
-    let target = Target::new(options.connections, options.tls, options.shards.map(usize::from), config.as_ref());
+    let config = options.config.as_deref();
+    let target = Target::new(options.connections, options.tls, options.shards.map(usize::from), config);
     let host = Host::new("/");
     let topology = Topology::read(host.root());
     let findings = examine(&host, &target, &topology, &crate::net::probe());

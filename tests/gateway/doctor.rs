@@ -109,11 +109,25 @@ fn a_table_larger_than_the_limit_of_open_files_is_a_finding_and_not_a_mistake() 
     let table = findings.iter().find(|finding| text(finding, "check") == "connections per shard").unwrap();
     assert_eq!((code, text(table, "state")), (Some(1), "problem"));
     assert_eq!(text(table, "fix"), "runtime.connections_per_shard_max = 1000");
-    // What is wrong with the file itself is said as always.
-    let file = folder.write("broken.toml", "[runtime]\nshards = \"many\"\n");
-    let ended = Process::ringgate(&["doctor", "--config", file.to_str().unwrap()]).ended();
-    assert_eq!((ended.code, ended.out.len()), (Some(1), 0));
-    assert!(ended.err.iter().any(|line| line.contains("broken.toml:2: runtime.shards")), "{ended:?}");
+}
+
+#[test]
+fn a_question_that_cannot_be_asked_is_no_problem_of_the_host() {
+    let folder = TempFolder::new();
+    let broken = folder.write("broken.toml", "[runtime]\nshards = \"many\"\n");
+    let missing = broken.with_file_name("missing.toml");
+    for (file, said) in [(&broken, "broken.toml:2: runtime.shards"), (&missing, "missing.toml: ")] {
+        let ended = Process::ringgate(&["doctor", "--config", file.to_str().unwrap()]).ended();
+        assert_eq!((ended.code, ended.out.len()), (Some(2), 0), "{ended:?}");
+        assert!(ended.err.iter().any(|line| line.contains(said)), "{ended:?}");
+    }
+    assert_eq!(Process::ringgate(&["doctor", "--connections", "many"]).ended().code, Some(2));
+    let help = Process::ringgate(&["doctor", "--help"]).ended();
+    assert_eq!(help.code, Some(0));
+    for line in ["Exit codes:", "  0  nothing is in the way", "  1  something is"] {
+        assert!(help.out.iter().any(|found| found == line), "{help:?}");
+    }
+    assert!(help.out.iter().any(|found| found.starts_with("  2  it could not be asked")), "{help:?}");
 }
 
 #[test]
