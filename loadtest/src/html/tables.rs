@@ -226,7 +226,7 @@ const KINDS: [(Figures, &str); 3] = [
     (Figures::Gauge { min: 0.0, mean: 0.0, max: 0.0 }, "Gauges: how it stood, once a second."),
     (
         Figures::Histogram { count: 0.0, mean: None, p50: None, p99: None },
-        "Histograms: what was added during the run; percentiles are estimated from buckets.",
+        "Histograms: what was added during the run; percentiles are what buckets say of them.",
     ),
 ];
 

@@ -160,7 +160,7 @@ fn add_sample(values: &mut BTreeMap<Key, Value>, key: Key, kind: Kind, sample: &
 #[cfg(test)]
 mod tests {
     use super::super::openmetrics::parse;
-    use super::super::track::Figures;
+    use super::super::track::{Figures, Quantile};
     use super::*;
 
     fn text(n: u64) -> String {
@@ -198,8 +198,9 @@ mod tests {
         assert_eq!(of("ringgate_sqes", ""), counter(180.0, 60.0));
         assert_eq!(of("process_cpu_seconds", ""), counter(3.0, 1.0));
         assert_eq!(of("ringgate_queue", ""), Figures::Gauge { min: 1.0, mean: 11.0 / 3.0, max: 5.0 });
-        let histogram =
-            Figures::Histogram { count: 6.0, mean: Some(0.25), p50: Some(0.25), p99: Some(0.5 * (0.99 * 6.0 / 6.0)) };
+        let at_most = |estimate| Some(Quantile::AtMost(0.5, estimate));
+        let (p50, p99) = (at_most(0.25), at_most(0.5 * (0.99 * 6.0 / 6.0)));
+        let histogram = Figures::Histogram { count: 6.0, mean: Some(0.25), p50, p99 };
         assert_eq!(of("d_seconds", ""), histogram);
         assert_eq!(series.len(), 7);
     }

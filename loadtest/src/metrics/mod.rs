@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::record::human_us;
 pub(crate) use scraper::{MetricsUrl, Scraper};
 pub(crate) use track::Figures;
+use track::Quantile;
 
 /// What a gateway's metrics did over a run.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -116,7 +117,17 @@ impl Series {
     /// The figures with what they are, in the unit that the name says.
     pub(crate) fn figures_text(&self) -> Vec<(&'static str, String)> {
         let value = |value: f64| number(&self.name, value);
-        let maybe = |figure: Option<f64>| figure.map_or("-".to_owned(), value);
+        let quantile = |quantile: Quantile| match quantile {
+            Quantile::AtMost(bound, _) => format!("at most {}", value(bound)),
+            Quantile::About(estimate) => format!("about {}", value(estimate)),
+            Quantile::Above(bound) => format!("above {}", value(bound)),
+        };
+        // A gateway counts whole microseconds, rounded down.
+        let mean_of = |mean: f64| match self.name.ends_with("_seconds") && (0.0..1e-6).contains(&mean) {
+            true => "below 1 us".to_owned(),
+            false => value(mean),
+        };
+        let none = || "-".to_owned();
         match &self.figures {
             Figures::Counter { total, per_second, per_second_max } => {
                 vec![("total", value(*total)), ("per second", value(*per_second)), ("at most", value(*per_second_max))]
@@ -126,9 +137,9 @@ impl Series {
             }
             Figures::Histogram { count, mean, p50, p99 } => vec![
                 ("count", number("", *count)),
-                ("mean", maybe(*mean)),
-                ("p50, about", maybe(*p50)),
-                ("p99, about", maybe(*p99)),
+                ("mean", mean.map_or_else(none, mean_of)),
+                ("p50", p50.map_or_else(none, quantile)),
+                ("p99", p99.map_or_else(none, quantile)),
             ],
         }
     }
@@ -171,6 +182,15 @@ mod tests {
             series("ringgate_d", gauge(0.0, 0.0)),
             series("ringgate_e", gauge(3.0, 3.0)),
             series("ringgate_f", gauge(0.0, 4.0)),
+            series(
+                "ringgate_g_seconds",
+                Figures::Histogram {
+                    count: 4.0,
+                    mean: Some(0.0),
+                    p50: Some(Quantile::AtMost(50e-6, 0.0)),
+                    p99: Some(Quantile::About(75e-6)),
+                },
+            ),
         ];
         let metrics = Metrics { series: series.into(), ..Metrics::default() };
         let lines: Vec<_> =
@@ -180,6 +200,7 @@ mod tests {
             "b total 5, per second 5",
             "e 3 all the time",
             "f min 0, mean 2, max 4",
+            "g_seconds count 4, mean below 1 us, p50 at most 50 us, p99 about 75 us",
         ];
         assert_eq!(lines, wanted);
     }

@@ -32,17 +32,38 @@ pub(crate) enum Figures {
         /// The highest.
         max: f64,
     },
-    /// What was added in the run. Quantiles are estimates: buckets say between which bounds a value lies, not where.
+    /// What was added in the run.
     Histogram {
         /// Values.
         count: f64,
         /// Their average; none without a value.
         mean: Option<f64>,
-        /// Half of them are about at most this.
-        p50: Option<f64>,
+        /// Half of them are at most this.
+        p50: Option<Quantile>,
         /// 99 %.
-        p99: Option<f64>,
+        p99: Option<Quantile>,
     },
+}
+
+/// What buckets say of a quantile: between which bounds it lies, not where. A number for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(into = "f64")]
+pub(crate) enum Quantile {
+    /// In the lowest bucket, where an estimate may be wrong by any factor: the bound, and the estimate all the same.
+    AtMost(f64, f64),
+    /// Between two bounds; an estimate.
+    About(f64),
+    /// Beyond the last bound.
+    Above(f64),
+}
+
+impl From<Quantile> for f64 {
+    fn from(quantile: Quantile) -> f64 {
+        match quantile {
+            Quantile::AtMost(_, estimate) => estimate,
+            Quantile::About(value) | Quantile::Above(value) => value,
+        }
+    }
 }
 
 impl Figures {
@@ -147,15 +168,26 @@ impl Histogram {
         self.last = buckets;
     }
 
-    /// Within the bucket that holds the quantile, values are taken to be evenly spread, as Prometheus does.
-    fn quantile(&self, share: f64) -> Option<f64> {
+    fn mean(&self) -> Option<f64> {
+        let count = self.added.count();
+        (count > 0.0).then(|| self.added.sum / count)
+    }
+
+    /// Within the bucket that holds the quantile, values are taken to be evenly spread, as Prometheus does. The mean
+    /// bounds that: half of the values reach the median, so it is at most twice the mean.
+    fn quantile(&self, share: f64) -> Option<Quantile> {
         let rank = share * self.added.count();
+        let most = self.mean()? / (1.0 - share);
         let (mut low, mut below) = (0.0, 0.0);
         for (bound, count) in &self.added.cumulative {
             if *count >= rank && *count > below {
                 let within = (rank - below) / (count - below);
-                // Beyond the last bound nothing is known but that bound.
-                return Some(if bound.is_finite() { low + (bound - low) * within } else { low });
+                let estimate = (low + (bound - low) * within).min(most).max(low);
+                return Some(match low {
+                    _ if bound.is_infinite() => Quantile::Above(low),
+                    0.0 => Quantile::AtMost(*bound, estimate),
+                    _ => Quantile::About(estimate),
+                });
             }
             (low, below) = (*bound, *count);
         }
@@ -176,15 +208,12 @@ impl Track {
                 let (min, max) = gauge.ends?;
                 Figures::Gauge { min, mean: gauge.sum / gauge.count as f64, max }
             }
-            Track::Histogram(histogram) => {
-                let count = histogram.added.count();
-                Figures::Histogram {
-                    count,
-                    mean: (count > 0.0).then(|| histogram.added.sum / count),
-                    p50: histogram.quantile(0.5),
-                    p99: histogram.quantile(0.99),
-                }
-            }
+            Track::Histogram(histogram) => Figures::Histogram {
+                count: histogram.added.count(),
+                mean: histogram.mean(),
+                p50: histogram.quantile(0.5),
+                p99: histogram.quantile(0.99),
+            },
         })
     }
 }
@@ -226,10 +255,30 @@ mod tests {
         histogram.add(buckets([5.0, 5.0, 5.0], 3.0));
         assert_eq!((histogram.quantile(0.5), histogram.added.count()), (None, 0.0));
         histogram.add(buckets([5.0, 15.0, 15.0], 18.0));
-        assert_eq!((histogram.quantile(0.5), histogram.quantile(0.99)), (Some(1.5), Some(1.99)));
+        let about = |estimate| Some(Quantile::About(estimate));
+        assert_eq!((histogram.quantile(0.5), histogram.quantile(0.99)), (about(1.5), about(1.99)));
         // A restart: these are new values.
         histogram.add(buckets([0.0, 0.0, 10.0], 90.0));
-        let wanted = Figures::Histogram { count: 20.0, mean: Some(5.25), p50: Some(2.0), p99: Some(2.0) };
+        let above = Some(Quantile::Above(2.0));
+        let wanted = Figures::Histogram { count: 20.0, mean: Some(5.25), p50: about(2.0), p99: above };
         assert_eq!(Track::Histogram(histogram).figures(1.0), Some(wanted));
+    }
+
+    #[test]
+    fn an_estimate_does_not_contradict_the_mean() {
+        let buckets = |counts: [f64; 3], sum: f64| Buckets {
+            cumulative: [50.0, 100.0, f64::INFINITY].into_iter().zip(counts).collect(),
+            sum,
+        };
+        let quantiles = |counts, sum| {
+            let mut histogram = Histogram::new(&buckets([0.0; 3], 0.0), false);
+            histogram.add(buckets(counts, sum));
+            [histogram.quantile(0.5), histogram.quantile(0.99)].map(Option::unwrap)
+        };
+        assert_eq!(quantiles([10.0; 3], 0.0), [Quantile::AtMost(50.0, 0.0), Quantile::AtMost(50.0, 0.0)]);
+        assert_eq!(quantiles([10.0; 3], 20.0)[0], Quantile::AtMost(50.0, 4.0));
+        assert_eq!(quantiles([0.0, 10.0, 10.0], 520.0)[0], Quantile::About(75.0));
+        assert_eq!(quantiles([1.0, 10.0, 10.0], 300.0)[0], Quantile::About(60.0));
+        assert_eq!(serde_json::to_value(Quantile::AtMost(50.0, 4.0)).unwrap(), 4.0);
     }
 }
