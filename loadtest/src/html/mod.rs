@@ -110,8 +110,9 @@ fn tiles(report: &Report) -> String {
     if let Some(enters) = report.enters_per_delivery() {
         tiles.push(("io_uring_enter per delivery".to_owned(), format!("{enters:.3}")));
     }
-    if let Some(busy) = report.driver_busy() {
-        tiles.push(("this load tester was busy".to_owned(), format!("{:.0} %", busy * 100.0)));
+    if let Some(phase) = report.busiest_phase() {
+        let name = format!("this load tester was busy in its busiest phase, {}", phase.name);
+        tiles.push((name, format!("{:.0} %", phase.driver_busy * 100.0)));
     }
     let tile =
         |(name, value): &(String, String)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value));

@@ -258,9 +258,14 @@ impl Report {
         (!took.is_empty()).then(|| Quantiles::from(&took))
     }
 
-    /// How busy the driver was at its busiest.
+    /// The phase in which the driver was busiest.
+    pub(crate) fn busiest_phase(&self) -> Option<&Phase> {
+        self.busy_phases().max_by(|a, b| a.driver_busy.total_cmp(&b.driver_busy))
+    }
+
+    /// How busy the driver was then.
     pub(crate) fn driver_busy(&self) -> Option<f64> {
-        self.busy_phases().map(|phase| phase.driver_busy).reduce(f64::max)
+        self.busiest_phase().map(|phase| phase.driver_busy)
     }
 
     /// Why the figures are the driver's rather than the gateway's, if they are.
@@ -275,7 +280,7 @@ impl Report {
         let lag = Quantiles::from(&lag);
         let late = format!("this load tester sent late: p99 {} behind its schedule", human_us(lag.p99));
         if busy > DRIVER_BUSY_MAX {
-            let what = format!("this load tester was busy for {percent:.0} % of its cores' time");
+            let what = format!("this load tester was busy for {percent:.0} % of its cores' time in its busiest phase");
             return Some(DriverLimit { what, ..DriverLimit::TOO_SLOW });
         }
         (lag.p99 > LAG_MAX_US).then(|| match busy > DRIVER_IDLE_MAX {

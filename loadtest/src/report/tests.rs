@@ -57,6 +57,15 @@ fn a_ramp_says_nothing_about_the_figures_of_what_follows() {
 }
 
 #[test]
+fn the_busiest_phase_is_named() {
+    let report = Report { phases: vec![phase("steady", 0.49), phase("after", 0.2)], ..Report::default() };
+    let table = report.table();
+    let row = table.lines().find(|line| line.contains("this load tester was busy")).unwrap();
+    assert_eq!(row, format!("  this load tester was busy{:>26}", "at most 49 %, in steady"));
+    assert_eq!(report.driver_busy(), Some(0.49));
+}
+
+#[test]
 fn an_end_while_clients_connect_says_how_many_there_were() {
     let mut report =
         Report { interrupted: true, connections: [10, 0], phases: vec![phase("connect", 0.1)], ..Report::default() };

@@ -15,7 +15,11 @@ impl Report {
             lines.push(format!("  ! {}; {}", limit.what, limit.so));
         }
         lines.extend(self.interruption().map(|said| format!("  ! {said}")));
-        let mut row = |name: &str, value: String| lines.push(format!("  {name:<34} {value:>16}"));
+        // Values end in one column; a long one takes the room that its name leaves.
+        let mut row = |name: &str, value: String| {
+            let width = 50_usize.saturating_sub(value.chars().count());
+            lines.push(format!("  {name:<width$} {value}"));
+        };
         row("connections, TCP / TLS", format!("{} / {}", self.connections[0], self.connections[1]));
         let (signed_in, wanted) = (self.tally.connections, self.connections.iter().sum::<usize>());
         if signed_in < wanted as u64 {
@@ -59,8 +63,8 @@ impl Report {
         if let Some(cpu) = self.driver_cpu_us_per_delivery() {
             row("this load tester's CPU per delivery", format!("{cpu:.2} us"));
         }
-        if let Some(busy) = self.driver_busy() {
-            row("this load tester was busy", format!("{:.0} %", busy * 100.0));
+        if let Some(phase) = self.busiest_phase() {
+            row("this load tester was busy", format!("at most {:.0} %, in {}", phase.driver_busy * 100.0, phase.name));
         }
         for (name, bytes) in ["TCP", "TLS"].iter().zip(self.idle_bytes) {
             if let Some(bytes) = bytes {
