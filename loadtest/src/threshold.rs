@@ -58,8 +58,17 @@ impl std::str::FromStr for Threshold {
             return Err(format!("\"{text}\": there is no figure \"{figure}\"; there are {}", figures()));
         }
         let limit = if is_time { microseconds(value) } else { number(value) };
-        let unit = if is_time { "a time such as 500us, 20ms or 1.5s" } else { "a number" };
+        let (unit, most) = match figure {
+            _ if is_time => ("a time such as 500us, 20ms or 1.5s", f64::INFINITY),
+            "driver_busy" => ("a share from 0 to 1", 1.0),
+            _ => ("a number from 0 on", f64::INFINITY),
+        };
+        let limit = limit.filter(|limit| (0.0..=most).contains(limit));
         let limit = limit.ok_or_else(|| format!("\"{text}\": \"{value}\" must be {unit}"))?;
+        if limit == 0.0 && above == or_equal {
+            let always = if above { "is always" } else { "is never" };
+            return Err(format!("\"{text}\" {always} true: no figure is below 0"));
+        }
         Ok(Threshold { text: text.to_owned(), figure: figure.to_owned(), above, or_equal, limit })
     }
 }
@@ -145,5 +154,18 @@ mod tests {
         assert!(refused("p98>1ms").contains("p99.9"));
         assert!(refused("p99>20").contains("20ms"));
         assert!(refused("lost>few").contains("a number"));
+    }
+
+    #[test]
+    fn what_is_always_or_never_true_is_refused() {
+        let refused = |text: &str| text.parse::<Threshold>().unwrap_err();
+        assert_eq!(refused("lost>-1"), "\"lost>-1\": \"-1\" must be a number from 0 on");
+        assert!(refused("p99>-1ms").contains("must be a time such as"));
+        assert!(refused("driver_busy>85").contains("must be a share from 0 to 1"));
+        assert_eq!(refused("lost>=0"), "\"lost>=0\" is always true: no figure is below 0");
+        assert_eq!(refused("rate<0"), "\"rate<0\" is never true: no figure is below 0");
+        for good in ["lost>0", "rate<=0", "p99>0ms", "driver_busy>1"] {
+            assert!(good.parse::<Threshold>().is_ok(), "{good}");
+        }
     }
 }
