@@ -328,9 +328,10 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, 
     let mut assignment = options.link.assignment(mix.connections, options.other_url.as_ref());
     assignment.reconnect |= !mix.churn.is_empty();
     output.check()?;
+    let only_pings = mix.streams.iter().all(|(traffic, _)| traffic.kind == Kind::Pings);
+    output.check_thresholds("this mixture", !only_pings)?;
     let drivers = options.link.drivers(&assignment, muster)?;
     let mut run = output.start(assignment, drivers, "mixed")?;
-    let only_pings = mix.streams.iter().all(|(traffic, _)| traffic.kind == Kind::Pings);
     run.main_measure(if only_pings { Measure::Ping } else { Measure::Deliver });
     let result = options.link.ramp(&mut run, mix.connections).and_then(|()| match run.interrupted() {
         true => Ok(()),

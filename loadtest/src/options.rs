@@ -16,7 +16,7 @@ use crate::hdr_log::HdrLog;
 use crate::metrics::{MetricsUrl, Scraper};
 use crate::report::Report;
 use crate::run::{Drivers, Run};
-use crate::threshold::Threshold;
+use crate::threshold::{Threshold, may_have_messages};
 use crate::view::{Scene, View};
 use crate::watch::Outlets;
 
@@ -54,7 +54,9 @@ pub(crate) struct Output {
     /// Where the gateway's metrics are, http://HOST:PORT/metrics: asked once a second, and reported with the rest.
     #[arg(long, value_name = "URL")]
     metrics_url: Option<MetricsUrl>,
-    /// Fail the run (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'lost>0', 'rate<5000'; may be repeated.
+    /// Fail the run (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'lost>0', 'rate<5000'; may be
+    /// repeated. A bare p99 is that of deliveries where messages are sent, of connects for connect, churn and storm, and else
+    /// of Pings.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) fail_if: Vec<Threshold>,
     /// Write every interval's latencies there, in the log format of HdrHistogram, in nanoseconds as its tools expect.
@@ -141,8 +143,14 @@ impl Output {
         crate::check_writable(&[self.json.as_deref(), self.html.as_deref()])
     }
 
-    /// Starts a run that is looked at as these options ask, and called `title` where it is shown.
+    /// Whether the load of this name can have the figures that it is to be judged by.
+    pub(crate) fn check_thresholds(&self, load: &str, has_messages: bool) -> Result<(), String> {
+        self.fail_if.iter().try_for_each(|threshold| threshold.check(load, has_messages, self.pid.is_some()))
+    }
+
+    /// Starts a run of the load `title` that is looked at as these options ask.
     pub(crate) fn start(&self, assignment: Assignment, drivers: Drivers, title: &str) -> Result<Run, String> {
+        self.check_thresholds(title, may_have_messages(title))?;
         let outlets = Outlets {
             process: self.pid.map(Process),
             scraper: self.metrics_url.clone().map(Scraper::start).transpose()?,

@@ -32,11 +32,29 @@ const OTHERS: [&str; 15] = [
     "driver_busy",
 ];
 
+/// Loads that send no messages; a mixture may be one, too.
+const WITHOUT_MESSAGES: [&str; 5] = ["connect", "idle", "ping", "churn", "storm"];
+
+/// Whether a load has messages, as far as its name tells.
+pub(crate) fn may_have_messages(load: &str) -> bool {
+    !WITHOUT_MESSAGES.contains(&load)
+}
+
+/// Whether a figure is one of messages. What became of them is not meant: without messages none is lost, which is true, and
+/// one set of thresholds may serve several loads.
+fn is_of_messages(figure: &str) -> bool {
+    ["rate", "cpu"].contains(&figure) || ["publish.", "deliver."].iter().any(|measure| figure.starts_with(measure))
+}
+
 /// What there is, for whoever has named something else.
-fn figures() -> String {
+fn figures(has_messages: bool) -> String {
+    let is_there = |figure: &String| has_messages || !is_of_messages(figure);
+    let timed = Measure::ALL.map(|measure| format!("{}.p99", measure.label())).into_iter().filter(is_there);
+    let others = OTHERS.map(str::to_owned).into_iter().filter(is_there);
     format!(
-        "p50, p90, p99, p99.9, max, mean (also as connect.p99, ping.p99, publish.p99, deliver.p99), {}",
-        OTHERS.join(", ")
+        "p50, p90, p99, p99.9, max, mean (also as {}), {}",
+        timed.collect::<Vec<_>>().join(", "),
+        others.collect::<Vec<_>>().join(", ")
     )
 }
 
@@ -55,7 +73,7 @@ impl std::str::FromStr for Threshold {
         let value = value.trim();
         let is_time = TIMES.contains(&quantile_of(figure));
         if !is_known(figure) {
-            return Err(format!("\"{text}\": there is no figure \"{figure}\"; there are {}", figures()));
+            return Err(format!("\"{text}\": there is no figure \"{figure}\"; there are {}", figures(true)));
         }
         let limit = if is_time { microseconds(value) } else { number(value) };
         let (unit, most) = match figure {
@@ -111,6 +129,20 @@ impl std::fmt::Display for Verdict {
 }
 
 impl Threshold {
+    /// Refuses a figure that this load cannot have, before anybody is connected for nothing. CPU time is that of a gateway
+    /// whose process is known.
+    pub(crate) fn check(&self, load: &str, has_messages: bool, has_process: bool) -> Result<(), String> {
+        let Threshold { text, figure, .. } = self;
+        if !has_messages && is_of_messages(figure) {
+            let there = figures(false);
+            return Err(format!("\"{text}\": {load} sends no messages and has no {figure}; there are {there}"));
+        }
+        if figure == "cpu" && !has_process {
+            return Err(format!("\"{text}\": cpu is there with --pid only"));
+        }
+        Ok(())
+    }
+
     /// Judges a run. A figure that does not exist in it fails it: nothing was shown.
     pub(crate) fn judge(&self, report: &Report) -> Verdict {
         let condition = self.text.clone();
@@ -145,6 +177,25 @@ mod tests {
         assert!(fails("rate<100"), "nothing was sent");
         assert_eq!(judge("max>=25ms").to_string(), "max>=25ms (max was 25.01 ms)");
         assert_eq!(judge("lost>5").found, "lost was 3");
+        assert_eq!(judge("rate<100").found, "this run has no rate");
+    }
+
+    #[test]
+    fn figures_that_a_load_cannot_have_are_refused() {
+        let check = |text: &str, has_messages, has_process| {
+            text.parse::<Threshold>().unwrap().check("connect", has_messages, has_process)
+        };
+        for text in ["rate<5", "cpu>9", "publish.p99>1s", "deliver.max>1s"] {
+            let error = check(text, false, true).unwrap_err();
+            let there = "there are p50, p90, p99, p99.9, max, mean (also as connect.p99, ping.p99), lost, ";
+            assert!(error.contains("connect sends no messages and has no ") && error.contains(there), "{error}");
+            assert!(!error.contains(", rate") && !error.contains(", cpu"), "{error}");
+            assert!(check(text, true, true).is_ok());
+        }
+        for text in ["p99>1s", "connect.p99>1s", "ping.p99>1s", "lost>0", "connects<5", "driver_busy>0.8"] {
+            assert!(check(text, false, false).is_ok(), "{text}");
+        }
+        assert!(check("cpu>9", true, false).unwrap_err().contains("--pid"));
     }
 
     #[test]

@@ -329,7 +329,8 @@ impl Report {
             "closed" => Some(self.closed.values().sum::<u64>() as f64),
             "reconnects" => Some(self.tally.reconnects as f64),
             "rate" => {
-                let (seconds, sent) = self.busy_phases().fold((0.0, 0), |(s, n), p| (s + p.seconds, n + p.accepted));
+                let phases = self.phases.iter().filter(|phase| phase.sent > 0);
+                let (seconds, sent) = phases.fold((0.0, 0), |(s, n), p| (s + p.seconds, n + p.accepted));
                 (seconds > 0.0).then(|| sent as f64 / seconds)
             }
             "connects" => self.connects_per_second(),

@@ -66,6 +66,19 @@ fn the_busiest_phase_is_named() {
 }
 
 #[test]
+fn a_rate_is_that_of_the_phases_with_messages() {
+    let idle = || {
+        let mut idle = Phase { sent: 0, accepted: 0, delivered: 0, ..phase("idle", 0.1) };
+        idle.record.record(Measure::Ping, 0, 0, 100);
+        idle
+    };
+    let mut report = Report { phases: vec![idle()], ..Report::default() };
+    assert_eq!(report.figure("rate"), None, "Pings are no messages");
+    report.phases.push(phase("steady", 0.1));
+    assert_eq!(report.figure("rate"), Some(1.0));
+}
+
+#[test]
 fn an_end_while_clients_connect_says_how_many_there_were() {
     let mut report =
         Report { interrupted: true, connections: [10, 0], phases: vec![phase("connect", 0.1)], ..Report::default() };

@@ -52,6 +52,33 @@ fn what_cannot_be_run_is_no_failed_run() {
 }
 
 #[test]
+fn thresholds_of_what_a_load_cannot_have_are_refused_before_it_runs() {
+    let gateway = Gateway::start();
+    let folder = Folder::new("thresholds");
+    let (url, file) = (gateway.url(Transport::Plain), folder.path("pings.toml"));
+    let mixture = "[[populations]]\nname='a'\nconnections=2\n[[streams]]\npopulation='a'\nkind='pings'\nrate=5\n\
+                   [[phases]]\nname='p'\nduration='1h'\n";
+    std::fs::write(&file, mixture).unwrap();
+    let hour = &["--duration", "1h"][..];
+    let cases = [(vec!["ping"], hour), (vec!["storm"], hour), (vec!["mixed", &file], &[][..])];
+    for (load, more) in cases {
+        for condition in ["rate<5", "deliver.p99>1s"] {
+            let link = ["--url", &url, "--dev", "--quiet", "--fail-if", condition];
+            let Output { status, stderr, .. } = loadtest(&[&load[..], &link, more].concat());
+            let said = String::from_utf8_lossy(&stderr);
+            assert_eq!(status.code(), Some(2), "{load:?}: {said}");
+            assert!(
+                said.contains("sends no messages and has no ") && said.contains("connect.p99, ping.p99)"),
+                "{said}"
+            );
+        }
+    }
+    let help = String::from_utf8(loadtest(&["ping", "--help"]).stdout).unwrap();
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(help.contains("A bare p99 is that of deliveries where messages are sent"), "{help}");
+}
+
+#[test]
 fn help_says_what_exit_codes_mean_and_what_capacity_takes() {
     let said = |arguments: &[&str]| String::from_utf8(loadtest(arguments).stdout).unwrap();
     let help = said(&["--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
