@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringgate::auth::{Signer, TokenSpec};
@@ -61,7 +62,7 @@ impl Credentials {
     /// Whether tokens can be had and certificates be read; asked before anything is waited for.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.tokens()?;
-        self.ca.as_ref().map_or(Ok(()), |path| client_tls(Trust::File(path)).map(|_| ()))
+        self.ca.as_ref().map_or(Ok(()), |path| tls_of(path).map(|_| ()))
     }
 
     /// An error if any of these options is given.
@@ -83,7 +84,10 @@ impl Credentials {
 
     fn tokens(&self) -> Result<Tokens, String> {
         match (&self.key, &self.token) {
-            (Some(path), _) => Ok(Tokens::Signer(Box::new(Signer::from_key_file(path, None, self.kid.as_deref())?))),
+            (Some(path), _) => {
+                let signer = Signer::from_key_file(path, None, self.kid.as_deref());
+                Ok(Tokens::Signer(Box::new(signer.map_err(|error| format!("--key {error}"))?)))
+            }
             (None, Some(token)) => Ok(Tokens::Fixed(token.clone())),
             (None, None) if self.dev => Ok(Tokens::Signer(Box::new(Signer::dev()))),
             (None, None) => Err("clients need tokens: give --dev, --key FILE or --token TOKEN".to_owned()),
@@ -96,12 +100,12 @@ impl Credentials {
         if !url.tls {
             return Ok([Target { address, tls: None }, Target { address, tls: None }]);
         }
-        let trust = match &self.ca {
-            Some(path) => Trust::File(path),
+        let config = match &self.ca {
+            Some(path) => tls_of(path)?,
             None if !self.dev => return Err("tls:// needs --ca FILE".to_owned()),
-            None => Trust::Anybody,
+            None => client_tls(Trust::Anybody)?,
         };
-        let (config, name) = (client_tls(trust)?, url.server_name()?);
+        let name = url.server_name()?;
         let resumption =
             if no_resumption { [Resumption::disabled(), Resumption::disabled()] } else { tickets::resumption() };
         Ok(resumption.map(|resumption| {
@@ -110,6 +114,13 @@ impl Credentials {
             Target { address, tls: Some((own.into(), name.clone())) }
         }))
     }
+}
+
+/// TLS that trusts the certificates of --ca.
+fn tls_of(path: &Path) -> Result<Arc<ClientConfig>, String> {
+    let named = |error: String| format!("--ca {}: {error}", path.display());
+    let pem = std::fs::read(path).map_err(|error| named(error.to_string()))?;
+    client_tls(Trust::Pem(&pem)).map_err(named)
 }
 
 /// What becomes of [`Credentials`] in a run.

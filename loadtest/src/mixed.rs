@@ -29,6 +29,23 @@ pub(crate) struct Options {
     link: Link,
     #[command(flatten)]
     output: Output,
+    #[command(flatten)]
+    _elsewhere: Elsewhere,
+}
+
+/// Options of other loads: clap would propose one that means something else.
+#[derive(clap::Args, Clone, Debug)]
+struct Elsewhere {
+    #[arg(long = "connections", hide = true, value_parser = in_file)]
+    _connections: Option<String>,
+    #[arg(long = "rate", hide = true, value_parser = in_file)]
+    _rate: Option<String>,
+    #[arg(long = "duration", hide = true, value_parser = in_file)]
+    _duration: Option<String>,
+}
+
+fn in_file(_: &str) -> Result<String, String> {
+    Err("mixed has it in its FILE, for each population, stream or phase".to_owned())
 }
 
 /// An example with every key explained.

@@ -79,6 +79,33 @@ fn thresholds_of_what_a_load_cannot_have_are_refused_before_it_runs() {
 }
 
 #[test]
+fn an_option_that_is_wrong_is_named() {
+    let folder = Folder::new("named");
+    let (nothing, empty) = (folder.path("nothing"), folder.path("empty.pem"));
+    std::fs::write(&empty, "").unwrap();
+    let said = |arguments: &[&str]| {
+        let Output { status, stderr, .. } = loadtest(arguments);
+        let said = String::from_utf8_lossy(&stderr).into_owned();
+        assert_eq!(status.code(), Some(2), "{arguments:?}: {said}");
+        said
+    };
+    let (tcp, tls) = ("tcp://127.0.0.1:1", "tls://127.0.0.1:1");
+    for (option, file, more) in [
+        ("--key", &nothing, &["--url", tcp][..]),
+        ("--ca", &nothing, &["--url", tls, "--dev"]),
+        ("--ca", &empty, &["--url", tls, "--dev"]),
+    ] {
+        let said = said(&[&["idle", option, file], more].concat());
+        assert!(said.starts_with(&format!("ringgate-loadtest: {option} {file}: ")), "{said}");
+    }
+    for option in ["--connections", "--rate", "--duration"] {
+        let said = said(&["mixed", &nothing, "--url", tcp, "--dev", option, "5"]);
+        assert!(said.contains(option) && said.contains("mixed has it in its FILE"), "{said}");
+    }
+    assert!(!String::from_utf8(loadtest(&["mixed", "--help"]).stdout).unwrap().contains("--connections"));
+}
+
+#[test]
 fn help_says_what_exit_codes_mean_and_what_capacity_takes() {
     let said = |arguments: &[&str]| String::from_utf8(loadtest(arguments).stdout).unwrap();
     let help = said(&["--help"]).split_whitespace().collect::<Vec<_>>().join(" ");
