@@ -136,6 +136,13 @@ pub(crate) struct Phase {
     pub(crate) record: Record,
 }
 
+impl Phase {
+    /// Whether clients connect in it, of all or of one kind.
+    fn is_ramp(&self) -> bool {
+        self.name.starts_with(RAMP)
+    }
+}
+
 /// How the load tester itself got in the way.
 pub(crate) struct DriverLimit {
     /// What it was.
@@ -211,7 +218,7 @@ impl Report {
         let connects = self.main() == Measure::Connect;
         let is_busy = move |phase: &&Phase| {
             let timed = |measure: Measure| !phase.record.of(measure).planned.is_empty();
-            let is_about = (connects && timed(Measure::Connect)) || (phase.name != RAMP && timed(Measure::Ping));
+            let is_about = (connects && timed(Measure::Connect)) || (!phase.is_ramp() && timed(Measure::Ping));
             phase.sent > 0 || is_about
         };
         self.phases.iter().filter(is_busy)
@@ -297,7 +304,7 @@ impl Report {
     /// That somebody ended the run early, and what it had come to if that was before everybody was signed in.
     pub(crate) fn interruption(&self) -> Option<String> {
         let (signed_in, wanted) = (self.tally.connections, self.connections.iter().sum::<usize>() as u64);
-        let ramping = self.phases.iter().all(|phase| phase.name.starts_with("connect")) && signed_in < wanted;
+        let ramping = self.phases.iter().all(|phase| phase.is_ramp()) && signed_in < wanted;
         self.interrupted.then(|| match ramping {
             true => format!("ended early, while clients were connecting: {signed_in} of {wanted} were signed in"),
             false => "ended early".to_owned(),

@@ -41,7 +41,7 @@ fn a_driver_that_was_kept_waiting_is_not_called_too_slow() {
 
 #[test]
 fn a_ramp_says_nothing_about_the_figures_of_what_follows() {
-    let mut ramp = phase("connect", 0.99);
+    let mut ramp = phase("connect TLS", 0.99);
     ramp.record.lag.record(9_000).unwrap();
     // Who came first kept its connection alive meanwhile.
     ramp.record.record(Measure::Ping, 1, 1, 2);
