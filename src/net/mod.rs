@@ -688,7 +688,7 @@ impl Net {
             return self.submit_send(key, index);
         }
         socket.send = None;
-        let stage = socket.stage;
+        let (is_sending, is_flushing) = (socket.is_sending(), socket.stage == Stage::Flushing);
         let Some(Send { owner, more, .. }) = self.sends.remove(index) else { return };
         match owner {
             Owner::Copied(buffer) => self.sends.give_back(buffer),
@@ -704,10 +704,10 @@ impl Net {
                 self.end(key, reason, driver);
                 self.join(key);
             }
-            // Nothing is asked for that the driver has not got: to look costs memory that is in no cache.
-            _ if stage == Stage::Open && !more => {}
-            _ if matches!(stage, Stage::Open | Stage::Flushing) => self.flush(key, driver),
-            _ => self.join(key),
+            _ if !is_sending => self.join(key),
+            _ if more || is_flushing => self.flush(key, driver),
+            // The driver has not got anything: to ask costs memory that is in no cache.
+            _ => {}
         }
     }
 }
