@@ -86,20 +86,16 @@ set_interrupt() {
     if [ "$(expand "$now")" = "$(expand "$cpus")" ]; then
         echo "interrupt $number ($name): on core $cpus"
         # What the kernel itself has put there needs nobody to do so after a restart.
-        [[ $(stat -L -c %A "$path") == *w* ]] || return 0
-    elif [[ $(stat -L -c %A "$path") != *w* ]]; then
+        ! is_marked_read_only "$path" || return 0
+    elif is_marked_read_only "$path"; then
         echo "interrupt $number ($name): left alone; the kernel manages it itself"
         return
     else
         echo "interrupt $number ($name): cores $now -> $cpus ($why)"
-        if [ "$mode" = change ]; then
-            record irq "$name #$nth" "$now"
-            if ! write "$cpus" "$path"; then
-                forget irq "$name #$nth"
-                # On older kernels the file looks as if it could be written.
-                echo "interrupt $number ($name): left alone; the kernel manages it itself"
-                return
-            fi
+        if ! change irq "$name #$nth" "$now" "$cpus" "$path"; then
+            # On older kernels the file looks as if it could be written.
+            echo "interrupt $number ($name): left alone; the kernel manages it itself"
+            return
         fi
     fi
     places+="place $(printf %q "$name") $nth $cpus"$'\n'

@@ -194,13 +194,9 @@ set_to() {
         return
     else
         echo "$key: $now -> $value ($why)"
-        if [ "$mode" = change ]; then
-            record sysctl "$key" "$first"
-            if ! write "$value" "$path"; then
-                forget sysctl "$key"
-                refused+=" $key"
-                return
-            fi
+        if ! change sysctl "$key" "$first" "$value" "$path"; then
+            refused+=" $key"
+            return
         fi
     fi
     # What belongs to a module may not be there yet when the fragment is read: the mark makes that no error.
@@ -211,7 +207,19 @@ set_to() {
 # Whether nobody may write a setting: so the kernel marks what a namespace cannot change. That all of /proc/sys is mounted
 # read-only is shown to root alone; to others every setting looks like that.
 is_read_only() {
-    [[ $(stat -L -c %A "$1") != *w* ]] || { [ "$(id -u)" -eq 0 ] && [ ! -w "$1" ]; }
+    is_marked_read_only "$1" || { [ "$(id -u)" -eq 0 ] && [ ! -w "$1" ]; }
+}
+
+is_marked_read_only() {
+    [[ $(stat -L -c %A "$1") != *w* ]]
+}
+
+# change KIND NAME BEFORE VALUE PATH: writes a value, and what was there before on record; where plan only shows, neither.
+# Fails, and leaves no record, where the kernel refuses it.
+change() {
+    [ "$mode" = change ] || return 0
+    record "$1" "$2" "$3"
+    write "$4" "$5" || { forget "$1" "$2"; return 1; }
 }
 
 # write VALUE PATH: the kernel says no by an error of the write.
