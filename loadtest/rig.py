@@ -161,6 +161,18 @@ def free_port():
     raise Problem("no free port from 20000 to 31999")
 
 
+def metrics(admin_port):
+    """Of a gateway on this machine: the sum of each family's samples by name."""
+    families = {}
+    with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/metrics", timeout=30) as answer:
+        for line in answer.read().decode().splitlines():
+            if not line.startswith("#"):
+                name, value = line.rsplit(" ", 1)
+                name = name.split("{")[0]
+                families[name] = families.get(name, 0.0) + float(value)
+    return families
+
+
 class Gateway:
     """`ringgate serve` with room for so many connections."""
 
@@ -234,15 +246,7 @@ class Gateway:
             return False
 
     def metrics(self):
-        """The sum of each family's samples by name."""
-        families = {}
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=30) as answer:
-            for line in answer.read().decode().splitlines():
-                if not line.startswith("#"):
-                    name, value = line.rsplit(" ", 1)
-                    name = name.split("{")[0]
-                    families[name] = families.get(name, 0.0) + float(value)
-        return families
+        return metrics(self.admin_port)
 
     def sessions(self):
         return int(self.metrics()["ringgate_sessions_active"])
