@@ -70,11 +70,10 @@ pub(crate) fn run(options: &Search) -> Result<Outcome, String> {
     }
     let mut trials = Vec::new();
     let (mut low, mut high) = (None, None);
-    let mut rate = options.each.rate();
+    let mut next = Some(options.each.rate());
     let mut refuted = 0;
     loop {
-        // Double or halve until the answer lies between two rates, then halve the distance.
-        loop {
+        while let Some(rate) = next {
             let Some(trial) = attempt(options, rate, trials.is_empty())? else { return ended_early(&trials) };
             if trial.good {
                 low = Some(rate)
@@ -82,18 +81,11 @@ pub(crate) fn run(options: &Search) -> Result<Outcome, String> {
                 high = Some(rate)
             }
             trials.push(trial);
-            rate = match (low, high) {
-                (Some(low), None) if low >= options.rate_max => break,
-                (Some(low), None) => (low * 2.0).min(options.rate_max),
-                (None, Some(high)) if high < 1.0 => break,
-                (None, Some(high)) => high / 2.0,
-                (Some(low), Some(high)) if high / low <= 1.0 + options.precision / 100.0 => break,
-                (Some(low), Some(high)) => (low + high) / 2.0,
-                (None, None) => break,
-            };
+            next = next_rate(options, low, high);
         }
         let Some(found) = low else {
-            print(&format!("{}\nno rate down to {rate:.1} meets the thresholds", evidence(&trials)))?;
+            let lowest = high.unwrap_or_default();
+            print(&format!("{}\nno rate down to {lowest:.1} meets the thresholds", evidence(&trials)))?;
             return Ok(Outcome::Failed);
         };
         let Some(confirmed) = attempt(options, found, false)? else { return ended_early(&trials) };
@@ -112,7 +104,17 @@ pub(crate) fn run(options: &Search) -> Result<Outcome, String> {
         // What was met once only is missed: the answer lies below.
         high = Some(found);
         low = below(found, &trials);
-        rate = low.map_or(found / 2.0, |low| (low + found) / 2.0);
+        next = next_rate(options, low, high);
+    }
+}
+
+/// Doubles or halves until the answer lies between two rates, then halves the distance; none when that is small enough.
+fn next_rate(options: &Search, low: Option<f64>, high: Option<f64>) -> Option<f64> {
+    match (low, high) {
+        (Some(low), None) => (low < options.rate_max).then(|| (low * 2.0).min(options.rate_max)),
+        (None, Some(high)) => (high >= 1.0).then_some(high / 2.0),
+        (Some(low), Some(high)) => (high / low > 1.0 + options.precision / 100.0).then_some((low + high) / 2.0),
+        (None, None) => None,
     }
 }
 
