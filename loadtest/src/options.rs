@@ -16,7 +16,7 @@ use crate::hdr_log::HdrLog;
 use crate::metrics::{MetricsUrl, Scraper};
 use crate::report::Report;
 use crate::run::{Drivers, Run};
-use crate::threshold::{Threshold, may_have_messages};
+use crate::threshold::Threshold;
 use crate::view::{Scene, View};
 use crate::watch::Outlets;
 
@@ -148,9 +148,8 @@ impl Output {
         self.fail_if.iter().try_for_each(|threshold| threshold.check(load, has_messages, self.pid.is_some()))
     }
 
-    /// Starts a run of the load `title` that is looked at as these options ask.
+    /// Starts a run that is looked at as these options ask, and called `title` where it is shown.
     pub(crate) fn start(&self, assignment: Assignment, drivers: Drivers, title: &str) -> Result<Run, String> {
-        self.check_thresholds(title, may_have_messages(title))?;
         let outlets = Outlets {
             process: self.pid.map(Process),
             scraper: self.metrics_url.clone().map(Scraper::start).transpose()?,

@@ -158,6 +158,7 @@ impl Options {
                 self.room_name
             ));
         }
+        self.output.check_thresholds(&scenario.name(), scenario.measure() == Measure::Deliver)?;
         self.output.check()
     }
 

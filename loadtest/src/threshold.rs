@@ -32,14 +32,6 @@ const OTHERS: [&str; 15] = [
     "driver_busy",
 ];
 
-/// Loads that send no messages; a mixture may be one, too.
-const WITHOUT_MESSAGES: [&str; 5] = ["connect", "idle", "ping", "churn", "storm"];
-
-/// Whether a load has messages, as far as its name tells.
-pub(crate) fn may_have_messages(load: &str) -> bool {
-    !WITHOUT_MESSAGES.contains(&load)
-}
-
 /// Whether a figure is one of messages. What became of them is not meant: without messages none is lost, which is true, and
 /// one set of thresholds may serve several loads.
 fn is_of_messages(figure: &str) -> bool {
