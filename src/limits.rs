@@ -14,6 +14,9 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 pub const TRACE_BYTES_MAX: usize = 64;
 /// Most rooms in one Connect.
 pub const CONNECT_ROOMS_MAX: usize = 128;
+/// Longest body of a Connect: a full set of rooms and the longest token. As much may wait unread behind it.
+pub const CONNECT_BODY_BYTES_MAX: usize =
+    TOKEN_BYTES_MAX + CONNECT_ROOMS_MAX * (NAME_BYTES_MAX + 64) + BODY_OVERHEAD_BYTES;
 /// Most members in one answer to Presence.
 pub const PRESENCE_MEMBERS_MAX: u32 = 1000;
 /// Most messages in one answer to History.
@@ -152,7 +155,7 @@ impl Default for Settings {
             namespaces: vec![Namespace::named("chat")],
             log_bytes_per_shard_max: 512 * 1024 * 1024,
             dedup_window_ms: 5 * 60 * 1000,
-            dedup_entries_max: 200_000,
+            dedup_entries_max: 1_000_000,
             shutdown_timeout_ms: 30_000,
         }
     }
@@ -242,9 +245,7 @@ impl Namespace {
 impl Settings {
     /// Longest body that a client may announce.
     pub fn body_bytes_max(&self) -> usize {
-        // A Connect with a full set of rooms and the longest token, or the largest message.
-        const CONNECT_BYTES: usize = TOKEN_BYTES_MAX + CONNECT_ROOMS_MAX * (NAME_BYTES_MAX + 64) + BODY_OVERHEAD_BYTES;
-        CONNECT_BYTES.max(self.client.message_bytes_max + BODY_OVERHEAD_BYTES)
+        CONNECT_BODY_BYTES_MAX.max(self.client.message_bytes_max + BODY_OVERHEAD_BYTES)
     }
 
     /// The namespace of a room name, when it is configured.
@@ -255,4 +256,24 @@ impl Settings {
         }
         self.namespaces.iter().enumerate().find(|(_, namespace)| namespace.name == name)
     }
+}
+
+/// Letters that may wait for one shard's mailbox before requests that need another one are refused.
+pub const WAY_LETTERS_MAX: usize = 4096;
+/// Requests of one shard's sessions that may wait for the answers of homes before more are refused.
+pub const ASKED_MAX: usize = 16 * 1024;
+/// Bytes that may wait for the mailboxes of all shards, on one shard.
+pub const WAYS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of heavy letters in one mailbox.
+pub const MAILBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Deliveries of broadcasts that one home may owe to the members on one shard: some tens of turns.
+pub const WAY_DELIVERIES_MAX: u64 = 256 * 1024;
+/// Bytes of frames of the same broadcasts.
+pub const WAY_BROADCAST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What a broadcast costs beyond its deliveries, in deliveries.
+pub const BROADCAST_COST: u64 = 16;
+
+/// Bytes that may wait for the mailbox of one shard among so many.
+pub fn way_bytes_max(shards: usize) -> usize {
+    (WAYS_BYTES_MAX / shards.max(1)).max(1024 * 1024)
 }

@@ -204,6 +204,8 @@ pub struct ShardMetrics {
     pub mesh_sent: Cell,
     /// Pushes that found a mailbox full; nothing is lost, the producer waits.
     pub mesh_full: Cell,
+    /// Join and leave events that were left out because the ways to the members were full.
+    pub announcements_dropped: Cell,
     /// Doorbells rung.
     pub mesh_doorbells: Cell,
     /// io_uring_enter calls.

@@ -235,6 +235,11 @@ impl Families {
     fn machine(&self, out: &mut Out<'_, '_>) -> Encoded {
         let counter = MetricType::Counter;
         out.by_shard("mesh_letters", "Letters to other shards", counter, |s| &s.mesh_sent)?;
+        out.counter(
+            "announcements_dropped",
+            "Join and leave events left out because the ways to the room's members were full",
+            |s| &s.announcements_dropped,
+        )?;
         out.by_shard("mesh_full", "Pushes that found a mailbox full", counter, |s| &s.mesh_full)?;
         out.by_shard("mesh_doorbells", "Shards woken", counter, |s| &s.mesh_doorbells)?;
         out.by_shard("uring_enters", "io_uring_enter calls", counter, |s| &s.ring_enters)?;

@@ -4,10 +4,11 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hashbrown::HashTable;
+use hashbrown::{HashSet, HashTable};
 
 use super::inbox::{CATCH_UP_BYTES, CATCH_UP_MESSAGES};
 use super::letter::{Attach, History, HistoryResult, PresenceResult, Subscribe, Subscribed};
+use super::ways::Work;
 use super::{Letter, Shard, Source};
 use crate::close::CloseReason;
 use crate::id::{Address, Durability, Now, Position, ShardId, TopicKey};
@@ -16,7 +17,7 @@ use crate::limits::{HISTORY_BYTES_MAX, Settings};
 use crate::metrics::{ExpireReason, ShardMetrics};
 use crate::outbox::Delivery;
 use crate::slots::Slots;
-use crate::topics::{Dedup, Inbox, Log, LogLimits, MemberName, Room};
+use crate::topics::{Dedup, Inbox, Keeps, Log, LogLimits, MemberName, Room, ShardMembers};
 
 /// A topic at home.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,7 @@ pub(super) struct Homes {
     hash: Keyed,
     seed: u64,
     shard: ShardId,
+    shards: u64,
     epochs: u64,
     last_message_id: u64,
     sweep_inbox: u32,
@@ -47,7 +49,7 @@ pub(super) struct Homes {
 const SWEPT: u32 = 64;
 
 impl Homes {
-    pub(super) fn new(shard: ShardId, settings: &Settings, seed: u64) -> Self {
+    pub(super) fn new(shard: ShardId, shards: u16, settings: &Settings, seed: u64) -> Self {
         Homes {
             inboxes: Slots::default(),
             users: HashTable::new(),
@@ -57,6 +59,7 @@ impl Homes {
             hash: keyed(seed),
             seed,
             shard,
+            shards: shards.into(),
             epochs: 0,
             last_message_id: 0,
             sweep_inbox: 0,
@@ -70,19 +73,23 @@ impl Homes {
         (now.unix_ms << 16) | (self.epochs & 0xffff)
     }
 
-    /// 40 bits of milliseconds since 2024, 10 of node, 8 of shard, 6 of counter; a shard that needs more than 64 in a
-    /// millisecond borrows from the next one.
+    /// 40 bits of milliseconds since 2024, 10 of node, and 14 for a counter and, below it, the shard, which takes as many
+    /// bits as the node's shards need. A node gives out 16 million ids a second before it borrows from the next
+    /// millisecond: ids never run so far ahead that a restart could repeat them.
     pub(super) fn next_message_id(&mut self, node: u16, now: Now) -> u64 {
         const START_2024_MS: u64 = 1_704_067_200_000;
-        let place = (u64::from(node & 0x3ff) << 14) | (u64::from(self.shard.0 & 0xff) << 6);
-        let time = now.unix_ms.saturating_sub(START_2024_MS) << 24;
-        let (last_time, last_count) = (self.last_message_id & !0xff_ffff, self.last_message_id & 0x3f);
+        const TIME: u64 = 1 << 24;
+        const NODE: u64 = 1 << 14;
+        let one = self.shards.next_power_of_two();
+        let place = u64::from(node & 0x3ff) * NODE + u64::from(self.shard.0);
+        let time = now.unix_ms.saturating_sub(START_2024_MS) * TIME;
+        let last_time = self.last_message_id / TIME * TIME;
         self.last_message_id = if time > last_time {
-            time | place
-        } else if last_count < 0x3f {
-            last_time | place | (last_count + 1)
+            time + place
+        } else if self.last_message_id % NODE + one < NODE {
+            self.last_message_id + one
         } else {
-            (last_time + (1 << 24)) | place
+            last_time + TIME + place
         };
         self.last_message_id
     }
@@ -117,8 +124,12 @@ impl Homes {
         now: Now,
     ) -> TopicKey {
         let (epoch, name_hash) = (self.new_epoch(now), self.hash.hash_one(&*name));
-        let keeps_names = settings.namespaces.get(namespace).is_some_and(|n| n.presence || n.join_leave);
-        let key = self.rooms.insert(Room::new(name, namespace, epoch, keeps_names, self.seed));
+        let keeps = match settings.namespaces.get(namespace) {
+            Some(namespace) if namespace.join_leave => Keeps::Devices,
+            Some(namespace) if namespace.presence => Keeps::Names,
+            _ => Keeps::Counts,
+        };
+        let key = self.rooms.insert(Room::new(name, namespace, epoch, keeps, self.seed));
         let Homes { rooms, room_names, hash, .. } = self;
         room_names.insert_unique(name_hash, key, |key| hash.hash_one(rooms.get(*key).map_or("", |room| &room.name)));
         metrics.rooms.add(1);
@@ -208,6 +219,17 @@ impl Homes {
         self.inboxes.get(inbox)?.devices().get(index).map(|device| device.connected.map(Address::from))
     }
 
+    /// Where the inbox's devices are connected.
+    pub(super) fn addresses(&self, inbox: TopicKey) -> impl Iterator<Item = Address> {
+        let devices = self.inboxes.get(inbox).map_or(&[][..], Inbox::devices);
+        devices.iter().filter_map(|device| device.connected.map(Address::from))
+    }
+
+    /// The room's members, by shard.
+    pub(super) fn members(&self, room: TopicKey) -> &[ShardMembers] {
+        self.rooms.get(room).map_or(&[], Room::shards)
+    }
+
     /// Whether publishers of this room hear themselves.
     pub(super) fn echo(&self, room: TopicKey, settings: &Settings) -> bool {
         self.rooms.get(room).and_then(|room| settings.namespaces.get(room.namespace)).is_none_or(|n| n.echo)
@@ -275,6 +297,7 @@ impl Homes {
     }
 
     pub(super) fn invariants(&self, metrics: &ShardMetrics) {
+        self.dedup.invariants();
         let mut bytes = 0;
         let mut pending = 0;
         for (key, inbox) in self.inboxes.iter() {
@@ -361,11 +384,11 @@ impl Shard {
 
     /// A session joins a room.
     pub(super) fn on_subscribe_at_home(&mut self, subscribe: Subscribe, now: Now) {
-        let Subscribe { room: name, namespace, from, user, device, request, since, local } = subscribe;
+        let Subscribe { room: name, namespace, from, user, device, request, since, local, counted } = subscribe;
         let known = self.homes.find_room(&name);
         let key = known.unwrap_or_else(|| self.homes.make_room(name, namespace, &self.settings, &self.metrics, now));
         let Some(room) = self.homes.rooms.get_mut(key) else { return };
-        room.join(MemberName { address: from, user: user.clone(), device: device.clone() }, local);
+        let comes = room.join(MemberName { address: from, user: user.clone(), device: device.clone() }, local);
         let position = room.log.position();
         let reached = since.filter(|since| room.log.reaches(*since));
         if since.is_some() {
@@ -379,34 +402,54 @@ impl Shard {
             recovered: reached.is_some(),
             position,
             start: reached.map_or(position.offset, |since| since.offset),
+            counted,
         };
         self.post(from.shard, Letter::Subscribed(Box::new(subscribed)));
-        self.announce(key, namespace, true, from, &user, &device);
+        if comes {
+            self.announce(key, true, Some(from), &user, &device);
+        }
     }
 
     /// A session has left a room.
-    pub(super) fn on_unsubscribe_at_home(&mut self, home: TopicKey, from: Address, _now: Now) {
+    pub(super) fn on_unsubscribe_at_home(&mut self, home: TopicKey, from: Address, taken_over: bool, now: Now) {
         let Some(room) = self.homes.rooms.get_mut(home) else { return };
-        let (namespace, left) = (room.namespace, room.leave(from));
+        let (namespace, left) = (room.namespace, room.leave(from, taken_over, now.mono_ms()));
+        if room.expects() {
+            self.expecting.insert(home);
+        }
         if room.count() > 0 {
             if let Some(member) = left {
-                self.announce(home, namespace, false, from, &member.user, &member.device);
+                self.announce(home, false, Some(from), &member.user, &member.device);
             }
         } else if room.log.is_empty() || self.settings.namespaces.get(namespace).is_none_or(|n| n.vanish_when_empty) {
             self.homes.forget_room(home, &self.metrics);
         }
     }
 
-    /// Tells a room's members who came or went, where the namespace wants that.
-    fn announce(&mut self, room: TopicKey, namespace: usize, joined: bool, who: Address, user: &str, device: &str) {
-        if !self.settings.namespaces.get(namespace).is_some_and(|n| n.join_leave) {
-            return;
-        }
+    /// Announces that devices have left which were taken over and did not join again in time.
+    pub(super) fn announce_not_come_back(&mut self, now: Now) {
+        let mut expecting = core::mem::replace(&mut self.expecting, HashSet::with_hasher(keyed(self.homes.seed)));
+        expecting.retain(|key| {
+            while let Some((user, device)) =
+                self.homes.rooms.get_mut(*key).and_then(|room| room.not_come_back(now.mono_ms()))
+            {
+                self.announce(*key, false, None, &user, &device);
+            }
+            self.homes.rooms.get(*key).is_some_and(Room::expects)
+        });
+        self.expecting = expecting;
+    }
+
+    /// Tells a room's members which device came or went. A hint: it is left out where the ways to the members are full.
+    fn announce(&mut self, room: TopicKey, joined: bool, without: Option<Address>, user: &str, device: &str) {
         let Some(name) = self.homes.rooms.get(room).map(|room| room.name.clone()) else { return };
         let mut frame = Vec::new();
         self.encoder.member_event(&mut frame, joined, &name, user, device);
+        if self.has_no_way_on(Some(Topic::Room(room)), frame.len()).is_some() {
+            return self.metrics.announcements_dropped.increment();
+        }
         let delivery = Delivery { frame: Bytes::from(frame), received_us: 0 };
-        self.fan_out_from_home(room, 0, &delivery, Some(who));
+        self.fan_out_from_home(room, 0, &delivery, without);
     }
 
     /// One letter to each shard that has members.
@@ -420,8 +463,10 @@ impl Shard {
         let mut index = 0;
         while let Some(members) = self.homes.rooms.get(room).and_then(|room| room.shards().get(index)).copied() {
             index += 1;
-            let letter = Letter::Fanout { local: members.local, offset, delivery: delivery.clone(), without };
-            self.post(members.shard, letter);
+            let work = Work::of(members.count, delivery.frame.len());
+            self.ways.owe(members.shard, work);
+            let (local, delivery, home) = (members.local, delivery.clone(), self.id);
+            self.post(members.shard, Letter::Fanout { local, offset, delivery, without, home, work });
         }
     }
 

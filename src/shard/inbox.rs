@@ -41,7 +41,8 @@ impl Shard {
             self.metrics.deliveries_deferred.add(1);
             return;
         }
-        if no_room {
+        // What is in no log waits for nobody, and must not overtake messages that wait in the log.
+        if no_room || (!logged && feed.lag != Lag::None) {
             self.metrics.slow_consumers[1].increment();
             return Self::count_dropped(&self.metrics, DropReason::Slow, 1);
         }

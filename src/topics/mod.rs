@@ -13,4 +13,4 @@ mod room;
 pub use dedup::{Answered, Dedup, DedupKey};
 pub use inbox::{Attachment, Device, Inbox};
 pub use log::{Gap, Log, LogLimits, Retained};
-pub use room::{MemberName, Room, ShardMembers};
+pub use room::{Keeps, MemberName, Room, ShardMembers};

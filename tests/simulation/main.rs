@@ -147,6 +147,8 @@ impl World {
                 Effect::Writable { .. } => {}
                 Effect::Close { connection, flush, .. } => self.closing.push((shard, connection, flush)),
                 Effect::Abort { connection } => self.free(shard, connection),
+                // What was received meanwhile is handed out all the same.
+                Effect::Hold { .. } => {}
             }
         }
     }
@@ -321,6 +323,7 @@ impl World {
         // A mailbox that is full for a while is a pair that is not chosen.
         for _ in 0..1 + self.random.below(8) {
             let Some(letter) = self.mail.get_mut(&pair).and_then(VecDeque::pop_front) else { break };
+            self.shards[pair.0].delivered(ShardId(pair.1 as u16), letter.bytes());
             self.handle(pair.1, Event::Mail(letter));
         }
         self.mail.retain(|_, letters| !letters.is_empty());
@@ -440,6 +443,7 @@ impl World {
         }
         self.check();
         assert!(self.shards.iter().all(|shard| shard.pressure() == 0), "no broadcast waits any more");
+        assert!(self.shards.iter().all(|shard| shard.under_way() == (0, 0)), "all credit came back, all is answered");
         self.nothing_is_missing();
     }
 
