@@ -38,7 +38,7 @@ impl Shard {
             self.rearm(key, now);
         }
         match parked {
-            None => self.read_or_close(key, bytes, now),
+            None => self.read_or_close(key, bytes, false, now),
             Some(()) => {
                 self.hold_if_full(key);
                 self.unpark(key, now);
@@ -46,14 +46,15 @@ impl Shard {
         }
     }
 
-    fn read_or_close(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
-        if let Err(error) = self.read_frames(key, bytes, now) {
+    /// `held`: nothing more is received from this socket for now.
+    fn read_or_close(&mut self, key: ConnectionKey, bytes: &[u8], held: bool, now: Now) {
+        if let Err(error) = self.read_frames(key, bytes, held, now) {
             self.close(key, error.close_reason(), error.label(), now);
         }
     }
 
     /// Handles every whole frame and keeps what is left.
-    fn read_frames(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) -> Result<(), WireError> {
+    fn read_frames(&mut self, key: ConnectionKey, bytes: &[u8], held: bool, now: Now) -> Result<(), WireError> {
         let body_bytes_max = self.settings.body_bytes_max();
         let mut rest = bytes;
         let tail = self.connections.get_mut(key).and_then(|connection| connection.tail.take());
@@ -88,7 +89,7 @@ impl Shard {
                 return Ok(());
             }
             if self.must_wait(key) {
-                self.park(key, tail_of(rest.to_vec(), now));
+                self.park(key, tail_of(rest.to_vec(), held, now));
                 return Ok(());
             }
             match split_of_client(rest, body_bytes_max)? {
@@ -100,7 +101,7 @@ impl Shard {
                     let mut bytes = Vec::with_capacity(wanted.min(TAIL_BYTES_FIRST).max(rest.len()));
                     bytes.extend_from_slice(rest);
                     self.wheel.insert_if_earlier(key.slot, now.mono_ms() + self.settings.client.frame_timeout_ms);
-                    self.keep_tail(key, tail_of(bytes, now));
+                    self.keep_tail(key, tail_of(bytes, held, now));
                     return Ok(());
                 }
             }
@@ -157,17 +158,18 @@ impl Shard {
         }
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_parked()) else { return };
         let Some(tail) = connection.tail.take() else { return };
-        self.read_or_close(key, &tail.bytes, now);
+        self.read_or_close(key, &tail.bytes, tail.held, now);
         if !tail.held {
             return;
         }
         let Some(connection) = self.connections.get_mut(key).filter(|connection| !connection.is_closing()) else {
             return;
         };
-        match connection.tail.as_mut().filter(|tail| tail.parked) {
-            // It goes on receiving only when nothing waits any more.
-            Some(tail) => tail.held = true,
-            None => self.effects.push_back(Effect::Hold { connection: key, hold: false }),
+        if !connection.is_parked() {
+            if let Some(tail) = connection.tail.as_mut() {
+                tail.held = false;
+            }
+            self.effects.push_back(Effect::Hold { connection: key, hold: false });
         }
     }
 
@@ -261,8 +263,8 @@ impl Shard {
     }
 }
 
-fn tail_of(bytes: Vec<u8>, now: Now) -> Box<Tail> {
-    Box::new(Tail { bytes, began_ms: now.mono_ms(), parked: false, held: false })
+fn tail_of(bytes: Vec<u8>, held: bool, now: Now) -> Box<Tail> {
+    Box::new(Tail { bytes, began_ms: now.mono_ms(), parked: false, held })
 }
 
 fn request_of(frame: &ClientFrame<'_>) -> u32 {

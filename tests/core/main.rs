@@ -2,5 +2,10 @@
 //!
 //! One file for each subject. Nothing here needs the feature `gateway`.
 
+mod answers;
 mod kept;
+mod members;
+mod order;
+mod overload;
+mod rates;
 mod world;

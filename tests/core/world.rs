@@ -28,6 +28,8 @@ pub(crate) struct World {
     pub(crate) mail: VecDeque<(usize, Letter)>,
     /// What the core wanted closed, in order.
     pub(crate) closed: Vec<(Client, CloseReason)>,
+    /// Sockets that were to be received from no more, or again.
+    pub(crate) held: Vec<(Client, bool)>,
     /// What a token says; by default the token is the user id and never expires.
     pub(crate) tokens: fn(&str) -> Result<Grant, AuthError>,
     pub(crate) encoder: Encoder,
@@ -103,6 +105,7 @@ impl World {
             now: Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 },
             mail: VecDeque::new(),
             closed: Vec::new(),
+            held: Vec::new(),
             tokens: user_of_token,
             encoder: Encoder::default(),
             next_slot: 0,
@@ -125,12 +128,17 @@ impl World {
     pub(crate) fn take_effects(&mut self, shard: usize) {
         while let Some(effect) = self.shards[shard].poll_effect() {
             match effect {
-                Effect::Post(posted) => self.mail.push_back((usize::from(posted.to.0), posted.letter)),
+                Effect::Post(posted) => {
+                    // Mailboxes have room for everything here; `overload` has full ones.
+                    self.shards[shard].delivered(posted.to, posted.letter.bytes());
+                    self.mail.push_back((usize::from(posted.to.0), posted.letter));
+                }
                 Effect::Verify { connection, refresh, token } => {
                     let result = (self.tokens)(&token);
                     self.shards[shard].handle(Event::Verified { connection, refresh, result }, self.now);
                 }
                 Effect::Close { connection, reason, .. } => self.closed.push((Client { shard, connection }, reason)),
+                Effect::Hold { connection, hold } => self.held.push((Client { shard, connection }, hold)),
                 Effect::Writable { .. } | Effect::Abort { .. } => {}
             }
         }
@@ -186,6 +194,21 @@ impl World {
     /// A figure, summed over the shards.
     pub(crate) fn sum(&self, cell: impl Fn(&ShardMetrics) -> &Cell) -> u64 {
         self.metrics.iter().fold(0, |sum, metrics| sum.wrapping_add(cell(metrics).read()))
+    }
+
+    /// A room of this namespace whose home is that shard. Homes depend on the seed alone, so another node is asked.
+    pub(crate) fn room_at(&self, home: usize, namespace: &str) -> String {
+        let settings = Settings { namespaces: vec![Namespace::named(namespace)], ..settings() };
+        let mut other = World::new(self.shards.len(), settings);
+        let asker = other.sign_in((home + 1) % self.shards.len(), "asker");
+        let mut rooms = (0..).map(|number| format!("{namespace}:{number}"));
+        let mut is_there = |room: &String| {
+            other.send(asker, |encoder, out| encoder.presence(out, 1, room, 0));
+            let found = other.shards.len() == 1 || other.mail.iter().any(|(to, _)| *to == home);
+            other.read_all(asker);
+            found
+        };
+        rooms.find(|room| is_there(room)).expect("there are as many rooms as numbers")
     }
 
     // Clients.
