@@ -100,16 +100,17 @@ impl Jobs {
         self.line.push_back(room);
     }
 
-    /// The oldest job of a room.
-    pub(super) fn first(&mut self, queue: RoomJobs) -> Option<&mut Job> {
+    /// How far the room's oldest job is; none without jobs.
+    pub(super) fn next_of(&self, queue: RoomJobs) -> Option<u32> {
         let (first, _) = queue.ends?;
-        self.slab.get_mut(first as usize)?.job.as_mut()
+        self.slab.get(first as usize)?.job.as_ref().map(|job| job.next)
     }
 
-    /// Takes the oldest job of a room out.
-    pub(super) fn pop(&mut self, queue: &mut RoomJobs) -> Option<Job> {
+    /// Takes the oldest job of a room out if all its members are served.
+    pub(super) fn pop_done(&mut self, queue: &mut RoomJobs) -> Option<Job> {
         let (first, last) = queue.ends?;
         let place = self.slab.get_mut(first as usize)?;
+        place.job.as_ref().filter(|job| job.next >= job.members)?;
         let (job, next) = (place.job.take()?, place.next);
         queue.ends = (first != last).then_some((next, last));
         self.free.push(first);
@@ -118,14 +119,12 @@ impl Jobs {
         Some(job)
     }
 
-    /// Calls `change` for each job of a room, oldest first.
-    pub(super) fn for_each(&mut self, queue: RoomJobs, mut change: impl FnMut(&mut Job)) {
+    /// Calls `change` for the jobs of a room, oldest first, until it says no.
+    pub(super) fn visit(&mut self, queue: RoomJobs, mut change: impl FnMut(&mut Job) -> bool) {
         let Some((mut place, last)) = queue.ends else { return };
         while let Some(entry) = self.slab.get_mut(place as usize) {
-            if let Some(job) = &mut entry.job {
-                change(job);
-            }
-            if place == last {
+            let goes_on = entry.job.as_mut().is_some_and(&mut change);
+            if place == last || !goes_on {
                 return;
             }
             place = entry.next;

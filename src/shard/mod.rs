@@ -222,9 +222,11 @@ pub struct ShardOptions {
     pub seed: u64,
 }
 
-/// Wheel entries, fan-out members and drained connections that one [`Shard::advance`] handles.
+/// Wheel entries, connections that broadcasts make writable, deliveries of broadcasts, and drained connections that one
+/// [`Shard::advance`] handles; broadcasts may go over by a room's portion.
 const EXPIRED_PER_TURN: usize = 1024;
-const FANOUT_PER_TURN: u32 = 4096;
+const FANOUT_SENDS_PER_TURN: usize = 4096;
+const FANOUT_DELIVERIES_PER_TURN: usize = 32 * 1024;
 const DRAINED_PER_TURN: u32 = 256;
 
 impl Shard {
@@ -301,7 +303,7 @@ impl Shard {
     pub fn work_off(&mut self, now: Now) -> bool {
         self.watch_stalled();
         self.read_parked(now);
-        let mut more = self.fan_out(FANOUT_PER_TURN, now);
+        let mut more = self.fan_out(now);
         more |= self.drain_some(now);
         if now.mono_ms() >= self.swept_ms + 100 {
             self.swept_ms = now.mono_ms();

@@ -17,7 +17,7 @@ use super::inbox::{CatchUpRoom, settle};
 use super::jobs::{Job, Jobs, RoomJobs};
 use super::letter::{History, Subscribe, Subscribed};
 use super::ways::Work;
-use super::{Effect, Letter, Shard, Source};
+use super::{Effect, FANOUT_DELIVERIES_PER_TURN, FANOUT_SENDS_PER_TURN, Letter, Shard, Source};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{Address, ConnectionKey, Now, Position, ShardId, TopicKey};
 use crate::keyed::{Keyed, keyed};
@@ -72,8 +72,9 @@ pub(super) struct Broadcast {
     pub(super) work: Work,
 }
 
-/// Members that one room is served before it is the next one's turn.
+/// Members that one room is served before it is the next one's turn, and messages that are brought to them together.
 const PORTION: u32 = 1024;
+const TOGETHER_MAX: usize = 16;
 /// Holes that are left in a list of members until it is its room's turn to end.
 const HOLES_MAX: u32 = 64;
 
@@ -398,49 +399,57 @@ impl Shard {
         }
     }
 
-    /// Works jobs off, at most `budget` members, and gives homes their credit back. Returns true when some are left.
-    pub(super) fn fan_out(&mut self, mut budget: u32, now: Now) -> bool {
-        while budget > 0
+    /// Works jobs off, a bounded portion of them, and gives homes their credit back. What costs most is a send, so outboxes
+    /// that were empty are counted by themselves. Returns true when jobs are left.
+    pub(super) fn fan_out(&mut self, now: Now) -> bool {
+        let (mut deliveries, sends) = (0, self.stalls.filled.len());
+        while deliveries < FANOUT_DELIVERIES_PER_TURN
+            && self.stalls.filled.len() - sends < FANOUT_SENDS_PER_TURN
             && let Some(key) = self.rooms.jobs.next_room()
         {
-            let served = self.serve_room(key, budget.min(PORTION), now);
-            budget = budget.saturating_sub(served.max(1));
+            deliveries += self.serve_room(key, now).max(1);
         }
         self.give_credit_back();
         self.rooms.has_jobs()
     }
 
-    /// Works off a portion of a room's jobs. Returns how many members were served.
-    fn serve_room(&mut self, key: TopicKey, portion: u32, now: Now) -> u32 {
+    /// Brings a portion of a room's members the messages that wait for them. Returns how many deliveries that were.
+    fn serve_room(&mut self, key: TopicKey, now: Now) -> usize {
         let Some(room) = self.rooms.rooms.get_mut(key) else { return 0 };
         let jobs = &mut self.rooms.jobs;
+        let Some(next) = jobs.next_of(room.jobs) else { return 0 };
         let keeps_log = self.settings.namespaces.get(room.namespace).is_some_and(|n| n.history_size > 0);
-        let mut left = portion;
-        while left > 0
-            && let Some(job) = jobs.first(room.jobs)
-        {
-            let end = job.members.min(job.next.saturating_add(left));
-            let mut turn = FanOut {
-                connections: &mut self.connections,
-                spares: &mut self.spares,
-                effects: &mut self.effects,
-                filled: &mut self.stalls.filled,
-                metrics: &self.metrics,
-                limits: self.outbox_limits,
-                keeps_log,
-                without: job.without.filter(|address| address.shard == self.id).map(|address| address.connection),
-                now,
-            };
-            for member in room.members.get_mut(job.next as usize..end as usize).unwrap_or_default() {
+        let (mut together, mut deliveries) = (0, 0);
+        let members = &mut room.members;
+        let mut turn = FanOut {
+            connections: &mut self.connections,
+            spares: &mut self.spares,
+            effects: &mut self.effects,
+            filled: &mut self.stalls.filled,
+            metrics: &self.metrics,
+            limits: self.outbox_limits,
+            keeps_log,
+            without: None,
+            now,
+        };
+        jobs.visit(room.jobs, |job| {
+            // Those that were begun together go on together; a later one begins when they are done.
+            if job.next != next || together == TOGETHER_MAX {
+                return false;
+            }
+            together += 1;
+            job.next = next + PORTION;
+            turn.without =
+                job.without.filter(|address| address.shard == self.id).map(|address| address.connection);
+            let served = members.get_mut(next as usize..job.members.min(job.next) as usize).unwrap_or_default();
+            deliveries += served.len();
+            for member in served {
                 turn.deliver(member, job.offset, &job.delivery);
             }
-            left = left.saturating_sub((end - job.next).max(1));
-            job.next = end;
-            if end == job.members {
-                if let Some(job) = jobs.pop(&mut room.jobs) {
-                    self.credits.add(job.home, job.work);
-                }
-            }
+            true
+        });
+        while let Some(job) = jobs.pop_done(&mut room.jobs) {
+            self.credits.add(job.home, job.work);
         }
         if room.holes > 0 && (room.jobs.is_empty() || room.holes > HOLES_MAX.max(room.members.len() as u32 / 2)) {
             Self::close_holes(room, key, jobs, &mut self.connections);
@@ -450,7 +459,7 @@ impl Shard {
         } else {
             jobs.line_up(key);
         }
-        portion - left
+        deliveries
     }
 
     /// Closes the gaps in a room's list of members. What its jobs say of places in the list is put right.
@@ -463,12 +472,14 @@ impl Shard {
             passed = passed.max(place);
             kept
         };
-        jobs.for_each(room.jobs, |job| {
-            // Only the first job has been begun, and nothing was counted before it.
+        let mut begun_at = None;
+        jobs.visit(room.jobs, |job| {
+            // Jobs that were begun are as far as the first one, which nothing was counted before.
             if job.next > 0 {
-                job.next = place_of(job.next);
+                job.next = *begun_at.get_or_insert_with(|| place_of(job.next));
             }
             job.members = place_of(job.members);
+            true
         });
         room.members.retain(|member| member.connection.is_some());
         room.holes = 0;

@@ -101,17 +101,17 @@ fn burst(world: &mut World, room: &str, messages: usize, payload: &[u8]) -> Vec<
     bytes
 }
 
-/// Publishers on shard 2, the room's home on shard 0, members on shard 1: three times what shard 1 can do.
+/// Publishers on shard 2, the room's home on shard 0, members on shard 1: twice what shard 1 can do.
 #[test]
 fn what_waits_at_a_home_between_a_fast_and_a_slow_shard_is_bounded() {
     let mut world = World::new(3, live());
     let room = world.room_at(0, "live");
     members(&mut world, 1, &room, 3000);
     let publishers: Vec<Client> = (0..4).map(|number| world.sign_in(2, &format!("publisher{number}"))).collect();
-    let frames = burst(&mut world, &room, 2, &[1; 1000]);
+    let frames = burst(&mut world, &room, 6, &[1; 1000]);
     let mut node = Node::new(world);
     let (mut most, mut turns_ms) = (0, 0);
-    for _ in 0..3000 {
+    for _ in 0..1000 {
         node.world.pass(1);
         turns_ms += 1;
         for publisher in &publishers {
@@ -129,9 +129,9 @@ fn what_waits_at_a_home_between_a_fast_and_a_slow_shard_is_bounded() {
     );
     assert!(most <= 2 * WAY_LETTERS_MAX, "{most} letters waited for mailboxes");
     assert!(refused > 10_000, "{refused} were refused");
-    // A turn does 4 096 deliveries: shard 1 was busy all the time.
+    // Shard 1 was busy all the time: a turn does 32 768 deliveries.
     let delivered = node.world.sum(|m| &m.deliveries_sent);
-    assert!(delivered >= turns_ms * 4096 * 9 / 10, "{delivered} deliveries of {published} messages");
+    assert!(delivered >= turns_ms * 30_000, "{delivered} deliveries of {published} messages");
     // The load ends: what waited is worked off within as many turns as it may take, and the next message is taken.
     for _ in 0..WAY_DELIVERIES_MAX / 4096 + 10 {
         node.world.pass(1);
