@@ -128,7 +128,7 @@ fn what_waits_at_a_home_between_a_fast_and_a_slow_shard_is_bounded() {
         node.world.sum(|m| &m.errors[ErrorCode::Overloaded.index()]),
     );
     assert!(most <= 2 * WAY_LETTERS_MAX, "{most} letters waited for mailboxes");
-    assert!(refused > 10_000, "{refused} were refused");
+    assert!(refused > 5_000, "{refused} were refused");
     // Shard 1 was busy all the time: a turn does 32 768 deliveries.
     let delivered = node.world.sum(|m| &m.deliveries_sent);
     assert!(delivered >= turns_ms * 30_000, "{delivered} deliveries of {published} messages");
