@@ -4,8 +4,10 @@
 
 use std::sync::Arc;
 
+use super::heads::Head;
 use super::log::Log;
-use crate::id::{Address, ShardId, TopicKey};
+use super::size::{TABLE_ENTRY_BYTES, name_bytes};
+use crate::id::{Address, Position, ShardId, TopicKey};
 
 /// The members of a room on one shard.
 #[derive(Clone, Copy, Debug)]
@@ -38,11 +40,16 @@ pub struct Room {
     pub namespace: usize,
     /// Messages kept.
     pub log: Log,
+    /// A message that is in no log was published in this epoch, in a namespace that keeps none.
+    pub published: bool,
     shards: Vec<ShardMembers>,
     /// Kept only where the namespace has presence or announces joins.
     members: hashbrown::HashMap<Address, (Arc<str>, Arc<str>), crate::keyed::Keyed>,
     keeps_names: bool,
 }
+
+/// What a slot of the table of rooms takes: the room and its generation.
+const SLOT_BYTES: usize = size_of::<Room>() + 8;
 
 impl Room {
     /// A new room.
@@ -51,6 +58,7 @@ impl Room {
             name,
             namespace,
             log: Log::new(epoch),
+            published: false,
             shards: Vec::new(),
             members: hashbrown::HashMap::with_hasher(crate::keyed::keyed(seed)),
             keeps_names,
@@ -100,9 +108,30 @@ impl Room {
         self.members.values().take(limit).cloned().collect()
     }
 
+    /// Goes on from where the room stood when it fell quiet.
+    pub fn resume(&mut self, head: Head) {
+        self.log = Log::resumed(head.position);
+        self.published = head.missed;
+    }
+
+    /// What is to be kept of the room when it is quiet.
+    pub fn head(&self) -> Head {
+        Head { position: self.log.position(), missed: self.published }
+    }
+
+    /// Whether everything that was published after this position can be brought, or nothing was.
+    pub fn recovers(&self, since: Position) -> bool {
+        self.log.reaches(since) && !self.published
+    }
+
+    /// Bytes of the heap that messages take here. A room that keeps some counts whole, for it may have no member.
+    pub fn heap_bytes(&self) -> usize {
+        let room = if self.log.is_empty() { 0 } else { SLOT_BYTES + name_bytes(self.name.len()) + TABLE_ENTRY_BYTES };
+        room + self.log.heap_bytes()
+    }
+
     /// Panics when the structure is broken; for tests.
     pub fn invariants(&self) {
-        self.log.invariants();
         if self.keeps_names {
             assert_eq!(self.members.len(), self.count() as usize, "names of {}", self.name);
         }

@@ -1,7 +1,8 @@
 //! Shards of one node in virtual time, their mail, and clients that say what a test makes them say.
 //!
 //! Letters between shards wait in [`World::mail`] until [`World::settle`] delivers them, in the order in which they were
-//! posted. Topics are swept by [`World::sweep`] only, so a test decides what a shard has noticed.
+//! posted. Topics are swept when work is done
+//! ([`World::work`]) 100 ms after the last time.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
@@ -166,15 +167,6 @@ impl World {
             self.pass(SWEEP_MS);
             self.work();
         }
-    }
-
-    /// Every deadline of connections that has passed.
-    pub(crate) fn advance(&mut self) {
-        for shard in 0..self.shards.len() {
-            while self.shards[shard].advance(self.now) {}
-            self.take_effects(shard);
-        }
-        self.work();
     }
 
     pub(crate) fn check(&self) {
