@@ -421,6 +421,15 @@ impl Homes {
         self.hash.hash_one(('@', user))
     }
 
+    /// Where a quiet topic stands.
+    fn head_of_topic(&self, topic: &str) -> Option<Head> {
+        let hash = match topic.strip_prefix('@') {
+            Some(user) => self.head_of_user(user),
+            None => self.hash.hash_one(topic),
+        };
+        self.heads.peek(hash)
+    }
+
     fn take_head(&mut self, hash: u64, metrics: &ShardMetrics) -> Option<Head> {
         let head = self.heads.take(hash);
         metrics.quiet_topics.set(self.heads.len() as u64);
@@ -715,19 +724,21 @@ impl Shard {
         if let Some(found) = found {
             self.homes.trim(found, &self.settings, &self.metrics, now);
         }
-        let log = match found {
-            Some(Topic::Inbox(key)) => self.homes.inboxes.get(key).and_then(Inbox::log),
-            Some(Topic::Room(key)) => self.homes.rooms.get(key).map(|room| &room.log),
-            None => None,
-        };
+        let (position, log) = match found {
+            Some(Topic::Inbox(key)) => self.homes.inboxes.get(key).map(|inbox| (inbox.position(), inbox.log())),
+            Some(Topic::Room(key)) => self.homes.rooms.get(key).map(|room| (room.log.position(), Some(&room.log))),
+            None => self.homes.head_of_topic(&topic).map(|head| (head.position, None)),
+        }
+        .map_or((None, None), |(position, log)| (Some(position), log));
+        let reaches = |since: Position| log.map_or(Some(since) == position, |log| log.reaches(since));
         let limit = limit as usize;
         let mut result = HistoryResult {
             to: from.connection,
             request,
-            position: log.map(Log::position).unwrap_or_default(),
+            position: position.unwrap_or_default(),
             frames: Vec::new(),
             more: false,
-            recovered: since.is_none_or(|since| log.is_some_and(|log| log.reaches(since))),
+            recovered: since.is_none_or(reaches),
             topic: topic.clone(),
         };
         match (log, since) {

@@ -93,6 +93,12 @@ impl Heads {
         self.remove(slot)
     }
 
+    /// The head of a topic that stays quiet.
+    pub fn peek(&self, hash: u64) -> Option<Head> {
+        let slot = self.table.find(hash, |slot| self.has(*slot, hash))?;
+        self.entries.in_slot(*slot).map(|entry| Head { position: entry.position, missed: entry.missed })
+    }
+
     /// Something that is in no log was published to a quiet room.
     pub fn mark_missed(&mut self, hash: u64) {
         if let Some(slot) = self.table.find(hash, |slot| self.has(*slot, hash)).copied()
@@ -200,6 +206,7 @@ mod tests {
         assert_eq!((heads.take(1), heads.take(2)), (Some(head(9)), None));
         heads.keep(4, head(4), 2, 2);
         heads.mark_missed(4);
+        assert_eq!(heads.peek(4), heads.peek(4), "it stays");
         assert_eq!(heads.take(4), Some(Head { missed: true, ..head(4) }));
         heads.invariants();
     }

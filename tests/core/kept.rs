@@ -208,7 +208,10 @@ fn a_quiet_room_keeps_epoch_and_offset() {
     let (alice, position) = member(&mut world, "alice", "chat:a");
     world.end(alice);
     assert_eq!((world.sum(|m| &m.rooms), world.sum(|m| &m.quiet_topics)), (0, 1));
-    let (bob, at) = member(&mut world, "bob", "chat:a");
+    let bob = world.sign_in(0, "bob");
+    assert_eq!(world.history(bob, "chat:a", Some(position), 9), (vec![], false, true));
+    assert_eq!(world.history(bob, "chat:other", Some(position), 9), (vec![], false, false));
+    let at = world.subscribe(bob, "chat:a", None).0;
     assert_eq!((at, world.sum(|m| &m.quiet_topics)), (position, 0));
     assert_eq!(world.publish(bob, "chat:a", b"1"), Position { offset: 1, ..position });
     let alice = world.sign_in(1, "alice");
