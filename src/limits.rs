@@ -30,7 +30,17 @@ pub const NODES_MAX: usize = 1 << 10;
 /// Most connections of a shard: 30 bits of the same.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 1 << 24;
 
+/// Use of a shard's log budget, in percent, above which the gateway warns; it may warn again once use fell below the second.
+pub const LOG_WARNING_PERCENT: usize = 80;
+/// See [`LOG_WARNING_PERCENT`].
+pub const LOG_CALM_PERCENT: usize = 70;
+/// A publisher's messages may take this many times what is free of a shard's log budget. However many publish as much as they
+/// may, something is left for who comes next: with one of them a fifth of the budget, with ten a fortieth. (Shared-memory
+/// switches bound their queues so: Choudhury and Hahne, "Dynamic queue length thresholds", 1998.)
+pub const PUBLISHER_SHARE_OF_FREE: usize = 4;
+
 const _: () = assert!(CONNECTIONS_PER_SHARD_MAX <= 1 << 30);
+const _: () = assert!(LOG_CALM_PERCENT < LOG_WARNING_PERCENT && LOG_WARNING_PERCENT < 100);
 const _: () = assert!(TOKEN_BYTES_MAX > BODY_OVERHEAD_BYTES);
 
 /// What the core is allowed to do, validated by `config` and shared by all shards.
@@ -46,8 +56,13 @@ pub struct Settings {
     pub inbox: InboxSettings,
     /// Namespaces of rooms, by name.
     pub namespaces: Vec<Namespace>,
-    /// Bytes of logs that one shard keeps before publishes are refused with `storage full`.
+    /// Bytes of the heap that the logs of one shard take before publishes are refused with `storage full`. Whoever publishes
+    /// much is refused before, see [`PUBLISHER_SHARE_OF_FREE`].
     pub log_bytes_per_shard_max: usize,
+    /// How long the position of a topic is kept in which nobody is and no message is left.
+    pub topic_ttl_ms: u64,
+    /// Such topics of one shard; the oldest go first.
+    pub quiet_topics_max: usize,
     /// How long a client message id is remembered.
     pub dedup_window_ms: u64,
     /// Most client message ids that one shard remembers; the oldest go first.
@@ -106,8 +121,19 @@ pub struct ClientLimits {
 pub struct InboxSettings {
     /// Messages that wait for a user.
     pub messages_max: usize,
+    /// Bytes that they take; one message waits whatever its size.
+    pub bytes_max: usize,
     /// How long they wait.
     pub age_ms_max: u64,
+    /// Devices of a user that are known, connected or not; who has been away longest goes first.
+    pub devices_max: usize,
+    /// How long a device is known after it was last connected.
+    pub device_ttl_ms: u64,
+    /// Messages that wait for a user who has never signed in.
+    pub unknown_messages_max: usize,
+    /// Bytes of the heap that all users take together, on one shard, who have never signed in. Beyond it, who was written to
+    /// longest ago is forgotten with every message.
+    pub unknown_bytes_per_shard_max: usize,
     /// Unacknowledged messages on their way to one device.
     pub in_flight_max: u64,
     /// Without Ack for this long they are sent again; doubles with each repetition up to `ack_wait_ms_max`.
@@ -154,6 +180,8 @@ impl Default for Settings {
             inbox: InboxSettings::default(),
             namespaces: vec![Namespace::named("chat")],
             log_bytes_per_shard_max: 512 * 1024 * 1024,
+            topic_ttl_ms: 30 * 24 * 3600 * 1000,
+            quiet_topics_max: 256 * 1024,
             dedup_window_ms: 5 * 60 * 1000,
             dedup_entries_max: 1_000_000,
             shutdown_timeout_ms: 30_000,
@@ -214,7 +242,12 @@ impl Default for InboxSettings {
     fn default() -> Self {
         InboxSettings {
             messages_max: 1000,
+            bytes_max: 8 * 1024 * 1024,
             age_ms_max: 7 * 24 * 3600 * 1000,
+            devices_max: 32,
+            device_ttl_ms: 30 * 24 * 3600 * 1000,
+            unknown_messages_max: 100,
+            unknown_bytes_per_shard_max: 64 * 1024 * 1024,
             in_flight_max: 1024,
             ack_wait_ms: 30_000,
             ack_wait_ms_max: 5 * 60 * 1000,

@@ -243,6 +243,10 @@ impl Worker {
         };
         busy |= self.apply_effects();
         self.send_mail();
+        if self.core.shard.passes_log_mark() {
+            let (bytes, limit) = (self.core.metrics.log_bytes.read(), self.core.metrics.log_bytes_limit.read());
+            tracing::warn!(shard = self.core.id.0, bytes, limit, "logs are nearly full; see log.size_per_shard");
+        }
         self.more = self.waiting > 0 || self.reading_up.is_some() || self.core.shard.has_work();
         self.turned = Instant::now();
         let worked = if busy { self.turned - began } else { Duration::ZERO };

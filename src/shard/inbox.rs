@@ -92,7 +92,7 @@ impl Shard {
         feed.ack_deadline = (feed.unacked > 0).then(|| Ticks::from_ms(now.mono_ms() + ack_wait_ms));
         let InboxFeed { at, home, lag, .. } = *feed;
         if self.reads_at_once(at) {
-            self.homes.acknowledge(home, from, position.offset, &self.metrics);
+            self.homes.acknowledge(home, from, position.offset, &self.metrics, now);
         } else {
             self.post(at, Letter::Ack { home, from, offset: position.offset });
         }

@@ -233,6 +233,7 @@ impl Shard {
     /// A shard without connections.
     pub fn new(options: ShardOptions) -> Self {
         let ShardOptions { id, shards, settings, metrics, seed } = options;
+        metrics.log_bytes_limit.set(settings.log_bytes_per_shard_max as u64);
         Shard {
             id,
             shards,
@@ -372,6 +373,12 @@ impl Shard {
         self.rooms.pressure()
     }
 
+    /// True once when the logs take more than [`crate::limits::LOG_WARNING_PERCENT`] of what they may: an operator should
+    /// know. Again only after they took less than [`crate::limits::LOG_CALM_PERCENT`].
+    pub fn passes_log_mark(&mut self) -> bool {
+        self.homes.passes_mark(&self.settings, &self.metrics)
+    }
+
     /// Lets go of memory that is only kept for the next busy moment.
     pub fn release_spares(&mut self) {
         self.spares = Spares::default();
@@ -469,7 +476,7 @@ impl Shard {
                 }
                 self.on_publish_at_home(*publish, now);
             }
-            Letter::Ack { home, from, offset } => self.homes.acknowledge(home, from, offset, &self.metrics),
+            Letter::Ack { home, from, offset } => self.homes.acknowledge(home, from, offset, &self.metrics, now),
             Letter::CatchUp { topic, from, since } => self.on_catch_up(topic, from, since, now),
             Letter::Subscribe(subscribe) => self.on_subscribe_at_home(*subscribe, now),
             Letter::Unsubscribe { home, from, taken_over } => {
@@ -648,7 +655,7 @@ impl Shard {
     pub fn invariants(&self) {
         assert_eq!(self.conservation(), (0, 0), "conservation on shard {}", self.id.0);
         self.wheel.invariants();
-        self.homes.invariants(&self.metrics);
+        self.homes.invariants(&self.settings, &self.metrics);
         let (mut queued, mut bytes, mut deferred) = (0, 0, 0);
         for (key, connection) in self.connections.iter() {
             connection.outbox.invariants();

@@ -99,13 +99,16 @@ impl Shard {
         }
         let durability = self.durability(name, &publish);
         if durability != Durability::Ephemeral
-            && self.metrics.log_bytes.read() as usize + publish.draft.len() > self.settings.log_bytes_per_shard_max
+            && !self.homes.has_room_for(publish.draft.sender(), publish.draft.len(), &self.settings, &self.metrics)
         {
             return self.fail(&publish, ErrorCode::StorageFull, now);
         }
         // A message that is not kept leaves no topic behind either: names are free to make up.
         let topic = match durability {
-            Durability::Ephemeral => known,
+            Durability::Ephemeral => {
+                self.homes.pass_by(known, name, publish.namespace, &self.settings);
+                known
+            }
             _ => Some(
                 known.unwrap_or_else(|| self.homes.make(name, publish.namespace, &self.settings, &self.metrics, now)),
             ),
@@ -173,10 +176,13 @@ impl Shard {
     /// Puts a sequenced message into the log and sends it on its way to everyone who is there.
     fn commit(&mut self, topic: Topic, publish: Publish, answered: Answered, now: Now) {
         let Publish { from, draft, ttl_ms, received_us, .. } = publish;
+        let is_kept = answered.durability != Durability::Ephemeral;
+        let publisher = if is_kept { self.homes.publisher(draft.sender()) } else { 0 };
         let frame = draft.stamp(answered.stamp);
         let offset = answered.stamp.position.offset;
-        if answered.durability != Durability::Ephemeral {
-            self.homes.commit(topic, frame.clone(), ttl_ms, from, &self.settings, &self.metrics, now);
+        if is_kept {
+            let (settings, metrics) = (&self.settings, &self.metrics);
+            self.homes.commit(topic, frame.clone(), ttl_ms, from, publisher, settings, metrics, now);
         }
         let delivery = Delivery { frame, received_us };
         match topic {

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::heads::Head;
 use super::log::Log;
-use crate::id::{Address, ShardId, TopicKey};
+use super::size::{TABLE_ENTRY_BYTES, name_bytes};
+use crate::id::{Address, Position, ShardId, TopicKey};
 use crate::keyed::{Keyed, keyed};
 
 /// The members of a room on one shard.
@@ -54,6 +56,8 @@ pub struct Room {
     pub namespace: usize,
     /// Messages kept.
     pub log: Log,
+    /// A message that is in no log was published in this epoch, in a namespace that keeps none.
+    pub published: bool,
     shards: Vec<ShardMembers>,
     members: HashMap<Address, (Arc<str>, Arc<str>), Keyed>,
     keeps: Keeps,
@@ -79,6 +83,9 @@ struct Presence {
 /// How long a device that was taken over is waited for before the room is told that it has left.
 const TAKEOVER_GRACE_MS: u64 = 10_000;
 
+/// What a slot of the table of rooms takes: the room and its generation.
+const SLOT_BYTES: usize = size_of::<Room>() + 8;
+
 impl Room {
     /// A new room.
     pub fn new(name: Arc<str>, namespace: usize, epoch: u64, keeps: Keeps, seed: u64) -> Self {
@@ -86,6 +93,7 @@ impl Room {
             name,
             namespace,
             log: Log::new(epoch),
+            published: false,
             shards: Vec::new(),
             members: HashMap::with_hasher(keyed(seed)),
             keeps,
@@ -185,9 +193,30 @@ impl Room {
         self.members.values().take(limit).cloned().collect()
     }
 
+    /// Goes on from where the room stood when it fell quiet.
+    pub fn resume(&mut self, head: Head) {
+        self.log = Log::resumed(head.position);
+        self.published = head.missed;
+    }
+
+    /// What is to be kept of the room when it is quiet.
+    pub fn head(&self) -> Head {
+        Head { position: self.log.position(), missed: self.published }
+    }
+
+    /// Whether everything that was published after this position can be brought, or nothing was.
+    pub fn recovers(&self, since: Position) -> bool {
+        self.log.reaches(since) && !self.published
+    }
+
+    /// Bytes of the heap that messages take here. A room that keeps some counts whole, for it may have no member.
+    pub fn heap_bytes(&self) -> usize {
+        let room = if self.log.is_empty() { 0 } else { SLOT_BYTES + name_bytes(self.name.len()) + TABLE_ENTRY_BYTES };
+        room + self.log.heap_bytes()
+    }
+
     /// Panics when the structure is broken; for tests.
     pub fn invariants(&self) {
-        self.log.invariants();
         if self.keeps != Keeps::Counts {
             assert_eq!(self.members.len(), self.count() as usize, "names of {}", self.name);
         }

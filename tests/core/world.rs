@@ -1,7 +1,8 @@
 //! Shards of one node in virtual time, their mail, and clients that say what a test makes them say.
 //!
 //! Letters between shards wait in [`World::mail`] until [`World::settle`] delivers them, in the order in which they were
-//! posted. Topics are swept by [`World::sweep`] only, so a test decides what a shard has noticed.
+//! posted. Topics are swept when work is done
+//! ([`World::work`]) 100 ms after the last time.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};

@@ -76,6 +76,10 @@ impl World {
     fn with(seed: u64, change: impl FnOnce(&mut Settings)) -> World {
         let mut random = Random::new(seed);
         let mut settings = settings(&mut random);
+        if seed % 3 == 1 {
+            // Devices are forgotten for each other, and must be told what they lost.
+            settings.inbox.devices_max = 1;
+        }
         change(&mut settings);
         let trims = random.one_in(5);
         if trims {
