@@ -1,9 +1,10 @@
 //! A gateway that was stopped for a while, as a machine that is moved or a debugger does it: what has come meanwhile is read
 //! before silence is held against anybody, however much it is.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jsonwebtoken::{Algorithm, EncodingKey};
+use ringgate::net::raise_descriptor_limit;
 use ringgate::wire::Kind;
 use ringgate::wire::encode::PublishRequest;
 use serde_json::json;
@@ -47,6 +48,32 @@ fn whoever_sent_a_ping_meanwhile_is_not_closed() {
     gateway.stop_for(Duration::from_secs(10), || client.send_empty(Kind::Ping));
     client.take_pong();
     client.ping();
+}
+
+#[test]
+fn more_pings_than_a_turn_reads_came_meanwhile_then_nobody_is_closed() {
+    // A turn reads 1 024 completions and then looks who has been silent for too long.
+    const CLIENTS: usize = 2_500;
+    raise_descriptor_limit();
+    let gateway = Gateway::start();
+    // The first have to be heard until the last are there.
+    let mut clients: Vec<Client> = Vec::with_capacity(CLIENTS);
+    let mut heard = Instant::now();
+    for number in 0..CLIENTS {
+        clients.push(gateway.sign_in(&format!("user{number}")));
+        if heard.elapsed() > Duration::from_secs(2) {
+            clients.iter_mut().for_each(Client::ping);
+            heard = Instant::now();
+        }
+    }
+    gateway.stop_for(Duration::from_secs(10), || {
+        for client in &mut clients {
+            client.send_empty(Kind::Ping);
+        }
+    });
+    for client in &mut clients {
+        client.take_pong();
+    }
 }
 
 #[test]
