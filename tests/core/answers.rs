@@ -1,7 +1,6 @@
 //! Large answers: a client that reads is never closed for them, and one that does not read makes the gateway hold few.
 
 use ringgate::close::CloseReason;
-use ringgate::shard::Event;
 use ringgate::wire::Kind;
 
 use crate::world::{Got, World, settings};
