@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ringgate::wire::{Kind, Split, split};
+use ringgate::wire::{Kind, Split, split_of_client};
 use serde_json::Value;
 
 use crate::bystanders::Bystanders;
@@ -149,7 +149,7 @@ fn headers_are_judged_as_soon_as_they_are_there() {
         let mut header = length.to_le_bytes().to_vec();
         header.extend_from_slice(&[kind, flags]);
         header.extend_from_slice(&u16::to_le_bytes(reserved));
-        assert!(split(&header, limit).is_err());
+        assert!(split_of_client(&header, limit).is_err());
         let mut client = gateway.sign_in("alice");
         client.send_bytes(&header);
         client.expect_close(close);
@@ -157,7 +157,7 @@ fn headers_are_judged_as_soon_as_they_are_there() {
     // The limit itself is allowed: the header is waited upon.
     let mut header = (limit as u32).to_le_bytes().to_vec();
     header.extend_from_slice(&[3, 0, 0, 0]);
-    assert!(matches!(split(&header, limit), Ok(Split::Incomplete(_))));
+    assert!(matches!(split_of_client(&header, limit), Ok(Split::Incomplete(_))));
     let mut client = gateway.sign_in("alice");
     client.send_bytes(&header);
     client.send_bytes(&vec![0; limit - 1]);
