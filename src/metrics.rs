@@ -244,6 +244,8 @@ pub struct ShardMetrics {
     pub mesh_sent: Cell,
     /// Pushes that found a mailbox full; nothing is lost, the producer waits.
     pub mesh_full: Cell,
+    /// Times that a room's broadcasts waited because most of its members did not keep up.
+    pub rooms_rested: Cell,
     /// Join and leave events that were left out because the ways to the members were full.
     pub announcements_dropped: Cell,
     /// Doorbells rung.

@@ -157,6 +157,12 @@ impl Outbox {
         })
     }
 
+    /// Whether so many messages or bytes of them wait.
+    #[inline]
+    pub fn holds(&self, frames: usize, bytes: usize) -> bool {
+        self.queues.as_ref().is_some_and(|queues| queues.data.len() >= frames || queues.data_bytes >= bytes)
+    }
+
     /// Whether at least half of the bounds is free again: time to bring what a lagging topic is missing.
     pub fn is_drained(&self, limits: OutboxLimits) -> bool {
         self.data_bytes() <= limits.bytes_max / 2 && self.frames() <= limits.frames_max / 2

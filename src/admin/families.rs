@@ -250,6 +250,11 @@ impl Families {
         let counter = MetricType::Counter;
         out.by_shard("mesh_letters", "Letters to other shards", counter, |s| &s.mesh_sent)?;
         out.counter(
+            "rooms_rested",
+            "Times that a room's messages waited for a moment because most of its members on a shard did not keep up",
+            |s| &s.rooms_rested,
+        )?;
+        out.counter(
             "announcements_dropped",
             "Join and leave events left out because the ways to the room's members were full",
             |s| &s.announcements_dropped,

@@ -3,6 +3,10 @@
 //! A room of a hundred thousand members with a thousand messages waiting does not delay a room of two: each turn serves
 //! a portion of the room in front, which then goes to the end of the line. The messages of one room keep their order.
 //! Jobs lie in one slab, so that a room without jobs owns no memory for them.
+//!
+//! A room whose members mostly do not keep up *rests*: its jobs wait while the others' go on, and its home gets no credit for
+//! them, so that its publishers are refused instead of its members being closed. Rests are short, and members that read
+//! nothing at all are closed after the write timeout: a majority that does not read slows its room down, and stops nobody.
 
 use std::collections::VecDeque;
 
@@ -52,13 +56,15 @@ pub(super) struct Jobs {
     free: Vec<u32>,
     /// Rooms with jobs, each once, in the order of their turns.
     line: VecDeque<TopicKey>,
+    /// Rooms with jobs that rest, and until when, in monotonic ms.
+    resting: Vec<(u64, TopicKey)>,
     work: Work,
 }
 
 impl Jobs {
-    /// Whether no broadcast waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.line.is_empty()
+    /// Whether a room waits for its turn.
+    pub(super) fn has_line(&self) -> bool {
+        !self.line.is_empty()
     }
 
     /// What waits in all.
@@ -100,10 +106,27 @@ impl Jobs {
         self.line.push_back(room);
     }
 
+    /// Keeps a room with jobs out of the line until then.
+    pub(super) fn rest(&mut self, room: TopicKey, until_ms: u64) {
+        self.resting.push((until_ms, room));
+    }
+
+    /// Lines up rooms that have rested.
+    pub(super) fn end_rests(&mut self, now_ms: u64) {
+        let Jobs { resting, line, .. } = self;
+        line.extend(resting.extract_if(.., |(until_ms, _)| *until_ms <= now_ms).map(|(_, room)| room));
+    }
+
     /// How far the room's oldest job is; none without jobs.
     pub(super) fn next_of(&self, queue: RoomJobs) -> Option<u32> {
         let (first, _) = queue.ends?;
         self.slab.get(first as usize)?.job.as_ref().map(|job| job.next)
+    }
+
+    /// Whether all members were served the room's oldest job.
+    pub(super) fn is_first_done(&self, queue: RoomJobs) -> bool {
+        let first = queue.ends.and_then(|(first, _)| self.slab.get(first as usize)?.job.as_ref());
+        first.is_some_and(|job| job.next >= job.members)
     }
 
     /// Takes the oldest job of a room out if all its members are served.
@@ -133,7 +156,7 @@ impl Jobs {
 
     /// Lets go of memory that is only kept for the next busy moment.
     pub(super) fn release_spares(&mut self) {
-        if self.is_empty() {
+        if self.free.len() == self.slab.len() {
             *self = Jobs::default();
         }
     }

@@ -48,6 +48,11 @@ struct LocalRoom {
     holes: u32,
     /// Broadcasts that wait.
     jobs: RoomJobs,
+    /// Of the members that were brought the present messages: how many, and how many of them had much in their outboxes.
+    served: u32,
+    full: u32,
+    /// How long it rested last; 0 while most members keep up.
+    rest_ms: u16,
     /// Subscribes that the home has not answered.
     pending: u32,
 }
@@ -75,6 +80,12 @@ pub(super) struct Broadcast {
 /// Members that one room is served before it is the next one's turn, and messages that are brought to them together.
 const PORTION: u32 = 1024;
 const TOGETHER_MAX: usize = 16;
+/// Messages in an outbox, and the part of its bound in bytes, with which a member does not keep up.
+const FULL_FRAMES: usize = 512;
+const FULL_PART_OF_BYTES: usize = 4;
+/// Rests of a room, doubled while most of its members do not keep up.
+const REST_MS_MIN: u16 = 25;
+const REST_MS_MAX: u16 = 400;
 /// Holes that are left in a list of members until it is its room's turn to end.
 const HOLES_MAX: u32 = 64;
 
@@ -104,6 +115,9 @@ impl LocalRooms {
             members: Vec::new(),
             holes: 0,
             jobs: RoomJobs::default(),
+            served: 0,
+            full: 0,
+            rest_ms: 0,
             pending: 0,
         };
         let key = self.rooms.insert(room);
@@ -138,7 +152,7 @@ impl LocalRooms {
 
     /// Whether broadcasts wait for their turn.
     pub(super) fn has_jobs(&self) -> bool {
-        !self.jobs.is_empty()
+        self.jobs.has_line()
     }
 
     /// How much of what one home may owe waits here, in percent.
@@ -402,6 +416,7 @@ impl Shard {
     /// Works jobs off, a bounded portion of them, and gives homes their credit back. What costs most is a send, so outboxes
     /// that were empty are counted by themselves. Returns true when jobs are left.
     pub(super) fn fan_out(&mut self, now: Now) -> bool {
+        self.rooms.jobs.end_rests(now.mono_ms());
         let (mut deliveries, sends) = (0, self.stalls.filled.len());
         while deliveries < FANOUT_DELIVERIES_PER_TURN
             && self.stalls.filled.len() - sends < FANOUT_SENDS_PER_TURN
@@ -430,6 +445,7 @@ impl Shard {
             limits: self.outbox_limits,
             keeps_log,
             without: None,
+            full: 0,
             now,
         };
         jobs.visit(room.jobs, |job| {
@@ -443,11 +459,25 @@ impl Shard {
                 job.without.filter(|address| address.shard == self.id).map(|address| address.connection);
             let served = members.get_mut(next as usize..job.members.min(job.next) as usize).unwrap_or_default();
             deliveries += served.len();
+            if together == 1 {
+                room.served += served.len() as u32;
+                turn.full = 0;
+            }
             for member in served {
                 turn.deliver(member, job.offset, &job.delivery);
             }
+            if together == 1 {
+                room.full += turn.full;
+            }
             true
         });
+        let mut rests = false;
+        if jobs.is_first_done(room.jobs) {
+            let (served, full) = (core::mem::take(&mut room.served), core::mem::take(&mut room.full));
+            rests = full > served / 2;
+            let rest_ms = (room.rest_ms * 2).clamp(REST_MS_MIN, REST_MS_MAX);
+            room.rest_ms = if rests { rest_ms } else { 0 };
+        }
         while let Some(job) = jobs.pop_done(&mut room.jobs) {
             self.credits.add(job.home, job.work);
         }
@@ -456,6 +486,9 @@ impl Shard {
         }
         if room.jobs.is_empty() {
             self.rooms.forget_if_unused(key);
+        } else if rests {
+            self.metrics.rooms_rested.increment();
+            jobs.rest(key, now.mono_ms() + u64::from(room.rest_ms));
         } else {
             jobs.line_up(key);
         }
@@ -644,6 +677,8 @@ struct FanOut<'a> {
     limits: crate::outbox::OutboxLimits,
     keeps_log: bool,
     without: Option<ConnectionKey>,
+    /// Members that do not keep up.
+    full: u32,
     now: Now,
 }
 
@@ -662,6 +697,7 @@ impl FanOut<'_> {
             return;
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
+        self.full += u32::from(connection.outbox.holds(FULL_FRAMES, self.limits.bytes_max / FULL_PART_OF_BYTES));
         self.metrics.deliveries_owed.increment();
         if logged && member.lagging {
             member.behind += 1;

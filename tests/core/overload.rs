@@ -224,3 +224,70 @@ fn messages_of_a_room_keep_their_order_while_rooms_take_turns() {
         }
     }
 }
+
+/// Members that take nothing for a while: the room rests, its publishers are refused, and nobody is closed.
+#[test]
+fn a_room_whose_members_do_not_keep_up_rests_until_they_do() {
+    let mut settings = settings();
+    settings.namespaces = vec![Namespace { publish_without_subscribe: true, ..Namespace::named("chat") }];
+    let mut world = World::new(1, settings);
+    let clients = members(&mut world, 0, "chat:a", 1000);
+    let publisher = world.sign_in(0, "publisher");
+    // A log of 100 messages, and 30 s of messages at 1 000 a second; members read what they can get of 100 a second.
+    let (mut published, mut refused, mut got) = (0, 0, vec![0; clients.len()]);
+    let frames = burst(&mut world, "chat:a", 100, b"x");
+    for step in 0..300 {
+        world.pass(100);
+        world.shards[0].handle(Event::Received { connection: publisher.connection, bytes: &frames }, world.now);
+        while world.shards[0].advance(world.now) {}
+        world.take_effects(0);
+        for answer in world.read(publisher) {
+            match answer {
+                Got::Published { .. } => published += 1,
+                Got::Error { code: 410, .. } => refused += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        for (client, got) in clients.iter().zip(&mut got) {
+            for _ in 0..10 {
+                *got += usize::from(world.shards[0].pull(client.connection, world.now).is_some());
+            }
+        }
+        if step % 50 == 0 {
+            world.check();
+        }
+    }
+    assert!(world.closed.is_empty(), "{:?}", world.closed.first());
+    assert!(world.sum(|m| &m.deliveries_queued) < 1000 * 1200, "outboxes hold little");
+    assert!(refused > 20_000 && published > 2_900, "{published} published, {refused} refused");
+    let (least, most) = (got.iter().min(), got.iter().max());
+    assert!(least >= Some(&2_900), "{least:?} to {most:?} messages to each");
+}
+
+#[test]
+fn members_that_do_not_read_slow_a_room_down_and_stop_nobody() {
+    let mut settings = live();
+    (settings.client.write_timeout_ms, settings.client.ping_interval_ms) = (3_600_000, 3_600_000);
+    let mut world = World::new(1, settings);
+    members(&mut world, 0, "live:a", 20);
+    let reader = world.sign_in(0, "reader");
+    world.subscribe(reader, "live:a", None);
+    let publisher = world.sign_in(0, "publisher");
+    let frames = burst(&mut world, "live:a", 100, b"x");
+    let mut got = 0;
+    // One of 21 reads; 100 messages come at once, every 5 s.
+    for _ in 0..20 {
+        world.shards[0].handle(Event::Received { connection: publisher.connection, bytes: &frames }, world.now);
+        for _ in 0..100 {
+            world.pass(50);
+            while world.shards[0].advance(world.now) {}
+            world.take_effects(0);
+            got += world.read(reader).len();
+        }
+        assert_eq!(world.read(publisher).len(), 100);
+    }
+    assert!(world.sum(|m| &m.rooms_rested) > 20);
+    assert_eq!(world.sum(|m| &m.messages_published), 2000);
+    assert_eq!(got, 2000, "every message came to the member that reads");
+    world.check();
+}
