@@ -40,7 +40,7 @@ pub(crate) struct Device {
     /// When Connect was sent, and what it said.
     connected_ms: u64,
     resumed: Option<Position>,
-    /// The newest inbox offset that came on this connection.
+    /// The inbox offset that came last on this connection.
     brought: u64,
     /// The inbox position in Connected.
     announced: u64,
@@ -572,7 +572,7 @@ impl Device {
             });
         }
         self.inbox.offset = self.inbox.offset.max(position.offset);
-        self.brought = self.brought.max(position.offset);
+        self.brought = position.offset;
         self.received.insert((position.epoch, position.offset), number);
         if !self.forgetful {
             self.acknowledge(ledger);

@@ -23,7 +23,7 @@ pub(crate) const REFRESH_IS_BOUND_TO_THE_DEVICE: bool = false;
 pub(crate) const HISTORY_LISTS_THE_NEWEST: bool = false;
 /// History with limit 0 never says `more`: there is no message to go on from.
 pub(crate) const HISTORY_OF_NOTHING_HAS_NO_MORE: bool = false;
-/// A client that is brought again what it has kept acknowledges the last message that it has kept, as the protocol says in "What
-/// the client does", 3. Today an Ack ahead of what was sent on the connection is ignored: with more of them than `in_flight_max`
-/// the feed stands still for good.
+/// A client that is brought again what it has kept acknowledges the last message that it has kept, as docs/protocol.md wants
+/// it. Today an Ack of more than has come again is ignored, and when not all fits into the outbox or into `in_flight_max`, the
+/// feed stands still for good.
 pub(crate) const ACKS_AHEAD_COUNT: bool = false;
