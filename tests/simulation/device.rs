@@ -223,10 +223,9 @@ impl Device {
 
     // ------------------------------------------------------------ requests
 
-    /// Connect was sent on a new connection.
+    /// Connect is about to be sent on a new connection, `self.connection`.
     pub(crate) fn connecting(
         &mut self,
-        connection: (usize, ConnectionKey),
         serial: u64,
         token: &Token,
         inbox: Option<Position>,
@@ -234,7 +233,6 @@ impl Device {
         ledger: &mut Ledger,
         now_ms: u64,
     ) -> u32 {
-        self.connection = Some(connection);
         self.serial = serial;
         self.goodbye = None;
         self.read_ms = now_ms;

@@ -210,8 +210,8 @@ impl World {
             }
         }
         let token = self.tokens.good(&mut self.random, &device.user, &device.name, unix_ms, self.calm);
-        let (at, serial) = ((shard, connection), self.connections);
-        let request = device.connecting(at, serial, &token, inbox, rooms.clone(), &mut self.ledger, unix_ms);
+        device.connection = Some((shard, connection));
+        let request = device.connecting(self.connections, &token, inbox, rooms.clone(), &mut self.ledger, unix_ms);
         let rooms: Vec<(&str, Option<Position>)> = rooms.iter().map(|(room, since)| (room.as_str(), *since)).collect();
         let connect = ConnectRequest {
             request,
