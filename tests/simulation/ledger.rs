@@ -87,6 +87,8 @@ pub(crate) struct Ledger {
     gaps: Vec<Gap>,
     recoveries: Vec<Recovery>,
     listings: Vec<Listing>,
+    /// What History said last of each topic.
+    newest: BTreeMap<String, Position>,
     pub(crate) counts: Counts,
 }
 
@@ -119,6 +121,7 @@ impl Ledger {
             gaps: Vec::new(),
             recoveries: Vec::new(),
             listings: Vec::new(),
+            newest: BTreeMap::new(),
             counts: Counts::default(),
         }
     }
@@ -314,7 +317,18 @@ impl Ledger {
             let topic = listing.topic.clone();
             self.recovery(Recovery { topic, since, newest, recovered, at_ms, acked_max });
         }
+        self.newest.insert(listing.topic.clone(), listing.newest);
         self.listings.push(listing);
+    }
+
+    /// Messages that inboxes have stored, by what History said last.
+    pub(crate) fn stored_in_inboxes(&self) -> u64 {
+        self.newest.iter().filter(|(topic, _)| topic.starts_with('@')).map(|(_, newest)| newest.offset).sum()
+    }
+
+    /// Messages that were sent at least once.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.len() as u64
     }
 
     /// Everybody has been heard.

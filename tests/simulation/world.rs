@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ringgate::close::CloseReason;
+use ringgate::close::{CloseReason, ErrorCode};
 use ringgate::id::{ClientMessageId, ConnectionKey, Now, Position, ShardId};
 use ringgate::limits::{Namespace, Settings};
 use ringgate::metrics::{DropReason, ShardMetrics};
@@ -577,10 +577,23 @@ impl World {
         assert_eq!((queued, deferred), (0, 0), "everything was delivered");
         let dropped = self.sum(|metrics| metrics.deliveries_dropped[DropReason::Slow as usize].read());
         assert!(self.ledger.counts.dropped <= dropped, "rooms without a log miss more than was dropped");
+        self.metrics_agree();
         if !self.trims && !self.ledger.ttls {
             let lost = self.sum(|metrics| metrics.closes[0][CloseReason::InsufficientState.index()].read());
             assert_eq!(lost, 0, "a log of 10 000 always reaches back");
         }
+    }
+
+    /// What the shards have counted is what the clients have seen; more only where an answer was lost with its connection.
+    fn metrics_agree(&self) {
+        let counts = &self.ledger.counts;
+        assert_eq!(self.sum(|metrics| metrics.inbox_stored.read()), self.ledger.stored_in_inboxes());
+        let published = self.sum(|metrics| metrics.messages_published.read());
+        assert!((counts.published..=self.ledger.sent()).contains(&published), "{published} published: {counts:?}");
+        let hits = self.sum(|metrics| metrics.dedup_hits.read());
+        assert!(hits >= counts.repetitions, "{hits} repetitions: {counts:?}");
+        let denied = self.sum(|metrics| metrics.errors[ErrorCode::PermissionDenied.index()].read());
+        assert!(denied >= counts.denied, "{denied} denied: {counts:?}");
     }
 
     fn everybody_knows_who_is_there(&self) {
