@@ -116,6 +116,8 @@ codes! {
         StorageFull = 402, "storage full";
         /// More requests than allowed wait for their answer.
         TooManyInFlight = 403, "too many in flight";
+        /// The topic's home, or the way to its subscribers, has as much to do as it may hold; nothing was stored.
+        Overloaded = 410, "overloaded";
     }
 }
 
@@ -124,7 +126,11 @@ impl ErrorCode {
     pub fn is_temporary(self) -> bool {
         matches!(
             self,
-            ErrorCode::Internal | ErrorCode::TooManyRequests | ErrorCode::StorageFull | ErrorCode::TooManyInFlight
+            ErrorCode::Internal
+                | ErrorCode::TooManyRequests
+                | ErrorCode::StorageFull
+                | ErrorCode::TooManyInFlight
+                | ErrorCode::Overloaded
         )
     }
 }

@@ -39,22 +39,9 @@ impl Address {
             | (u64::from(self.connection.generation & GENERATION_MASK) << 30)
             | u64::from(self.connection.slot & 0x3fff_ffff)
     }
-}
 
-/// An address in eight bytes, also when there is none.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PackedAddress(core::num::NonZeroU64);
-
-impl From<Address> for PackedAddress {
-    fn from(address: Address) -> Self {
-        debug_assert_ne!(address.connection.generation & GENERATION_MASK, 0, "no live connection has generation 0");
-        PackedAddress(core::num::NonZeroU64::new(address.to_u64()).unwrap_or(core::num::NonZeroU64::MAX))
-    }
-}
-
-impl From<PackedAddress> for Address {
-    fn from(packed: PackedAddress) -> Self {
-        let bits = packed.0.get();
+    /// The address of which these are the 64 bits.
+    pub fn from_u64(bits: u64) -> Self {
         let connection =
             ConnectionKey { slot: bits as u32 & 0x3fff_ffff, generation: (bits >> 30) as u32 & GENERATION_MASK };
         Address { shard: ShardId((bits >> 54) as u16), connection }

@@ -14,6 +14,9 @@ pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 pub const TRACE_BYTES_MAX: usize = 64;
 /// Most rooms in one Connect.
 pub const CONNECT_ROOMS_MAX: usize = 128;
+/// Longest body of a Connect: a full set of rooms and the longest token. As much may wait unread behind it.
+pub const CONNECT_BODY_BYTES_MAX: usize =
+    TOKEN_BYTES_MAX + CONNECT_ROOMS_MAX * (NAME_BYTES_MAX + 64) + BODY_OVERHEAD_BYTES;
 /// Most members in one answer to Presence.
 pub const PRESENCE_MEMBERS_MAX: u32 = 1000;
 /// Most messages in one answer to History.
@@ -27,7 +30,17 @@ pub const NODES_MAX: usize = 1 << 10;
 /// Most connections of a shard: 30 bits of the same.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 1 << 24;
 
+/// Use of a shard's log budget, in percent, above which the gateway warns; it may warn again once use fell below the second.
+pub const LOG_WARNING_PERCENT: usize = 80;
+/// See [`LOG_WARNING_PERCENT`].
+pub const LOG_CALM_PERCENT: usize = 70;
+/// A publisher's messages may take this many times what is free of a shard's log budget. However many publish as much as they
+/// may, something is left for who comes next: with one of them a fifth of the budget, with ten a fortieth. (Shared-memory
+/// switches bound their queues so: Choudhury and Hahne, "Dynamic queue length thresholds", 1998.)
+pub const PUBLISHER_SHARE_OF_FREE: usize = 4;
+
 const _: () = assert!(CONNECTIONS_PER_SHARD_MAX <= 1 << 30);
+const _: () = assert!(LOG_CALM_PERCENT < LOG_WARNING_PERCENT && LOG_WARNING_PERCENT < 100);
 const _: () = assert!(TOKEN_BYTES_MAX > BODY_OVERHEAD_BYTES);
 
 /// What the core is allowed to do, validated by `config` and shared by all shards.
@@ -43,8 +56,13 @@ pub struct Settings {
     pub inbox: InboxSettings,
     /// Namespaces of rooms, by name.
     pub namespaces: Vec<Namespace>,
-    /// Bytes of logs that one shard keeps before publishes are refused with `storage full`.
+    /// Bytes of the heap that the logs of one shard take before publishes are refused with `storage full`. Whoever publishes
+    /// much is refused before, see [`PUBLISHER_SHARE_OF_FREE`].
     pub log_bytes_per_shard_max: usize,
+    /// How long the position of a topic is kept in which nobody is and no message is left.
+    pub topic_ttl_ms: u64,
+    /// Such topics of one shard; the oldest go first.
+    pub quiet_topics_max: usize,
     /// How long a client message id is remembered.
     pub dedup_window_ms: u64,
     /// Most client message ids that one shard remembers; the oldest go first.
@@ -103,8 +121,19 @@ pub struct ClientLimits {
 pub struct InboxSettings {
     /// Messages that wait for a user.
     pub messages_max: usize,
+    /// Bytes that they take; one message waits whatever its size.
+    pub bytes_max: usize,
     /// How long they wait.
     pub age_ms_max: u64,
+    /// Devices of a user that are known, connected or not; who has been away longest goes first.
+    pub devices_max: usize,
+    /// How long a device is known after it was last connected.
+    pub device_ttl_ms: u64,
+    /// Messages that wait for a user who has never signed in.
+    pub unknown_messages_max: usize,
+    /// Bytes of the heap that all users take together, on one shard, who have never signed in. Beyond it, who was written to
+    /// longest ago is forgotten with every message.
+    pub unknown_bytes_per_shard_max: usize,
     /// Unacknowledged messages on their way to one device.
     pub in_flight_max: u64,
     /// Without Ack for this long they are sent again; doubles with each repetition up to `ack_wait_ms_max`.
@@ -151,8 +180,10 @@ impl Default for Settings {
             inbox: InboxSettings::default(),
             namespaces: vec![Namespace::named("chat")],
             log_bytes_per_shard_max: 512 * 1024 * 1024,
+            topic_ttl_ms: 30 * 24 * 3600 * 1000,
+            quiet_topics_max: 256 * 1024,
             dedup_window_ms: 5 * 60 * 1000,
-            dedup_entries_max: 200_000,
+            dedup_entries_max: 1_000_000,
             shutdown_timeout_ms: 30_000,
         }
     }
@@ -211,7 +242,12 @@ impl Default for InboxSettings {
     fn default() -> Self {
         InboxSettings {
             messages_max: 1000,
+            bytes_max: 8 * 1024 * 1024,
             age_ms_max: 7 * 24 * 3600 * 1000,
+            devices_max: 32,
+            device_ttl_ms: 30 * 24 * 3600 * 1000,
+            unknown_messages_max: 100,
+            unknown_bytes_per_shard_max: 64 * 1024 * 1024,
             in_flight_max: 1024,
             ack_wait_ms: 30_000,
             ack_wait_ms_max: 5 * 60 * 1000,
@@ -242,9 +278,7 @@ impl Namespace {
 impl Settings {
     /// Longest body that a client may announce.
     pub fn body_bytes_max(&self) -> usize {
-        // A Connect with a full set of rooms and the longest token, or the largest message.
-        const CONNECT_BYTES: usize = TOKEN_BYTES_MAX + CONNECT_ROOMS_MAX * (NAME_BYTES_MAX + 64) + BODY_OVERHEAD_BYTES;
-        CONNECT_BYTES.max(self.client.message_bytes_max + BODY_OVERHEAD_BYTES)
+        CONNECT_BODY_BYTES_MAX.max(self.client.message_bytes_max + BODY_OVERHEAD_BYTES)
     }
 
     /// The namespace of a room name, when it is configured.
@@ -255,4 +289,24 @@ impl Settings {
         }
         self.namespaces.iter().enumerate().find(|(_, namespace)| namespace.name == name)
     }
+}
+
+/// Letters that may wait for one shard's mailbox before requests that need another one are refused.
+pub const WAY_LETTERS_MAX: usize = 4096;
+/// Requests of one shard's sessions that may wait for the answers of homes before more are refused.
+pub const ASKED_MAX: usize = 16 * 1024;
+/// Bytes that may wait for the mailboxes of all shards, on one shard.
+pub const WAYS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of heavy letters in one mailbox.
+pub const MAILBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Deliveries of broadcasts that one home may owe to the members on one shard: some tens of turns.
+pub const WAY_DELIVERIES_MAX: u64 = 256 * 1024;
+/// Bytes of frames of the same broadcasts.
+pub const WAY_BROADCAST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What a broadcast costs beyond its deliveries, in deliveries.
+pub const BROADCAST_COST: u64 = 16;
+
+/// Bytes that may wait for the mailbox of one shard among so many.
+pub fn way_bytes_max(shards: usize) -> usize {
+    (WAYS_BYTES_MAX / shards.max(1)).max(1024 * 1024)
 }

@@ -1,8 +1,9 @@
 //! Mailboxes between shards: bounded, lock-free, with a doorbell that rings only for a sleeper.
 //!
-//! Every shard has one mailbox that all others push into. A full mailbox refuses and hands the letter back: the
-//! producer keeps it, in order, and takes no new work from its own sockets until it got rid of it. Nothing is lost
-//! and nobody blocks. Only letters to a shard that has ended, because it has drained, are dropped.
+//! Every shard has one mailbox that all others push into, bounded by letters and by the bytes of heavy letters. A full
+//! mailbox refuses and hands the letter back: the producer keeps it, in order, and the core refuses new work for that
+//! shard while many wait. Nothing is lost and nobody blocks. Only letters to a shard that has ended, because it has
+//! drained, are dropped.
 //!
 //! The doorbell protocol is the one that loom checks in `tests/mesh_loom.rs`: push; fence; ring only if the receiver
 //! said that it sleeps. Receiver: say so; fence; look again; sleep.
@@ -10,9 +11,9 @@
 use std::sync::Arc;
 
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicBool, Ordering, fence};
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
@@ -64,10 +65,18 @@ pub struct Mailbox<T> {
     me: usize,
     /// Threads that this [`Self::ring`] has woken already: one wake is enough for all shards of a thread.
     awakened: Vec<bool>,
+    weight_of: fn(&T) -> usize,
+    heavy_bytes_max: usize,
 }
+
+/// A letter below this weighs nothing: the number of letters bounds such letters well enough, and a counter that two
+/// cores write for each of them would cost as much as the push.
+const HEAVY_BYTES: usize = 1024;
 
 struct Peer<T> {
     sender: Sender<T>,
+    /// Bytes of the heavy letters in its mailbox.
+    heavy_bytes: Arc<AtomicUsize>,
     bell: Arc<Bell>,
     /// Which of `awakened` is this shard's thread.
     thread: usize,
@@ -80,14 +89,31 @@ struct Bell {
     wake: Arc<dyn Wake>,
 }
 
-/// Makes the mailboxes of a node, one for each waker, `capacity` letters each. Shards whose waker is the same sleep
-/// and wake together.
-pub fn mailboxes<T>(wakers: Vec<Arc<dyn Wake>>, capacity: usize) -> Vec<Mailbox<T>> {
+/// How much one mailbox takes.
+pub struct Capacity<T> {
+    /// Letters.
+    pub letters: usize,
+    /// Bytes of letters of 1 KiB and more; a single letter may be larger.
+    pub bytes: usize,
+    /// The bytes of a letter.
+    pub weight_of: fn(&T) -> usize,
+}
+
+impl<T> Capacity<T> {
+    /// A mailbox that counts letters only.
+    pub fn letters(letters: usize) -> Self {
+        Capacity { letters, bytes: usize::MAX, weight_of: |_| 0 }
+    }
+}
+
+/// Makes the mailboxes of a node, one for each waker. Shards whose waker is the same sleep and wake together.
+pub fn mailboxes<T>(wakers: Vec<Arc<dyn Wake>>, capacity: Capacity<T>) -> Vec<Mailbox<T>> {
     let first_of = |wake: &Arc<dyn Wake>| wakers.iter().position(|other| Arc::ptr_eq(other, wake)).unwrap_or(0);
     let threads: Vec<usize> = wakers.iter().map(first_of).collect();
     let bells = wakers.iter().map(|wake| Arc::new(Bell { doorbell: Doorbell::new(), wake: wake.clone() }));
     let bells: Vec<Arc<Bell>> = bells.collect();
-    let (senders, receivers): (Vec<_>, Vec<_>) = bells.iter().map(|_| crossbeam_channel::bounded(capacity)).unzip();
+    let (senders, receivers): (Vec<_>, Vec<_>) = bells.iter().map(|_| crossbeam_channel::bounded(capacity.letters)).unzip();
+    let heavy_bytes: Vec<Arc<AtomicUsize>> = bells.iter().map(|_| Arc::new(AtomicUsize::new(0))).collect();
     receivers
         .into_iter()
         .enumerate()
@@ -96,15 +122,19 @@ pub fn mailboxes<T>(wakers: Vec<Arc<dyn Wake>>, capacity: usize) -> Vec<Mailbox<
             me,
             peers: senders
                 .iter()
+                .zip(&heavy_bytes)
                 .zip(bells.iter().zip(&threads))
-                .map(|(sender, (bell, thread))| Peer {
+                .map(|((sender, heavy_bytes), (bell, thread))| Peer {
                     sender: sender.clone(),
+                    heavy_bytes: heavy_bytes.clone(),
                     bell: bell.clone(),
                     thread: *thread,
                     rung: false,
                 })
                 .collect(),
             awakened: vec![false; bells.len()],
+            weight_of: capacity.weight_of,
+            heavy_bytes_max: capacity.bytes,
         })
         .collect()
 }
@@ -116,14 +146,26 @@ impl<T> Mailbox<T> {
     /// needs no letters: what is for it is dropped.
     pub fn push(&mut self, to: usize, letter: T, urgent: bool) -> Result<(), T> {
         let Some(peer) = self.peers.get_mut(to) else { return Err(letter) };
+        let weight = heavy((self.weight_of)(&letter));
+        if weight > 0 {
+            let before = peer.heavy_bytes.fetch_add(weight, Ordering::Relaxed);
+            if before > 0 && before.saturating_add(weight) > self.heavy_bytes_max {
+                peer.heavy_bytes.fetch_sub(weight, Ordering::Relaxed);
+                peer.rung = true;
+                return Err(letter);
+            }
+        }
         match peer.sender.try_send(letter) {
             Ok(()) => {
                 peer.rung |= urgent;
                 Ok(())
             }
-            // Whoever the letter was for went with the shard; kept, it would keep this shard from ending, too.
+            // Its receivers went with the shard; kept, it would keep this shard from ending, too.
             Err(TrySendError::Disconnected(_)) => Ok(()),
             Err(TrySendError::Full(letter)) => {
+                if weight > 0 {
+                    peer.heavy_bytes.fetch_sub(weight, Ordering::Relaxed);
+                }
                 // A full mailbox with a sleeping owner would stay full.
                 peer.rung = true;
                 Err(letter)
@@ -152,7 +194,14 @@ impl<T> Mailbox<T> {
     /// The next letter for this shard.
     #[inline]
     pub fn pop(&mut self) -> Option<T> {
-        self.receiver.try_recv().ok()
+        let letter = self.receiver.try_recv().ok()?;
+        let weight = heavy((self.weight_of)(&letter));
+        if weight > 0
+            && let Some(own) = self.peers.get(self.me)
+        {
+            own.heavy_bytes.fetch_sub(weight, Ordering::Relaxed);
+        }
+        Some(letter)
     }
 
     /// Announces sleep. False when a letter is there and the shard must not sleep.
@@ -184,10 +233,14 @@ impl<T> Mailbox<T> {
     }
 }
 
+/// What a letter of so many bytes counts for.
+fn heavy(bytes: usize) -> usize {
+    if bytes < HEAVY_BYTES { 0 } else { bytes }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
 
     struct Count(Arc<AtomicUsize>);
 
@@ -200,7 +253,7 @@ mod tests {
     fn pair() -> (Mailbox<u32>, Mailbox<u32>, Arc<AtomicUsize>) {
         let woken = Arc::new(AtomicUsize::new(0));
         let wakers: Vec<Arc<dyn Wake>> = vec![Arc::new(Count(Arc::default())), Arc::new(Count(woken.clone()))];
-        let mut mailboxes = mailboxes(wakers, 2);
+        let mut mailboxes = mailboxes(wakers, Capacity::letters(2));
         let second = mailboxes.pop().unwrap();
         (mailboxes.pop().unwrap(), second, woken)
     }
@@ -214,6 +267,24 @@ mod tests {
         assert_eq!(b.pop(), Some(1));
         assert_eq!(a.push(1, 3, true), Ok(()));
         assert_eq!((b.pop(), b.pop(), b.pop()), (Some(2), Some(3), None));
+    }
+
+    #[test]
+    fn heavy_letters_fill_a_mailbox_by_their_bytes() {
+        let wakers: Vec<Arc<dyn Wake>> = (0..2).map(|_| Arc::new(Count(Arc::default())) as Arc<dyn Wake>).collect();
+        let capacity = Capacity { letters: 100, bytes: 10_000, weight_of: |letter: &usize| *letter };
+        let mut mailboxes = mailboxes(wakers, capacity);
+        let (mut b, mut a) = (mailboxes.pop().unwrap(), mailboxes.pop().unwrap());
+        assert_eq!(a.push(1, 50_000, true), Ok(()), "one letter always fits");
+        assert_eq!(a.push(1, 2_000, true), Err(2_000));
+        assert_eq!(a.push(1, 1_000, true), Ok(()), "light letters are bounded by their number alone");
+        assert_eq!((b.pop(), b.pop()), (Some(50_000), Some(1_000)));
+        for _ in 0..5 {
+            assert_eq!(a.push(1, 2_000, true), Ok(()));
+        }
+        assert_eq!(a.push(1, 2_000, true), Err(2_000));
+        assert_eq!(b.pop(), Some(2_000));
+        assert_eq!(a.push(1, 2_000, true), Ok(()));
     }
 
     #[test]
@@ -256,7 +327,7 @@ mod tests {
         let woken = Arc::new(AtomicUsize::new(0));
         let thread: Arc<dyn Wake> = Arc::new(Count(woken.clone()));
         let wakers = vec![Arc::new(Count(Arc::default())) as Arc<dyn Wake>, thread.clone(), thread];
-        let mut mailboxes = mailboxes(wakers, 4);
+        let mut mailboxes = mailboxes(wakers, Capacity::letters(4));
         let (mut c, mut b) = (mailboxes.pop().unwrap(), mailboxes.pop().unwrap());
         let mut a = mailboxes.pop().unwrap();
         for _ in 0..2 {

@@ -102,19 +102,51 @@ impl DropReason {
 pub enum ExpireReason {
     /// Older than the inbox's age limit, or than its own ttl.
     Age,
-    /// The inbox was full.
+    /// The inbox held as many messages as allowed.
     Count,
+    /// Its messages took as many bytes as allowed.
+    Size,
+    /// Only a device that was forgotten had not read it.
+    Device,
+    /// Users who have never signed in took too much together.
+    Unknown,
 }
 
 impl ExpireReason {
     /// Every value, for arrays of counters.
-    pub const ALL: &'static [ExpireReason] = &[ExpireReason::Age, ExpireReason::Count];
+    pub const ALL: &'static [ExpireReason] =
+        &[ExpireReason::Age, ExpireReason::Count, ExpireReason::Size, ExpireReason::Device, ExpireReason::Unknown];
 
     /// Metric label.
     pub fn label(self) -> &'static str {
         match self {
             ExpireReason::Age => "age",
             ExpireReason::Count => "count",
+            ExpireReason::Size => "size",
+            ExpireReason::Device => "device",
+            ExpireReason::Unknown => "unknown",
+        }
+    }
+}
+
+/// Why a topic was forgotten of which only the position was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForgetReason {
+    /// Nobody came back in time.
+    Age,
+    /// There were too many such topics.
+    Bound,
+}
+
+impl ForgetReason {
+    /// Every value, for arrays of counters.
+    pub const ALL: &'static [ForgetReason] = &[ForgetReason::Age, ForgetReason::Bound];
+
+    /// Metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            ForgetReason::Age => "age",
+            ForgetReason::Bound => "bound",
         }
     }
 }
@@ -198,12 +230,22 @@ pub struct ShardMetrics {
     pub rooms: Cell,
     /// Gauge: users whose home is here.
     pub users: Cell,
-    /// Gauge: bytes in logs.
+    /// Gauge: bytes of the heap that logs take.
     pub log_bytes: Cell,
+    /// Gauge: what they may take.
+    pub log_bytes_limit: Cell,
+    /// Gauge: of `log_bytes`, what users take who have never signed in.
+    pub inbox_unknown_bytes: Cell,
+    /// Gauge: topics of which only the position is kept.
+    pub quiet_topics: Cell,
+    /// Topics of which not even the position is kept any more, by `ForgetReason`.
+    pub topics_forgotten: [Cell; ForgetReason::ALL.len()],
     /// Mesh messages sent.
     pub mesh_sent: Cell,
     /// Pushes that found a mailbox full; nothing is lost, the producer waits.
     pub mesh_full: Cell,
+    /// Join and leave events that were left out because the ways to the members were full.
+    pub announcements_dropped: Cell,
     /// Doorbells rung.
     pub mesh_doorbells: Cell,
     /// io_uring_enter calls.

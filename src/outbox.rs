@@ -84,12 +84,6 @@ const SPARE_CONTROL_BYTES_MAX: usize = 1024;
 const SPARE_FRAMES_MAX: usize = 32;
 /// A reply, or a few.
 const CONTROL_BYTES_FIRST: usize = 128;
-/// Most bytes of the control lane; a peer that asks for more without reading is closed.
-const CONTROL_BYTES_MAX: usize = 64 * 1024 + crate::limits::HISTORY_BYTES_MAX * 2;
-
-/// Most replies among the messages, likewise.
-const REPLIES_MAX: usize = 1024;
-
 impl Spares {
     /// Takes the memory of a sent control chunk.
     pub fn recycle(&mut self, mut buffer: Vec<u8>) {
@@ -135,7 +129,7 @@ impl Outbox {
         })
     }
 
-    /// The control lane, to append whole frames to; afterwards see [`Self::control_is_full`].
+    /// The control lane, to append whole frames to.
     pub fn control(&mut self, spares: &mut Spares, now_ms: u64) -> &mut Vec<u8> {
         let queues = self.queues(spares, now_ms);
         if queues.control.capacity() == 0 {
@@ -144,11 +138,14 @@ impl Outbox {
         &mut queues.control
     }
 
-    /// Whether replies are over their bound: the peer asks and does not read.
-    pub fn control_is_full(&self) -> bool {
-        self.queues
-            .as_ref()
-            .is_some_and(|queues| queues.control.len() > CONTROL_BYTES_MAX || queues.replies > REPLIES_MAX)
+    /// Bytes of control frames waiting.
+    pub fn control_bytes(&self) -> usize {
+        self.queues.as_ref().map_or(0, |queues| queues.control.len())
+    }
+
+    /// Replies waiting among the messages.
+    pub fn replies(&self) -> usize {
+        self.queues.as_ref().map_or(0, |queues| queues.replies)
     }
 
     /// Whether another message of this length fits. An empty lane takes any.

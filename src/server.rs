@@ -15,7 +15,8 @@ use crate::config::{Config, ListenerConfig, Runtime};
 use crate::cores::{self, Topology};
 use crate::id::{Now, ShardId};
 use crate::kernel;
-use crate::mesh::{Mailbox, Wake, mailboxes};
+use crate::limits::MAILBOX_BYTES_MAX;
+use crate::mesh::{Capacity, Mailbox, Wake, mailboxes};
 use crate::metrics::ShardMetrics;
 use crate::net::{Bell, Descriptors, NetOptions, RingError, raise_descriptor_limit};
 use crate::session::{Admission, Transport};
@@ -102,7 +103,9 @@ impl Server {
         let bell_of = |thread: &usize| threads[*thread].bell.clone() as Arc<dyn Wake>;
         let mut wakers: Vec<Arc<dyn Wake>> = of_shards.iter().map(bell_of).collect();
         wakers.push(Arc::new(NoWake));
-        let mut mailboxes = mailboxes(wakers, runtime.mailbox_capacity);
+        let capacity =
+            Capacity { letters: runtime.mailbox_capacity, bytes: MAILBOX_BYTES_MAX, weight_of: Mail::bytes };
+        let mut mailboxes = mailboxes(wakers, capacity);
         let Some(control) = mailboxes.pop() else { return Err(StartError("no mailbox".to_owned())) };
         let started = Instant::now();
         let authenticator = Arc::new(Keys::new(keys, claims));

@@ -2,10 +2,9 @@
 //! decides nothing.
 //!
 //! A turn: completions, letters, tokens, time; then what follows from them: closes, sends, letters out, one doorbell
-//! per thread that sleeps, one entry into the kernel. Each part is bounded. While letters for a full mailbox wait,
-//! the shard takes nothing new from its own sockets, but goes on reading its mail: two full shards cannot block each
-//! other. The same goes for broadcasts that wait for their turn; if they become too many, the mail waits, too: working
-//! them off needs none. Turns are made by the shard's thread, see [`crate::thread`].
+//! per thread that sleeps, one entry into the kernel. Each part is bounded. Every turn looks at completions and reads
+//! mail, whatever waits: a send whose completion is not looked at makes its reader look slow. What would make too much
+//! wait is refused by the core before it is taken in. Turns are made by the shard's thread, see [`crate::thread`].
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
@@ -33,6 +32,16 @@ pub enum Mail {
     Letter(Letter),
     /// From the control plane.
     Control(Control),
+}
+
+impl Mail {
+    /// Bytes of the messages in it.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Mail::Letter(letter) => letter.bytes(),
+            Mail::Control(_) => 0,
+        }
+    }
 }
 
 /// What the control plane asks of a shard.
@@ -71,8 +80,6 @@ pub struct WorkerOptions {
 const LETTERS_PER_TURN: usize = 2048;
 /// Cost of token verifications in one turn, in units of about 2 us.
 const VERIFY_COST_PER_TURN: u32 = 128;
-/// Letters that may wait for full mailboxes before the shard stops reading its sockets.
-const BACKLOG_MAX: usize = 256;
 /// Longest sleep with connections: one tick of the wheel.
 const SLEEP: Duration = Duration::from_millis(crate::wheel::TICK_MS);
 /// Longest sleep without.
@@ -225,16 +232,10 @@ impl Worker {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.core.now = Now { mono_us: (began - self.started).as_micros() as u64, unix_ms: unix.as_millis() as u64 };
         let mut busy = self.waiting > 0;
-        let pressure = self.core.shard.pressure();
-        if self.waiting <= BACKLOG_MAX && pressure < 100 {
-            let read = self.net.poll(&mut self.core);
-            busy |= read;
-            self.reading_up = self.reading_up.filter(|_| read);
-        }
-        self.reading_up = self.reading_up.filter(|since| began - *since <= CATCH_UP);
-        if pressure < 200 {
-            busy |= self.read_mail();
-        }
+        let read = self.net.poll(&mut self.core);
+        busy |= read;
+        self.reading_up = self.reading_up.filter(|since| read && began - *since <= CATCH_UP);
+        busy |= self.read_mail();
         busy |= self.verify_tokens();
         busy |= match self.reading_up {
             None => self.core.shard.advance(self.core.now),
@@ -242,6 +243,10 @@ impl Worker {
         };
         busy |= self.apply_effects();
         self.send_mail();
+        if self.core.shard.passes_log_mark() {
+            let (bytes, limit) = (self.core.metrics.log_bytes.read(), self.core.metrics.log_bytes_limit.read());
+            tracing::warn!(shard = self.core.id.0, bytes, limit, "logs are nearly full; see log.size_per_shard");
+        }
         self.more = self.waiting > 0 || self.reading_up.is_some() || self.core.shard.has_work();
         self.turned = Instant::now();
         let worked = if busy { self.turned - began } else { Duration::ZERO };
@@ -340,21 +345,25 @@ impl Worker {
                     self.net.close(connection, flush, &mut self.core);
                 }
                 Effect::Abort { connection } => self.net.abort(connection),
+                Effect::Hold { connection, hold } => self.net.hold(connection, hold),
             }
         }
         any
     }
 
-    /// Moves letters into mailboxes as far as there is room, and wakes whoever sleeps.
+    /// Moves letters into mailboxes as far as there is room, and wakes shards that sleep.
     fn send_mail(&mut self) {
         if self.waiting == 0 {
             return;
         }
         for (to, backlog) in self.backlog.iter_mut().enumerate() {
             while let Some(letter) = backlog.pop_front() {
-                let urgent = letter.is_urgent();
+                let (urgent, bytes) = (letter.is_urgent(), letter.bytes());
                 match self.mailbox.push(to, Mail::Letter(letter), urgent) {
-                    Ok(()) => self.waiting -= 1,
+                    Ok(()) => {
+                        self.waiting -= 1;
+                        self.core.shard.delivered(ShardId(to as u16), bytes);
+                    }
                     Err(Mail::Letter(letter)) => {
                         backlog.push_front(letter);
                         self.core.metrics.mesh_full.increment();

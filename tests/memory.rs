@@ -1,4 +1,5 @@
-//! What an idle, signed-in connection costs in the core: live heap bytes, counted by the allocator.
+//! What an idle, signed-in connection costs in the core, and whether what is said of logs is true: live heap bytes, counted
+//! by the allocator.
 //!
 //! The process adds the socket's slot in `net` (32 bytes) and what the allocator rounds up; docs/performance.md has the
 //! figures measured from outside.
@@ -6,15 +7,16 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ringgate::id::{ConnectionKey, Now, ShardId};
 use ringgate::limits::Settings;
+use ringgate::metrics::ShardMetrics;
 use ringgate::session::{Grant, Transport};
 use ringgate::shard::{Effect, Event, Shard, ShardOptions};
 use ringgate::wire::Encoder;
-use ringgate::wire::encode::ConnectRequest;
+use ringgate::wire::encode::{ConnectRequest, PublishRequest};
 
 struct Counting;
 
@@ -37,6 +39,19 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
+
+/// Figures of a process are of one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn shard(metrics: &Arc<ShardMetrics>, settings: Settings) -> Shard {
+    Shard::new(ShardOptions {
+        id: ShardId(0),
+        shards: 1,
+        settings: Arc::new(settings),
+        metrics: metrics.clone(),
+        seed: 1,
+    })
+}
 
 /// Signs clients in and lets each heartbeat once.
 fn sign_in(shard: &mut Shard, slots: std::ops::Range<u32>, now: Now) {
@@ -68,13 +83,8 @@ fn sign_in(shard: &mut Shard, slots: std::ops::Range<u32>, now: Now) {
 fn an_idle_connection_owns_little() {
     const FIRST: u32 = 1_000;
     const ALL: u32 = 15_000;
-    let mut shard = Shard::new(ShardOptions {
-        id: ShardId(0),
-        shards: 1,
-        settings: Arc::new(Settings::default()),
-        metrics: Arc::default(),
-        seed: 1,
-    });
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut shard = shard(&Arc::default(), Settings::default());
     let now = Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 };
     sign_in(&mut shard, 0..FIRST, now);
     let before = LIVE.load(Ordering::Relaxed);
@@ -83,4 +93,50 @@ fn an_idle_connection_owns_little() {
     println!("{each:.0} bytes for each idle connection in the core");
     assert!(each <= 330.0, "{each:.0} bytes for each idle connection");
     shard.invariants();
+}
+
+/// What `log_bytes` says of messages of 100 bytes, so many to each of so many users who are away, beside what was allocated.
+fn accounted_and_allocated(users: u32, messages: u32) -> (f64, f64) {
+    let now = Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 };
+    let metrics = Arc::<ShardMetrics>::default();
+    let mut settings = Settings::default();
+    settings.client.messages_rate = 0;
+    settings.client.bytes_rate = 0;
+    settings.inbox.unknown_bytes_per_shard_max = usize::MAX;
+    let mut shard = shard(&metrics, settings);
+    sign_in(&mut shard, 0..1, now);
+    let connection = ConnectionKey { slot: 0, generation: 1 };
+    let mut encoder = Encoder::default();
+    let before = LIVE.load(Ordering::Relaxed);
+    for user in 0..users {
+        let topic = format!("@u123456-{user:06}");
+        for _ in 0..messages {
+            let mut bytes = Vec::new();
+            encoder.publish(&mut bytes, &PublishRequest { topic: &topic, payload: &[7; 100], ..Default::default() });
+            shard.handle(Event::Received { connection, bytes: &bytes }, now);
+            while shard.poll_effect().is_some() {}
+            while let Some(chunk) = shard.pull(connection, now) {
+                if let ringgate::outbox::Chunk::Control(buffer) = chunk {
+                    shard.recycle(buffer);
+                }
+            }
+        }
+    }
+    shard.release_spares();
+    let allocated = (LIVE.load(Ordering::Relaxed) - before) as f64;
+    assert_eq!(metrics.inbox_pending.read(), u64::from(users * messages));
+    shard.invariants();
+    (metrics.log_bytes.read() as f64, allocated)
+}
+
+#[test]
+fn messages_to_absent_users_are_accounted_for_what_they_take() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (users, messages) in [(20_000, 1), (20_000, 2), (5_000, 10), (500, 100)] {
+        let (accounted, allocated) = accounted_and_allocated(users, messages);
+        let each = |bytes: f64| bytes / f64::from(users * messages);
+        println!("{messages} to each: {:.0} bytes accounted, {:.0} allocated", each(accounted), each(allocated));
+        let off = (accounted - allocated).abs() / allocated;
+        assert!(off <= 0.1, "{messages} to each: {:.0} accounted, {:.0} allocated", each(accounted), each(allocated));
+    }
 }

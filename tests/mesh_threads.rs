@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use ringgate::mesh::{Mailbox, Wake, mailboxes};
+use ringgate::mesh::{Capacity, Mailbox, Wake, mailboxes};
 
 /// Longer than any scheduler keeps a thread waiting.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -62,7 +62,7 @@ fn letters_that_do_not_ring_travel_with_those_that_do() {
 fn run(shards: usize, capacity: usize, letters: usize, urgent: fn(usize) -> bool) -> Report {
     let signals: Vec<Arc<Signal>> = (0..shards).map(|_| Arc::default()).collect();
     let wakers = signals.iter().map(|signal| Arc::new(Ringer(signal.clone())) as Arc<dyn Wake>).collect();
-    let threads: Vec<_> = mailboxes(wakers, capacity)
+    let threads: Vec<_> = mailboxes(wakers, Capacity::letters(capacity))
         .into_iter()
         .zip(&signals)
         .enumerate()

@@ -31,7 +31,8 @@ pub(crate) fn frame(bytes: &[u8]) {
                 return;
             }
             Err(error) => {
-                let ours = [WireError::TooBig, WireError::UnknownKind, WireError::ReservedBits];
+                use WireError::{BodyLength, ReservedBits, TooBig, UnknownKind};
+                let ours = [TooBig, UnknownKind, ReservedBits, BodyLength];
                 assert!(ours.contains(&error) && rest.len() >= 8);
                 return;
             }

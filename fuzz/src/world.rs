@@ -262,7 +262,10 @@ impl World {
         while let Some(effect) = self.shards[shard].poll_effect() {
             any = true;
             match effect {
-                Effect::Post(posted) => self.mail.push_back((usize::from(posted.to.0), posted.letter)),
+                Effect::Post(posted) => {
+                    self.shards[shard].delivered(posted.to, posted.letter.bytes());
+                    self.mail.push_back((usize::from(posted.to.0), posted.letter));
+                }
                 Effect::Verify { connection, refresh, token } => {
                     self.tokens.push_back((shard, connection, refresh, token));
                 }
@@ -270,6 +273,8 @@ impl World {
                 Effect::Writable { .. } => {}
                 Effect::Close { connection, flush, .. } => self.closing.push_back((shard, connection, flush)),
                 Effect::Abort { connection } => self.free(shard, connection),
+                // What is received meanwhile is handed out all the same.
+                Effect::Hold { .. } => {}
             }
         }
         any

@@ -12,7 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
 use crate::close::{CloseReason, ErrorCode};
-use crate::metrics::{Cell, DropReason, ExpireReason, HISTOGRAM_BOUNDS_US, Histogram, ShardMetrics};
+use crate::metrics::{Cell, DropReason, ExpireReason, ForgetReason, HISTOGRAM_BOUNDS_US, Histogram, ShardMetrics};
 use crate::session::{AuthError, Transport};
 use crate::tls::Handshake;
 
@@ -214,7 +214,21 @@ impl Families {
         out.histogram("delivery_duration", "From Publish to the recipient's socket", |s| &s.delivery_duration)?;
         out.gauge("rooms", "Rooms", |s| &s.rooms)?;
         out.gauge("users", "Users known", |s| &s.users)?;
-        out.gauge("log_bytes", "Bytes in logs", |s| &s.log_bytes)?;
+        out.gauge("log_bytes", "Bytes that logs take", |s| &s.log_bytes)?;
+        out.gauge("log_bytes_limit", "Bytes that logs may take", |s| &s.log_bytes_limit)?;
+        let help = "Bytes in logs for users who have never signed in";
+        out.gauge("inbox_unknown_bytes", help, |s| &s.inbox_unknown_bytes)?;
+        out.gauge("quiet_topics", "Topics of which only the position is kept", |s| &s.quiet_topics)?;
+        let samples: Vec<_> = ForgetReason::ALL
+            .iter()
+            .map(|r| (label("reason", r.label()), out.sum(|s| &s.topics_forgotten[*r as usize])))
+            .collect();
+        out.family(
+            "topics_forgotten",
+            "Quiet topics whose position is not kept any more",
+            MetricType::Counter,
+            &samples,
+        )?;
         let mut samples = Vec::new();
         let sum = |cells: &[Cell]| cells.iter().map(Cell::read).fold(0u64, u64::wrapping_add);
         let deliveries = self.shards.iter().fold(0u64, |error, s| {
@@ -235,6 +249,11 @@ impl Families {
     fn machine(&self, out: &mut Out<'_, '_>) -> Encoded {
         let counter = MetricType::Counter;
         out.by_shard("mesh_letters", "Letters to other shards", counter, |s| &s.mesh_sent)?;
+        out.counter(
+            "announcements_dropped",
+            "Join and leave events left out because the ways to the room's members were full",
+            |s| &s.announcements_dropped,
+        )?;
         out.by_shard("mesh_full", "Pushes that found a mailbox full", counter, |s| &s.mesh_full)?;
         out.by_shard("mesh_doorbells", "Shards woken", counter, |s| &s.mesh_doorbells)?;
         out.by_shard("uring_enters", "io_uring_enter calls", counter, |s| &s.ring_enters)?;

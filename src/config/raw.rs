@@ -105,14 +105,25 @@ section!(Key {
 
 section!(Inbox {
     messages_max: At<Number>,
+    size_max: At<Number>,
     ttl: At<String>,
+    devices_max: At<Number>,
+    device_ttl: At<String>,
+    unknown_messages_max: At<Number>,
+    unknown_size_per_shard: At<Number>,
     in_flight_max: At<Number>,
     ack_wait: At<String>,
     ack_wait_max: At<String>,
     publish: At<String>,
 });
 
-section!(Log { size_per_shard: At<Number>, dedup_window: At<String>, dedup_entries_max: At<Number>, });
+section!(Log {
+    size_per_shard: At<Number>,
+    topic_ttl: At<String>,
+    quiet_topics_max: At<Number>,
+    dedup_window: At<String>,
+    dedup_entries_max: At<Number>,
+});
 
 section!(Namespace {
     name: At<String>,

@@ -23,6 +23,31 @@ fn the_commented_default_is_the_default() {
 }
 
 #[test]
+fn what_is_kept_is_bounded_as_the_file_says() {
+    let text = r#"
+[inbox]
+messages_max = 11
+size_max = "1MiB"
+ttl = "2d"
+devices_max = 5
+device_ttl = "90d"
+unknown_messages_max = 3
+unknown_size_per_shard = "2MiB"
+[log]
+size_per_shard = "1GiB"
+topic_ttl = "2h"
+quiet_topics_max = 77
+"#;
+    let settings = Config::parse(&format!("{text}{MINIMAL}"), "x").unwrap().settings;
+    let inbox = &settings.inbox;
+    assert_eq!((inbox.messages_max, inbox.bytes_max, inbox.age_ms_max), (11, 1 << 20, 2 * 86_400_000));
+    assert_eq!((inbox.devices_max, inbox.device_ttl_ms), (5, 90 * 86_400_000));
+    assert_eq!((inbox.unknown_messages_max, inbox.unknown_bytes_per_shard_max), (3, 2 << 20));
+    let log = (settings.log_bytes_per_shard_max, settings.topic_ttl_ms, settings.quiet_topics_max);
+    assert_eq!(log, (1 << 30, 7_200_000, 77));
+}
+
+#[test]
 fn listed_cores_say_how_many_shards_there_are() {
     let config = Config::parse(&format!("[runtime]\ncores = [3, 1, 0]\n{MINIMAL}"), "x").unwrap();
     assert_eq!((config.runtime.cores.clone(), config.runtime.shard_count()), (Cores::List(vec![3, 1, 0]), 3));
@@ -42,6 +67,11 @@ fn mistakes_are_named_with_file_line_key_and_remedy() {
         ("[client]\nmessage_size_limit = \"2MiB\"", vec!["client.message_size_limit", "queue_max_size"]),
         ("[client]\nroom_limit = -1", vec!["client.room_limit", "negative"]),
         ("[client]\nroom_limit = 0", vec!["client.room_limit", "1 to 65535"]),
+        ("[inbox]\nsize_max = \"32KiB\"", vec!["x.toml:2: inbox.size_max", "client.message_size_limit"]),
+        ("[inbox]\nunknown_size_per_shard = \"64KiB\"", vec!["inbox.unknown_size_per_shard", "would not be kept"]),
+        ("[inbox]\ndevices_max = 0", vec!["inbox.devices_max", "1 to 10000"]),
+        ("[inbox]\ndevice_ttl = \"1ms\"", vec!["inbox.device_ttl", "at least 1000ms"]),
+        ("[log]\ntopic_ttl = \"30\"", vec!["x.toml:2: log.topic_ttl", "\"25s\""]),
         ("[runtime]\nshards = \"many\"", vec!["runtime.shards", "auto"]),
         ("[runtime]\nshards = 100000", vec!["runtime.shards", "1 to 256"]),
         ("[runtime]\ncores = \"all\"", vec!["x.toml:2: runtime.cores", "[0, 2, 4]"]),

@@ -13,7 +13,8 @@ use crate::auth::{Algorithm, Claims, Key, parse_algorithm};
 use crate::cores::Cores;
 use crate::id::Durability;
 use crate::limits::{
-    CONNECTIONS_PER_SHARD_MAX, ClientLimits, InboxSettings, NODES_MAX, Namespace, SHARDS_MAX, Settings,
+    BODY_OVERHEAD_BYTES, CONNECTIONS_PER_SHARD_MAX, ClientLimits, InboxSettings, NODES_MAX, Namespace, SHARDS_MAX,
+    Settings,
 };
 use crate::net::Descriptors;
 use crate::session::Transport;
@@ -136,7 +137,7 @@ fn settings(raw: &raw::File, check: &mut Check<'_>) -> Settings {
     Settings {
         node: name.map_or(default.node, |name| name.get_ref().clone()),
         node_number: check.number("node.number", &raw.node.number, 0, (0, NODES_MAX as u64 - 1), false) as u16,
-        inbox: inbox(&raw.inbox, check),
+        inbox: inbox(&raw.inbox, client.message_bytes_max, check),
         namespaces: namespaces(raw, check),
         log_bytes_per_shard_max: check.number(
             "log.size_per_shard",
@@ -144,6 +145,14 @@ fn settings(raw: &raw::File, check: &mut Check<'_>) -> Settings {
             default.log_bytes_per_shard_max as u64,
             (1 << 20, 1 << 50),
             true,
+        ) as usize,
+        topic_ttl_ms: check.duration("log.topic_ttl", &raw.log.topic_ttl, default.topic_ttl_ms, 1000),
+        quiet_topics_max: check.number(
+            "log.quiet_topics_max",
+            &raw.log.quiet_topics_max,
+            default.quiet_topics_max as u64,
+            (0, 1 << 30),
+            false,
         ) as usize,
         dedup_window_ms: check.duration("log.dedup_window", &raw.log.dedup_window, default.dedup_window_ms, 1),
         dedup_entries_max: check.number(
@@ -252,17 +261,45 @@ fn client(raw: &raw::Client, check: &mut Check<'_>) -> ClientLimits {
     limits
 }
 
-fn inbox(raw: &raw::Inbox, check: &mut Check<'_>) -> InboxSettings {
+fn inbox(raw: &raw::Inbox, message_bytes_max: usize, check: &mut Check<'_>) -> InboxSettings {
     let d = InboxSettings::default();
-    InboxSettings {
+    let inbox = InboxSettings {
         messages_max: check.number("inbox.messages_max", &raw.messages_max, d.messages_max as u64, POSITIVE, false)
             as usize,
+        bytes_max: check.number("inbox.size_max", &raw.size_max, d.bytes_max as u64, (1024, 1 << 40), true) as usize,
         age_ms_max: check.duration("inbox.ttl", &raw.ttl, d.age_ms_max, 1000),
+        devices_max: check.number("inbox.devices_max", &raw.devices_max, d.devices_max as u64, (1, 10_000), false)
+            as usize,
+        device_ttl_ms: check.duration("inbox.device_ttl", &raw.device_ttl, d.device_ttl_ms, 1000),
+        unknown_messages_max: check.number(
+            "inbox.unknown_messages_max",
+            &raw.unknown_messages_max,
+            d.unknown_messages_max as u64,
+            POSITIVE,
+            false,
+        ) as usize,
+        unknown_bytes_per_shard_max: check.number(
+            "inbox.unknown_size_per_shard",
+            &raw.unknown_size_per_shard,
+            d.unknown_bytes_per_shard_max as u64,
+            (64 * 1024, 1 << 50),
+            true,
+        ) as usize,
         in_flight_max: check.number("inbox.in_flight_max", &raw.in_flight_max, d.in_flight_max, POSITIVE, false),
         ack_wait_ms: check.duration("inbox.ack_wait", &raw.ack_wait, d.ack_wait_ms, 10),
         ack_wait_ms_max: check.duration("inbox.ack_wait_max", &raw.ack_wait_max, d.ack_wait_ms_max, 10),
         publish_all: check.choice("inbox.publish", &raw.publish, d.publish_all, WHO),
+    };
+    for (key, bytes, place) in [
+        ("inbox.size_max", inbox.bytes_max, &raw.size_max),
+        ("inbox.unknown_size_per_shard", inbox.unknown_bytes_per_shard_max, &raw.unknown_size_per_shard),
+    ] {
+        if bytes < message_bytes_max + BODY_OVERHEAD_BYTES {
+            let text = "is smaller than client.message_size_limit and 4 KiB, so the largest message would not be kept";
+            check.problem(key, place.as_ref().and_then(at), text);
+        }
     }
+    inbox
 }
 
 const WHO: &[(&str, bool)] = &[("all", true), ("token", false)];

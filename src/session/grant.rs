@@ -77,7 +77,8 @@ pub trait Authenticator: Send + Sync {
 }
 
 impl RoomGrants {
-    /// Whether a pattern for this verb matches the room.
+    /// Whether a pattern for this verb matches the topic. Inboxes are matched by patterns that begin with `@` only: `*` is
+    /// every room.
     pub fn allows(&self, verb: Verb, room: &str) -> bool {
         let patterns = match verb {
             Verb::Subscribe => &self.subscribe,
@@ -85,7 +86,8 @@ impl RoomGrants {
             Verb::Presence => &self.presence,
             Verb::History => &self.history,
         };
-        patterns.iter().any(|pattern| pattern_matches(pattern, room))
+        let of_its_kind = |pattern: &&String| pattern.starts_with('@') == room.starts_with('@');
+        patterns.iter().filter(of_its_kind).any(|pattern| pattern_matches(pattern, room))
     }
 }
 
@@ -138,5 +140,14 @@ mod tests {
         let grants = RoomGrants { subscribe: vec!["chat:*".into()], ..RoomGrants::default() };
         assert!(grants.allows(Verb::Subscribe, "chat:a"));
         assert!(!grants.allows(Verb::Publish, "chat:a"));
+    }
+
+    #[test]
+    fn a_pattern_of_rooms_grants_no_inbox() {
+        let publish = |pattern: &str| RoomGrants { publish: vec![pattern.into()], ..RoomGrants::default() };
+        assert!(publish("*").allows(Verb::Publish, "chat:a"));
+        assert!(!publish("*").allows(Verb::Publish, "@bob"));
+        assert!(publish("@*").allows(Verb::Publish, "@bob"));
+        assert!(!publish("@*").allows(Verb::Publish, "chat:a"));
     }
 }

@@ -9,5 +9,6 @@ pub use admission::Admission;
 pub use grant::{AuthError, Authenticator, Grant, RoomGrants, Verb, pattern_matches};
 pub use rate::Bucket;
 pub use state::{
-    Connection, InboxFeed, Lag, Membership, Memberships, PendingConnect, Phase, Session, Tail, Ticks, Transport,
+    Connection, Deferred, InboxFeed, Lag, Membership, Memberships, PendingConnect, Phase, Session, Tail, Ticks,
+    Transport, Wish,
 };

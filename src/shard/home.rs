@@ -1,22 +1,29 @@
 //! Topics whose home is this shard: where messages get their order, and the only place that changes a log.
 
+use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hashbrown::HashTable;
+use hashbrown::{HashSet, HashTable};
 
 use super::inbox::{CATCH_UP_BYTES, CATCH_UP_MESSAGES};
 use super::letter::{Attach, History, HistoryResult, PresenceResult, Subscribe, Subscribed};
+use super::ways::Work;
 use super::{Letter, Shard, Source};
 use crate::close::CloseReason;
 use crate::id::{Address, Durability, Now, Position, ShardId, TopicKey};
 use crate::keyed::{Keyed, keyed};
-use crate::limits::{HISTORY_BYTES_MAX, Settings};
-use crate::metrics::{ExpireReason, ShardMetrics};
+use crate::limits::{
+    HISTORY_BYTES_MAX, InboxSettings, LOG_CALM_PERCENT, LOG_WARNING_PERCENT, PUBLISHER_SHARE_OF_FREE, Settings,
+};
+use crate::metrics::{ExpireReason, ForgetReason, ShardMetrics};
 use crate::outbox::Delivery;
 use crate::slots::Slots;
-use crate::topics::{Dedup, Inbox, Log, LogLimits, MemberName, Room};
+use crate::topics::{
+    Dedup, Device, DeviceLimits, Head, Heads, Inbox, Keeps, Log, LogLimits, MemberName, Message, Publishers, Room,
+    ShardMembers, Trimmed, UnknownUsers, message_cost,
+};
 
 /// A topic at home.
 #[derive(Clone, Copy, Debug)]
@@ -31,12 +38,20 @@ pub(super) struct Homes {
     inboxes: Slots<Inbox>,
     /// Slots of `inboxes` by user id.
     users: HashTable<u32>,
+    /// Whose inboxes go first when those of users who have never signed in take too much.
+    unknown: UnknownUsers,
     rooms: Slots<Room>,
     room_names: HashTable<TopicKey>,
+    /// Where topics stood that are quiet now.
+    heads: Heads,
+    publishers: Publishers,
+    /// The logs' use was above the mark, and has not been below the lower one since.
+    above_mark: bool,
     pub(super) dedup: Dedup,
     hash: Keyed,
     seed: u64,
     shard: ShardId,
+    shards: u64,
     epochs: u64,
     last_message_id: u64,
     sweep_inbox: u32,
@@ -47,16 +62,21 @@ pub(super) struct Homes {
 const SWEPT: u32 = 64;
 
 impl Homes {
-    pub(super) fn new(shard: ShardId, settings: &Settings, seed: u64) -> Self {
+    pub(super) fn new(shard: ShardId, shards: u16, settings: &Settings, seed: u64) -> Self {
         Homes {
             inboxes: Slots::default(),
             users: HashTable::new(),
+            unknown: UnknownUsers::default(),
             rooms: Slots::default(),
             room_names: HashTable::new(),
+            heads: Heads::default(),
+            publishers: Publishers::default(),
+            above_mark: false,
             dedup: Dedup::new(settings.dedup_window_ms, settings.dedup_entries_max, seed),
             hash: keyed(seed),
             seed,
             shard,
+            shards: shards.into(),
             epochs: 0,
             last_message_id: 0,
             sweep_inbox: 0,
@@ -70,19 +90,23 @@ impl Homes {
         (now.unix_ms << 16) | (self.epochs & 0xffff)
     }
 
-    /// 40 bits of milliseconds since 2024, 10 of node, 8 of shard, 6 of counter; a shard that needs more than 64 in a
-    /// millisecond borrows from the next one.
+    /// 40 bits of milliseconds since 2024, 10 of node, and 14 for a counter and, below it, the shard, which takes as many
+    /// bits as the node's shards need. A node gives out 16 million ids a second before it borrows from the next
+    /// millisecond: ids never run so far ahead that a restart could repeat them.
     pub(super) fn next_message_id(&mut self, node: u16, now: Now) -> u64 {
         const START_2024_MS: u64 = 1_704_067_200_000;
-        let place = (u64::from(node & 0x3ff) << 14) | (u64::from(self.shard.0 & 0xff) << 6);
-        let time = now.unix_ms.saturating_sub(START_2024_MS) << 24;
-        let (last_time, last_count) = (self.last_message_id & !0xff_ffff, self.last_message_id & 0x3f);
+        const TIME: u64 = 1 << 24;
+        const NODE: u64 = 1 << 14;
+        let one = self.shards.next_power_of_two();
+        let place = u64::from(node & 0x3ff) * NODE + u64::from(self.shard.0);
+        let time = now.unix_ms.saturating_sub(START_2024_MS) * TIME;
+        let last_time = self.last_message_id / TIME * TIME;
         self.last_message_id = if time > last_time {
-            time | place
-        } else if last_count < 0x3f {
-            last_time | place | (last_count + 1)
+            time + place
+        } else if self.last_message_id % NODE + one < NODE {
+            self.last_message_id + one
         } else {
-            (last_time + (1 << 24)) | place
+            last_time + TIME + place
         };
         self.last_message_id
     }
@@ -93,8 +117,13 @@ impl Homes {
     }
 
     fn make_user(&mut self, user: Arc<str>, metrics: &ShardMetrics, now: Now) -> TopicKey {
-        let (epoch, user_hash) = (self.new_epoch(now), self.hash.hash_one(&*user));
-        let key = self.inboxes.insert(Inbox::new(user, epoch, now.unix_ms));
+        let user_hash = self.hash.hash_one(&*user);
+        let inbox = match self.take_head(self.head_of_user(&user), metrics) {
+            Some(head) => Inbox::resumed(user, head),
+            None => Inbox::new(user, self.new_epoch(now)),
+        };
+        Books::default().rewrite(Books::of_inbox(&inbox), metrics);
+        let key = self.inboxes.insert(inbox);
         let Homes { inboxes, users, hash, .. } = self;
         users.insert_unique(user_hash, key.slot, |slot| {
             hash.hash_one(inboxes.in_slot(*slot).map_or("", |inbox| &inbox.user))
@@ -117,8 +146,16 @@ impl Homes {
         now: Now,
     ) -> TopicKey {
         let (epoch, name_hash) = (self.new_epoch(now), self.hash.hash_one(&*name));
-        let keeps_names = settings.namespaces.get(namespace).is_some_and(|n| n.presence || n.join_leave);
-        let key = self.rooms.insert(Room::new(name, namespace, epoch, keeps_names, self.seed));
+        let keeps = match settings.namespaces.get(namespace) {
+            Some(namespace) if namespace.join_leave => Keeps::Devices,
+            Some(namespace) if namespace.presence => Keeps::Names,
+            _ => Keeps::Counts,
+        };
+        let mut room = Room::new(name, namespace, epoch, keeps, self.seed);
+        if let Some(head) = self.take_head(name_hash, metrics) {
+            room.resume(head);
+        }
+        let key = self.rooms.insert(room);
         let Homes { rooms, room_names, hash, .. } = self;
         room_names.insert_unique(name_hash, key, |key| hash.hash_one(rooms.get(*key).map_or("", |room| &room.name)));
         metrics.rooms.add(1);
@@ -161,6 +198,27 @@ impl Homes {
         Position { offset, ..position }
     }
 
+    /// What a user's messages are counted under.
+    pub(super) fn publisher(&self, user: &str) -> u64 {
+        self.hash.hash_one(user)
+    }
+
+    /// Whether a message of this user may still be kept: what is free must hold it, and what the user's messages take
+    /// may not be more than [`PUBLISHER_SHARE_OF_FREE`] times that.
+    pub(super) fn has_room_for(
+        &self,
+        user: &str,
+        frame_bytes: usize,
+        settings: &Settings,
+        metrics: &ShardMetrics,
+    ) -> bool {
+        let (used, cost) = (metrics.log_bytes.read() as usize, message_cost(frame_bytes));
+        let free = settings.log_bytes_per_shard_max.saturating_sub(used);
+        let share = free.saturating_mul(PUBLISHER_SHARE_OF_FREE);
+        // Nobody holds more than all together, so mostly nobody need be looked up.
+        cost <= free && (used + cost <= share || self.publishers.held(self.publisher(user)) + cost <= share)
+    }
+
     /// Appends to a topic's log and trims it.
     #[expect(clippy::too_many_arguments, reason = "one message and the shard's two shared structures")]
     pub(super) fn commit(
@@ -169,43 +227,159 @@ impl Homes {
         frame: Bytes,
         ttl_ms: u64,
         from: Address,
+        publisher: u64,
         settings: &Settings,
         metrics: &ShardMetrics,
         now: Now,
     ) {
-        let expires = |age_ms_max: u64| {
-            let age_ms = if ttl_ms == 0 { age_ms_max } else { ttl_ms.min(age_ms_max) };
-            now.unix_ms.saturating_add(age_ms)
-        };
+        let message = Message { frame, ttl_ms, from: Some(from), publisher };
+        let now_ms = now.mono_ms();
+        // Where memory is short, everybody's share must be known.
+        let is_short = metrics.log_bytes.read() as usize > settings.log_bytes_per_shard_max / 2;
         match topic {
             Topic::Inbox(key) => {
-                let Some(inbox) = self.inboxes.get_mut(key) else { return };
-                inbox.touched_ms = now.unix_ms;
-                metrics.inbox_stored.increment();
-                if inbox.connected() == 0 {
-                    metrics.inbox_stored_offline.increment();
+                let write = self.unknown.next_write();
+                let Some((is_unknown, written, trimmed)) = self.change_inbox(key, metrics, |inbox, publishers| {
+                    let is_away = inbox.connected() == 0;
+                    metrics.inbox_stored.increment();
+                    metrics.inbox_stored_offline.add(u64::from(is_away));
+                    metrics.inbox_pending.add(1);
+                    let is_unknown = inbox.is_unknown();
+                    let written = if is_unknown { inbox.set_written(write) } else { write };
+                    let limits = inbox_limits(settings, is_unknown);
+                    let log = inbox.make_log();
+                    log.commit(message, is_away || is_short, limits, publishers, now_ms);
+                    (is_unknown, written, log.trim_committed(limits, now_ms, publishers))
+                }) else {
+                    return;
+                };
+                book_trimmed(metrics, trimmed);
+                if is_unknown {
+                    self.on_unknown_written(key, written == 0, write, settings, metrics);
                 }
-                let limits = inbox_limits(settings);
-                let log = inbox.log_mut();
-                let before = log.bytes();
-                log.commit(frame, expires(limits.age_ms_max), Some(from));
-                metrics.inbox_pending.add(1);
-                trim_inbox(log, before, limits, metrics, now);
             }
             Topic::Room(key) => {
-                let Some(room) = self.rooms.get_mut(key) else { return };
-                let Some(limits) = room_limits(room, settings) else { return };
-                let before = room.log.bytes();
-                room.log.commit(frame, expires(limits.age_ms_max), Some(from));
-                room.log.trim(limits, now.unix_ms);
-                book_bytes(metrics, before, room.log.bytes());
+                self.change_room(key, metrics, |room, publishers| {
+                    let Some(limits) = room_limits(room, settings) else { return };
+                    room.log.commit(message, is_short, limits, publishers, now_ms);
+                    room.log.trim_committed(limits, now_ms, publishers);
+                });
+            }
+        }
+    }
+
+    /// A message that is in no log goes to a topic; none where the topic is not known. Where the namespace keeps no log,
+    /// nobody can be told any more that nothing was missed.
+    pub(super) fn pass_by(&mut self, topic: Option<Topic>, name: &str, namespace: usize, settings: &Settings) {
+        if name.starts_with('@')
+            || settings.namespaces.get(namespace).is_none_or(|n| n.durability != Durability::Ephemeral)
+        {
+            return;
+        }
+        match topic {
+            Some(Topic::Room(key)) => {
+                if let Some(room) = self.rooms.get_mut(key) {
+                    room.published = true;
+                }
+            }
+            Some(Topic::Inbox(_)) => {}
+            None if self.heads.is_empty() => {}
+            None => self.heads.mark_missed(self.hash.hash_one(name)),
+        }
+    }
+
+    /// A user who has never signed in was written to: lets go of those who were written to longest ago while all of them
+    /// take too much. Not of this one, whatever it takes.
+    fn on_unknown_written(
+        &mut self,
+        user: TopicKey,
+        is_first: bool,
+        write: u64,
+        settings: &Settings,
+        metrics: &ShardMetrics,
+    ) {
+        let Homes { unknown, inboxes, .. } = self;
+        let written = |key: TopicKey| inboxes.get(key).filter(|inbox| inbox.is_unknown()).map(Inbox::written);
+        if is_first {
+            unknown.add(user, write, |key| written(key).is_some());
+        }
+        while metrics.inbox_unknown_bytes.read() as usize > settings.inbox.unknown_bytes_per_shard_max {
+            let Homes { unknown, inboxes, .. } = self;
+            let written = |key: TopicKey| inboxes.get(key).filter(|inbox| inbox.is_unknown()).map(Inbox::written);
+            let Some(oldest) = unknown.pop_oldest(written) else { return };
+            if oldest == user {
+                return unknown.add(user, write, |_| true);
+            }
+            let gone = self.inboxes.get(oldest).and_then(Inbox::log).map_or(0, Log::len) as u64;
+            self.remove_user(oldest, metrics);
+            metrics.inbox_expired[ExpireReason::Unknown as usize].add(gone);
+            metrics.inbox_pending.subtract(gone);
+        }
+    }
+
+    /// Changes an inbox, and books what its messages take afterwards.
+    fn change_inbox<R>(
+        &mut self,
+        key: TopicKey,
+        metrics: &ShardMetrics,
+        change: impl FnOnce(&mut Inbox, &mut Publishers) -> R,
+    ) -> Option<R> {
+        let inbox = self.inboxes.get_mut(key)?;
+        let before = Books::of_inbox(inbox);
+        let result = change(inbox, &mut self.publishers);
+        before.rewrite(Books::of_inbox(inbox), metrics);
+        Some(result)
+    }
+
+    /// The same for a room.
+    fn change_room<R>(
+        &mut self,
+        key: TopicKey,
+        metrics: &ShardMetrics,
+        change: impl FnOnce(&mut Room, &mut Publishers) -> R,
+    ) -> Option<R> {
+        let room = self.rooms.get_mut(key)?;
+        let before = Books::of_room(room);
+        let result = change(room, &mut self.publishers);
+        before.rewrite(Books::of_room(room), metrics);
+        Some(result)
+    }
+
+    /// Removes what has left a topic's log by now, so that what is said of the log is true.
+    fn trim(&mut self, topic: Topic, settings: &Settings, metrics: &ShardMetrics, now: Now) {
+        let now_ms = now.mono_ms();
+        match topic {
+            Topic::Inbox(key) => {
+                let trimmed = self.change_inbox(key, metrics, |inbox, publishers| {
+                    let limits = inbox_limits(settings, inbox.is_unknown());
+                    inbox.log_mut().map(|log| log.trim(limits, now_ms, publishers))
+                });
+                book_trimmed(metrics, trimmed.flatten().unwrap_or_default());
+            }
+            Topic::Room(key) => {
+                self.change_room(key, metrics, |room, publishers| {
+                    if let Some(limits) = room_limits(room, settings) {
+                        room.log.trim(limits, now_ms, publishers);
+                    }
+                });
             }
         }
     }
 
     /// The connected address of the inbox's device number `index`; none past the last device.
     pub(super) fn device(&self, inbox: TopicKey, index: usize) -> Option<Option<Address>> {
-        self.inboxes.get(inbox)?.devices().get(index).map(|device| device.connected.map(Address::from))
+        self.inboxes.get(inbox)?.devices().get(index).map(Device::connected)
+    }
+
+    /// Where the inbox's devices are connected.
+    pub(super) fn addresses(&self, inbox: TopicKey) -> impl Iterator<Item = Address> {
+        let devices = self.inboxes.get(inbox).map_or(&[][..], Inbox::devices);
+        devices.iter().filter_map(Device::connected)
+    }
+
+    /// The room's members, by shard.
+    pub(super) fn members(&self, room: TopicKey) -> &[ShardMembers] {
+        self.rooms.get(room).map_or(&[], Room::shards)
     }
 
     /// Whether publishers of this room hear themselves.
@@ -215,108 +389,223 @@ impl Homes {
 
     pub(super) fn detach(&mut self, home: TopicKey, from: Address, now: Now) {
         if let Some(inbox) = self.inboxes.get_mut(home) {
-            inbox.detach(from, now.unix_ms);
+            inbox.detach(from, now.mono_ms());
         }
     }
 
-    pub(super) fn acknowledge(&mut self, home: TopicKey, from: Address, offset: u64, metrics: &ShardMetrics) {
-        let Some(inbox) = self.inboxes.get_mut(home) else { return };
-        let before = inbox.log().map_or(0, Log::bytes);
-        let acked = inbox.acknowledge(from, offset);
-        book_bytes(metrics, before, inbox.log().map_or(0, Log::bytes));
-        metrics.inbox_acked.add(acked);
-        metrics.inbox_pending.subtract(acked);
+    pub(super) fn acknowledge(&mut self, home: TopicKey, from: Address, offset: u64, metrics: &ShardMetrics, now: Now) {
+        let acked = self.change_inbox(home, metrics, |inbox, publishers| {
+            inbox.acknowledge(from, offset, publishers, now.mono_ms())
+        });
+        metrics.inbox_acked.add(acked.unwrap_or_default());
+        metrics.inbox_pending.subtract(acked.unwrap_or_default());
+    }
+
+    /// True once when the logs take more than [`LOG_WARNING_PERCENT`] of what they may, and again only after they took less
+    /// than [`LOG_CALM_PERCENT`].
+    pub(super) fn passes_mark(&mut self, settings: &Settings, metrics: &ShardMetrics) -> bool {
+        let percent = (metrics.log_bytes.read() as usize).saturating_mul(100) / settings.log_bytes_per_shard_max.max(1);
+        let was_above = self.above_mark;
+        self.above_mark = percent > LOG_WARNING_PERCENT || (was_above && percent >= LOG_CALM_PERCENT);
+        self.above_mark && !was_above
     }
 
     /// Lets age work on a few topics, and forgets those of which nothing would be missed.
     pub(super) fn sweep(&mut self, settings: &Settings, metrics: &ShardMetrics, now: Now) {
         self.dedup.forget_old(now);
+        let gone = self.heads.expire(settings.topic_ttl_ms, now.mono_ms(), SWEPT as usize);
+        metrics.topics_forgotten[ForgetReason::Age as usize].add(gone);
+        metrics.quiet_topics.set(self.heads.len() as u64);
         for _ in 0..SWEPT.min(self.inboxes.slots()) {
             self.sweep_inbox = (self.sweep_inbox + 1) % self.inboxes.slots();
             let Some(key) = self.inboxes.key_of(self.sweep_inbox) else { continue };
-            let Some(inbox) = self.inboxes.get_mut(key) else { continue };
-            if inbox.log().is_some() {
-                let log = inbox.log_mut();
-                let before = log.bytes();
-                trim_inbox(log, before, inbox_limits(settings), metrics, now);
-            }
-            if inbox.is_forgettable(now.unix_ms, settings.inbox.age_ms_max) {
-                let hash = self.hash.hash_one(&*inbox.user);
-                if let Ok(entry) = self.users.find_entry(hash, |known| *known == key.slot) {
-                    entry.remove();
-                }
-                self.inboxes.remove(key);
-                metrics.users.subtract(1);
+            self.trim(Topic::Inbox(key), settings, metrics, now);
+            let expired = self.change_inbox(key, metrics, |inbox, publishers| {
+                inbox.forget_old(settings.inbox.device_ttl_ms, publishers, now.mono_ms())
+            });
+            book_forgotten(metrics, expired.unwrap_or_default());
+            if self.inboxes.get(key).is_some_and(Inbox::is_quiet) {
+                self.forget_user(key, settings, metrics, now);
             }
         }
         for _ in 0..SWEPT.min(self.rooms.slots()) {
             self.sweep_room = (self.sweep_room + 1) % self.rooms.slots();
             let Some(key) = self.rooms.key_of(self.sweep_room) else { continue };
-            let Some(room) = self.rooms.get_mut(key) else { continue };
-            if let Some(limits) = room_limits(room, settings) {
-                let before = room.log.bytes();
-                room.log.trim(limits, now.unix_ms);
-                book_bytes(metrics, before, room.log.bytes());
-            }
-            if room.count() == 0 && room.log.is_empty() {
-                self.forget_room(key, metrics);
+            self.trim(Topic::Room(key), settings, metrics, now);
+            if self.rooms.get(key).is_some_and(|room| room.count() == 0 && room.log.is_empty()) {
+                self.forget_room(key, settings, metrics, now);
             }
         }
     }
 
-    fn forget_room(&mut self, key: TopicKey, metrics: &ShardMetrics) {
-        let Some(room) = self.rooms.remove(key) else { return };
+    /// The head of a user's inbox lies apart from that of a room of the same name.
+    fn head_of_user(&self, user: &str) -> u64 {
+        self.hash.hash_one(('@', user))
+    }
+
+    /// Where a quiet topic stands.
+    fn head_of_topic(&self, topic: &str) -> Option<Head> {
+        let hash = match topic.strip_prefix('@') {
+            Some(user) => self.head_of_user(user),
+            None => self.hash.hash_one(topic),
+        };
+        self.heads.peek(hash)
+    }
+
+    fn take_head(&mut self, hash: u64, metrics: &ShardMetrics) -> Option<Head> {
+        let head = self.heads.take(hash);
+        metrics.quiet_topics.set(self.heads.len() as u64);
+        head
+    }
+
+    fn keep_head(&mut self, hash: u64, head: Head, settings: &Settings, metrics: &ShardMetrics, now: Now) {
+        let gone = self.heads.keep(hash, head, now.mono_ms(), settings.quiet_topics_max);
+        metrics.topics_forgotten[ForgetReason::Bound as usize].add(gone);
+        metrics.quiet_topics.set(self.heads.len() as u64);
+    }
+
+    /// Keeps no more of a quiet inbox than its position; not even that if its user never signed in.
+    fn forget_user(&mut self, key: TopicKey, settings: &Settings, metrics: &ShardMetrics, now: Now) {
+        let Some(inbox) = self.remove_user(key, metrics) else { return };
+        if let Some(head) = inbox.head() {
+            self.keep_head(self.head_of_user(&inbox.user), head, settings, metrics, now);
+        }
+    }
+
+    /// Takes an inbox out with its messages, which the caller counts.
+    fn remove_user(&mut self, key: TopicKey, metrics: &ShardMetrics) -> Option<Inbox> {
+        let mut inbox = self.inboxes.remove(key)?;
+        let hash = self.hash.hash_one(&*inbox.user);
+        if let Ok(entry) = self.users.find_entry(hash, |known| *known == key.slot) {
+            entry.remove();
+        }
+        Books::of_inbox(&inbox).rewrite(Books::default(), metrics);
+        if let Some(log) = inbox.log_mut() {
+            log.remove_through(u64::MAX, 0, &mut self.publishers);
+        }
+        metrics.users.subtract(1);
+        Some(inbox)
+    }
+
+    /// Keeps no more of a room than its position; not even that if it vanishes when it is empty.
+    fn forget_room(&mut self, key: TopicKey, settings: &Settings, metrics: &ShardMetrics, now: Now) {
+        let Some(mut room) = self.rooms.remove(key) else { return };
         let hash = self.hash.hash_one(&*room.name);
         if let Ok(entry) = self.room_names.find_entry(hash, |known| *known == key) {
             entry.remove();
         }
-        book_bytes(metrics, room.log.bytes(), 0);
+        Books::of_room(&room).rewrite(Books::default(), metrics);
+        room.log.remove_through(u64::MAX, 0, &mut self.publishers);
         metrics.rooms.subtract(1);
+        if settings.namespaces.get(room.namespace).is_some_and(|namespace| !namespace.vanish_when_empty) {
+            self.keep_head(hash, room.head(), settings, metrics, now);
+        }
     }
 
-    pub(super) fn invariants(&self, metrics: &ShardMetrics) {
-        let mut bytes = 0;
-        let mut pending = 0;
+    pub(super) fn invariants(&self, settings: &Settings, metrics: &ShardMetrics) {
+        self.dedup.invariants();
+        let (mut books, mut pending, mut shares) = (Books::default(), 0, HashMap::new());
         for (key, inbox) in self.inboxes.iter() {
             assert_eq!(self.find_user(&inbox.user), Some(key));
+            assert!(!self.heads.contains(self.head_of_user(&inbox.user)), "a head of an inbox that is there");
+            books.add(Books::of_inbox(inbox));
             if let Some(log) = inbox.log() {
-                log.invariants();
-                bytes += log.bytes();
+                log.invariants(&mut shares);
                 pending += log.len() as u64;
+            }
+            if inbox.is_unknown() && inbox.written() > 0 {
+                assert!(self.unknown.has(key, inbox.written()), "{} has no place among the unknown", inbox.user);
             }
         }
         for (key, room) in self.rooms.iter() {
             assert_eq!(self.find_room(&room.name), Some(key));
+            assert!(!self.heads.contains(self.hash.hash_one(&*room.name)), "a head of a room that is there");
             room.invariants();
-            bytes += room.log.bytes();
+            room.log.invariants(&mut shares);
+            books.add(Books::of_room(room));
         }
-        assert_eq!(bytes as u64, metrics.log_bytes.read(), "log bytes");
+        assert_eq!(books.bytes as u64, metrics.log_bytes.read(), "log bytes");
+        assert_eq!(books.unknown as u64, metrics.inbox_unknown_bytes.read(), "bytes of users who never signed in");
         assert_eq!(pending, metrics.inbox_pending.read(), "pending inbox messages");
         assert_eq!(self.inboxes.len() as u64, metrics.users.read());
         assert_eq!(self.rooms.len() as u64, metrics.rooms.read());
+        assert_eq!(shares.len(), self.publishers.len(), "publishers whose messages are kept");
+        for (publisher, bytes) in shares {
+            assert_eq!(self.publishers.held(publisher), bytes, "bytes of a publisher");
+        }
+        self.heads.invariants();
+        assert!(self.heads.len() <= settings.quiet_topics_max, "quiet topics");
+        assert_eq!(self.heads.len() as u64, metrics.quiet_topics.read());
     }
 }
 
-fn inbox_limits(settings: &Settings) -> LogLimits {
-    LogLimits { messages_max: settings.inbox.messages_max, age_ms_max: settings.inbox.age_ms_max }
+/// What a topic's messages take of the heap, as the metrics count it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Books {
+    bytes: usize,
+    /// Of these, what users take who have never signed in.
+    unknown: usize,
+}
+
+impl Books {
+    fn of_inbox(inbox: &Inbox) -> Self {
+        let bytes = inbox.heap_bytes();
+        Books { bytes, unknown: if inbox.is_unknown() { bytes } else { 0 } }
+    }
+
+    fn of_room(room: &Room) -> Self {
+        Books { bytes: room.heap_bytes(), unknown: 0 }
+    }
+
+    fn add(&mut self, other: Books) {
+        self.bytes += other.bytes;
+        self.unknown += other.unknown;
+    }
+
+    /// Replaces these figures of a topic by others.
+    fn rewrite(self, after: Books, metrics: &ShardMetrics) {
+        if self.bytes != after.bytes {
+            metrics.log_bytes.add(after.bytes as u64);
+            metrics.log_bytes.subtract(self.bytes as u64);
+        }
+        if self.unknown != after.unknown {
+            metrics.inbox_unknown_bytes.add(after.unknown as u64);
+            metrics.inbox_unknown_bytes.subtract(self.unknown as u64);
+        }
+    }
+}
+
+fn inbox_limits(settings: &Settings, is_unknown: bool) -> LogLimits {
+    let InboxSettings { messages_max, bytes_max, age_ms_max, .. } = settings.inbox;
+    if !is_unknown {
+        return LogLimits { messages_max, bytes_max, age_ms_max };
+    }
+    LogLimits {
+        messages_max: messages_max.min(settings.inbox.unknown_messages_max),
+        bytes_max: bytes_max.min(settings.inbox.unknown_bytes_per_shard_max),
+        age_ms_max,
+    }
 }
 
 fn room_limits(room: &Room, settings: &Settings) -> Option<LogLimits> {
     let namespace = settings.namespaces.get(room.namespace)?;
-    Some(LogLimits { messages_max: namespace.history_size, age_ms_max: namespace.history_ttl_ms })
+    let (messages_max, age_ms_max) = (namespace.history_size, namespace.history_ttl_ms);
+    Some(LogLimits { messages_max, bytes_max: usize::MAX, age_ms_max })
 }
 
-fn trim_inbox(log: &mut Log, bytes_before: usize, limits: LogLimits, metrics: &ShardMetrics, now: Now) {
-    let (over, old) = log.trim(limits, now.unix_ms);
-    book_bytes(metrics, bytes_before, log.bytes());
-    metrics.inbox_expired[ExpireReason::Count as usize].add(over);
-    metrics.inbox_expired[ExpireReason::Age as usize].add(old);
-    metrics.inbox_pending.subtract(over + old);
+/// Messages left an inbox.
+fn book_trimmed(metrics: &ShardMetrics, trimmed: Trimmed) {
+    let Trimmed { age, count, size } = trimmed;
+    metrics.inbox_expired[ExpireReason::Age as usize].add(age);
+    metrics.inbox_expired[ExpireReason::Count as usize].add(count);
+    metrics.inbox_expired[ExpireReason::Size as usize].add(size);
+    metrics.inbox_pending.subtract(age + count + size);
 }
 
-fn book_bytes(metrics: &ShardMetrics, before: usize, after: usize) {
-    metrics.log_bytes.add(after as u64);
-    metrics.log_bytes.subtract(before as u64);
+/// Messages left an inbox because only devices that are forgotten now had not read them.
+fn book_forgotten(metrics: &ShardMetrics, expired: u64) {
+    metrics.inbox_expired[ExpireReason::Device as usize].add(expired);
+    metrics.inbox_pending.subtract(expired);
 }
 
 impl Shard {
@@ -325,16 +614,25 @@ impl Shard {
         let Attach { user, device, from, resume } = attach;
         let known = self.homes.find_user(&user);
         let home = known.unwrap_or_else(|| self.homes.make_user(user, &self.metrics, now));
-        let sessions_max = self.settings.client.sessions_per_user_max;
-        let Some(inbox) = self.homes.inboxes.get_mut(home) else { return };
-        match inbox.attach(&device, from, resume, sessions_max, now.unix_ms) {
+        // What is found must not have left by the time it is to be brought.
+        self.homes.trim(Topic::Inbox(home), &self.settings, &self.metrics, now);
+        let limits = DeviceLimits {
+            sessions_max: self.settings.client.sessions_per_user_max,
+            devices_max: self.settings.inbox.devices_max,
+            ttl_ms: self.settings.inbox.device_ttl_ms,
+        };
+        let attached = self.homes.change_inbox(home, &self.metrics, |inbox, publishers| {
+            inbox.attach(&device, from, resume, limits, publishers, now.mono_ms())
+        });
+        match attached.flatten() {
             None => {
                 let reason = CloseReason::ConnectionLimit;
                 self.post(from.shard, Letter::Refused { to: from.connection, reason });
             }
-            Some(attachment) => {
+            Some((attachment, expired)) => {
+                book_forgotten(&self.metrics, expired);
                 // A client that resumes behind its stored cursor has kept what lies between.
-                self.homes.acknowledge(home, from, attachment.start, &self.metrics);
+                self.homes.acknowledge(home, from, attachment.start, &self.metrics, now);
                 if let Some(old) = attachment.taken_over {
                     let reason = CloseReason::TakenOver;
                     self.post(old.shard, Letter::Refused { to: old.connection, reason });
@@ -347,6 +645,11 @@ impl Shard {
 
     /// A session asks for what it is missing.
     pub(super) fn on_catch_up(&mut self, topic: Source, from: Address, since: u64, now: Now) {
+        let at_home = match topic {
+            Source::Inbox(key) => Topic::Inbox(key),
+            Source::Room { home, .. } => Topic::Room(home),
+        };
+        self.homes.trim(at_home, &self.settings, &self.metrics, now);
         let gap = match topic {
             Source::Inbox(key) => self.homes.inboxes.get(key).and_then(Inbox::log).map(|log| (log, None)),
             Source::Room { home, .. } => self.homes.rooms.get(home).map(|room| {
@@ -354,20 +657,21 @@ impl Shard {
                 (&room.log, (!echo).then_some(from))
             }),
         }
-        .map(|(log, without)| log.after(since, CATCH_UP_MESSAGES, CATCH_UP_BYTES, without, now.unix_ms))
+        .map(|(log, without)| log.after(since, CATCH_UP_MESSAGES, CATCH_UP_BYTES, without, now.mono_ms()))
         .unwrap_or_default();
         self.post(from.shard, Letter::CaughtUp { to: from.connection, topic, gap: Box::new(gap) });
     }
 
     /// A session joins a room.
     pub(super) fn on_subscribe_at_home(&mut self, subscribe: Subscribe, now: Now) {
-        let Subscribe { room: name, namespace, from, user, device, request, since, local } = subscribe;
+        let Subscribe { room: name, namespace, from, user, device, request, since, local, counted } = subscribe;
         let known = self.homes.find_room(&name);
         let key = known.unwrap_or_else(|| self.homes.make_room(name, namespace, &self.settings, &self.metrics, now));
+        self.homes.trim(Topic::Room(key), &self.settings, &self.metrics, now);
         let Some(room) = self.homes.rooms.get_mut(key) else { return };
-        room.join(MemberName { address: from, user: user.clone(), device: device.clone() }, local);
+        let comes = room.join(MemberName { address: from, user: user.clone(), device: device.clone() }, local);
         let position = room.log.position();
-        let reached = since.filter(|since| room.log.reaches(*since));
+        let reached = since.filter(|since| room.recovers(*since));
         if since.is_some() {
             self.metrics.recoveries[usize::from(reached.is_none())].increment();
         }
@@ -379,34 +683,54 @@ impl Shard {
             recovered: reached.is_some(),
             position,
             start: reached.map_or(position.offset, |since| since.offset),
+            counted,
         };
         self.post(from.shard, Letter::Subscribed(Box::new(subscribed)));
-        self.announce(key, namespace, true, from, &user, &device);
+        if comes {
+            self.announce(key, true, Some(from), &user, &device);
+        }
     }
 
     /// A session has left a room.
-    pub(super) fn on_unsubscribe_at_home(&mut self, home: TopicKey, from: Address, _now: Now) {
+    pub(super) fn on_unsubscribe_at_home(&mut self, home: TopicKey, from: Address, taken_over: bool, now: Now) {
         let Some(room) = self.homes.rooms.get_mut(home) else { return };
-        let (namespace, left) = (room.namespace, room.leave(from));
+        let (namespace, left) = (room.namespace, room.leave(from, taken_over, now.mono_ms()));
+        if room.expects() {
+            self.expecting.insert(home);
+        }
         if room.count() > 0 {
             if let Some(member) = left {
-                self.announce(home, namespace, false, from, &member.user, &member.device);
+                self.announce(home, false, Some(from), &member.user, &member.device);
             }
         } else if room.log.is_empty() || self.settings.namespaces.get(namespace).is_none_or(|n| n.vanish_when_empty) {
-            self.homes.forget_room(home, &self.metrics);
+            self.homes.forget_room(home, &self.settings, &self.metrics, now);
         }
     }
 
-    /// Tells a room's members who came or went, where the namespace wants that.
-    fn announce(&mut self, room: TopicKey, namespace: usize, joined: bool, who: Address, user: &str, device: &str) {
-        if !self.settings.namespaces.get(namespace).is_some_and(|n| n.join_leave) {
-            return;
-        }
+    /// Announces that devices have left which were taken over and did not join again in time.
+    pub(super) fn announce_not_come_back(&mut self, now: Now) {
+        let mut expecting = core::mem::replace(&mut self.expecting, HashSet::with_hasher(keyed(self.homes.seed)));
+        expecting.retain(|key| {
+            while let Some((user, device)) =
+                self.homes.rooms.get_mut(*key).and_then(|room| room.not_come_back(now.mono_ms()))
+            {
+                self.announce(*key, false, None, &user, &device);
+            }
+            self.homes.rooms.get(*key).is_some_and(Room::expects)
+        });
+        self.expecting = expecting;
+    }
+
+    /// Tells a room's members which device came or went. A hint: it is left out where the ways to the members are full.
+    fn announce(&mut self, room: TopicKey, joined: bool, without: Option<Address>, user: &str, device: &str) {
         let Some(name) = self.homes.rooms.get(room).map(|room| room.name.clone()) else { return };
         let mut frame = Vec::new();
         self.encoder.member_event(&mut frame, joined, &name, user, device);
+        if self.has_no_way_on(Some(Topic::Room(room)), frame.len()).is_some() {
+            return self.metrics.announcements_dropped.increment();
+        }
         let delivery = Delivery { frame: Bytes::from(frame), received_us: 0 };
-        self.fan_out_from_home(room, 0, &delivery, Some(who));
+        self.fan_out_from_home(room, 0, &delivery, without);
     }
 
     /// One letter to each shard that has members.
@@ -420,8 +744,10 @@ impl Shard {
         let mut index = 0;
         while let Some(members) = self.homes.rooms.get(room).and_then(|room| room.shards().get(index)).copied() {
             index += 1;
-            let letter = Letter::Fanout { local: members.local, offset, delivery: delivery.clone(), without };
-            self.post(members.shard, letter);
+            let work = Work::of(members.count, delivery.frame.len());
+            self.ways.owe(members.shard, work);
+            let (local, delivery, home) = (members.local, delivery.clone(), self.id);
+            self.post(members.shard, Letter::Fanout { local, offset, delivery, without, home, work });
         }
     }
 
@@ -439,29 +765,38 @@ impl Shard {
 
     pub(super) fn on_history_at_home(&mut self, history: History, now: Now) {
         let History { topic, from, request, since, limit } = history;
-        let log = match topic.strip_prefix('@') {
-            Some(user) => self.homes.find_user(user).and_then(|key| self.homes.inboxes.get(key)).and_then(Inbox::log),
-            None => self.homes.find_room(&topic).and_then(|key| self.homes.rooms.get(key)).map(|room| &room.log),
-        };
+        let found = self.homes.find(&topic);
+        if let Some(found) = found {
+            self.homes.trim(found, &self.settings, &self.metrics, now);
+        }
+        let (position, log) = match found {
+            Some(Topic::Inbox(key)) => self.homes.inboxes.get(key).map(|inbox| (inbox.position(), inbox.log())),
+            Some(Topic::Room(key)) => self.homes.rooms.get(key).map(|room| (room.log.position(), Some(&room.log))),
+            None => self.homes.head_of_topic(&topic).map(|head| (head.position, None)),
+        }
+        .map_or((None, None), |(position, log)| (Some(position), log));
+        let reaches = |since: Position| log.map_or(Some(since) == position, |log| log.reaches(since));
         let limit = limit as usize;
         let mut result = HistoryResult {
             to: from.connection,
             request,
-            position: log.map(Log::position).unwrap_or_default(),
+            position: position.unwrap_or_default(),
             frames: Vec::new(),
             more: false,
-            recovered: since.is_none_or(|since| log.is_some_and(|log| log.reaches(since))),
+            recovered: since.is_none_or(reaches),
             topic: topic.clone(),
         };
-        if let Some(log) = log {
-            let start = match since {
-                Some(since) if log.reaches(since) => since.offset,
-                Some(_) => log.floor(),
-                None => log.newest(limit),
-            };
-            let gap = log.after(start, limit, HISTORY_BYTES_MAX, None, now.unix_ms);
-            result.frames = gap.frames.into_iter().map(|(_, frame)| frame).collect();
-            result.more = gap.more;
+        match (log, since) {
+            (None, _) => {}
+            // Nothing to go on from: the position alone was asked for.
+            _ if limit == 0 => {}
+            (Some(log), None) => result.frames = log.newest(limit, HISTORY_BYTES_MAX, now.mono_ms()),
+            (Some(log), Some(since)) => {
+                let start = if log.reaches(since) { since.offset } else { log.lost() };
+                let gap = log.after(start, limit, HISTORY_BYTES_MAX, None, now.mono_ms());
+                result.frames = gap.frames.into_iter().map(|(_, frame)| frame).collect();
+                result.more = gap.more;
+            }
         }
         self.post(from.shard, Letter::HistoryResult(Box::new(result)));
     }

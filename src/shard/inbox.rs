@@ -41,7 +41,8 @@ impl Shard {
             self.metrics.deliveries_deferred.add(1);
             return;
         }
-        if no_room {
+        // What is in no log waits for nobody, and must not overtake messages that wait in the log.
+        if no_room || (!logged && feed.lag != Lag::None) {
             self.metrics.slow_consumers[1].increment();
             return Self::count_dropped(&self.metrics, DropReason::Slow, 1);
         }
@@ -91,7 +92,7 @@ impl Shard {
         feed.ack_deadline = (feed.unacked > 0).then(|| Ticks::from_ms(now.mono_ms() + ack_wait_ms));
         let InboxFeed { at, home, lag, .. } = *feed;
         if self.reads_at_once(at) {
-            self.homes.acknowledge(home, from, position.offset, &self.metrics);
+            self.homes.acknowledge(home, from, position.offset, &self.metrics, now);
         } else {
             self.post(at, Letter::Ack { home, from, offset: position.offset });
         }

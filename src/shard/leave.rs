@@ -12,6 +12,8 @@ use crate::session::Phase;
 
 /// Clients that a drained node sends back per second, all its shards together.
 const RECONNECTS_PER_SECOND: u64 = 2_000;
+/// Slots looked at in one turn of a drain; most may be free.
+const DRAIN_SLOTS_PER_TURN: u32 = 64 * 1024;
 
 impl Shard {
     /// Ends a connection from our side: Goodbye, flush, close.
@@ -22,7 +24,7 @@ impl Shard {
         if speaks {
             let after_ms = if reason.may_reconnect() { self.reconnect_after_ms(key) } else { 0 };
             let text = if detail.is_empty() { reason.label() } else { detail };
-            self.append_control(key, now, |encoder, out| encoder.goodbye(out, reason, text, after_ms));
+            self.reply(key, now, |encoder, out| encoder.goodbye(out, reason, text, after_ms));
         }
         self.depart(key, reason, detail, true, now);
     }
@@ -55,7 +57,7 @@ impl Shard {
         let session = if was_ready { connection.session.as_mut() } else { None };
         let memberships = session.map(|session| session.rooms.take()).unwrap_or_default();
         for membership in memberships {
-            self.leave_room(key, membership);
+            self.leave_room(key, membership, reason == CloseReason::TakenOver);
         }
         let Some(connection) = self.connections.get_mut(key) else { return };
         connection.phase = Phase::Closing;
@@ -94,16 +96,23 @@ impl Shard {
         (spread % window_ms) as u32
     }
 
+    /// Whether clients are left that were not told to go.
+    pub(super) fn has_to_drain(&self) -> bool {
+        self.draining.is_some_and(|next| next < self.connections.slots())
+    }
+
     /// Says Goodbye to a few more clients while the node drains. True when there are more.
     pub(super) fn drain_some(&mut self, now: Now) -> bool {
-        let Some(next) = self.draining.filter(|next| *next < self.connections.slots()) else { return false };
-        let end = (next + DRAINED_PER_TURN).min(self.connections.slots());
-        for slot in next..end {
-            if let Some(key) = self.connections.key_of(slot) {
+        let Some(mut next) = self.draining.filter(|next| *next < self.connections.slots()) else { return false };
+        let (mut told, end) = (0, (next + DRAIN_SLOTS_PER_TURN).min(self.connections.slots()));
+        while next < end && told < DRAINED_PER_TURN {
+            if let Some(key) = self.connections.key_of(next) {
                 self.close(key, CloseReason::Shutdown, "", now);
+                told += 1;
             }
+            next += 1;
         }
-        self.draining = Some(end);
-        end < self.connections.slots()
+        self.draining = Some(next);
+        self.has_to_drain()
     }
 }

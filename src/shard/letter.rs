@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::ways::Work;
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{Address, ClientMessageId, ConnectionKey, Durability, Position, ShardId, Stamp, TopicKey};
 use crate::outbox::Delivery;
@@ -51,6 +52,8 @@ pub enum Letter {
         home: TopicKey,
         /// The session.
         from: Address,
+        /// A newer session of the same device has replaced it, and is about to join.
+        taken_over: bool,
     },
     /// To a room's home.
     Presence {
@@ -130,13 +133,52 @@ pub enum Letter {
         delivery: Delivery,
         /// A session that does not get it.
         without: Option<Address>,
+        /// The room's home.
+        home: ShardId,
+        /// What the home gets back in a Credit.
+        work: Work,
+    },
+    /// To a home: broadcasts of its rooms were worked off.
+    Credit {
+        /// The shard that has done it.
+        from: ShardId,
+        /// Of all of them.
+        work: Work,
     },
 }
+
+/// A member's two names, by reference.
+const MEMBER_BYTES: usize = size_of::<(Arc<str>, Arc<str>)>();
 
 impl Letter {
     /// Whether a sleeping shard is woken for it. Acknowledgements only free memory, and nobody waits for that.
     pub fn is_urgent(&self) -> bool {
         !matches!(self, Letter::Ack { .. })
+    }
+
+    /// Bytes of the messages in it: what makes a letter heavy.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Letter::Publish(publish) => publish.draft.len(),
+            Letter::Deliver { delivery, .. } | Letter::Fanout { delivery, .. } => delivery.frame.len(),
+            Letter::CaughtUp { gap, .. } => gap.frames.iter().map(|(_, frame)| frame.len()).sum(),
+            Letter::HistoryResult(result) => result.frames.iter().map(bytes::Bytes::len).sum(),
+            Letter::PresenceResult(result) => result.members.len() * MEMBER_BYTES,
+            Letter::Attach(_)
+            | Letter::Detach { .. }
+            | Letter::Ack { .. }
+            | Letter::CatchUp { .. }
+            | Letter::Subscribe(_)
+            | Letter::Unsubscribe { .. }
+            | Letter::Presence { .. }
+            | Letter::History(_)
+            | Letter::Attached { .. }
+            | Letter::Refused { .. }
+            | Letter::Published(_)
+            | Letter::Failed { .. }
+            | Letter::Subscribed(_)
+            | Letter::Credit { .. } => 0,
+        }
     }
 }
 
@@ -180,6 +222,8 @@ pub struct Publish {
     pub client_message_id: ClientMessageId,
     /// What the answer is remembered under; none without an id. The same on every shard of a node.
     pub dedup_key: Option<DedupKey>,
+    /// Why the session may not publish it: the answer unless an earlier attempt with the same id was stored.
+    pub refused: Option<ErrorCode>,
     /// The frame but for its stamp.
     pub draft: Draft,
     /// Skip the log.
@@ -209,6 +253,8 @@ pub struct Subscribe {
     pub since: Option<Position>,
     /// The room's entry on the session's shard.
     pub local: TopicKey,
+    /// It counts among the session's requests in flight; rooms of Connect do not.
+    pub counted: bool,
 }
 
 /// What was said in a topic.
@@ -260,6 +306,8 @@ pub struct Subscribed {
     pub position: Position,
     /// Where the session stands: `since` when recovered, else `position`.
     pub start: u64,
+    /// As in [`Subscribe`].
+    pub counted: bool,
 }
 
 /// The answer to Presence.

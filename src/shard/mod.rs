@@ -10,13 +10,15 @@
 //! | `signin` | Connect, tokens, Refresh |
 //! | `publish` | Publish, on the publisher's side and at the topic's home |
 //! | `inbox` | a session's own inbox: live, acknowledged, repeated |
-//! | `rooms` | a session's rooms, and the members of rooms on this shard |
+//! | `rooms`, `jobs` | a session's rooms, the members of rooms on this shard, and broadcasts that wait for their turn |
 //! | `home` | topics whose home is here |
+//! | `ways` | what waits on the way to other shards, and when it is too much |
 //! | `timers` | heartbeats and every other deadline of a connection |
 //! | `leave` | closing, draining |
 
 mod home;
 mod inbox;
+mod jobs;
 mod leave;
 mod letter;
 mod publish;
@@ -24,18 +26,22 @@ mod receive;
 mod rooms;
 mod signin;
 mod timers;
+mod ways;
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashSet};
 pub use letter::{Letter, Posted, Source};
+pub use ways::Work;
 
 use crate::close::{CloseReason, ErrorCode};
-use crate::id::{Address, ConnectionKey, Now, ShardId};
+use crate::id::{Address, ConnectionKey, Now, ShardId, TopicKey};
 use crate::keyed::{Keyed, keyed};
-use crate::limits::Settings;
+use crate::limits::{ASKED_MAX, Settings};
 use crate::metrics::{DropReason, ShardMetrics};
 use crate::outbox::{Chunk, Delivery, OutboxLimits, REPLY, Spares};
 use crate::session::{AuthError, Bucket, Connection, Grant, Lag, Session, Transport};
@@ -43,8 +49,9 @@ use crate::slots::Slots;
 use crate::wheel::Wheel;
 use crate::wire::Encoder;
 use home::Homes;
-use rooms::LocalRooms;
+use rooms::{Broadcast, LocalRooms};
 use signin::DeviceNames;
+use ways::{Credits, Ways};
 
 /// What happens to a shard.
 #[derive(Debug)]
@@ -132,6 +139,13 @@ pub enum Effect {
         /// The connection.
         connection: ConnectionKey,
     },
+    /// Receive nothing more from this socket, or go on.
+    Hold {
+        /// The connection.
+        connection: ConnectionKey,
+        /// False to go on.
+        hold: bool,
+    },
 }
 
 /// What a log line about a closed connection says.
@@ -169,6 +183,16 @@ pub struct Shard {
     own_mail: VecDeque<Letter>,
     effects: VecDeque<Effect>,
     devices: DeviceNames,
+    ways: Ways,
+    credits: Credits,
+    /// Rooms in which a device was taken over and has not joined again.
+    expecting: HashSet<TopicKey, Keyed>,
+    /// Requests to homes that are not answered yet.
+    asked: usize,
+    /// Requests in flight whose answers may be large (History, Presence), of connections that have any.
+    large_in_flight: HashMap<ConnectionKey, u8, Keyed>,
+    /// Connections whose parked bytes may be read on.
+    unparked: Vec<ConnectionKey>,
     draining: Option<u32>,
     swept_ms: u64,
 }
@@ -179,7 +203,7 @@ pub struct Shard {
 struct Stalls {
     /// They were empty before this turn.
     filled: Vec<ConnectionKey>,
-    /// Likewise the turn before: the shell has had its chance.
+    /// Filled in the turn before: the shell has had its chance to empty them.
     sent: Vec<ConnectionKey>,
 }
 
@@ -198,15 +222,18 @@ pub struct ShardOptions {
     pub seed: u64,
 }
 
-/// Wheel entries, fan-out members and drained connections that one [`Shard::advance`] handles.
+/// Wheel entries, connections that broadcasts make writable, deliveries of broadcasts, and drained connections that one
+/// [`Shard::advance`] handles; broadcasts may go over by a room's portion.
 const EXPIRED_PER_TURN: usize = 1024;
-const FANOUT_PER_TURN: usize = 4096;
+const FANOUT_SENDS_PER_TURN: usize = 4096;
+const FANOUT_DELIVERIES_PER_TURN: usize = 32 * 1024;
 const DRAINED_PER_TURN: u32 = 256;
 
 impl Shard {
     /// A shard without connections.
     pub fn new(options: ShardOptions) -> Self {
         let ShardOptions { id, shards, settings, metrics, seed } = options;
+        metrics.log_bytes_limit.set(settings.log_bytes_per_shard_max as u64);
         Shard {
             id,
             shards,
@@ -222,10 +249,16 @@ impl Shard {
             spares: Spares::default(),
             encoder: Encoder::default(),
             rooms: LocalRooms::new(seed),
-            homes: Homes::new(id, &settings, seed),
+            homes: Homes::new(id, shards, &settings, seed),
             own_mail: VecDeque::new(),
             effects: VecDeque::new(),
             devices: DeviceNames::default(),
+            ways: Ways::new(shards),
+            credits: Credits::default(),
+            expecting: HashSet::with_hasher(keyed(seed)),
+            asked: 0,
+            large_in_flight: HashMap::with_hasher(keyed(seed)),
+            unparked: Vec::new(),
             draining: None,
             swept_ms: 0,
             settings,
@@ -251,6 +284,13 @@ impl Shard {
             Event::Drain => self.draining = self.draining.or(Some(0)),
         }
         self.read_own_mail(now);
+        self.give_credit_back();
+    }
+
+    /// The mailbox of another shard has taken a letter that was posted with [`Effect::Post`]; `bytes` as
+    /// [`Letter::bytes`] says. Too many that were not taken, and requests that need that shard are refused.
+    pub fn delivered(&mut self, to: ShardId, bytes: usize) {
+        self.ways.delivered(to, bytes);
     }
 
     /// Does what time and earlier events have left to do: deadlines, fan-out, draining, forgetting. Bounded; returns
@@ -263,13 +303,16 @@ impl Shard {
     /// The same without the deadlines of clients, who may have been in time for one that has passed.
     pub fn work_off(&mut self, now: Now) -> bool {
         self.watch_stalled();
-        let mut more = self.fan_out(FANOUT_PER_TURN, now);
+        self.read_parked(now);
+        let mut more = self.fan_out(now);
         more |= self.drain_some(now);
         if now.mono_ms() >= self.swept_ms + 100 {
             self.swept_ms = now.mono_ms();
             self.homes.sweep(&self.settings, &self.metrics, now);
+            self.announce_not_come_back(now);
         }
         self.read_own_mail(now);
+        self.give_credit_back();
         more
     }
 
@@ -298,6 +341,9 @@ impl Shard {
         let bytes = chunk.bytes().len();
         self.metrics.bytes_sent.add(bytes as u64);
         self.metrics.outbox_bytes.subtract(bytes as u64);
+        if connection.is_parked() {
+            self.unparked.push(key);
+        }
         let lags =
             connection.session.as_ref().is_some_and(|session| session.lagging > 0 || session.inbox.lag != Lag::None);
         if lags && connection.outbox.is_drained(self.outbox_limits) {
@@ -315,13 +361,22 @@ impl Shard {
     /// Whether [`Self::work_off`] or [`Self::poll_effect`] has something to do at once. Outboxes that may have stalled can wait
     /// for a tick.
     pub fn has_work(&self) -> bool {
-        !self.own_mail.is_empty() || !self.effects.is_empty() || self.rooms.has_jobs()
+        !self.own_mail.is_empty()
+            || !self.effects.is_empty()
+            || !self.unparked.is_empty()
+            || self.rooms.has_jobs()
+            || self.has_to_drain()
     }
 
-    /// How far the work that waits fills what may wait, in percent: at 100 the shell is to take nothing new from
-    /// clients, at 200 nothing from other shards either, until [`Self::work_off`] has done some of it.
+    /// How much of the broadcasts that one home may owe waits here, in percent.
     pub fn pressure(&self) -> usize {
         self.rooms.pressure()
+    }
+
+    /// True once when the logs take more than [`crate::limits::LOG_WARNING_PERCENT`] of what they may: an operator should
+    /// know. Again only after they took less than [`crate::limits::LOG_CALM_PERCENT`].
+    pub fn passes_log_mark(&mut self) -> bool {
+        self.homes.passes_mark(&self.settings, &self.metrics)
     }
 
     /// Lets go of memory that is only kept for the next busy moment.
@@ -333,6 +388,8 @@ impl Shard {
         self.stalls.sent.shrink_to_fit();
         self.effects.shrink_to_fit();
         self.own_mail.shrink_to_fit();
+        self.unparked.shrink_to_fit();
+        self.rooms.release_spares();
     }
 
     /// Connections that are not freed yet.
@@ -340,19 +397,25 @@ impl Shard {
         self.connections.len()
     }
 
-    /// The earliest time at which [`Self::advance`] has something to do, at the granularity of the wheel; for parking.
+    /// Whether [`Self::advance`] will have something to do when time passes: a shard without timers may sleep longer.
     pub fn has_timers(&self) -> bool {
         !self.wheel.is_empty()
     }
 
     /// Which shard is a user's home.
     fn home_of_user(&self, user: &str) -> ShardId {
-        ShardId((self.hash.hash_one(user) % u64::from(self.shards)) as u16)
+        self.home_of_hash(self.hash.hash_one(user))
     }
 
     /// Which shard is a room's home.
     fn home_of_room(&self, room: &str) -> ShardId {
-        ShardId((self.hash.hash_one(room) >> 7) as u16 % self.shards)
+        self.home_of_hash(self.hash.hash_one(room))
+    }
+
+    /// Bits that tables of names do not use: they take the lowest ones for the place and the seven highest ones for tags.
+    /// With bits in common, the names of one home would share a part of its table.
+    fn home_of_hash(&self, hash: u64) -> ShardId {
+        ShardId((((hash >> 32) as u32 & 0xff_ffff) % u32::from(self.shards)) as u16)
     }
 
     fn home_of_topic(&self, topic: &str) -> ShardId {
@@ -373,12 +436,26 @@ impl Shard {
             self.own_mail.push_back(letter);
         } else {
             self.metrics.mesh_sent.increment();
+            self.ways.post(to, letter.bytes());
             self.effects.push_back(Effect::Post(Posted { to, letter }));
         }
     }
 
-    /// Whether a letter to that shard would be the next that is read here: then what it says can be done instead of written
-    /// down. Letters of the hottest kinds ask.
+    /// Posts a request that the home will answer.
+    fn ask(&mut self, home: ShardId, letter: Letter) {
+        self.asked += 1;
+        self.post(home, letter);
+    }
+
+    /// Why a request to that home is refused at once, if it is: too much is on its way there, or too many answers are
+    /// expected.
+    fn way_is_full(&self, home: ShardId) -> Option<ErrorCode> {
+        let full = home != self.id && (self.ways.is_full(home) || self.asked >= ASKED_MAX);
+        full.then_some(ErrorCode::Overloaded)
+    }
+
+    /// Whether a letter to that shard would be the next one that is read here: then it need not be written down. Asked for
+    /// letters of the most frequent kinds.
     fn reads_at_once(&self, to: ShardId) -> bool {
         to == self.id && self.own_mail.is_empty()
     }
@@ -399,34 +476,38 @@ impl Shard {
                 }
                 self.on_publish_at_home(*publish, now);
             }
-            Letter::Ack { home, from, offset } => self.homes.acknowledge(home, from, offset, &self.metrics),
+            Letter::Ack { home, from, offset } => self.homes.acknowledge(home, from, offset, &self.metrics, now),
             Letter::CatchUp { topic, from, since } => self.on_catch_up(topic, from, since, now),
             Letter::Subscribe(subscribe) => self.on_subscribe_at_home(*subscribe, now),
-            Letter::Unsubscribe { home, from } => self.on_unsubscribe_at_home(home, from, now),
+            Letter::Unsubscribe { home, from, taken_over } => {
+                self.on_unsubscribe_at_home(home, from, taken_over, now);
+            }
             Letter::Presence { room, from, request, limit } => self.on_presence_at_home(room, from, request, limit),
             Letter::History(history) => self.on_history_at_home(*history, now),
             Letter::Attached { to, at, home, attachment } => self.on_attached(to, at, home, &attachment, now),
             Letter::Refused { to, reason } => self.close(to, reason, "", now),
             Letter::Published(published) => self.on_published(&published, now),
-            Letter::Failed { to, request, code } => {
-                self.answered(to);
-                self.refuse(to, request, code, now);
-            }
+            Letter::Failed { to, request, code } => self.on_failed(to, request, code, now),
             Letter::Deliver { to, offset, delivery } => self.on_deliver(to, offset, delivery, now),
             Letter::CaughtUp { to, topic: Source::Inbox(_), gap } => self.on_inbox_caught_up(to, *gap, now),
             Letter::CaughtUp { to, topic: Source::Room { local, .. }, gap } => {
                 self.on_room_caught_up(to, local, *gap, now);
             }
-            Letter::Subscribed(subscribed) => self.on_subscribed(&subscribed, now),
+            Letter::Subscribed(subscribed) => {
+                self.asked -= 1;
+                self.on_subscribed(&subscribed, now);
+            }
             Letter::PresenceResult(result) => {
-                self.answered(result.to);
+                self.asked -= 1;
+                self.answered_large(result.to);
                 self.reply(result.to, now, |encoder, out| {
                     let members = result.members.iter().map(|(user, device)| (&**user, &**device));
                     encoder.presence_result(out, result.request, &result.room, result.count, members);
                 });
             }
             Letter::HistoryResult(result) => {
-                self.answered(result.to);
+                self.asked -= 1;
+                self.answered_large(result.to);
                 self.reply(result.to, now, |encoder, out| {
                     encoder.history_result(
                         out,
@@ -439,9 +520,12 @@ impl Shard {
                     );
                 });
             }
-            Letter::Fanout { local, offset, delivery, without } => {
-                self.rooms.enqueue(local, offset, delivery, without);
+            Letter::Fanout { local, offset, delivery, without, home, work } => {
+                if !self.rooms.enqueue(local, Broadcast { offset, delivery, without, home, work }) {
+                    self.credits.add(home, work);
+                }
             }
+            Letter::Credit { from, work } => self.ways.settle(from, work),
         }
     }
 
@@ -452,18 +536,32 @@ impl Shard {
         }
     }
 
+    /// The same for a request whose answer may be large.
+    fn answered_large(&mut self, key: ConnectionKey) {
+        self.answered(key);
+        if let Entry::Occupied(mut count) = self.large_in_flight.entry(key) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        if self.connections.get(key).is_some_and(Connection::is_parked) {
+            self.unparked.push(key);
+        }
+    }
+
+    /// A request whose answer may be large is under way.
+    fn begin_large(&mut self, key: ConnectionKey) {
+        *self.large_in_flight.entry(key).or_default() += 1;
+    }
+
     fn session_mut(&mut self, key: ConnectionKey) -> Option<&mut Session> {
         self.connections.get_mut(key)?.session.as_mut()
     }
 
-    /// Appends one control frame to a connection that is not being torn down.
+    /// Appends one control frame to a connection that is not being torn down. The lane of control frames has no bound of
+    /// its own: a connection with many of them is read no further, see `receive`.
     fn reply(&mut self, key: ConnectionKey, now: Now, build: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
-        self.append_control(key, now, build);
-        self.close_if_answers_are_unread(key, now);
-    }
-
-    /// The same however full the control lane is: a Goodbye must not call for another one.
-    fn append_control(&mut self, key: ConnectionKey, now: Now, build: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| !connection.is_closing()) else {
             return;
         };
@@ -489,15 +587,6 @@ impl Shard {
         connection.outbox.push(delivery, &mut self.spares, now.mono_ms());
         self.metrics.frames_sent.increment();
         self.mark_writable(key, was_empty);
-        self.close_if_answers_are_unread(key, now);
-    }
-
-    fn close_if_answers_are_unread(&mut self, key: ConnectionKey, now: Now) {
-        let open = self.connections.get(key).filter(|connection| !connection.is_closing());
-        if open.is_some_and(|connection| connection.outbox.control_is_full()) {
-            self.metrics.slow_consumers[2].increment();
-            self.close(key, CloseReason::Slow, "answers are not read", now);
-        }
     }
 
     /// Tells the shell, once, that an outbox is not empty any more.
@@ -555,11 +644,18 @@ impl Shard {
         (deliveries, inbox)
     }
 
+    /// Broadcasts posted and not worked off, and requests posted and not answered: both 0 when nothing is under way. For
+    /// tests.
+    pub fn under_way(&self) -> (u64, usize) {
+        let owed = (0..self.shards).map(|shard| self.ways.owed(ShardId(shard)).deliveries).sum();
+        (owed, self.asked)
+    }
+
     /// Panics when any structure of the shard is broken; for tests.
     pub fn invariants(&self) {
         assert_eq!(self.conservation(), (0, 0), "conservation on shard {}", self.id.0);
         self.wheel.invariants();
-        self.homes.invariants(&self.metrics);
+        self.homes.invariants(&self.settings, &self.metrics);
         let (mut queued, mut bytes, mut deferred) = (0, 0, 0);
         for (key, connection) in self.connections.iter() {
             connection.outbox.invariants();

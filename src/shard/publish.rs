@@ -7,6 +7,7 @@ use std::hash::BuildHasher;
 
 use super::home::Topic;
 use super::letter::{Publish, Published};
+use super::ways::Work;
 use super::{Letter, Shard};
 use crate::close::ErrorCode;
 use crate::id::{ConnectionKey, Durability, Now, ShardId, Stamp, TopicKey};
@@ -16,28 +17,33 @@ use crate::topics::Answered;
 use crate::wire::{Draft, client_frame};
 
 impl Shard {
-    /// A client publishes.
+    /// A client publishes. Whether it may is found here; with an id the answer is the home's, which looks first whether an
+    /// earlier attempt was stored.
     pub(super) fn on_publish(&mut self, key: ConnectionKey, publish: &client_frame::Publish<'_>, now: Now) {
         let request = publish.request;
-        if publish.payload.len() > self.settings.client.message_bytes_max {
-            return self.refuse(key, request, ErrorCode::LimitExceeded, now);
-        }
         let home = self.home_of_topic(publish.topic);
         let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_ref()) else {
             return;
         };
         let (id, dedup) = (publish.client_message_id, &self.homes.dedup);
-        let sender_and_topic = || self.hash.hash_one((&*session.user, publish.topic));
-        let dedup_key = (!id.is_none()).then(|| dedup.key(sender_and_topic(), id));
+        let sender = self.hash.hash_one(&*session.user);
+        let dedup_key = (!id.is_none()).then(|| dedup.key(sender, self.hash.hash_one((sender, publish.topic)), id));
         if let Some(key) = dedup_key.filter(|_| home == self.id) {
             // As early as possible: it lies anywhere in a lot of memory.
             dedup.prefetch(key);
         }
-        let namespace = match self.may_publish(session, publish.topic) {
-            Ok(namespace) => namespace,
-            Err(code) => return self.refuse(key, request, code, now),
+        let (namespace, refused) = match self.may_publish(session, publish.topic) {
+            Ok(_) if publish.payload.len() > self.settings.client.message_bytes_max => {
+                (0, Some(ErrorCode::LimitExceeded))
+            }
+            Ok(namespace) => (namespace, None),
+            Err(code) => (0, Some(code)),
         };
-        let draft = Draft::new(publish.topic, &session.user, publish.payload, publish.trace);
+        if let Some(code) = refused.filter(|_| dedup_key.is_none()).or_else(|| self.way_is_full(home)) {
+            return self.refuse(key, request, code, now);
+        }
+        let payload = if refused.is_some() { &[] } else { publish.payload };
+        let draft = Draft::new(publish.topic, &session.user, payload, publish.trace);
         if !self.begin_request(key, request, now) {
             return;
         }
@@ -47,17 +53,19 @@ impl Shard {
             namespace,
             client_message_id: id,
             dedup_key,
+            refused,
             draft,
             ephemeral: publish.ephemeral,
             ttl_ms: u64::from(publish.ttl_seconds) * 1000,
             received_us: now.mono_us.max(1),
         };
         if home == self.id {
+            self.asked += 1;
             // After what was posted before, as if it were posted, too.
             self.read_own_mail(now);
             self.on_publish_at_home(letter, now);
         } else {
-            self.post(home, Letter::Publish(Box::new(letter)));
+            self.ask(home, Letter::Publish(Box::new(letter)));
         }
     }
 
@@ -86,17 +94,21 @@ impl Shard {
             self.metrics.dedup_hits.increment();
             return self.answer(publish.from.shard, answer(&publish, answered, true), now);
         }
+        if let Some(code) = publish.refused.or_else(|| self.has_no_way_on(known, publish.draft.len())) {
+            return self.fail(&publish, code, now);
+        }
         let durability = self.durability(name, &publish);
         if durability != Durability::Ephemeral
-            && self.metrics.log_bytes.read() as usize + publish.draft.len() > self.settings.log_bytes_per_shard_max
+            && !self.homes.has_room_for(publish.draft.sender(), publish.draft.len(), &self.settings, &self.metrics)
         {
-            let failed =
-                Letter::Failed { to: publish.from.connection, request: publish.request, code: ErrorCode::StorageFull };
-            return self.post(publish.from.shard, failed);
+            return self.fail(&publish, ErrorCode::StorageFull, now);
         }
-        // Whoever writes what is not kept leaves no topic behind either: names are free to make up.
+        // A message that is not kept leaves no topic behind either: names are free to make up.
         let topic = match durability {
-            Durability::Ephemeral => known,
+            Durability::Ephemeral => {
+                self.homes.pass_by(known, name, publish.namespace, &self.settings);
+                known
+            }
             _ => Some(
                 known.unwrap_or_else(|| self.homes.make(name, publish.namespace, &self.settings, &self.metrics, now)),
             ),
@@ -119,6 +131,37 @@ impl Shard {
         self.answer(publisher, answer, now);
     }
 
+    /// Why a message for this topic is refused at its home, if the ways to its recipients hold too much.
+    pub(super) fn has_no_way_on(&self, topic: Option<Topic>, frame_bytes: usize) -> Option<ErrorCode> {
+        let full = match topic? {
+            Topic::Inbox(key) => {
+                let mut addresses = self.homes.addresses(key);
+                addresses.any(|address| address.shard != self.id && self.ways.is_full(address.shard))
+            }
+            Topic::Room(key) => self.homes.members(key).iter().any(|members| {
+                !self.ways.takes_broadcast(members.shard, Work::of(members.count, frame_bytes))
+            }),
+        };
+        full.then_some(ErrorCode::Overloaded)
+    }
+
+    /// A Publish was not carried out.
+    fn fail(&mut self, publish: &Publish, code: ErrorCode, now: Now) {
+        let (to, request) = (publish.from.connection, publish.request);
+        if self.reads_at_once(publish.from.shard) {
+            self.on_failed(to, request, code, now);
+        } else {
+            self.post(publish.from.shard, Letter::Failed { to, request, code });
+        }
+    }
+
+    /// The publisher's shard hears that nothing came of it.
+    pub(super) fn on_failed(&mut self, to: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
+        self.asked -= 1;
+        self.answered(to);
+        self.refuse(to, request, code, now);
+    }
+
     /// The level that a publish reaches.
     fn durability(&self, topic: &str, publish: &Publish) -> Durability {
         if publish.ephemeral {
@@ -133,10 +176,13 @@ impl Shard {
     /// Puts a sequenced message into the log and sends it on its way to everyone who is there.
     fn commit(&mut self, topic: Topic, publish: Publish, answered: Answered, now: Now) {
         let Publish { from, draft, ttl_ms, received_us, .. } = publish;
+        let is_kept = answered.durability != Durability::Ephemeral;
+        let publisher = if is_kept { self.homes.publisher(draft.sender()) } else { 0 };
         let frame = draft.stamp(answered.stamp);
         let offset = answered.stamp.position.offset;
-        if answered.durability != Durability::Ephemeral {
-            self.homes.commit(topic, frame.clone(), ttl_ms, from, &self.settings, &self.metrics, now);
+        if is_kept {
+            let (settings, metrics) = (&self.settings, &self.metrics);
+            self.homes.commit(topic, frame.clone(), ttl_ms, from, publisher, settings, metrics, now);
         }
         let delivery = Delivery { frame, received_us };
         match topic {
@@ -174,6 +220,7 @@ impl Shard {
 
     /// The publisher's shard hears what became of it.
     pub(super) fn on_published(&mut self, published: &Published, now: Now) {
+        self.asked -= 1;
         self.answered(published.to);
         self.reply(published.to, now, |_, out| {
             crate::wire::Encoder::published(

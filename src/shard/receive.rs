@@ -1,14 +1,26 @@
 //! Bytes -> frames -> requests. Frames are read where the kernel put them; only an incomplete tail is copied aside.
+//!
+//! A connection may be *parked*: its next frames wait unread, at most [`PARKED_BYTES_MAX`] of them here and the rest in the
+//! socket. That bounds what a client can ask for without reading the answers, and lets requests follow Connect at once.
 
 use super::Shard;
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, Position};
+use crate::limits::{CONNECT_BODY_BYTES_MAX, HEADER_BYTES};
 use crate::session::{Phase, Tail};
 use crate::shard::Effect;
-use crate::wire::{ClientFrame, Encoder, Kind, RawFrame, Split, WireError, split};
+use crate::wire::{ClientFrame, Encoder, Kind, RawFrame, Split, WireError, split_of_client};
 
 /// First allocation for an incomplete frame; more only as more comes, whatever length the header announced.
 const TAIL_BYTES_FIRST: usize = 512;
+
+/// Bytes that may wait unread on a connection before nothing more is received from it.
+const PARKED_BYTES_MAX: usize = CONNECT_BODY_BYTES_MAX;
+/// Bytes of answers, and answers among messages, that a client has not read when its next request has to wait.
+const ANSWERS_BYTES_MAX: usize = 64 * 1024;
+const ANSWERS_IN_ORDER_MAX: usize = 256;
+/// Requests in flight with large answers when the next request has to wait.
+const LARGE_IN_FLIGHT_MAX: u8 = 2;
 
 impl Shard {
     pub(super) fn on_received(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
@@ -21,29 +33,40 @@ impl Shard {
             connection.heard_ms = now.mono_ms();
             has_answered = core::mem::replace(&mut connection.phase, Phase::Ready) == Phase::Pinged;
         }
-        let limits = &self.settings.client;
-        if !connection.bytes.take(bytes.len() as u32, limits.bytes_rate, limits.bytes_burst, now.mono_ms()) {
-            // The bytes are looked at all the same: a stream with a hole in it could not be read any more.
-            self.warn_about_rate(key, 0, now);
-        }
+        let parked = connection.tail.as_mut().filter(|tail| tail.parked).map(|tail| tail.bytes.extend_from_slice(bytes));
         if has_answered {
             self.rearm(key, now);
         }
-        match self.read_frames(key, bytes, now) {
-            Ok(()) => {}
-            Err(error) => self.close(key, error.close_reason(), error.label(), now),
+        match parked {
+            None => self.read_or_close(key, bytes, false, now),
+            Some(()) => {
+                self.hold_if_full(key);
+                self.unpark(key, now);
+            }
+        }
+    }
+
+    /// `held`: nothing more is received from this socket for now.
+    fn read_or_close(&mut self, key: ConnectionKey, bytes: &[u8], held: bool, now: Now) {
+        if let Err(error) = self.read_frames(key, bytes, held, now) {
+            self.close(key, error.close_reason(), error.label(), now);
         }
     }
 
     /// Handles every whole frame and keeps what is left.
-    fn read_frames(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) -> Result<(), WireError> {
+    fn read_frames(&mut self, key: ConnectionKey, bytes: &[u8], held: bool, now: Now) -> Result<(), WireError> {
         let body_bytes_max = self.settings.body_bytes_max();
         let mut rest = bytes;
         let tail = self.connections.get_mut(key).and_then(|connection| connection.tail.take());
         if let Some(mut tail) = tail {
+            if self.must_wait(key) {
+                tail.bytes.extend_from_slice(bytes);
+                self.park(key, tail);
+                return Ok(());
+            }
             // Complete the frame that has begun, header first, and not a byte more.
             loop {
-                match split(&tail.bytes, body_bytes_max)? {
+                match split_of_client(&tail.bytes, body_bytes_max)? {
                     Split::Frame(frame, _) => {
                         self.on_frame(key, frame, now)?;
                         break;
@@ -62,23 +85,91 @@ impl Shard {
             }
         }
         loop {
-            if self.connections.get(key).is_none_or(|connection| connection.is_closing()) {
+            if rest.is_empty() || self.connections.get(key).is_none_or(|connection| connection.is_closing()) {
                 return Ok(());
             }
-            match split(rest, body_bytes_max)? {
+            if self.must_wait(key) {
+                self.park(key, tail_of(rest.to_vec(), held, now));
+                return Ok(());
+            }
+            match split_of_client(rest, body_bytes_max)? {
                 Split::Frame(frame, later) => {
                     self.on_frame(key, frame, now)?;
                     rest = later;
                 }
-                Split::Incomplete(_) if rest.is_empty() => return Ok(()),
                 Split::Incomplete(wanted) => {
                     let mut bytes = Vec::with_capacity(wanted.min(TAIL_BYTES_FIRST).max(rest.len()));
                     bytes.extend_from_slice(rest);
                     self.wheel.insert_if_earlier(key.slot, now.mono_ms() + self.settings.client.frame_timeout_ms);
-                    self.keep_tail(key, Box::new(Tail { bytes, began_ms: now.mono_ms() }));
+                    self.keep_tail(key, tail_of(bytes, held, now));
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Whether the next frame of this connection waits: until the session is signed in, so that a client may send requests
+    /// right behind Connect; or until the client has read the answers that it has asked for.
+    fn must_wait(&self, key: ConnectionKey) -> bool {
+        let Some(connection) = self.connections.get(key) else { return false };
+        match connection.phase {
+            Phase::Verifying | Phase::Attaching => true,
+            Phase::Ready | Phase::Pinged => {
+                let outbox = &connection.outbox;
+                !outbox.is_empty()
+                    && (outbox.control_bytes() >= ANSWERS_BYTES_MAX || outbox.replies() >= ANSWERS_IN_ORDER_MAX)
+                    || self.large_in_flight.get(&key).is_some_and(|count| *count >= LARGE_IN_FLIGHT_MAX)
+            }
+            Phase::Handshaking | Phase::AwaitConnect | Phase::Closing => false,
+        }
+    }
+
+    /// Keeps bytes that are not to be read yet. Where too many come, the peer's window is left to fill.
+    fn park(&mut self, key: ConnectionKey, mut tail: Box<Tail>) {
+        tail.parked = true;
+        self.keep_tail(key, tail);
+        self.hold_if_full(key);
+    }
+
+    fn hold_if_full(&mut self, key: ConnectionKey) {
+        let tail = self.connections.get_mut(key).and_then(|connection| connection.tail.as_mut());
+        if let Some(tail) = tail.filter(|tail| tail.bytes.len() >= PARKED_BYTES_MAX && !tail.held) {
+            tail.held = true;
+            self.effects.push_back(Effect::Hold { connection: key, hold: true });
+        }
+    }
+
+    /// Reads on where bytes were parked and what they waited for may have happened.
+    pub(super) fn read_parked(&mut self, now: Now) {
+        let mut unparked = core::mem::take(&mut self.unparked);
+        for key in unparked.drain(..) {
+            self.unpark(key, now);
+        }
+        // What is parked again waits for another turn.
+        if self.unparked.is_empty() {
+            self.unparked = unparked;
+        }
+    }
+
+    /// Reads what was parked, as far as it may be read now.
+    pub(super) fn unpark(&mut self, key: ConnectionKey, now: Now) {
+        if self.must_wait(key) {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_parked()) else { return };
+        let Some(tail) = connection.tail.take() else { return };
+        self.read_or_close(key, &tail.bytes, tail.held, now);
+        if !tail.held {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(key).filter(|connection| !connection.is_closing()) else {
+            return;
+        };
+        if !connection.is_parked() {
+            if let Some(tail) = connection.tail.as_mut() {
+                tail.held = false;
+            }
+            self.effects.push_back(Effect::Hold { connection: key, hold: false });
         }
     }
 
@@ -99,14 +190,16 @@ impl Shard {
                 (Phase::AwaitConnect, ClientFrame::Connect(connect)) => self.on_connect(key, &connect, now),
                 (_, ClientFrame::Disconnect) => self.close(key, CloseReason::ConnectionClosed, "", now),
                 (Phase::Closing, _) => {}
-                _ => self.close(key, CloseReason::BadRequest, "a frame before the answer to Connect", now),
+                _ => self.close(key, CloseReason::BadRequest, "a frame before Connect", now),
             }
             return Ok(());
         }
         let limits = &self.settings.client;
-        if !connection.messages.take(1, limits.messages_rate, limits.messages_burst, now.mono_ms())
-            && !matches!(raw.kind, Kind::Ack | Kind::ClientPong)
-        {
+        let bytes = (HEADER_BYTES + raw.body.len()) as u32;
+        // Both are asked: what is within one rate counts there, whatever the other says.
+        let in_rate = connection.messages.take(1, limits.messages_rate, limits.messages_burst, now.mono_ms())
+            & connection.bytes.take(bytes, limits.bytes_rate, limits.bytes_burst, now.mono_ms());
+        if !in_rate && !matches!(raw.kind, Kind::Ack | Kind::ClientPong | Kind::Disconnect) {
             self.warn_about_rate(key, request_of(&frame), now);
             return Ok(());
         }
@@ -115,7 +208,7 @@ impl Shard {
             ClientFrame::Pong => {}
             ClientFrame::Publish(publish) => self.on_publish(key, &publish, now),
             ClientFrame::Ack(position) => self.on_ack(key, position, now),
-            ClientFrame::Subscribe { request, room, since } => self.on_subscribe(key, request, room, since, now),
+            ClientFrame::Subscribe { request, room, since } => self.on_subscribe(key, request, room, since, false, now),
             ClientFrame::Unsubscribe { request, room } => self.on_unsubscribe(key, request, room, now),
             ClientFrame::Presence { request, room, limit } => self.on_presence(key, request, room, limit, now),
             ClientFrame::History { request, topic, since, limit } => {
@@ -168,6 +261,10 @@ impl Shard {
         self.metrics.acks.increment();
         self.acknowledge(key, position, now);
     }
+}
+
+fn tail_of(bytes: Vec<u8>, held: bool, now: Now) -> Box<Tail> {
+    Box::new(Tail { bytes, began_ms: now.mono_ms(), parked: false, held })
 }
 
 fn request_of(frame: &ClientFrame<'_>) -> u32 {

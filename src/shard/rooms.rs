@@ -1,8 +1,11 @@
 //! Rooms, on the side of the sessions: joining, leaving, and the delivery of one frame to all members on this shard.
 //!
-//! A broadcast arrives as one letter and becomes a job; jobs are worked off in order and in bounded portions, so a
-//! room of a hundred thousand stalls nobody. While a room has jobs its list of members keeps its order: who leaves
-//! leaves a hole. Each member knows the offset it has been brought to, which makes repetitions and holes visible.
+//! A broadcast arrives as one letter and becomes a job; rooms take turns, and each turn works off a bounded portion, so a
+//! room of a hundred thousand stalls nobody. While a room has jobs its list of members keeps its order: a member that
+//! leaves leaves a hole. Each member knows the offset it has been brought to, which makes repetitions and holes visible.
+//!
+//! A session may speak of a room before the home has answered its Subscribe: it counts as a member at once, and an
+//! Unsubscribe or another Subscribe waits for the answer, so that requests take effect in the order in which they came.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -11,15 +14,17 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use super::inbox::{CatchUpRoom, settle};
+use super::jobs::{Job, Jobs, RoomJobs};
 use super::letter::{History, Subscribe, Subscribed};
-use super::{Effect, Letter, Shard, Source};
+use super::ways::Work;
+use super::{Effect, FANOUT_DELIVERIES_PER_TURN, FANOUT_SENDS_PER_TURN, Letter, Shard, Source};
 use crate::close::{CloseReason, ErrorCode};
-use crate::id::{Address, ConnectionKey, Now, Position, TopicKey};
+use crate::id::{Address, ConnectionKey, Now, Position, ShardId, TopicKey};
 use crate::keyed::{Keyed, keyed};
-use crate::limits::{HISTORY_MESSAGES_MAX, PRESENCE_MEMBERS_MAX};
+use crate::limits::{HISTORY_MESSAGES_MAX, PRESENCE_MEMBERS_MAX, WAY_DELIVERIES_MAX};
 use crate::metrics::DropReason;
 use crate::outbox::Delivery;
-use crate::session::{Connection, Membership, Session, Verb};
+use crate::session::{Connection, Deferred, Membership, Session, Verb, Wish};
 use crate::slots::Slots;
 use crate::topics::Gap;
 
@@ -29,9 +34,7 @@ pub(super) struct LocalRooms {
     rooms: Slots<LocalRoom>,
     names: HashTable<TopicKey>,
     hash: Keyed,
-    jobs: VecDeque<Job>,
-    /// Bytes of their frames.
-    job_bytes: usize,
+    jobs: Jobs,
 }
 
 #[derive(Debug)]
@@ -43,8 +46,8 @@ struct LocalRoom {
     members: Vec<Member>,
     /// Members that left while jobs were waiting.
     holes: u32,
-    /// Jobs of this room in the queue.
-    jobs: u32,
+    /// Broadcasts that wait.
+    jobs: RoomJobs,
     /// Subscribes that the home has not answered.
     pending: u32,
 }
@@ -60,22 +63,20 @@ struct Member {
     catching: bool,
 }
 
-/// One frame for all members.
-#[derive(Debug)]
-struct Job {
-    room: TopicKey,
-    offset: u64,
-    delivery: Delivery,
-    without: Option<Address>,
-    /// Members before this index have been served.
-    next: usize,
-    /// Members when it came. Who joins while it waits stands after its message, perhaps in another epoch.
-    members: usize,
+/// A broadcast that has arrived.
+pub(super) struct Broadcast {
+    pub(super) offset: u64,
+    pub(super) delivery: Delivery,
+    pub(super) without: Option<Address>,
+    pub(super) home: ShardId,
+    pub(super) work: Work,
 }
 
-/// Broadcasts that may wait for their turn on a shard, and the bytes of their frames, before it takes nothing new.
-const JOBS_MAX: usize = 1024;
-const JOB_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Members that one room is served before it is the next one's turn, and messages that are brought to them together.
+const PORTION: u32 = 1024;
+const TOGETHER_MAX: usize = 16;
+/// Holes that are left in a list of members until it is its room's turn to end.
+const HOLES_MAX: u32 = 64;
 
 impl LocalRooms {
     pub(super) fn new(seed: u64) -> Self {
@@ -83,8 +84,7 @@ impl LocalRooms {
             rooms: Slots::default(),
             names: HashTable::new(),
             hash: keyed(seed),
-            jobs: VecDeque::new(),
-            job_bytes: 0,
+            jobs: Jobs::default(),
         }
     }
 
@@ -103,7 +103,7 @@ impl LocalRooms {
             home: None,
             members: Vec::new(),
             holes: 0,
-            jobs: 0,
+            jobs: RoomJobs::default(),
             pending: 0,
         };
         let key = self.rooms.insert(room);
@@ -117,7 +117,7 @@ impl LocalRooms {
     /// Forgets a room without members, expected members and jobs.
     fn forget_if_unused(&mut self, key: TopicKey) {
         let Some(room) = self.rooms.get(key) else { return };
-        if room.jobs > 0 || room.pending > 0 || room.members.len() > room.holes as usize {
+        if !room.jobs.is_empty() || room.pending > 0 || room.members.len() > room.holes as usize {
             return;
         }
         let hash = self.hash.hash_one(&*room.name);
@@ -127,12 +127,13 @@ impl LocalRooms {
         self.rooms.remove(key);
     }
 
-    /// A broadcast has come. A stale key means that the last member has just left.
-    pub(super) fn enqueue(&mut self, local: TopicKey, offset: u64, delivery: Delivery, without: Option<Address>) {
-        let Some(room) = self.rooms.get_mut(local) else { return };
-        room.jobs += 1;
-        self.job_bytes += delivery.frame.len();
-        self.jobs.push_back(Job { room: local, offset, delivery, without, next: 0, members: room.members.len() });
+    /// A broadcast has come. False when the key is stale: the last member has just left, and there is nothing to do.
+    pub(super) fn enqueue(&mut self, local: TopicKey, broadcast: Broadcast) -> bool {
+        let Some(room) = self.rooms.get_mut(local) else { return false };
+        let Broadcast { offset, delivery, without, home, work } = broadcast;
+        let members = room.members.len() as u32;
+        self.jobs.push(local, &mut room.jobs, Job { offset, delivery, without, next: 0, members, home, work });
+        true
     }
 
     /// Whether broadcasts wait for their turn.
@@ -140,24 +141,28 @@ impl LocalRooms {
         !self.jobs.is_empty()
     }
 
-    /// How far the broadcasts that wait fill what may wait, in percent.
+    /// How much of what one home may owe waits here, in percent.
     pub(super) fn pressure(&self) -> usize {
-        (self.jobs.len() * 100 / JOBS_MAX).max(self.job_bytes / (JOB_BYTES_MAX / 100))
+        (self.jobs.work().deliveries * 100).div_ceil(WAY_DELIVERIES_MAX) as usize
     }
 
-    /// Whether the session is in this room.
+    /// Lets go of memory that is only kept for the next busy moment.
+    pub(super) fn release_spares(&mut self) {
+        self.jobs.release_spares();
+    }
+
+    /// Whether the session is in this room, or has asked to be.
     pub(super) fn is_member(&self, session: &Session, name: &str) -> bool {
-        let Some(key) = self.find(name) else { return false };
-        session.rooms.find(key).is_some_and(|membership| membership.index.is_some())
+        self.find(name).is_some_and(|key| session.rooms.will_be_in(key))
     }
 
     pub(super) fn invariants(&self, connections: &Slots<Connection>) -> u64 {
-        assert_eq!(self.jobs.iter().map(|job| job.delivery.frame.len()).sum::<usize>(), self.job_bytes);
+        self.jobs.invariants();
         let mut deferred = 0;
         for (key, room) in self.rooms.iter() {
             assert_eq!(self.find(&room.name), Some(key), "{} is found by name", room.name);
             assert_eq!(room.members.iter().filter(|m| m.connection.is_none()).count(), room.holes as usize);
-            assert!(room.jobs > 0 || room.holes == 0, "holes are closed when the last job ends");
+            assert!(!room.jobs.is_empty() || room.holes == 0, "holes are closed when the last job ends");
             for (index, member) in room.members.iter().enumerate() {
                 let Some(connection) = member.connection else { continue };
                 let session = connections.get(connection).and_then(|c| c.session.as_ref());
@@ -172,47 +177,75 @@ impl LocalRooms {
 }
 
 impl Shard {
-    /// A client joins a room.
+    /// A client joins a room. Rooms of a Connect do not count among its requests in flight, and are never refused because
+    /// much waits: the number of sign-ins under way bounds them.
     pub(super) fn on_subscribe(
         &mut self,
         key: ConnectionKey,
         request: u32,
         name: &str,
         since: Option<Position>,
+        of_connect: bool,
         now: Now,
     ) {
         let namespace = match self.may_use_room(key, name, Verb::Subscribe) {
             Ok(namespace) => namespace,
             Err(code) => return self.refuse(key, request, code, now),
         };
-        let room = self.rooms.find_or_make(name, namespace);
         let rooms_max = self.settings.client.rooms_max;
-        let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_ref()) else {
-            return;
-        };
-        let refused = if session.rooms.find(room).is_some() {
+        let known = self.rooms.find(name);
+        let Some(session) = self.session_mut(key) else { return };
+        let waits = known.filter(|room| session.rooms.find(*room).is_some());
+        let refused = if known.is_some_and(|room| session.rooms.will_be_in(room)) {
             Some(ErrorCode::AlreadySubscribed)
-        } else if session.rooms.as_slice().len() >= rooms_max {
+        } else if waits.is_none() && session.rooms.len() >= rooms_max {
             Some(ErrorCode::LimitExceeded)
         } else {
             None
         };
+        let refused = refused.or_else(|| (!of_connect).then(|| self.way_is_full(self.home_of_room(name))).flatten());
         if let Some(code) = refused {
-            self.rooms.forget_if_unused(room);
             return self.refuse(key, request, code, now);
         }
-        if !self.begin_request(key, request, now) {
-            return self.rooms.forget_if_unused(room);
+        if !of_connect && !self.begin_request(key, request, now) {
+            return;
         }
+        match waits {
+            // It has asked to leave, but the home has not even answered that it is in.
+            Some(room) => self.defer(key, room, name, request, Wish::Join(since)),
+            None => self.join(key, request, name, namespace, since, !of_connect),
+        }
+    }
+
+    /// Asks the room's home to count the session in.
+    fn join(
+        &mut self,
+        key: ConnectionKey,
+        request: u32,
+        name: &str,
+        namespace: usize,
+        since: Option<Position>,
+        counted: bool,
+    ) {
         let from = self.address(key);
-        let Some(session) = self.session_mut(key) else { return };
+        let room = self.rooms.find_or_make(name, namespace);
+        let Some(session) = self.connections.get_mut(key).and_then(|connection| connection.session.as_mut()) else {
+            return self.rooms.forget_if_unused(room);
+        };
         session.rooms.add(room);
         let (user, device) = (session.user.clone(), session.device.clone());
         let Some(local) = self.rooms.rooms.get_mut(room) else { return };
         local.pending += 1;
-        let subscribe =
-            Subscribe { room: local.name.clone(), namespace, from, user, device, request, since, local: room };
-        self.post(self.home_of_room(name), Letter::Subscribe(Box::new(subscribe)));
+        let name = local.name.clone();
+        let home = self.home_of_room(&name);
+        let subscribe = Subscribe { room: name, namespace, from, user, device, request, since, local: room, counted };
+        self.ask(home, Letter::Subscribe(Box::new(subscribe)));
+    }
+
+    fn defer(&mut self, key: ConnectionKey, room: TopicKey, name: &str, request: u32, wish: Wish) {
+        if let Some(session) = self.session_mut(key) {
+            session.rooms.defer(Deferred { room, name: name.into(), request, wish });
+        }
     }
 
     /// The home has counted the session in.
@@ -235,7 +268,7 @@ impl Shard {
         let Some(membership) = membership else {
             // Closed in the meantime.
             let from = self.address(key);
-            self.post(self.home_of_room(&name), Letter::Unsubscribe { home, from });
+            self.post(self.home_of_room(&name), Letter::Unsubscribe { home, from, taken_over: false });
             return self.rooms.forget_if_unused(local);
         };
         membership.index = Some(room.members.len() as u32);
@@ -246,29 +279,92 @@ impl Shard {
             lagging,
             catching: false,
         });
-        self.answered(key);
+        if subscribed.counted {
+            self.answered(key);
+        }
         self.reply_in_order(key, now, |encoder, out| {
             encoder.subscribed(out, subscribed.request, &name, subscribed.recovered, subscribed.position);
         });
         if lagging {
             self.catch_up(key);
         }
+        self.do_deferred(key, local, now);
+    }
+
+    /// What the client asked about this room while its Subscribe was under way, in order, up to the next Subscribe.
+    fn do_deferred(&mut self, key: ConnectionKey, room: TopicKey, now: Now) {
+        while let Some(deferred) = self.session_mut(key).and_then(|session| session.rooms.next_deferred(room)) {
+            let Deferred { name, request, wish, .. } = deferred;
+            match wish {
+                Wish::Leave => {
+                    self.answered(key);
+                    self.leave_and_say_so(key, room, request, &name, 0, now);
+                }
+                Wish::Lose => {
+                    self.leave_and_say_so(key, room, 0, &name, ErrorCode::PermissionDenied.code(), now);
+                }
+                Wish::Join(since) => match self.may_use_room(key, &name, Verb::Subscribe) {
+                    Ok(namespace) => {
+                        self.join(key, request, &name, namespace, since, true);
+                        if let Some(anew) = self.rooms.find(&name)
+                            && let Some(session) = self.session_mut(key)
+                        {
+                            session.rooms.moved(room, anew);
+                        }
+                        return;
+                    }
+                    Err(code) => {
+                        self.answered(key);
+                        self.refuse(key, request, code, now);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Ends a membership and tells the client: an answer, or with another code than 0 a push.
+    fn leave_and_say_so(&mut self, key: ConnectionKey, room: TopicKey, request: u32, name: &str, code: u16, now: Now) {
+        let membership = self.session_mut(key).and_then(|session| session.rooms.remove(room));
+        if let Some(membership) = membership {
+            self.leave_room(key, membership, false);
+        }
+        self.reply_in_order(key, now, |encoder, out| encoder.unsubscribed(out, request, name, code));
     }
 
     /// A client leaves a room.
     pub(super) fn on_unsubscribe(&mut self, key: ConnectionKey, request: u32, name: &str, now: Now) {
         let room = self.rooms.find(name);
         let Some(session) = self.session_mut(key) else { return };
-        let Some(membership) = room.and_then(|room| session.rooms.remove(room)) else {
+        let Some(room) = room.filter(|room| session.rooms.will_be_in(*room)) else {
             return self.refuse(key, request, ErrorCode::NotSubscribed, now);
         };
-        self.leave_room(key, membership);
-        self.reply_in_order(key, now, |encoder, out| encoder.unsubscribed(out, request, name, 0));
+        let is_in = session.rooms.find(room).is_some_and(|membership| membership.index.is_some());
+        if is_in {
+            self.leave_and_say_so(key, room, request, name, 0, now);
+        } else if self.begin_request(key, request, now) {
+            self.defer(key, room, name, request, Wish::Leave);
+        }
+    }
+
+    /// The session's rights have changed: takes away the rooms that it may not be in any more.
+    pub(super) fn take_rooms_away(&mut self, key: ConnectionKey, now: Now) {
+        let Some(session) = self.session_mut(key) else { return };
+        for membership in session.rooms.as_slice().to_vec() {
+            let Some(name) = self.rooms.rooms.get(membership.room).map(|room| room.name.clone()) else { continue };
+            if self.may_use_room(key, &name, Verb::Subscribe).is_ok() {
+                continue;
+            }
+            if membership.index.is_some() {
+                self.leave_and_say_so(key, membership.room, 0, &name, ErrorCode::PermissionDenied.code(), now);
+            } else if self.session_mut(key).is_some_and(|session| session.rooms.will_be_in(membership.room)) {
+                self.defer(key, membership.room, &name, 0, Wish::Lose);
+            }
+        }
     }
 
     /// Takes a session out of a room's members and tells the home. A membership that the home has not answered yet
     /// is taken back when the answer comes.
-    pub(super) fn leave_room(&mut self, key: ConnectionKey, membership: Membership) {
+    pub(super) fn leave_room(&mut self, key: ConnectionKey, membership: Membership, taken_over: bool) {
         let (Some(index), Some(room)) = (membership.index, self.rooms.rooms.get_mut(membership.room)) else { return };
         let Some(member) = room.members.get_mut(index as usize) else { return };
         debug_assert_eq!(member.connection, Some(key));
@@ -280,18 +376,18 @@ impl Shard {
         {
             session.lagging -= 1;
         }
-        if room.jobs > 0 {
-            *member = Member { connection: None, seen: 0, behind: 0, lagging: false, catching: false };
-            room.holes += 1;
-        } else {
+        if room.jobs.is_empty() {
             room.members.swap_remove(index as usize);
             let moved = room.members.get(index as usize).and_then(|member| member.connection);
             Self::renumber(&mut self.connections, moved, membership.room, index);
+        } else {
+            *member = Member { connection: None, seen: 0, behind: 0, lagging: false, catching: false };
+            room.holes += 1;
         }
         let (name, home) = (room.name.clone(), room.home);
         let from = self.address(key);
         if let Some(home) = home {
-            self.post(self.home_of_room(&name), Letter::Unsubscribe { home, from });
+            self.post(self.home_of_room(&name), Letter::Unsubscribe { home, from, taken_over });
         }
         self.rooms.forget_if_unused(membership.room);
     }
@@ -303,53 +399,103 @@ impl Shard {
         }
     }
 
-    /// Works jobs off, at most `budget` members. Returns true when some are left.
-    pub(super) fn fan_out(&mut self, mut budget: usize, now: Now) -> bool {
-        while let Some(mut job) = self.rooms.jobs.pop_front() {
-            let Some(room) = self.rooms.rooms.get_mut(job.room) else {
-                self.rooms.job_bytes -= job.delivery.frame.len();
-                continue;
-            };
-            let end = job.members.min(job.next.saturating_add(budget));
-            budget -= end - job.next;
-            let keeps_log = self.settings.namespaces.get(room.namespace).is_some_and(|n| n.history_size > 0);
-            let mut turn = FanOut {
-                connections: &mut self.connections,
-                spares: &mut self.spares,
-                effects: &mut self.effects,
-                filled: &mut self.stalls.filled,
-                metrics: &self.metrics,
-                limits: self.outbox_limits,
-                keeps_log,
-                without: job.without.filter(|address| address.shard == self.id).map(|address| address.connection),
-                now,
-            };
-            for member in room.members.get_mut(job.next..end).unwrap_or_default() {
-                turn.deliver(member, job.offset, &job.delivery);
-            }
-            job.next = end;
-            if end < job.members {
-                self.rooms.jobs.push_front(job);
-                return true;
-            }
-            room.jobs -= 1;
-            self.rooms.job_bytes -= job.delivery.frame.len();
-            if room.jobs == 0 && room.holes > 0 {
-                Self::close_holes(room, job.room, &mut self.connections);
-            }
-            self.rooms.forget_if_unused(job.room);
-            if budget == 0 {
-                return !self.rooms.jobs.is_empty();
-            }
+    /// Works jobs off, a bounded portion of them, and gives homes their credit back. What costs most is a send, so outboxes
+    /// that were empty are counted by themselves. Returns true when jobs are left.
+    pub(super) fn fan_out(&mut self, now: Now) -> bool {
+        let (mut deliveries, sends) = (0, self.stalls.filled.len());
+        while deliveries < FANOUT_DELIVERIES_PER_TURN
+            && self.stalls.filled.len() - sends < FANOUT_SENDS_PER_TURN
+            && let Some(key) = self.rooms.jobs.next_room()
+        {
+            deliveries += self.serve_room(key, now).max(1);
         }
-        false
+        self.give_credit_back();
+        self.rooms.has_jobs()
     }
 
-    fn close_holes(room: &mut LocalRoom, key: TopicKey, connections: &mut Slots<Connection>) {
+    /// Brings a portion of a room's members the messages that wait for them. Returns how many deliveries that were.
+    fn serve_room(&mut self, key: TopicKey, now: Now) -> usize {
+        let Some(room) = self.rooms.rooms.get_mut(key) else { return 0 };
+        let jobs = &mut self.rooms.jobs;
+        let Some(next) = jobs.next_of(room.jobs) else { return 0 };
+        let keeps_log = self.settings.namespaces.get(room.namespace).is_some_and(|n| n.history_size > 0);
+        let (mut together, mut deliveries) = (0, 0);
+        let members = &mut room.members;
+        let mut turn = FanOut {
+            connections: &mut self.connections,
+            spares: &mut self.spares,
+            effects: &mut self.effects,
+            filled: &mut self.stalls.filled,
+            metrics: &self.metrics,
+            limits: self.outbox_limits,
+            keeps_log,
+            without: None,
+            now,
+        };
+        jobs.visit(room.jobs, |job| {
+            // Those that were begun together go on together; a later one begins when they are done.
+            if job.next != next || together == TOGETHER_MAX {
+                return false;
+            }
+            together += 1;
+            job.next = next + PORTION;
+            turn.without =
+                job.without.filter(|address| address.shard == self.id).map(|address| address.connection);
+            let served = members.get_mut(next as usize..job.members.min(job.next) as usize).unwrap_or_default();
+            deliveries += served.len();
+            for member in served {
+                turn.deliver(member, job.offset, &job.delivery);
+            }
+            true
+        });
+        while let Some(job) = jobs.pop_done(&mut room.jobs) {
+            self.credits.add(job.home, job.work);
+        }
+        if room.holes > 0 && (room.jobs.is_empty() || room.holes > HOLES_MAX.max(room.members.len() as u32 / 2)) {
+            Self::close_holes(room, key, jobs, &mut self.connections);
+        }
+        if room.jobs.is_empty() {
+            self.rooms.forget_if_unused(key);
+        } else {
+            jobs.line_up(key);
+        }
+        deliveries
+    }
+
+    /// Closes the gaps in a room's list of members. What its jobs say of places in the list is put right.
+    fn close_holes(room: &mut LocalRoom, key: TopicKey, jobs: &mut Jobs, connections: &mut Slots<Connection>) {
+        // Jobs are in the order in which they came, and so is how many members each of them has.
+        let (mut passed, mut kept) = (0, 0);
+        let mut place_of = |place: u32| {
+            let skipped = room.members.iter().take(place as usize).skip(passed as usize);
+            kept += skipped.filter(|member| member.connection.is_some()).count() as u32;
+            passed = passed.max(place);
+            kept
+        };
+        let mut begun_at = None;
+        jobs.visit(room.jobs, |job| {
+            // Jobs that were begun are as far as the first one, which nothing was counted before.
+            if job.next > 0 {
+                job.next = *begun_at.get_or_insert_with(|| place_of(job.next));
+            }
+            job.members = place_of(job.members);
+            true
+        });
         room.members.retain(|member| member.connection.is_some());
         room.holes = 0;
         for (index, member) in room.members.iter().enumerate() {
             Self::renumber(connections, member.connection, key, index as u32);
+        }
+    }
+
+    /// Tells homes what of their broadcasts was worked off since the last time.
+    pub(super) fn give_credit_back(&mut self) {
+        while let Some((home, work)) = self.credits.pop() {
+            if home == self.id {
+                self.ways.settle(home, work);
+            } else {
+                self.post(home, Letter::Credit { from: self.id, work });
+            }
         }
     }
 
@@ -426,10 +572,15 @@ impl Shard {
                 self.refuse(key, request, ErrorCode::NotAvailable, now);
             }
             Ok(_) => {
+                let home = self.home_of_room(room);
+                if let Some(code) = self.way_is_full(home) {
+                    return self.refuse(key, request, code, now);
+                }
                 if self.begin_request(key, request, now) {
                     let limit = limit.min(PRESENCE_MEMBERS_MAX);
                     let letter = Letter::Presence { room: room.into(), from: self.address(key), request, limit };
-                    self.post(self.home_of_room(room), letter);
+                    self.begin_large(key);
+                    self.ask(home, letter);
                 }
             }
         }
@@ -455,13 +606,15 @@ impl Shard {
                 if kept { Ok(()) } else { Err(ErrorCode::NotAvailable) }
             }),
         };
-        if let Err(code) = allowed {
+        let home = self.home_of_topic(topic);
+        if let Some(code) = allowed.err().or_else(|| self.way_is_full(home)) {
             return self.refuse(key, request, code, now);
         }
         if self.begin_request(key, request, now) {
             let limit = limit.min(HISTORY_MESSAGES_MAX);
             let history = History { topic: topic.into(), from: self.address(key), request, since, limit };
-            self.post(self.home_of_topic(topic), Letter::History(Box::new(history)));
+            self.begin_large(key);
+            self.ask(home, Letter::History(Box::new(history)));
         }
     }
 
@@ -474,7 +627,7 @@ impl Shard {
         let allowed = match verb {
             Verb::Subscribe => namespace.subscribe_all,
             Verb::Publish => namespace.publish_all,
-            // Who may listen may also look around.
+            // A session that may listen may also look around.
             Verb::Presence | Verb::History => namespace.subscribe_all || self.rooms.is_member(session, room),
         };
         if allowed || granted { Ok(index) } else { Err(ErrorCode::PermissionDenied) }
@@ -514,7 +667,8 @@ impl FanOut<'_> {
             member.behind += 1;
             return self.metrics.deliveries_deferred.add(1);
         }
-        if !connection.outbox.has_room(delivery.frame.len(), self.limits) {
+        // A message in no log must not overtake those that wait in the log.
+        if !connection.outbox.has_room(delivery.frame.len(), self.limits) || member.lagging {
             if logged && self.keeps_log {
                 member.lagging = true;
                 member.behind = 1;

@@ -173,15 +173,19 @@ impl Shard {
             self.catch_up(key);
         }
         for (room, since) in &pending.rooms {
-            self.on_subscribe(key, pending.request, room, *since, now);
+            self.on_subscribe(key, pending.request, room, *since, true, now);
         }
+        self.unpark(key, now);
     }
 
     fn on_refreshed(&mut self, key: ConnectionKey, request: u32, result: Result<Grant, AuthError>, now: Now) {
         self.answered(key);
         let Some(session) = self.session_mut(key) else { return };
+        let is_for = |grant: &Grant, session: &Session| {
+            *grant.user == *session.user && grant.device.as_ref().is_none_or(|device| **device == *session.device)
+        };
         let grant = match result {
-            Ok(grant) if *grant.user == *session.user => grant,
+            Ok(grant) if is_for(&grant, session) => grant,
             Ok(_) | Err(AuthError::Invalid | AuthError::NotYetValid) => {
                 return self.refuse(key, request, ErrorCode::InvalidToken, now);
             }
@@ -190,6 +194,7 @@ impl Shard {
         session.expires_at = u32::try_from(grant.expires_at).unwrap_or(u32::MAX);
         session.grants = grant.rooms;
         self.reply(key, now, |encoder, out| encoder.refreshed(out, request, grant.expires_at));
+        self.take_rooms_away(key, now);
         self.rearm(key, now);
     }
 }

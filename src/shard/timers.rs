@@ -120,7 +120,7 @@ impl Shard {
                 earliest = (deadline_ms, due);
             }
         };
-        if let Some(tail) = &connection.tail {
+        if let Some(tail) = connection.tail.as_ref().filter(|tail| !tail.parked) {
             consider(tail.began_ms + limits.frame_timeout_ms, Due::Frame);
         }
         if let Some(since_ms) = connection.outbox.stalled_since_ms() {

@@ -1,21 +1,57 @@
 //! A user at the inbox's home: devices, their cursors and where they are connected, and the log.
 //!
-//! Invariants: device names are unique; at most `devices_max` are known; a cursor never passes the log's end.
+//! A device is known for a time after it was last connected, and only so many are: the one that has been away longest goes
+//! first. What a forgotten device had not read may leave the log without it, so the inbox remembers how far the forgotten
+//! ones had read ([`Kept::forgotten_at`]).
+//!
+//! Invariants: device names are unique; more than `devices_max` are known only while all of them are connected; a cursor
+//! never passes the log's end.
 
 use std::sync::Arc;
 
+use super::heads::Head;
 use super::log::Log;
-use crate::id::{Address, PackedAddress, Position};
+use super::publishers::Publishers;
+use super::size::{TABLE_ENTRY_BYTES, allocated, name_bytes};
+use crate::id::{Address, Position};
 
 /// A device of a user.
 #[derive(Debug)]
 pub struct Device {
     /// Name, unique within the user.
     pub name: Arc<str>,
-    /// Where it is connected.
-    pub connected: Option<PackedAddress>,
+    place: Place,
     /// Everything up to this offset was acknowledged.
     pub cursor: u64,
+}
+
+/// Where a device is connected, or since when it is not, in eight bytes: the highest bit, which no address has, says which.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place(u64);
+
+const AWAY: u64 = 1 << 63;
+const _: () = assert!(crate::limits::SHARDS_MAX <= 1 << 9, "the highest bit of a packed address is free");
+
+impl Place {
+    fn connected(to: Address) -> Self {
+        Place(to.to_u64() & !AWAY)
+    }
+
+    fn away(since_ms: u64) -> Self {
+        Place(AWAY | since_ms)
+    }
+}
+
+impl Device {
+    /// The session that has it, if it is connected.
+    pub fn connected(&self) -> Option<Address> {
+        (self.place.0 & AWAY == 0).then(|| Address::from_u64(self.place.0))
+    }
+
+    /// Monotonic milliseconds at which its last session ended; none while it is connected.
+    pub fn away_since_ms(&self) -> Option<u64> {
+        (self.place.0 & AWAY != 0).then_some(self.place.0 & !AWAY)
+    }
 }
 
 /// See the module.
@@ -24,14 +60,29 @@ pub struct Inbox {
     /// The user id.
     pub user: Arc<str>,
     epoch: u64,
-    log: Option<Box<Log>>,
+    kept: Option<Box<Kept>>,
     devices: Devices,
-    /// Unix milliseconds of the last change, for forgetting users who never come back.
-    pub touched_ms: u64,
+    /// The user has signed in, now or before.
+    known: bool,
+    /// A device was forgotten.
+    forgets: bool,
 }
 
 // What every known user costs, connected or not; see docs/performance.md.
 const _: () = assert!(size_of::<Inbox>() <= 72);
+
+/// The log of an inbox that was ever written to, and what belongs to it.
+#[derive(Debug)]
+struct Kept {
+    log: Log,
+    /// The lowest cursor of a device that was forgotten: `u64::MAX` for none.
+    forgotten_at: u64,
+    /// A number that the home chose when an unknown user was last written to; 0 for never.
+    written: u64,
+}
+
+/// What a slot of the table of inboxes takes: the inbox and its generation.
+const SLOT_BYTES: usize = size_of::<Inbox>() + 8;
 
 /// Nearly every user has one device, which then needs no allocation of its own.
 #[derive(Debug)]
@@ -83,16 +134,42 @@ pub struct Attachment {
     pub taken_over: Option<Address>,
     /// Everything after this offset is to be brought.
     pub start: u64,
-    /// False when the client gave a position that the log no longer reaches.
+    /// False when messages that the device had not read are gone, or may be.
     pub recovered: bool,
     /// The newest position.
     pub position: Position,
 }
 
+/// How many devices a user may have, and for how long they are known.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceLimits {
+    /// Sessions at once.
+    pub sessions_max: usize,
+    /// Devices that are known, connected or not. Where more are connected already, they stay.
+    pub devices_max: usize,
+    /// Milliseconds for which a device is known that is not connected.
+    pub ttl_ms: u64,
+}
+
 impl Inbox {
-    /// A user seen for the first time.
-    pub fn new(user: Arc<str>, epoch: u64, unix_ms: u64) -> Self {
-        Inbox { user, epoch, log: None, devices: Devices::Many(Vec::new()), touched_ms: unix_ms }
+    /// A user of whom nothing is known.
+    pub fn new(user: Arc<str>, epoch: u64) -> Self {
+        Inbox { user, epoch, kept: None, devices: Devices::Many(Vec::new()), known: false, forgets: false }
+    }
+
+    /// A user who has signed in before, and of whose inbox only the position was kept.
+    pub fn resumed(user: Arc<str>, head: Head) -> Self {
+        let Head { position, missed } = head;
+        let kept = (position.offset > 0).then(|| {
+            let forgotten_at = if missed { 0 } else { position.offset };
+            Box::new(Kept { log: Log::resumed(position), forgotten_at, written: 0 })
+        });
+        Inbox { user, epoch: position.epoch, kept, devices: Devices::Many(Vec::new()), known: true, forgets: true }
+    }
+
+    /// What is to be kept of the inbox when it is quiet; none for a user who never signed in.
+    pub fn head(&self) -> Option<Head> {
+        self.known.then(|| Head { position: self.position(), missed: self.has_forgotten_unread() })
     }
 
     /// Known devices.
@@ -102,80 +179,150 @@ impl Inbox {
 
     /// The log, if anything was ever stored.
     pub fn log(&self) -> Option<&Log> {
-        self.log.as_deref()
+        self.kept.as_ref().map(|kept| &kept.log)
+    }
+
+    /// The log, if anything was ever stored.
+    pub fn log_mut(&mut self) -> Option<&mut Log> {
+        self.kept.as_mut().map(|kept| &mut kept.log)
     }
 
     /// The log, made on first use.
-    pub fn log_mut(&mut self) -> &mut Log {
-        let epoch = self.epoch;
-        self.log.get_or_insert_with(|| Box::new(Log::new(epoch)))
+    pub fn make_log(&mut self) -> &mut Log {
+        &mut self.make_kept().log
+    }
+
+    fn make_kept(&mut self) -> &mut Kept {
+        let (epoch, forgets) = (self.epoch, self.forgets);
+        self.kept.get_or_insert_with(|| {
+            let forgotten_at = if forgets { 0 } else { u64::MAX };
+            Box::new(Kept { log: Log::new(epoch), forgotten_at, written: 0 })
+        })
     }
 
     /// The newest position.
     pub fn position(&self) -> Position {
-        self.log.as_ref().map_or(Position { epoch: self.epoch, offset: 0 }, |log| log.position())
+        self.log().map_or(Position { epoch: self.epoch, offset: 0 }, Log::position)
     }
 
     /// Devices that are connected.
     pub fn connected(&self) -> usize {
-        self.devices().iter().filter(|device| device.connected.is_some()).count()
+        self.devices().iter().filter(|device| device.connected().is_some()).count()
     }
 
-    /// Connects a device. None when the user has `sessions_max` other sessions already.
+    /// Whether the user has never signed in.
+    pub fn is_unknown(&self) -> bool {
+        !self.known
+    }
+
+    /// When an unknown user was last written to, as [`Self::set_written`] was told; 0 for never.
+    pub fn written(&self) -> u64 {
+        self.kept.as_ref().map_or(0, |kept| kept.written)
+    }
+
+    /// An unknown user is written to. Returns the number of the time before.
+    pub fn set_written(&mut self, number: u64) -> u64 {
+        core::mem::replace(&mut self.make_kept().written, number)
+    }
+
+    /// Bytes of the heap that messages take here. Users who have never signed in are there for their messages alone, so
+    /// they count whole; for others the session stands.
+    pub fn heap_bytes(&self) -> usize {
+        let log = self.kept.as_ref().map_or(0, |kept| allocated(size_of::<Kept>()) + kept.log.heap_bytes());
+        let user = if self.known { 0 } else { SLOT_BYTES + name_bytes(self.user.len()) + TABLE_ENTRY_BYTES };
+        log + user
+    }
+
+    /// Connects a device. None when the user has `sessions_max` other sessions already. Also returns how many messages
+    /// left because only a device that was forgotten now had not read them.
     pub fn attach(
         &mut self,
         name: &Arc<str>,
         from: Address,
         resume: Option<Position>,
-        sessions_max: usize,
-        unix_ms: u64,
-    ) -> Option<Attachment> {
-        let known = self.devices().iter().position(|device| device.name == *name);
-        let others = self.devices().iter().filter(|device| device.connected.is_some() && device.name != *name).count();
-        if others >= sessions_max {
+        limits: DeviceLimits,
+        publishers: &mut Publishers,
+        now_ms: u64,
+    ) -> Option<(Attachment, u64)> {
+        let is_other = |device: &&Device| device.connected().is_some() && device.name != *name;
+        if self.devices().iter().filter(is_other).count() >= limits.sessions_max {
             return None;
         }
-        self.touched_ms = unix_ms;
+        self.known = true;
+        let mut expired = self.forget_old(limits.ttl_ms, publishers, now_ms);
+        let known = self.devices().iter().position(|device| device.name == *name);
+        if known.is_none() && self.devices().len() >= limits.devices_max {
+            expired += self.forget_longest_away(publishers, now_ms);
+        }
         let position = self.position();
-        let floor = self.log.as_ref().map_or(0, |log| log.floor());
-        let reached = |since: Position| match &self.log {
-            Some(log) => log.reaches(since),
-            None => since == position,
-        };
-        let (start, recovered) = match resume {
-            Some(since) if reached(since) => (since.offset, true),
-            Some(_) => (floor, false),
-            None => (known.and_then(|index| self.devices().get(index)).map_or(floor, |device| device.cursor), true),
+        let lost = self.log().map_or(0, Log::lost);
+        let reached = |since: Position| self.log().map_or(since == position, |log| log.reaches(since));
+        let cursor = known.and_then(|index| self.devices().get(index)).map(|device| device.cursor);
+        let (start, recovered) = match (resume, cursor) {
+            (Some(since), _) if reached(since) => (since.offset, true),
+            (Some(_), _) => (lost, false),
+            (None, Some(cursor)) => (cursor.max(lost), cursor >= lost),
+            (None, None) => (lost, !self.has_forgotten_unread()),
         };
         let taken_over = match known.and_then(|index| self.devices.as_mut_slice().get_mut(index)) {
             Some(device) => {
-                device.cursor = start;
-                device.connected.replace(from.into()).map(Address::from)
+                let before = device.connected();
+                (device.cursor, device.place) = (start, Place::connected(from));
+                before
             }
             None => {
-                self.make_room(sessions_max.saturating_mul(2));
-                self.devices.push(Device { name: name.clone(), connected: Some(from.into()), cursor: start });
+                self.devices.push(Device { name: name.clone(), place: Place::connected(from), cursor: start });
                 None
             }
         };
-        Some(Attachment { taken_over: taken_over.filter(|old| *old != from), start, recovered, position })
+        let taken_over = taken_over.filter(|old| *old != from);
+        Some((Attachment { taken_over, start, recovered, position }, expired))
     }
 
-    /// Forgets the first device that is not connected when as many as allowed are known.
-    fn make_room(&mut self, devices_max: usize) {
-        if self.devices().len() >= devices_max
-            && let Some(index) = self.devices().iter().position(|device| device.connected.is_none())
-        {
-            self.devices.remove(index);
+    /// Whether a message left the log that a device had not read which was forgotten.
+    fn has_forgotten_unread(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.forgotten_at < kept.log.lost())
+    }
+
+    /// Forgets devices that have been away for `ttl_ms`. Returns how many messages left because only they had not read
+    /// them.
+    pub fn forget_old(&mut self, ttl_ms: u64, publishers: &mut Publishers, now_ms: u64) -> u64 {
+        let is_old =
+            |device: &Device| device.away_since_ms().is_some_and(|since| since.saturating_add(ttl_ms) <= now_ms);
+        let mut expired = 0;
+        while let Some(index) = self.devices().iter().position(is_old) {
+            expired += self.forget(index, publishers, now_ms);
+        }
+        expired
+    }
+
+    /// The same for the device that has been away longest, if any is.
+    fn forget_longest_away(&mut self, publishers: &mut Publishers, now_ms: u64) -> u64 {
+        let away =
+            self.devices().iter().enumerate().filter_map(|(index, device)| Some((device.away_since_ms()?, index)));
+        match away.min() {
+            Some((_, index)) => self.forget(index, publishers, now_ms),
+            None => 0,
         }
     }
 
+    fn forget(&mut self, index: usize, publishers: &mut Publishers, now_ms: u64) -> u64 {
+        let cursor = self.devices().get(index).map_or(0, |device| device.cursor);
+        self.devices.remove(index);
+        self.forgets = true;
+        if let Some(kept) = &mut self.kept {
+            kept.forgotten_at = kept.forgotten_at.min(cursor);
+        }
+        // What nobody has read stays for whoever comes next.
+        self.remove_acknowledged(publishers, now_ms)
+    }
+
     /// The device's session has ended. False when another session has the device by now.
-    pub fn detach(&mut self, from: Address, unix_ms: u64) -> bool {
-        self.touched_ms = unix_ms;
-        match self.devices.as_mut_slice().iter_mut().find(|device| device.connected == Some(from.into())) {
+    pub fn detach(&mut self, from: Address, now_ms: u64) -> bool {
+        let place = Place::connected(from);
+        match self.devices.as_mut_slice().iter_mut().find(|device| device.place == place) {
             Some(device) => {
-                device.connected = None;
+                device.place = Place::away(now_ms);
                 true
             }
             None => false,
@@ -184,30 +331,23 @@ impl Inbox {
 
     /// Moves the cursor of the device that is connected there; returns how many messages nobody needs any more and
     /// which therefore left the log.
-    pub fn acknowledge(&mut self, from: Address, offset: u64) -> u64 {
+    pub fn acknowledge(&mut self, from: Address, offset: u64, publishers: &mut Publishers, now_ms: u64) -> u64 {
         let last = self.position().offset;
-        let from = Some(PackedAddress::from(from));
-        if let Some(device) = self.devices.as_mut_slice().iter_mut().find(|device| device.connected == from) {
+        let place = Place::connected(from);
+        if let Some(device) = self.devices.as_mut_slice().iter_mut().find(|device| device.place == place) {
             device.cursor = device.cursor.max(offset.min(last));
         }
-        self.drop_acknowledged()
+        self.remove_acknowledged(publishers, now_ms)
     }
 
-    fn drop_acknowledged(&mut self) -> u64 {
+    fn remove_acknowledged(&mut self, publishers: &mut Publishers, now_ms: u64) -> u64 {
         let Some(passed) = self.devices().iter().map(|device| device.cursor).min() else { return 0 };
-        let Some(log) = self.log.as_mut() else { return 0 };
-        let mut dropped = 0;
-        while log.floor() < passed && log.pop_front() {
-            dropped += 1;
-        }
-        dropped
+        self.log_mut().map_or(0, |log| log.remove_through(passed, now_ms, publishers))
     }
 
-    /// Whether nothing would be lost by forgetting the user.
-    pub fn is_forgettable(&self, unix_ms: u64, age_ms_max: u64) -> bool {
-        self.log.as_ref().is_none_or(|log| log.is_empty())
-            && self.connected() == 0
-            && self.touched_ms + age_ms_max <= unix_ms
+    /// Whether no more than a [`Head`] need be kept: no message waits and no device is known.
+    pub fn is_quiet(&self) -> bool {
+        self.log().is_none_or(Log::is_empty) && self.devices().is_empty()
     }
 }
 
@@ -215,44 +355,161 @@ impl Inbox {
 mod tests {
     use super::*;
     use crate::id::{ConnectionKey, ShardId};
+    use crate::topics::{LogLimits, Message};
     use bytes::Bytes;
 
-    fn address(slot: u32) -> Address {
-        Address { shard: ShardId(0), connection: ConnectionKey { slot, generation: 1 } }
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+
+    struct User {
+        inbox: Inbox,
+        publishers: Publishers,
+        limits: DeviceLimits,
+        now_ms: u64,
     }
 
-    fn store(inbox: &mut Inbox, messages: usize) {
-        for _ in 0..messages {
-            inbox.log_mut().commit(Bytes::from_static(b"m"), u64::MAX, None);
+    fn address(slot: u32) -> Address {
+        Address { shard: ShardId(255), connection: ConnectionKey { slot, generation: 1 } }
+    }
+
+    impl User {
+        fn new(sessions_max: usize, devices_max: usize) -> User {
+            User {
+                inbox: Inbox::new("bob".into(), 9),
+                publishers: Publishers::default(),
+                limits: DeviceLimits { sessions_max, devices_max, ttl_ms: 30 * DAY_MS },
+                now_ms: 0,
+            }
+        }
+
+        fn store(&mut self, messages: usize) {
+            let limits = LogLimits { messages_max: 100, bytes_max: usize::MAX, age_ms_max: u64::MAX };
+            for _ in 0..messages {
+                let message = Message { frame: Bytes::from_static(b"m"), ttl_ms: 0, from: None, publisher: 1 };
+                self.inbox.make_log().commit(message, true, limits, &mut self.publishers, self.now_ms);
+            }
+        }
+
+        fn attach(&mut self, name: &str, slot: u32, resume: Option<Position>) -> Option<(Attachment, u64)> {
+            self.now_ms += 1;
+            self.inbox.attach(&name.into(), address(slot), resume, self.limits, &mut self.publishers, self.now_ms)
+        }
+
+        fn ack(&mut self, slot: u32, offset: u64) -> u64 {
+            self.inbox.acknowledge(address(slot), offset, &mut self.publishers, self.now_ms)
+        }
+
+        fn leave(&mut self, slot: u32) {
+            self.now_ms += 1;
+            assert!(self.inbox.detach(address(slot), self.now_ms));
+        }
+
+        /// A visit that reads everything: what was found at sign-in.
+        fn visit(&mut self, name: &str, slot: u32) -> (bool, u64, u64) {
+            let (attachment, expired) = self.attach(name, slot, None).unwrap();
+            self.ack(slot, u64::MAX);
+            self.leave(slot);
+            (attachment.recovered, attachment.start, expired)
         }
     }
 
     #[test]
     fn cursors_and_acknowledged_messages() {
-        let mut inbox = Inbox::new("bob".into(), 9, 0);
-        store(&mut inbox, 3);
-        let phone: Arc<str> = "phone".into();
-        let tablet: Arc<str> = "tablet".into();
-        let attached = inbox.attach(&phone, address(1), None, 2, 0).unwrap();
+        let mut user = User::new(2, 32);
+        user.store(3);
+        let (attached, _) = user.attach("phone", 1, None).unwrap();
         assert_eq!((attached.start, attached.recovered, attached.position.offset), (0, true, 3));
-        inbox.attach(&tablet, address(2), None, 2, 0).unwrap();
-        assert_eq!(inbox.acknowledge(address(1), 2), 0, "the tablet has not read them");
-        assert_eq!(inbox.acknowledge(address(2), 99), 2, "a cursor never passes the end");
-        assert!(inbox.detach(address(1), 0));
-        let again = inbox.attach(&phone, address(3), None, 2, 0).unwrap();
-        assert_eq!(again.start, 2, "the stored cursor");
-        let lost = inbox.attach(&phone, address(4), Some(Position { epoch: 9, offset: 1 }), 2, 0).unwrap();
+        user.attach("tablet", 2, None).unwrap();
+        assert_eq!(user.ack(1, 2), 0, "the tablet has not read them");
+        assert_eq!(user.ack(2, 99), 2, "a cursor never passes the end");
+        user.leave(1);
+        let (again, _) = user.attach("phone", 3, None).unwrap();
+        assert_eq!((again.start, again.recovered), (2, true), "the stored cursor");
+        let (lost, _) = user.attach("phone", 4, Some(Position { epoch: 9, offset: 1 })).unwrap();
         assert_eq!((lost.recovered, lost.start, lost.taken_over), (false, 2, Some(address(3))));
-        assert!(!inbox.detach(address(3), 0), "the older session no longer has the device");
+        assert!(!user.inbox.detach(address(3), 0), "the older session no longer has the device");
     }
 
     #[test]
     fn sessions_are_limited_but_a_takeover_is_not() {
-        let mut inbox = Inbox::new("bob".into(), 9, 0);
+        let mut user = User::new(2, 32);
         for (slot, name) in [(1, "a"), (2, "b")] {
-            assert!(inbox.attach(&name.into(), address(slot), None, 2, 0).is_some());
+            assert!(user.attach(name, slot, None).is_some());
         }
-        assert!(inbox.attach(&"c".into(), address(3), None, 2, 0).is_none());
-        assert!(inbox.attach(&"a".into(), address(4), None, 2, 0).is_some());
+        assert!(user.attach("c", 3, None).is_none());
+        assert!(user.attach("a", 4, None).is_some());
+    }
+
+    #[test]
+    fn the_device_that_is_away_longest_is_forgotten_with_what_only_it_had_not_read() {
+        let mut user = User::new(16, 2);
+        user.visit("tablet", 1);
+        user.visit("phone", 2);
+        user.visit("tablet", 3);
+        user.store(5);
+        assert_eq!(user.visit("browser", 4), (true, 0, 0), "the phone goes; the tablet has not read them either");
+        assert_eq!(
+            user.visit("phone", 5),
+            (false, 5, 5),
+            "the tablet goes, and all five with it: nobody else lacks them"
+        );
+        assert!(user.inbox.log().is_some_and(Log::is_empty));
+        assert!(!user.visit("tablet", 6).0);
+    }
+
+    #[test]
+    fn devices_that_are_connected_are_not_forgotten() {
+        let mut user = User::new(3, 1);
+        for (slot, name) in [(1, "a"), (2, "b"), (3, "c")] {
+            assert_eq!(user.attach(name, slot, None).map(|(_, expired)| expired), Some(0));
+        }
+        assert_eq!(user.inbox.devices().len(), 3);
+    }
+
+    #[test]
+    fn a_device_is_forgotten_when_it_was_away_for_too_long() {
+        let mut user = User::new(16, 32);
+        user.visit("phone", 1);
+        user.visit("tablet", 2);
+        user.now_ms += 29 * DAY_MS;
+        user.visit("tablet", 3);
+        user.store(3);
+        user.attach("laptop", 4, None).unwrap();
+        user.ack(4, 3);
+        user.now_ms += 2 * DAY_MS;
+        assert_eq!(user.inbox.forget_old(user.limits.ttl_ms, &mut user.publishers, user.now_ms), 0);
+        assert_eq!(user.inbox.devices().len(), 2, "the phone is gone, the tablet was there two days ago");
+        assert_eq!(user.visit("tablet", 5), (true, 0, 0));
+        assert!(!user.visit("phone", 6).0, "three messages left after it had gone");
+    }
+
+    #[test]
+    fn a_cursor_behind_what_left_the_log_is_not_recovered() {
+        let mut user = User::new(16, 32);
+        user.visit("phone", 1);
+        user.store(4);
+        let limits = LogLimits { messages_max: 2, bytes_max: usize::MAX, age_ms_max: u64::MAX };
+        user.inbox.make_log().trim(limits, 0, &mut user.publishers);
+        let (attached, _) = user.attach("phone", 2, None).unwrap();
+        assert_eq!((attached.start, attached.recovered), (2, false));
+    }
+
+    #[test]
+    fn a_quiet_inbox_goes_on_from_its_head() {
+        let mut user = User::new(16, 32);
+        assert_eq!(user.inbox.head(), None, "nobody has a position of it");
+        user.visit("phone", 1);
+        user.store(2);
+        user.visit("phone", 2);
+        assert!(!user.inbox.is_quiet(), "the phone is known");
+        user.now_ms += 31 * DAY_MS;
+        user.inbox.forget_old(user.limits.ttl_ms, &mut user.publishers, user.now_ms);
+        assert!(user.inbox.is_quiet());
+        let head = user.inbox.head().unwrap();
+        assert_eq!(head, Head { position: Position { epoch: 9, offset: 2 }, missed: false });
+        user.inbox = Inbox::resumed("bob".into(), head);
+        assert!(!user.inbox.is_unknown());
+        user.store(1);
+        assert_eq!(user.visit("phone", 3), (true, 2, 0));
+        assert_eq!(user.inbox.head().map(|head| (head.position.offset, head.missed)), Some((3, true)));
     }
 }

@@ -2,15 +2,23 @@
 //!
 //! A topic (a user's inbox or a room) has one home shard, found by hashing its name. The home gives every message
 //! its place ([`Log`]), remembers client message ids ([`Dedup`]) and knows the devices of a user ([`Inbox`]) or the
-//! shards with members of a room ([`Room`]). A durable store will stand behind [`Log`]: sequencing and committing
+//! shards with members of a room ([`Room`]); where nobody is and nothing is kept it remembers the position ([`Heads`]).
+//! [`Publishers`] says whose messages fill the logs. A durable store will stand behind [`Log`]: sequencing and committing
 //! are two steps there already.
 
 mod dedup;
+mod heads;
 mod inbox;
 mod log;
+mod publishers;
 mod room;
+mod size;
+mod unknown;
 
 pub use dedup::{Answered, Dedup, DedupKey};
-pub use inbox::{Attachment, Device, Inbox};
-pub use log::{Gap, Log, LogLimits, Retained};
-pub use room::{MemberName, Room, ShardMembers};
+pub use heads::{Head, Heads};
+pub use inbox::{Attachment, Device, DeviceLimits, Inbox};
+pub use log::{Gap, Log, LogLimits, Message, Retained, Trimmed, message_cost};
+pub use publishers::Publishers;
+pub use room::{Keeps, MemberName, Room, ShardMembers};
+pub use unknown::UnknownUsers;

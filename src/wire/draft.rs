@@ -17,6 +17,8 @@ pub struct Draft {
     stamp_at: usize,
     /// Where the topic's text begins; its length is in the four bytes before.
     topic_at: usize,
+    /// The same of the sender's.
+    sender_at: usize,
 }
 
 const STAMP_BYTES: usize = size_of::<schema::Stamp>();
@@ -122,15 +124,23 @@ impl Draft {
         put_text(&mut frame, sender);
         put_text(&mut frame, topic);
         debug_assert_eq!(frame.len(), frame_bytes);
-        Draft { frame, stamp_at: head.stamp, topic_at: topic_at + WORD }
+        Draft { frame, stamp_at: head.stamp, topic_at: topic_at + WORD, sender_at: sender_at + WORD }
     }
 
     /// Where it goes.
     pub fn topic(&self) -> &str {
-        let length = self.frame.get(self.topic_at - WORD..).and_then(|rest| rest.first_chunk());
+        self.text(self.topic_at)
+    }
+
+    /// User id of who published it.
+    pub fn sender(&self) -> &str {
+        self.text(self.sender_at)
+    }
+
+    fn text(&self, at: usize) -> &str {
+        let length = self.frame.get(at - WORD..).and_then(|rest| rest.first_chunk());
         let length = length.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize);
-        let text = self.frame.get(self.topic_at..self.topic_at + length).unwrap_or_default();
-        super::text(text).unwrap_or_default()
+        super::text(self.frame.get(at..at + length).unwrap_or_default()).unwrap_or_default()
     }
 
     /// Fills in the stamp; afterwards the frame never changes.
@@ -206,7 +216,7 @@ mod tests {
                         let (topic, sender) = (&text[..topic_bytes], &text[..sender_bytes]);
                         let payload = vec![7; payload_bytes];
                         let draft = Draft::new(topic, sender, &payload, trace);
-                        assert_eq!(draft.topic(), topic);
+                        assert_eq!((draft.topic(), draft.sender()), (topic, sender));
                         let expected = by_the_builder(topic, sender, &payload, trace, stamp);
                         assert_eq!((draft.len(), draft.frame.capacity()), (expected.len(), expected.len()));
                         assert!(draft.stamp(stamp) == expected, "{topic} {sender} {payload_bytes} {trace:?}");

@@ -3,6 +3,7 @@
 //! [`split`] looks at bytes where they are and copies nothing: an incomplete frame is a value, a malformed one an
 //! error that closes one connection.
 
+use super::schema;
 use crate::close::CloseReason;
 use crate::limits::HEADER_BYTES;
 
@@ -76,6 +77,64 @@ kinds! {
     Goodbye = 140,
 }
 
+/// Which of the three bodies a kind has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// None.
+    Empty,
+    /// The bytes of a struct: so many.
+    Struct(usize),
+    /// One FlatBuffer.
+    Table,
+}
+
+/// A body with a table has at least so many bytes.
+const TABLE_BYTES_MIN: usize = 8;
+
+impl Body {
+    fn may_have(self, bytes: usize) -> bool {
+        match self {
+            Body::Empty => bytes == 0,
+            Body::Struct(size) => bytes == size,
+            Body::Table => bytes >= TABLE_BYTES_MIN,
+        }
+    }
+}
+
+impl Kind {
+    /// What stands behind its header.
+    pub fn body(self) -> Body {
+        match self {
+            Kind::Ping | Kind::Disconnect | Kind::ClientPong | Kind::Pong => Body::Empty,
+            Kind::Ack => Body::Struct(size_of::<schema::Position>()),
+            Kind::Published => Body::Struct(size_of::<schema::Published>()),
+            Kind::Connect
+            | Kind::Publish
+            | Kind::Subscribe
+            | Kind::Unsubscribe
+            | Kind::Presence
+            | Kind::History
+            | Kind::Refresh
+            | Kind::Connected
+            | Kind::Error
+            | Kind::Message
+            | Kind::Subscribed
+            | Kind::Unsubscribed
+            | Kind::PresenceResult
+            | Kind::HistoryResult
+            | Kind::Refreshed
+            | Kind::Joined
+            | Kind::Left
+            | Kind::Goodbye => Body::Table,
+        }
+    }
+
+    /// Whether clients send it.
+    pub fn is_of_clients(self) -> bool {
+        (self as u8) < Kind::Connected as u8
+    }
+}
+
 /// Why bytes are not a frame. The connection that sent them is closed with [`WireError::close_reason`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WireError {
@@ -143,17 +202,31 @@ pub fn split(bytes: &[u8], body_bytes_max: usize) -> Result<Split<'_>, WireError
     };
     let [l0, l1, l2, l3, kind, flags, r0, r1] = *header;
     let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    // First, whatever the rest says: a peer that announces too much is told so.
+    if length > body_bytes_max {
+        return Err(WireError::TooBig);
+    }
     if flags != 0 || r0 != 0 || r1 != 0 {
         return Err(WireError::ReservedBits);
     }
     let kind = Kind::from_number(kind).ok_or(WireError::UnknownKind)?;
-    if length > body_bytes_max {
-        return Err(WireError::TooBig);
+    if !kind.body().may_have(length) {
+        return Err(WireError::BodyLength);
     }
     match rest.split_at_checked(length) {
         Some((body, rest)) => Ok(Split::Frame(RawFrame { kind, body }, rest)),
         None => Ok(Split::Incomplete(HEADER_BYTES + length)),
     }
+}
+
+/// [`split`] for what a client sends: a kind of gateways is refused by its header.
+pub fn split_of_client(bytes: &[u8], body_bytes_max: usize) -> Result<Split<'_>, WireError> {
+    let split = split(bytes, body_bytes_max)?;
+    let kind = bytes.get(4).copied().filter(|_| bytes.len() >= HEADER_BYTES).and_then(Kind::from_number);
+    if kind.is_some_and(|kind| !kind.is_of_clients()) {
+        return Err(WireError::WrongDirection);
+    }
+    Ok(split)
 }
 
 /// Appends the header of a frame whose body has this many bytes.
@@ -175,16 +248,16 @@ mod tests {
     fn splits_frames_and_names_what_is_missing() {
         let mut bytes = Vec::new();
         append_header(&mut bytes, Kind::Ping, 0);
-        append_header(&mut bytes, Kind::Ack, 3);
-        bytes.extend_from_slice(b"abc");
+        append_header(&mut bytes, Kind::Publish, 11);
+        bytes.extend_from_slice(b"hello world");
         let Ok(Split::Frame(ping, rest)) = split(&bytes, 100) else { panic!("a whole Ping") };
-        assert_eq!((ping.kind, ping.body.len(), rest.len()), (Kind::Ping, 0, 11));
-        let Ok(Split::Frame(ack, [])) = split(rest, 100) else { panic!("a whole Ack") };
-        assert_eq!(ack.body, b"abc");
+        assert_eq!((ping.kind, ping.body.len(), rest.len()), (Kind::Ping, 0, 19));
+        let Ok(Split::Frame(publish, [])) = split(rest, 100) else { panic!("a whole Publish") };
+        assert_eq!(publish.body, b"hello world");
         for cut in 0..8 {
             assert!(matches!(split(&rest[..cut], 100), Ok(Split::Incomplete(8))));
         }
-        assert!(matches!(split(&rest[..8], 100), Ok(Split::Incomplete(11))));
+        assert!(matches!(split(&rest[..8], 100), Ok(Split::Incomplete(19))));
     }
 
     #[test]
@@ -193,5 +266,15 @@ mod tests {
         assert_eq!(split(&[0, 0, 0, 0, 77, 0, 0, 0], 100).unwrap_err(), WireError::UnknownKind);
         assert_eq!(split(&[0, 0, 0, 0, 2, 1, 0, 0], 100).unwrap_err(), WireError::ReservedBits);
         assert_eq!(split(&[0, 0, 0, 0, 2, 0, 0, 1], 100).unwrap_err(), WireError::ReservedBits);
+        // Too long comes before everything else.
+        assert_eq!(split(&[101, 0, 0, 0, 77, 1, 0, 1], 100).unwrap_err(), WireError::TooBig);
+        for (kind, length) in [(Kind::Ping, 1), (Kind::Ack, 15), (Kind::Ack, 17), (Kind::Published, 55), (Kind::Publish, 7)] {
+            let header = [length, 0, 0, 0, kind as u8, 0, 0, 0];
+            assert_eq!(split(&header, 100).unwrap_err(), WireError::BodyLength, "{kind:?} of {length}");
+        }
+        assert!(split(&[16, 0, 0, 0, Kind::Ack as u8, 0, 0, 0], 100).is_ok());
+        assert_eq!(split_of_client(&[0, 0, 0, 0, 129, 0, 0, 0], 100).unwrap_err(), WireError::WrongDirection);
+        assert_eq!(split_of_client(&[50, 0, 0, 0, 132, 0, 0, 0], 100).unwrap_err(), WireError::WrongDirection);
+        assert!(matches!(split_of_client(&[50, 0, 0, 0, 132], 100), Ok(Split::Incomplete(8))));
     }
 }

@@ -27,7 +27,7 @@ pub use client_frame::{ClientFrame, RoomCursors};
 pub use draft::Draft;
 pub use encode::Encoder;
 pub use generated::ringgate::wire as schema;
-pub use header::{Kind, RawFrame, Split, WireError, append_header, split};
+pub use header::{Body, Kind, RawFrame, Split, WireError, append_header, split, split_of_client};
 pub use server_frame::ServerFrame;
 
 use crate::id::{ClientMessageId, Position, Stamp};

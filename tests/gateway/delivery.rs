@@ -210,7 +210,8 @@ fn a_full_log_refuses_for_now_and_has_room_after_an_ack() {
     });
     let mut alice = gateway.sign_in("alice");
     let mut bob = gateway.sign_in("bob");
-    let publish = PublishRequest { topic: "@bob", payload: &[0; 4000], ..PublishRequest::default() };
+    // Each takes 4 KiB and a little.
+    let publish = PublishRequest { topic: "@bob", payload: &[0; 3900], ..PublishRequest::default() };
     alice.try_publish(publish).unwrap();
     let second = alice.try_publish(publish).unwrap();
     let refusal = alice.try_publish(publish).unwrap_err();

@@ -191,9 +191,8 @@ fn a_message_with_its_own_ttl_leaves_a_hole_that_nobody_waits_for() {
     alice.publish("@bob", "1");
     alice.try_publish(brief("@bob")).unwrap();
     alice.publish("@bob", "3");
-    // Later than the one to bob, so once this one is gone that one is, too.
     alice.try_publish(brief("@carol")).unwrap();
-    gateway.wait_for("expired", 1, |m| &m.inbox_expired[ExpireReason::Age as usize]);
+    gateway.wait_for("expired", 2, |m| &m.inbox_expired[ExpireReason::Age as usize]);
     let mut bob = gateway.sign_in("bob");
     assert_eq!(bob.connected().inbox.offset, 3);
     assert_eq!(offsets(&bob.messages(2)), [1, 3]);
@@ -221,6 +220,40 @@ fn messages_and_then_users_are_forgotten_when_they_are_too_old() {
     assert_ne!(bob.connected().inbox.epoch, lost.epoch, "a new log is a new epoch");
     assert_eq!(alice.publish("@bob", "new").stamp.position.offset, 1);
     assert_eq!(bob.texts(1), ["new"]);
+    gateway.finish();
+}
+
+#[test]
+fn a_device_that_is_forgotten_for_others_is_told_that_it_lost_messages() {
+    let gateway = Gateway::start();
+    let mut alice = gateway.sign_in("alice");
+    let tablet = Login::user("bob").device("tablet");
+    drop(gateway.sign_in_with(&tablet));
+    gateway.wait_for("sessions", 1, |m| &m.sessions_active);
+    let last = (0..5).map(|number| alice.publish("@bob", number.to_string()).stamp.position).last().unwrap();
+    // As many other devices as are known come by and read. The first 31 know the tablet, and leave it its messages.
+    for number in 0..32 {
+        let mut browser = gateway.sign_in_with(&Login::user("bob").device(&format!("browser{number}")));
+        assert!(browser.connected().inbox_recovered || number == 31);
+        if number < 31 {
+            assert_eq!(offsets(&browser.messages(5)), [1, 2, 3, 4, 5]);
+            browser.ack(last);
+            // The home answers behind the Ack.
+            browser.try_history("@bob", None, 1).unwrap();
+            assert_eq!(gateway.sum(|m| &m.inbox_pending), 5);
+        }
+        drop(browser);
+        gateway.wait_for("sessions", 1, |m| &m.sessions_active);
+    }
+    assert_eq!(gateway.sum(|m| &m.inbox_expired[ExpireReason::Device as usize]), 5);
+    assert_eq!((gateway.sum(|m| &m.inbox_acked), gateway.sum(|m| &m.inbox_pending)), (0, 0));
+    let mut back = gateway.sign_in_with(&tablet);
+    assert_eq!((back.connected().inbox_recovered, back.connected().inbox), (false, last));
+    alice.publish("@bob", "6");
+    assert_eq!(back.message().offset(), 6);
+    // Whoever knows where it stands need not be known.
+    let known = gateway.sign_in_with(&Login::user("bob").device("watch").resume(last));
+    assert!(known.connected().inbox_recovered);
     gateway.finish();
 }
 

@@ -30,10 +30,12 @@ pub(crate) struct Device {
     /// Not yet taken by the gateway.
     pub(crate) outgoing: Vec<u8>,
     rights: Rights,
+    /// What earlier tokens of this connection allowed: a room that one of them took away is told of behind its messages.
+    rights_before: Vec<Rights>,
     pub(crate) expires_at: u64,
     /// The inbox as far as it was received.
     pub(crate) inbox: Position,
-    /// Where the inbox stood when this device was first connected.
+    /// Where the inbox stood when this device was first connected, or was last told that it has lost messages.
     first: Option<Position>,
     /// Nothing is known about where the inbox begins: the device is new, or was told that its position is lost.
     fresh: bool,
@@ -172,6 +174,7 @@ impl Device {
             incoming: Vec::new(),
             outgoing: Vec::new(),
             rights: Rights::default(),
+            rights_before: Vec::new(),
             expires_at: 0,
             inbox: Position::default(),
             first: None,
@@ -237,6 +240,7 @@ impl Device {
         self.goodbye = None;
         self.read_ms = now_ms;
         self.rights = token.rights.clone();
+        self.rights_before.clear();
         self.expires_at = token.expires_at;
         self.connected_ms = now_ms;
         self.resumed = inbox;
@@ -246,11 +250,9 @@ impl Device {
         self.last_request += 1;
         let answers = rooms.len();
         if answers > 0 {
-            let crowded = answers > ledger.settings.client.requests_in_flight_max
-                && !promises::CONNECT_ROOMS_HAVE_ROOM_OF_THEIR_OWN;
             let (rooms, rights) = (rooms.into_iter().collect(), token.rights.clone());
             let request = Request::Rooms { rooms, answers, temporary: false, asked_ms: now_ms, rights };
-            let expected = Expected { result: true, errors: vec![102, 103], crowded };
+            let expected = Expected { result: true, errors: vec![102, 103], crowded: false };
             self.waiting.insert(self.last_request, Waiting { request, expected });
         }
         self.last_request
@@ -275,11 +277,12 @@ impl Device {
         let is_stored = ledger.is_stored(number) && ledger.message(number).id != 0;
         let mut expected = self.may_publish(&ledger.message(number).topic.clone(), ledger);
         let behind = self.joining(&ledger.message(number).topic, ledger);
-        if is_stored {
+        if ledger.was_sent(number) {
+            // An earlier attempt may be stored.
             expected.result = true;
-            if promises::REPETITIONS_ARE_ANSWERED_FIRST {
-                expected.errors.clear();
-            }
+        }
+        if is_stored {
+            expected.errors.clear();
         }
         ledger.send(number, self.serial);
         self.ask(Request::Publish { number, behind }, expected, ledger)
@@ -370,9 +373,7 @@ impl Device {
         let expected = match token.verdict {
             Verdict::Good => Expected::result(),
             Verdict::Expired => Expected::error(109),
-            Verdict::Invalid | Verdict::OtherUser => Expected::error(400),
-            Verdict::OtherDevice if promises::REFRESH_IS_BOUND_TO_THE_DEVICE => Expected::error(400),
-            Verdict::OtherDevice => Expected::result().or(400),
+            Verdict::Invalid | Verdict::OtherUser | Verdict::OtherDevice => Expected::error(400),
         };
         let request = Request::Refresh { rights: token.rights.clone(), expires_at: token.expires_at };
         self.ask(request, expected, ledger)
@@ -397,6 +398,12 @@ impl Device {
         })
     }
 
+    /// Whether the room was closed to this connection at some time, or may be by now.
+    fn some_token_lacks(&self, room: &str, ledger: &Ledger) -> bool {
+        let tokens = self.rights_before.iter().chain([&self.rights]).chain(self.refreshing());
+        tokens.into_iter().any(|rights| !may_join(room, rights, ledger))
+    }
+
     pub(crate) fn is_refreshing(&self) -> bool {
         self.refreshing().is_some()
     }
@@ -415,19 +422,17 @@ impl Device {
                 Request::Unsubscribe { room: name, .. } if name == room => {
                     standing = match standing {
                         Standing::Out => Standing::Out,
-                        Standing::In | Standing::Leaving => Standing::Leaving,
-                        Standing::Joining(_) if promises::REQUESTS_ARE_HANDLED_IN_ORDER => Standing::Leaving,
-                        Standing::Joining(_) | Standing::Unsure => Standing::Unsure,
+                        Standing::In | Standing::Leaving | Standing::Joining(_) => Standing::Leaving,
+                        Standing::Unsure => Standing::Unsure,
                     };
                 }
                 _ => {}
             }
         }
-        let open = may_join(room, &Rights::default(), ledger);
-        let stays = open || (may_join(room, &self.rights, ledger) && !self.is_refreshing());
+        let stays = !self.some_token_lacks(room, ledger);
         match standing {
             Standing::Out => Standing::Out,
-            _ if promises::REFRESH_TAKES_ROOMS_AWAY && !stays => Standing::Unsure,
+            _ if !stays => Standing::Unsure,
             standing => standing,
         }
     }
@@ -438,11 +443,6 @@ impl Device {
             Standing::Joining(request) => Some(request),
             _ => None,
         }
-    }
-
-    /// Whether a request about this room waits for its answer.
-    pub(crate) fn is_moving(&self, room: &str, ledger: &Ledger) -> bool {
-        !matches!(self.standing(room, ledger), Standing::In | Standing::Out)
     }
 
     // ------------------------------------------------------------ frames
@@ -477,7 +477,8 @@ impl Device {
                     panic!("Refreshed answers something else");
                 };
                 assert_eq!(refreshed.expires_at(), expires_at);
-                (self.rights, self.expires_at) = (rights, expires_at);
+                self.rights_before.push(std::mem::replace(&mut self.rights, rights));
+                self.expires_at = expires_at;
             }
             ServerFrame::Joined(joined) => self.on_event(joined.room(), joined.user(), joined.device(), true, ledger),
             ServerFrame::Left(left) => self.on_event(left.room(), left.user(), left.device(), false, ledger),
@@ -508,11 +509,9 @@ impl Device {
         let acked_max = ledger.acked_max(&topic);
         if let Some(since) = self.resumed {
             ledger.recovery(Recovery { topic, since, newest, recovered, at_ms: now_ms, acked_max });
-        } else if self.first.is_none() {
-            assert!(recovered, "a new device has lost nothing");
-        } else if recovered && promises::STORED_CURSORS_ARE_CHECKED {
-            // Its cursor is at most where it has received to.
-            let since = self.inbox;
+        } else if let Some(first) = self.first.filter(|_| recovered && promises::LOSSES_ARE_TOLD_UNTIL_HEARD) {
+            // Its cursor is at most where it has received to, or where it was told to begin.
+            let since = Position { offset: self.inbox.offset.max(first.offset), ..first };
             ledger.recovery(Recovery { topic, since, newest, recovered, at_ms: now_ms, acked_max });
         }
         if !recovered || newest.epoch != self.inbox.epoch {
@@ -522,8 +521,10 @@ impl Device {
         self.announced = newest.offset;
         self.brought = 0;
         if self.first.is_none() {
-            self.first = Some(newest);
             ledger.acked(&self.user, &self.name, 0);
+        }
+        if self.first.is_none() || !recovered {
+            self.first = Some(newest);
         }
     }
 
@@ -666,10 +667,7 @@ impl Device {
                     panic!("Subscribed answers something else");
                 };
                 assert_eq!(room, name);
-                assert!(
-                    !(promises::REQUESTS_ARE_HANDLED_IN_ORDER && refused_behind),
-                    "{name}: a request behind the Subscribe was refused with 401"
-                );
+                assert!(!refused_behind, "{name}: a request behind the Subscribe was refused with 401");
                 (since, asked_ms)
             }
         };
@@ -707,8 +705,7 @@ impl Device {
         let name = unsubscribed.room().expect("a room").to_owned();
         if unsubscribed.request() == 0 {
             assert_eq!(unsubscribed.code(), 103, "why {name} is taken away");
-            let mut rights = [Some(&self.rights), self.refreshing()].into_iter().flatten();
-            assert!(!rights.all(|rights| may_join(&name, rights, ledger)), "{name} was taken away without a reason");
+            assert!(self.some_token_lacks(&name, ledger), "{name} was taken away without a reason");
         } else {
             let Request::Unsubscribe { room, .. } = self.answered(unsubscribed.request()) else {
                 panic!("Unsubscribed answers something else");
@@ -785,17 +782,17 @@ impl Device {
 
     fn on_error(&mut self, error: &schema::Error<'_>, ledger: &mut Ledger) {
         let (request, code) = (error.request(), error.code());
-        assert_eq!(error.temporary(), matches!(code, 100 | 111 | 402 | 403), "Error {code}");
+        assert_eq!(error.temporary(), matches!(code, 100 | 111 | 402 | 403 | 410), "Error {code}");
         let Some(waiting) = self.waiting.get_mut(&request) else {
             panic!("{} {}: Error {code} for request {request}, which does not wait", self.user, self.name);
         };
         let right = match code {
             403 => waiting.expected.crowded,
-            100 => true,
+            100 | 410 => true,
             _ => waiting.expected.errors.contains(&code),
         };
         assert!(right, "{} {}: Error {code} for {waiting:?}", self.user, self.name);
-        ledger.counts.temporary += u64::from(code == 100);
+        ledger.counts.temporary += u64::from(matches!(code, 100 | 410));
         ledger.counts.denied += u64::from(code == 103);
         if let Request::Rooms { answers, temporary, .. } = &mut waiting.request {
             *answers -= 1;
@@ -822,7 +819,7 @@ impl Device {
 
     fn on_goodbye(&mut self, code: u16, ledger: &Ledger, now_ms: u64) {
         let right = match code {
-            // Its Connect lay long in front of a shard that took nothing new, or its sign-in with a jammed one.
+            // Its sign-in waited for a shard that did not read its mail.
             3502 => !self.ready && now_ms - self.connected_ms >= ledger.settings.client.connect_timeout_ms,
             3005 => self.expires_at != 0 && now_ms >= self.expires_at * 1000,
             3008 => now_ms - self.read_ms >= ledger.settings.client.write_timeout_ms,
@@ -853,7 +850,7 @@ impl Device {
             let to = Position { epoch, offset: ledger.newest(room, epoch) + 1 };
             self.gap_in_room(room, offset + 1, to, ledger, now_ms);
             let stays = may_join(room, &self.rights, ledger);
-            assert!(!promises::REFRESH_TAKES_ROOMS_AWAY || stays, "{user} {name} is still in {room}");
+            assert!(stays, "{user} {name} is still in {room}");
         }
     }
 }

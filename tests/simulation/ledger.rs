@@ -10,8 +10,6 @@ use std::sync::Arc;
 use ringgate::id::{Position, Stamp};
 use ringgate::limits::{Namespace, Settings};
 
-use crate::promises;
-
 /// A message that a client has sent at least once.
 #[derive(Debug)]
 pub(crate) struct Sent {
@@ -173,6 +171,12 @@ impl Ledger {
         &self.sent[number as usize]
     }
 
+    /// Whether the message goes out again, with an id by which it can be known again.
+    pub(crate) fn was_sent(&self, number: u64) -> bool {
+        let sent = self.message(number);
+        sent.id != 0 && !sent.connections.is_empty()
+    }
+
     /// Whether somebody has seen that the message is stored, or was answered so.
     pub(crate) fn is_stored(&self, number: u64) -> bool {
         self.message(number).stamp.is_some()
@@ -283,7 +287,13 @@ impl Ledger {
         let inbox = self.acks.entry(user.to_owned()).or_default();
         let acked = inbox.devices.entry(device.to_owned()).or_default();
         *acked = offset.max(*acked);
-        let everybody = inbox.devices.values().min().copied().unwrap_or(0);
+        let acked = || inbox.devices.values().copied();
+        // A device that was forgotten is not waited for.
+        let everybody = match inbox.devices.len() > self.settings.inbox.devices_max {
+            true => acked().max(),
+            false => acked().min(),
+        };
+        let everybody = everybody.unwrap_or(0);
         inbox.max = inbox.max.max(everybody);
     }
 
@@ -321,9 +331,14 @@ impl Ledger {
         self.listings.push(listing);
     }
 
-    /// Messages that inboxes have stored, by what History said last.
+    /// Messages that inboxes have stored: by what History said last, and by what was seen of logs before that.
     pub(crate) fn stored_in_inboxes(&self) -> u64 {
-        self.newest.iter().filter(|(topic, _)| topic.starts_with('@')).map(|(_, newest)| newest.offset).sum()
+        let now = self.newest.iter().filter(|(topic, _)| topic.starts_with('@'));
+        let before = self.places.iter().filter(|((topic, epoch), _)| {
+            topic.starts_with('@') && self.newest.get(topic).is_none_or(|newest| newest.epoch != *epoch)
+        });
+        let now: u64 = now.map(|(_, newest)| newest.offset).sum();
+        now + before.filter_map(|(_, places)| places.keys().next_back()).sum::<u64>()
     }
 
     /// Messages that were sent at least once.
@@ -386,7 +401,7 @@ impl Ledger {
         }
         if *limit == 0 {
             assert!(messages.is_empty(), "{listing:?}");
-            assert!(!promises::HISTORY_OF_NOTHING_HAS_NO_MORE || !more, "{listing:?}");
+            assert!(!more, "{listing:?}");
             return;
         }
         let listed = |offset: u64| messages.iter().any(|(known, _)| *known == offset);
@@ -394,12 +409,16 @@ impl Ledger {
         let kept_from = listing.acked_max.max(newest.offset.saturating_sub(self.kept_max(topic)));
         let Some(since) = since else {
             assert!(!more && *recovered, "nothing follows the newest: {listing:?}");
-            let first = match promises::HISTORY_LISTS_THE_NEWEST {
-                true => (kept_from + 1..=newest.offset).rev().filter(alive).nth(*limit as usize - 1).unwrap_or(0),
-                false => (newest.offset + 1).saturating_sub(u64::from(*limit)),
-            };
-            for offset in (first.max(kept_from + 1)..=newest.offset).filter(alive) {
-                assert!(listed(offset), "offset {offset} is not listed: {listing:?}");
+            let mut newer = 0;
+            for offset in (kept_from + 1..=newest.offset).rev() {
+                if newer == *limit {
+                    break;
+                }
+                assert!(!alive(&offset) || listed(offset), "offset {offset} is not listed: {listing:?}");
+                let place = self.at(topic, newest.epoch, offset);
+                // What had expired does not count against the limit.
+                let counts = place.is_none_or(|number| !self.is_dead(number, listing.asked_ms));
+                newer += u32::from(counts);
             }
             return;
         };
@@ -425,7 +444,13 @@ impl Ledger {
                 "{device} of {user} never got message {number} at offset {offset} of {newest}, known since {first:?}"
             );
         }
-        let epochs = self.places.keys().filter(|(known, _)| *known == topic).count();
-        assert!(epochs <= 1, "the inbox of {user} was made anew");
+        let times = |epoch: u64| {
+            let places = self.places.get(&(topic.clone(), epoch)).into_iter().flatten();
+            places.filter_map(|(_, number)| self.message(*number).stamp).map(|stamp| stamp.timestamp_ms)
+        };
+        let began_ms = times(first.epoch).min().unwrap_or(u64::MAX);
+        for (_, epoch) in self.places.keys().filter(|(known, epoch)| *known == topic && *epoch != first.epoch) {
+            assert!(times(*epoch).all(|ms| ms <= began_ms), "the inbox of {user}, who was there, was made anew");
+        }
     }
 }

@@ -5,9 +5,6 @@ use std::collections::VecDeque;
 
 use ringgate::shard::Letter;
 
-/// Letters that wait with a sender before it takes nothing new from its sockets.
-const WAITING_MAX: usize = 32;
-
 pub(crate) struct Mail {
     letters_max: usize,
     mailboxes: Vec<VecDeque<Letter>>,
@@ -27,8 +24,9 @@ impl Mail {
         self.backlogs[from][to].push_back(letter);
     }
 
-    /// Moves a shard's letters into mailboxes as far as there is room.
-    pub(crate) fn send(&mut self, from: usize) {
+    /// Moves a shard's letters into mailboxes as far as there is room; returns to whom, and how many bytes each has.
+    pub(crate) fn send(&mut self, from: usize) -> Vec<(usize, usize)> {
+        let mut delivered = Vec::new();
         for (to, backlog) in self.backlogs[from].iter_mut().enumerate() {
             while let Some(letter) = backlog.pop_front() {
                 if self.mailboxes[to].len() >= self.letters_max {
@@ -36,18 +34,15 @@ impl Mail {
                     backlog.push_front(letter);
                     break;
                 }
+                delivered.push((to, letter.bytes()));
                 self.mailboxes[to].push_back(letter);
             }
         }
+        delivered
     }
 
     pub(crate) fn take(&mut self, to: usize) -> Option<Letter> {
         self.mailboxes[to].pop_front()
-    }
-
-    /// Whether so much waits with this shard that it takes nothing new from its sockets.
-    pub(crate) fn holds_back(&self, from: usize) -> bool {
-        self.backlogs[from].iter().map(VecDeque::len).sum::<usize>() > WAITING_MAX
     }
 
     /// Every letter that is under way.

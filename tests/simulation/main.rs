@@ -30,7 +30,7 @@ use ledger::Counts;
 use world::World;
 
 /// Schedules of the default run.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 300;
 const STEPS: usize = 800;
 
 #[test]

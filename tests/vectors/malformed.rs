@@ -1,7 +1,7 @@
 //! Everything malformed is refused, at the level and with the close code that the index names.
 
 use ringgate::limits::Settings;
-use ringgate::wire::{ClientFrame, Kind, Split, WireError, split};
+use ringgate::wire::{ClientFrame, Kind, Split, WireError, split_of_client};
 
 use crate::index::vectors;
 use crate::world::World;
@@ -45,7 +45,7 @@ fn is_refused_byte_by_byte() {
     for vector in vectors("malformed_") {
         let mut world = World::new(1, 1, Settings::default());
         world.sign_in(0, "bad");
-        let early = vector.text("level") == "header" && split(&vector.bytes[..8], 1 << 16).is_err();
+        let early = vector.text("level") == "header" && split_of_client(&vector.bytes[..8], 1 << 16).is_err();
         for (at, byte) in vector.bytes.iter().enumerate() {
             assert!(world.is_open(0), "{} was refused before byte {at}", vector.file);
             world.send(0, &[*byte]);
@@ -64,7 +64,7 @@ fn close_of(entry: &serde_json::Value) -> u64 {
 }
 
 fn refusal(bytes: &[u8]) -> Option<WireError> {
-    match split(bytes, Settings::default().body_bytes_max()) {
+    match split_of_client(bytes, Settings::default().body_bytes_max()) {
         Err(error) => Some(error),
         Ok(Split::Frame(raw, rest)) => {
             assert!(rest.is_empty());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ringgate::mesh::{Mailbox, Wake, mailboxes};
+use ringgate::mesh::{Capacity, Mailbox, Wake, mailboxes};
 use ringgate::net::Bell;
 
 /// As large as what really travels.
@@ -64,7 +64,7 @@ impl Queue for Mesh {
         let bells = [new_bell(), new_bell()];
         let wakers = bells.iter().map(|bell| bell.clone() as Arc<dyn Wake>).collect();
         let mut shards =
-            mailboxes(wakers, capacity).into_iter().zip(bells).map(|(mailbox, bell)| Shard { mailbox, bell });
+            mailboxes(wakers, Capacity::letters(capacity)).into_iter().zip(bells).map(|(mailbox, bell)| Shard { mailbox, bell });
         match (shards.next(), shards.next()) {
             (Some(first), Some(second)) => (first, second),
             _ => unreachable!("two wakers make two mailboxes"),

@@ -1,0 +1,44 @@
+//! What the heap holds for something, as a bound on logs must count it: not what was asked for, but what was taken.
+
+use bytes::Bytes;
+
+/// Bytes of a table's entry that holds a slot's number, with the table's own bytes and its empty places.
+pub(super) const TABLE_ENTRY_BYTES: usize = 16;
+/// What the header of an `Arc<str>` takes beside the text.
+const ARC_BYTES: usize = 2 * size_of::<usize>();
+/// What `Bytes` allocates once it is cloned: pointer, capacity, count.
+const SHARED_BYTES: usize = 3 * size_of::<usize>();
+
+/// Bytes that an allocation of `bytes` takes. Allocators round up to size classes; those of mimalloc are eight bytes apart up
+/// to 64, and beyond that four for each power of two.
+pub(super) const fn allocated(bytes: usize) -> usize {
+    if bytes <= 64 { bytes.next_multiple_of(8) } else { bytes.next_multiple_of(bytes.next_power_of_two() / 8) }
+}
+
+/// Bytes that a frame takes which is kept and was sent to somebody.
+pub(super) const fn frame_bytes(len: usize) -> usize {
+    allocated(len) + allocated(SHARED_BYTES)
+}
+
+/// Bytes that an `Arc<str>` takes.
+pub(super) const fn name_bytes(len: usize) -> usize {
+    allocated(ARC_BYTES + len)
+}
+
+/// The same of a frame that is there.
+pub(super) fn of_frame(frame: &Bytes) -> usize {
+    frame_bytes(frame.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allocation_is_rounded_up_to_its_class() {
+        for (asked, taken) in [(0, 0), (1, 8), (24, 24), (64, 64), (65, 80), (129, 160), (196, 224), (256, 256)] {
+            assert_eq!(allocated(asked), taken, "{asked}");
+        }
+        assert_eq!(allocated(65_000), 65_536);
+    }
+}

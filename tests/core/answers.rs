@@ -1,0 +1,121 @@
+//! Large answers: a client that reads is never closed for them, and one that does not read makes the gateway hold few.
+
+use ringgate::close::CloseReason;
+use ringgate::shard::Event;
+use ringgate::wire::Kind;
+
+use crate::world::{Got, World, settings};
+
+/// A room whose history is nearly 256 KiB.
+fn with_history(shards: usize) -> (World, crate::world::Client) {
+    let mut world = World::new(shards, settings());
+    let alice = world.sign_in(0, "alice");
+    world.subscribe(alice, "chat:a", None);
+    for _ in 0..5 {
+        world.publish(alice, "chat:a", &[7; 50_000]);
+        world.read_all(alice);
+    }
+    (world, alice)
+}
+
+#[test]
+fn a_client_that_reads_gets_many_large_answers_asked_for_at_once() {
+    for shards in [1, 2] {
+        let (mut world, alice) = with_history(shards);
+        world.send(alice, |encoder, out| {
+            for request in 0..20 {
+                encoder.history(out, request, "chat:a", None, 100);
+            }
+            ringgate::wire::Encoder::empty(out, Kind::Ping);
+        });
+        let got = world.read_all(alice);
+        let answers = got.iter().filter(|got| matches!(got, Got::History { offsets, .. } if offsets.len() == 5)).count();
+        assert_eq!(answers, 20);
+        assert_eq!(got.last(), Some(&Got::Pong));
+        assert!(world.closed.is_empty(), "{:?}", world.closed);
+        world.check();
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_answered_no_further_and_closed_after_the_write_timeout() {
+    let (mut world, alice) = with_history(1);
+    for _ in 0..50 {
+        world.send(alice, |encoder, out| {
+            for request in 0..100 {
+                encoder.history(out, request, "chat:a", None, 100);
+            }
+        });
+        world.work();
+    }
+    let waiting = world.sum(|m| &m.outbox_bytes);
+    assert!(waiting < 600_000, "{waiting} bytes of answers wait");
+    assert_eq!(world.held, [(alice, true)], "nothing more is received");
+    assert!(world.closed.is_empty());
+    world.pass(10_100);
+    for _ in 0..3 {
+        world.advance();
+        world.pass(200);
+    }
+    assert_eq!(world.closed, [(alice, CloseReason::Slow)]);
+    world.check();
+}
+
+#[test]
+fn a_socket_that_was_held_goes_on_once_its_answers_are_read() {
+    let (mut world, alice) = with_history(1);
+    let mut asked = 0;
+    while world.held.is_empty() {
+        world.send(alice, |encoder, out| {
+            for _ in 0..100 {
+                encoder.history(out, asked, "chat:a", None, 100);
+                asked += 1;
+            }
+        });
+        world.work();
+    }
+    let got = world.read_all(alice);
+    assert_eq!(got.iter().filter(|got| matches!(got, Got::History { .. })).count(), asked as usize);
+    assert_eq!(world.held, [(alice, true), (alice, false)]);
+    world.check();
+}
+
+#[test]
+fn one_answer_may_be_larger_than_all_that_may_wait() {
+    let mut settings = settings();
+    settings.client.message_bytes_max = 1024 * 1024;
+    settings.client.outbox_bytes_max = 4 * 1024 * 1024;
+    let mut world = World::new(1, settings);
+    let alice = world.sign_in(0, "alice");
+    world.subscribe(alice, "chat:a", None);
+    world.publish(alice, "chat:a", &vec![7; 900_000]);
+    world.read_all(alice);
+    world.send(alice, |encoder, out| encoder.history(out, 4, "chat:a", None, 10));
+    assert!(matches!(&world.read_all(alice)[..], [Got::History { offsets, .. }] if offsets.len() == 1));
+    assert!(world.closed.is_empty());
+}
+
+#[test]
+fn a_drain_reaches_clients_between_many_free_slots_within_a_few_turns() {
+    let mut world = World::new(1, settings());
+    for _ in 0..14_000 {
+        world.open(0);
+    }
+    let alice = world.sign_in(0, "alice");
+    for slot in 1..=14_000 {
+        let connection = ringgate::id::ConnectionKey { slot, generation: 1 };
+        world.handle(0, Event::Ended { connection, reason: CloseReason::ConnectionReset });
+        world.handle(0, Event::Freed { connection });
+    }
+    world.closed.clear();
+    world.handle(0, Event::Drain);
+    let mut turns = 0;
+    while world.closed.is_empty() {
+        assert!(world.shards[0].has_work(), "the shell would sleep now, after {turns} turns");
+        world.shards[0].advance(world.now);
+        world.take_effects(0);
+        turns += 1;
+    }
+    assert_eq!(world.closed, [(alice, CloseReason::Shutdown)]);
+    assert!(turns <= 2, "{turns} turns");
+}

@@ -1,0 +1,11 @@
+//! The core from outside: events go into shards, frames come out of outboxes; time and mail move when a test says so.
+//!
+//! One file for each subject. Nothing here needs the feature `gateway`.
+
+mod answers;
+mod kept;
+mod members;
+mod order;
+mod overload;
+mod rates;
+mod world;

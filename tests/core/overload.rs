@@ -1,0 +1,225 @@
+//! More than shards can do: what waits is bounded, is refused in time, and small rooms do not wait for large ones.
+//!
+//! Here mailboxes are full at times, as those of the shell are.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ringgate::close::ErrorCode;
+use ringgate::id::Durability;
+use ringgate::limits::{MAILBOX_BYTES_MAX, Namespace, Settings, WAY_DELIVERIES_MAX, WAY_LETTERS_MAX};
+use ringgate::mesh::{Capacity, Mailbox, Wake, mailboxes};
+use ringgate::shard::{Effect, Event, Letter};
+use ringgate::wire::encode::PublishRequest;
+
+use crate::world::{Client, Got, World, settings};
+
+struct Nobody;
+
+impl Wake for Nobody {
+    fn wake(&self) {}
+}
+
+/// Shards with mailboxes of the shell's size, and turns like those of the shell.
+struct Node {
+    world: World,
+    mailboxes: Vec<Mailbox<Letter>>,
+    waiting: Vec<Vec<VecDeque<Letter>>>,
+}
+
+const LETTERS_PER_TURN: usize = 2048;
+
+impl Node {
+    fn new(world: World) -> Node {
+        let shards = world.shards.len();
+        let capacity = Capacity { letters: 8192, bytes: MAILBOX_BYTES_MAX, weight_of: Letter::bytes };
+        let wakers = (0..shards).map(|_| Arc::new(Nobody) as Arc<dyn Wake>).collect();
+        let waiting = (0..shards).map(|_| (0..shards).map(|_| VecDeque::new()).collect()).collect();
+        Node { world, mailboxes: mailboxes(wakers, capacity), waiting }
+    }
+
+    /// A turn of one shard; its clients read everything.
+    fn turn(&mut self, shard: usize) {
+        for _ in 0..LETTERS_PER_TURN {
+            let Some(letter) = self.mailboxes[shard].pop() else { break };
+            self.world.shards[shard].handle(Event::Mail(letter), self.world.now);
+        }
+        self.world.shards[shard].advance(self.world.now);
+        while let Some(effect) = self.world.shards[shard].poll_effect() {
+            match effect {
+                Effect::Post(posted) => self.waiting[shard][usize::from(posted.to.0)].push_back(posted.letter),
+                Effect::Writable { connection } => {
+                    while self.world.shards[shard].pull(connection, self.world.now).is_some() {}
+                }
+                Effect::Close { reason, .. } => panic!("closed: {reason:?}"),
+                Effect::Verify { .. } | Effect::Abort { .. } | Effect::Hold { .. } => {}
+            }
+        }
+        for to in 0..self.waiting[shard].len() {
+            while let Some(letter) = self.waiting[shard][to].pop_front() {
+                let bytes = letter.bytes();
+                if let Err(letter) = self.mailboxes[shard].push(to, letter, true) {
+                    self.waiting[shard][to].push_front(letter);
+                    break;
+                }
+                self.world.shards[shard].delivered(ringgate::id::ShardId(to as u16), bytes);
+            }
+        }
+    }
+
+    fn letters(&self) -> usize {
+        self.waiting.iter().flatten().map(VecDeque::len).sum()
+    }
+}
+
+fn live() -> Settings {
+    let live = Namespace {
+        durability: Durability::Ephemeral,
+        publish_without_subscribe: true,
+        history_size: 0,
+        ..Namespace::named("live")
+    };
+    Settings { namespaces: vec![live], ..settings() }
+}
+
+fn members(world: &mut World, shard: usize, room: &str, count: usize) -> Vec<Client> {
+    let member = |number| {
+        let client = world.sign_in(shard, &format!("{shard}-{number}@{room}"));
+        world.send(client, |encoder, out| encoder.subscribe(out, 2, room, None));
+        world.read_all(client);
+        client
+    };
+    (0..count).map(member).collect()
+}
+
+fn burst(world: &mut World, room: &str, messages: usize, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for request in 0..messages {
+        let fields = PublishRequest { request: request as u32 + 1, topic: room, payload, ..Default::default() };
+        world.encoder.publish(&mut bytes, &fields);
+    }
+    bytes
+}
+
+/// Publishers on shard 2, the room's home on shard 0, members on shard 1: twice what shard 1 can do.
+#[test]
+fn what_waits_at_a_home_between_a_fast_and_a_slow_shard_is_bounded() {
+    let mut world = World::new(3, live());
+    let room = world.room_at(0, "live");
+    members(&mut world, 1, &room, 3000);
+    let publishers: Vec<Client> = (0..4).map(|number| world.sign_in(2, &format!("publisher{number}"))).collect();
+    let frames = burst(&mut world, &room, 6, &[1; 1000]);
+    let mut node = Node::new(world);
+    let (mut most, mut turns_ms) = (0, 0);
+    for _ in 0..1000 {
+        node.world.pass(1);
+        turns_ms += 1;
+        for publisher in &publishers {
+            let received = Event::Received { connection: publisher.connection, bytes: &frames };
+            node.world.shards[2].handle(received, node.world.now);
+        }
+        for shard in 0..3 {
+            node.turn(shard);
+        }
+        most = most.max(node.letters());
+    }
+    let (published, refused) = (
+        node.world.sum(|m| &m.messages_published),
+        node.world.sum(|m| &m.errors[ErrorCode::Overloaded.index()]),
+    );
+    assert!(most <= 2 * WAY_LETTERS_MAX, "{most} letters waited for mailboxes");
+    assert!(refused > 5_000, "{refused} were refused");
+    // Shard 1 was busy all the time: a turn does 32 768 deliveries.
+    let delivered = node.world.sum(|m| &m.deliveries_sent);
+    assert!(delivered >= turns_ms * 30_000, "{delivered} deliveries of {published} messages");
+    // The load ends: what waited is worked off within as many turns as it may take, and the next message is taken.
+    for _ in 0..WAY_DELIVERIES_MAX / 4096 + 10 {
+        node.world.pass(1);
+        (0..3).for_each(|shard| node.turn(shard));
+    }
+    assert_eq!(node.world.shards.iter().map(|shard| shard.under_way().0).sum::<u64>(), 0);
+    let published = node.world.sum(|m| &m.messages_published);
+    let one = burst(&mut node.world, &room, 1, b"after");
+    let received = Event::Received { connection: publishers[0].connection, bytes: &one };
+    node.world.shards[2].handle(received, node.world.now);
+    for _ in 0..5 {
+        (0..3).for_each(|shard| node.turn(shard));
+    }
+    assert_eq!(node.world.sum(|m| &m.messages_published), published + 1);
+    node.world.check();
+}
+
+#[test]
+fn a_small_room_is_served_while_a_large_one_has_more_than_it_may() {
+    let mut world = World::new(1, live());
+    members(&mut world, 0, "live:large", 5000);
+    let small = members(&mut world, 0, "live:small", 2);
+    let publisher = world.sign_in(0, "publisher");
+    let flood = burst(&mut world, "live:large", 500, b"large");
+    let event = Event::Received { connection: publisher.connection, bytes: &flood };
+    world.shards[0].handle(event, world.now);
+    world.take_effects(0);
+    let taken = world.sum(|m| &m.messages_published);
+    assert!((10..200).contains(&taken), "{taken} messages to the large room were taken");
+    let answer = {
+        world.send(publisher, |encoder, out| {
+            let fields = PublishRequest { request: 777, topic: "live:small", payload: b"small", ..Default::default() };
+            encoder.publish(out, &fields);
+        });
+        world.read(publisher).into_iter().find(|got| matches!(got, Got::Published { request: 777, .. }))
+    };
+    assert!(answer.is_some(), "refused because of the large room");
+    // One turn, and the message is there, however much of the large room waits.
+    world.shards[0].work_off(world.now);
+    for member in small {
+        assert!(world.read(member).iter().any(|got| matches!(got, Got::Message { topic, .. } if topic == "live:small")));
+    }
+    assert!(world.shards[0].pressure() > 50);
+    world.check();
+}
+
+#[test]
+fn holes_of_a_room_that_always_has_jobs_are_closed() {
+    let mut world = World::new(1, live());
+    let clients = members(&mut world, 0, "live:a", 5000);
+    let publisher = world.sign_in(0, "publisher");
+    let frames = burst(&mut world, "live:a", 30, b"x");
+    world.shards[0].handle(Event::Received { connection: publisher.connection, bytes: &frames }, world.now);
+    // All but two leave while jobs wait, some of them before their turn and some after it.
+    world.shards[0].work_off(world.now);
+    for client in &clients[2..] {
+        world.send(*client, |encoder, out| encoder.unsubscribe(out, 3, "live:a"));
+    }
+    let mut turns = 0;
+    while world.shards[0].work_off(world.now) {
+        turns += 1;
+        world.check();
+    }
+    assert!(turns < 15, "{turns} turns");
+    for client in &clients[..2] {
+        let messages = world.read(*client).into_iter().filter(|got| matches!(got, Got::Message { .. })).count();
+        assert_eq!(messages, 30);
+    }
+    world.check();
+}
+
+#[test]
+fn messages_of_a_room_keep_their_order_while_rooms_take_turns() {
+    let mut world = World::new(1, live());
+    let members_of: Vec<Vec<Client>> = (0..3).map(|room| members(&mut world, 0, &format!("live:{room}"), 700)).collect();
+    let publisher = world.sign_in(0, "publisher");
+    for number in 0..60u8 {
+        let frames = burst(&mut world, &format!("live:{}", number % 3), 1, &[number]);
+        world.shards[0].handle(Event::Received { connection: publisher.connection, bytes: &frames }, world.now);
+    }
+    while world.shards[0].work_off(world.now) {}
+    for (room, members) in members_of.iter().enumerate() {
+        for member in members {
+            let got = world.read(*member).into_iter().filter_map(|got| match got {
+                Got::Message { payload, .. } => Some(payload[0]),
+                _ => None,
+            });
+            assert!(got.eq((0..20).map(|n| n * 3 + room as u8)));
+        }
+    }
+}
