@@ -30,15 +30,17 @@ class Problem(Exception):
     """Something that the person at the keyboard can change."""
 
 
-def build():
-    """Both programs, optimised."""
-    command = ["cargo", "build", "--release", "--locked", "--package", "ringgate", "--package", "ringgate-loadtest"]
+def build(profile="release"):
+    """Both programs, optimised unless another profile is asked for."""
+    command = ["cargo", "build", "--profile", profile, "--locked", "--package", "ringgate", "--package", "ringgate-loadtest"]
     subprocess.run(command, cwd=ROOT, check=True)
 
 
-def program(name):
+def program(name, profile="release"):
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    return str(target / "release" / name)
+    # Cargo puts these two profiles into one folder.
+    folder = "debug" if profile in ("dev", "test") else profile
+    return str(target / folder / name)
 
 
 def check_machine(connections):

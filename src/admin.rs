@@ -199,11 +199,17 @@ mod tests {
         let readiness = Arc::new(Readiness::default());
         let admin = Admin::start(SocketAddr::from(([127, 0, 0, 1], 0)), metrics, readiness.clone()).unwrap();
         assert!(get(admin.address(), "GET /healthz").contains("200 OK"));
-        assert!(get(admin.address(), "GET /readyz").contains("503"));
-        readiness.set(State::Ready);
-        assert!(get(admin.address(), "GET /readyz").contains("200 OK"));
-        readiness.set(State::Draining);
-        assert!(get(admin.address(), "GET /readyz").contains("draining"));
+        for (state, status, body) in [
+            (State::Starting, "503 Service Unavailable", "starting\n"),
+            (State::Ready, "200 OK", "ready\n"),
+            (State::Draining, "503 Service Unavailable", "draining\n"),
+        ] {
+            readiness.set(state);
+            let answer = get(admin.address(), "GET /readyz");
+            let is_so =
+                answer.starts_with(&format!("HTTP/1.1 {status}\r\n")) && answer.ends_with(&format!("\r\n\r\n{body}"));
+            assert!(is_so, "{state:?}: {answer}");
+        }
         assert!(get(admin.address(), "GET /nothing").contains("404"));
         assert!(get(admin.address(), "POST /metrics").contains("405"));
         let metrics = get(admin.address(), "GET /metrics");

@@ -303,6 +303,10 @@ pub const MAILBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const WAY_DELIVERIES_MAX: u64 = 256 * 1024;
 /// Bytes of frames of the same broadcasts.
 pub const WAY_BROADCAST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Deliveries that were worked off, or bytes of their frames, that are worth a letter to the home.
+pub const CREDIT_DELIVERIES: u64 = 4096;
+/// See [`CREDIT_DELIVERIES`].
+pub const CREDIT_BYTES: usize = 256 * 1024;
 /// What a broadcast costs beyond its deliveries, in deliveries.
 pub const BROADCAST_COST: u64 = 16;
 

@@ -207,7 +207,12 @@ fn serve(options: Serve) -> Result<(), String> {
     }
     tracing::info!(timeout_ms, "draining; a second signal ends at once");
     let emptied = server.shutdown(&signals.at_once);
-    tracing::info!(emptied, "stopped");
+    let because = match emptied {
+        true => "every client has gone",
+        false if signals.at_once.load(Ordering::Relaxed) => "a second signal",
+        false => "shutdown.timeout",
+    };
+    tracing::info!(emptied, because, "stopped");
     // Whatever did not drain in time is closed by the kernel with the process.
     Ok(())
 }

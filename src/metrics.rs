@@ -307,6 +307,9 @@ mod tests {
             DropReason::ALL.iter().map(|reason| reason.label()).collect::<Vec<_>>(),
             ["closed", "slow", "unrecoverable"]
         );
-        assert_eq!(ExpireReason::ALL.iter().map(|reason| reason.label()).collect::<Vec<_>>(), ["age", "count"]);
+        assert_eq!(
+            ExpireReason::ALL.iter().map(|reason| reason.label()).collect::<Vec<_>>(),
+            ["age", "count", "size", "device", "unknown"]
+        );
     }
 }

@@ -13,13 +13,14 @@ pub(crate) struct Gateway {
     pub(crate) tcp: String,
     /// tls://HOST:PORT
     pub(crate) tls: String,
+    /// http://HOST:PORT
+    pub(crate) admin: String,
 }
 
 impl Gateway {
     /// Starts `ringgate serve --dev` and waits until it is ready. Its certificate goes to `ca`.
     pub(crate) fn start(shards: Option<usize>, compact_tls: bool, ca: &std::path::Path) -> Result<Gateway, String> {
-        let program = find_program()?;
-        let mut command = Command::new(&program);
+        let mut command = Command::new(find_program()?);
         command.args(["serve", "--dev", "--log-level", "warn", "--dev-ca"]).arg(ca);
         if compact_tls {
             command.arg("--compact-tls");
@@ -27,13 +28,24 @@ impl Gateway {
         if let Some(shards) = shards {
             command.args(["--shards", &shards.to_string()]);
         }
+        Gateway::launch(command)
+    }
+
+    /// Starts `ringgate serve` with this configuration and waits until it is ready.
+    pub(crate) fn configured(config: &std::path::Path) -> Result<Gateway, String> {
+        let mut command = Command::new(find_program()?);
+        command.args(["serve", "--config"]).arg(config);
+        Gateway::launch(command)
+    }
+
+    fn launch(mut command: Command) -> Result<Gateway, String> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
+            .map_err(|error| format!("{} cannot be started: {error}", command.get_program().display()))?;
         let Some(stdout) = child.stdout.take() else { return Err("the gateway has no output".to_owned()) };
-        let mut gateway = Gateway { child, tcp: String::new(), tls: String::new() };
+        let mut gateway = Gateway { child, tcp: String::new(), tls: String::new(), admin: String::new() };
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -50,6 +62,8 @@ impl Gateway {
                 gateway.tcp = line;
             } else if line.starts_with("tls://") {
                 gateway.tls = line;
+            } else if let Some(admin) = line.strip_prefix("admin ") {
+                gateway.admin = admin.to_owned();
             } else if line.starts_with("ready") {
                 return Ok(gateway);
             }
@@ -59,6 +73,13 @@ impl Gateway {
     /// What /proc says about it.
     pub(crate) fn process(&self) -> Process {
         Process(self.child.id())
+    }
+
+    /// Whether the process is gone.
+    pub(crate) fn has_ended(&self) -> bool {
+        // Of a process that has ended and was not waited for, an entry is left that says so.
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
     }
 
     /// Asks it to drain, and waits. False when it had to be killed.
@@ -114,8 +135,17 @@ impl Process {
 
     /// Bytes of anonymous memory: what the program itself uses.
     pub(crate) fn user_bytes(self) -> u64 {
+        self.status_bytes("RssAnon:")
+    }
+
+    /// Bytes that are in memory, files that are mapped among them.
+    pub(crate) fn resident_bytes(self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    fn status_bytes(self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
         kib.unwrap_or(0) * 1024
     }

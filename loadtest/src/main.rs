@@ -12,6 +12,7 @@
 //! | `report`, `html`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
 //! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
 //! | `demo`, `options`, `load`, `scenario`, `mixed`, `capacity` | what is driven |
+//! | `overload` | a gateway that is given more than it can do |
 
 mod access;
 mod assignment;
@@ -31,6 +32,7 @@ mod load;
 mod metrics;
 mod mixed;
 mod options;
+mod overload;
 mod plan;
 mod record;
 mod report;
@@ -79,6 +81,8 @@ enum Command {
     Worker(crew::worker::Options),
     /// Search for the highest rate that meets the thresholds.
     Capacity(capacity::Search),
+    /// Start gateways and give them more than they can do: what still gets through, and whom it delays.
+    Overload(overload::Options),
     /// Compare two results that were written with --json.
     Compare(compare::Options),
 }
@@ -102,6 +106,7 @@ fn main() -> ExitCode {
         Command::Worker(options) => crew::worker::run(&options),
         Command::MixedExample => console::print(mixed::EXAMPLE).map(|()| Outcome::Good),
         Command::Capacity(options) => capacity::run(&options),
+        Command::Overload(options) => overload::run(&options),
         Command::Compare(options) => compare::run(&options),
     };
     let outcome = outcome.unwrap_or_else(|error| {

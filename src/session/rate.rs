@@ -31,7 +31,10 @@ impl Bucket {
         };
         let earned = u64::from(elapsed_ms) * u64::from(rate) / 1000;
         let level = u64::from(self.level) + earned;
-        if level >= u64::from(burst) {
+        if earned == 0 {
+            // The same turn, nearly always: a division saved.
+            self.level = self.level.min(burst);
+        } else if level >= u64::from(burst) {
             self.level = burst;
             self.filled_ms = self.filled_ms.wrapping_add(elapsed_ms);
         } else {

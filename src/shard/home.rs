@@ -199,7 +199,7 @@ impl Homes {
     }
 
     /// What a user's messages are counted under.
-    pub(super) fn publisher(&self, user: &str) -> u64 {
+    pub(super) fn publisher(&self, user: &[u8]) -> u64 {
         self.hash.hash_one(user)
     }
 
@@ -207,7 +207,7 @@ impl Homes {
     /// may not be more than [`PUBLISHER_SHARE_OF_FREE`] times that.
     pub(super) fn has_room_for(
         &self,
-        user: &str,
+        user: &[u8],
         frame_bytes: usize,
         settings: &Settings,
         metrics: &ShardMetrics,

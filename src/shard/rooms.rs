@@ -490,7 +490,7 @@ impl Shard {
 
     /// Tells homes what of their broadcasts was worked off since the last time.
     pub(super) fn give_credit_back(&mut self) {
-        while let Some((home, work)) = self.credits.pop() {
+        while let Some((home, work)) = self.credits.pop(self.id) {
             if home == self.id {
                 self.ways.settle(home, work);
             } else {

@@ -7,14 +7,18 @@
 //!
 //! Two counts for each shard. *Waiting*: letters posted there that its mailbox has not taken yet. *Owed*: the work of
 //! broadcasts posted there, given back with [`Letter::Credit`](super::Letter::Credit) when they were worked off: wherever
-//! they are in between, in a mailbox or in the queue of jobs, they count.
+//! they are in between, in a mailbox or in the queue of jobs, they count. Credit is given back in portions, so that small
+//! rooms cause hardly any letters for it; what is less than a portion stays owed.
 
 use crate::id::ShardId;
 use crate::limits::{
-    BROADCAST_COST, WAY_BROADCAST_BYTES_MAX, WAY_DELIVERIES_MAX, WAY_LETTERS_MAX, WAYS_BYTES_MAX, way_bytes_max,
+    BROADCAST_COST, CREDIT_BYTES, CREDIT_DELIVERIES, WAY_BROADCAST_BYTES_MAX, WAY_DELIVERIES_MAX, WAY_LETTERS_MAX,
+    WAYS_BYTES_MAX, way_bytes_max,
 };
 
 const _: () = assert!(WAY_BROADCAST_BYTES_MAX <= WAYS_BYTES_MAX);
+// What was not given back yet never keeps a broadcast from being taken where nothing waits.
+const _: () = assert!(CREDIT_DELIVERIES * 16 <= WAY_DELIVERIES_MAX && CREDIT_BYTES * 16 <= WAY_BROADCAST_BYTES_MAX);
 
 /// See the module.
 #[derive(Debug)]
@@ -104,7 +108,7 @@ impl Ways {
         let wanted = (work.deliveries * RESERVED_FOR_SMALLER).min(WAY_DELIVERIES_MAX / 16 * 15);
         !self.is_full(to)
             && owed.deliveries + wanted <= WAY_DELIVERIES_MAX
-            && (owed.bytes == 0 || owed.bytes + work.bytes <= WAY_BROADCAST_BYTES_MAX)
+            && (owed.bytes <= CREDIT_BYTES || owed.bytes + work.bytes <= WAY_BROADCAST_BYTES_MAX)
     }
 
     /// A broadcast was posted.
@@ -136,9 +140,13 @@ impl Credits {
         }
     }
 
-    /// Takes out the sum for one of the homes.
-    pub(super) fn pop(&mut self) -> Option<(ShardId, Work)> {
-        self.0.pop()
+    /// Takes out the sum for one of the homes that is worth a letter; for `me`, any sum.
+    pub(super) fn pop(&mut self, me: ShardId) -> Option<(ShardId, Work)> {
+        let is_due = |(home, work): &(ShardId, Work)| {
+            *home == me || work.deliveries >= CREDIT_DELIVERIES || work.bytes >= CREDIT_BYTES
+        };
+        let due = self.0.iter().position(is_due)?;
+        Some(self.0.swap_remove(due))
     }
 }
 

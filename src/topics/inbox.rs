@@ -2,7 +2,7 @@
 //!
 //! A device is known for a time after it was last connected, and only so many are: the one that has been away longest goes
 //! first. What a forgotten device had not read may leave the log without it, so the inbox remembers how far the forgotten
-//! ones had read ([`Kept::forgotten_at`]).
+//! ones had read (`Kept::forgotten_at`).
 //!
 //! Invariants: device names are unique; more than `devices_max` are known only while all of them are connected; a cursor
 //! never passes the log's end.

@@ -12,7 +12,9 @@ const SHARED_BYTES: usize = 3 * size_of::<usize>();
 /// Bytes that an allocation of `bytes` takes. Allocators round up to size classes; those of mimalloc are eight bytes apart up
 /// to 64, and beyond that four for each power of two.
 pub(super) const fn allocated(bytes: usize) -> usize {
-    if bytes <= 64 { bytes.next_multiple_of(8) } else { bytes.next_multiple_of(bytes.next_power_of_two() / 8) }
+    let step = if bytes <= 64 { 8 } else { bytes.next_power_of_two() / 8 };
+    // A power of two: no division.
+    (bytes + step - 1) & !(step - 1)
 }
 
 /// Bytes that a frame takes which is kept and was sent to somebody.

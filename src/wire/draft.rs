@@ -129,18 +129,18 @@ impl Draft {
 
     /// Where it goes.
     pub fn topic(&self) -> &str {
-        self.text(self.topic_at)
+        super::text(self.text(self.topic_at)).unwrap_or_default()
     }
 
-    /// User id of who published it.
-    pub fn sender(&self) -> &str {
+    /// User id of who published it, in UTF-8: what it is hashed for needs no check of that.
+    pub fn sender(&self) -> &[u8] {
         self.text(self.sender_at)
     }
 
-    fn text(&self, at: usize) -> &str {
+    fn text(&self, at: usize) -> &[u8] {
         let length = self.frame.get(at - WORD..).and_then(|rest| rest.first_chunk());
         let length = length.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize);
-        super::text(self.frame.get(at..at + length).unwrap_or_default()).unwrap_or_default()
+        self.frame.get(at..at + length).unwrap_or_default()
     }
 
     /// Fills in the stamp; afterwards the frame never changes.
@@ -216,7 +216,7 @@ mod tests {
                         let (topic, sender) = (&text[..topic_bytes], &text[..sender_bytes]);
                         let payload = vec![7; payload_bytes];
                         let draft = Draft::new(topic, sender, &payload, trace);
-                        assert_eq!((draft.topic(), draft.sender()), (topic, sender));
+                        assert_eq!((draft.topic(), draft.sender()), (topic, sender.as_bytes()));
                         let expected = by_the_builder(topic, sender, &payload, trace, stamp);
                         assert_eq!((draft.len(), draft.frame.capacity()), (expected.len(), expected.len()));
                         assert!(draft.stamp(stamp) == expected, "{topic} {sender} {payload_bytes} {trace:?}");

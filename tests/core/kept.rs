@@ -554,6 +554,8 @@ fn a_warning_is_due_once_when_the_logs_pass_their_mark() {
     assert!(!world.shards[0].passes_log_mark(), "once");
     // Between the marks nothing changes.
     visit(&mut world, &format!("reader{first}"), "phone", None);
+    assert!((70..=80).contains(&percent(&world)));
+    assert!(!world.shards[0].passes_log_mark());
     fill(&mut world, 80);
     assert!(!world.shards[0].passes_log_mark());
     for number in 1..=40 {

@@ -3,6 +3,7 @@
 //! One file for each subject. Nothing here needs the feature `gateway`.
 
 mod answers;
+mod drain;
 mod kept;
 mod members;
 mod order;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ringgate::close::ErrorCode;
 use ringgate::id::Durability;
-use ringgate::limits::{MAILBOX_BYTES_MAX, Namespace, Settings, WAY_DELIVERIES_MAX, WAY_LETTERS_MAX};
+use ringgate::limits::{CREDIT_DELIVERIES, MAILBOX_BYTES_MAX, Namespace, Settings, WAY_DELIVERIES_MAX, WAY_LETTERS_MAX};
 use ringgate::mesh::{Capacity, Mailbox, Wake, mailboxes};
 use ringgate::shard::{Effect, Event, Letter};
 use ringgate::wire::encode::PublishRequest;
@@ -137,7 +137,8 @@ fn what_waits_at_a_home_between_a_fast_and_a_slow_shard_is_bounded() {
         node.world.pass(1);
         (0..3).for_each(|shard| node.turn(shard));
     }
-    assert_eq!(node.world.shards.iter().map(|shard| shard.under_way().0).sum::<u64>(), 0);
+    let owed: u64 = node.world.shards.iter().map(|shard| shard.under_way().0).sum();
+    assert!(owed < CREDIT_DELIVERIES, "{owed} deliveries are still owed");
     let published = node.world.sum(|m| &m.messages_published);
     let one = burst(&mut node.world, &room, 1, b"after");
     let received = Event::Received { connection: publishers[0].connection, bytes: &one };

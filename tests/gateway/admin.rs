@@ -93,6 +93,19 @@ fn metrics_count_what_was_done() {
     ] {
         assert_eq!(metrics.sample(&format!("ringgate_{sample}")), value, "{sample}");
     }
+    // What was counted under one label was counted under no other.
+    for (family, sum) in [
+        ("connections_accepted_total", 3.0),
+        ("connection_closes_total", 2.0),
+        ("connections_refused_total", 0.0),
+        ("auth_total", 3.0),
+        ("tls_handshakes_total", 1.0),
+        ("error_replies_total", 1.0),
+        ("messages_dropped_total", 0.0),
+        ("inbox_expired_total", 0.0),
+    ] {
+        assert_eq!(metrics.family(&format!("ringgate_{family}")), sum, "{family}");
+    }
     let slots: f64 =
         (0..2).map(|shard| metrics.sample(&format!("ringgate_uring_slots_used{{shard=\"{shard}\"}}"))).sum();
     assert_eq!(slots, 1.0);

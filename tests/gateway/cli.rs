@@ -218,7 +218,7 @@ fn every_connection_leaves_one_line_in_the_log() {
     let mut stranger = Client::tcp(address);
     assert_eq!(stranger.try_sign_in(&Login::token("garbage")).unwrap_err().code, 3500);
     let mut broken = Client::tcp(address);
-    broken.send_bytes(&[0xff; 8]);
+    broken.send_bytes(&[8, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
     broken.expect_close(3501);
     let closed = |code: &str| {
         let code = format!("\"code\":{code},");

@@ -58,7 +58,7 @@ fn slots_come_back(descriptors: Descriptors) {
         secured.send_empty(Kind::Ping);
         drop(secured);
         let mut garbage = gateway.client();
-        garbage.send_bytes(&[0xff; 64]);
+        garbage.send_bytes(&[8, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
         garbage.expect_close(3501);
     }
     gateway.wait_for("slots", 1, |m| &m.ring_slots_used);

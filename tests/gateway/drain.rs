@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use ringgate::close::CloseReason;
 
-use crate::support::{Client, Gateway, Login, Process, dev_token, http, wait_until};
+use crate::support::{Client, Ended, Gateway, Login, Process, dev_token, try_http, wait_until};
 
 #[test]
 fn everybody_is_sent_away_and_the_gateway_ends() {
     let gateway = Gateway::start();
-    let (plain, admin) = (gateway.tcp(), gateway.admin());
-    assert_eq!(http(admin, "GET", "/readyz").status, 200);
+    let plain = gateway.tcp();
     let mut clients: Vec<_> = (0..10).map(|user| gateway.sign_in(&format!("user{user}"))).collect();
     let mut secured = gateway.tls_client();
     secured.sign_in(&Login::user("secured"));
@@ -23,11 +22,6 @@ fn everybody_is_sent_away_and_the_gateway_ends() {
     let metrics = gateway.shards().to_vec();
     let stopping = std::thread::spawn(move || gateway.shutdown(&AtomicBool::new(false)));
     let mut delays = Vec::new();
-    // The clients stay until all was seen, as far as the gateway waits for them.
-    wait_until("not ready", || {
-        // Gone already, if this test was kept from looking.
-        TcpStream::connect(admin).is_err() || http(admin, "GET", "/readyz").status == 503
-    });
     for client in &mut clients {
         let goodbye = client.expect_close(3001);
         assert_eq!((goodbye.reason.as_str(), goodbye.reconnect), ("shutdown", true));
@@ -43,6 +37,26 @@ fn everybody_is_sent_away_and_the_gateway_ends() {
     drop(clients);
     assert!(stopping.join().unwrap(), "every client had gone");
     assert!(metrics.iter().all(|shard| shard.ring_slots_used.read() == 0));
+}
+
+#[test]
+fn gateway_drains_then_readyz_says_503_and_draining() {
+    // A drain gives a client up that stays, after two seconds: a test that was kept from running for so long sees none.
+    wait_until("/readyz is answered during a drain", || {
+        let gateway = Gateway::start();
+        let (admin, stays) = (gateway.admin(), gateway.sign_in("stays"));
+        let stopping = std::thread::spawn(move || gateway.shutdown(&AtomicBool::new(false)));
+        let during = loop {
+            match try_http(admin, "GET", "/readyz") {
+                Ok(answer) if answer.status == 200 => assert_eq!(answer.body, "ready\n"),
+                Ok(answer) => break Some((answer.status, answer.body)),
+                Err(_) => break None,
+            }
+        };
+        drop(stays);
+        stopping.join().unwrap();
+        during.inspect(|answer| assert_eq!(*answer, (503, "draining\n".to_owned()))).is_some()
+    });
 }
 
 #[test]
@@ -79,24 +93,48 @@ fn sigterm_drains_and_ends_the_process() {
         drop(alice);
         let ended = process.ended();
         assert_eq!(ended.code, Some(0), "{ended:?}");
-        let last = ended.err.last().unwrap();
-        assert!(last.contains("\"emptied\":true"), "{ended:?}");
+        assert_eq!(how_it_stopped(&ended), (true, "every client has gone".to_owned()));
     }
 }
 
+/// Whether every client had gone, and what ended the drain: fields of the last line of the log.
+fn how_it_stopped(ended: &Ended) -> (bool, String) {
+    let last: serde_json::Value = serde_json::from_str(ended.err.last().unwrap()).unwrap();
+    assert_eq!(last["message"], "stopped", "{ended:?}");
+    (last["emptied"].as_bool().unwrap(), last["because"].as_str().unwrap().to_owned())
+}
+
 #[test]
-fn a_second_sigterm_ends_the_process_at_once() {
+fn second_sigterm_during_a_drain_then_the_process_ends_at_once() {
+    // A client that neither reads nor closes is given up after two seconds: a test that was kept from running for so long
+    // comes too late with its second signal.
+    wait_until("a drain that a second signal ends", || {
+        let mut process = Process::dev_gateway(&["--log-format", "json"]);
+        let stalled = client_of(&process);
+        let began = Instant::now();
+        process.signal(libc::SIGTERM);
+        process.error_line("the first signal", |line| line.contains("draining"));
+        process.signal(libc::SIGTERM);
+        let ended = process.ended();
+        drop(stalled);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let by_the_second = how_it_stopped(&ended) == (false, "a second signal".to_owned());
+        assert!(by_the_second || began.elapsed() > Duration::from_secs(2), "{ended:?}");
+        by_the_second
+    });
+}
+
+#[test]
+fn two_signals_at_once_then_the_process_does_not_drain() {
     let mut process = Process::dev_gateway(&["--log-format", "json"]);
-    // It neither reads nor closes.
     let stalled = client_of(&process);
-    let began = Instant::now();
+    // Two different ones: of the same, a process that is stopped gets only one.
+    process.signal(libc::SIGSTOP);
     process.signal(libc::SIGTERM);
-    process.error_line("the first signal", |line| line.contains("draining"));
-    process.signal(libc::SIGTERM);
+    process.signal(libc::SIGINT);
+    process.signal(libc::SIGCONT);
     let ended = process.ended();
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    // After two seconds the drain gives such a client up: this test may have been kept from running for so long.
-    let at_once = ended.err.last().unwrap().contains("\"emptied\":false");
-    assert!(at_once || began.elapsed() > Duration::from_secs(2), "{ended:?}");
     drop(stalled);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(how_it_stopped(&ended), (false, "a second signal".to_owned()));
 }

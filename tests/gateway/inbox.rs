@@ -188,6 +188,9 @@ fn a_message_with_its_own_ttl_leaves_a_hole_that_nobody_waits_for() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let brief = |topic| PublishRequest { topic, payload: b"brief", ttl_seconds: 1, ..PublishRequest::default() };
+    // Of a user who never signed in, an empty inbox would be forgotten.
+    drop(gateway.sign_in("carol"));
+    gateway.wait_for("sessions", 1, |m| &m.sessions_active);
     alice.publish("@bob", "1");
     alice.try_publish(brief("@bob")).unwrap();
     alice.publish("@bob", "3");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Gateway, TempFolder, dev_token};
+use crate::support::{Gateway, TempFolder, dev_token, dev_token_for};
 
 #[test]
 fn the_python_client_and_the_gateway_understand_each_other() {
@@ -29,6 +29,7 @@ fn run(python: &Path, root: &Path, gateway: &Gateway) {
         .env("RINGGATE_TLS", gateway.tls().to_string())
         .env("RINGGATE_CA", ca)
         .env("RINGGATE_TOKENS", tokens.to_string())
+        .env("RINGGATE_LATER", dev_token_for("alice", 7200))
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

@@ -65,21 +65,37 @@ fn only_connect_comes_first_and_only_once() {
     let mut client = gateway.client();
     client.send_request(|encoder, out, request| encoder.subscribe(out, request, "chat:a", None));
     client.expect_close(3501);
-    // Behind Connect, before its answer.
-    let mut client = gateway.client();
-    let mut both = Vec::new();
-    client.send(|encoder, _| {
-        let token = crate::support::dev_token("alice");
-        let connect = ringgate::wire::encode::ConnectRequest { request: 1, token: &token, ..Default::default() };
-        encoder.connect(&mut both, &connect);
-        ringgate::wire::Encoder::empty(&mut both, Kind::Ping);
-    });
-    client.send_bytes(&both);
-    client.expect_close(3501);
     let mut client = gateway.sign_in("alice");
     client.send_connect(&Login::user("alice"));
     client.expect_close(3501);
-    assert_eq!(gateway.closed(CloseReason::BadRequest), 5);
+    assert_eq!(gateway.closed(CloseReason::BadRequest), 4);
+    gateway.finish();
+}
+
+/// In one write with Connect, and one by one while its token is being looked at.
+#[test]
+fn requests_behind_connect_are_answered_behind_connected_in_their_order() {
+    let gateway = Gateway::with(|config| config.runtime.shards = Some(4));
+    for (number, at_once) in [true, false].into_iter().cycle().take(40).enumerate() {
+        let mut client = gateway.client();
+        let token = crate::support::dev_token(&format!("user{number}"));
+        let room = format!("chat:{number}");
+        let rooms = [(&*room, None)];
+        let connect =
+            ringgate::wire::encode::ConnectRequest { request: 1, token: &token, rooms: &rooms, ..Default::default() };
+        let mut encoder = ringgate::wire::Encoder::default();
+        let mut frames = vec![Vec::new(), Vec::new(), Vec::new()];
+        encoder.connect(&mut frames[0], &connect);
+        let publish = ringgate::wire::encode::PublishRequest { request: 2, topic: &room, payload: b"x", ..Default::default() };
+        encoder.publish(&mut frames[1], &publish);
+        ringgate::wire::Encoder::empty(&mut frames[2], Kind::Ping);
+        match at_once {
+            true => client.send_bytes(&frames.concat()),
+            false => frames.iter().for_each(|frame| client.send_bytes(frame)),
+        }
+        client.published(2).unwrap();
+        assert_eq!(client.message().sender, format!("user{number}"));
+    }
     gateway.finish();
 }
 

@@ -172,6 +172,24 @@ fn a_port_that_is_taken() {
 }
 
 #[test]
+fn port_of_another_gateway_then_no_start() {
+    // Shards share a port among them (SO_REUSEPORT), and the kernel would let a second gateway join them.
+    let admin_off = "[admin]\nenabled = false\n";
+    let first = Process::gateway(&format!("{LISTENERS}{KEY}{admin_off}"));
+    let address = first.tcp();
+    let folder = TempFolder::new();
+    for listen in [address.to_string(), format!("0.0.0.0:{}", address.port())] {
+        let text = format!("[[listeners]]\naddress = \"{listen}\"\n{KEY}{admin_off}");
+        let file = folder.write("second.toml", text);
+        let ended = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]).ended();
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let says = format!("ringgate: cannot listen on {listen}: Address already in use");
+        assert!(ended.err[0].starts_with(&says), "{ended:?}");
+        assert!(ended.out.iter().all(|line| !line.starts_with("ready")), "{ended:?}");
+    }
+}
+
+#[test]
 fn a_core_that_is_not_there() {
     let folder = TempFolder::new();
     let text = format!("{LISTENERS}{KEY}[runtime]\ncores = [0, 4095]\n[admin]\nenabled = false\n");

@@ -1,7 +1,7 @@
 //! Ten thousand connections that come and go: what they cost is given back.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -97,6 +97,9 @@ fn slots_outboxes_and_sockets_come_back() {
 /// In a process of its own, since other tests' memory would be counted otherwise.
 #[test]
 fn memory_does_not_grow() {
+    // With its default ports taken it chooses free ones; sockets of other gateways on those would be counted, too. Where a
+    // port cannot be had, somebody has it already.
+    let _taken = [7400, 7443, 7480].map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
     let mut command = Command::new("sh");
     command.args(["-c", "echo pid $$; exec \"$0\" serve --dev --shards 2", env!("CARGO_BIN_EXE_ringgate")]);
     // Without huge pages memory is counted in steps of 4 KiB, not 2 MiB.
@@ -106,6 +109,7 @@ fn memory_does_not_grow() {
     let pid = process.line("pid", |line| line.starts_with("pid "));
     let pid = pid.trim_start_matches("pid ").to_owned();
     let address = process.tcp();
+    assert_ne!(address.port(), 7400, "a free port");
     let anonymous_kib = || -> i64 {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();

@@ -112,7 +112,7 @@ fn at_the_wrong_time() {
     for kind in [Kind::Ping, Kind::ClientPong] {
         let mut client = gateway.client();
         client.send_empty(kind);
-        assert_eq!(client.expect_close(3501).reason, "a frame before the answer to Connect");
+        assert_eq!(client.expect_close(3501).reason, "a frame before Connect");
     }
     let mut client = gateway.sign_in("alice");
     client.send_connect(&Login::user("alice"));
@@ -138,7 +138,13 @@ fn headers_are_judged_as_soon_as_they_are_there() {
         (100, 3, 1, 0, 3501),
         (100, 3, 0, 0x0100, 3501),
         (100, 3, 0, 1, 3501),
-        (u32::MAX, 3, 1, 0, 3501),
+        // The length is judged first, whatever else is wrong.
+        (u32::MAX, 3, 1, 0, 3510),
+        (over, 77, 0, 0, 3510),
+        // So is what follows from the kind alone: a length that it cannot have, or that only gateways send it.
+        (1, 2, 0, 0, 3501),
+        (15, 4, 0, 0, 3501),
+        (100, 132, 0, 0, 3501),
     ] {
         let mut header = length.to_le_bytes().to_vec();
         header.extend_from_slice(&[kind, flags]);

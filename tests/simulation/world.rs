@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ringgate::close::{CloseReason, ErrorCode};
 use ringgate::id::{ClientMessageId, ConnectionKey, Now, Position, ShardId};
-use ringgate::limits::{Namespace, Settings};
+use ringgate::limits::{CREDIT_DELIVERIES, Namespace, Settings};
 use ringgate::metrics::{DropReason, ShardMetrics};
 use ringgate::session::Transport;
 use ringgate::shard::{Effect, Event, Shard, ShardOptions};
@@ -539,7 +539,10 @@ impl World {
         self.rounds(400);
         self.check();
         assert!(self.shards.iter().all(|shard| shard.pressure() == 0), "no broadcast waits any more");
-        assert!(self.shards.iter().all(|shard| shard.under_way() == (0, 0)), "all credit came back, all is answered");
+        let most = (self.shards.len() as u64 - 1) * CREDIT_DELIVERIES;
+        let owed = self.shards.iter().all(|shard| shard.under_way().0 <= most);
+        assert!(owed, "credit came back but for less than a portion");
+        assert!(self.shards.iter().all(|shard| shard.under_way().1 == 0), "every request is answered");
         for index in 0..self.devices.len() {
             self.devices[index].presence.clear();
             for room in ROOMS {

@@ -19,9 +19,9 @@ pub(crate) use client::{Client, Login};
 pub(crate) use files::TempFolder;
 pub(crate) use frames::{Connected, Frame, Goodbye, History, Message, Presence, Refusal, Subscribed};
 pub(crate) use gateway::{Gateway, LISTENERS, TlsMemory};
-pub(crate) use http::{Answer, http};
-pub(crate) use process::Process;
-pub(crate) use tokens::{claims_token, connect_frame, dev_token, unix_seconds};
+pub(crate) use http::{Answer, http, try_http};
+pub(crate) use process::{Ended, Process};
+pub(crate) use tokens::{claims_token, connect_frame, dev_token, dev_token_for, unix_seconds};
 
 /// How long anything may take before the test says that it never happened. Machines under load are slow.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);

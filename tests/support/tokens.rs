@@ -14,7 +14,12 @@ pub(crate) fn unix_seconds() -> u64 {
 
 /// A token of the development key, good for an hour.
 pub(crate) fn dev_token(user: &str) -> String {
-    let spec = TokenSpec { user: user.into(), issued_at: unix_seconds(), ttl_seconds: 3600, ..TokenSpec::default() };
+    dev_token_for(user, 3600)
+}
+
+/// A token of the development key, good for so many seconds.
+pub(crate) fn dev_token_for(user: &str, ttl_seconds: u64) -> String {
+    let spec = TokenSpec { user: user.into(), issued_at: unix_seconds(), ttl_seconds, ..TokenSpec::default() };
     Signer::dev().sign(&spec).unwrap()
 }
 
