@@ -4,7 +4,7 @@
 //! picture and the life of one message.
 //!
 //! Layers A to C are pure: no clock, no random numbers, no socket, no thread. They build and pass their tests with
-//! `--no-default-features`, and the seeded simulation in `tests/simulation.rs` drives exactly this code.
+//! `--no-default-features`, and the seeded simulation in `tests/simulation` drives exactly this code.
 
 // A: vocabulary
 pub mod close;

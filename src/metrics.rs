@@ -275,3 +275,43 @@ pub struct ShardMetrics {
     /// Those after which a connection became compact.
     pub tls_compacted: Cell,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_counts_up_and_down_and_is_set_whole() {
+        let cell = Cell::default();
+        cell.add(5);
+        cell.increment();
+        cell.subtract(2);
+        assert_eq!(cell.read(), 4);
+        cell.set(9);
+        assert_eq!(cell.read(), 9);
+    }
+
+    #[test]
+    fn a_duration_falls_into_the_first_bucket_that_reaches_it() {
+        let histogram = Histogram::default();
+        for us in [0, 50, 51, 100, 30_000_000, 30_000_001] {
+            histogram.record_us(us);
+        }
+        let (buckets, sum_us) = histogram.read();
+        let mut wanted = [0; HISTOGRAM_BOUNDS_US.len() + 1];
+        (wanted[0], wanted[1], wanted[15], wanted[16]) = (2, 2, 1, 1);
+        assert_eq!((buckets, sum_us), (wanted, 60_000_202));
+    }
+
+    #[test]
+    fn reasons_have_the_labels_that_dashboards_know() {
+        assert_eq!(
+            DropReason::ALL.iter().map(|reason| reason.label()).collect::<Vec<_>>(),
+            ["closed", "slow", "unrecoverable"]
+        );
+        assert_eq!(
+            ExpireReason::ALL.iter().map(|reason| reason.label()).collect::<Vec<_>>(),
+            ["age", "count", "size", "device", "unknown"]
+        );
+    }
+}

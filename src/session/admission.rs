@@ -58,29 +58,60 @@ impl Admission {
 mod tests {
     use super::*;
 
+    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
+    const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+
+    fn now(mono_ms: u64) -> Now {
+        Now { mono_us: mono_ms * 1000, unix_ms: 0 }
+    }
+
+    /// How many of `count` connections from this address are admitted.
+    fn admitted(admission: &mut Admission, limits: &ClientLimits, address: IpAddr, now: Now, count: usize) -> usize {
+        (0..count).filter(|_| admission.admit(limits, address, now)).count()
+    }
+
     #[test]
-    fn limits_by_node_address_and_rate() {
-        let limits = ClientLimits {
-            connections_max: 3,
-            connections_per_address_max: 2,
-            accept_rate: 4,
-            ..ClientLimits::default()
-        };
-        let now = |mono_ms: u64| Now { mono_us: mono_ms * 1000, unix_ms: 0 };
-        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+    fn a_node_at_its_limit_admits_as_many_as_were_released() {
+        let limits = ClientLimits { connections_max: 3, ..ClientLimits::default() };
         let mut admission = Admission::new(&limits, now(0));
-        assert!(admission.admit(&limits, a, now(0)));
-        assert!(admission.admit(&limits, a, now(0)));
-        assert!(!admission.admit(&limits, a, now(0)), "third of one address");
-        assert!(admission.admit(&limits, b, now(0)));
-        assert!(!admission.admit(&limits, b, now(0)), "fourth of the node");
-        admission.release(b);
-        assert!(!admission.admit(&limits, b, now(0)), "the accept rate is used up");
-        assert!(admission.admit(&limits, b, now(250)));
-        admission.release(a);
-        admission.release(a);
-        admission.release(b);
+        assert_eq!(admitted(&mut admission, &limits, A, now(0), 10), 3);
+        assert_eq!(admitted(&mut admission, &limits, B, now(5_000), 1), 0);
+        admission.release(A);
+        admission.release(A);
+        assert_eq!(admitted(&mut admission, &limits, B, now(5_000), 10), 2);
+    }
+
+    #[test]
+    fn an_address_at_its_limit_leaves_others_alone_and_is_forgotten_with_its_last_connection() {
+        let limits = ClientLimits { connections_per_address_max: 2, ..ClientLimits::default() };
+        let mut admission = Admission::new(&limits, now(0));
+        assert_eq!(admitted(&mut admission, &limits, A, now(0), 10), 2);
+        assert_eq!(admitted(&mut admission, &limits, B, now(0), 10), 2);
+        admission.release(A);
+        assert_eq!(admitted(&mut admission, &limits, A, now(0), 10), 1);
+        for address in [A, A, B, B] {
+            assert!(!admission.by_address.is_empty());
+            admission.release(address);
+        }
         assert_eq!(admission.connections, 0);
-        assert!(admission.by_address.is_empty(), "addresses are forgotten");
+        assert!(admission.by_address.is_empty());
+    }
+
+    #[test]
+    fn accepts_come_at_their_rate_after_a_burst_of_one_second() {
+        let limits = ClientLimits { accept_rate: 4, ..ClientLimits::default() };
+        let mut admission = Admission::new(&limits, now(0));
+        assert_eq!(admitted(&mut admission, &limits, A, now(0), 10), 4);
+        assert_eq!(admitted(&mut admission, &limits, A, now(249), 10), 0);
+        assert_eq!(admitted(&mut admission, &limits, A, now(250), 10), 1);
+        assert_eq!(admitted(&mut admission, &limits, A, now(1_000), 10), 3);
+        assert_eq!(admitted(&mut admission, &limits, A, now(3_600_000), 10), 4);
+    }
+
+    #[test]
+    fn without_limits_everybody_is_admitted() {
+        let limits = ClientLimits::default();
+        let mut admission = Admission::new(&limits, now(0));
+        assert_eq!(admitted(&mut admission, &limits, A, now(0), 1_000), 1_000);
     }
 }
