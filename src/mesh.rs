@@ -112,7 +112,8 @@ pub fn mailboxes<T>(wakers: Vec<Arc<dyn Wake>>, capacity: Capacity<T>) -> Vec<Ma
     let threads: Vec<usize> = wakers.iter().map(first_of).collect();
     let bells = wakers.iter().map(|wake| Arc::new(Bell { doorbell: Doorbell::new(), wake: wake.clone() }));
     let bells: Vec<Arc<Bell>> = bells.collect();
-    let (senders, receivers): (Vec<_>, Vec<_>) = bells.iter().map(|_| crossbeam_channel::bounded(capacity.letters)).unzip();
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        bells.iter().map(|_| crossbeam_channel::bounded(capacity.letters)).unzip();
     let heavy_bytes: Vec<Arc<AtomicUsize>> = bells.iter().map(|_| Arc::new(AtomicUsize::new(0))).collect();
     receivers
         .into_iter()

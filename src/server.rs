@@ -103,8 +103,7 @@ impl Server {
         let bell_of = |thread: &usize| threads[*thread].bell.clone() as Arc<dyn Wake>;
         let mut wakers: Vec<Arc<dyn Wake>> = of_shards.iter().map(bell_of).collect();
         wakers.push(Arc::new(NoWake));
-        let capacity =
-            Capacity { letters: runtime.mailbox_capacity, bytes: MAILBOX_BYTES_MAX, weight_of: Mail::bytes };
+        let capacity = Capacity { letters: runtime.mailbox_capacity, bytes: MAILBOX_BYTES_MAX, weight_of: Mail::bytes };
         let mut mailboxes = mailboxes(wakers, capacity);
         let Some(control) = mailboxes.pop() else { return Err(StartError("no mailbox".to_owned())) };
         let started = Instant::now();

@@ -632,7 +632,9 @@ impl Shard {
             Some((attachment, expired)) => {
                 book_forgotten(&self.metrics, expired);
                 // A client that resumes behind its stored cursor has kept what lies between.
-                self.homes.acknowledge(home, from, attachment.start, &self.metrics, now);
+                if attachment.recovered {
+                    self.homes.acknowledge(home, from, attachment.start, &self.metrics, now);
+                }
                 if let Some(old) = attachment.taken_over {
                     let reason = CloseReason::TakenOver;
                     self.post(old.shard, Letter::Refused { to: old.connection, reason });

@@ -84,7 +84,9 @@ impl Shard {
         let ack_wait_ms = self.settings.inbox.ack_wait_ms;
         let Some(session) = self.session_mut(key) else { return };
         let feed = &mut session.inbox;
-        if position.epoch != feed.epoch || position.offset <= feed.acked() || position.offset > feed.seen {
+        // A client that is brought again what it has kept acknowledges all of that, which is ahead of what was sent here.
+        let position = Position { offset: position.offset.min(feed.seen), ..position };
+        if position.epoch != feed.epoch || position.offset <= feed.acked() {
             return;
         }
         feed.unacked = (feed.seen - position.offset) as u32;

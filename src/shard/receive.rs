@@ -33,7 +33,8 @@ impl Shard {
             connection.heard_ms = now.mono_ms();
             has_answered = core::mem::replace(&mut connection.phase, Phase::Ready) == Phase::Pinged;
         }
-        let parked = connection.tail.as_mut().filter(|tail| tail.parked).map(|tail| tail.bytes.extend_from_slice(bytes));
+        let parked =
+            connection.tail.as_mut().filter(|tail| tail.parked).map(|tail| tail.bytes.extend_from_slice(bytes));
         if has_answered {
             self.rearm(key, now);
         }
@@ -156,7 +157,9 @@ impl Shard {
         if self.must_wait(key) {
             return;
         }
-        let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_parked()) else { return };
+        let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_parked()) else {
+            return;
+        };
         let Some(tail) = connection.tail.take() else { return };
         self.read_or_close(key, &tail.bytes, tail.held, now);
         if !tail.held {

@@ -91,12 +91,7 @@ const HOLES_MAX: u32 = 64;
 
 impl LocalRooms {
     pub(super) fn new(seed: u64) -> Self {
-        LocalRooms {
-            rooms: Slots::default(),
-            names: HashTable::new(),
-            hash: keyed(seed),
-            jobs: Jobs::default(),
-        }
+        LocalRooms { rooms: Slots::default(), names: HashTable::new(), hash: keyed(seed), jobs: Jobs::default() }
     }
 
     fn find(&self, name: &str) -> Option<TopicKey> {
@@ -455,8 +450,7 @@ impl Shard {
             }
             together += 1;
             job.next = next + PORTION;
-            turn.without =
-                job.without.filter(|address| address.shard == self.id).map(|address| address.connection);
+            turn.without = job.without.filter(|address| address.shard == self.id).map(|address| address.connection);
             let served = members.get_mut(next as usize..job.members.min(job.next) as usize).unwrap_or_default();
             deliveries += served.len();
             if together == 1 {

@@ -281,7 +281,8 @@ mod tests {
     #[test]
     fn finds_exactly_what_is_in_the_window() {
         let now = Now { mono_us: 0, unix_ms: 0 };
-        let key = |dedup: &Dedup, low: u64| dedup.key(low % 7, low % 7, ClientMessageId { high: low.wrapping_mul(31), low });
+        let key =
+            |dedup: &Dedup, low: u64| dedup.key(low % 7, low % 7, ClientMessageId { high: low.wrapping_mul(31), low });
         let answer =
             |low| Answered { stamp: Stamp { message_id: low, ..Stamp::default() }, durability: Durability::Memory };
         let mut dedup = Dedup::new(1000, 5_000, 3);

@@ -267,11 +267,14 @@ impl Inbox {
         let taken_over = match known.and_then(|index| self.devices.as_mut_slice().get_mut(index)) {
             Some(device) => {
                 let before = device.connected();
-                (device.cursor, device.place) = (start, Place::connected(from));
+                // What was lost is told again until it was heard: a cursor moves behind it by an Ack alone.
+                device.cursor = if recovered { start } else { device.cursor.min(start) };
+                device.place = Place::connected(from);
                 before
             }
             None => {
-                self.devices.push(Device { name: name.clone(), place: Place::connected(from), cursor: start });
+                let cursor = if recovered { start } else { 0 };
+                self.devices.push(Device { name: name.clone(), place: Place::connected(from), cursor });
                 None
             }
         };

@@ -97,9 +97,8 @@ impl Room {
             shards: Vec::new(),
             members: HashMap::with_hasher(keyed(seed)),
             keeps,
-            devices: (keeps == Keeps::Devices).then(|| {
-                Box::new(Devices { here: HashMap::with_hasher(keyed(seed)), expected: VecDeque::new() })
-            }),
+            devices: (keeps == Keeps::Devices)
+                .then(|| Box::new(Devices { here: HashMap::with_hasher(keyed(seed)), expected: VecDeque::new() })),
         }
     }
 

@@ -268,7 +268,9 @@ mod tests {
         assert_eq!(split(&[0, 0, 0, 0, 2, 0, 0, 1], 100).unwrap_err(), WireError::ReservedBits);
         // Too long comes before everything else.
         assert_eq!(split(&[101, 0, 0, 0, 77, 1, 0, 1], 100).unwrap_err(), WireError::TooBig);
-        for (kind, length) in [(Kind::Ping, 1), (Kind::Ack, 15), (Kind::Ack, 17), (Kind::Published, 55), (Kind::Publish, 7)] {
+        for (kind, length) in
+            [(Kind::Ping, 1), (Kind::Ack, 15), (Kind::Ack, 17), (Kind::Published, 55), (Kind::Publish, 7)]
+        {
             let header = [length, 0, 0, 0, kind as u8, 0, 0, 0];
             assert_eq!(split(&header, 100).unwrap_err(), WireError::BodyLength, "{kind:?} of {length}");
         }

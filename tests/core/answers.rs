@@ -28,7 +28,8 @@ fn a_client_that_reads_gets_many_large_answers_asked_for_at_once() {
             ringgate::wire::Encoder::empty(out, Kind::Ping);
         });
         let got = world.read_all(alice);
-        let answers = got.iter().filter(|got| matches!(got, Got::History { offsets, .. } if offsets.len() == 5)).count();
+        let answers =
+            got.iter().filter(|got| matches!(got, Got::History { offsets, .. } if offsets.len() == 5)).count();
         assert_eq!(answers, 20);
         assert_eq!(got.last(), Some(&Got::Pong));
         assert!(world.closed.is_empty(), "{:?}", world.closed);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ringgate::close::{CloseReason, ErrorCode};
 use ringgate::session::{Grant, RoomGrants};
 use ringgate::shard::Event;
-use ringgate::wire::encode::{ConnectRequest};
+use ringgate::wire::encode::ConnectRequest;
 
 use crate::world::{Got, World, settings_with_namespace};
 

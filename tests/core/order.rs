@@ -18,8 +18,7 @@ fn id(low: u64) -> ClientMessageId {
 }
 
 fn publish(encoder: &mut Encoder, out: &mut Vec<u8>, request: u32, topic: &str, low: u64) {
-    let fields =
-        PublishRequest { request, topic, client_message_id: id(low), payload: b"x", ..Default::default() };
+    let fields = PublishRequest { request, topic, client_message_id: id(low), payload: b"x", ..Default::default() };
     encoder.publish(out, &fields);
 }
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use ringgate::close::ErrorCode;
 use ringgate::id::Durability;
-use ringgate::limits::{CREDIT_DELIVERIES, MAILBOX_BYTES_MAX, Namespace, Settings, WAY_DELIVERIES_MAX, WAY_LETTERS_MAX};
+use ringgate::limits::{
+    CREDIT_DELIVERIES, MAILBOX_BYTES_MAX, Namespace, Settings, WAY_DELIVERIES_MAX, WAY_LETTERS_MAX,
+};
 use ringgate::mesh::{Capacity, Mailbox, Wake, mailboxes};
 use ringgate::shard::{Effect, Event, Letter};
 use ringgate::wire::encode::PublishRequest;
@@ -123,10 +125,8 @@ fn what_waits_at_a_home_between_a_fast_and_a_slow_shard_is_bounded() {
         }
         most = most.max(node.letters());
     }
-    let (published, refused) = (
-        node.world.sum(|m| &m.messages_published),
-        node.world.sum(|m| &m.errors[ErrorCode::Overloaded.index()]),
-    );
+    let (published, refused) =
+        (node.world.sum(|m| &m.messages_published), node.world.sum(|m| &m.errors[ErrorCode::Overloaded.index()]));
     assert!(most <= 2 * WAY_LETTERS_MAX, "{most} letters waited for mailboxes");
     assert!(refused > 5_000, "{refused} were refused");
     // Shard 1 was busy all the time: a turn does 32 768 deliveries.
@@ -173,7 +173,9 @@ fn a_small_room_is_served_while_a_large_one_has_more_than_it_may() {
     // One turn, and the message is there, however much of the large room waits.
     world.shards[0].work_off(world.now);
     for member in small {
-        assert!(world.read(member).iter().any(|got| matches!(got, Got::Message { topic, .. } if topic == "live:small")));
+        assert!(
+            world.read(member).iter().any(|got| matches!(got, Got::Message { topic, .. } if topic == "live:small"))
+        );
     }
     assert!(world.shards[0].pressure() > 50);
     world.check();
@@ -207,7 +209,8 @@ fn holes_of_a_room_that_always_has_jobs_are_closed() {
 #[test]
 fn messages_of_a_room_keep_their_order_while_rooms_take_turns() {
     let mut world = World::new(1, live());
-    let members_of: Vec<Vec<Client>> = (0..3).map(|room| members(&mut world, 0, &format!("live:{room}"), 700)).collect();
+    let members_of: Vec<Vec<Client>> =
+        (0..3).map(|room| members(&mut world, 0, &format!("live:{room}"), 700)).collect();
     let publisher = world.sign_in(0, "publisher");
     for number in 0..60u8 {
         let frames = burst(&mut world, &format!("live:{}", number % 3), 1, &[number]);

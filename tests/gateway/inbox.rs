@@ -1,7 +1,7 @@
 //! The inbox of a user: offline messages, cursors, repetition, resume, what falls out of it.
 
-use ringgate::metrics::DropReason;
 use ringgate::id::Position;
+use ringgate::metrics::DropReason;
 use ringgate::metrics::ExpireReason;
 use ringgate::wire::encode::PublishRequest;
 

@@ -86,7 +86,8 @@ fn requests_behind_connect_are_answered_behind_connected_in_their_order() {
         let mut encoder = ringgate::wire::Encoder::default();
         let mut frames = vec![Vec::new(), Vec::new(), Vec::new()];
         encoder.connect(&mut frames[0], &connect);
-        let publish = ringgate::wire::encode::PublishRequest { request: 2, topic: &room, payload: b"x", ..Default::default() };
+        let publish =
+            ringgate::wire::encode::PublishRequest { request: 2, topic: &room, payload: b"x", ..Default::default() };
         encoder.publish(&mut frames[1], &publish);
         ringgate::wire::Encoder::empty(&mut frames[2], Kind::Ping);
         match at_once {

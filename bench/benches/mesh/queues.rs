@@ -63,8 +63,10 @@ impl Queue for Mesh {
     fn new(capacity: usize) -> (Shard, Shard) {
         let bells = [new_bell(), new_bell()];
         let wakers = bells.iter().map(|bell| bell.clone() as Arc<dyn Wake>).collect();
-        let mut shards =
-            mailboxes(wakers, Capacity::letters(capacity)).into_iter().zip(bells).map(|(mailbox, bell)| Shard { mailbox, bell });
+        let mut shards = mailboxes(wakers, Capacity::letters(capacity))
+            .into_iter()
+            .zip(bells)
+            .map(|(mailbox, bell)| Shard { mailbox, bell });
         match (shards.next(), shards.next()) {
             (Some(first), Some(second)) => (first, second),
             _ => unreachable!("two wakers make two mailboxes"),
