@@ -183,7 +183,7 @@ impl Default for Settings {
             topic_ttl_ms: 30 * 24 * 3600 * 1000,
             quiet_topics_max: 256 * 1024,
             dedup_window_ms: 5 * 60 * 1000,
-            dedup_entries_max: 1_000_000,
+            dedup_entries_max: 750_000,
             shutdown_timeout_ms: 30_000,
         }
     }
@@ -300,7 +300,7 @@ pub const WAYS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of heavy letters in one mailbox.
 pub const MAILBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Deliveries of broadcasts that one home may owe to the members on one shard: some tens of turns.
-pub const WAY_DELIVERIES_MAX: u64 = 256 * 1024;
+pub const WAY_DELIVERIES_MAX: u64 = 512 * 1024;
 /// Bytes of frames of the same broadcasts.
 pub const WAY_BROADCAST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Deliveries that were worked off, or bytes of their frames, that are worth a letter to the home.

@@ -162,7 +162,12 @@ impl<T> Mailbox<T> {
                 Ok(())
             }
             // Its receivers went with the shard; kept, it would keep this shard from ending, too.
-            Err(TrySendError::Disconnected(_)) => Ok(()),
+            Err(TrySendError::Disconnected(_)) => {
+                if weight > 0 {
+                    peer.heavy_bytes.fetch_sub(weight, Ordering::Relaxed);
+                }
+                Ok(())
+            }
             Err(TrySendError::Full(letter)) => {
                 if weight > 0 {
                     peer.heavy_bytes.fetch_sub(weight, Ordering::Relaxed);
@@ -234,6 +239,15 @@ impl<T> Mailbox<T> {
     }
 }
 
+impl<T> Drop for Mailbox<T> {
+    /// Letters that are left in it weigh nothing any more: what is for a shard that has ended must not wait for room.
+    fn drop(&mut self) {
+        if let Some(own) = self.peers.get(self.me) {
+            own.heavy_bytes.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
 /// What a letter of so many bytes counts for.
 fn heavy(bytes: usize) -> usize {
     if bytes < HEAVY_BYTES { 0 } else { bytes }
@@ -296,6 +310,19 @@ mod tests {
             assert_eq!(a.push(1, letter, true), Ok(()));
         }
         assert_eq!((a.ring(), woken.load(Ordering::SeqCst)), (0, 0));
+    }
+
+    #[test]
+    fn heavy_letters_for_a_shard_that_has_ended_are_dropped() {
+        let wakers: Vec<Arc<dyn Wake>> = (0..2).map(|_| Arc::new(Count(Arc::default())) as Arc<dyn Wake>).collect();
+        let mut mailboxes =
+            mailboxes(wakers, Capacity { letters: 100, bytes: 10_000, weight_of: |letter: &usize| *letter });
+        let (b, mut a) = (mailboxes.pop().unwrap(), mailboxes.pop().unwrap());
+        assert_eq!((a.push(1, 9_000, true), a.push(1, 9_000, true)), (Ok(()), Err(9_000)));
+        drop(b);
+        for _ in 0..5 {
+            assert_eq!(a.push(1, 9_000, true), Ok(()));
+        }
     }
 
     #[test]

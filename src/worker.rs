@@ -80,6 +80,8 @@ pub struct WorkerOptions {
 const LETTERS_PER_TURN: usize = 2048;
 /// Cost of token verifications in one turn, in units of about 2 us.
 const VERIFY_COST_PER_TURN: u32 = 128;
+/// Letters that may wait for full mailboxes while tokens are verified.
+const WAITING_MAX: usize = 4096;
 /// Longest sleep with connections: one tick of the wheel.
 const SLEEP: Duration = Duration::from_millis(crate::wheel::TICK_MS);
 /// Longest sleep without.
@@ -307,6 +309,10 @@ impl Worker {
 
     /// Verifies as many tokens as fit into a turn: a reconnect storm must not stall those who are signed in.
     fn verify_tokens(&mut self) -> bool {
+        if self.waiting > WAITING_MAX {
+            // A sign-in posts letters for its inbox and all of its rooms: it waits until there is room for them.
+            return false;
+        }
         let mut cost = 0;
         while cost < VERIFY_COST_PER_TURN
             && let Some((connection, refresh, token)) = self.unverified.pop_front()
@@ -356,14 +362,11 @@ impl Worker {
         if self.waiting == 0 {
             return;
         }
-        for (to, backlog) in self.backlog.iter_mut().enumerate() {
+        for (to, backlog) in self.backlog.iter_mut().enumerate().filter(|(_, backlog)| !backlog.is_empty()) {
             while let Some(letter) = backlog.pop_front() {
-                let (urgent, bytes) = (letter.is_urgent(), letter.bytes());
+                let urgent = letter.is_urgent();
                 match self.mailbox.push(to, Mail::Letter(letter), urgent) {
-                    Ok(()) => {
-                        self.waiting -= 1;
-                        self.core.shard.delivered(ShardId(to as u16), bytes);
-                    }
+                    Ok(()) => self.waiting -= 1,
                     Err(Mail::Letter(letter)) => {
                         backlog.push_front(letter);
                         self.core.metrics.mesh_full.increment();
@@ -372,6 +375,7 @@ impl Worker {
                     Err(Mail::Control(_)) => break,
                 }
             }
+            self.core.shard.set_waiting(ShardId(to as u16), backlog.len(), backlog.iter().map(Letter::bytes).sum());
         }
         self.core.metrics.mesh_doorbells.add(self.mailbox.ring() as u64);
     }

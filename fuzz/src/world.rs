@@ -262,10 +262,7 @@ impl World {
         while let Some(effect) = self.shards[shard].poll_effect() {
             any = true;
             match effect {
-                Effect::Post(posted) => {
-                    self.shards[shard].delivered(posted.to, posted.letter.bytes());
-                    self.mail.push_back((usize::from(posted.to.0), posted.letter));
-                }
+                Effect::Post(posted) => self.mail.push_back((usize::from(posted.to.0), posted.letter)),
                 Effect::Verify { connection, refresh, token } => {
                     self.tokens.push_back((shard, connection, refresh, token));
                 }

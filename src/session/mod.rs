@@ -9,6 +9,5 @@ pub use admission::Admission;
 pub use grant::{AuthError, Authenticator, Grant, RoomGrants, Verb, pattern_matches};
 pub use rate::Bucket;
 pub use state::{
-    Connection, Deferred, InboxFeed, Lag, Membership, Memberships, PendingConnect, Phase, Session, Tail, Ticks,
-    Transport, Wish,
+    Connection, InboxFeed, Lag, Membership, Memberships, PendingConnect, Phase, Session, Tail, Ticks, Transport,
 };

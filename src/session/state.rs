@@ -228,46 +228,16 @@ impl InboxFeed {
 
 /// The rooms of a session; a session without rooms owns no list.
 #[derive(Debug, Default)]
-pub struct Memberships(Option<Box<Rooms>>);
-
-#[derive(Debug, Default)]
-struct Rooms {
-    memberships: Vec<Membership>,
-    /// Requests about rooms whose Subscribe the home has not answered yet, in the order in which they came.
-    deferred: Vec<Deferred>,
-}
-
-/// A request about a room that waits until the home has answered an earlier Subscribe.
-#[derive(Debug)]
-pub struct Deferred {
-    /// The room's entry on this shard when the request came.
-    pub room: TopicKey,
-    /// Full name.
-    pub name: Arc<str>,
-    /// The client's id of the request.
-    pub request: u32,
-    /// What is asked for.
-    pub wish: Wish,
-}
-
-/// What a deferred request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// Unsubscribe.
-    Leave,
-    /// Subscribe again, from here.
-    Join(Option<Position>),
-    /// The right to the room was taken away: leave, and tell the client so.
-    Lose,
-}
+#[expect(clippy::box_collection, reason = "eight bytes in a session that has no rooms")]
+pub struct Memberships(Option<Box<Vec<Membership>>>);
 
 impl Memberships {
     /// Every membership, in no order.
     pub fn as_slice(&self) -> &[Membership] {
-        self.0.as_deref().map_or(&[], |rooms| &rooms.memberships)
+        self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// Rooms that the session is in, or will be in.
+    /// Rooms that the session is in, or is about to be in.
     pub fn len(&self) -> usize {
         self.as_slice().len()
     }
@@ -284,64 +254,28 @@ impl Memberships {
 
     /// The membership of a room.
     pub fn find_mut(&mut self, room: TopicKey) -> Option<&mut Membership> {
-        self.0.as_deref_mut()?.memberships.iter_mut().find(|membership| membership.room == room)
-    }
-
-    /// Whether the session is in the room once everything that it has asked for is done.
-    pub fn will_be_in(&self, room: TopicKey) -> bool {
-        match self.last_wish(room) {
-            Some(wish) => matches!(wish, Wish::Join(_)),
-            None => self.find(room).is_some(),
-        }
-    }
-
-    /// What the last deferred request about a room asks for.
-    pub fn last_wish(&self, room: TopicKey) -> Option<Wish> {
-        let deferred = self.0.as_deref().map_or(&[][..], |rooms| &rooms.deferred);
-        deferred.iter().rev().find(|deferred| deferred.room == room).map(|deferred| deferred.wish)
+        self.0.as_deref_mut()?.iter_mut().find(|membership| membership.room == room)
     }
 
     /// Adds a membership that the home has not answered yet.
     pub fn add(&mut self, room: TopicKey) {
-        self.0.get_or_insert_default().memberships.push(Membership { room, index: None });
+        self.0.get_or_insert_default().push(Membership { room, index: None });
     }
 
     /// Takes out a room that the session is a member of.
     pub fn remove(&mut self, room: TopicKey) -> Option<Membership> {
-        let rooms = self.0.as_deref_mut()?;
-        let list = &mut rooms.memberships;
+        let list = self.0.as_deref_mut()?;
         let at = list.iter().position(|membership| membership.room == room && membership.index.is_some())?;
         let removed = list.swap_remove(at);
-        if list.is_empty() && rooms.deferred.is_empty() {
+        if list.is_empty() {
             self.0 = None;
         }
         Some(removed)
     }
 
-    /// Appends a request that has to wait.
-    pub fn defer(&mut self, deferred: Deferred) {
-        self.0.get_or_insert_default().deferred.push(deferred);
-    }
-
-    /// The next request that waited for an answer about this room.
-    pub fn next_deferred(&mut self, room: TopicKey) -> Option<Deferred> {
-        let rooms = self.0.as_deref_mut()?;
-        let at = rooms.deferred.iter().position(|deferred| deferred.room == room)?;
-        Some(rooms.deferred.remove(at))
-    }
-
-    /// Requests about a room are about its new entry from now on.
-    pub fn moved(&mut self, from: TopicKey, to: TopicKey) {
-        for deferred in self.0.as_deref_mut().into_iter().flat_map(|rooms| &mut rooms.deferred) {
-            if deferred.room == from {
-                deferred.room = to;
-            }
-        }
-    }
-
     /// Takes out everything.
     pub fn take(&mut self) -> Vec<Membership> {
-        self.0.take().map(|rooms| rooms.memberships).unwrap_or_default()
+        self.0.take().map(|list| *list).unwrap_or_default()
     }
 }
 

@@ -9,7 +9,7 @@ use hashbrown::{HashSet, HashTable};
 
 use super::inbox::{CATCH_UP_BYTES, CATCH_UP_MESSAGES};
 use super::letter::{Attach, History, HistoryResult, PresenceResult, Subscribe, Subscribed};
-use super::ways::Work;
+use super::ways::{Credit, Work};
 use super::{Letter, Shard, Source};
 use crate::close::CloseReason;
 use crate::id::{Address, Durability, Now, Position, ShardId, TopicKey};
@@ -49,7 +49,6 @@ pub(super) struct Homes {
     above_mark: bool,
     pub(super) dedup: Dedup,
     hash: Keyed,
-    seed: u64,
     shard: ShardId,
     shards: u64,
     epochs: u64,
@@ -74,7 +73,6 @@ impl Homes {
             above_mark: false,
             dedup: Dedup::new(settings.dedup_window_ms, settings.dedup_entries_max, seed),
             hash: keyed(seed),
-            seed,
             shard,
             shards: shards.into(),
             epochs: 0,
@@ -151,7 +149,7 @@ impl Homes {
             Some(namespace) if namespace.presence => Keeps::Names,
             _ => Keeps::Counts,
         };
-        let mut room = Room::new(name, namespace, epoch, keeps, self.seed);
+        let mut room = Room::new(name, namespace, epoch, keeps, &self.hash);
         if let Some(head) = self.take_head(name_hash, metrics) {
             room.resume(head);
         }
@@ -711,7 +709,11 @@ impl Shard {
 
     /// Announces that devices have left which were taken over and did not join again in time.
     pub(super) fn announce_not_come_back(&mut self, now: Now) {
-        let mut expecting = core::mem::replace(&mut self.expecting, HashSet::with_hasher(keyed(self.homes.seed)));
+        if self.expecting.is_empty() {
+            return;
+        }
+        let none = HashSet::with_hasher(self.expecting.hasher().clone());
+        let mut expecting = core::mem::replace(&mut self.expecting, none);
         expecting.retain(|key| {
             while let Some((user, device)) =
                 self.homes.rooms.get_mut(*key).and_then(|room| room.not_come_back(now.mono_ms()))
@@ -735,7 +737,7 @@ impl Shard {
         self.fan_out_from_home(room, 0, &delivery, without);
     }
 
-    /// One letter to each shard that has members.
+    /// One letter to each shard that has members. What is in no log has offset 0.
     pub(super) fn fan_out_from_home(
         &mut self,
         room: TopicKey,
@@ -743,13 +745,27 @@ impl Shard {
         delivery: &Delivery,
         without: Option<Address>,
     ) {
+        let newest = self.homes.rooms.get(room).map_or(0, |room| room.log.position().offset);
+        let (logged, offset) = if offset == 0 { (false, newest) } else { (true, offset) };
         let mut index = 0;
-        while let Some(members) = self.homes.rooms.get(room).and_then(|room| room.shards().get(index)).copied() {
+        while let Some(members) = self.homes.rooms.get_mut(room).and_then(|room| room.shard_mut(index)) {
             index += 1;
             let work = Work::of(members.count, delivery.frame.len());
-            self.ways.owe(members.shard, work);
-            let (local, delivery, home) = (members.local, delivery.clone(), self.id);
-            self.post(members.shard, Letter::Fanout { local, offset, delivery, without, home, work });
+            members.owed += work.deliveries;
+            let (local, to, delivery, home) = (members.local, members.shard, delivery.clone(), self.id);
+            self.ways.owe(to, work);
+            self.post(to, Letter::Fanout { local, offset, delivery, without, home, room, logged, work });
+        }
+    }
+
+    /// A shard has worked off broadcasts of rooms whose home is here.
+    pub(super) fn on_credit(&mut self, from: ShardId, credit: &Credit) {
+        self.ways.settle(from, credit.work);
+        for (room, deliveries) in &credit.rooms {
+            // The last member there may have left, and others come: what those owe is less than what was given back then.
+            if let Some(members) = self.homes.rooms.get_mut(*room).and_then(|room| room.members_on_mut(from)) {
+                members.owed = members.owed.saturating_sub(*deliveries);
+            }
         }
     }
 

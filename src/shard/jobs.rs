@@ -19,14 +19,16 @@ use super::ways::Work;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) offset: u64,
+    pub(super) logged: bool,
     pub(super) delivery: Delivery,
     pub(super) without: Option<Address>,
     /// Members before this index have been served.
     pub(super) next: u32,
     /// Members when it came. A session that joins while it waits stands after its message, perhaps in another epoch.
     pub(super) members: u32,
-    /// The room's home, which gets its credit back.
+    /// The room's home, which gets its credit back, and the room there.
     pub(super) home: ShardId,
+    pub(super) room: TopicKey,
     pub(super) work: Work,
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::ways::Work;
+use super::ways::{Credit, Work};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{Address, ClientMessageId, ConnectionKey, Durability, Position, ShardId, Stamp, TopicKey};
 use crate::outbox::Delivery;
@@ -127,14 +127,18 @@ pub enum Letter {
     Fanout {
         /// The room's entry there.
         local: TopicKey,
-        /// 0 for what is in no log.
+        /// See `logged`.
         offset: u64,
         /// One encoding for all.
         delivery: Delivery,
         /// A session that does not get it.
         without: Option<Address>,
-        /// The room's home.
+        /// The room's home, and the room there.
         home: ShardId,
+        /// See `home`.
+        room: TopicKey,
+        /// It is in the room's log; `offset` is its own then, and that of the newest message in the log otherwise.
+        logged: bool,
         /// What the home gets back in a Credit.
         work: Work,
     },
@@ -143,7 +147,7 @@ pub enum Letter {
         /// The shard that has done it.
         from: ShardId,
         /// Of all of them.
-        work: Work,
+        credit: Box<Credit>,
     },
 }
 

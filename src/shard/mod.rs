@@ -36,7 +36,7 @@ use std::sync::Arc;
 use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 pub use letter::{Letter, Posted, Source};
-pub use ways::Work;
+pub use ways::{Credit, Work};
 
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{Address, ConnectionKey, Now, ShardId, TopicKey};
@@ -49,6 +49,7 @@ use crate::slots::Slots;
 use crate::wheel::Wheel;
 use crate::wire::Encoder;
 use home::Homes;
+use receive::WEIGHT_OF_LARGE;
 use rooms::{Broadcast, LocalRooms};
 use signin::DeviceNames;
 use ways::{Credits, Ways};
@@ -189,8 +190,8 @@ pub struct Shard {
     expecting: HashSet<TopicKey, Keyed>,
     /// Requests to homes that are not answered yet.
     asked: usize,
-    /// Requests in flight whose answers may be large (History, Presence), of connections that have any.
-    large_in_flight: HashMap<ConnectionKey, u8, Keyed>,
+    /// Requests in flight that others may have to wait for, of connections that have any: what they weigh.
+    heavy_in_flight: HashMap<ConnectionKey, u8, Keyed>,
     /// Connections whose parked bytes may be read on.
     unparked: Vec<ConnectionKey>,
     draining: Option<u32>,
@@ -257,7 +258,7 @@ impl Shard {
             credits: Credits::default(),
             expecting: HashSet::with_hasher(keyed(seed)),
             asked: 0,
-            large_in_flight: HashMap::with_hasher(keyed(seed)),
+            heavy_in_flight: HashMap::with_hasher(keyed(seed)),
             unparked: Vec::new(),
             draining: None,
             swept_ms: 0,
@@ -287,10 +288,10 @@ impl Shard {
         self.give_credit_back();
     }
 
-    /// The mailbox of another shard has taken a letter that was posted with [`Effect::Post`]; `bytes` as
-    /// [`Letter::bytes`] says. Too many that were not taken, and requests that need that shard are refused.
-    pub fn delivered(&mut self, to: ShardId, bytes: usize) {
-        self.ways.delivered(to, bytes);
+    /// So many letters to another shard, posted with [`Effect::Post`], were not taken by its mailbox; `bytes` is the sum of
+    /// [`Letter::bytes`]. While there are too many, requests that need that shard are refused.
+    pub fn set_waiting(&mut self, to: ShardId, letters: usize, bytes: usize) {
+        self.ways.set_waiting(to, letters, bytes);
     }
 
     /// Does what time and earlier events have left to do: deadlines, fan-out, draining, forgetting. Bounded; returns
@@ -436,7 +437,6 @@ impl Shard {
             self.own_mail.push_back(letter);
         } else {
             self.metrics.mesh_sent.increment();
-            self.ways.post(to, letter.bytes());
             self.effects.push_back(Effect::Post(Posted { to, letter }));
         }
     }
@@ -499,7 +499,7 @@ impl Shard {
             }
             Letter::PresenceResult(result) => {
                 self.asked -= 1;
-                self.answered_large(result.to);
+                self.answered_heavy(result.to, WEIGHT_OF_LARGE);
                 self.reply(result.to, now, |encoder, out| {
                     let members = result.members.iter().map(|(user, device)| (&**user, &**device));
                     encoder.presence_result(out, result.request, &result.room, result.count, members);
@@ -507,7 +507,7 @@ impl Shard {
             }
             Letter::HistoryResult(result) => {
                 self.asked -= 1;
-                self.answered_large(result.to);
+                self.answered_heavy(result.to, WEIGHT_OF_LARGE);
                 self.reply(result.to, now, |encoder, out| {
                     encoder.history_result(
                         out,
@@ -520,12 +520,13 @@ impl Shard {
                     );
                 });
             }
-            Letter::Fanout { local, offset, delivery, without, home, work } => {
-                if !self.rooms.enqueue(local, Broadcast { offset, delivery, without, home, work }) {
-                    self.credits.add(home, work);
+            Letter::Fanout { local, offset, logged, delivery, without, home, room, work } => {
+                let broadcast = Broadcast { offset, logged, delivery, without, home, room, work };
+                if !self.rooms.enqueue(local, broadcast) {
+                    self.credits.add(home, room, work);
                 }
             }
-            Letter::Credit { from, work } => self.ways.settle(from, work),
+            Letter::Credit { from, credit } => self.on_credit(from, &credit),
         }
     }
 
@@ -536,23 +537,21 @@ impl Shard {
         }
     }
 
-    /// The same for a request whose answer may be large.
-    fn answered_large(&mut self, key: ConnectionKey) {
-        self.answered(key);
-        if let Entry::Occupied(mut count) = self.large_in_flight.entry(key) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        if self.connections.get(key).is_some_and(Connection::is_parked) {
-            self.unparked.push(key);
-        }
+    /// A request that others of its connection may have to wait for is under way; see `receive`.
+    fn begin_heavy(&mut self, key: ConnectionKey, weight: u8) {
+        *self.heavy_in_flight.entry(key).or_default() += weight;
     }
 
-    /// A request whose answer may be large is under way.
-    fn begin_large(&mut self, key: ConnectionKey) {
-        *self.large_in_flight.entry(key).or_default() += 1;
+    /// Such a request has its answer.
+    fn answered_heavy(&mut self, key: ConnectionKey, weight: u8) {
+        self.answered(key);
+        if let Entry::Occupied(mut in_flight) = self.heavy_in_flight.entry(key) {
+            *in_flight.get_mut() -= weight;
+            if *in_flight.get() == 0 {
+                in_flight.remove();
+            }
+        }
+        self.wake_parked(key);
     }
 
     fn session_mut(&mut self, key: ConnectionKey) -> Option<&mut Session> {

@@ -138,11 +138,10 @@ impl Shard {
                 let mut addresses = self.homes.addresses(key);
                 addresses.any(|address| address.shard != self.id && self.ways.is_full(address.shard))
             }
-            Topic::Room(key) => self
-                .homes
-                .members(key)
-                .iter()
-                .any(|members| !self.ways.takes_broadcast(members.shard, Work::of(members.count, frame_bytes))),
+            Topic::Room(key) => self.homes.members(key).iter().any(|members| {
+                let work = Work::of(members.count, frame_bytes);
+                !self.ways.takes_broadcast(members.shard, members.owed, work)
+            }),
         };
         full.then_some(ErrorCode::Overloaded)
     }

@@ -7,7 +7,7 @@ use super::Shard;
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, Position};
 use crate::limits::{CONNECT_BODY_BYTES_MAX, HEADER_BYTES};
-use crate::session::{Phase, Tail};
+use crate::session::{Connection, Phase, Tail};
 use crate::shard::Effect;
 use crate::wire::{ClientFrame, Encoder, Kind, RawFrame, Split, WireError, split_of_client};
 
@@ -19,8 +19,11 @@ const PARKED_BYTES_MAX: usize = CONNECT_BODY_BYTES_MAX;
 /// Bytes of answers, and answers among messages, that a client has not read when its next request has to wait.
 const ANSWERS_BYTES_MAX: usize = 64 * 1024;
 const ANSWERS_IN_ORDER_MAX: usize = 256;
-/// Requests in flight with large answers when the next request has to wait.
-const LARGE_IN_FLIGHT_MAX: u8 = 2;
+/// What the requests in flight that others may have to wait for weigh, when the next request has to: two with large answers,
+/// or a Refresh, whose rights the next request is judged by.
+const WEIGHT_MAX: u8 = 2;
+pub(super) const WEIGHT_OF_LARGE: u8 = 1;
+pub(super) const WEIGHT_OF_REFRESH: u8 = WEIGHT_MAX;
 
 impl Shard {
     pub(super) fn on_received(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
@@ -69,7 +72,11 @@ impl Shard {
             loop {
                 match split_of_client(&tail.bytes, body_bytes_max)? {
                     Split::Frame(frame, _) => {
-                        self.on_frame(key, frame, now)?;
+                        if !self.on_frame(key, frame, now)? {
+                            tail.bytes.extend_from_slice(rest);
+                            self.park(key, tail);
+                            return Ok(());
+                        }
                         break;
                     }
                     Split::Incomplete(wanted) => {
@@ -95,7 +102,10 @@ impl Shard {
             }
             match split_of_client(rest, body_bytes_max)? {
                 Split::Frame(frame, later) => {
-                    self.on_frame(key, frame, now)?;
+                    if !self.on_frame(key, frame, now)? {
+                        self.park(key, tail_of(rest.to_vec(), held, now));
+                        return Ok(());
+                    }
                     rest = later;
                 }
                 Split::Incomplete(wanted) => {
@@ -110,7 +120,7 @@ impl Shard {
     }
 
     /// Whether the next frame of this connection waits: until the session is signed in, so that a client may send requests
-    /// right behind Connect; or until the client has read the answers that it has asked for.
+    /// right behind Connect; until its new token was looked at; or until the client has read the answers that it asked for.
     fn must_wait(&self, key: ConnectionKey) -> bool {
         let Some(connection) = self.connections.get(key) else { return false };
         match connection.phase {
@@ -119,7 +129,7 @@ impl Shard {
                 let outbox = &connection.outbox;
                 !outbox.is_empty()
                     && (outbox.control_bytes() >= ANSWERS_BYTES_MAX || outbox.replies() >= ANSWERS_IN_ORDER_MAX)
-                    || self.large_in_flight.get(&key).is_some_and(|count| *count >= LARGE_IN_FLIGHT_MAX)
+                    || self.heavy_in_flight.get(&key).is_some_and(|weight| *weight >= WEIGHT_MAX)
             }
             Phase::Handshaking | Phase::AwaitConnect | Phase::Closing => false,
         }
@@ -137,6 +147,13 @@ impl Shard {
         if let Some(tail) = tail.filter(|tail| tail.bytes.len() >= PARKED_BYTES_MAX && !tail.held) {
             tail.held = true;
             self.effects.push_back(Effect::Hold { connection: key, hold: true });
+        }
+    }
+
+    /// Something has happened that parked bytes may have waited for.
+    pub(super) fn wake_parked(&mut self, key: ConnectionKey) {
+        if self.connections.get(key).is_some_and(Connection::is_parked) {
+            self.unparked.push(key);
         }
     }
 
@@ -184,10 +201,17 @@ impl Shard {
         }
     }
 
-    fn on_frame(&mut self, key: ConnectionKey, raw: RawFrame<'_>, now: Now) -> Result<(), WireError> {
-        self.metrics.frames_received.increment();
+    /// False when the frame has to wait: it is to be given again.
+    fn on_frame(&mut self, key: ConnectionKey, raw: RawFrame<'_>, now: Now) -> Result<bool, WireError> {
         let frame = ClientFrame::parse(raw)?;
-        let Some(connection) = self.connections.get_mut(key) else { return Ok(()) };
+        if let ClientFrame::Unsubscribe { room, .. } = frame
+            && let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_ref())
+            && self.rooms.is_joining(session, room)
+        {
+            return Ok(false);
+        }
+        self.metrics.frames_received.increment();
+        let Some(connection) = self.connections.get_mut(key) else { return Ok(true) };
         if !connection.is_ready() {
             match (&connection.phase, frame) {
                 (Phase::AwaitConnect, ClientFrame::Connect(connect)) => self.on_connect(key, &connect, now),
@@ -195,7 +219,7 @@ impl Shard {
                 (Phase::Closing, _) => {}
                 _ => self.close(key, CloseReason::BadRequest, "a frame before Connect", now),
             }
-            return Ok(());
+            return Ok(true);
         }
         let limits = &self.settings.client;
         let bytes = (HEADER_BYTES + raw.body.len()) as u32;
@@ -204,7 +228,7 @@ impl Shard {
             & connection.bytes.take(bytes, limits.bytes_rate, limits.bytes_burst, now.mono_ms());
         if !in_rate && !matches!(raw.kind, Kind::Ack | Kind::ClientPong | Kind::Disconnect) {
             self.warn_about_rate(key, request_of(&frame), now);
-            return Ok(());
+            return Ok(true);
         }
         match frame {
             ClientFrame::Ping => self.reply(key, now, |_, out| Encoder::empty(out, Kind::Pong)),
@@ -219,6 +243,7 @@ impl Shard {
             }
             ClientFrame::Refresh { request, token } => {
                 if self.begin_request(key, request, now) {
+                    self.begin_heavy(key, WEIGHT_OF_REFRESH);
                     self.effects.push_back(Effect::Verify {
                         connection: key,
                         refresh: Some(request),
@@ -229,7 +254,7 @@ impl Shard {
             ClientFrame::Disconnect => self.close(key, CloseReason::ConnectionClosed, "", now),
             ClientFrame::Connect(_) => self.close(key, CloseReason::BadRequest, "a second Connect", now),
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Over the rate: within a second of the first time the request is refused, later the connection is closed.

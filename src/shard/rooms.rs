@@ -4,8 +4,8 @@
 //! room of a hundred thousand stalls nobody. While a room has jobs its list of members keeps its order: a member that
 //! leaves leaves a hole. Each member knows the offset it has been brought to, which makes repetitions and holes visible.
 //!
-//! A session may speak of a room before the home has answered its Subscribe: it counts as a member at once, and an
-//! Unsubscribe or another Subscribe waits for the answer, so that requests take effect in the order in which they came.
+//! A session may speak of a room before the home has answered its Subscribe: it counts as a member at once. Only an
+//! Unsubscribe waits for the answer, and the connection with it (see `receive`): requests take effect in their order.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -16,6 +16,7 @@ use hashbrown::HashTable;
 use super::inbox::{CatchUpRoom, settle};
 use super::jobs::{Job, Jobs, RoomJobs};
 use super::letter::{History, Subscribe, Subscribed};
+use super::receive::WEIGHT_OF_LARGE;
 use super::ways::Work;
 use super::{Effect, FANOUT_DELIVERIES_PER_TURN, FANOUT_SENDS_PER_TURN, Letter, Shard, Source};
 use crate::close::{CloseReason, ErrorCode};
@@ -24,7 +25,7 @@ use crate::keyed::{Keyed, keyed};
 use crate::limits::{HISTORY_MESSAGES_MAX, PRESENCE_MEMBERS_MAX, WAY_DELIVERIES_MAX};
 use crate::metrics::DropReason;
 use crate::outbox::Delivery;
-use crate::session::{Connection, Deferred, Membership, Session, Verb, Wish};
+use crate::session::{Connection, Membership, Session, Verb};
 use crate::slots::Slots;
 use crate::topics::Gap;
 
@@ -71,9 +72,11 @@ struct Member {
 /// A broadcast that has arrived.
 pub(super) struct Broadcast {
     pub(super) offset: u64,
+    pub(super) logged: bool,
     pub(super) delivery: Delivery,
     pub(super) without: Option<Address>,
     pub(super) home: ShardId,
+    pub(super) room: TopicKey,
     pub(super) work: Work,
 }
 
@@ -139,9 +142,10 @@ impl LocalRooms {
     /// A broadcast has come. False when the key is stale: the last member has just left, and there is nothing to do.
     pub(super) fn enqueue(&mut self, local: TopicKey, broadcast: Broadcast) -> bool {
         let Some(room) = self.rooms.get_mut(local) else { return false };
-        let Broadcast { offset, delivery, without, home, work } = broadcast;
         let members = room.members.len() as u32;
-        self.jobs.push(local, &mut room.jobs, Job { offset, delivery, without, next: 0, members, home, work });
+        let Broadcast { offset, logged, delivery, without, home, room: at_home, work } = broadcast;
+        let job = Job { offset, logged, delivery, without, next: 0, members, home, room: at_home, work };
+        self.jobs.push(local, &mut room.jobs, job);
         true
     }
 
@@ -160,9 +164,15 @@ impl LocalRooms {
         self.jobs.release_spares();
     }
 
+    /// Whether the session has asked to be in this room, and its home has not answered yet.
+    pub(super) fn is_joining(&self, session: &Session, name: &str) -> bool {
+        let membership = self.find(name).and_then(|key| session.rooms.find(key));
+        membership.is_some_and(|membership| membership.index.is_none())
+    }
+
     /// Whether the session is in this room, or has asked to be.
     pub(super) fn is_member(&self, session: &Session, name: &str) -> bool {
-        self.find(name).is_some_and(|key| session.rooms.will_be_in(key))
+        self.find(name).is_some_and(|key| session.rooms.find(key).is_some())
     }
 
     pub(super) fn invariants(&self, connections: &Slots<Connection>) -> u64 {
@@ -187,7 +197,7 @@ impl LocalRooms {
 
 impl Shard {
     /// A client joins a room. Rooms of a Connect do not count among its requests in flight, and are never refused because
-    /// much waits: the number of sign-ins under way bounds them.
+    /// much waits: the shell verifies no token then.
     pub(super) fn on_subscribe(
         &mut self,
         key: ConnectionKey,
@@ -204,25 +214,20 @@ impl Shard {
         let rooms_max = self.settings.client.rooms_max;
         let known = self.rooms.find(name);
         let Some(session) = self.session_mut(key) else { return };
-        let waits = known.filter(|room| session.rooms.find(*room).is_some());
-        let refused = if known.is_some_and(|room| session.rooms.will_be_in(room)) {
+        let refused = if known.is_some_and(|room| session.rooms.find(room).is_some()) {
             Some(ErrorCode::AlreadySubscribed)
-        } else if waits.is_none() && session.rooms.len() >= rooms_max {
+        } else if session.rooms.len() >= rooms_max {
             Some(ErrorCode::LimitExceeded)
-        } else {
+        } else if of_connect {
             None
+        } else {
+            self.way_is_full(self.home_of_room(name))
         };
-        let refused = refused.or_else(|| (!of_connect).then(|| self.way_is_full(self.home_of_room(name))).flatten());
         if let Some(code) = refused {
             return self.refuse(key, request, code, now);
         }
-        if !of_connect && !self.begin_request(key, request, now) {
-            return;
-        }
-        match waits {
-            // It has asked to leave, but the home has not even answered that it is in.
-            Some(room) => self.defer(key, room, name, request, Wish::Join(since)),
-            None => self.join(key, request, name, namespace, since, !of_connect),
+        if of_connect || self.begin_request(key, request, now) {
+            self.join(key, request, name, namespace, since, !of_connect);
         }
     }
 
@@ -251,12 +256,6 @@ impl Shard {
         self.ask(home, Letter::Subscribe(Box::new(subscribe)));
     }
 
-    fn defer(&mut self, key: ConnectionKey, room: TopicKey, name: &str, request: u32, wish: Wish) {
-        if let Some(session) = self.session_mut(key) {
-            session.rooms.defer(Deferred { room, name: name.into(), request, wish });
-        }
-    }
-
     /// The home has counted the session in.
     pub(super) fn on_subscribed(&mut self, subscribed: &Subscribed, now: Now) {
         let Subscribed { to: key, local, home, .. } = *subscribed;
@@ -271,13 +270,14 @@ impl Shard {
             .and_then(|connection| connection.session.as_mut());
         let lagging = subscribed.start < subscribed.position.offset;
         let membership = session.and_then(|session| {
+            let membership = session.rooms.find_mut(local)?;
             session.lagging += u16::from(lagging);
-            session.rooms.find_mut(local)
+            Some(membership)
         });
         let Some(membership) = membership else {
-            // Closed in the meantime.
+            // Closed in the meantime, perhaps because it was taken over: then its successor is about to join.
             let from = self.address(key);
-            self.post(self.home_of_room(&name), Letter::Unsubscribe { home, from, taken_over: false });
+            self.post(self.home_of_room(&name), Letter::Unsubscribe { home, from, taken_over: true });
             return self.rooms.forget_if_unused(local);
         };
         membership.index = Some(room.members.len() as u32);
@@ -297,38 +297,11 @@ impl Shard {
         if lagging {
             self.catch_up(key);
         }
-        self.do_deferred(key, local, now);
-    }
-
-    /// What the client asked about this room while its Subscribe was under way, in order, up to the next Subscribe.
-    fn do_deferred(&mut self, key: ConnectionKey, room: TopicKey, now: Now) {
-        while let Some(deferred) = self.session_mut(key).and_then(|session| session.rooms.next_deferred(room)) {
-            let Deferred { name, request, wish, .. } = deferred;
-            match wish {
-                Wish::Leave => {
-                    self.answered(key);
-                    self.leave_and_say_so(key, room, request, &name, 0, now);
-                }
-                Wish::Lose => {
-                    self.leave_and_say_so(key, room, 0, &name, ErrorCode::PermissionDenied.code(), now);
-                }
-                Wish::Join(since) => match self.may_use_room(key, &name, Verb::Subscribe) {
-                    Ok(namespace) => {
-                        self.join(key, request, &name, namespace, since, true);
-                        if let Some(anew) = self.rooms.find(&name)
-                            && let Some(session) = self.session_mut(key)
-                        {
-                            session.rooms.moved(room, anew);
-                        }
-                        return;
-                    }
-                    Err(code) => {
-                        self.answered(key);
-                        self.refuse(key, request, code, now);
-                    }
-                },
-            }
+        if self.may_use_room(key, &name, Verb::Subscribe).is_err() {
+            // The right was taken away by a Refresh while the answer was under way.
+            self.leave_and_say_so(key, local, 0, &name, ErrorCode::PermissionDenied.code(), now);
         }
+        self.wake_parked(key);
     }
 
     /// Ends a membership and tells the client: an answer, or with another code than 0 a push.
@@ -344,29 +317,20 @@ impl Shard {
     pub(super) fn on_unsubscribe(&mut self, key: ConnectionKey, request: u32, name: &str, now: Now) {
         let room = self.rooms.find(name);
         let Some(session) = self.session_mut(key) else { return };
-        let Some(room) = room.filter(|room| session.rooms.will_be_in(*room)) else {
-            return self.refuse(key, request, ErrorCode::NotSubscribed, now);
-        };
-        let is_in = session.rooms.find(room).is_some_and(|membership| membership.index.is_some());
-        if is_in {
-            self.leave_and_say_so(key, room, request, name, 0, now);
-        } else if self.begin_request(key, request, now) {
-            self.defer(key, room, name, request, Wish::Leave);
+        match room.filter(|room| session.rooms.find(*room).is_some()) {
+            Some(room) => self.leave_and_say_so(key, room, request, name, 0, now),
+            None => self.refuse(key, request, ErrorCode::NotSubscribed, now),
         }
     }
 
-    /// The session's rights have changed: takes away the rooms that it may not be in any more.
+    /// The session's rights have changed: takes away the rooms that it may not be in any more. Those that it is about to
+    /// join are looked at when their homes have answered.
     pub(super) fn take_rooms_away(&mut self, key: ConnectionKey, now: Now) {
         let Some(session) = self.session_mut(key) else { return };
         for membership in session.rooms.as_slice().to_vec() {
             let Some(name) = self.rooms.rooms.get(membership.room).map(|room| room.name.clone()) else { continue };
-            if self.may_use_room(key, &name, Verb::Subscribe).is_ok() {
-                continue;
-            }
-            if membership.index.is_some() {
+            if membership.index.is_some() && self.may_use_room(key, &name, Verb::Subscribe).is_err() {
                 self.leave_and_say_so(key, membership.room, 0, &name, ErrorCode::PermissionDenied.code(), now);
-            } else if self.session_mut(key).is_some_and(|session| session.rooms.will_be_in(membership.room)) {
-                self.defer(key, membership.room, &name, 0, Wish::Lose);
             }
         }
     }
@@ -458,7 +422,7 @@ impl Shard {
                 turn.full = 0;
             }
             for member in served {
-                turn.deliver(member, job.offset, &job.delivery);
+                turn.deliver(member, job.offset, job.logged, &job.delivery);
             }
             if together == 1 {
                 room.full += turn.full;
@@ -473,7 +437,7 @@ impl Shard {
             room.rest_ms = if rests { rest_ms } else { 0 };
         }
         while let Some(job) = jobs.pop_done(&mut room.jobs) {
-            self.credits.add(job.home, job.work);
+            self.credits.add(job.home, job.room, job.work);
         }
         if room.holes > 0 && (room.jobs.is_empty() || room.holes > HOLES_MAX.max(room.members.len() as u32 / 2)) {
             Self::close_holes(room, key, jobs, &mut self.connections);
@@ -517,11 +481,11 @@ impl Shard {
 
     /// Tells homes what of their broadcasts was worked off since the last time.
     pub(super) fn give_credit_back(&mut self) {
-        while let Some((home, work)) = self.credits.pop(self.id) {
+        while let Some((home, credit)) = self.credits.pop(self.id) {
             if home == self.id {
-                self.ways.settle(home, work);
+                self.on_credit(home, &credit);
             } else {
-                self.post(home, Letter::Credit { from: self.id, work });
+                self.post(home, Letter::Credit { from: self.id, credit: Box::new(credit) });
             }
         }
     }
@@ -606,7 +570,7 @@ impl Shard {
                 if self.begin_request(key, request, now) {
                     let limit = limit.min(PRESENCE_MEMBERS_MAX);
                     let letter = Letter::Presence { room: room.into(), from: self.address(key), request, limit };
-                    self.begin_large(key);
+                    self.begin_heavy(key, WEIGHT_OF_LARGE);
                     self.ask(home, letter);
                 }
             }
@@ -640,7 +604,7 @@ impl Shard {
         if self.begin_request(key, request, now) {
             let limit = limit.min(HISTORY_MESSAGES_MAX);
             let history = History { topic: topic.into(), from: self.address(key), request, since, limit };
-            self.begin_large(key);
+            self.begin_heavy(key, WEIGHT_OF_LARGE);
             self.ask(home, Letter::History(Box::new(history)));
         }
     }
@@ -678,9 +642,8 @@ struct FanOut<'a> {
 
 impl FanOut<'_> {
     #[inline]
-    fn deliver(&mut self, member: &mut Member, offset: u64, delivery: &Delivery) {
+    fn deliver(&mut self, member: &mut Member, offset: u64, logged: bool, delivery: &Delivery) {
         let Some(key) = member.connection else { return };
-        let logged = offset != 0;
         if logged && offset <= member.seen {
             return;
         }
@@ -697,8 +660,9 @@ impl FanOut<'_> {
             member.behind += 1;
             return self.metrics.deliveries_deferred.add(1);
         }
-        // A message in no log must not overtake those that wait in the log.
-        if !connection.outbox.has_room(delivery.frame.len(), self.limits) || member.lagging {
+        // A message in no log neither overtakes those that wait in the log, nor comes behind later ones.
+        let out_of_order = !logged && (member.lagging || member.seen > offset);
+        if !connection.outbox.has_room(delivery.frame.len(), self.limits) || out_of_order {
             if logged && self.keeps_log {
                 member.lagging = true;
                 member.behind = 1;

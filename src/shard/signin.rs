@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::letter::Attach;
+use super::receive::WEIGHT_OF_REFRESH;
 use super::{Effect, Letter, Shard};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, ShardId, TopicKey};
@@ -179,7 +180,7 @@ impl Shard {
     }
 
     fn on_refreshed(&mut self, key: ConnectionKey, request: u32, result: Result<Grant, AuthError>, now: Now) {
-        self.answered(key);
+        self.answered_heavy(key, WEIGHT_OF_REFRESH);
         let Some(session) = self.session_mut(key) else { return };
         let is_for = |grant: &Grant, session: &Session| {
             *grant.user == *session.user && grant.device.as_ref().is_none_or(|device| **device == *session.device)

@@ -12,7 +12,7 @@ use super::heads::Head;
 use super::log::Log;
 use super::size::{TABLE_ENTRY_BYTES, name_bytes};
 use crate::id::{Address, Position, ShardId, TopicKey};
-use crate::keyed::{Keyed, keyed};
+use crate::keyed::Keyed;
 
 /// The members of a room on one shard.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub struct ShardMembers {
     pub local: TopicKey,
     /// Sessions.
     pub count: u32,
+    /// Deliveries of broadcasts that were posted there and not given back as credit yet.
+    pub owed: u64,
 }
 
 /// A member that Presence may name.
@@ -88,23 +90,33 @@ const SLOT_BYTES: usize = size_of::<Room>() + 8;
 
 impl Room {
     /// A new room.
-    pub fn new(name: Arc<str>, namespace: usize, epoch: u64, keeps: Keeps, seed: u64) -> Self {
+    pub fn new(name: Arc<str>, namespace: usize, epoch: u64, keeps: Keeps, hash: &Keyed) -> Self {
         Room {
             name,
             namespace,
             log: Log::new(epoch),
             published: false,
             shards: Vec::new(),
-            members: HashMap::with_hasher(keyed(seed)),
+            members: HashMap::with_hasher(hash.clone()),
             keeps,
             devices: (keeps == Keeps::Devices)
-                .then(|| Box::new(Devices { here: HashMap::with_hasher(keyed(seed)), expected: VecDeque::new() })),
+                .then(|| Box::new(Devices { here: HashMap::with_hasher(hash.clone()), expected: VecDeque::new() })),
         }
     }
 
     /// Shards that have members.
     pub fn shards(&self) -> &[ShardMembers] {
         &self.shards
+    }
+
+    /// The members of one of [`Self::shards`].
+    pub fn shard_mut(&mut self, index: usize) -> Option<&mut ShardMembers> {
+        self.shards.get_mut(index)
+    }
+
+    /// The members on a shard.
+    pub fn members_on_mut(&mut self, shard: ShardId) -> Option<&mut ShardMembers> {
+        self.shards.iter_mut().find(|members| members.shard == shard)
     }
 
     /// Sessions in the room.
@@ -120,7 +132,7 @@ impl Room {
                 known.count += 1;
                 known.local = local;
             }
-            None => self.shards.push(ShardMembers { shard, local, count: 1 }),
+            None => self.shards.push(ShardMembers { shard, local, count: 1, owed: 0 }),
         }
         let MemberName { address, user, device } = member;
         if self.keeps == Keeps::Counts {

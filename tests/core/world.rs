@@ -129,11 +129,8 @@ impl World {
     pub(crate) fn take_effects(&mut self, shard: usize) {
         while let Some(effect) = self.shards[shard].poll_effect() {
             match effect {
-                Effect::Post(posted) => {
-                    // Mailboxes have room for everything here; `overload` has full ones.
-                    self.shards[shard].delivered(posted.to, posted.letter.bytes());
-                    self.mail.push_back((usize::from(posted.to.0), posted.letter));
-                }
+                // Mailboxes have room for everything here; `overload` has full ones.
+                Effect::Post(posted) => self.mail.push_back((usize::from(posted.to.0), posted.letter)),
                 Effect::Verify { connection, refresh, token } => {
                     let result = (self.tokens)(&token);
                     self.shards[shard].handle(Event::Verified { connection, refresh, result }, self.now);

@@ -24,9 +24,8 @@ impl Mail {
         self.backlogs[from][to].push_back(letter);
     }
 
-    /// Moves a shard's letters into mailboxes as far as there is room; returns to whom, and how many bytes each has.
+    /// Moves a shard's letters into mailboxes as far as there is room; returns how many letters and bytes wait for each shard.
     pub(crate) fn send(&mut self, from: usize) -> Vec<(usize, usize)> {
-        let mut delivered = Vec::new();
         for (to, backlog) in self.backlogs[from].iter_mut().enumerate() {
             while let Some(letter) = backlog.pop_front() {
                 if self.mailboxes[to].len() >= self.letters_max {
@@ -34,11 +33,11 @@ impl Mail {
                     backlog.push_front(letter);
                     break;
                 }
-                delivered.push((to, letter.bytes()));
                 self.mailboxes[to].push_back(letter);
             }
         }
-        delivered
+        let waiting = |backlog: &VecDeque<Letter>| (backlog.len(), backlog.iter().map(Letter::bytes).sum());
+        self.backlogs[from].iter().map(waiting).collect()
     }
 
     pub(crate) fn take(&mut self, to: usize) -> Option<Letter> {

@@ -454,8 +454,8 @@ impl World {
     }
 
     fn send_mail(&mut self, shard: usize) {
-        for (to, bytes) in self.mail.send(shard) {
-            self.shards[shard].delivered(ShardId(to as u16), bytes);
+        for (to, (letters, bytes)) in self.mail.send(shard).into_iter().enumerate() {
+            self.shards[shard].set_waiting(ShardId(to as u16), letters, bytes);
         }
     }
 

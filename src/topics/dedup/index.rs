@@ -1,11 +1,11 @@
 //! Numbers by hash, for entries that leave in the order in which they came.
 //!
 //! A set of ten slots is one cache line. A hash has a chain of sets, and its number goes into the first that has a free slot;
-//! every full set on the way notes the number that passed it. Whoever looks goes on behind a set only while what passed it
-//! last is live: nearly always one line is all that is touched, of memory that is in no cache and whose page the processor
+//! every full set on the way notes the number that passed it. A lookup goes on to the next set only if a live number has passed
+//! this one: nearly always one line is all that is touched, of memory that is in no cache and whose page the processor
 //! has to look up, too. Numbers go up, so a slot whose number is not among the live ones is free, and nothing is ever
-//! taken out: forgetting an entry touches no memory here. Where all sets of a chain are full, the index doubles; were that
-//! ever to help no more, the older entry would go. What was there is moved a few at a time, with the numbers that come
+//! taken out: forgetting an entry touches no memory here. Where more than six of ten slots are taken, or all sets of a chain are
+//! full, the index doubles; if that does not help, the oldest number of the chain is pushed out. What was there is moved a few at a time, with the numbers that come
 //! after: no message waits for a million others.
 
 use crate::prefetch::prefetch;
@@ -79,6 +79,8 @@ pub(super) struct Index {
     to_move: Live,
 }
 
+/// Numbers in a set, on average, with which the index doubles: with more, too many are in the second set of their chain.
+const FILLED: usize = 6;
 /// Numbers that are moved with each that comes: the last one is long before the index doubles again.
 const MOVED_AT_ONCE: u32 = 4;
 
@@ -113,6 +115,9 @@ impl Index {
     /// out: none, unless many hashes are the same.
     pub(super) fn insert(&mut self, hash: u64, number: u32, live: Live, hash_of: impl Fn(u32) -> u64) -> u64 {
         let mut pushed_out = self.move_some(MOVED_AT_ONCE, live, &hash_of);
+        if self.outgrown.is_empty() && live.count as usize > self.sets.len() * FILLED {
+            self.double(live);
+        }
         while !self.put(hash, number, live) {
             if self.sets.len() >= live.count as usize {
                 // Ten slots for each already: more would not help.
@@ -120,14 +125,18 @@ impl Index {
                 return pushed_out + 1;
             }
             pushed_out += self.move_some(u32::MAX, live, &hash_of);
-            let sets = (2 * self.sets.len()).max(1);
-            let nobody = live.first.wrapping_sub(1);
-            let free = Set { numbers: [nobody; SLOTS], passed: nobody, tags: [0; SLOTS] };
-            self.outgrown = core::mem::replace(&mut self.sets, vec![free; sets]);
-            // The new one comes last, by itself.
-            self.to_move = Live { count: live.count - 1, ..live };
+            self.double(live);
         }
         pushed_out
+    }
+
+    /// Begins to move everything but the newest number, which comes by itself, into twice as many sets.
+    fn double(&mut self, live: Live) {
+        let sets = (2 * self.sets.len()).max(1);
+        let nobody = live.first.wrapping_sub(1);
+        let free = Set { numbers: [nobody; SLOTS], passed: nobody, tags: [0; SLOTS] };
+        self.outgrown = core::mem::replace(&mut self.sets, vec![free; sets]);
+        self.to_move = Live { count: live.count - 1, ..live };
     }
 
     /// Moves the oldest numbers out of the outgrown sets. Returns how many were pushed out.
@@ -139,6 +148,14 @@ impl Index {
         for _ in 0..count.min(self.to_move.count) {
             let number = self.to_move.first;
             self.to_move = Live { first: number.wrapping_add(1), count: self.to_move.count - 1 };
+            // The set of one that is moved soon is brought while others are.
+            let soon = number.wrapping_add(MOVED_AT_ONCE);
+            if self.to_move.contains(soon)
+                && live.contains(soon)
+                && let Some(set) = chain(self.sets.len(), hash_of(soon)).next().and_then(|place| self.sets.get(place))
+            {
+                prefetch(set);
+            }
             if live.contains(number) && !self.put(hash_of(number), number, live) {
                 self.displace(hash_of(number), number, live);
                 pushed_out += 1;
