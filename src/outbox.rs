@@ -65,7 +65,7 @@ pub struct Queues {
     data_bytes: usize,
     /// How many of `data` are replies.
     replies: usize,
-    /// When the shell last pulled, or when the first entry came: monotonic ms.
+    /// When the peer last took something, or the first entry came: monotonic ms.
     progress_ms: u64,
 }
 
@@ -119,6 +119,13 @@ impl Outbox {
     /// Monotonic ms since when nothing has left; none when nothing waits.
     pub fn stalled_since_ms(&self) -> Option<u64> {
         self.queues.as_ref().map(|queues| queues.progress_ms)
+    }
+
+    /// The peer has taken something.
+    pub fn progressed(&mut self, now_ms: u64) {
+        if let Some(queues) = &mut self.queues {
+            queues.progress_ms = now_ms;
+        }
     }
 
     fn queues(&mut self, spares: &mut Spares, now_ms: u64) -> &mut Queues {

@@ -472,6 +472,10 @@ impl Driver for Core {
         self.shard.pull(key, self.now)
     }
 
+    fn progressed(&mut self, key: ConnectionKey) {
+        self.shard.progressed(key, self.now);
+    }
+
     fn recycle(&mut self, _key: ConnectionKey, buffer: Vec<u8>) {
         self.shard.recycle(buffer);
     }

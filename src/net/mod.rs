@@ -88,6 +88,8 @@ pub trait Driver {
     /// The next bytes for this socket. Once there are none, the driver can count on being asked again only after
     /// [`Net::flush`].
     fn pull(&mut self, key: ConnectionKey) -> Option<Chunk>;
+    /// A part of what `pull` gave was sent, and the rest follows.
+    fn progressed(&mut self, _key: ConnectionKey) {}
     /// A control chunk that `pull` gave is sent, or copied; its memory may be used again.
     fn recycle(&mut self, key: ConnectionKey, buffer: Vec<u8>);
 }
@@ -213,7 +215,7 @@ const HANDSHAKES_PER_TURN: usize = 8;
 const PEEKS_PER_TURN: usize = 256;
 /// Listed sockets passed in one turn: most have been heard again.
 const QUIET_PER_TURN: usize = 4096;
-/// Small frames are copied together up to this; a frame above `COPY_BYTES_MAX` travels alone, uncopied.
+/// Bytes of one send. Small frames are copied together up to this; a frame above `COPY_BYTES_MAX` travels alone, uncopied.
 const SEND_BYTES_MAX: usize = 64 * 1024;
 const COPY_BYTES_MAX: usize = 8 * 1024;
 /// Pause after an accept that found no descriptor.
@@ -488,7 +490,8 @@ impl Net {
         socket.send = Some(index);
         socket.quiet.answered();
         let rest = send.rest();
-        let (pointer, length) = (rest.as_ptr(), rest.len() as u32);
+        // In portions, so that the driver hears of progress: a peer that takes half a megabyte in a minute does read.
+        let (pointer, length) = (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32);
         let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
         let entry = on_socket!(key, socket, |fd| opcode::Send::new(fd, pointer, length).flags(flags).build());
         self.push(entry, SEND, key);
@@ -552,7 +555,7 @@ impl Net {
                 self.starved.push(key);
             }
             libc::EINTR | libc::EAGAIN => self.arm_receive(key),
-            libc::ECANCELED if self.sockets.get(key).is_some_and(|socket| socket.stage == Stage::Open) => {
+            libc::ECANCELED if self.sockets.get(key).is_some_and(|socket| !socket.is_over()) => {
                 // Held, and perhaps released again since.
                 self.arm_receive(key);
             }
@@ -681,6 +684,7 @@ impl Net {
         if result > 0 {
             send.sent += result as usize;
             if !send.rest().is_empty() && socket.is_sending() {
+                driver.progressed(key);
                 return self.submit_send(key, index);
             }
         }

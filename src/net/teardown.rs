@@ -20,6 +20,10 @@ impl Net {
             return self.terminate(key);
         }
         socket.stage = Stage::Flushing;
+        if core::mem::replace(&mut socket.held, false) {
+            // The peer's end of the stream is waited for, and closing with unread bytes would reset the connection.
+            self.arm_receive(key);
+        }
         self.flush(key, driver);
     }
 

@@ -354,6 +354,13 @@ impl Shard {
         Some(chunk)
     }
 
+    /// The peer has taken a part of what was pulled: it reads, however slowly.
+    pub fn progressed(&mut self, key: ConnectionKey, now: Now) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.outbox.progressed(now.mono_ms());
+        }
+    }
+
     /// Gives the memory of a sent control chunk back.
     pub fn recycle(&mut self, buffer: Vec<u8>) {
         self.spares.recycle(buffer);

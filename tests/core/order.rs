@@ -145,6 +145,31 @@ fn a_socket_is_held_when_much_waits_behind_connect_and_goes_on_after_connected()
     assert!(world.closed.is_empty());
 }
 
+/// The new token is judged first, whatever the request behind it asks for.
+#[test]
+fn requests_right_behind_refresh_are_judged_by_the_new_token() {
+    let mut world = World::new(2, settings_with_namespace(|chat| chat.subscribe_all = false));
+    let (granted, taken) = (world.room_at(0, "chat"), world.room_at(1, "chat"));
+    world.tokens = |token| {
+        let (user, room) = token.split_once('|').unwrap_or((token, ""));
+        let rooms = RoomGrants { subscribe: vec![room.to_owned()], ..RoomGrants::default() };
+        Ok(Grant { user: user.into(), expires_at: 0, rooms: Some(Arc::new(rooms)), device: None })
+    };
+    let alice = world.sign_in(0, &format!("alice|{taken}"));
+    world.subscribe(alice, &taken, None);
+    world.send(alice, |encoder, out| {
+        encoder.refresh(out, 1, &format!("alice|{granted}"));
+        encoder.subscribe(out, 2, &granted, None);
+        publish(encoder, out, 3, &granted, 3);
+        publish(encoder, out, 4, &taken, 4);
+    });
+    let got = world.read_all(alice);
+    let mut answers = answers(&got);
+    answers.sort_unstable();
+    assert_eq!(answers, [(0, "unsubscribed"), (2, "subscribed"), (3, "published"), (4, "error")], "{got:?}");
+    world.check();
+}
+
 #[test]
 fn a_frame_of_another_kind_before_connect_closes() {
     let mut world = World::new(1, settings());

@@ -106,7 +106,7 @@ fn burst(world: &mut World, room: &str, messages: usize, payload: &[u8]) -> Vec<
 
 /// Publishers on shard 2, the room's home on shard 0, members on shard 1: twice what shard 1 can do.
 #[test]
-fn what_waits_at_a_home_between_a_fast_and_a_slow_shard_is_bounded() {
+fn letters_for_a_slow_shard_are_bounded() {
     let mut world = World::new(3, live());
     let room = world.room_at(0, "live");
     members(&mut world, 1, &room, 3000);
@@ -152,7 +152,7 @@ fn what_waits_at_a_home_between_a_fast_and_a_slow_shard_is_bounded() {
 }
 
 #[test]
-fn a_small_room_is_served_while_a_large_one_has_more_than_it_may() {
+fn publishes_to_a_small_room_are_taken_while_a_large_room_is_refused() {
     let mut world = World::new(1, live());
     members(&mut world, 0, "live:large", 5000);
     let small = members(&mut world, 0, "live:small", 2);
@@ -269,7 +269,7 @@ fn a_room_whose_members_do_not_keep_up_rests_until_they_do() {
 }
 
 #[test]
-fn members_that_do_not_read_slow_a_room_down_and_stop_nobody() {
+fn a_member_that_reads_gets_every_message_although_most_members_do_not_read() {
     let mut settings = live();
     (settings.client.write_timeout_ms, settings.client.ping_interval_ms) = (3_600_000, 3_600_000);
     let mut world = World::new(1, settings);
@@ -293,5 +293,72 @@ fn members_that_do_not_read_slow_a_room_down_and_stop_nobody() {
     assert!(world.sum(|m| &m.rooms_rested) > 20);
     assert_eq!(world.sum(|m| &m.messages_published), 2000);
     assert_eq!(got, 2000, "every message came to the member that reads");
+    world.check();
+}
+
+/// A room of one member that reads too slowly, and a publisher that writes as fast as it may: nobody else is refused for it.
+#[test]
+fn other_rooms_are_taken_while_a_room_rests_for_minutes() {
+    let mut settings = live();
+    settings.client.ping_interval_ms = 3_600_000;
+    let mut world = World::new(1, settings);
+    let slow = members(&mut world, 0, "live:slow", 1);
+    members(&mut world, 0, "live:other", 50);
+    let publisher = world.sign_in(0, "publisher");
+    let flood = burst(&mut world, "live:slow", 100, b"x");
+    let one = burst(&mut world, "live:other", 1, b"x");
+    for _ in 0..600 {
+        world.pass(100);
+        for frames in [&flood, &one] {
+            let event = Event::Received { connection: publisher.connection, bytes: frames };
+            world.shards[0].handle(event, world.now);
+        }
+        while world.shards[0].advance(world.now) {}
+        world.take_effects(0);
+        let answers = world.read(publisher);
+        assert!(matches!(answers.last(), Some(Got::Published { .. })), "{:?}", answers.last());
+        // Little by little, so that it is never closed.
+        assert!(world.shards[0].pull(slow[0].connection, world.now).is_some());
+    }
+    assert!(world.sum(|m| &m.rooms_rested) > 100);
+    world.check();
+}
+
+/// An ephemeral message waits in a job while a member catches up with later ones from the log.
+#[test]
+fn an_ephemeral_message_does_not_come_behind_later_logged_ones() {
+    let mut settings = settings();
+    settings.client.outbox_frames_max = 4;
+    let mut world = World::new(1, settings);
+    let reader = world.sign_in(0, "reader");
+    world.subscribe(reader, "chat:a", None);
+    let publisher = world.sign_in(0, "publisher");
+    world.subscribe(publisher, "chat:a", None);
+    let publish = |world: &mut World, number: u8, ephemeral| {
+        let mut frame = Vec::new();
+        let fields =
+            PublishRequest { request: 1, topic: "chat:a", payload: &[number], ephemeral, ..Default::default() };
+        world.encoder.publish(&mut frame, &fields);
+        world.shards[0].handle(Event::Received { connection: publisher.connection, bytes: &frame }, world.now);
+    };
+    // Its outbox fills, and it lags.
+    for number in 1..=6 {
+        publish(&mut world, number, false);
+    }
+    world.shards[0].work_off(world.now);
+    publish(&mut world, 7, true);
+    publish(&mut world, 8, false);
+    // It reads: the log brings it everything up to the eighth, and then the jobs have their turn.
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        for got in world.read(reader) {
+            if let Got::Message { payload, .. } = got {
+                order.push(payload[0]);
+            }
+        }
+        world.read(publisher);
+        world.work();
+    }
+    assert_eq!(order, [1, 2, 3, 4, 5, 6, 8]);
     world.check();
 }

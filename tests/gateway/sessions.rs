@@ -112,3 +112,57 @@ fn disconnect_ends_without_goodbye() {
     assert_eq!(gateway.closed(CloseReason::ConnectionClosed), 2);
     gateway.finish();
 }
+
+/// More than the gateway takes in waits behind Connect when it is refused: the client still reads why, and no reset.
+#[test]
+fn a_refused_connect_with_much_behind_it_is_told_why() {
+    let gateway = Gateway::start();
+    for _ in 0..20 {
+        let mut client = gateway.client();
+        let mut frames = Vec::new();
+        let mut encoder = ringgate::wire::Encoder::default();
+        let connect = ringgate::wire::encode::ConnectRequest { request: 1, token: "garbage", ..Default::default() };
+        encoder.connect(&mut frames, &connect);
+        let payload = vec![1; 60_000];
+        for request in 2..5 {
+            let publish = ringgate::wire::encode::PublishRequest {
+                request,
+                topic: "@bob",
+                payload: &payload,
+                ..Default::default()
+            };
+            encoder.publish(&mut frames, &publish);
+        }
+        client.send_bytes(&frames);
+        client.expect_close(3500);
+        drop(client);
+    }
+    gateway.wait_for("slots", 0, |m| &m.ring_slots_used);
+    gateway.finish();
+}
+
+/// Everything that a client asks for behind Connect comes, also what had to wait in the socket.
+#[test]
+fn much_more_than_is_taken_in_behind_connect_is_answered() {
+    let gateway = Gateway::with(|config| {
+        config.runtime.shards = Some(2);
+        config.settings.client.bytes_rate = 0;
+    });
+    let mut client = gateway.client();
+    let mut frames = Vec::new();
+    let mut encoder = ringgate::wire::Encoder::default();
+    let token = crate::support::dev_token("alice");
+    let connect = ringgate::wire::encode::ConnectRequest { request: 1, token: &token, ..Default::default() };
+    encoder.connect(&mut frames, &connect);
+    let payload = vec![1; 20_000];
+    for request in 2..102 {
+        let publish =
+            ringgate::wire::encode::PublishRequest { request, topic: "@bob", payload: &payload, ..Default::default() };
+        encoder.publish(&mut frames, &publish);
+    }
+    client.send_bytes(&frames);
+    for request in 2..102 {
+        client.published(request).unwrap();
+    }
+    gateway.finish();
+}
