@@ -26,12 +26,12 @@ fn a_closed_loop_over_tls() {
     let (code, result) = gateway.drive_over(
         Transport::Tls,
         "p2p",
-        &["--connections", "40", "--closed-loop", "1", "--duration", "2s", "--no-resumption"],
+        &["--connections", "400", "--closed-loop", "1", "--duration", "2s", "--no-resumption"],
     );
     assert_clean(code, &result);
     assert!(count(&result, "published") >= 20);
     assert_eq!(count(&result, "published"), count(&result, "delivered"));
-    assert_eq!(count(&result, "tls_connections"), 40);
+    assert_eq!(count(&result, "tls_connections"), 400);
 }
 
 #[test]
