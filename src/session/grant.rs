@@ -150,4 +150,10 @@ mod tests {
         assert!(publish("@*").allows(Verb::Publish, "@bob"));
         assert!(!publish("@*").allows(Verb::Publish, "chat:a"));
     }
+
+    #[test]
+    fn every_error_has_its_own_label() {
+        let labels: Vec<_> = AuthError::ALL.iter().map(|error| error.label()).collect();
+        assert_eq!(labels, ["invalid token", "token expired", "token not yet valid"]);
+    }
 }
