@@ -226,7 +226,7 @@ fn index(tick: u32, level: usize) -> usize {
 /// The lowest level on which the deadline lies in the same turn of the next-higher level as `tick`.
 fn place_from(deadline: u32, tick: u32) -> (usize, usize) {
     let difference = deadline ^ tick;
-    let level = (0..LEVELS - 1).find(|level| difference >> (BITS * (*level as u32 + 1)) == 0).unwrap_or(LEVELS - 1);
+    let level = (0..LEVELS).find(|level| difference >> (BITS * (*level as u32 + 1)) == 0).unwrap_or(LEVELS - 1);
     (level, index(deadline, level))
 }
 
