@@ -96,7 +96,8 @@ pub struct ClientLimits {
     pub write_timeout_ms: u64,
     /// Payload bytes of one message.
     pub message_bytes_max: usize,
-    /// Bytes of messages waiting in an outbox; control frames have as much again to themselves, at most 64 KiB.
+    /// Bytes of messages waiting in an outbox. Answers wait beside them without a bound of their own: the frames of a client
+    /// that has more than 64 KiB of answers to read are not looked at before it has read.
     pub outbox_bytes_max: usize,
     /// Messages waiting in an outbox.
     pub outbox_frames_max: usize,
