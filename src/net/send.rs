@@ -64,8 +64,8 @@ pub(super) struct Sends {
     spare_bytes: usize,
 }
 
-/// Spare buffers are kept up to this many bytes in all: several hundred, as a busy turn needs.
-const SPARE_BYTES_MAX: usize = 1 << 20;
+/// Spare buffers are kept up to this many bytes in all: as many as a busy turn of broadcasts needs, until the shard rests.
+const SPARE_BYTES_MAX: usize = 8 << 20;
 /// A larger one is not kept: a peer that does not read would hold it for a few bytes.
 const SPARE_CAPACITY_MAX: usize = 64 * 1024;
 /// What is copied together is at least two frames.

@@ -74,8 +74,8 @@ impl Jobs {
         self.work
     }
 
-    /// Appends a job to its room's queue.
-    pub(super) fn push(&mut self, room: TopicKey, queue: &mut RoomJobs, job: Job) {
+    /// Appends a job to the queue of its room, which may rest until some time, in monotonic ms; 0 if it does not.
+    pub(super) fn push(&mut self, room: TopicKey, queue: &mut RoomJobs, job: Job, rests_until_ms: u64) {
         self.work.add(job.work);
         let place = self.free.pop().unwrap_or_else(|| {
             self.slab.push(Place { job: None, next: 0 });
@@ -92,7 +92,10 @@ impl Jobs {
                 Some((first, place))
             }
             None => {
-                self.line.push_back(room);
+                match rests_until_ms {
+                    0 => self.line_up(room),
+                    until_ms => self.rest(room, until_ms),
+                }
                 Some((place, place))
             }
         };

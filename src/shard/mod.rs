@@ -227,7 +227,7 @@ pub struct ShardOptions {
 /// [`Shard::advance`] handles; broadcasts may go over by a room's portion.
 const EXPIRED_PER_TURN: usize = 1024;
 const FANOUT_SENDS_PER_TURN: usize = 4096;
-const FANOUT_DELIVERIES_PER_TURN: usize = 32 * 1024;
+const FANOUT_DELIVERIES_PER_TURN: usize = 64 * 1024;
 const DRAINED_PER_TURN: u32 = 256;
 
 impl Shard {

@@ -54,6 +54,8 @@ struct LocalRoom {
     full: u32,
     /// How long it rested last; 0 while most members keep up.
     rest_ms: u16,
+    /// It rests until then, in monotonic ms; 0 if it does not.
+    rests_until_ms: u64,
     /// Subscribes that the home has not answered.
     pending: u32,
 }
@@ -80,11 +82,14 @@ pub(super) struct Broadcast {
     pub(super) work: Work,
 }
 
-/// Members that one room is served before it is the next one's turn, and messages that are brought to them together.
-const PORTION: u32 = 1024;
-const TOGETHER_MAX: usize = 16;
+/// Messages that are brought together, and deliveries after which it is the next room's turn: the more messages, the
+/// fewer members.
+const TOGETHER_MAX: u32 = 256;
+/// The same while most members do not keep up.
+const TOGETHER_AFTER_REST: u32 = 16;
+const PORTION_DELIVERIES: u32 = 32 * 1024;
 /// Messages in an outbox, and the part of its bound in bytes, with which a member does not keep up.
-const FULL_FRAMES: usize = 512;
+const FULL_FRAMES: usize = 1024;
 const FULL_PART_OF_BYTES: usize = 4;
 /// Rests of a room, doubled while most of its members do not keep up.
 const REST_MS_MIN: u16 = 25;
@@ -116,6 +121,7 @@ impl LocalRooms {
             served: 0,
             full: 0,
             rest_ms: 0,
+            rests_until_ms: 0,
             pending: 0,
         };
         let key = self.rooms.insert(room);
@@ -145,7 +151,7 @@ impl LocalRooms {
         let members = room.members.len() as u32;
         let Broadcast { offset, logged, delivery, without, home, room: at_home, work } = broadcast;
         let job = Job { offset, logged, delivery, without, next: 0, members, home, room: at_home, work };
-        self.jobs.push(local, &mut room.jobs, job);
+        self.jobs.push(local, &mut room.jobs, job, room.rests_until_ms);
         true
     }
 
@@ -393,7 +399,16 @@ impl Shard {
         let jobs = &mut self.rooms.jobs;
         let Some(next) = jobs.next_of(room.jobs) else { return 0 };
         let keeps_log = self.settings.namespaces.get(room.namespace).is_some_and(|n| n.history_size > 0);
-        let (mut together, mut deliveries) = (0, 0);
+        // Those that were begun together go on together; a later one begins when they are done.
+        let together_max = if room.rest_ms == 0 { TOGETHER_MAX } else { TOGETHER_AFTER_REST };
+        let mut together = 0;
+        jobs.visit(room.jobs, |job| {
+            let goes_along = job.next == next && together < together_max;
+            together += u32::from(goes_along);
+            goes_along
+        });
+        let end = next + PORTION_DELIVERIES / together.max(1);
+        let (mut visited, mut deliveries) = (0, 0);
         let members = &mut room.members;
         let mut turn = FanOut {
             connections: &mut self.connections,
@@ -408,34 +423,39 @@ impl Shard {
             now,
         };
         jobs.visit(room.jobs, |job| {
-            // Those that were begun together go on together; a later one begins when they are done.
-            if job.next != next || together == TOGETHER_MAX {
+            if visited == together {
                 return false;
             }
-            together += 1;
-            job.next = next + PORTION;
+            visited += 1;
+            job.next = end;
             turn.without = job.without.filter(|address| address.shard == self.id).map(|address| address.connection);
             let served = members.get_mut(next as usize..job.members.min(job.next) as usize).unwrap_or_default();
             deliveries += served.len();
-            if together == 1 {
+            if visited == 1 {
                 room.served += served.len() as u32;
                 turn.full = 0;
             }
             for member in served {
                 turn.deliver(member, job.offset, job.logged, &job.delivery);
             }
-            if together == 1 {
+            if visited == 1 {
                 room.full += turn.full;
             }
             true
         });
         let mut rests = false;
+        room.rests_until_ms = 0;
         if jobs.is_first_done(room.jobs) {
             let (served, full) = (core::mem::take(&mut room.served), core::mem::take(&mut room.full));
             rests = full > served / 2;
             let rest_ms = (room.rest_ms * 2).clamp(REST_MS_MIN, REST_MS_MAX);
             room.rest_ms = if rests { rest_ms } else { 0 };
         }
+        if rests {
+            self.metrics.rooms_rested.increment();
+            room.rests_until_ms = now.mono_ms() + u64::from(room.rest_ms);
+        }
+        let rests_until_ms = room.rests_until_ms;
         while let Some(job) = jobs.pop_done(&mut room.jobs) {
             self.credits.add(job.home, job.room, job.work);
         }
@@ -445,8 +465,7 @@ impl Shard {
         if room.jobs.is_empty() {
             self.rooms.forget_if_unused(key);
         } else if rests {
-            self.metrics.rooms_rested.increment();
-            jobs.rest(key, now.mono_ms() + u64::from(room.rest_ms));
+            jobs.rest(key, rests_until_ms);
         } else {
             jobs.line_up(key);
         }

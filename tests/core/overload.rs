@@ -111,10 +111,10 @@ fn letters_for_a_slow_shard_are_bounded() {
     let room = world.room_at(0, "live");
     members(&mut world, 1, &room, 3000);
     let publishers: Vec<Client> = (0..4).map(|number| world.sign_in(2, &format!("publisher{number}"))).collect();
-    let frames = burst(&mut world, &room, 6, &[1; 1000]);
+    let frames = burst(&mut world, &room, 20, &[1; 1000]);
     let mut node = Node::new(world);
     let (mut most, mut turns_ms) = (0, 0);
-    for _ in 0..1000 {
+    for _ in 0..600 {
         node.world.pass(1);
         turns_ms += 1;
         for publisher in &publishers {
@@ -130,9 +130,9 @@ fn letters_for_a_slow_shard_are_bounded() {
         (node.world.sum(|m| &m.messages_published), node.world.sum(|m| &m.errors[ErrorCode::Overloaded.index()]));
     assert!(most <= 2 * WAY_LETTERS_MAX, "{most} letters waited for mailboxes");
     assert!(refused > 5_000, "{refused} were refused");
-    // Shard 1 was busy all the time: a turn does 32 768 deliveries.
+    // Shard 1 was busy all the time: a turn does 65 536 deliveries.
     let delivered = node.world.sum(|m| &m.deliveries_sent);
-    assert!(delivered >= turns_ms * 30_000, "{delivered} deliveries of {published} messages");
+    assert!(delivered >= turns_ms * 60_000, "{delivered} deliveries of {published} messages");
     // The load ends: what waited is worked off within as many turns as it may take, and the next message is taken.
     for _ in 0..WAY_DELIVERIES_MAX / 4096 + 10 {
         node.world.pass(1);
@@ -237,10 +237,10 @@ fn a_room_whose_members_do_not_keep_up_rests_until_they_do() {
     let mut world = World::new(1, settings);
     let clients = members(&mut world, 0, "chat:a", 1000);
     let publisher = world.sign_in(0, "publisher");
-    // A log of 100 messages, and 30 s of messages at 1 000 a second; members read what they can get of 100 a second.
+    // A log of 100 messages, and 60 s of messages at 1 000 a second; members read 100 a second.
     let (mut published, mut refused, mut got) = (0, 0, vec![0; clients.len()]);
     let frames = burst(&mut world, "chat:a", 100, b"x");
-    for step in 0..300 {
+    for step in 0..600 {
         world.pass(100);
         world.shards[0].handle(Event::Received { connection: publisher.connection, bytes: &frames }, world.now);
         while world.shards[0].advance(world.now) {}
@@ -262,10 +262,10 @@ fn a_room_whose_members_do_not_keep_up_rests_until_they_do() {
         }
     }
     assert!(world.closed.is_empty(), "{:?}", world.closed.first());
-    assert!(world.sum(|m| &m.deliveries_queued) < 1000 * 1200, "outboxes hold little");
-    assert!(refused > 20_000 && published > 2_900, "{published} published, {refused} refused");
+    assert!(world.sum(|m| &m.deliveries_queued) < 1000 * 3000, "outboxes hold little");
+    assert!(refused > 40_000 && published > 5_900, "{published} published, {refused} refused");
     let (least, most) = (got.iter().min(), got.iter().max());
-    assert!(least >= Some(&2_900), "{least:?} to {most:?} messages to each");
+    assert!(least >= Some(&5_900), "{least:?} to {most:?} messages to each");
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn a_member_that_reads_gets_every_message_although_most_members_do_not_read() {
         }
         assert_eq!(world.read(publisher).len(), 100);
     }
-    assert!(world.sum(|m| &m.rooms_rested) > 20);
+    assert!(world.sum(|m| &m.rooms_rested) > 5);
     assert_eq!(world.sum(|m| &m.messages_published), 2000);
     assert_eq!(got, 2000, "every message came to the member that reads");
     world.check();

@@ -84,7 +84,7 @@ fn requests_behind_connect_are_answered_behind_connected_in_their_order() {
         let connect =
             ringgate::wire::encode::ConnectRequest { request: 1, token: &token, rooms: &rooms, ..Default::default() };
         let mut encoder = ringgate::wire::Encoder::default();
-        let mut frames = vec![Vec::new(), Vec::new(), Vec::new()];
+        let mut frames = [Vec::new(), Vec::new(), Vec::new()];
         encoder.connect(&mut frames[0], &connect);
         let publish =
             ringgate::wire::encode::PublishRequest { request: 2, topic: &room, payload: b"x", ..Default::default() };
