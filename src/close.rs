@@ -1,5 +1,7 @@
-//! Why a connection ended and why a request was refused: one enum each, which is at once the wire code, the metric
-//! label, the log field and the answer to "may the client reconnect?".
+//! Why a connection ended, why a request was refused, why a token was not accepted: one enum each.
+//!
+//! The first two are wire code and metric label at once, and answer "may the client reconnect?" and "may it try again?". The log
+//! has the code of a close beside a text, which is the label where nothing more exact is known.
 //!
 //! Numbers follow Centrifugo's scheme, which clients of realtime servers know: 3000-3499 and 4000-4499 mean
 //! reconnect, 3500-3999 and 4500-4999 mean do not.
@@ -18,7 +20,7 @@ macro_rules! codes {
             /// The number on the wire.
             pub fn code(self) -> u16 { self as u16 }
 
-            /// Metric label, log field and reason text.
+            /// Metric label, and the text where nothing more exact is known.
             pub fn label(self) -> &'static str {
                 match self { $($name::$variant => $label,)* }
             }
@@ -135,6 +137,31 @@ impl ErrorCode {
     }
 }
 
+/// Why a token was not accepted. Never says more to the client than its label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthError {
+    /// Not a token, a bad signature, an algorithm or key that is not ours, a claim that does not fit.
+    Invalid,
+    /// `exp` has passed.
+    Expired,
+    /// `nbf` lies ahead.
+    NotYetValid,
+}
+
+impl AuthError {
+    /// Every value, for arrays of counters.
+    pub const ALL: &'static [AuthError] = &[AuthError::Invalid, AuthError::Expired, AuthError::NotYetValid];
+
+    /// Metric label and log field.
+    pub fn label(self) -> &'static str {
+        match self {
+            AuthError::Invalid => "invalid token",
+            AuthError::Expired => "token expired",
+            AuthError::NotYetValid => "token not yet valid",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,5 +182,11 @@ mod tests {
         assert!(CloseReason::Slow.may_reconnect());
         assert!(!CloseReason::TakenOver.may_reconnect());
         assert!(!CloseReason::InvalidToken.may_reconnect());
+    }
+
+    #[test]
+    fn every_error_has_its_own_label() {
+        let labels: Vec<_> = AuthError::ALL.iter().map(|error| error.label()).collect();
+        assert_eq!(labels, ["invalid token", "token expired", "token not yet valid"]);
     }
 }

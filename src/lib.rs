@@ -1,7 +1,7 @@
 //! ringgate: a connection gateway for instant messaging and realtime push.
 //!
-//! The map of the crate. A module imports only from layers above its own in this list; ARCHITECTURE.md has the
-//! picture and the life of one message.
+//! The map of the crate. A module imports only from its own layer and those above it in this list;
+//! ARCHITECTURE.md has the picture and the life of one message.
 //!
 //! Layers A to C are pure: no clock, no random numbers, no socket, no thread. They build and pass their tests with
 //! `--no-default-features`, and the seeded simulation in `tests/simulation` drives exactly this code.

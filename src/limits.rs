@@ -39,6 +39,12 @@ pub const LOG_CALM_PERCENT: usize = 70;
 /// switches bound their queues so: Choudhury and Hahne, "Dynamic queue length thresholds", 1998.)
 pub const PUBLISHER_SHARE_OF_FREE: usize = 4;
 
+/// Longest duration that a configuration may set, in milliseconds: ten years. Sums of it and a time of day cannot overflow.
+pub const DURATION_MS_MAX: u64 = 3650 * 24 * 3600 * 1000;
+/// Longest ping interval and pong timeout, in milliseconds: a day. Connected carries both in 32 bits.
+pub const HEARTBEAT_MS_MAX: u64 = 24 * 3600 * 1000;
+
+const _: () = assert!(HEARTBEAT_MS_MAX <= u32::MAX as u64);
 const _: () = assert!(CONNECTIONS_PER_SHARD_MAX <= 1 << 30);
 const _: () = assert!(LOG_CALM_PERCENT < LOG_WARNING_PERCENT && LOG_WARNING_PERCENT < 100);
 const _: () = assert!(TOKEN_BYTES_MAX > BODY_OVERHEAD_BYTES);
@@ -90,7 +96,8 @@ pub struct ClientLimits {
     pub write_timeout_ms: u64,
     /// Payload bytes of one message.
     pub message_bytes_max: usize,
-    /// Bytes of messages waiting in an outbox; control frames have as much again to themselves, at most 64 KiB.
+    /// Bytes of messages waiting in an outbox. Answers wait beside them without a bound of their own: the frames of a client
+    /// that has more than 64 KiB of answers to read are not looked at before it has read.
     pub outbox_bytes_max: usize,
     /// Messages waiting in an outbox.
     pub outbox_frames_max: usize,

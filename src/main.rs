@@ -261,8 +261,7 @@ fn print_addresses(
 /// Logs go to standard error through a thread of their own: a terminal that does not read must not stop a shard.
 fn start_logging(logging: &ringgate::config::Logging) -> Result<tracing_appender::non_blocking::WorkerGuard, String> {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
-    let filter = tracing_subscriber::EnvFilter::try_new(&logging.level)
-        .map_err(|error| format!("{:?} is not a log level: {error}", logging.level))?;
+    let filter = ringgate::config::log_filter(&logging.level)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let done = if logging.json {
         builder.json().flatten_event(true).with_target(false).try_init()

@@ -5,8 +5,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::close::{CloseReason, ErrorCode};
-use crate::session::AuthError;
+use crate::close::{AuthError, CloseReason, ErrorCode};
 
 /// A number that one thread changes and any thread reads.
 #[derive(Default, Debug)]

@@ -274,4 +274,128 @@ mod tests {
         assert_eq!(outbox.drop_data(&mut spares), (3, 62));
         assert!(outbox.is_empty());
     }
+
+    fn reply(bytes: usize) -> Delivery {
+        Delivery { received_us: REPLY, ..delivery(bytes) }
+    }
+
+    #[test]
+    fn room_ends_where_the_sum_of_bytes_or_the_number_of_messages_does() {
+        let limits = OutboxLimits { bytes_max: 10, frames_max: 3 };
+        let mut spares = Spares::default();
+        let mut outbox = Outbox::default();
+        outbox.push(delivery(6), &mut spares, 0);
+        assert_eq!((outbox.has_room(4, limits), outbox.has_room(5, limits)), (true, false));
+        // Nothing of its own would still fit into a lane that is full to the byte, up to the number of messages.
+        outbox.push(delivery(4), &mut spares, 0);
+        assert_eq!((outbox.has_room(0, limits), outbox.has_room(1, limits)), (true, false));
+        outbox.push(reply(0), &mut spares, 0);
+        assert!(!outbox.has_room(0, limits), "replies take a place, too");
+        // Only control frames wait: the lane of messages is empty and takes any one of them.
+        outbox.drop_data(&mut spares);
+        outbox.control(&mut spares, 0).extend_from_slice(&[0; 20]);
+        assert!(outbox.has_room(1000, limits));
+    }
+
+    #[test]
+    fn it_holds_what_was_asked_for_from_the_exact_number_on() {
+        let mut spares = Spares::default();
+        let mut outbox = Outbox::default();
+        assert!(!outbox.holds(0, 0), "an empty one holds nothing, not even none");
+        outbox.push(delivery(30), &mut spares, 0);
+        outbox.push(reply(20), &mut spares, 0);
+        for (frames, bytes, holds) in
+            [(2, 1000, true), (3, 50, true), (3, 51, false), (2, 50, true), (1000, 1000, false)]
+        {
+            assert_eq!(outbox.holds(frames, bytes), holds, "{frames} frames or {bytes} bytes");
+        }
+        assert_eq!((outbox.frames(), outbox.replies(), outbox.bytes(), outbox.data_bytes()), (1, 1, 50, 50));
+    }
+
+    #[test]
+    fn it_is_drained_when_half_of_both_bounds_is_free() {
+        let limits = OutboxLimits { bytes_max: 100, frames_max: 4 };
+        let mut spares = Spares::default();
+        let mut outbox = Outbox::default();
+        assert!(outbox.is_drained(limits));
+        outbox.push(delivery(25), &mut spares, 0);
+        outbox.push(delivery(25), &mut spares, 0);
+        assert!(outbox.is_drained(limits), "two of four messages, 50 of 100 bytes");
+        outbox.push(reply(0), &mut spares, 0);
+        assert!(outbox.is_drained(limits), "replies are no messages");
+        outbox.push(delivery(0), &mut spares, 0);
+        assert!(!outbox.is_drained(limits), "a third message");
+        outbox.drop_data(&mut spares);
+        outbox.push(delivery(51), &mut spares, 0);
+        assert!(!outbox.is_drained(limits), "a byte more than half");
+    }
+
+    #[test]
+    fn spare_control_buffers_are_few_and_small() {
+        let mut spares = Spares::default();
+        // Nothing is gained by keeping a buffer without memory; a large one would keep it for good.
+        spares.recycle(Vec::new());
+        spares.recycle(Vec::with_capacity(SPARE_CONTROL_BYTES_MAX + 1));
+        assert_eq!(spares.control.len(), 0);
+        spares.recycle(vec![7]);
+        spares.recycle(Vec::with_capacity(SPARE_CONTROL_BYTES_MAX));
+        assert_eq!(spares.control.iter().map(Vec::capacity).collect::<Vec<_>>(), [1, SPARE_CONTROL_BYTES_MAX]);
+        assert!(spares.control.iter().all(Vec::is_empty), "what was sent is not sent again");
+        for _ in 0..SPARES_MAX {
+            spares.recycle(Vec::with_capacity(1));
+        }
+        assert_eq!(spares.control.len(), SPARES_MAX);
+        // The last one kept is the first one used, and it is used.
+        spares.control.truncate(2);
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.control(&mut spares, 0).capacity(), SPARE_CONTROL_BYTES_MAX);
+        assert_eq!(spares.control.len(), 1);
+        spares.control.clear();
+        assert_eq!(Outbox::default().control(&mut spares, 0).capacity(), CONTROL_BYTES_FIRST);
+    }
+
+    #[test]
+    fn spare_queues_are_few_and_small() {
+        let mut spares = Spares::default();
+        let emptied = |spares: &mut Spares, frames: usize| {
+            let mut outbox = Outbox::default();
+            outbox.queues(spares, 0).data = VecDeque::with_capacity(frames);
+            outbox.push(delivery(1), spares, 0);
+            assert!(outbox.pull(spares, 0).is_some() && outbox.is_empty());
+        };
+        emptied(&mut spares, SPARE_FRAMES_MAX + 1);
+        assert_eq!(spares.queues.len(), 0);
+        emptied(&mut spares, SPARE_FRAMES_MAX);
+        assert_eq!(spares.queues.len(), 1);
+        // It is taken again with nothing of its past in it.
+        let mut outbox = Outbox::default();
+        outbox.push(reply(3), &mut spares, 9);
+        assert_eq!(spares.queues.len(), 0);
+        assert_eq!((outbox.data_bytes(), outbox.replies(), outbox.stalled_since_ms()), (3, 1, Some(9)));
+        let mut full: Vec<_> = (0..=SPARES_MAX).map(|_| Outbox::default()).collect();
+        for outbox in &mut full {
+            outbox.push(delivery(1), &mut spares, 0);
+        }
+        for outbox in &mut full {
+            outbox.drop_data(&mut spares);
+        }
+        assert_eq!(spares.queues.len(), SPARES_MAX);
+    }
+
+    #[test]
+    fn what_leaves_is_taken_off_every_count() {
+        let mut spares = Spares::default();
+        let mut outbox = Outbox::default();
+        outbox.push(reply(5), &mut spares, 0);
+        outbox.push(delivery(7), &mut spares, 0);
+        outbox.control(&mut spares, 0).extend_from_slice(b"pong");
+        assert_eq!((outbox.bytes(), outbox.control_bytes()), (16, 4));
+        assert_eq!(outbox.pull(&mut spares, 1).map(|chunk| chunk.bytes().len()), Some(4));
+        assert_eq!((outbox.bytes(), outbox.control_bytes(), outbox.replies()), (12, 0, 1));
+        assert_eq!(outbox.pull(&mut spares, 2).map(|chunk| chunk.bytes().len()), Some(5));
+        assert_eq!((outbox.data_bytes(), outbox.replies(), outbox.frames()), (7, 0, 1));
+        outbox.progressed(3);
+        assert_eq!(outbox.stalled_since_ms(), Some(3));
+        outbox.invariants();
+    }
 }

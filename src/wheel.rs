@@ -226,7 +226,7 @@ fn index(tick: u32, level: usize) -> usize {
 /// The lowest level on which the deadline lies in the same turn of the next-higher level as `tick`.
 fn place_from(deadline: u32, tick: u32) -> (usize, usize) {
     let difference = deadline ^ tick;
-    let level = (0..LEVELS - 1).find(|level| difference >> (BITS * (*level as u32 + 1)) == 0).unwrap_or(LEVELS - 1);
+    let level = (0..LEVELS).find(|level| difference >> (BITS * (*level as u32 + 1)) == 0).unwrap_or(LEVELS - 1);
     (level, index(deadline, level))
 }
 
@@ -284,5 +284,61 @@ mod tests {
         wheel.insert_if_earlier(3, 2000);
         wheel.advance(2000, 10, &mut expired);
         assert_eq!(expired, [3, 3]);
+    }
+
+    #[test]
+    fn the_table_grows_by_an_eighth_and_only_when_it_is_full() {
+        let mut wheel = Wheel::default();
+        let mut capacities = Vec::new();
+        for entry in 0..2000 {
+            wheel.insert(entry, 1000);
+            if capacities.last() != Some(&wheel.links.capacity()) {
+                capacities.push(wheel.links.capacity());
+            }
+            assert!(wheel.links.len() > entry as usize);
+        }
+        // 256, then at 256, 544, 868, 1232 and 1642 entries an eighth and 256 more.
+        assert_eq!(capacities, [256, 544, 868, 1232, 1642, 2103]);
+        // An entry far beyond the end takes what it needs.
+        wheel.insert(9_999, 1000);
+        assert_eq!((wheel.links.len(), wheel.links.capacity()), (10_000, 10_000));
+    }
+
+    #[test]
+    fn deadlines_behind_a_turn_of_the_highest_level_expire_in_time() {
+        const TURN: u64 = 1 << (BITS * LEVELS as u32);
+        // Just before the tick at which all levels begin anew, and before one at which only bits above them differ.
+        for boundary in [TURN, 3 * TURN] {
+            let mut wheel = Wheel::default();
+            let mut expired = Vec::new();
+            let start = boundary - 3;
+            wheel.advance(start * TICK_MS, 10, &mut expired);
+            let deadlines = [1, 2, 3, 4, 63, 64, 70, 4096, 4100, 1 << 18, (1 << 18) + 5, u64::from(AHEAD_MAX)];
+            for (entry, ahead) in deadlines.into_iter().enumerate() {
+                wheel.insert(entry as u32, (start + ahead) * TICK_MS);
+            }
+            wheel.invariants();
+            for (entry, ahead) in deadlines.into_iter().enumerate() {
+                wheel.advance((start + ahead) * TICK_MS - 1, 10, &mut expired);
+                assert_eq!(expired.len(), entry, "{ahead} ticks ahead came early");
+                wheel.advance((start + ahead) * TICK_MS, 10, &mut expired);
+                assert_eq!(expired.last(), Some(&(entry as u32)), "{ahead} ticks ahead");
+                wheel.invariants();
+            }
+            assert!(wheel.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_deadline_that_is_too_far_ahead_expires_at_the_bound() {
+        let mut wheel = Wheel::default();
+        let mut expired = Vec::new();
+        wheel.insert(0, u64::MAX);
+        wheel.insert(1, (u64::from(AHEAD_MAX) + 1) * TICK_MS);
+        wheel.advance((u64::from(AHEAD_MAX) - 1) * TICK_MS, 10, &mut expired);
+        assert!(expired.is_empty());
+        wheel.advance(u64::from(AHEAD_MAX) * TICK_MS, 10, &mut expired);
+        expired.sort_unstable();
+        assert_eq!(expired, [0, 1]);
     }
 }

@@ -280,7 +280,8 @@ impl Authenticator for Keys {
     /// Measured by `bench` (docs/performance.md) as multiples of HS256: RS256 (2048 bits) 14, EdDSA 27, ES256 39; rounded
     /// up, for the budget is there to keep a turn short.
     fn cost(&self, token: &str) -> u32 {
-        // The length of the signature tells the families apart well enough for a budget.
+        // The length of the signature tells the families apart well enough for a budget; HS512 alone counts for more than it
+        // takes, for its signature is as long as that of EdDSA.
         match token.rsplit('.').next().map_or(0, str::len) {
             0..=64 => 1,
             65..=128 => 40,

@@ -170,3 +170,84 @@ fn weak_and_wrong_keys_are_refused_with_a_reason() {
     assert!(Key::public(None, Algorithm::ES256, b"junk").err().unwrap().contains("PEM"));
     assert!(parse_algorithm("none").unwrap_err().contains("HS256"));
 }
+
+/// What keys with these claims say to a token with this body.
+fn judged(claims: Claims, body: &serde_json::Value, now: u64) -> Result<Grant, AuthError> {
+    let header = jsonwebtoken::Header::new(Algorithm::HS256);
+    let token = jsonwebtoken::encode(&header, body, &jsonwebtoken::EncodingKey::from_secret(SECRET)).unwrap();
+    Keys::new(vec![Key::secret(None, Algorithm::HS256, SECRET).unwrap()], claims).verify(&token, now)
+}
+
+#[test]
+fn leeway_then_sign_in_and_session_end_that_much_later() {
+    let ended = serde_json::json!({"sub": "a", "exp": NOW});
+    for leeway_seconds in [0, 1, 30] {
+        let claims = Claims { leeway_seconds, require_exp: true, ..Claims::default() };
+        let at = |seconds: u64| judged(claims.clone(), &ended, seconds).map(|grant| grant.expires_at);
+        let end = NOW + leeway_seconds;
+        assert_eq!(at(end - 1), Ok(end), "ended less than {leeway_seconds} s ago");
+        assert_eq!(at(end), Err(AuthError::Expired), "ended {leeway_seconds} s ago");
+    }
+    // A token without an end gives a session without one; an end beyond all time stays there.
+    let claims = Claims { leeway_seconds: 30, ..Claims::default() };
+    let expires_at = |body| judged(claims.clone(), &body, NOW).map(|grant| grant.expires_at);
+    assert_eq!(expires_at(serde_json::json!({"sub": "a"})), Ok(0));
+    assert_eq!(expires_at(serde_json::json!({"sub": "a", "exp": u64::MAX})), Ok(u64::MAX));
+}
+
+#[test]
+fn leeway_then_tokens_begin_that_much_earlier() {
+    for leeway_seconds in [0, 1, 30] {
+        let claims = Claims { leeway_seconds, ..Claims::default() };
+        let begins = |nbf: u64| judged(claims.clone(), &serde_json::json!({"sub": "a", "nbf": nbf}), NOW).map(|_| ());
+        assert_eq!(begins(NOW + leeway_seconds), Ok(()));
+        assert_eq!(begins(NOW + leeway_seconds + 1), Err(AuthError::NotYetValid));
+    }
+}
+
+#[test]
+fn more_patterns_or_longer_ones_than_allowed_then_no_session() {
+    let claims = Claims::default();
+    let verdict = |rooms: serde_json::Value| {
+        judged(claims.clone(), &serde_json::json!({"sub": "a", "rooms": rooms}), NOW).map(|grant| grant.rooms.unwrap())
+    };
+    let patterns = |count: usize| (0..count).map(|index| format!("chat:{index}")).collect::<Vec<_>>();
+    let most = verdict(serde_json::json!(patterns(64))).unwrap();
+    for list in [&most.subscribe, &most.publish, &most.presence, &most.history] {
+        assert_eq!(*list, patterns(64));
+    }
+    assert_eq!(verdict(serde_json::json!(patterns(65))), Err(AuthError::Invalid));
+    // Each verb has a list of its own.
+    for verb in ["subscribe", "publish", "presence", "history"] {
+        let lists = |count: usize| {
+            let mut lists =
+                serde_json::json!({"subscribe": patterns(64), "publish": patterns(64), "history": patterns(64)});
+            lists[verb] = serde_json::json!(patterns(count));
+            lists
+        };
+        assert!(verdict(lists(64)).is_ok(), "{verb}");
+        assert_eq!(verdict(lists(65)), Err(AuthError::Invalid), "{verb}");
+    }
+    let long = |bytes: usize| serde_json::json!(["*".repeat(bytes)]);
+    assert!(verdict(long(NAME_BYTES_MAX)).is_ok());
+    assert_eq!(verdict(long(NAME_BYTES_MAX + 1)), Err(AuthError::Invalid));
+}
+
+#[test]
+fn costs_follow_the_length_of_the_signature() {
+    let keys = keys(Vec::new());
+    let cost = |signer: &Signer| keys.cost(&signer.sign(&spec("alice")).unwrap());
+    let secret = |algorithm| Signer::from_key(SECRET, Some(algorithm), None).unwrap();
+    for (algorithm, wanted) in [(Algorithm::HS256, 1), (Algorithm::HS384, 1), (Algorithm::HS512, 40)] {
+        assert_eq!(cost(&secret(algorithm)), wanted, "{algorithm:?}");
+    }
+    for (algorithm, wanted) in [(Algorithm::RS256, 15), (Algorithm::EdDSA, 40), (Algorithm::ES256, 40)] {
+        assert_eq!(cost(&pair(algorithm).0), wanted, "{algorithm:?}");
+    }
+    // Nothing is free, or a flood of garbage would not count in the turn's budget.
+    for (token, wanted) in [(String::new(), 1), ("a".repeat(64), 1), ("a".repeat(65), 40), ("a".repeat(128), 40)] {
+        assert_eq!(keys.cost(&format!("a.b.{token}")), wanted, "{}", token.len());
+    }
+    assert_eq!(keys.cost(&format!("a.b.{}", "a".repeat(129))), 15);
+    assert_eq!(keys.cost("no dots at all"), 1);
+}

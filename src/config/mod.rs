@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 pub use certificate::{CertificateError, certificate_from_files, dev_certificate, server_config};
 pub use units::{parse_duration_ms, parse_size};
+pub use validate::log_filter;
 
 use crate::auth::{Claims, Key};
 use crate::cores::Cores;
@@ -85,7 +86,7 @@ pub struct ListenerConfig {
 /// How to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logging {
-    /// Level, or any filter that tracing understands.
+    /// What [`log_filter`] reads.
     pub level: String,
     /// JSON, one object a line; else text for people.
     pub json: bool,
@@ -183,9 +184,14 @@ impl Config {
     }
 
     fn understand(text: &str, file: &str, fits: fn(&Runtime) -> Result<(), String>) -> Result<Config, Problems> {
-        let raw = toml::from_str::<raw::File>(text).map_err(|error| {
+        let raw = toml::from_str::<raw::File>(text).map_err(|mut error| {
             let line = error.span().map(|span| units::line_of(text, span.start));
-            let problem = Problem { line, key: String::new(), text: error.message().trim().to_owned() };
+            // Where there is no text to show, the key is shown: no other way leads to it.
+            error.set_input(None);
+            let shown = error.to_string();
+            let key = shown.rsplit_once("\nin `").and_then(|(_, key)| key.split_once('`'));
+            let key = key.map_or_else(String::new, |(key, _)| key.to_owned());
+            let problem = Problem { line, key, text: error.message().trim().to_owned() };
             Problems { file: file.to_owned(), problems: vec![problem] }
         })?;
         validate::validate(&raw, text, fits).map_err(|problems| Problems { file: file.to_owned(), problems })

@@ -1,25 +1,112 @@
 //! The configuration as it stands in the file: types that only know syntax. `validate` gives it meaning.
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 /// A value with its place in the file, for messages.
 pub(super) type At<T> = Option<Spanned<T>>;
 
 /// An integer, or text with a unit.
-#[derive(Deserialize, Clone, Debug)]
-#[serde(untagged)]
+#[derive(Clone, Debug)]
 pub(super) enum Number {
-    Integer(i64),
+    Integer(i128),
     Text(String),
 }
 
+/// Text with a unit.
+#[derive(Clone, Debug)]
+pub(super) struct Duration(pub(super) String);
+
 /// A word, or a list of core numbers.
-#[derive(Deserialize, Clone, Debug)]
-#[serde(untagged)]
+#[derive(Clone, Debug)]
 pub(super) enum CoreList {
     Text(String),
-    List(Vec<i64>),
+    List(Vec<Number>),
+}
+
+// Visitors instead of `untagged` enums, whose errors say which variants there are, not what was expected.
+
+struct NumberVisitor;
+
+impl Visitor<'_> for NumberVisitor {
+    type Value = Number;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number, or a size like \"64KiB\"")
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Number, E> {
+        Ok(Number::Integer(number.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Number, E> {
+        Ok(Number::Integer(number.into()))
+    }
+
+    fn visit_i128<E>(self, number: i128) -> Result<Number, E> {
+        Ok(Number::Integer(number))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Number, E> {
+        Ok(Number::Text(text.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Number, D::Error> {
+        deserializer.deserialize_any(NumberVisitor)
+    }
+}
+
+struct DurationVisitor;
+
+impl Visitor<'_> for DurationVisitor {
+    type Value = Duration;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration with its unit, like \"25s\"")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Duration, E> {
+        Ok(Duration(text.to_owned()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Duration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        deserializer.deserialize_any(DurationVisitor)
+    }
+}
+
+struct CoreListVisitor;
+
+impl<'de> Visitor<'de> for CoreListVisitor {
+    type Value = CoreList;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"auto\" or a list of core numbers like [0, 2, 4]")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<CoreList, E> {
+        Ok(CoreList::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<CoreList, A::Error> {
+        let mut cores = Vec::new();
+        while let Some(core) = list.next_element()? {
+            cores.push(core);
+        }
+        Ok(CoreList::List(cores))
+    }
+}
+
+impl<'de> Deserialize<'de> for CoreList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<CoreList, D::Error> {
+        deserializer.deserialize_any(CoreListVisitor)
+    }
 }
 
 macro_rules! section {
@@ -65,13 +152,13 @@ section!(Listener { address: At<String>, tls: bool, });
 section!(Tls { certificate: At<String>, key: At<String>, memory: At<String>, });
 
 section!(Client {
-    ping_interval: At<String>,
-    pong_timeout: At<String>,
+    ping_interval: At<Duration>,
+    pong_timeout: At<Duration>,
     missed_pings_max: At<Number>,
-    handshake_timeout: At<String>,
-    connect_timeout: At<String>,
-    frame_timeout: At<String>,
-    write_timeout: At<String>,
+    handshake_timeout: At<Duration>,
+    connect_timeout: At<Duration>,
+    frame_timeout: At<Duration>,
+    write_timeout: At<Duration>,
     message_size_limit: At<Number>,
     queue_max_size: At<Number>,
     queue_max_messages: At<Number>,
@@ -89,7 +176,7 @@ section!(Client {
 
 section!(Token {
     keys: Vec<Key>,
-    leeway: At<String>,
+    leeway: At<Duration>,
     require_exp: Option<bool>,
     audience: Vec<String>,
     issuer: Option<String>,
@@ -106,22 +193,22 @@ section!(Key {
 section!(Inbox {
     messages_max: At<Number>,
     size_max: At<Number>,
-    ttl: At<String>,
+    ttl: At<Duration>,
     devices_max: At<Number>,
-    device_ttl: At<String>,
+    device_ttl: At<Duration>,
     unknown_messages_max: At<Number>,
     unknown_size_per_shard: At<Number>,
     in_flight_max: At<Number>,
-    ack_wait: At<String>,
-    ack_wait_max: At<String>,
+    ack_wait: At<Duration>,
+    ack_wait_max: At<Duration>,
     publish: At<String>,
 });
 
 section!(Log {
     size_per_shard: At<Number>,
-    topic_ttl: At<String>,
+    topic_ttl: At<Duration>,
     quiet_topics_max: At<Number>,
-    dedup_window: At<String>,
+    dedup_window: At<Duration>,
     dedup_entries_max: At<Number>,
 });
 
@@ -129,7 +216,7 @@ section!(Namespace {
     name: At<String>,
     durability: At<String>,
     history_size: At<Number>,
-    history_ttl: At<String>,
+    history_ttl: At<Duration>,
     join_leave: Option<bool>,
     presence: Option<bool>,
     subscribe: At<String>,
@@ -141,6 +228,6 @@ section!(Namespace {
 
 section!(Admin { enabled: Option<bool>, address: At<String>, });
 
-section!(Shutdown { timeout: At<String>, });
+section!(Shutdown { timeout: At<Duration>, });
 
 section!(Logging { level: At<String>, format: At<String>, });

@@ -5,16 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use toml::Spanned;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
-use super::raw::{self, At, CoreList, Number};
-use super::units::{line_of, parse_duration_ms, parse_size};
+use super::raw::{self, At, CoreList, Duration, Number};
+use super::units::{duration_text, line_of, parse_duration_ms, parse_size};
 use super::{CertificateError, Config, ListenerConfig, Logging, Problem, Runtime, certificate_from_files};
 use crate::auth::{Algorithm, Claims, Key, parse_algorithm};
 use crate::cores::Cores;
 use crate::id::Durability;
 use crate::limits::{
-    BODY_OVERHEAD_BYTES, CONNECTIONS_PER_SHARD_MAX, ClientLimits, InboxSettings, NODES_MAX, Namespace, SHARDS_MAX,
-    Settings,
+    BODY_OVERHEAD_BYTES, CONNECTIONS_PER_SHARD_MAX, ClientLimits, DURATION_MS_MAX, HEARTBEAT_MS_MAX, InboxSettings,
+    NODES_MAX, Namespace, SHARDS_MAX, Settings,
 };
 use crate::net::Descriptors;
 use crate::session::Transport;
@@ -31,40 +33,37 @@ impl Check<'_> {
         self.problems.push(Problem { line, key: key.to_owned(), text: text.into() });
     }
 
-    fn duration(&mut self, key: &str, value: &At<String>, default_ms: u64, minimum_ms: u64) -> u64 {
+    /// Milliseconds within a range.
+    fn duration(&mut self, key: &str, value: &At<Duration>, default_ms: u64, range_ms: (u64, u64)) -> u64 {
         let Some(value) = value else { return default_ms };
-        match parse_duration_ms(value.get_ref()) {
-            Ok(ms) if ms >= minimum_ms => ms,
-            Ok(_) => {
-                self.problem(key, at(value), format!("\"{}\" is too short; at least {minimum_ms}ms", value.get_ref()));
-                default_ms
-            }
-            Err(error) => {
-                self.problem(key, at(value), error);
-                default_ms
-            }
-        }
+        let text = &value.get_ref().0;
+        let wrong = match parse_duration_ms(text) {
+            Ok(ms) if ms < range_ms.0 => format!("\"{text}\" is too short; at least {}", duration_text(range_ms.0)),
+            Ok(ms) if ms > range_ms.1 => format!("\"{text}\" is too long; at most {}", duration_text(range_ms.1)),
+            Ok(ms) => return ms,
+            Err(error) => error,
+        };
+        self.problem(key, at(value), wrong);
+        default_ms
     }
 
     /// An integer, or a size when `units`.
     fn number(&mut self, key: &str, value: &At<Number>, default: u64, range: (u64, u64), units: bool) -> u64 {
         let Some(value) = value else { return default };
-        let number = match value.get_ref() {
-            Number::Integer(number) => u64::try_from(*number).map_err(|_| format!("{number} is negative")),
-            Number::Text(text) if units => parse_size(text),
-            Number::Text(text) => Err(format!("\"{text}\" is not a number")),
+        let right = format!("{} to {}{}", range.0, range.1, if units { " bytes" } else { "" });
+        let (number, shown) = match value.get_ref() {
+            Number::Integer(number) if *number < 0 => (Err(format!("{number} is negative; {right}")), String::new()),
+            Number::Integer(number) => (Ok(u64::try_from(*number).unwrap_or(u64::MAX)), number.to_string()),
+            Number::Text(text) if units => (parse_size(text), format!("\"{text}\"")),
+            Number::Text(text) => (Err(format!("\"{text}\" is not a number; {right}")), String::new()),
         };
-        match number {
-            Ok(number) if (range.0..=range.1).contains(&number) => number,
-            Ok(number) => {
-                self.problem(key, at(value), format!("{number} is out of bounds; {} to {}", range.0, range.1));
-                default
-            }
-            Err(error) => {
-                self.problem(key, at(value), error);
-                default
-            }
-        }
+        let wrong = match number {
+            Ok(number) if (range.0..=range.1).contains(&number) => return number,
+            Ok(_) => format!("{shown} is out of bounds; {right}"),
+            Err(error) => error,
+        };
+        self.problem(key, at(value), wrong);
+        default
     }
 
     fn choice<T: Copy>(&mut self, key: &str, value: &At<String>, default: T, choices: &[(&str, T)]) -> T {
@@ -95,6 +94,8 @@ fn at<T>(value: &Spanned<T>) -> Option<usize> {
     Some(value.span().start)
 }
 
+/// A token that ended longer ago is old, whatever the clocks say.
+const LEEWAY_MS_MAX: u64 = 24 * 3600 * 1000;
 const NO_LIMIT: (u64, u64) = (0, u32::MAX as u64);
 const POSITIVE: (u64, u64) = (1, u32::MAX as u64);
 
@@ -112,12 +113,8 @@ pub(super) fn validate(
     let (keys, claims) = token(&raw.token, &mut check);
     let admin = admin(&raw.admin, &mut check);
     let level = raw.logging.level.as_ref().map_or("info", |level| level.get_ref().as_str()).to_owned();
-    if tracing_subscriber::EnvFilter::try_new(&level).is_err() {
-        check.problem(
-            "logging.level",
-            raw.logging.level.as_ref().and_then(at),
-            "is not a level; use for instance info",
-        );
+    if let Err(error) = log_filter(&level) {
+        check.problem("logging.level", raw.logging.level.as_ref().and_then(at), error);
     }
     let json = check.choice("logging.format", &raw.logging.format, false, &[("human", false), ("json", true)]);
     if check.problems.is_empty() {
@@ -146,7 +143,12 @@ fn settings(raw: &raw::File, check: &mut Check<'_>) -> Settings {
             (1 << 20, 1 << 50),
             true,
         ) as usize,
-        topic_ttl_ms: check.duration("log.topic_ttl", &raw.log.topic_ttl, default.topic_ttl_ms, 1000),
+        topic_ttl_ms: check.duration(
+            "log.topic_ttl",
+            &raw.log.topic_ttl,
+            default.topic_ttl_ms,
+            (1000, DURATION_MS_MAX),
+        ),
         quiet_topics_max: check.number(
             "log.quiet_topics_max",
             &raw.log.quiet_topics_max,
@@ -154,7 +156,12 @@ fn settings(raw: &raw::File, check: &mut Check<'_>) -> Settings {
             (0, 1 << 30),
             false,
         ) as usize,
-        dedup_window_ms: check.duration("log.dedup_window", &raw.log.dedup_window, default.dedup_window_ms, 1),
+        dedup_window_ms: check.duration(
+            "log.dedup_window",
+            &raw.log.dedup_window,
+            default.dedup_window_ms,
+            (1, DURATION_MS_MAX),
+        ),
         dedup_entries_max: check.number(
             "log.dedup_entries_max",
             &raw.log.dedup_entries_max,
@@ -162,7 +169,12 @@ fn settings(raw: &raw::File, check: &mut Check<'_>) -> Settings {
             POSITIVE,
             false,
         ) as usize,
-        shutdown_timeout_ms: check.duration("shutdown.timeout", &raw.shutdown.timeout, default.shutdown_timeout_ms, 1),
+        shutdown_timeout_ms: check.duration(
+            "shutdown.timeout",
+            &raw.shutdown.timeout,
+            default.shutdown_timeout_ms,
+            (1, DURATION_MS_MAX),
+        ),
         client,
     }
 }
@@ -170,8 +182,18 @@ fn settings(raw: &raw::File, check: &mut Check<'_>) -> Settings {
 fn client(raw: &raw::Client, check: &mut Check<'_>) -> ClientLimits {
     let d = ClientLimits::default();
     let limits = ClientLimits {
-        ping_interval_ms: check.duration("client.ping_interval", &raw.ping_interval, d.ping_interval_ms, 100),
-        pong_timeout_ms: check.duration("client.pong_timeout", &raw.pong_timeout, d.pong_timeout_ms, 100),
+        ping_interval_ms: check.duration(
+            "client.ping_interval",
+            &raw.ping_interval,
+            d.ping_interval_ms,
+            (100, HEARTBEAT_MS_MAX),
+        ),
+        pong_timeout_ms: check.duration(
+            "client.pong_timeout",
+            &raw.pong_timeout,
+            d.pong_timeout_ms,
+            (100, HEARTBEAT_MS_MAX),
+        ),
         missed_pings_max: check.number(
             "client.missed_pings_max",
             &raw.missed_pings_max,
@@ -183,11 +205,26 @@ fn client(raw: &raw::Client, check: &mut Check<'_>) -> ClientLimits {
             "client.handshake_timeout",
             &raw.handshake_timeout,
             d.handshake_timeout_ms,
-            10,
+            (10, DURATION_MS_MAX),
         ),
-        connect_timeout_ms: check.duration("client.connect_timeout", &raw.connect_timeout, d.connect_timeout_ms, 10),
-        frame_timeout_ms: check.duration("client.frame_timeout", &raw.frame_timeout, d.frame_timeout_ms, 10),
-        write_timeout_ms: check.duration("client.write_timeout", &raw.write_timeout, d.write_timeout_ms, 10),
+        connect_timeout_ms: check.duration(
+            "client.connect_timeout",
+            &raw.connect_timeout,
+            d.connect_timeout_ms,
+            (10, DURATION_MS_MAX),
+        ),
+        frame_timeout_ms: check.duration(
+            "client.frame_timeout",
+            &raw.frame_timeout,
+            d.frame_timeout_ms,
+            (10, DURATION_MS_MAX),
+        ),
+        write_timeout_ms: check.duration(
+            "client.write_timeout",
+            &raw.write_timeout,
+            d.write_timeout_ms,
+            (10, DURATION_MS_MAX),
+        ),
         message_bytes_max: check.number(
             "client.message_size_limit",
             &raw.message_size_limit,
@@ -267,10 +304,10 @@ fn inbox(raw: &raw::Inbox, message_bytes_max: usize, check: &mut Check<'_>) -> I
         messages_max: check.number("inbox.messages_max", &raw.messages_max, d.messages_max as u64, POSITIVE, false)
             as usize,
         bytes_max: check.number("inbox.size_max", &raw.size_max, d.bytes_max as u64, (1024, 1 << 40), true) as usize,
-        age_ms_max: check.duration("inbox.ttl", &raw.ttl, d.age_ms_max, 1000),
+        age_ms_max: check.duration("inbox.ttl", &raw.ttl, d.age_ms_max, (1000, DURATION_MS_MAX)),
         devices_max: check.number("inbox.devices_max", &raw.devices_max, d.devices_max as u64, (1, 10_000), false)
             as usize,
-        device_ttl_ms: check.duration("inbox.device_ttl", &raw.device_ttl, d.device_ttl_ms, 1000),
+        device_ttl_ms: check.duration("inbox.device_ttl", &raw.device_ttl, d.device_ttl_ms, (1000, DURATION_MS_MAX)),
         unknown_messages_max: check.number(
             "inbox.unknown_messages_max",
             &raw.unknown_messages_max,
@@ -286,8 +323,13 @@ fn inbox(raw: &raw::Inbox, message_bytes_max: usize, check: &mut Check<'_>) -> I
             true,
         ) as usize,
         in_flight_max: check.number("inbox.in_flight_max", &raw.in_flight_max, d.in_flight_max, POSITIVE, false),
-        ack_wait_ms: check.duration("inbox.ack_wait", &raw.ack_wait, d.ack_wait_ms, 10),
-        ack_wait_ms_max: check.duration("inbox.ack_wait_max", &raw.ack_wait_max, d.ack_wait_ms_max, 10),
+        ack_wait_ms: check.duration("inbox.ack_wait", &raw.ack_wait, d.ack_wait_ms, (10, DURATION_MS_MAX)),
+        ack_wait_ms_max: check.duration(
+            "inbox.ack_wait_max",
+            &raw.ack_wait_max,
+            d.ack_wait_ms_max,
+            (10, DURATION_MS_MAX),
+        ),
         publish_all: check.choice("inbox.publish", &raw.publish, d.publish_all, WHO),
     };
     for (key, bytes, place) in [
@@ -338,7 +380,12 @@ fn namespaces(raw: &raw::File, check: &mut Check<'_>) -> Vec<Namespace> {
         namespaces.push(Namespace {
             durability,
             history_size: if kept { history_size } else { 0 },
-            history_ttl_ms: check.duration(&key("history_ttl"), &raw.history_ttl, d.history_ttl_ms, 1),
+            history_ttl_ms: check.duration(
+                &key("history_ttl"),
+                &raw.history_ttl,
+                d.history_ttl_ms,
+                (1, DURATION_MS_MAX),
+            ),
             join_leave: raw.join_leave.unwrap_or(d.join_leave),
             presence: raw.presence.unwrap_or(d.presence),
             subscribe_all: check.choice(&key("subscribe"), &raw.subscribe, d.subscribe_all, WHO),
@@ -424,8 +471,8 @@ fn cores(raw: &At<CoreList>, check: &mut Check<'_>) -> Cores {
     let wrong = match value.get_ref() {
         CoreList::Text(text) if text == "auto" => return Cores::Auto,
         CoreList::Text(text) => format!("\"{text}\" is neither \"auto\" nor a list of core numbers like [0, 2, 4]"),
-        CoreList::List(list) => match list.iter().map(|core| usize::try_from(*core)).collect::<Result<Vec<_>, _>>() {
-            Err(_) => "has a negative number; cores are counted from 0".to_owned(),
+        CoreList::List(list) => match list.iter().map(core_number).collect::<Result<Vec<_>, _>>() {
+            Err(wrong) => wrong,
             Ok(list) if list.is_empty() => "is empty; list at least one core, or write \"auto\"".to_owned(),
             Ok(list) => {
                 let mut once = list.clone();
@@ -440,6 +487,15 @@ fn cores(raw: &At<CoreList>, check: &mut Check<'_>) -> Cores {
     };
     check.problem("runtime.cores", at(value), wrong);
     Cores::Auto
+}
+
+fn core_number(number: &Number) -> Result<usize, String> {
+    match number {
+        Number::Integer(core) => {
+            usize::try_from(*core).map_err(|_| format!("has {core} in it; cores are counted from 0"))
+        }
+        Number::Text(text) => Err(format!("has \"{text}\" in it; cores are numbers, like [0, 2, 4]")),
+    }
 }
 
 fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerConfig> {
@@ -516,10 +572,15 @@ fn token(raw: &raw::Token, check: &mut Check<'_>) -> (Vec<Key>, Claims) {
             Err((field, at, text)) => check.problem(&name(field), at, text),
         }
     }
+    let leeway_ms = check.duration("token.leeway", &raw.leeway, 5000, (0, LEEWAY_MS_MAX));
+    if !leeway_ms.is_multiple_of(1000) {
+        let text = "is no whole number of seconds, which is how tokens count; for instance \"5s\"";
+        check.problem("token.leeway", raw.leeway.as_ref().and_then(at), text);
+    }
     let claims = Claims {
         audience: raw.audience.clone(),
         issuer: raw.issuer.clone(),
-        leeway_seconds: check.duration("token.leeway", &raw.leeway, 5000, 0) / 1000,
+        leeway_seconds: leeway_ms / 1000,
         require_exp: raw.require_exp.unwrap_or(true),
     };
     (keys, claims)
@@ -562,12 +623,25 @@ fn secret_key(kid: Option<String>, algorithm: Algorithm, secret: &[u8]) -> Resul
     Key::secret(kid, algorithm, secret)
 }
 
-fn admin(raw: &raw::Admin, check: &mut Check<'_>) -> Option<SocketAddr> {
-    if !raw.enabled.unwrap_or(true) {
-        return None;
+/// Reads a level, or directives of tracing with a level each; the error says what would be right. A bare word that is no level is
+/// refused: tracing takes it for the name of a module, and a misspelt level would switch off everything else.
+pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
+    let wrong = || {
+        let right = "use error, warn, info, debug, trace or off, or directives like \"info,ringgate::net=debug\"";
+        format!("\"{text}\" is not a log level; {right}")
+    };
+    let is_known = |directive: &str| directive.contains('=') || directive.trim().parse::<LevelFilter>().is_ok();
+    if !text.split(',').all(is_known) {
+        return Err(wrong());
     }
-    match &raw.address {
+    EnvFilter::try_new(text).map_err(|_| wrong())
+}
+
+fn admin(raw: &raw::Admin, check: &mut Check<'_>) -> Option<SocketAddr> {
+    // Also where it is off: a mistake is better found now than when it is switched on.
+    let address = match &raw.address {
         None => Some(SocketAddr::from(([127, 0, 0, 1], super::DEFAULT_ADMIN_PORT))),
         address => check.address("admin.address", address),
-    }
+    };
+    address.filter(|_| raw.enabled.unwrap_or(true))
 }

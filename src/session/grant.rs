@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use crate::close::AuthError;
+
 /// The content of a verified token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -41,31 +43,6 @@ pub enum Verb {
     Presence,
     /// Ask for earlier messages.
     History,
-}
-
-/// Why a token was not accepted. Never says more to the client than its label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthError {
-    /// Not a token, a bad signature, an algorithm or key that is not ours, a claim that does not fit.
-    Invalid,
-    /// `exp` has passed.
-    Expired,
-    /// `nbf` lies ahead.
-    NotYetValid,
-}
-
-impl AuthError {
-    /// Every value, for arrays of counters.
-    pub const ALL: &'static [AuthError] = &[AuthError::Invalid, AuthError::Expired, AuthError::NotYetValid];
-
-    /// Metric label and log field.
-    pub fn label(self) -> &'static str {
-        match self {
-            AuthError::Invalid => "invalid token",
-            AuthError::Expired => "token expired",
-            AuthError::NotYetValid => "token not yet valid",
-        }
-    }
 }
 
 /// Verifies tokens for a shard. Implemented by `auth`, and by fakes in the simulation.

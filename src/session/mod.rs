@@ -6,8 +6,10 @@ mod rate;
 mod state;
 
 pub use admission::Admission;
-pub use grant::{AuthError, Authenticator, Grant, RoomGrants, Verb, pattern_matches};
+pub use grant::{Authenticator, Grant, RoomGrants, Verb, pattern_matches};
 pub use rate::Bucket;
 pub use state::{
     Connection, InboxFeed, Lag, Membership, Memberships, PendingConnect, Phase, Session, Tail, Ticks, Transport,
 };
+
+pub use crate::close::AuthError;

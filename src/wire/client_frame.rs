@@ -272,3 +272,41 @@ fn topic(value: Option<&str>) -> Result<&str, WireError> {
 fn token(value: Option<&str>) -> Result<&str, WireError> {
     value.filter(|token| !token.is_empty() && token.len() <= TOKEN_BYTES_MAX).ok_or(WireError::Field)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every kind whose body is a table.
+    const TABLES: [Kind; 7] = [
+        Kind::Connect,
+        Kind::Publish,
+        Kind::Subscribe,
+        Kind::Unsubscribe,
+        Kind::Presence,
+        Kind::History,
+        Kind::Refresh,
+    ];
+
+    #[test]
+    fn a_body_that_is_too_short_for_a_table_is_refused_for_its_length() {
+        for kind in TABLES {
+            for length in 0..BODY_BYTES_MIN {
+                let parsed = ClientFrame::parse(RawFrame { kind, body: &[0; BODY_BYTES_MIN][..length] });
+                assert_eq!(parsed.err(), Some(WireError::BodyLength), "{kind:?} of {length} bytes");
+            }
+            let parsed = ClientFrame::parse(RawFrame { kind, body: &[0xff; BODY_BYTES_MIN] });
+            assert_eq!(parsed.err(), Some(WireError::Malformed), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_shortest_table_is_read() {
+        // The root is at 4 and its vtable at 0: the root's offset is the vtable's length, too. There is no field in it.
+        let body = &[4, 0, 0, 0, 4, 0, 0, 0];
+        for kind in TABLES {
+            let parsed = ClientFrame::parse(RawFrame { kind, body });
+            assert_eq!(parsed.err(), Some(WireError::Field), "{kind:?} without a name or token");
+        }
+    }
+}

@@ -234,4 +234,11 @@ mod tests {
         let Ok(ServerFrame::Message(message)) = ServerFrame::parse(raw) else { panic!("a Message") };
         assert_eq!(message.stamp().map(Stamp::from), Some(stamp));
     }
+
+    #[test]
+    fn the_longest_head_takes_all_that_is_set_aside_for_it() {
+        let lengths = HEADS.iter().flatten().map(|head| head.len);
+        assert_eq!(lengths.max(), Some(Head::BYTES_MAX));
+        assert!(!Draft::new("chat:a", "alice", b"", None).is_empty());
+    }
 }

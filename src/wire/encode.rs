@@ -411,3 +411,28 @@ impl Encoder {
 
 /// The version of the protocol that is spoken here.
 pub const PROTOCOL_VERSION: u16 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of the body, and memory of the builder after it was built.
+    fn built(payload_bytes: usize) -> (usize, usize) {
+        let mut encoder = Encoder::default();
+        let mut out = Vec::new();
+        let payload = vec![0; payload_bytes];
+        encoder.publish(&mut out, &PublishRequest { topic: "chat:a", payload: &payload, ..PublishRequest::default() });
+        (out.len() - HEADER_BYTES, encoder.builder.collapse().0.len())
+    }
+
+    #[test]
+    fn a_builder_that_grew_beyond_its_bound_is_not_kept() {
+        let beside_payload = built(BUILDER_BYTES_KEPT_MAX).0 - BUILDER_BYTES_KEPT_MAX;
+        let (body, memory) = built(BUILDER_BYTES_KEPT_MAX - beside_payload);
+        assert_eq!(body, BUILDER_BYTES_KEPT_MAX);
+        assert!(memory >= BUILDER_BYTES_KEPT_MAX, "{memory}: at the bound it is kept");
+        let (body, memory) = built(BUILDER_BYTES_KEPT_MAX - beside_payload + 8);
+        assert!((BUILDER_BYTES_KEPT_MAX + 1..=BUILDER_BYTES_KEPT_MAX + 8).contains(&body));
+        assert_eq!(memory, 1024);
+    }
+}

@@ -208,6 +208,13 @@ fn serve_wants_to_know_what_to_serve() {
 }
 
 #[test]
+fn log_level_misspelt_then_no_start() {
+    let (code, out, err) = run(&["serve", "--dev", "--log-level", "inof"]);
+    assert_eq!((code, out.len()), (Some(1), 0), "{err:?}");
+    assert!(err[0].starts_with("ringgate: \"inof\" is not a log level; use error, warn, info"), "{err:?}");
+}
+
+#[test]
 fn every_connection_leaves_one_line_in_the_log() {
     let gateway = Process::dev_gateway(&["--log-format", "json"]);
     let address = gateway.tcp();

@@ -19,6 +19,7 @@ mod python;
 mod room_history;
 mod rooms;
 mod sessions;
+mod settings;
 mod sign_in;
 mod slow;
 mod startup;

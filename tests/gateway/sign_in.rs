@@ -45,6 +45,22 @@ fn private_key(algorithm: Algorithm, pair: &rcgen::KeyPair) -> EncodingKey {
 }
 
 #[test]
+fn leeway_then_a_token_that_ended_signs_in_until_it_is_over() {
+    let key = format!("[[token.keys]]\nalgorithm = \"HS256\"\nsecret = \"{SECRET}\"\n");
+    let gateway = Gateway::toml(&format!("{LISTENERS}[token]\nleeway = \"1h\"\n{key}"));
+    let now = unix_seconds();
+    let alice = |claims: serde_json::Value| Login::token(secret_token(&claims));
+    let connected = gateway.client().sign_in(&alice(json!({ "sub": "alice", "exp": now - 60 })));
+    assert_eq!(connected.expires_at, now - 60 + 3600);
+    assert_eq!(gateway.refused_sign_in(&alice(json!({ "sub": "alice", "exp": now - 3600 }))), 3005);
+    // The same for a token that begins later.
+    let begins = |nbf: u64| alice(json!({ "sub": "alice", "exp": now + 9000, "nbf": nbf }));
+    gateway.client().sign_in(&begins(now + 3600));
+    assert_eq!(gateway.refused_sign_in(&begins(now + 7200)), 3500);
+    gateway.finish();
+}
+
+#[test]
 fn every_algorithm_from_key_files() {
     let folder = TempFolder::new();
     let mut toml = LISTENERS.to_owned();
