@@ -181,18 +181,23 @@ impl<T> Mailbox<T> {
 
     /// Wakes every thread with a shard that was pushed to since the last call and sleeps. Returns how many were woken.
     pub fn ring(&mut self) -> usize {
+        // First all doorbells, then the threads: one that is woken at once may read everything and sleep again, and a
+        // doorbell of another of its shards that is silenced only then would keep it asleep.
         let mut woken = 0;
         for peer in &mut self.peers {
-            if core::mem::take(&mut peer.rung)
-                && peer.bell.doorbell.must_wake()
-                && !core::mem::replace(&mut self.awakened[peer.thread], true)
-            {
-                peer.bell.wake.wake();
-                woken += 1;
+            if core::mem::take(&mut peer.rung) && peer.bell.doorbell.must_wake() {
+                let awakened = self.awakened.get_mut(peer.thread);
+                woken += usize::from(awakened.is_some_and(|awakened| !core::mem::replace(awakened, true)));
             }
         }
         if woken > 0 {
-            self.awakened.fill(false);
+            for peer in &self.peers {
+                if let Some(awakened) = self.awakened.get_mut(peer.thread)
+                    && core::mem::take(awakened)
+                {
+                    peer.bell.wake.wake();
+                }
+            }
         }
         woken
     }
@@ -368,5 +373,40 @@ mod tests {
             assert_eq!((b.pop(), c.pop()), (Some(1), Some(2)));
         }
         assert_eq!(woken.load(Ordering::SeqCst), 2);
+    }
+
+    /// A thread that reads everything and sleeps again before its waker has gone on.
+    #[derive(Default)]
+    struct Quick {
+        bells: std::sync::Mutex<Vec<Arc<Bell>>>,
+        woken: AtomicUsize,
+    }
+
+    impl Wake for Quick {
+        fn wake(&self) {
+            self.woken.fetch_add(1, Ordering::SeqCst);
+            self.bells.lock().unwrap().iter().for_each(|bell| bell.doorbell.fall_asleep());
+        }
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_again_at_once_is_woken_for_each_of_its_shards() {
+        let thread = Arc::new(Quick::default());
+        let wakers = vec![Arc::new(Count(Arc::default())) as Arc<dyn Wake>, thread.clone(), thread.clone()];
+        let mut mailboxes = mailboxes(wakers, Capacity::letters(4));
+        let mut a = mailboxes.remove(0);
+        *thread.bells.lock().unwrap() = a.peers[1..].iter().map(|peer| peer.bell.clone()).collect();
+        thread.wake();
+        for round in 2..5 {
+            a.push(1, 1, true).unwrap();
+            a.push(2, 2, true).unwrap();
+            assert_eq!(a.ring(), 1);
+            assert_eq!(thread.woken.load(Ordering::SeqCst), round);
+            mailboxes.iter_mut().for_each(|mailbox| drop(mailbox.pop()));
+        }
+        for to in [1, 2] {
+            a.push(to, 3, true).unwrap();
+            assert_eq!(a.ring(), 1, "shard {to} sleeps and nobody wakes it");
+        }
     }
 }

@@ -62,7 +62,8 @@ impl Bystanders {
             let index = if shards == 1 { shard + attempt } else { shard };
             let place = found.get_mut(index).ok_or_else(|| format!("a session says that it is on shard {shard}"))?;
             if place.is_none() {
-                *place = Some(Bystander { line, user, asked: None, pinged: Instant::now(), sent: None });
+                *place =
+                    Some(Bystander { line, user, asked: None, pinged: Instant::now(), sent: None, refused: false });
             }
         }
         let found: Vec<_> = found.into_iter().flatten().collect();
@@ -106,8 +107,10 @@ struct Bystander {
     asked: Option<Instant>,
     /// When the last Ping was sent.
     pinged: Instant,
-    /// Number of the message of this round, until it has arrived.
+    /// Number of the message of this round, until it has arrived or was refused.
     sent: Option<u64>,
+    /// The message of this round was refused.
+    refused: bool,
 }
 
 struct Standing {
@@ -149,8 +152,8 @@ impl Standing {
             if self.all.iter().any(|one| one.sent.is_some() || one.asked.is_some()) {
                 return Some(round);
             }
-            // It has ended at the latest when this thread sees that.
-            if now - round.began < QUICK {
+            // It has ended at the latest when this thread sees that. A gateway that still refuses is not quick.
+            if now - round.began < QUICK && !self.all.iter().any(|one| one.refused) {
                 let us = (round.began - since).as_micros() as u64;
                 self.seen.recovered_us.store(us + 1, Relaxed);
                 self.seen.probing.store(false, Relaxed);
@@ -172,7 +175,7 @@ impl Standing {
                 ..PublishRequest::default()
             };
             Encoder::default().publish(&mut one.line.out, &request);
-            one.sent = Some(self.messages);
+            (one.sent, one.refused) = (Some(self.messages), false);
             Encoder::empty(&mut one.line.out, Kind::Ping);
             (one.asked, one.pinged) = (Some(now), now);
         }
@@ -191,11 +194,12 @@ impl Standing {
 
     fn exchange(&mut self, index: usize) {
         let Some(one) = self.all.get_mut(index) else { return };
-        let (mut ponged, mut position, mut arrived) = (false, None, 0);
+        let (mut ponged, mut position, mut arrived, mut refused) = (false, None, 0, false);
         let ended = one.line.exchange(
             |kind| kind == Kind::Message,
             |kind, body| match kind {
                 Kind::Pong => ponged = true,
+                Kind::Error => refused = true,
                 Kind::Message => {
                     arrived += 1;
                     if let Ok(ServerFrame::Message(message)) = ServerFrame::parse(RawFrame { kind, body }) {
@@ -207,6 +211,9 @@ impl Standing {
         );
         if ponged && let Some(asked) = one.asked.take() {
             self.seen.pong_us.fetch_max(asked.elapsed().as_micros() as u64, Relaxed);
+        }
+        if refused {
+            (one.sent, one.refused) = (None, true);
         }
         if let Some(position) = position {
             Encoder::ack(&mut one.line.out, position);
