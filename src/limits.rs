@@ -190,7 +190,7 @@ impl Default for Settings {
             topic_ttl_ms: 30 * 24 * 3600 * 1000,
             quiet_topics_max: 256 * 1024,
             dedup_window_ms: 5 * 60 * 1000,
-            dedup_entries_max: 750_000,
+            dedup_entries_max: 375_000,
             shutdown_timeout_ms: 30_000,
         }
     }

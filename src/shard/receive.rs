@@ -93,12 +93,17 @@ impl Shard {
             }
         }
         loop {
-            if rest.is_empty() || self.connections.get(key).is_none_or(|connection| connection.is_closing()) {
+            if rest.is_empty() {
                 return Ok(());
             }
-            if self.must_wait(key) {
-                self.park(key, tail_of(rest.to_vec(), held, now));
-                return Ok(());
+            match self.connections.get(key) {
+                Some(connection) if !connection.is_closing() => {
+                    if self.waits(key, connection) {
+                        self.park(key, tail_of(rest.to_vec(), held, now));
+                        return Ok(());
+                    }
+                }
+                _ => return Ok(()),
             }
             match split_of_client(rest, body_bytes_max)? {
                 Split::Frame(frame, later) => {
@@ -122,7 +127,11 @@ impl Shard {
     /// Whether the next frame of this connection waits: until the session is signed in, so that a client may send requests
     /// right behind Connect; until its new token was looked at; or until the client has read the answers that it asked for.
     fn must_wait(&self, key: ConnectionKey) -> bool {
-        let Some(connection) = self.connections.get(key) else { return false };
+        self.connections.get(key).is_some_and(|connection| self.waits(key, connection))
+    }
+
+    /// [`Self::must_wait`] of a connection that was looked up.
+    fn waits(&self, key: ConnectionKey, connection: &Connection) -> bool {
         match connection.phase {
             Phase::Verifying | Phase::Attaching => true,
             Phase::Ready | Phase::Pinged => {

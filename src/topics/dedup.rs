@@ -79,7 +79,7 @@ impl Senders {
 
     fn add(&mut self, sender: u16) {
         if self.held.is_empty() {
-            self.held = vec![0; 1 << u16::BITS];
+            self.held = vec![0; SENDERS];
         }
         if let Some(held) = self.held.get_mut(usize::from(sender)) {
             self.count += usize::from(*held == 0);
@@ -114,6 +114,9 @@ pub struct Dedup {
 const KEPT_FOR_EACH: u32 = 4;
 const KEPT_AT_ONCE: u32 = 256;
 
+/// Counters of senders: few enough for a fast cache.
+const SENDERS: usize = 1 << 12;
+
 /// Longest window: further ahead, times modulo 2^32 could not be told from the past.
 const WINDOW_MS_MAX: u64 = 1 << 30;
 
@@ -134,7 +137,12 @@ impl Dedup {
 
     /// The key of a message. `sender` is a keyed hash of the sender, `sender_and_topic` one of both.
     pub fn key(&self, sender: u64, sender_and_topic: u64, id: ClientMessageId) -> DedupKey {
-        DedupKey { sender: sender as u16, sender_and_topic, id, hash: hash_of(&self.hash, sender_and_topic, id) }
+        DedupKey {
+            sender: (sender % SENDERS as u64) as u16,
+            sender_and_topic,
+            id,
+            hash: hash_of(&self.hash, sender_and_topic, id),
+        }
     }
 
     /// Has the processor fetch what [`Self::find`] will look at: it lies anywhere in a lot of memory.
