@@ -110,12 +110,31 @@ pub struct Connection {
 pub struct Tail {
     /// The first bytes of a frame; whole frames, too, while the connection is parked.
     pub bytes: Vec<u8>,
+    /// How many of them were read since, while the connection was parked.
+    pub read: usize,
     /// When the frame began, in monotonic ms.
     pub began_ms: u64,
     /// It waits unread: until the session is signed in, or until the client has read its answers.
     pub parked: bool,
     /// The shell was told to receive nothing more for now.
     pub held: bool,
+}
+
+impl Tail {
+    /// What is still to be read.
+    pub fn unread(&self) -> &[u8] {
+        self.bytes.get(self.read..).unwrap_or_default()
+    }
+
+    /// So many more bytes were read. What is left is moved only when half of all was read, so that a long tail is not copied
+    /// for each of its frames.
+    pub fn skip(&mut self, bytes: usize) {
+        self.read = (self.read + bytes).min(self.bytes.len());
+        if self.read * 2 > self.bytes.len() {
+            self.bytes.drain(..self.read);
+            self.read = 0;
+        }
+    }
 }
 
 /// An authenticated user and device.

@@ -14,6 +14,16 @@ use crate::wire::{ClientFrame, Encoder, Kind, RawFrame, Split, WireError, split_
 /// First allocation for an incomplete frame; more only as more comes, whatever length the header announced.
 const TAIL_BYTES_FIRST: usize = 512;
 
+/// Why reading frames has ended.
+enum Left {
+    /// All are read.
+    Nothing,
+    /// The next one has to wait.
+    Waits,
+    /// The next one will be whole at so many bytes.
+    Incomplete(usize),
+}
+
 /// Bytes that may wait unread on a connection before nothing more is received from it.
 const PARKED_BYTES_MAX: usize = CONNECT_BODY_BYTES_MAX;
 /// Bytes of answers, and answers among messages, that a client has not read when its next request has to wait.
@@ -42,7 +52,7 @@ impl Shard {
             self.rearm(key, now);
         }
         match parked {
-            None => self.read_or_close(key, bytes, false, now),
+            None => self.read_or_close(key, bytes, now),
             Some(()) => {
                 self.hold_if_full(key);
                 self.unpark(key, now);
@@ -50,15 +60,14 @@ impl Shard {
         }
     }
 
-    /// `held`: nothing more is received from this socket for now.
-    fn read_or_close(&mut self, key: ConnectionKey, bytes: &[u8], held: bool, now: Now) {
-        if let Err(error) = self.read_frames(key, bytes, held, now) {
+    fn read_or_close(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
+        if let Err(error) = self.read_frames(key, bytes, now) {
             self.close(key, error.close_reason(), error.label(), now);
         }
     }
 
     /// Handles every whole frame and keeps what is left.
-    fn read_frames(&mut self, key: ConnectionKey, bytes: &[u8], held: bool, now: Now) -> Result<(), WireError> {
+    fn read_frames(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) -> Result<(), WireError> {
         let body_bytes_max = self.settings.body_bytes_max();
         let mut rest = bytes;
         let tail = self.connections.get_mut(key).and_then(|connection| connection.tail.take());
@@ -92,36 +101,51 @@ impl Shard {
                 }
             }
         }
+        let (read, left) = self.read_whole_frames(key, rest, now)?;
+        let rest = rest.get(read..).unwrap_or_default();
+        match left {
+            Left::Nothing => {}
+            Left::Waits => self.park(key, tail_of(rest.to_vec(), now)),
+            Left::Incomplete(wanted) => self.keep_incomplete(key, rest, wanted, now),
+        }
+        Ok(())
+    }
+
+    /// Handles every whole frame up to one that has to wait. Returns how many bytes those were, and why it ended.
+    fn read_whole_frames(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) -> Result<(usize, Left), WireError> {
+        let body_bytes_max = self.settings.body_bytes_max();
+        let mut rest = bytes;
         loop {
+            let read = bytes.len() - rest.len();
             if rest.is_empty() {
-                return Ok(());
+                return Ok((read, Left::Nothing));
             }
             match self.connections.get(key) {
                 Some(connection) if !connection.is_closing() => {
                     if self.waits(key, connection) {
-                        self.park(key, tail_of(rest.to_vec(), held, now));
-                        return Ok(());
+                        return Ok((read, Left::Waits));
                     }
                 }
-                _ => return Ok(()),
+                _ => return Ok((bytes.len(), Left::Nothing)),
             }
             match split_of_client(rest, body_bytes_max)? {
                 Split::Frame(frame, later) => {
                     if !self.on_frame(key, frame, now)? {
-                        self.park(key, tail_of(rest.to_vec(), held, now));
-                        return Ok(());
+                        return Ok((read, Left::Waits));
                     }
                     rest = later;
                 }
-                Split::Incomplete(wanted) => {
-                    let mut bytes = Vec::with_capacity(wanted.min(TAIL_BYTES_FIRST).max(rest.len()));
-                    bytes.extend_from_slice(rest);
-                    self.wheel.insert_if_earlier(key.slot, now.mono_ms() + self.settings.client.frame_timeout_ms);
-                    self.keep_tail(key, tail_of(bytes, held, now));
-                    return Ok(());
-                }
+                Split::Incomplete(wanted) => return Ok((read, Left::Incomplete(wanted))),
             }
         }
+    }
+
+    /// Keeps the first bytes of a frame, which will be whole at `wanted` bytes.
+    fn keep_incomplete(&mut self, key: ConnectionKey, rest: &[u8], wanted: usize, now: Now) {
+        let mut bytes = Vec::with_capacity(wanted.min(TAIL_BYTES_FIRST).max(rest.len()));
+        bytes.extend_from_slice(rest);
+        self.wheel.insert_if_earlier(key.slot, now.mono_ms() + self.settings.client.frame_timeout_ms);
+        self.keep_tail(key, tail_of(bytes, now));
     }
 
     /// Whether the next frame of this connection waits: until the session is signed in, so that a client may send requests
@@ -153,7 +177,7 @@ impl Shard {
 
     fn hold_if_full(&mut self, key: ConnectionKey) {
         let tail = self.connections.get_mut(key).and_then(|connection| connection.tail.as_mut());
-        if let Some(tail) = tail.filter(|tail| tail.bytes.len() >= PARKED_BYTES_MAX && !tail.held) {
+        if let Some(tail) = tail.filter(|tail| tail.unread().len() >= PARKED_BYTES_MAX && !tail.held) {
             tail.held = true;
             self.effects.push_back(Effect::Hold { connection: key, hold: true });
         }
@@ -186,18 +210,22 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_parked()) else {
             return;
         };
-        let Some(tail) = connection.tail.take() else { return };
-        self.read_or_close(key, &tail.bytes, tail.held, now);
-        if !tail.held {
-            return;
-        }
-        let Some(connection) = self.connections.get_mut(key).filter(|connection| !connection.is_closing()) else {
-            return;
-        };
-        if !connection.is_parked() {
-            if let Some(tail) = connection.tail.as_mut() {
-                tail.held = false;
+        let Some(mut tail) = connection.tail.take() else { return };
+        let held = tail.held;
+        match self.read_whole_frames(key, tail.unread(), now) {
+            Err(error) => self.close(key, error.close_reason(), error.label(), now),
+            Ok((read, Left::Waits)) => {
+                // Nothing more is received until all of it is read.
+                tail.skip(read);
+                return self.keep_tail(key, tail);
             }
+            Ok((read, Left::Incomplete(wanted))) => {
+                let rest = tail.unread().get(read..).unwrap_or_default();
+                self.keep_incomplete(key, rest, wanted, now);
+            }
+            Ok((_, Left::Nothing)) => {}
+        }
+        if held && self.connections.get(key).is_some_and(|connection| !connection.is_closing()) {
             self.effects.push_back(Effect::Hold { connection: key, hold: false });
         }
     }
@@ -300,8 +328,8 @@ impl Shard {
     }
 }
 
-fn tail_of(bytes: Vec<u8>, held: bool, now: Now) -> Box<Tail> {
-    Box::new(Tail { bytes, began_ms: now.mono_ms(), parked: false, held })
+fn tail_of(bytes: Vec<u8>, now: Now) -> Box<Tail> {
+    Box::new(Tail { bytes, read: 0, began_ms: now.mono_ms(), parked: false, held: false })
 }
 
 fn request_of(frame: &ClientFrame<'_>) -> u32 {
