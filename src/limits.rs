@@ -62,7 +62,7 @@ pub struct Settings {
     pub inbox: InboxSettings,
     /// Namespaces of rooms, by name.
     pub namespaces: Vec<Namespace>,
-    /// Bytes of the heap that the logs of one shard take before publishes are refused with `storage full`. Whoever publishes
+    /// Bytes of the heap that the logs of one shard take before publishes are refused with `storage full`. A user who publishes
     /// much is refused before, see [`PUBLISHER_SHARE_OF_FREE`].
     pub log_bytes_per_shard_max: usize,
     /// How long the position of a topic is kept in which nobody is and no message is left.

@@ -32,7 +32,7 @@ impl Bucket {
         let earned = u64::from(elapsed_ms) * u64::from(rate) / 1000;
         let level = u64::from(self.level) + earned;
         if earned == 0 {
-            // The same turn, nearly always: a division saved.
+            // Nothing was earned since the bucket was filled, as nearly always within one turn: no division is needed.
             self.level = self.level.min(burst);
         } else if level >= u64::from(burst) {
             self.level = burst;

@@ -329,7 +329,7 @@ impl Homes {
         Some(result)
     }
 
-    /// The same for a room.
+    /// Changes a room, and books what its messages take afterwards.
     fn change_room<R>(
         &mut self,
         key: TopicKey,

@@ -85,7 +85,7 @@ pub(super) struct Broadcast {
 /// Messages that are brought together, and deliveries after which it is the next room's turn: the more messages, the
 /// fewer members.
 const TOGETHER_MAX: u32 = 256;
-/// The same while most members do not keep up.
+/// Messages that are brought together while most members of a room do not keep up.
 const TOGETHER_AFTER_REST: u32 = 16;
 const PORTION_DELIVERIES: u32 = 32 * 1024;
 /// Messages in an outbox, and the part of its bound in bytes, with which a member does not keep up.

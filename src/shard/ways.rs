@@ -85,7 +85,7 @@ impl Ways {
         self.change(to, |way| (way.letters, way.bytes) = (letters, bytes));
     }
 
-    /// Whether a letter to that shard that may be refused is to be: many wait already.
+    /// Whether requests that need a letter to that shard are refused: many letters wait for it already.
     pub(super) fn is_full(&self, to: ShardId) -> bool {
         let way = self.get(to);
         way.letters >= WAY_LETTERS_MAX || way.bytes >= self.bytes_max

@@ -299,7 +299,7 @@ impl Inbox {
         expired
     }
 
-    /// The same for the device that has been away longest, if any is.
+    /// Forgets the device that has been away longest, if any is away. Returns how many messages left the log for it.
     fn forget_longest_away(&mut self, publishers: &mut Publishers, now_ms: u64) -> u64 {
         let away =
             self.devices().iter().enumerate().filter_map(|(index, device)| Some((device.away_since_ms()?, index)));

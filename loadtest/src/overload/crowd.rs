@@ -22,7 +22,7 @@ use ringgate::wire::{Encoder, Kind, RawFrame, ServerFrame};
 use super::skim::Skim;
 use super::tally::{Tally, goodbye_code};
 
-/// Who a client is.
+/// A client: its token, and the room that it joins.
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub(super) token: String,
