@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_is_taken_off_every_count() {
+    fn a_pulled_message_is_subtracted_from_every_count() {
         let mut spares = Spares::default();
         let mut outbox = Outbox::default();
         outbox.push(reply(5), &mut spares, 0);

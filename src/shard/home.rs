@@ -296,15 +296,13 @@ impl Homes {
         settings: &Settings,
         metrics: &ShardMetrics,
     ) {
-        let Homes { unknown, inboxes, .. } = self;
-        let written = |key: TopicKey| inboxes.get(key).filter(|inbox| inbox.is_unknown()).map(Inbox::written);
         if is_first {
-            unknown.add(user, write, |key| written(key).is_some());
+            let Homes { unknown, inboxes, .. } = self;
+            unknown.add(user, write, |key| written_unknown(inboxes, key).is_some());
         }
         while metrics.inbox_unknown_bytes.read() as usize > settings.inbox.unknown_bytes_per_shard_max {
             let Homes { unknown, inboxes, .. } = self;
-            let written = |key: TopicKey| inboxes.get(key).filter(|inbox| inbox.is_unknown()).map(Inbox::written);
-            let Some(oldest) = unknown.pop_oldest(written) else { return };
+            let Some(oldest) = unknown.pop_oldest(|key| written_unknown(inboxes, key)) else { return };
             if oldest == user {
                 return unknown.add(user, write, |_| true);
             }
@@ -535,6 +533,11 @@ impl Homes {
         assert!(self.heads.len() <= settings.quiet_topics_max, "quiet topics");
         assert_eq!(self.heads.len() as u64, metrics.quiet_topics.read());
     }
+}
+
+/// When the inbox of a user who never signed in was last written to; none for other users.
+fn written_unknown(inboxes: &Slots<Inbox>, key: TopicKey) -> Option<u64> {
+    inboxes.get(key).filter(|inbox| inbox.is_unknown()).map(Inbox::written)
 }
 
 /// What a topic's messages take of the heap, as the metrics count it.

@@ -316,7 +316,7 @@ impl Inbox {
         if let Some(kept) = &mut self.kept {
             kept.forgotten_at = kept.forgotten_at.min(cursor);
         }
-        // What nobody has read stays for whoever comes next.
+        // Messages that no device has read stay for the next device that connects.
         self.remove_acknowledged(publishers, now_ms)
     }
 

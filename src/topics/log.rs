@@ -275,7 +275,7 @@ impl Log {
         trimmed
     }
 
-    /// The same after a commit, for a bounded cost: dead messages between live ones stay while they push out nothing.
+    /// [`Self::trim`] after a commit, at a bounded cost: dead messages between live ones stay while they push out nothing.
     /// With such messages the log may be a sixteenth over its bounds.
     pub fn trim_committed(&mut self, limits: LogLimits, now_ms: u64, publishers: &mut Publishers) -> Trimmed {
         let mut trimmed = Trimmed { age: self.remove_old(now_ms, publishers), ..Trimmed::default() };

@@ -27,7 +27,7 @@ pub(super) const fn name_bytes(len: usize) -> usize {
     allocated(ARC_BYTES + len)
 }
 
-/// The same of a frame that is there.
+/// [`frame_bytes`] of a frame.
 pub(super) fn of_frame(frame: &Bytes) -> usize {
     frame_bytes(frame.len())
 }

@@ -17,7 +17,7 @@ pub struct Draft {
     stamp_at: usize,
     /// Where the topic's text begins; its length is in the four bytes before.
     topic_at: usize,
-    /// The same of the sender's.
+    /// Where the sender's text begins; its length is in the four bytes before.
     sender_at: usize,
 }
 

@@ -48,7 +48,7 @@ fn member(world: &mut World, user: &str, room: &str) -> (Client, Position) {
 }
 
 #[test]
-fn what_waited_for_a_user_comes_in_order_at_sign_in() {
+fn messages_that_waited_come_in_order_at_sign_in() {
     for shards in [1, 3] {
         let mut world = World::new(shards, settings());
         let alice = world.sign_in(0, "alice");
@@ -283,7 +283,7 @@ fn an_inbox_whose_devices_are_forgotten_keeps_epoch_and_offset() {
     assert_eq!((recovered, brought), (true, vec![2]));
     // Without a position it is unknown by now whether the laptop was there before, and what it has read.
     assert_eq!(visit(&mut world, "bob", "laptop", None), (false, vec![], position));
-    // Who never signed in has no position to come back with.
+    // A user who never signed in has no position to come back with.
     world.publish_for(alice, "@nobody", b"x", 1);
     world.pass(2 * DAY_MS);
     world.sweep(10);
