@@ -326,6 +326,10 @@ impl Worker {
             let began = Instant::now();
             let result = self.authenticator.verify(&token, self.core.now.unix_ms / 1000);
             self.core.metrics.auth_duration.record_us(began.elapsed().as_micros() as u64);
+            if let Err(error) = &result {
+                let connection = Address { shard: self.core.id, connection };
+                tracing::debug!(%connection, cause = error.label(), refresh = refresh.is_some(), "token refused");
+            }
             self.core.shard.handle(Event::Verified { connection, refresh, result }, self.core.now);
         }
         cost > 0
