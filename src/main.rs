@@ -1,7 +1,7 @@
 //! The command line of the gateway.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -110,16 +110,7 @@ struct Token {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(options) => serve(options),
-        Command::Check { file } => match Config::load(&file) {
-            Ok(config) => say(&format!(
-                "{}: good; {} shards, {} listeners, {} namespaces",
-                file.display(),
-                config.runtime.shard_count(),
-                config.listeners.len(),
-                config.settings.namespaces.len()
-            )),
-            Err(problems) => Err(problems.to_string()),
-        },
+        Command::Check { file } => check(&file),
         Command::Config => say(default_text().trim_end()),
         Command::Token(options) => token(options),
         Command::Client(options) => client::run(options),
@@ -141,6 +132,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn check(file: &Path) -> Result<(), String> {
+    let config = Config::load(file).map_err(|problems| problems.to_string())?;
+    for warning in &config.warnings {
+        eprintln!("ringgate: warning: {}", warning.in_file(&file.display().to_string()));
+    }
+    say(&format!(
+        "{}: good; {} shards, {} listeners, {} namespaces",
+        file.display(),
+        config.runtime.shard_count(),
+        config.listeners.len(),
+        config.settings.namespaces.len()
+    ))
 }
 
 /// Prints a line; a closed pipe is not an error.
@@ -194,6 +199,10 @@ fn serve(options: Serve) -> Result<(), String> {
         config.logging.level = level;
     }
     let _logs = start_logging(&config.logging)?;
+    let file = options.config.as_deref().map_or_else(String::new, |file| file.display().to_string());
+    for warning in &config.warnings {
+        tracing::warn!("{}", warning.in_file(&file));
+    }
     let (shards, timeout_ms) = (config.runtime.shard_count(), config.settings.shutdown_timeout_ms);
     // Said in any case: whether they are off is inherited.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(!config.runtime.huge_pages) {

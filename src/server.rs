@@ -60,6 +60,37 @@ pub fn check_descriptors(runtime: &Runtime) -> Result<(), String> {
     Ok(())
 }
 
+/// What of `[runtime]` this host cannot give: keys, and what is wrong. A gateway with such a configuration would not start.
+pub fn check_host(runtime: &Runtime) -> Vec<(&'static str, String)> {
+    let mut problems = Vec::new();
+    if let Err(text) = check_descriptors(runtime) {
+        problems.push(("runtime.connections_per_shard_max", text));
+    }
+    if runtime.pin_cores
+        && let Err(text) = cores::plan(&Topology::of_this_process(), &runtime.cores, runtime.shard_count())
+    {
+        let text = text.strip_prefix("runtime.cores ").unwrap_or(&text).to_owned();
+        problems.push(("runtime.cores", text));
+    }
+    let bytes = buffer_bytes(runtime);
+    if let Some(memory) = crate::doctor::memory_bytes().filter(|memory| bytes > *memory) {
+        let text = format!(
+            "the receive buffers of {} shards, {} of {} bytes for each, are {bytes} bytes, more than the {memory} bytes of \
+             memory that this process may use; lower runtime.recv_buffers or runtime.recv_buffer_size",
+            runtime.shard_count(),
+            runtime.recv_buffers,
+            runtime.recv_buffer_bytes
+        );
+        problems.push(("runtime.recv_buffers", text));
+    }
+    problems
+}
+
+/// Bytes of the receive buffers of all shards.
+fn buffer_bytes(runtime: &Runtime) -> u64 {
+    runtime.shard_count() as u64 * u64::from(runtime.recv_buffers) * runtime.recv_buffer_bytes as u64
+}
+
 /// The limit of open files that these table sizes need, and what it counts.
 pub fn descriptors_wanted(runtime: &Runtime) -> (u64, &'static str) {
     let what = match runtime.descriptors {
@@ -85,13 +116,18 @@ impl Server {
     /// The same; `at_rest` is called on a shard's thread when a busy stretch is over: programs whose allocator keeps
     /// what was freed give it back there.
     pub fn start_with(config: Config, at_rest: fn()) -> Result<Server, StartError> {
-        let Config { settings, runtime, listeners, tls, keys, claims, admin, logging: _ } = config;
-        check_descriptors(&runtime).map_err(StartError)?;
+        let Config { settings, runtime, listeners, tls, tls_ends, keys, claims, admin, .. } = config;
+        if let Some((key, text)) = check_host(&runtime).into_iter().next() {
+            return Err(StartError(format!("{key}: {text}")));
+        }
         check_kernel()?;
         let count = runtime.shard_count();
         let (addresses, mut sockets) = bind_all(&listeners, count)?;
         let settings = Arc::new(settings);
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..count).map(|_| Arc::default()).collect();
+        if let (Some(first), Some(ends)) = (metrics.first(), tls_ends) {
+            first.tls_cert_ends.set(ends);
+        }
         let readiness = Arc::new(Readiness::default());
         let admin = admin.map(|address| Admin::start(address, metrics.clone(), readiness.clone())).transpose();
         let admin = admin.map_err(|error| StartError(error.to_string()))?;
@@ -253,14 +289,14 @@ fn bind_all(
         };
         let mut address = listener.address;
         if address.port() != 0 {
-            crate::net::is_taken(address).map_err(refused)?;
+            crate::net::is_taken(address, listener.ipv6_only).map_err(refused)?;
         }
         for sockets in &mut sockets {
-            let socket = crate::net::bind(address).map_err(refused)?;
+            let socket = crate::net::bind(address, listener.ipv6_only).map_err(refused)?;
             address = socket.local_addr().map_err(refused)?;
             sockets.push((socket, listener.transport));
         }
-        addresses.push(ListenerConfig { address, transport: listener.transport });
+        addresses.push(ListenerConfig { address, ..*listener });
     }
     Ok((addresses, sockets))
 }
