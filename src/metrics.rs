@@ -276,6 +276,8 @@ pub struct ShardMetrics {
     /// On the first shard only, for the node, and written by the control plane: when the certificate ends, in Unix seconds; 0
     /// without one.
     pub tls_cert_ends: Cell,
+    /// Likewise: configurations read again: taken, refused.
+    pub config_reloads: [Cell; 2],
 }
 
 #[cfg(test)]

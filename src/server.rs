@@ -22,7 +22,7 @@ use crate::net::{Bell, Descriptors, NetOptions, RingError, raise_descriptor_limi
 use crate::session::{Admission, Transport};
 use crate::shard::ShardOptions;
 use crate::thread::ThreadOptions;
-use crate::worker::{Control, Mail, WorkerOptions};
+use crate::worker::{Control, Mail, Reload, WorkerOptions};
 
 /// A gateway that runs.
 pub struct Server {
@@ -34,6 +34,9 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     shutdown_timeout: Duration,
 }
+
+/// How long a shard may take until it goes on with what was exchanged: many turns.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a gateway did not start. The text names what was tried and what would help.
 #[derive(Debug)]
@@ -220,18 +223,57 @@ impl Server {
         &self.metrics
     }
 
+    /// Exchanges token keys and, if there is one, the certificate, which ends at `tls_ends` (Unix seconds), in every shard.
+    /// On return all of them use these for connections accepted and tokens looked at from now on; sessions that are signed in
+    /// stay. The error says that a shard has not answered in time; it will still do so.
+    pub fn reload(
+        &mut self,
+        keys: Keys,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        tls_ends: Option<u64>,
+    ) -> Result<(), String> {
+        let reload = Arc::new(Reload { tls, authenticator: Arc::new(keys) });
+        for shard in 0..self.metrics.len() {
+            self.tell(shard, || Control::Reload(reload.clone()));
+        }
+        self.control.ring();
+        let deadline = Instant::now() + RELOAD_TIMEOUT;
+        while Arc::strong_count(&reload) > 1 {
+            if Instant::now() >= deadline {
+                return Err(format!("not every shard has taken it within {} s", RELOAD_TIMEOUT.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if let (Some(first), Some(ends)) = (self.metrics.first(), tls_ends) {
+            first.tls_cert_ends.set(ends);
+        }
+        Ok(())
+    }
+
+    /// Counts a configuration that was read again, for metrics.
+    pub fn count_reload(&self, good: bool) {
+        if let Some(count) = self.metrics.first().and_then(|first| first.config_reloads.get(usize::from(!good))) {
+            count.increment();
+        }
+    }
+
+    /// Puts something into a shard's mailbox.
+    fn tell(&mut self, shard: usize, control: impl Fn() -> Control) {
+        let mut mail = Mail::Control(control());
+        // A mailbox that is full now has room soon: its shard is awake.
+        while let Err(back) = self.control.push(shard, mail, true) {
+            mail = back;
+            self.control.ring();
+            std::thread::yield_now();
+        }
+    }
+
     /// Drains: not ready, no accepts, Goodbye to everyone, flush; waits for the shards, at most `shutdown.timeout`,
     /// or until `at_once` is set. True when every client had gone.
     pub fn shutdown(mut self, at_once: &AtomicBool) -> bool {
         self.readiness.set(State::Draining);
         for shard in 0..self.metrics.len() {
-            let mut mail = Mail::Control(Control::Drain);
-            // A mailbox that is full now has room soon: its shard is awake.
-            while let Err(back) = self.control.push(shard, mail, true) {
-                mail = back;
-                self.control.ring();
-                std::thread::yield_now();
-            }
+            self.tell(shard, || Control::Drain);
         }
         self.control.ring();
         let deadline = Instant::now() + self.shutdown_timeout;

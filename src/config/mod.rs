@@ -5,6 +5,7 @@
 
 mod certificate;
 mod raw;
+mod reload;
 mod units;
 mod validate;
 
@@ -13,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use certificate::{CertificateError, certificate_from_files, dev_certificate, server_config};
+pub use reload::Running;
 pub use units::{parse_duration_ms, parse_size};
 pub use validate::log_filter;
 
@@ -55,6 +57,7 @@ pub struct Config {
     pub logging: Logging,
     /// What is allowed and probably not meant: for the log, and for people.
     pub warnings: Vec<Problem>,
+    values: reload::Values,
 }
 
 /// How the process uses the machine.
@@ -241,6 +244,7 @@ impl Config {
             admin: Some(free(DEFAULT_ADMIN_PORT)),
             logging: Logging { level: "info".to_owned(), json: false },
             warnings: Vec::new(),
+            values: reload::Values::default(),
         };
         Ok((config, certificate))
     }

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::certificate::{self, Loaded};
 use super::raw::{self, At, CoreList, Duration, Number};
+use super::reload::Values;
 use super::units::{duration_text, line_of, parse_duration_ms, parse_size};
 use super::{CertificateError, Config, ListenerConfig, Logging, Problem, Runtime};
 use crate::auth::{Algorithm, Claims, Key, parse_algorithm, secret_in};
@@ -155,6 +156,7 @@ pub(super) fn validate(raw: &raw::File, text: &str, file: &str, fits: Fits) -> R
             admin,
             logging: Logging { level, json },
             warnings: check.warnings,
+            values: Values::of(text),
         })
     } else {
         Err(check.problems)
