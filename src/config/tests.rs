@@ -857,4 +857,14 @@ fn file_with_a_secret_open_to_everybody_then_a_warning_names_the_command() {
         }
         chmod(name, 0o400);
     }
+    // Everybody may read these, and nobody else may exchange them.
+    for (name, key) in [("certificate.pem", "tls.certificate"), ("public.pem", "token.keys[2].public_key_file")] {
+        chmod(name, 0o644);
+        assert_eq!(warnings(), []);
+        chmod(name, 0o646);
+        let warnings = warnings();
+        let wanted = format!("(mode 0646); `chmod o-w {}`", files.folder.join(name).display());
+        assert!(warnings.len() == 1 && warnings[0].0 == key && warnings[0].1.contains(&wanted), "{warnings:?}");
+        chmod(name, 0o644);
+    }
 }

@@ -47,10 +47,19 @@ impl Check<'_> {
 
     /// Warns where a file that holds a secret is not for its owner and group alone.
     fn warn_if_open(&mut self, key: &str, at: Option<usize>, path: &str) {
+        self.warn_if_allowed(key, at, path, 0o007, "open to", "o-rwx");
+    }
+
+    /// Warns where everybody could exchange what clients are checked against.
+    fn warn_if_writable(&mut self, key: &str, at: Option<usize>, path: &str) {
+        self.warn_if_allowed(key, at, path, 0o002, "writable for", "o-w");
+    }
+
+    fn warn_if_allowed(&mut self, key: &str, at: Option<usize>, path: &str, bits: u32, how: &str, remedy: &str) {
         let Ok(metadata) = std::fs::metadata(path) else { return };
         let mode = metadata.permissions().mode() & 0o7777;
-        if mode & 0o007 != 0 {
-            let text = format!("{path} is open to every user of this host (mode {mode:04o}); `chmod o-rwx {path}`");
+        if mode & bits != 0 {
+            let text = format!("{path} is {how} every user of this host (mode {mode:04o}); `chmod {remedy} {path}`");
             self.warn(key, at, text);
         }
     }
@@ -619,6 +628,7 @@ fn tls(raw: &raw::File, listeners: &[ListenerConfig], check: &mut Check<'_>) -> 
         return None;
     };
     check.warn_if_open("tls.key", at(key), key.get_ref());
+    check.warn_if_writable("tls.certificate", at(certificate), certificate.get_ref());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
     match certificate::load(Path::new(certificate.get_ref()), Path::new(key.get_ref()), &names, now) {
         Ok(mut loaded) => {
@@ -657,6 +667,9 @@ fn token(raw: &raw::Token, file: &str, check: &mut Check<'_>) -> (Vec<Key>, Clai
         }
         if let Some(secret) = &raw.secret {
             check.warn_if_open(&name("secret"), at(secret), file);
+        }
+        if let Some(path) = &raw.public_key_file {
+            check.warn_if_writable(&name("public_key_file"), at(path), path.get_ref());
         }
         match key(raw) {
             Ok(key) => {
