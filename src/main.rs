@@ -298,12 +298,7 @@ fn give_memory_back() {
 }
 
 /// The lines that a person, or the load tester, starts from.
-fn print_addresses(
-    server: &Server,
-    shards: usize,
-    certificate: Option<&str>,
-    ca: Option<&std::path::Path>,
-) -> Result<(), String> {
+fn print_addresses(server: &Server, shards: usize, certificate: Option<&str>, ca: Option<&Path>) -> Result<(), String> {
     for listener in server.addresses() {
         let scheme = if listener.transport == Transport::Tls { "tls" } else { "tcp" };
         say(&format!("{scheme}://{}", listener.address))?;

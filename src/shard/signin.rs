@@ -224,8 +224,9 @@ impl Shard {
         };
         session.expires_at = u32::try_from(grant.expires_at).unwrap_or(u32::MAX);
         session.grants = grant.rooms;
-        let expires_in_ms = session.expires_in_ms(now);
-        self.reply(key, now, |encoder, out| encoder.refreshed(out, request, grant.expires_at, expires_in_ms));
+        // What the session will keep to, as in Connected: not the token's own end, which may lie further ahead.
+        let (expires_at, expires_in_ms) = (u64::from(session.expires_at), session.expires_in_ms(now));
+        self.reply(key, now, |encoder, out| encoder.refreshed(out, request, expires_at, expires_in_ms));
         self.take_rooms_away(key, now);
         self.rearm(key, now);
     }

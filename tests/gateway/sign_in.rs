@@ -228,6 +228,18 @@ fn dates_with_a_fraction_then_the_session_ends_in_time() {
 }
 
 #[test]
+fn token_that_ends_beyond_2106_then_connected_and_refreshed_say_when_the_session_does() {
+    let gateway = gateway_with_secret("");
+    let last = u64::from(u32::MAX);
+    for exp in [last + 1, u64::MAX] {
+        let token = secret_token(&json!({ "sub": "alice", "exp": exp }));
+        let mut alice = gateway.sign_in_with(&Login::token(&token));
+        assert_eq!((alice.connected().expires_at, alice.try_refresh(&token)), (last, Ok(last)), "{exp}");
+    }
+    gateway.finish();
+}
+
+#[test]
 fn token_refused_then_metrics_have_the_cause_and_the_client_has_not() {
     let gateway = gateway_with_secret("audience = [\"im\"]");
     let end = unix_seconds() + 3600;
