@@ -60,7 +60,7 @@ memory = "compact"
 
 [client]
 ping_interval = "2m"
-ping_interval_min = "3s"
+ping_interval_min = "6s"
 ping_interval_max = "7m"
 pong_timeout = "1500ms"
 missed_pings_max = 4
@@ -254,7 +254,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
     let config = understand(&text).unwrap_or_else(|problems| panic!("{problems}"));
     let client = ClientLimits {
         ping_interval_ms: 120_000,
-        ping_interval_ms_min: 3000,
+        ping_interval_ms_min: 6000,
         ping_interval_ms_max: 420_000,
         pong_timeout_ms: 1500,
         missed_pings_max: 4,
