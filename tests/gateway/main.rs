@@ -14,6 +14,7 @@ mod drain;
 mod inbox;
 mod limits;
 mod openssl;
+mod output;
 mod presence;
 mod python;
 mod room_history;
