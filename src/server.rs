@@ -85,7 +85,7 @@ impl Server {
     /// The same; `at_rest` is called on a shard's thread when a busy stretch is over: programs whose allocator keeps
     /// what was freed give it back there.
     pub fn start_with(config: Config, at_rest: fn()) -> Result<Server, StartError> {
-        let Config { settings, runtime, listeners, tls, keys, claims, admin, logging: _ } = config;
+        let Config { settings, runtime, listeners, tls, keys, claims, admin, admin_hosts, logging: _ } = config;
         check_descriptors(&runtime).map_err(StartError)?;
         check_kernel()?;
         let count = runtime.shard_count();
@@ -93,7 +93,8 @@ impl Server {
         let settings = Arc::new(settings);
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..count).map(|_| Arc::default()).collect();
         let readiness = Arc::new(Readiness::default());
-        let admin = admin.map(|address| Admin::start(address, metrics.clone(), readiness.clone())).transpose();
+        let admin =
+            admin.map(|address| Admin::start(address, admin_hosts, metrics.clone(), readiness.clone())).transpose();
         let admin = admin.map_err(|error| StartError(error.to_string()))?;
         let cores = match runtime.pin_cores {
             true => cores::plan(&Topology::of_this_process(), &runtime.cores, count).map_err(StartError)?,

@@ -112,13 +112,24 @@ pub(super) fn validate(
     let tls = tls(raw, &listeners, &mut check);
     let (keys, claims) = token(&raw.token, &mut check);
     let admin = admin(&raw.admin, &mut check);
+    let admin_hosts = admin_hosts(&raw.admin, &mut check);
     let level = raw.logging.level.as_ref().map_or("info", |level| level.get_ref().as_str()).to_owned();
     if let Err(error) = log_filter(&level) {
         check.problem("logging.level", raw.logging.level.as_ref().and_then(at), error);
     }
     let json = check.choice("logging.format", &raw.logging.format, false, &[("human", false), ("json", true)]);
     if check.problems.is_empty() {
-        Ok(Config { settings, runtime, listeners, tls, keys, claims, admin, logging: Logging { level, json } })
+        Ok(Config {
+            settings,
+            runtime,
+            listeners,
+            tls,
+            keys,
+            claims,
+            admin,
+            admin_hosts,
+            logging: Logging { level, json },
+        })
     } else {
         Err(check.problems)
     }
@@ -644,4 +655,19 @@ fn admin(raw: &raw::Admin, check: &mut Check<'_>) -> Option<SocketAddr> {
         address => check.address("admin.address", address),
     };
     address.filter(|_| raw.enabled.unwrap_or(true))
+}
+
+/// Host names as a request has them, in lower case.
+fn admin_hosts(raw: &raw::Admin, check: &mut Check<'_>) -> Vec<String> {
+    for (index, host) in raw.hosts.iter().enumerate() {
+        let text = host.get_ref();
+        let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if text.is_empty() || text.ends_with('.') || !text.chars().all(is_host) {
+            let wrong = format!(
+                "\"{text}\" is not a host name; write it without scheme and port, like \"gateway.example.org\""
+            );
+            check.problem(&format!("admin.hosts[{index}]"), at(host), wrong);
+        }
+    }
+    raw.hosts.iter().map(|host| host.get_ref().to_ascii_lowercase()).collect()
 }
