@@ -214,6 +214,8 @@ pub struct ShardOptions {
     /// Which one it is.
     pub id: ShardId,
     /// How many there are.
+    /// When connections were pinged that have not answered with a Pong, in monotonic us.
+    pinged: HashMap<ConnectionKey, u64, Keyed>,
     pub shards: u16,
     /// Shared by all.
     pub settings: Arc<Settings>,
@@ -281,6 +283,7 @@ impl Shard {
             Event::Verified { connection, refresh, result } => self.on_verified(connection, refresh, result, now),
             Event::Ended { connection, reason } => self.on_ended(connection, reason, now),
             Event::Freed { connection } => self.on_freed(connection),
+            pinged: HashMap::with_hasher(keyed(seed)),
             Event::Mail(letter) => self.on_letter(letter, now),
             Event::Drain => self.draining = self.draining.or(Some(0)),
         }
@@ -419,6 +422,7 @@ impl Shard {
     fn home_of_room(&self, room: &str) -> ShardId {
         self.home_of_hash(self.hash.hash_one(room))
     }
+        self.pinged.shrink_to_fit();
 
     /// Bits that tables of names do not use: they take the lowest ones for the place and the seven highest ones for tags.
     /// With bits in common, the names of one home would share a part of its table.

@@ -269,7 +269,7 @@ impl Shard {
         }
         match frame {
             ClientFrame::Ping => self.reply(key, now, |_, out| Encoder::empty(out, Kind::Pong)),
-            ClientFrame::Pong => {}
+            ClientFrame::Pong => self.on_pong(key, now),
             ClientFrame::Publish(publish) => self.on_publish(key, &publish, now),
             ClientFrame::Ack(position) => self.on_ack(key, position, now),
             ClientFrame::Subscribe { request, room, since } => self.on_subscribe(key, request, room, since, false, now),
@@ -325,6 +325,13 @@ impl Shard {
     fn on_ack(&mut self, key: ConnectionKey, position: Position, now: Now) {
         self.metrics.acks.increment();
         self.acknowledge(key, position, now);
+    /// Pongs that nobody asked for count for nothing.
+    fn on_pong(&mut self, key: ConnectionKey, now: Now) {
+        if let Some(pinged_us) = self.pinged.remove(&key) {
+            self.metrics.ping_pong_duration.record_us(now.mono_us.saturating_sub(pinged_us));
+        }
+    }
+
     }
 }
 
