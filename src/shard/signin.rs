@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::letter::Attach;
 use super::receive::WEIGHT_OF_REFRESH;
-use super::{Effect, Letter, Shard};
+use super::{Effect, Letter, Shard, SignInRecord};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, ShardId, TopicKey};
 use crate::session::{AuthError, Grant, InboxFeed, Lag, Memberships, PendingConnect, Phase, Session};
@@ -46,6 +46,7 @@ impl Shard {
         let pending = PendingConnect {
             request: connect.request,
             device,
+            client: connect.client.into(),
             inbox: connect.inbox,
             rooms: connect.rooms.iter().map(|(room, since)| (room.to_owned(), since)).collect(),
         };
@@ -145,6 +146,14 @@ impl Shard {
         let lag = if owed { Lag::Behind } else { Lag::None };
         session.inbox = InboxFeed::new(at, home, attachment.position.epoch, attachment.start, lag);
         let (user, expires_at) = (session.user.clone(), u64::from(session.expires_at));
+        let record = SignInRecord {
+            user: user.clone(),
+            device: session.device.clone(),
+            client: pending.client,
+            peer: connection.peer,
+            transport: connection.transport,
+        };
+        self.effects.push_back(Effect::SignedIn { connection: key, record: Box::new(record) });
         self.metrics.sessions_active.add(1);
         if pending.inbox.is_some() {
             self.metrics.recoveries[usize::from(!attachment.recovered)].increment();

@@ -13,6 +13,7 @@ mod doctor;
 mod drain;
 mod inbox;
 mod limits;
+mod logs;
 mod metrics;
 mod openssl;
 mod output;
