@@ -187,12 +187,18 @@ mod tests {
         }
     }
 
-    /// A log over such a sink, the way to tell it what becomes of the next write, and what was written.
-    fn log(json: bool) -> (Lines, Guard, &'static Counts, Tell<io::Result<()>>, Told<Vec<u8>>) {
+    /// The test's end of it.
+    struct Test {
+        /// What becomes of the next write; anything goes once it is dropped.
+        tell: Tell<io::Result<()>>,
+        written: Told<Vec<u8>>,
+    }
+
+    fn log() -> (Lines, Guard, &'static Counts, Test) {
         let counts: &'static Counts = Box::leak(Box::default());
         let ((wrote, written), (tell, may)) = (channel(), channel());
-        let (lines, guard) = start(Sink { wrote, may }, json, counts).unwrap();
-        (lines, guard, counts, tell, written)
+        let (lines, guard) = start(Sink { wrote, may }, false, counts).unwrap();
+        (lines, guard, counts, Test { tell, written })
     }
 
     fn say(lines: &Lines, text: &str) {
@@ -209,7 +215,7 @@ mod tests {
 
     #[test]
     fn writing_fails_then_lines_are_counted_and_later_ones_written() {
-        let (lines, guard, counts, tell, written) = log(false);
+        let (lines, guard, counts, Test { tell, written }) = log();
         for result in [Err(io::ErrorKind::StorageFull.into()), Err(io::ErrorKind::BrokenPipe.into()), Ok(())] {
             tell.send(result).unwrap();
             say(&lines, "a line\n");
@@ -222,7 +228,7 @@ mod tests {
 
     #[test]
     fn sink_stands_still_then_nobody_waits_and_lines_are_dropped() {
-        let (lines, guard, counts, tell, written) = log(false);
+        let (lines, guard, counts, Test { tell, written }) = log();
         say(&lines, "first\n");
         // From here on the thread waits inside of a write.
         written.recv().unwrap();
