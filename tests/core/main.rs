@@ -9,4 +9,5 @@ mod members;
 mod order;
 mod overload;
 mod rates;
+mod wishes;
 mod world;
