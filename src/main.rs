@@ -177,7 +177,10 @@ fn say(text: &str) -> Result<(), String> {
 
 fn token(options: Token) -> Result<(), String> {
     if !ringgate::wire::is_name(&options.user) || options.user.starts_with('@') {
-        return Err(format!("--user {:?} must be 1 to 128 bytes without blanks, not starting with @", options.user));
+        return Err(format!(
+            "--user {:?} must be 1 to 128 bytes without blanks, with a visible character, not starting with @",
+            options.user
+        ));
     }
     let signer = match &options.key {
         Some(path) => {

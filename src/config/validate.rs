@@ -139,7 +139,11 @@ fn settings(raw: &raw::File, check: &mut Check<'_>) -> Settings {
     let default = Settings::default();
     let name = raw.node.name.as_ref();
     if let Some(name) = name.filter(|name| !crate::wire::is_name(name.get_ref())) {
-        check.problem("node.name", at(name), "must be 1 to 128 bytes without blanks and control characters");
+        check.problem(
+            "node.name",
+            at(name),
+            "must be 1 to 128 bytes without blanks and control characters, with a visible character",
+        );
     }
     let client = client(&raw.client, check);
     Settings {
