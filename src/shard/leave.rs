@@ -23,7 +23,9 @@ impl Shard {
         let speaks = !matches!(connection.phase, Phase::Handshaking) && reason != CloseReason::ConnectionClosed;
         if speaks {
             let after_ms = if reason.may_reconnect() { self.reconnect_after_ms(key) } else { 0 };
-            let text = if detail.is_empty() { reason.label() } else { detail };
+            // Why a token was refused is for the log: whoever tries tokens learns nothing from it.
+            let is_secret = detail.is_empty() || reason == CloseReason::InvalidToken;
+            let text = if is_secret { reason.label() } else { detail };
             self.reply(key, now, |encoder, out| encoder.goodbye(out, reason, text, after_ms));
         }
         self.depart(key, reason, detail, true, now);

@@ -19,6 +19,7 @@ mod openssl;
 mod output;
 mod presence;
 mod python;
+mod reload;
 mod room_history;
 mod rooms;
 mod sessions;

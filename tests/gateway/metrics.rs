@@ -21,6 +21,8 @@ const STILL: &[(&str, &str)] = &[
     ("ringgate_conservation_error", "0 unless the gateway has lost count"),
     ("ringgate_inbox_copies_dropped", "needs a home that is overloaded or out of memory; tests/core/wishes.rs"),
     ("ringgate_log_bytes_limit", "a setting"),
+    ("ringgate_tls_cert_expiry_timestamp_seconds", "a date of the certificate; tests/gateway/reload.rs"),
+    ("ringgate_config_reloads", "only programs are told to; tests/gateway/reload.rs"),
     ("ringgate_announcements_dropped", "needs a way between shards that is full; tests/core/overload.rs"),
     ("ringgate_rooms_rested", "needs most members of a room to be far behind; tests/core/overload.rs"),
     ("ringgate_uring_cq_overflow", "the kernel's queue is never full where a turn takes it empty"),
