@@ -54,6 +54,8 @@ pub mod cores;
 #[cfg(feature = "gateway")]
 pub mod doctor;
 #[cfg(feature = "gateway")]
+pub mod logs;
+#[cfg(feature = "gateway")]
 pub mod server;
 #[cfg(feature = "gateway")]
 pub mod version;

@@ -119,7 +119,7 @@ impl Server {
     /// The same; `at_rest` is called on a shard's thread when a busy stretch is over: programs whose allocator keeps
     /// what was freed give it back there.
     pub fn start_with(config: Config, at_rest: fn()) -> Result<Server, StartError> {
-        let Config { settings, runtime, listeners, tls, tls_ends, keys, claims, admin, .. } = config;
+        let Config { settings, runtime, listeners, tls, tls_ends, keys, claims, admin, admin_hosts, .. } = config;
         if let Some((key, text)) = check_host(&runtime).into_iter().next() {
             return Err(StartError(format!("{key}: {text}")));
         }
@@ -132,7 +132,8 @@ impl Server {
             first.tls_cert_ends.set(ends);
         }
         let readiness = Arc::new(Readiness::default());
-        let admin = admin.map(|address| Admin::start(address, metrics.clone(), readiness.clone())).transpose();
+        let admin =
+            admin.map(|address| Admin::start(address, admin_hosts, metrics.clone(), readiness.clone())).transpose();
         let admin = admin.map_err(|error| StartError(error.to_string()))?;
         let cores = match runtime.pin_cores {
             true => cores::plan(&Topology::of_this_process(), &runtime.cores, count).map_err(StartError)?,

@@ -6,6 +6,8 @@
 //! mail, whatever waits: a send whose completion is not looked at makes its reader look slow. What would make too much
 //! wait is refused by the core before it is taken in. Turns are made by the shard's thread, see [`crate::thread`].
 
+mod log;
+
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -21,9 +23,10 @@ use crate::metrics::ShardMetrics;
 use crate::net::{Bell, Driver, Net, NetOptions, RingError};
 use crate::outbox::Chunk;
 use crate::session::{Admission, Authenticator, Transport};
-use crate::shard::{CloseRecord, Effect, Event, Letter, Shard, ShardOptions};
+use crate::shard::{Effect, Event, Letter, Shard, ShardOptions};
 use crate::tls::Handshake;
 use crate::wire::Encoder;
+use log::ConnectionLog;
 
 /// What travels through the mesh.
 #[derive(Debug)]
@@ -127,6 +130,7 @@ pub(crate) struct Worker {
     reading_up: Option<Instant>,
     draining: bool,
     rest: Rest,
+    log: ConnectionLog,
 }
 
 /// Notices the end of a busy stretch: a ramp of connections, a storm. What such a stretch leaves in the allocator
@@ -193,6 +197,7 @@ impl Worker {
         let shards = usize::from(options.shard.shards);
         let settings = options.shard.settings.clone();
         let client = &settings.client;
+        let log = ConnectionLog::new(options.shard.id, Instant::now());
         Ok(Worker {
             net,
             core: Core {
@@ -219,6 +224,7 @@ impl Worker {
             reading_up: None,
             draining: false,
             rest: Rest::new(options.at_rest, Instant::now()),
+            log,
         })
     }
 
@@ -259,6 +265,7 @@ impl Worker {
         };
         busy |= self.apply_effects();
         self.send_mail();
+        self.log.turn(began);
         if self.core.shard.passes_log_mark() {
             let (bytes, limit) = (self.core.metrics.log_bytes.read(), self.core.metrics.log_bytes_limit.read());
             tracing::warn!(shard = self.core.id.0, bytes, limit, "logs are nearly full; see log.size_per_shard");
@@ -370,9 +377,11 @@ impl Worker {
                 }
                 Effect::Writable { connection } => self.net.flush(connection, &mut self.core),
                 Effect::Close { connection, reason, flush, record } => {
-                    self.log_close(connection, reason, &record);
+                    let has_spoken = self.net.has_heard(connection);
+                    self.log.closed(connection, reason, &record, has_spoken, None);
                     self.net.close(connection, flush, &mut self.core);
                 }
+                Effect::SignedIn { connection, record } => self.log.signed_in(connection, &record),
                 Effect::Abort { connection } => self.net.abort(connection),
                 Effect::Hold { connection, hold } => self.net.hold(connection, hold),
             }
@@ -433,20 +442,6 @@ impl Worker {
             Some(at) => sleep.min(at.saturating_duration_since(self.turned)),
             None => sleep,
         }
-    }
-
-    fn log_close(&self, connection: ConnectionKey, reason: CloseReason, record: &CloseRecord) {
-        let detail = if record.detail.is_empty() { reason.label() } else { record.detail };
-        tracing::info!(
-            connection = %Address { shard: self.core.id, connection },
-            user = record.user.as_deref().unwrap_or("-"),
-            device = record.device.as_deref().unwrap_or("-"),
-            peer = %record.peer,
-            transport = record.transport.label(),
-            code = reason.code(),
-            reason = detail,
-            "connection closed"
-        );
     }
 }
 

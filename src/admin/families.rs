@@ -292,6 +292,13 @@ impl Families {
         out.family("config_reloads", "Configurations read again at a SIGHUP", MetricType::Counter, &samples)?;
         let labels =
             vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("commit", crate::version::COMMIT.to_owned())];
+        let samples = crate::logs::COUNTS.read().map(|(outcome, lines)| (label("outcome", outcome), lines));
+        out.family(
+            "log_lines",
+            "Lines of the log, and lines on standard output that failed",
+            MetricType::Counter,
+            &samples,
+        )?;
         out.family("build_info", "Always 1", MetricType::Gauge, &[(labels, 1)])
     }
 }

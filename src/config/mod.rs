@@ -53,6 +53,8 @@ pub struct Config {
     pub claims: Claims,
     /// Admin listener, if any.
     pub admin: Option<SocketAddr>,
+    /// Host names that the admin listener answers to besides `localhost` and addresses, in lower case.
+    pub admin_hosts: Vec<String>,
     /// Logging.
     pub logging: Logging,
     /// What is allowed and probably not meant: for the log, and for people.
@@ -242,6 +244,7 @@ impl Config {
             keys: vec![Key::dev()],
             claims: Claims { require_exp: true, leeway_seconds: 5, ..Claims::default() },
             admin: Some(free(DEFAULT_ADMIN_PORT)),
+            admin_hosts: Vec::new(),
             logging: Logging { level: "info".to_owned(), json: false },
             warnings: Vec::new(),
             values: reload::Values::default(),

@@ -246,7 +246,7 @@ section!(Namespace {
     vanish_when_empty: Option<bool>,
 });
 
-section!(Admin { enabled: Option<bool>, address: At<String>, });
+section!(Admin { enabled: Option<bool>, address: At<String>, hosts: Vec<Spanned<String>>, });
 
 section!(Shutdown { timeout: At<Duration>, });
 

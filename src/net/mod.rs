@@ -468,6 +468,11 @@ impl Net {
         }
     }
 
+    /// Whether any byte has come on this socket, of a TLS handshake or otherwise.
+    pub fn has_heard(&self, key: ConnectionKey) -> bool {
+        self.sockets.get(key).is_some_and(|socket| socket.quiet != quiet::Quiet::New)
+    }
+
     /// Stops receiving on a socket, or goes on. What has come by then is still handed out; after that the peer finds
     /// its window full.
     pub fn hold(&mut self, key: ConnectionKey, hold: bool) {

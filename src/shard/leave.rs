@@ -47,6 +47,7 @@ impl Shard {
         self.wheel.cancel(key.slot);
         // A Refresh that nobody verified any more has no answer.
         self.heavy_in_flight.remove(&key);
+        self.pinged.remove(&key);
         self.metrics.outbox_bytes.subtract(connection.outbox.bytes() as u64);
         debug_assert_eq!(connection.outbox.frames(), 0, "messages are dropped when the connection departs");
         while connection.outbox.pull(&mut self.spares, 0).is_some() {}

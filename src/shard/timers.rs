@@ -81,6 +81,7 @@ impl Shard {
                     let limits = &self.settings.client;
                     if let Some(connection) = self.connections.get_mut(key) {
                         connection.phase = Phase::Pinged;
+                        self.pinged.entry(key).or_insert(now.mono_us);
                         // However late it is asked, it has its time to answer.
                         let interval_ms = connection.ping_interval_ms();
                         let due_ms = now.mono_ms() + limits.patience_ms(interval_ms);
