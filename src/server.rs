@@ -18,7 +18,7 @@ use crate::kernel;
 use crate::limits::MAILBOX_BYTES_MAX;
 use crate::mesh::{Capacity, Mailbox, Wake, mailboxes};
 use crate::metrics::ShardMetrics;
-use crate::net::{Bell, Descriptors, NetOptions, RingError, raise_descriptor_limit};
+use crate::net::{Bell, Descriptors, NetOptions, Outcome, RingError, raise_descriptor_limit};
 use crate::session::{Admission, Transport};
 use crate::shard::ShardOptions;
 use crate::thread::ThreadOptions;
@@ -88,13 +88,17 @@ impl Server {
         let Config { settings, runtime, listeners, tls, keys, claims, admin, logging: _ } = config;
         check_descriptors(&runtime).map_err(StartError)?;
         check_kernel()?;
+        check_ring(runtime.descriptors)?;
         let count = runtime.shard_count();
         let (addresses, mut sockets) = bind_all(&listeners, count)?;
         let settings = Arc::new(settings);
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..count).map(|_| Arc::default()).collect();
         let readiness = Arc::new(Readiness::default());
         let admin = admin.map(|address| Admin::start(address, metrics.clone(), readiness.clone())).transpose();
-        let admin = admin.map_err(|error| StartError(error.to_string()))?;
+        let admin = admin.map_err(|error| match error.raw_os_error() {
+            Some(_) => StartError(kernel::explain("the admin listener", &error)),
+            None => StartError(error.to_string()),
+        })?;
         let cores = match runtime.pin_cores {
             true => cores::plan(&Topology::of_this_process(), &runtime.cores, count).map_err(StartError)?,
             false => Vec::new(),
@@ -149,7 +153,7 @@ impl Server {
                         let _ = ready.send(result);
                     });
                 })
-                .map_err(|error| StartError(format!("thread {index} of shards: {error}")))?;
+                .map_err(|error| StartError(kernel::explain(&format!("thread {index} of shards"), &error)))?;
             running.push(thread);
         }
         drop(ready);
@@ -243,13 +247,14 @@ fn bind_all(
     let mut sockets: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
     for listener in listeners {
         let refused = |error: std::io::Error| {
+            let what = format!("cannot listen on {}", listener.address);
             let hint = match error.kind() {
                 std::io::ErrorKind::AddrInUse => "another process listens there; stop it or choose another port",
                 std::io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
                 std::io::ErrorKind::AddrNotAvailable => "this host has no such address",
-                _ => "see the error",
+                _ => return StartError(kernel::explain(&what, &error)),
             };
-            StartError(format!("cannot listen on {}: {error} ({hint})", listener.address))
+            StartError(format!("{what}: {error} ({hint})"))
         };
         let mut address = listener.address;
         if address.port() != 0 {
@@ -269,6 +274,18 @@ fn check_kernel() -> Result<(), StartError> {
     let release = kernel::release();
     if kernel::version_of(&release).is_some_and(|version| version < kernel::OLDEST) {
         return Err(StartError(format!("this kernel is {release}; ringgate needs Linux 6.1 or newer")));
+    }
+    Ok(())
+}
+
+/// Does on a small ring all that shards will do: accepts, receives, sends, closes. Where a kernel or a seccomp profile
+/// refuses a part of it, the gateway does not start, instead of listening and serving nobody.
+fn check_ring(descriptors: Descriptors) -> Result<(), StartError> {
+    let needed = crate::net::probe().into_iter().filter(|probe| !probe.direct || descriptors == Descriptors::Direct);
+    for probe in needed {
+        if let Outcome::Fails(text) = probe.outcome {
+            return Err(StartError(format!("io_uring does not work here: {}: {text}", probe.name)));
+        }
     }
     Ok(())
 }

@@ -262,8 +262,7 @@ impl Net {
         if options.descriptors == Descriptors::Direct {
             ring.register_slots(options.slots)?;
         }
-        let buffers = Buffers::register(&ring.submitter(), options.recv_buffers, options.recv_buffer_bytes)
-            .map_err(|error| RingError::of("io_uring_register(PBUF_RING)", &error))?;
+        let buffers = Buffers::register(&ring.submitter(), options.recv_buffers, options.recv_buffer_bytes)?;
         Ok(Net {
             bundles: ring.receives_bundles(),
             ring,
