@@ -14,6 +14,7 @@
 //! | `connect` | connections that are made |
 //! | `buffers`, `gather`, `send` | where bytes are received; what leaves in one send |
 //! | `quiet` | ends that the kernel does not announce |
+//! | `starved` | receives that found no buffer |
 //! | `teardown` | how a socket ends |
 //! | `ring`, `bell` | the ring itself, and what wakes who sleeps in it |
 //! | `probe` | whether this kernel can do all that |
@@ -30,6 +31,7 @@ mod quiet;
 mod ring;
 mod send;
 mod socket;
+mod starved;
 mod teardown;
 
 use std::collections::VecDeque;
@@ -67,6 +69,7 @@ use quiet::QuietList;
 use ring::Ring;
 use send::{Owner, Send, SendKey, Sends};
 use socket::{Socket, Stage};
+use starved::Starved;
 
 /// Who uses the sockets.
 pub trait Driver {
@@ -177,8 +180,7 @@ pub struct Net {
     options: NetOptions,
     listeners: Vec<Listener>,
     server_tls: Option<Arc<ServerConfig>>,
-    /// Sockets whose receive found no buffer; armed again when the turn has given buffers back.
-    starved: Vec<ConnectionKey>,
+    starved: Starved,
     quiet: QuietList,
     /// Where peeks put what they see; nobody reads it.
     peeked: Box<u8>,
@@ -186,6 +188,8 @@ pub struct Net {
     handshakes: VecDeque<ConnectionKey>,
     accepts_armed: usize,
     accepting: bool,
+    /// A listener has no accept armed, because no slot is free for one.
+    exhausted: bool,
     farewell: Vec<u8>,
     /// What ends [`Self::wait`], if anything does besides completions.
     bell: Option<Arc<Bell>>,
@@ -275,12 +279,13 @@ impl Net {
             options,
             listeners: Vec::new(),
             server_tls: None,
-            starved: Vec::new(),
+            starved: Starved::default(),
             quiet: QuietList::new(),
             peeked: Box::default(),
             handshakes: VecDeque::new(),
             accepts_armed: 0,
             accepting: true,
+            exhausted: false,
             farewell: Vec::new(),
             bell: None,
             accept_again: None,
@@ -331,12 +336,12 @@ impl Net {
 
     /// Whether there is something for [`Self::poll`], as far as can be told without entering the kernel.
     pub fn has_work(&mut self) -> bool {
-        !self.handshakes.is_empty() || self.ring.has_completions()
+        !self.handshakes.is_empty() || !self.starved.is_empty() || self.ring.has_completions()
     }
 
     /// Submits everything and says whether the thread may sleep on its bell.
     pub fn prepare_sleep(&mut self) -> bool {
-        if !self.handshakes.is_empty() {
+        if !self.handshakes.is_empty() || !self.starved.is_empty() {
             return false;
         }
         self.ring.fall_asleep(&self.metrics)
@@ -376,7 +381,7 @@ impl Net {
         self.sends.release_spares();
         self.plaintext = Vec::new();
         self.handshakes.shrink_to_fit();
-        self.starved.shrink_to_fit();
+        self.starved.release_spares();
         self.quiet.release_spares();
     }
 
@@ -411,10 +416,9 @@ impl Net {
         }
         completions.clear();
         self.completions = completions;
-        for _ in 0..self.starved.len() {
-            if let Some(key) = self.starved.pop() {
-                self.arm_receive(key);
-            }
+        self.starved.begin_turn(self.options.recv_buffers);
+        while let Some(key) = self.starved.next() {
+            self.arm_receive(key);
         }
         let (mut passed, mut peeks) = (0, 0);
         while passed < QUIET_PER_TURN
