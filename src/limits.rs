@@ -119,6 +119,8 @@ pub struct ClientLimits {
     pub connections_max: usize,
     /// Connections of one address; 0 for no limit.
     pub connections_per_address_max: usize,
+    /// IPv6 addresses that agree in so many bits count as one; 1 to 128.
+    pub address_prefix_ipv6: u8,
     /// Accepts per second of the node; 0 for no limit.
     pub accept_rate: u32,
 }
@@ -218,6 +220,7 @@ impl Default for ClientLimits {
             bytes_burst: 16 * 1024 * 1024,
             connections_max: 0,
             connections_per_address_max: 0,
+            address_prefix_ipv6: 64,
             accept_rate: 0,
         }
     }

@@ -429,7 +429,7 @@ impl Worker {
 
 impl Driver for Core {
     fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool {
-        let peer = peer.ip();
+        let peer = peer.ip().to_canonical();
         if self.limited {
             let admitted =
                 self.admission.lock().is_ok_and(|mut admission| admission.admit(&self.settings.client, peer, self.now));

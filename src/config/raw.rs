@@ -171,6 +171,7 @@ section!(Client {
     bytes_burst: At<Number>,
     connection_limit: At<Number>,
     connection_limit_per_address: At<Number>,
+    address_prefix_ipv6: At<Number>,
     connection_rate_limit: At<Number>,
 });
 

@@ -76,6 +76,7 @@ bytes_rate = 230000
 bytes_burst = "1GiB"
 connection_limit = 24
 connection_limit_per_address = 25
+address_prefix_ipv6 = 56
 connection_rate_limit = 26
 
 [token]
@@ -206,7 +207,8 @@ fn keys_in(text: &str) -> Vec<(usize, String, &str)> {
     let mut section = "";
     let mut keys = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        let is_key = |key: &str| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let is_key =
+            |key: &str| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
         if let Some((key, value)) = line.split_once(" = ").filter(|(key, _)| is_key(key)) {
             keys.push((index + 1, format!("{section}.{key}"), value));
         } else if line.starts_with('[') {
@@ -265,6 +267,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         bytes_burst: 1_073_741_824,
         connections_max: 24,
         connections_per_address_max: 25,
+        address_prefix_ipv6: 56,
         accept_rate: 26,
     };
     let inbox = InboxSettings {

@@ -280,6 +280,13 @@ fn client(raw: &raw::Client, check: &mut Check<'_>) -> ClientLimits {
             NO_LIMIT,
             false,
         ) as usize,
+        address_prefix_ipv6: check.number(
+            "client.address_prefix_ipv6",
+            &raw.address_prefix_ipv6,
+            d.address_prefix_ipv6.into(),
+            (1, 128),
+            false,
+        ) as u8,
         accept_rate: check.number("client.connection_rate_limit", &raw.connection_rate_limit, 0, NO_LIMIT, false)
             as u32,
     };
