@@ -176,7 +176,17 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// Whether others of the same user may read this process's memory, and the kernel dump it.
+fn set_dumpable(dumpable: bool) {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    let behavior = if dumpable { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable };
+    // No kernel refuses either.
+    let _ = set_dumpable_behavior(behavior);
+}
+
 fn serve(options: Serve) -> Result<(), String> {
+    // Before the first secret is read.
+    set_dumpable(false);
     let (mut config, certificate) = match &options.config {
         Some(path) => (Config::load(path).map_err(|problems| problems.to_string())?, None),
         None => {
@@ -193,6 +203,7 @@ fn serve(options: Serve) -> Result<(), String> {
     if let Some(level) = options.log_level {
         config.logging.level = level;
     }
+    set_dumpable(config.runtime.dumpable);
     let _logs = start_logging(&config.logging)?;
     let (shards, timeout_ms) = (config.runtime.shard_count(), config.settings.shutdown_timeout_ms);
     // Said in any case: whether they are off is inherited.

@@ -139,6 +139,7 @@ section!(Runtime {
     pin_cores: Option<bool>,
     cores: At<CoreList>,
     huge_pages: Option<bool>,
+    dumpable: Option<bool>,
     descriptors: At<String>,
     connections_per_shard_max: At<Number>,
     recv_buffers: At<Number>,

@@ -37,6 +37,7 @@ shards = 5
 pin_cores = false
 cores = [4, 2, 0]
 huge_pages = true
+dumpable = true
 descriptors = "DESCRIPTORS"
 connections_per_shard_max = 321
 recv_buffers = 64
@@ -320,6 +321,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         pin_cores: false,
         cores: Cores::List(vec![4, 2, 0]),
         huge_pages: true,
+        dumpable: true,
         descriptors,
         connections_per_shard_max: 321,
         recv_buffers: 64,

@@ -425,6 +425,7 @@ fn runtime(raw: &raw::Runtime, fits: fn(&Runtime) -> Result<(), String>, check: 
         pin_cores: raw.pin_cores.unwrap_or(d.pin_cores),
         cores: cores(&raw.cores, check),
         huge_pages: raw.huge_pages.unwrap_or(d.huge_pages),
+        dumpable: raw.dumpable.unwrap_or(d.dumpable),
         descriptors: check.choice(
             "runtime.descriptors",
             &raw.descriptors,
