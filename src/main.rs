@@ -204,6 +204,7 @@ fn serve(options: Serve) -> Result<(), String> {
         config.logging.level = level;
     }
     set_dumpable(config.runtime.dumpable);
+    ringgate::abort::on_panic(config.logging.json);
     let _logs = start_logging(&config.logging)?;
     let (shards, timeout_ms) = (config.runtime.shard_count(), config.settings.shutdown_timeout_ms);
     // Said in any case: whether they are off is inherited.

@@ -22,6 +22,7 @@ use crate::net::{Bell, Descriptors, NetOptions, Outcome, RingError, raise_descri
 use crate::session::{Admission, Transport};
 use crate::shard::ShardOptions;
 use crate::thread::ThreadOptions;
+use crate::watch::Watch;
 use crate::worker::{Control, Mail, WorkerOptions};
 
 /// A gateway that runs.
@@ -32,6 +33,7 @@ pub struct Server {
     metrics: Arc<[Arc<ShardMetrics>]>,
     control: Mailbox<Mail>,
     threads: Vec<JoinHandle<()>>,
+    watch: Option<Watch>,
     shutdown_timeout: Duration,
 }
 
@@ -162,6 +164,8 @@ impl Server {
             result.map_err(|error| StartError(error.to_string()))?;
         }
         readiness.set(State::Ready);
+        let watch = Watch::start(metrics.clone(), readiness.clone());
+        let watch = watch.map_err(|error| StartError(kernel::explain("the thread that watches shards", &error)))?;
         Ok(Server {
             addresses,
             admin,
@@ -169,6 +173,7 @@ impl Server {
             metrics,
             control,
             threads: running,
+            watch: Some(watch),
             shutdown_timeout: Duration::from_millis(settings.shutdown_timeout_ms),
         })
     }
@@ -192,6 +197,8 @@ impl Server {
     /// or until `at_once` is set. True when every client had gone.
     pub fn shutdown(mut self, at_once: &AtomicBool) -> bool {
         self.readiness.set(State::Draining);
+        // Shards that have drained make no turns.
+        self.watch = None;
         for shard in 0..self.metrics.len() {
             let mut mail = Mail::Control(Control::Drain);
             // A mailbox that is full now has room soon: its shard is awake.

@@ -225,6 +225,7 @@ impl Worker {
 
     /// One turn. What it has for the kernel is to be submitted: by [`Self::submit`], or on the way to sleep.
     pub(crate) fn turn(&mut self) {
+        self.core.metrics.turns.increment();
         let began = Instant::now();
         if began - self.turned > STOPPED {
             self.reading_up = Some(began);
