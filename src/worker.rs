@@ -6,7 +6,9 @@
 //! mail, whatever waits: a send whose completion is not looked at makes its reader look slow. What would make too much
 //! wait is refused by the core before it is taken in. Turns are made by the shard's thread, see [`crate::thread`].
 
-use std::collections::VecDeque;
+mod queue;
+
+use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,7 +17,7 @@ use rustls::ServerConfig;
 
 use crate::close::CloseReason;
 use crate::id::{Address, ConnectionKey, Now, ShardId};
-use crate::limits::Settings;
+use crate::limits::{BUSY_AFTER_MS, Settings};
 use crate::mesh::Mailbox;
 use crate::metrics::ShardMetrics;
 use crate::net::{Bell, Driver, Net, NetOptions, RingError};
@@ -24,6 +26,7 @@ use crate::session::{Admission, Authenticator, Transport};
 use crate::shard::{CloseRecord, Effect, Event, Letter, Shard, ShardOptions};
 use crate::tls::Handshake;
 use crate::wire::Encoder;
+use queue::Unverified;
 
 /// What travels through the mesh.
 #[derive(Debug)]
@@ -86,8 +89,6 @@ const WAITING_MAX: usize = 4096;
 const SLEEP: Duration = Duration::from_millis(crate::wheel::TICK_MS);
 /// Longest sleep without.
 const SLEEP_IDLE: Duration = Duration::from_millis(500);
-/// When a client that was not admitted may try again; its own back-off adds the spread.
-const BUSY_AFTER_MS: u32 = 5_000;
 /// A gap between two turns that means that the process was stopped: sockets are read before anyone is expired.
 const STOPPED: Duration = Duration::from_secs(1);
 /// For at most this long.
@@ -102,7 +103,7 @@ pub(crate) struct Worker {
     backlog: Vec<VecDeque<Letter>>,
     waiting: usize,
     authenticator: Arc<dyn Authenticator>,
-    unverified: VecDeque<(ConnectionKey, Option<u32>, Box<str>)>,
+    unverified: Unverified,
     started: Instant,
     turned: Instant,
     /// The last turn left something to do.
@@ -160,6 +161,8 @@ struct Core {
     admission: Arc<Mutex<Admission>>,
     peers: crate::slots::Slots<std::net::IpAddr>,
     limited: bool,
+    /// Why TLS failed, of connections whose close was not logged yet.
+    causes: HashMap<ConnectionKey, String>,
 }
 
 impl Worker {
@@ -192,12 +195,13 @@ impl Worker {
                 metrics,
                 admission: options.admission,
                 peers: crate::slots::Slots::default(),
+                causes: HashMap::new(),
             },
             mailbox: options.mailbox,
             backlog: (0..shards).map(|_| VecDeque::new()).collect(),
             waiting: 0,
             authenticator: options.authenticator,
-            unverified: VecDeque::new(),
+            unverified: Unverified::default(),
             started: options.started,
             turned: Instant::now(),
             more: true,
@@ -285,7 +289,8 @@ impl Worker {
     fn release_spares(&mut self) {
         self.core.shard.release_spares();
         self.net.release_spares();
-        self.unverified.shrink_to_fit();
+        self.unverified.release_spares();
+        self.core.causes.shrink_to_fit();
         for backlog in &mut self.backlog {
             backlog.shrink_to_fit();
         }
@@ -316,7 +321,7 @@ impl Worker {
         }
         let mut cost = 0;
         while cost < VERIFY_COST_PER_TURN
-            && let Some((connection, refresh, token)) = self.unverified.pop_front()
+            && let Some((connection, refresh, token)) = self.unverified.pop(cost, VERIFY_COST_PER_TURN)
         {
             cost += 1;
             if !self.core.shard.awaits_verification(connection, refresh.is_some()) {
@@ -344,7 +349,7 @@ impl Worker {
                     }
                 }
                 Effect::Verify { connection, refresh, token } => {
-                    self.unverified.push_back((connection, refresh, token));
+                    self.unverified.push((connection, refresh, token));
                 }
                 Effect::Writable { connection } => self.net.flush(connection, &mut self.core),
                 Effect::Close { connection, reason, flush, record } => {
