@@ -24,7 +24,7 @@ use crate::net::{Bell, Driver, Net, NetOptions, RingError};
 use crate::outbox::Chunk;
 use crate::session::{Admission, Authenticator, Transport};
 use crate::shard::{CloseRecord, Effect, Event, Letter, Shard, ShardOptions};
-use crate::tls::Handshake;
+use crate::tls::{Handshake, TlsError};
 use crate::wire::Encoder;
 use queue::Unverified;
 
@@ -418,8 +418,10 @@ impl Worker {
         }
     }
 
-    fn log_close(&self, connection: ConnectionKey, reason: CloseReason, record: &CloseRecord) {
+    fn log_close(&mut self, connection: ConnectionKey, reason: CloseReason, record: &CloseRecord) {
         let detail = if record.detail.is_empty() { reason.label() } else { record.detail };
+        let cause = self.core.causes.remove(&connection);
+        let detail = cause.as_deref().unwrap_or(detail);
         tracing::info!(
             connection = %Address { shard: self.core.id, connection },
             user = record.user.as_deref().unwrap_or("-"),
@@ -461,11 +463,20 @@ impl Driver for Core {
         self.shard.handle(Event::Received { connection: key, bytes }, self.now);
     }
 
+    fn carried(&mut self, key: ConnectionKey, overhead_bytes: usize) {
+        self.shard.carried(key, overhead_bytes, self.now);
+    }
+
+    fn tls_failed(&mut self, key: ConnectionKey, error: &TlsError) {
+        self.causes.insert(key, error.to_string());
+    }
+
     fn ended(&mut self, key: ConnectionKey, reason: CloseReason) {
         self.shard.handle(Event::Ended { connection: key, reason }, self.now);
     }
 
     fn freed(&mut self, key: ConnectionKey) {
+        self.causes.remove(&key);
         self.shard.handle(Event::Freed { connection: key }, self.now);
         if let Some(peer) = self.peers.remove_at(key)
             && let Ok(mut admission) = self.admission.lock()

@@ -61,7 +61,7 @@ use crate::outbox::Chunk;
 use crate::prefetch::TOGETHER;
 use crate::session::Transport;
 use crate::slots::Slots;
-use crate::tls::Handshake;
+use crate::tls::{Handshake, Tls, TlsError};
 use buffers::{Buffers, Bundle};
 use gather::{gather_plain, gather_tls};
 use listen::{Accept, Listener};
@@ -84,6 +84,10 @@ pub trait Driver {
     fn expect(&mut self, _key: ConnectionKey) {}
     /// Bytes have come.
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]);
+    /// The records in which bytes came took so many more: headers, padding, tags, handshake messages.
+    fn carried(&mut self, _key: ConnectionKey, _overhead_bytes: usize) {}
+    /// Why TLS failed, for the log; [`Self::ended`] follows.
+    fn tls_failed(&mut self, _key: ConnectionKey, _error: &TlsError) {}
     /// The peer has closed its side, or the socket has failed; to be answered with [`Net::close`] sooner or later.
     fn ended(&mut self, key: ConnectionKey, reason: CloseReason);
     /// The socket is closed; its slot may be given out again.
@@ -458,7 +462,7 @@ impl Net {
             None => gather_plain(key, &mut self.sends, driver),
             Some(tls) => match gather_tls(tls, key, socket.stage, &mut self.sends, &mut self.plaintext, driver) {
                 Ok(gathered) => gathered,
-                Err(_) => return self.end(key, CloseReason::TlsError, driver),
+                Err(error) => return self.fail_tls(key, &error, driver),
             },
         };
         match gathered {
@@ -610,8 +614,8 @@ impl Net {
         let bytes = self.buffers.bytes_mut(buffer, length);
         let Some(tls) = socket.tls.as_deref_mut() else { return driver.received(key, bytes) };
         if !tls.is_established() {
-            if !tls.hold_back(bytes) {
-                return self.end(key, CloseReason::TlsError, driver);
+            if let Err(error) = tls.hold_back(bytes) {
+                return self.fail_tls(key, &error, driver);
             }
             if !socket.handshaking {
                 socket.handshaking = true;
@@ -622,13 +626,16 @@ impl Net {
         match tls.receive(bytes, |plaintext| driver.received(key, plaintext)) {
             Ok(progress) => {
                 let flush = tls.has_outgoing();
+                if progress.overhead_bytes > 0 {
+                    driver.carried(key, progress.overhead_bytes);
+                }
                 if progress.closed {
-                    self.end(key, CloseReason::ConnectionClosed, driver);
+                    self.answer_close(key, driver);
                 } else if flush {
                     self.flush(key, driver);
                 }
             }
-            Err(_) => self.refuse_tls(key, driver),
+            Err(error) => self.refuse_tls(key, &error, driver),
         }
     }
 
@@ -654,27 +661,45 @@ impl Net {
                     driver.received(key, &early);
                 }
                 if progress.closed {
-                    self.end(key, CloseReason::ConnectionClosed, driver);
+                    return self.answer_close(key, driver);
                 }
                 self.flush(key, driver);
             }
-            Err(_) => self.refuse_tls(key, driver),
+            Err(error) => self.refuse_tls(key, &error, driver),
         }
     }
 
+    /// The peer sends no more: so does the gateway (RFC 8446, 6.1). As an alert, it is tried once.
+    fn answer_close(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
+        self.send_alert(key, Tls::close_notify);
+        self.end(key, CloseReason::ConnectionClosed, driver);
+    }
+
     /// The alert, if there is one, is tried once; nobody waits for it.
-    fn refuse_tls(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
-        self.flush_alert(key);
+    fn refuse_tls(&mut self, key: ConnectionKey, error: &TlsError, driver: &mut impl Driver) {
+        self.send_alert(key, |_, _| {});
+        self.fail_tls(key, error, driver);
+    }
+
+    fn fail_tls(&mut self, key: ConnectionKey, error: &TlsError, driver: &mut impl Driver) {
+        if self.sockets.get(key).is_some_and(|socket| socket.stage == Stage::Open && !socket.ended) {
+            driver.tls_failed(key, error);
+        }
         self.end(key, CloseReason::TlsError, driver);
     }
 
-    fn flush_alert(&mut self, key: ConnectionKey) {
+    /// Sends what TLS has for the peer, and what `append` adds to it, at once, unless a send is in the kernel already.
+    fn send_alert(&mut self, key: ConnectionKey, append: impl FnOnce(&mut Tls, &mut Vec<u8>)) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         if follows(socket, &mut self.sends) {
             return;
         }
-        let Some(tls) = socket.tls.as_deref_mut().filter(|tls| tls.has_outgoing()) else { return };
-        let alert = tls.take_outgoing();
+        let Some(tls) = socket.tls.as_deref_mut() else { return };
+        let mut alert = tls.take_outgoing();
+        append(tls, &mut alert);
+        if alert.is_empty() {
+            return;
+        }
         let index = self.sends.insert(Send { owner: Owner::Copied(alert), sent: 0, more: false });
         self.submit_send(key, index);
         self.ring.enter(&self.metrics);
