@@ -109,6 +109,16 @@ pub struct Stamp {
     pub timestamp_ms: u64,
 }
 
+/// What a subscriber gets when the log does not reach back to its position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recover {
+    /// Live traffic only.
+    #[default]
+    Exact,
+    /// What there still is, oldest first, then live traffic.
+    Best,
+}
+
 /// How safe a message was when Published was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
 #[repr(u8)]

@@ -83,8 +83,12 @@ pub struct Settings {
 /// Bounds of one client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientLimits {
-    /// The client sends a Ping this often when it has nothing else to say.
+    /// The client sends a Ping this often when it has nothing else to say, unless it wishes another interval.
     pub ping_interval_ms: u64,
+    /// The shortest interval that a client may wish.
+    pub ping_interval_ms_min: u64,
+    /// The longest interval that a client may wish.
+    pub ping_interval_ms_max: u64,
     /// The client expects Pong within this time.
     pub pong_timeout_ms: u64,
     /// Silence of this many ping intervals closes the connection.
@@ -154,6 +158,8 @@ pub struct InboxSettings {
     pub ack_wait_ms_max: u64,
     /// Who may write to a user: `true` for everyone who is signed in.
     pub publish_all: bool,
+    /// A message to another user's inbox is kept in its sender's inbox, too, for the sender's other devices.
+    pub copy_to_own_devices: bool,
 }
 
 /// What the rooms of one namespace are like. `chat:general` is in namespace `chat`.
@@ -205,6 +211,8 @@ impl Default for ClientLimits {
     fn default() -> Self {
         ClientLimits {
             ping_interval_ms: 30_000,
+            ping_interval_ms_min: 10_000,
+            ping_interval_ms_max: 5 * 60 * 1000,
             pong_timeout_ms: 5_000,
             missed_pings_max: 3,
             handshake_timeout_ms: 5_000,
@@ -230,26 +238,43 @@ impl Default for ClientLimits {
 }
 
 impl ClientLimits {
-    /// Silence that closes a connection.
-    pub fn silence_ms_max(&self) -> u64 {
-        self.ping_interval_ms * u64::from(self.missed_pings_max)
+    /// The ping interval of a client that wishes this one; 0 for none.
+    pub fn ping_interval_of(&self, wished_ms: u32) -> u64 {
+        if wished_ms == 0 {
+            return self.ping_interval_ms;
+        }
+        let (min, max) = (self.ping_interval_ms_min, self.ping_interval_ms_max);
+        u64::from(wished_ms).clamp(min.min(self.ping_interval_ms), max.max(self.ping_interval_ms))
+    }
+
+    /// Silence that closes a connection whose client pings this often.
+    pub fn silence_ms_max(&self, ping_interval_ms: u64) -> u64 {
+        ping_interval_ms * u64::from(self.missed_pings_max)
     }
 
     /// Silence after which the gateway asks: two intervals at least, where there is time for it. Most clients are about to
     /// send a Ping of their own, and one look at their deadline then stands for two of those.
-    pub fn asked_after_ms(&self) -> u64 {
+    pub fn asked_after_ms(&self, ping_interval_ms: u64) -> u64 {
         let missed = self.missed_pings_max.min(ASKED_BEFORE_MISSED);
-        (self.ping_interval_ms * u64::from(missed)).saturating_sub(self.patience_ms())
+        (ping_interval_ms * u64::from(missed)).saturating_sub(self.patience_ms(ping_interval_ms))
     }
 
     /// How long a client has to answer, at least.
-    pub fn patience_ms(&self) -> u64 {
-        self.pong_timeout_ms.max(self.ping_interval_ms / 2)
+    pub fn patience_ms(&self, ping_interval_ms: u64) -> u64 {
+        self.pong_timeout_ms.max(ping_interval_ms / 2)
     }
 }
 
 /// Nobody is asked later than this many intervals after it was heard, however many it may miss.
 const ASKED_BEFORE_MISSED: u32 = 3;
+
+impl InboxSettings {
+    /// Unacknowledged messages that are sent to a device at most which wishes this number; 0 for none.
+    pub fn receive_window_of(&self, wished: u32) -> u32 {
+        let most = u32::try_from(self.in_flight_max).unwrap_or(u32::MAX);
+        if wished == 0 { most } else { wished.min(most) }
+    }
+}
 
 impl Default for InboxSettings {
     fn default() -> Self {
@@ -265,6 +290,7 @@ impl Default for InboxSettings {
             ack_wait_ms: 30_000,
             ack_wait_ms_max: 5 * 60 * 1000,
             publish_all: true,
+            copy_to_own_devices: false,
         }
     }
 }

@@ -247,6 +247,8 @@ pub struct ShardMetrics {
     pub rooms_rested: Cell,
     /// Join and leave events that were left out because the ways to the members were full.
     pub announcements_dropped: Cell,
+    /// Copies for a sender's own devices that were not kept, because memory or the way to the inbox was full.
+    pub inbox_copies_dropped: Cell,
     /// Doorbells rung.
     pub mesh_doorbells: Cell,
     /// io_uring_enter calls.

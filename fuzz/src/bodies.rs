@@ -51,7 +51,7 @@ pub(crate) fn check_client_frame(frame: &ClientFrame<'_>, body_bytes: usize) {
             name_of(device);
             assert!(client.len() <= NAME_BYTES_MAX && !client.chars().any(char::is_control));
             assert!(rooms.iter().count() <= CONNECT_ROOMS_MAX);
-            rooms.iter().for_each(|(room, _)| name_of(room));
+            rooms.iter().for_each(|cursor| name_of(cursor.room));
         }
         ClientFrame::Publish(Publish { topic, payload, trace, .. }) => {
             topic_of(topic);
@@ -64,6 +64,7 @@ pub(crate) fn check_client_frame(frame: &ClientFrame<'_>, body_bytes: usize) {
         | ClientFrame::Presence { room, .. } => name_of(room),
         ClientFrame::History { topic, .. } => topic_of(topic),
         ClientFrame::Refresh { token, .. } => token_of(token),
+        ClientFrame::OutOfBounds { problem, .. } => assert!(problem.contains(": ")),
         ClientFrame::Ack(_) => assert_eq!(body_bytes, 16),
         ClientFrame::Ping | ClientFrame::Pong | ClientFrame::Disconnect => assert_eq!(body_bytes, 0),
     }

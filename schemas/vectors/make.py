@@ -33,30 +33,38 @@ STRUCT_FIELDS = {
 TABLES = {
     "Connect": [
         ("request", "u32"), ("version", "u16"), ("token", "string"), ("device", "string"), ("client", "string"),
-        ("inbox", "Position"), ("rooms", ["RoomCursor"]),
+        ("inbox", "Position"), ("rooms", ["RoomCursor"]), ("ping_interval_ms", "u32"), ("receive_window", "u32"),
     ],
-    "RoomCursor": [("room", "string"), ("since", "Position")],
+    "RoomCursor": [("room", "string"), ("since", "Position"), ("recover", "u8")],
     "Publish": [
         ("request", "u32"), ("topic", "string"), ("client_message_id", "ClientMessageId"), ("payload", "bytes"),
         ("ephemeral", "bool"), ("ttl_seconds", "u32"), ("trace", "string"),
     ],
-    "Subscribe": [("request", "u32"), ("room", "string"), ("since", "Position")],
+    "Subscribe": [("request", "u32"), ("room", "string"), ("since", "Position"), ("recover", "u8")],
     "Unsubscribe": [("request", "u32"), ("room", "string")],
     "Presence": [("request", "u32"), ("room", "string"), ("limit", "u32")],
-    "History": [("request", "u32"), ("topic", "string"), ("since", "Position"), ("limit", "u32")],
+    "History": [
+        ("request", "u32"), ("topic", "string"), ("since", "Position"), ("limit", "u32"), ("before", "Position"),
+    ],
     "Refresh": [("request", "u32"), ("token", "string")],
     "Connected": [
         ("request", "u32"), ("version", "u16"), ("session", "u64"), ("node", "string"), ("user", "string"),
         ("ping_interval_ms", "u32"), ("pong_timeout_ms", "u32"), ("message_bytes_max", "u32"), ("rooms_max", "u16"),
         ("requests_in_flight_max", "u16"), ("expires_at", "u64"), ("inbox_recovered", "bool"), ("inbox", "Position"),
+        ("server_time_ms", "u64"), ("expires_in_ms", "u64"), ("dedup_window_ms", "u32"), ("frames_rate", "u32"),
+        ("frames_burst", "u32"), ("bytes_rate", "u32"), ("bytes_burst", "u32"), ("receive_window", "u32"),
     ],
     "Error": [
         ("request", "u32"), ("code", "u16"), ("message", "string"), ("temporary", "bool"), ("retry_after_ms", "u32"),
+        ("room", "string"),
     ],
     "Message": [
         ("topic", "string"), ("stamp", "Stamp"), ("sender", "string"), ("payload", "bytes"), ("trace", "string"),
+        ("sent_to", "string"),
     ],
-    "Subscribed": [("request", "u32"), ("room", "string"), ("recovered", "bool"), ("position", "Position")],
+    "Subscribed": [
+        ("request", "u32"), ("room", "string"), ("recovered", "bool"), ("position", "Position"), ("start", "Position"),
+    ],
     "Unsubscribed": [("request", "u32"), ("room", "string"), ("code", "u16")],
     "Member": [("user", "string"), ("device", "string")],
     "PresenceResult": [("request", "u32"), ("room", "string"), ("count", "u32"), ("members", ["Member"])],
@@ -64,7 +72,7 @@ TABLES = {
         ("request", "u32"), ("topic", "string"), ("position", "Position"), ("messages", ["Message"]), ("more", "bool"),
         ("recovered", "bool"),
     ],
-    "Refreshed": [("request", "u32"), ("expires_at", "u64")],
+    "Refreshed": [("request", "u32"), ("expires_at", "u64"), ("expires_in_ms", "u64")],
     "Joined": [("room", "string"), ("user", "string"), ("device", "string")],
     "Left": [("room", "string"), ("user", "string"), ("device", "string")],
     "Goodbye": [("code", "u16"), ("reason", "string"), ("reconnect", "bool"), ("after_ms", "u32")],
@@ -248,11 +256,15 @@ CLIENT_FRAMES = {
         "typical": {
             "request": 1, "version": 1, "token": TOKEN, "device": "phone", "client": "ringgate-py/0.1",
             "inbox": position(EPOCH, 41),
-            "rooms": [{"room": "chat:general", "since": position(EPOCH + 1, 7)}, {"room": "chat:random"}],
+            "rooms": [
+                {"room": "chat:general", "since": position(EPOCH + 1, 7), "recover": 1}, {"room": "chat:random"},
+            ],
         },
         "maximal": {
             "request": U32_MAX, "version": U16_MAX, "token": "t" * 8192, "device": DEVICE_128, "client": "c" * 128,
-            "inbox": TOP, "rooms": [{"room": f"chat:{i:0123}", "since": position(U64_MAX, i)} for i in range(128)],
+            "inbox": TOP,
+            "rooms": [{"room": f"chat:{i:0123}", "since": position(U64_MAX, i), "recover": 1} for i in range(128)],
+            "ping_interval_ms": U32_MAX, "receive_window": U32_MAX,
         },
     },
     "Ping": {"minimal": {}},
@@ -270,7 +282,7 @@ CLIENT_FRAMES = {
     "Subscribe": {
         "minimal": {"room": "c:r"},
         "typical": {"request": 8, "room": "chat:general", "since": position(EPOCH, 7)},
-        "maximal": {"request": U32_MAX, "room": ROOM_128, "since": TOP},
+        "maximal": {"request": U32_MAX, "room": ROOM_128, "since": TOP, "recover": 1},
     },
     "Unsubscribe": {
         "minimal": {"room": "c:r"},
@@ -285,7 +297,7 @@ CLIENT_FRAMES = {
     "History": {
         "minimal": {"topic": "c:r"},
         "typical": {"request": 11, "topic": "chat:general", "since": position(EPOCH, 40), "limit": 50},
-        "maximal": {"request": U32_MAX, "topic": "@" + USER_128, "since": TOP, "limit": U32_MAX},
+        "maximal": {"request": U32_MAX, "topic": "@" + USER_128, "before": TOP, "limit": U32_MAX},
     },
     "Refresh": {
         "minimal": {"token": "t"},
@@ -304,13 +316,17 @@ GATEWAY_FRAMES = {
             "request": 1, "version": 1, "session": 4398046511109, "node": "ringgate", "user": "alice",
             "ping_interval_ms": 30000, "pong_timeout_ms": 5000, "message_bytes_max": 65536, "rooms_max": 128,
             "requests_in_flight_max": 1024, "expires_at": 1_760_003_600, "inbox_recovered": True,
-            "inbox": position(EPOCH, 44),
+            "inbox": position(EPOCH, 44), "server_time_ms": NOW_MS, "expires_in_ms": 3_600_000,
+            "dedup_window_ms": 300_000, "frames_rate": 1000, "frames_burst": 5000, "bytes_rate": 4_194_304,
+            "bytes_burst": 16_777_216, "receive_window": 1024,
         },
         "maximal": {
             "request": U32_MAX, "version": U16_MAX, "session": U64_MAX, "node": "n" * 128, "user": USER_128,
             "ping_interval_ms": U32_MAX, "pong_timeout_ms": U32_MAX, "message_bytes_max": U32_MAX,
             "rooms_max": U16_MAX, "requests_in_flight_max": U16_MAX, "expires_at": U64_MAX, "inbox_recovered": True,
-            "inbox": TOP,
+            "inbox": TOP, "server_time_ms": U64_MAX, "expires_in_ms": U64_MAX, "dedup_window_ms": U32_MAX,
+            "frames_rate": U32_MAX, "frames_burst": U32_MAX, "bytes_rate": U32_MAX, "bytes_burst": U32_MAX,
+            "receive_window": U32_MAX,
         },
     },
     "Pong": {"minimal": {}},
@@ -330,9 +346,10 @@ GATEWAY_FRAMES = {
     },
     "Error": {
         "minimal": {"code": 107},
-        "typical": {"request": 8, "code": 103, "message": "permission denied"},
+        "typical": {"request": 8, "code": 103, "message": "permission denied", "room": "chat:general"},
         "maximal": {
             "request": U32_MAX, "code": U16_MAX, "message": "m" * 256, "temporary": True, "retry_after_ms": U32_MAX,
+            "room": ROOM_128,
         },
     },
     "Message": {
@@ -343,13 +360,16 @@ GATEWAY_FRAMES = {
         },
         "maximal": {
             "topic": "@" + USER_128, "stamp": stamp(U64_MAX, U64_MAX, U64_MAX, U64_MAX), "sender": USER_128,
-            "payload": PAYLOAD_MAX, "trace": "t" * 64,
+            "payload": PAYLOAD_MAX, "trace": "t" * 64, "sent_to": "@" + USER_128,
         },
     },
     "Subscribed": {
-        "minimal": {"room": "c:r", "position": position(EPOCH, 0)},
-        "typical": {"request": 8, "room": "chat:general", "recovered": True, "position": position(EPOCH, 9)},
-        "maximal": {"request": U32_MAX, "room": ROOM_128, "recovered": True, "position": TOP},
+        "minimal": {"room": "c:r", "position": position(EPOCH, 0), "start": position(EPOCH, 0)},
+        "typical": {
+            "request": 8, "room": "chat:general", "recovered": True, "position": position(EPOCH, 9),
+            "start": position(EPOCH, 7),
+        },
+        "maximal": {"request": U32_MAX, "room": ROOM_128, "recovered": True, "position": TOP, "start": TOP},
     },
     "Unsubscribed": {
         "minimal": {"room": "c:r"},
@@ -381,8 +401,8 @@ GATEWAY_FRAMES = {
     },
     "Refreshed": {
         "minimal": {},
-        "typical": {"request": 12, "expires_at": 1_760_007_200},
-        "maximal": {"request": U32_MAX, "expires_at": U64_MAX},
+        "typical": {"request": 12, "expires_at": 1_760_007_200, "expires_in_ms": 7_200_000},
+        "maximal": {"request": U32_MAX, "expires_at": U64_MAX, "expires_in_ms": U64_MAX},
     },
     "Joined": {
         "minimal": {"room": "c:r", "user": "a"},
@@ -499,8 +519,8 @@ def malformed():
         verify("bomb", "Connect", shared_rooms(8000, "chat:general"), "8000 rooms that are one table"),
         verify("bomb_within_table_limit", "Connect", shared_rooms(128, ROOM_128), "128 rooms that are one table"),
         (
-            "root_zeros", "Publish", 3, frame(3, b"\0" * 16), "field",
-            "the root is its own vtable, of length 0: no field is there, so topic is missing",
+            "root_zeros", "Subscribe", 5, frame(5, b"\0" * 16), "field",
+            "room is missing: the root is its own vtable, of length 0, so no field is there",
         ),
         table("token_missing", "Connect", {"request": 1, "version": 1}, "token is missing"),
         table("token_empty", "Connect", {"request": 1, "version": 1, "token": ""}, "token is empty"),
@@ -509,18 +529,27 @@ def malformed():
         table("client_129", "Connect", {"version": 1, "token": "t", "client": "c" * 129}, "client is over 128 bytes"),
         table(
             "rooms_129", "Connect",
-            {"version": 1, "token": "t", "rooms": [{"room": f"chat:{i}"} for i in range(129)]}, "more than 128 rooms",
+            {"version": 1, "token": "t", "rooms": [{"room": f"chat:{i}"} for i in range(129)]}, "rooms are more than 128",
         ),
-        table("room_missing_in_connect", "Connect", {"version": 1, "token": "t", "rooms": [{}]}, "room is missing"),
+        table(
+            "recover_2_in_connect", "Connect",
+            {"version": 1, "token": "t", "rooms": [{"room": "chat:a", "recover": 2}]}, "rooms.recover has no such value",
+        ),
+        table("room_missing_in_connect", "Connect", {"version": 1, "token": "t", "rooms": [{}]}, "rooms.room is missing"),
         table("topic_missing", "Publish", {"request": 1, "payload": b"x"}, "topic is missing"),
         table("topic_empty", "Publish", {"request": 1, "topic": "", "payload": b"x"}, "topic is empty"),
-        table("topic_at_alone", "Publish", {"request": 1, "topic": "@", "payload": b"x"}, "no user behind the @"),
-        table("topic_user_129", "Publish", {"topic": "@" + "u" * 129, "payload": b"x"}, "user is over 128 bytes"),
-        table("trace_65", "Publish", {"topic": "@bob", "payload": b"x", "trace": "t" * 65}, "trace is over 64 bytes"),
+        table("topic_at_alone", "Publish", {"request": 1, "topic": "@", "payload": b"x"}, "topic has no user behind the @"),
+        table("topic_user_129", "Publish", {"request": 1, "topic": "@" + "u" * 129}, "topic has a user over 128 bytes"),
+        table("trace_65", "Publish", {"request": 1, "topic": "@bob", "trace": "t" * 65}, "trace is over 64 bytes"),
         table("room_missing", "Subscribe", {"request": 1}, "room is missing"),
         table("room_control", "Subscribe", {"request": 1, "room": "chat:a\x07b"}, "room holds a control character"),
         table("room_blank", "Subscribe", {"request": 1, "room": "chat:a b"}, "room holds a blank"),
         table("room_nbsp", "Subscribe", {"request": 1, "room": "chat:a\u00a0b"}, "room holds a no-break space"),
+        table("recover_2", "Subscribe", {"request": 1, "room": "chat:a", "recover": 2}, "recover has no such value"),
+        table(
+            "history_since_and_before", "History",
+            {"request": 1, "topic": "chat:a", "since": position(1, 1), "before": position(1, 9)}, "before beside since",
+        ),
         table("room_129", "Subscribe", {"request": 1, "room": "chat:" + "r" * 124}, "room is over 128 bytes"),
         table("presence_room_empty", "Presence", {"request": 1, "room": ""}, "room is empty"),
         table("history_topic_empty", "History", {"request": 1, "topic": ""}, "topic is empty"),
@@ -556,10 +585,12 @@ def make():
         fields=shown_body("Publish", {"request": 13, "topic": "@bob", "payload": b"hello"}),
     )
     for file, name, kind, content, level, why in malformed():
+        is_answered = level == "field" and name != "Connect"
+        verdict = {"error": 107} if is_answered else {"close": 3510 if file == "length_4gib" else 3501}
+        field = {"field": why.split()[0].rstrip(":")} if level == "field" else {}
         add(
             f"malformed_{file}.bin", content,
-            kind=kind, name=name, direction="client", case="malformed", refuse=why, level=level,
-            close=3510 if file == "length_4gib" else 3501,
+            kind=kind, name=name, direction="client", case="malformed", refuse=why, level=level, **field, **verdict,
         )
     lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in index)
     files["index.json"] = f"[\n{lines}\n]\n".encode()

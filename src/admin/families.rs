@@ -255,6 +255,11 @@ impl Families {
             |s| &s.rooms_rested,
         )?;
         out.counter(
+            "inbox_copies_dropped",
+            "Copies for a sender's own devices that were not kept, because memory or the way to the inbox was full",
+            |s| &s.inbox_copies_dropped,
+        )?;
+        out.counter(
             "announcements_dropped",
             "Join and leave events left out because the ways to the room's members were full",
             |s| &s.announcements_dropped,

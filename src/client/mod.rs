@@ -163,7 +163,7 @@ impl Chat {
         }
         if let Some(room) = self.options.room.clone() {
             let request = self.request();
-            self.encoder.subscribe(&mut self.out, request, &room, None);
+            self.encoder.subscribe(&mut self.out, request, (&*room, None).into());
             self.waiting += 1;
             self.flush()?;
             while self.waiting > 0 && !self.refused {

@@ -154,6 +154,8 @@ section!(Tls { certificate: At<String>, key: At<String>, memory: At<String>, });
 
 section!(Client {
     ping_interval: At<Duration>,
+    ping_interval_min: At<Duration>,
+    ping_interval_max: At<Duration>,
     pong_timeout: At<Duration>,
     missed_pings_max: At<Number>,
     handshake_timeout: At<Duration>,
@@ -204,6 +206,7 @@ section!(Inbox {
     ack_wait: At<Duration>,
     ack_wait_max: At<Duration>,
     publish: At<String>,
+    copy_to_own_devices: Option<bool>,
 });
 
 section!(Log {

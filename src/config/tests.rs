@@ -59,6 +59,8 @@ memory = "compact"
 
 [client]
 ping_interval = "2m"
+ping_interval_min = "3s"
+ping_interval_max = "7m"
 pong_timeout = "1500ms"
 missed_pings_max = 4
 handshake_timeout = "7s"
@@ -113,6 +115,7 @@ in_flight_max = 37
 ack_wait = "38s"
 ack_wait_max = "39m"
 publish = "token"
+copy_to_own_devices = true
 
 [log]
 size_per_shard = "40GiB"
@@ -250,6 +253,8 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
     let config = understand(&text).unwrap_or_else(|problems| panic!("{problems}"));
     let client = ClientLimits {
         ping_interval_ms: 120_000,
+        ping_interval_ms_min: 3000,
+        ping_interval_ms_max: 420_000,
         pong_timeout_ms: 1500,
         missed_pings_max: 4,
         handshake_timeout_ms: 7000,
@@ -283,6 +288,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         ack_wait_ms: 38_000,
         ack_wait_ms_max: 2_340_000,
         publish_all: false,
+        copy_to_own_devices: true,
     };
     let orders = Namespace {
         name: "orders".to_owned(),
@@ -470,6 +476,11 @@ fn mistakes_are_named_with_file_line_key_and_remedy() {
         ("[client]\nping_interval = \"25\"", vec!["x.toml:2: client.ping_interval", "\"25s\""]),
         ("[client]\nping_interval = \"1ms\"", vec!["client.ping_interval", "at least 100ms"]),
         ("[client]\npong_timeout = \"60s\"", vec!["client.pong_timeout", "shorter than client.ping_interval"]),
+        ("[client]\npong_timeout = \"12s\"", vec!["client.pong_timeout", "shorter than client.ping_interval_min"]),
+        (
+            "[client]\nping_interval_min = \"6m\"",
+            vec!["client.ping_interval_min", "longer than client.ping_interval_max"],
+        ),
         ("[client]\nmessage_size_limit = \"2MiB\"", vec!["client.message_size_limit", "queue_max_size"]),
         ("[client]\nroom_limit = -1", vec!["x.toml:2: client.room_limit", "-1 is negative; 1 to 65535"]),
         (

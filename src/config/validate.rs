@@ -188,6 +188,18 @@ fn client(raw: &raw::Client, check: &mut Check<'_>) -> ClientLimits {
             d.ping_interval_ms,
             (100, HEARTBEAT_MS_MAX),
         ),
+        ping_interval_ms_min: check.duration(
+            "client.ping_interval_min",
+            &raw.ping_interval_min,
+            d.ping_interval_ms_min,
+            (100, HEARTBEAT_MS_MAX),
+        ),
+        ping_interval_ms_max: check.duration(
+            "client.ping_interval_max",
+            &raw.ping_interval_max,
+            d.ping_interval_ms_max,
+            (100, HEARTBEAT_MS_MAX),
+        ),
         pong_timeout_ms: check.duration(
             "client.pong_timeout",
             &raw.pong_timeout,
@@ -298,6 +310,14 @@ fn client(raw: &raw::Client, check: &mut Check<'_>) -> ClientLimits {
         let text = "must be shorter than client.ping_interval";
         check.problem("client.pong_timeout", raw.pong_timeout.as_ref().and_then(at), text);
     }
+    if limits.pong_timeout_ms >= limits.ping_interval_ms_min {
+        let text = "must be shorter than client.ping_interval_min, the shortest interval that a client may wish";
+        check.problem("client.pong_timeout", raw.pong_timeout.as_ref().and_then(at), text);
+    }
+    if limits.ping_interval_ms_min > limits.ping_interval_ms_max {
+        let text = "is longer than client.ping_interval_max";
+        check.problem("client.ping_interval_min", raw.ping_interval_min.as_ref().and_then(at), text);
+    }
     if limits.bytes_rate != 0 && (limits.bytes_burst as usize) < limits.message_bytes_max {
         let text = "is smaller than client.message_size_limit, so the largest message could never be sent";
         check.problem("client.bytes_burst", raw.bytes_burst.as_ref().and_then(at), text);
@@ -338,6 +358,7 @@ fn inbox(raw: &raw::Inbox, message_bytes_max: usize, check: &mut Check<'_>) -> I
             (10, DURATION_MS_MAX),
         ),
         publish_all: check.choice("inbox.publish", &raw.publish, d.publish_all, WHO),
+        copy_to_own_devices: raw.copy_to_own_devices.unwrap_or(d.copy_to_own_devices),
     };
     for (key, bytes, place) in [
         ("inbox.size_max", inbox.bytes_max, &raw.size_max),

@@ -9,7 +9,8 @@ pub use admission::Admission;
 pub use grant::{Authenticator, Grant, RoomGrants, Verb, pattern_matches};
 pub use rate::Bucket;
 pub use state::{
-    Connection, InboxFeed, Lag, Membership, Memberships, PendingConnect, Phase, Session, Tail, Ticks, Transport,
+    Connection, InboxFeed, Lag, Membership, Memberships, PendingConnect, PendingRoom, Phase, Session, Tail, Ticks,
+    Transport,
 };
 
 pub use crate::close::AuthError;

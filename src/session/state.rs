@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use super::grant::RoomGrants;
 use super::rate::Bucket;
-use crate::id::{Position, ShardId, TopicKey};
+use crate::id::{Now, Position, Recover, ShardId, TopicKey};
 use crate::outbox::Outbox;
 use crate::wheel::TICK_MS;
 
 // What every idle client costs; see docs/performance.md. Larger is a decision, not an accident.
-const _: () = assert!(size_of::<Connection>() <= 168);
-const _: () = assert!(size_of::<Session>() <= 96);
+const _: () = assert!(size_of::<Connection>() <= 176);
+const _: () = assert!(size_of::<Session>() <= 104);
 
 /// How a connection came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,22 @@ pub struct PendingConnect {
     /// Where the inbox is to go on.
     pub inbox: Option<Position>,
     /// Rooms to subscribe to at once.
-    pub rooms: Vec<(String, Option<Position>)>,
+    pub rooms: Vec<PendingRoom>,
+    /// The ping interval that the client wishes; 0 for none.
+    pub ping_interval_ms: u32,
+    /// The receive window that the client wishes; 0 for none.
+    pub receive_window: u32,
+}
+
+/// A room of a Connect that is not answered yet.
+#[derive(Debug)]
+pub struct PendingRoom {
+    /// Full name.
+    pub name: String,
+    /// Where the client stands.
+    pub since: Option<Position>,
+    /// What to bring when the log does not reach back to `since`.
+    pub recover: Recover,
 }
 
 /// A socket and what is on it.
@@ -156,6 +171,20 @@ pub struct Session {
     pub in_flight: u16,
     /// Rooms that lag behind.
     pub lagging: u16,
+    /// How often the client pings when it has nothing else to say.
+    pub ping_interval_ms: u32,
+    /// Inbox messages that are sent to it without an Ack at most.
+    pub receive_window: u32,
+}
+
+impl Session {
+    /// Milliseconds until the session ends unless it is refreshed: at least 1; 0 when it does not end.
+    pub fn expires_in_ms(&self, now: Now) -> u64 {
+        match self.expires_at {
+            0 => 0,
+            at => (u64::from(at) * 1000).saturating_sub(now.unix_ms).max(1),
+        }
+    }
 }
 
 /// How far a session has been brought its inbox.
@@ -332,6 +361,11 @@ impl Connection {
     /// Whether the session may make requests and be brought messages.
     pub fn is_ready(&self) -> bool {
         matches!(self.phase, Phase::Ready | Phase::Pinged)
+    }
+
+    /// How often the client of a session pings; 0 before there is one.
+    pub fn ping_interval_ms(&self) -> u64 {
+        self.session.as_ref().map_or(0, |session| session.ping_interval_ms.into())
     }
 
     /// Whether what has come waits unread.

@@ -12,7 +12,7 @@ use super::letter::{Attach, History, HistoryResult, PresenceResult, Subscribe, S
 use super::ways::{Credit, Work};
 use super::{Letter, Shard, Source};
 use crate::close::CloseReason;
-use crate::id::{Address, Durability, Now, Position, ShardId, TopicKey};
+use crate::id::{Address, Durability, Now, Position, Recover, ShardId, TopicKey};
 use crate::keyed::{Keyed, keyed};
 use crate::limits::{
     HISTORY_BYTES_MAX, InboxSettings, LOG_CALM_PERCENT, LOG_WARNING_PERCENT, PUBLISHER_SHARE_OF_FREE, Settings,
@@ -218,19 +218,14 @@ impl Homes {
     }
 
     /// Appends to a topic's log and trims it.
-    #[expect(clippy::too_many_arguments, reason = "one message and the shard's two shared structures")]
     pub(super) fn commit(
         &mut self,
         topic: Topic,
-        frame: Bytes,
-        ttl_ms: u64,
-        from: Address,
-        publisher: u64,
+        message: Message,
         settings: &Settings,
         metrics: &ShardMetrics,
         now: Now,
     ) {
-        let message = Message { frame, ttl_ms, from: Some(from), publisher };
         let now_ms = now.mono_ms();
         // Where memory is short, everybody's share must be known.
         let is_short = metrics.log_bytes.read() as usize > settings.log_bytes_per_shard_max / 2;
@@ -395,6 +390,15 @@ impl Homes {
         });
         metrics.inbox_acked.add(acked.unwrap_or_default());
         metrics.inbox_pending.subtract(acked.unwrap_or_default());
+    }
+
+    /// The device that sent a message needs no copy of it: what it has acknowledged goes on past the copy, where nothing else
+    /// lies between.
+    pub(super) fn skip_own(&mut self, home: TopicKey, from: Address, offset: u64, metrics: &ShardMetrics, now: Now) {
+        let is_next = self.inboxes.get(home).and_then(|inbox| inbox.cursor_of(from)).is_some_and(|at| at + 1 == offset);
+        if is_next {
+            self.acknowledge(home, from, offset, metrics, now);
+        }
     }
 
     /// True once when the logs take more than [`LOG_WARNING_PERCENT`] of what they may, and again only after they took less
@@ -654,7 +658,8 @@ impl Shard {
         };
         self.homes.trim(at_home, &self.settings, &self.metrics, now);
         let gap = match topic {
-            Source::Inbox(key) => self.homes.inboxes.get(key).and_then(Inbox::log).map(|log| (log, None)),
+            // What the session itself has sent to others lies there as a copy.
+            Source::Inbox(key) => self.homes.inboxes.get(key).and_then(Inbox::log).map(|log| (log, Some(from))),
             Source::Room { home, .. } => self.homes.rooms.get(home).map(|room| {
                 let echo = self.homes.echo(home, &self.settings);
                 (&room.log, (!echo).then_some(from))
@@ -667,7 +672,8 @@ impl Shard {
 
     /// A session joins a room.
     pub(super) fn on_subscribe_at_home(&mut self, subscribe: Subscribe, now: Now) {
-        let Subscribe { room: name, namespace, from, user, device, request, since, local, counted } = subscribe;
+        let Subscribe { room: name, namespace, from, user, device, request, since, recover, local, counted } =
+            subscribe;
         let known = self.homes.find_room(&name);
         let key = known.unwrap_or_else(|| self.homes.make_room(name, namespace, &self.settings, &self.metrics, now));
         self.homes.trim(Topic::Room(key), &self.settings, &self.metrics, now);
@@ -683,9 +689,13 @@ impl Shard {
             request,
             local,
             home: key,
-            recovered: reached.is_some(),
+            recovered: since.is_none() || reached.is_some(),
             position,
-            start: reached.map_or(position.offset, |since| since.offset),
+            start: match (since, reached) {
+                (_, Some(reached)) => reached.offset,
+                (Some(_), None) if recover == Recover::Best => room.log.lost(),
+                _ => position.offset,
+            },
             counted,
         };
         self.post(from.shard, Letter::Subscribed(Box::new(subscribed)));
@@ -785,7 +795,7 @@ impl Shard {
     }
 
     pub(super) fn on_history_at_home(&mut self, history: History, now: Now) {
-        let History { topic, from, request, since, limit } = history;
+        let History { topic, from, request, since, before, limit } = history;
         let found = self.homes.find(&topic);
         if let Some(found) = found {
             self.homes.trim(found, &self.settings, &self.metrics, now);
@@ -797,6 +807,7 @@ impl Shard {
         }
         .map_or((None, None), |(position, log)| (Some(position), log));
         let reaches = |since: Position| log.map_or(Some(since) == position, |log| log.reaches(since));
+        let is_of_epoch = |before: Position| position.is_some_and(|position| position.epoch == before.epoch);
         let limit = limit as usize;
         let mut result = HistoryResult {
             to: from.connection,
@@ -804,14 +815,18 @@ impl Shard {
             position: position.unwrap_or_default(),
             frames: Vec::new(),
             more: false,
-            recovered: since.is_none_or(reaches),
+            recovered: since.is_none_or(reaches) && before.is_none_or(is_of_epoch),
             topic: topic.clone(),
         };
         match (log, since) {
             (None, _) => {}
             // Nothing to go on from: the position alone was asked for.
             _ if limit == 0 => {}
-            (Some(log), None) => result.frames = log.newest(limit, HISTORY_BYTES_MAX, now.mono_ms()),
+            (Some(_), None) if !result.recovered => {}
+            (Some(log), None) => {
+                let before = before.map_or(u64::MAX, |before| before.offset);
+                (result.frames, result.more) = log.newest(before, limit, HISTORY_BYTES_MAX, now.mono_ms());
+            }
             (Some(log), Some(since)) => {
                 let start = if log.reaches(since) { since.offset } else { log.lost() };
                 let gap = log.after(start, limit, HISTORY_BYTES_MAX, None, now.mono_ms());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::ways::{Credit, Work};
 use crate::close::{CloseReason, ErrorCode};
-use crate::id::{Address, ClientMessageId, ConnectionKey, Durability, Position, ShardId, Stamp, TopicKey};
+use crate::id::{Address, ClientMessageId, ConnectionKey, Durability, Position, Recover, ShardId, Stamp, TopicKey};
 use crate::outbox::Delivery;
 use crate::topics::{Attachment, DedupKey, Gap};
 use crate::wire::Draft;
@@ -26,6 +26,8 @@ pub enum Letter {
     },
     /// To a topic's home.
     Publish(Box<Publish>),
+    /// To the home of a sender's inbox: its own other devices are to have what it sent.
+    Copy(Box<SentCopy>),
     /// To an inbox's home: everything up to `offset` is kept.
     Ack {
         /// The inbox.
@@ -164,6 +166,7 @@ impl Letter {
     pub fn bytes(&self) -> usize {
         match self {
             Letter::Publish(publish) => publish.draft.len(),
+            Letter::Copy(copy) => copy.draft.len(),
             Letter::Deliver { delivery, .. } | Letter::Fanout { delivery, .. } => delivery.frame.len(),
             Letter::CaughtUp { gap, .. } => gap.frames.iter().map(|(_, frame)| frame.len()).sum(),
             Letter::HistoryResult(result) => result.frames.iter().map(bytes::Bytes::len).sum(),
@@ -238,6 +241,23 @@ pub struct Publish {
     pub received_us: u64,
 }
 
+/// What a user has sent to another one, for the user's own inbox.
+#[derive(Debug)]
+pub struct SentCopy {
+    /// The session that sent it: the one device that needs no copy.
+    pub from: Address,
+    /// The frame but for its stamp.
+    pub draft: Draft,
+    /// That of the message itself.
+    pub message_id: u64,
+    /// That of the message itself.
+    pub timestamp_ms: u64,
+    /// Milliseconds in the log; 0 for the inbox's own limit.
+    pub ttl_ms: u64,
+    /// Monotonic microseconds of the message's arrival.
+    pub received_us: u64,
+}
+
 /// A session joins a room.
 #[derive(Debug)]
 pub struct Subscribe {
@@ -255,6 +275,8 @@ pub struct Subscribe {
     pub request: u32,
     /// Where the client stands.
     pub since: Option<Position>,
+    /// What to bring when the log does not reach back to `since`.
+    pub recover: Recover,
     /// The room's entry on the session's shard.
     pub local: TopicKey,
     /// It counts among the session's requests in flight; rooms of Connect do not.
@@ -270,8 +292,10 @@ pub struct History {
     pub from: Address,
     /// Echoed.
     pub request: u32,
-    /// After this; the newest when absent.
+    /// After this, oldest first.
     pub since: Option<Position>,
+    /// The newest before this. Without both: the newest.
+    pub before: Option<Position>,
     /// Most messages.
     pub limit: u32,
 }
@@ -304,11 +328,11 @@ pub struct Subscribed {
     pub local: TopicKey,
     /// The room at its home.
     pub home: TopicKey,
-    /// `since` was given and is reached.
+    /// False when `since` was given and is not reached.
     pub recovered: bool,
     /// Live traffic starts after this.
     pub position: Position,
-    /// Where the session stands: `since` when recovered, else `position`.
+    /// Everything after this that the log holds is brought, in the epoch of `position`.
     pub start: u64,
     /// As in [`Subscribe`].
     pub counted: bool,
@@ -342,9 +366,9 @@ pub struct HistoryResult {
     pub position: Position,
     /// Whole Message frames.
     pub frames: Vec<bytes::Bytes>,
-    /// There are more.
+    /// The log holds more: newer ones with `since`, else older ones.
     pub more: bool,
-    /// False when `since` was given and is no longer reached.
+    /// False when `since` was given and is no longer reached, or `before` is of another epoch.
     pub recovered: bool,
 }
 

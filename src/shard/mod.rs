@@ -49,7 +49,7 @@ use crate::outbox::{Chunk, Delivery, OutboxLimits, REPLY, Spares};
 use crate::session::{AuthError, Bucket, Connection, Grant, Lag, Session, Transport};
 use crate::slots::Slots;
 use crate::wheel::Wheel;
-use crate::wire::Encoder;
+use crate::wire::{Encoder, encode};
 use home::Homes;
 use receive::WEIGHT_OF_LARGE;
 use rooms::{Broadcast, LocalRooms};
@@ -485,6 +485,7 @@ impl Shard {
                 }
                 self.on_publish_at_home(*publish, now);
             }
+            Letter::Copy(copy) => self.on_copy(*copy, now),
             Letter::Ack { home, from, offset } => self.homes.acknowledge(home, from, offset, &self.metrics, now),
             Letter::CatchUp { topic, from, since } => self.on_catch_up(topic, from, since, now),
             Letter::Subscribe(subscribe) => self.on_subscribe_at_home(*subscribe, now),
@@ -518,15 +519,10 @@ impl Shard {
                 self.asked -= 1;
                 self.answered_heavy(result.to, WEIGHT_OF_LARGE);
                 self.reply(result.to, now, |encoder, out| {
-                    encoder.history_result(
-                        out,
-                        result.request,
-                        &result.topic,
-                        result.position,
-                        &result.frames,
-                        result.more,
-                        result.recovered,
-                    );
+                    let letter::HistoryResult { request, position, more, recovered, .. } = *result;
+                    let (topic, frames) = (&*result.topic, &*result.frames);
+                    let fields = encode::HistoryResult { request, topic, position, frames, more, recovered };
+                    encoder.history_result(out, &fields);
                 });
             }
             Letter::Fanout { local, offset, logged, delivery, without, home, room, work } => {
@@ -610,9 +606,27 @@ impl Shard {
     }
 
     fn refuse(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
+        self.refuse_with(key, request, code, code.label(), None, now);
+    }
+
+    /// Refuses a Subscribe, or a room of Connect.
+    fn refuse_room(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, room: &str, now: Now) {
+        self.refuse_with(key, request, code, code.label(), Some(room), now);
+    }
+
+    fn refuse_with(
+        &mut self,
+        key: ConnectionKey,
+        request: u32,
+        code: ErrorCode,
+        message: &str,
+        room: Option<&str>,
+        now: Now,
+    ) {
         self.metrics.errors[code.index()].increment();
         let retry_after_ms = if code.is_temporary() { 1000 } else { 0 };
-        self.reply(key, now, |encoder, out| encoder.error(out, request, code, code.label(), retry_after_ms));
+        let fields = encode::Error { request, code, message, retry_after_ms, room };
+        self.reply(key, now, |encoder, out| encoder.error(out, &fields));
     }
 
     fn on_opened(&mut self, key: ConnectionKey, peer: IpAddr, transport: Transport, now: Now) {

@@ -6,14 +6,14 @@
 use std::hash::BuildHasher;
 
 use super::home::Topic;
-use super::letter::{Publish, Published};
+use super::letter::{Publish, Published, SentCopy};
 use super::ways::Work;
 use super::{Letter, Shard};
 use crate::close::ErrorCode;
-use crate::id::{ConnectionKey, Durability, Now, ShardId, Stamp, TopicKey};
+use crate::id::{Address, ConnectionKey, Durability, Now, ShardId, Stamp, TopicKey};
 use crate::outbox::Delivery;
 use crate::session::{Session, Verb};
-use crate::topics::Answered;
+use crate::topics::{Answered, Message};
 use crate::wire::{Draft, client_frame};
 
 impl Shard {
@@ -40,12 +40,12 @@ impl Shard {
             Err(code) => (0, Some(code)),
         };
         if let Some(code) = refused.filter(|_| dedup_key.is_none()).or_else(|| self.way_is_full(home)) {
-            return self.refuse(key, request, code, now);
+            return self.refuse_publish(key, request, code, now);
         }
         let payload = if refused.is_some() { &[] } else { publish.payload };
         let draft = Draft::new(publish.topic, &session.user, payload, publish.trace);
-        if !self.begin_request(key, request, now) {
-            return;
+        if !self.count_request(key) {
+            return self.refuse_publish(key, request, ErrorCode::TooManyInFlight, now);
         }
         let letter = Publish {
             from: self.address(key),
@@ -98,6 +98,10 @@ impl Shard {
             return self.fail(&publish, code, now);
         }
         let durability = self.durability(name, &publish);
+        let copied_at = self.home_of_copy(name, &publish, durability);
+        if copied_at.is_some_and(|home| home != self.id && self.ways.is_full(home)) {
+            return self.fail(&publish, ErrorCode::Overloaded, now);
+        }
         if durability != Durability::Ephemeral
             && !self.homes.has_room_for(publish.draft.sender(), publish.draft.len(), &self.settings, &self.metrics)
         {
@@ -126,9 +130,50 @@ impl Shard {
         }
         let (publisher, answer) = (publish.from.shard, answer(&publish, answered, false));
         if let Some(topic) = topic {
-            self.commit(topic, publish, answered, now);
+            self.commit(topic, publish, answered, copied_at, now);
         }
         self.answer(publisher, answer, now);
+    }
+
+    /// Where the sender's own inbox is, if what it sends to others is copied there.
+    fn home_of_copy(&self, topic: &str, publish: &Publish, durability: Durability) -> Option<ShardId> {
+        if !self.settings.inbox.copy_to_own_devices || durability == Durability::Ephemeral {
+            return None;
+        }
+        let recipient = topic.strip_prefix('@')?;
+        let sender = core::str::from_utf8(publish.draft.sender()).ok()?;
+        (sender != recipient).then(|| self.home_of_user(sender))
+    }
+
+    /// Posts a copy of a stored message to its sender's inbox.
+    fn post_copy(&mut self, home: ShardId, of: &SentMessage<'_>) {
+        let SentMessage { from, frame, stamp, ttl_ms, received_us } = *of;
+        let Some(draft) = self.encoder.copy_for_sender(frame) else { return };
+        let Stamp { message_id, timestamp_ms, .. } = stamp;
+        let copy = SentCopy { from, draft, message_id, timestamp_ms, ttl_ms, received_us };
+        self.post(home, Letter::Copy(Box::new(copy)));
+    }
+
+    /// A user's own other devices are brought what one of them has sent. The copy is left out, and counted, where it would not
+    /// be kept: the message itself has been answered.
+    pub(super) fn on_copy(&mut self, copy: SentCopy, now: Now) {
+        let SentCopy { from, draft, message_id, timestamp_ms, ttl_ms, received_us } = copy;
+        let inbox = match self.homes.find(draft.topic()) {
+            Some(Topic::Inbox(inbox)) => inbox,
+            // The user has left meanwhile, and no device is known.
+            Some(Topic::Room(_)) | None => return,
+        };
+        let has_way_on = self.has_no_way_on(Some(Topic::Inbox(inbox)), draft.len()).is_none();
+        if !has_way_on || !self.homes.has_room_for(draft.sender(), draft.len(), &self.settings, &self.metrics) {
+            return self.metrics.inbox_copies_dropped.increment();
+        }
+        let position = self.homes.next_position(Some(Topic::Inbox(inbox)), Durability::Memory);
+        let publisher = self.homes.publisher(draft.sender());
+        let frame = draft.stamp(Stamp { position, message_id, timestamp_ms });
+        let message = Message { frame: frame.clone(), ttl_ms, from: Some(from), publisher };
+        self.homes.commit(Topic::Inbox(inbox), message, &self.settings, &self.metrics, now);
+        self.homes.skip_own(inbox, from, position.offset, &self.metrics, now);
+        self.deliver_to_devices(inbox, position.offset, &Delivery { frame, received_us }, Some(from), now);
     }
 
     /// Why a message for this topic is refused at its home, if the ways to its recipients hold too much.
@@ -160,7 +205,15 @@ impl Shard {
     pub(super) fn on_failed(&mut self, to: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
         self.asked -= 1;
         self.answered(to);
-        self.refuse(to, request, code, now);
+        self.refuse_publish(to, request, code, now);
+    }
+
+    /// Request 0 means that the client wants no answer, whatever it would be.
+    fn refuse_publish(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
+        if request == 0 {
+            return self.metrics.errors[code.index()].increment();
+        }
+        self.refuse(key, request, code, now);
     }
 
     /// The level that a publish reaches.
@@ -175,19 +228,24 @@ impl Shard {
     }
 
     /// Puts a sequenced message into the log and sends it on its way to everyone who is there.
-    fn commit(&mut self, topic: Topic, publish: Publish, answered: Answered, now: Now) {
+    fn commit(&mut self, topic: Topic, publish: Publish, answered: Answered, copied_at: Option<ShardId>, now: Now) {
         let Publish { from, draft, ttl_ms, received_us, .. } = publish;
         let is_kept = answered.durability != Durability::Ephemeral;
         let publisher = if is_kept { self.homes.publisher(draft.sender()) } else { 0 };
         let frame = draft.stamp(answered.stamp);
         let offset = answered.stamp.position.offset;
         if is_kept {
-            let (settings, metrics) = (&self.settings, &self.metrics);
-            self.homes.commit(topic, frame.clone(), ttl_ms, from, publisher, settings, metrics, now);
+            // Who writes to an inbox of its own is brought that, too.
+            let origin = matches!(topic, Topic::Room(_)).then_some(from);
+            let message = Message { frame: frame.clone(), ttl_ms, from: origin, publisher };
+            self.homes.commit(topic, message, &self.settings, &self.metrics, now);
+        }
+        if let Some(home) = copied_at {
+            self.post_copy(home, &SentMessage { from, frame: &frame, stamp: answered.stamp, ttl_ms, received_us });
         }
         let delivery = Delivery { frame, received_us };
         match topic {
-            Topic::Inbox(inbox) => self.deliver_to_devices(inbox, offset, &delivery, now),
+            Topic::Inbox(inbox) => self.deliver_to_devices(inbox, offset, &delivery, None, now),
             Topic::Room(room) => {
                 let echo = self.homes.echo(room, &self.settings);
                 self.fan_out_from_home(room, offset, &delivery, (!echo).then_some(from));
@@ -195,12 +253,19 @@ impl Shard {
         }
     }
 
-    fn deliver_to_devices(&mut self, inbox: TopicKey, offset: u64, delivery: &Delivery, now: Now) {
+    fn deliver_to_devices(
+        &mut self,
+        inbox: TopicKey,
+        offset: u64,
+        delivery: &Delivery,
+        without: Option<Address>,
+        now: Now,
+    ) {
         let mut index = 0;
         // One device is the rule; the list is walked by index because posting needs the shard whole.
         while let Some(device) = self.homes.device(inbox, index) {
             index += 1;
-            if let Some(address) = device {
+            if let Some(address) = device.filter(|address| Some(*address) != without) {
                 let (to, delivery) = (address.connection, delivery.clone());
                 if self.reads_at_once(address.shard) {
                     self.on_deliver(to, offset, delivery, now);
@@ -223,6 +288,9 @@ impl Shard {
     pub(super) fn on_published(&mut self, published: &Published, now: Now) {
         self.asked -= 1;
         self.answered(published.to);
+        if published.request == 0 {
+            return;
+        }
         self.reply(published.to, now, |_, out| {
             crate::wire::Encoder::published(
                 out,
@@ -234,6 +302,15 @@ impl Shard {
             );
         });
     }
+}
+
+/// A message that was stored in another user's inbox.
+struct SentMessage<'a> {
+    from: Address,
+    frame: &'a [u8],
+    stamp: Stamp,
+    ttl_ms: u64,
+    received_us: u64,
 }
 
 fn answer(publish: &Publish, answered: Answered, duplicate: bool) -> Published {

@@ -4,12 +4,13 @@
 //! socket. That bounds what a client can ask for without reading the answers, and lets requests follow Connect at once.
 
 use super::Shard;
+use super::rooms::{Asked, Wish};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, Position};
 use crate::limits::{CONNECT_BODY_BYTES_MAX, HEADER_BYTES};
 use crate::session::{Connection, Phase, Tail};
 use crate::shard::Effect;
-use crate::wire::{ClientFrame, Encoder, Kind, RawFrame, Split, WireError, split_of_client};
+use crate::wire::{ClientFrame, Encoder, Kind, RawFrame, Split, WireError, split_first_of_client, split_of_client};
 
 /// First allocation for an incomplete frame; more only as more comes, whatever length the header announced.
 const TAIL_BYTES_FIRST: usize = 512;
@@ -68,7 +69,6 @@ impl Shard {
 
     /// Handles every whole frame and keeps what is left.
     fn read_frames(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) -> Result<(), WireError> {
-        let body_bytes_max = self.settings.body_bytes_max();
         let mut rest = bytes;
         let tail = self.connections.get_mut(key).and_then(|connection| connection.tail.take());
         if let Some(mut tail) = tail {
@@ -79,7 +79,7 @@ impl Shard {
             }
             // Complete the frame that has begun, header first, and not a byte more.
             loop {
-                match split_of_client(&tail.bytes, body_bytes_max)? {
+                match self.split(key, &tail.bytes)? {
                     Split::Frame(frame, _) => {
                         if !self.on_frame(key, frame, now)? {
                             tail.bytes.extend_from_slice(rest);
@@ -111,6 +111,14 @@ impl Shard {
         Ok(())
     }
 
+    /// Cuts the next frame off.
+    fn split<'a>(&self, key: ConnectionKey, bytes: &'a [u8]) -> Result<Split<'a>, WireError> {
+        match self.connections.get(key) {
+            Some(connection) if connection.phase == Phase::AwaitConnect => split_first_of_client(bytes),
+            _ => split_of_client(bytes, self.settings.body_bytes_max()),
+        }
+    }
+
     /// Handles every whole frame up to one that has to wait. Returns how many bytes those were, and why it ended.
     fn read_whole_frames(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) -> Result<(usize, Left), WireError> {
         let body_bytes_max = self.settings.body_bytes_max();
@@ -120,15 +128,20 @@ impl Shard {
             if rest.is_empty() {
                 return Ok((read, Left::Nothing));
             }
-            match self.connections.get(key) {
+            let split = match self.connections.get(key) {
                 Some(connection) if !connection.is_closing() => {
                     if self.waits(key, connection) {
                         return Ok((read, Left::Waits));
                     }
+                    if connection.phase == Phase::AwaitConnect {
+                        split_first_of_client(rest)?
+                    } else {
+                        split_of_client(rest, body_bytes_max)?
+                    }
                 }
                 _ => return Ok((bytes.len(), Left::Nothing)),
-            }
-            match split_of_client(rest, body_bytes_max)? {
+            };
+            match split {
                 Split::Frame(frame, later) => {
                     if !self.on_frame(key, frame, now)? {
                         return Ok((read, Left::Waits));
@@ -272,11 +285,13 @@ impl Shard {
             ClientFrame::Pong => {}
             ClientFrame::Publish(publish) => self.on_publish(key, &publish, now),
             ClientFrame::Ack(position) => self.on_ack(key, position, now),
-            ClientFrame::Subscribe { request, room, since } => self.on_subscribe(key, request, room, since, false, now),
+            ClientFrame::Subscribe { request, room, since, recover } => {
+                self.on_subscribe(key, Wish { request, room, since, recover }, false, now);
+            }
             ClientFrame::Unsubscribe { request, room } => self.on_unsubscribe(key, request, room, now),
             ClientFrame::Presence { request, room, limit } => self.on_presence(key, request, room, limit, now),
-            ClientFrame::History { request, topic, since, limit } => {
-                self.on_history(key, request, topic, since, limit, now);
+            ClientFrame::History { request, topic, since, before, limit } => {
+                self.on_history(key, request, topic, Asked { since, before, limit }, now);
             }
             ClientFrame::Refresh { request, token } => {
                 if self.begin_request(key, request, now) {
@@ -287,6 +302,13 @@ impl Shard {
                         token: token.into(),
                     });
                 }
+            }
+            ClientFrame::OutOfBounds { request: 0, .. } if raw.kind == Kind::Publish => {
+                // No answer is wanted.
+                self.metrics.errors[ErrorCode::BadRequest.index()].increment();
+            }
+            ClientFrame::OutOfBounds { request, problem } => {
+                self.refuse_with(key, request, ErrorCode::BadRequest, problem, None, now);
             }
             ClientFrame::Disconnect => self.close(key, CloseReason::ConnectionClosed, "", now),
             ClientFrame::Connect(_) => self.close(key, CloseReason::BadRequest, "a second Connect", now),
@@ -312,14 +334,20 @@ impl Shard {
 
     /// Counts a request that will be answered later; refuses it when too many wait already.
     pub(super) fn begin_request(&mut self, key: ConnectionKey, request: u32, now: Now) -> bool {
+        let begins = self.count_request(key);
+        if !begins {
+            self.refuse(key, request, ErrorCode::TooManyInFlight, now);
+        }
+        begins
+    }
+
+    /// [`Self::begin_request`] without an answer.
+    pub(super) fn count_request(&mut self, key: ConnectionKey) -> bool {
         let limit = self.settings.client.requests_in_flight_max;
         let Some(session) = self.session_mut(key) else { return false };
-        if usize::from(session.in_flight) >= limit {
-            self.refuse(key, request, ErrorCode::TooManyInFlight, now);
-            return false;
-        }
-        session.in_flight += 1;
-        true
+        let begins = usize::from(session.in_flight) < limit;
+        session.in_flight += u16::from(begins);
+        begins
     }
 
     fn on_ack(&mut self, key: ConnectionKey, position: Position, now: Now) {
@@ -339,7 +367,8 @@ fn request_of(frame: &ClientFrame<'_>) -> u32 {
         | ClientFrame::Unsubscribe { request, .. }
         | ClientFrame::Presence { request, .. }
         | ClientFrame::History { request, .. }
-        | ClientFrame::Refresh { request, .. } => *request,
+        | ClientFrame::Refresh { request, .. }
+        | ClientFrame::OutOfBounds { request, .. } => *request,
         _ => 0,
     }
 }

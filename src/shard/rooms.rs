@@ -20,7 +20,7 @@ use super::receive::WEIGHT_OF_LARGE;
 use super::ways::Work;
 use super::{Effect, FANOUT_DELIVERIES_PER_TURN, FANOUT_SENDS_PER_TURN, Letter, Shard, Source};
 use crate::close::{CloseReason, ErrorCode};
-use crate::id::{Address, ConnectionKey, Now, Position, ShardId, TopicKey};
+use crate::id::{Address, ConnectionKey, Now, Position, Recover, ShardId, TopicKey};
 use crate::keyed::{Keyed, keyed};
 use crate::limits::{HISTORY_MESSAGES_MAX, PRESENCE_MEMBERS_MAX, WAY_DELIVERIES_MAX};
 use crate::metrics::DropReason;
@@ -28,6 +28,7 @@ use crate::outbox::Delivery;
 use crate::session::{Connection, Membership, Session, Verb};
 use crate::slots::Slots;
 use crate::topics::Gap;
+use crate::wire::encode;
 
 /// Rooms that have members, or are about to have some, on this shard.
 #[derive(Debug)]
@@ -65,6 +66,8 @@ struct Member {
     connection: Option<ConnectionKey>,
     /// Brought up to here.
     seen: u64,
+    /// It asked for what there still is: a first answer with a hole at its start will do.
+    best: bool,
     /// Live messages that were not queued because the member lags.
     behind: u32,
     lagging: bool,
@@ -80,6 +83,23 @@ pub(super) struct Broadcast {
     pub(super) home: ShardId,
     pub(super) room: TopicKey,
     pub(super) work: Work,
+}
+
+/// What a Subscribe, or a room of Connect, asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Wish<'a> {
+    pub(super) request: u32,
+    pub(super) room: &'a str,
+    pub(super) since: Option<Position>,
+    pub(super) recover: Recover,
+}
+
+/// Which messages a History asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) since: Option<Position>,
+    pub(super) before: Option<Position>,
+    pub(super) limit: u32,
 }
 
 /// Messages that are brought together, and deliveries after which it is the next room's turn: the more messages, the
@@ -204,18 +224,11 @@ impl LocalRooms {
 impl Shard {
     /// A client joins a room. Rooms of a Connect do not count among its requests in flight, and are never refused because
     /// much waits: the shell verifies no token then.
-    pub(super) fn on_subscribe(
-        &mut self,
-        key: ConnectionKey,
-        request: u32,
-        name: &str,
-        since: Option<Position>,
-        of_connect: bool,
-        now: Now,
-    ) {
+    pub(super) fn on_subscribe(&mut self, key: ConnectionKey, wish: Wish<'_>, of_connect: bool, now: Now) {
+        let Wish { request, room: name, .. } = wish;
         let namespace = match self.may_use_room(key, name, Verb::Subscribe) {
             Ok(namespace) => namespace,
-            Err(code) => return self.refuse(key, request, code, now),
+            Err(code) => return self.refuse_room(key, request, code, name, now),
         };
         let rooms_max = self.settings.client.rooms_max;
         let known = self.rooms.find(name);
@@ -230,25 +243,19 @@ impl Shard {
             self.way_is_full(self.home_of_room(name))
         };
         if let Some(code) = refused {
-            return self.refuse(key, request, code, now);
+            return self.refuse_room(key, request, code, name, now);
         }
-        if of_connect || self.begin_request(key, request, now) {
-            self.join(key, request, name, namespace, since, !of_connect);
+        if !of_connect && !self.count_request(key) {
+            return self.refuse_room(key, request, ErrorCode::TooManyInFlight, name, now);
         }
+        self.join(key, wish, namespace, !of_connect);
     }
 
     /// Asks the room's home to count the session in.
-    fn join(
-        &mut self,
-        key: ConnectionKey,
-        request: u32,
-        name: &str,
-        namespace: usize,
-        since: Option<Position>,
-        counted: bool,
-    ) {
+    fn join(&mut self, key: ConnectionKey, wish: Wish<'_>, namespace: usize, counted: bool) {
+        let Wish { request, since, recover, .. } = wish;
         let from = self.address(key);
-        let room = self.rooms.find_or_make(name, namespace);
+        let room = self.rooms.find_or_make(wish.room, namespace);
         let Some(session) = self.connections.get_mut(key).and_then(|connection| connection.session.as_mut()) else {
             return self.rooms.forget_if_unused(room);
         };
@@ -258,7 +265,8 @@ impl Shard {
         local.pending += 1;
         let name = local.name.clone();
         let home = self.home_of_room(&name);
-        let subscribe = Subscribe { room: name, namespace, from, user, device, request, since, local: room, counted };
+        let subscribe =
+            Subscribe { room: name, namespace, from, user, device, request, since, recover, local: room, counted };
         self.ask(home, Letter::Subscribe(Box::new(subscribe)));
     }
 
@@ -290,6 +298,7 @@ impl Shard {
         room.members.push(Member {
             connection: Some(key),
             seen: subscribed.start,
+            best: lagging && !subscribed.recovered,
             behind: 0,
             lagging,
             catching: false,
@@ -298,7 +307,9 @@ impl Shard {
             self.answered(key);
         }
         self.reply_in_order(key, now, |encoder, out| {
-            encoder.subscribed(out, subscribed.request, &name, subscribed.recovered, subscribed.position);
+            let Subscribed { request, recovered, position, start, .. } = *subscribed;
+            let start = Position { offset: start, ..position };
+            encoder.subscribed(out, &encode::Subscribed { request, room: &name, recovered, position, start });
         });
         if lagging {
             self.catch_up(key);
@@ -360,7 +371,7 @@ impl Shard {
             let moved = room.members.get(index as usize).and_then(|member| member.connection);
             Self::renumber(&mut self.connections, moved, membership.room, index);
         } else {
-            *member = Member { connection: None, seen: 0, behind: 0, lagging: false, catching: false };
+            *member = Member { connection: None, seen: 0, best: false, behind: 0, lagging: false, catching: false };
             room.holes += 1;
         }
         let (name, home) = (room.name.clone(), room.home);
@@ -543,7 +554,8 @@ impl Shard {
             return;
         }
         member.catching = false;
-        if gap.lost {
+        let may_have_hole = core::mem::take(&mut member.best);
+        if gap.lost && !may_have_hole {
             return self.close(key, CloseReason::InsufficientState, "", now);
         }
         let (mut fits, before) = (true, member.seen);
@@ -597,15 +609,7 @@ impl Shard {
     }
 
     /// A client asks what was said.
-    pub(super) fn on_history(
-        &mut self,
-        key: ConnectionKey,
-        request: u32,
-        topic: &str,
-        since: Option<Position>,
-        limit: u32,
-        now: Now,
-    ) {
+    pub(super) fn on_history(&mut self, key: ConnectionKey, request: u32, topic: &str, asked: Asked, now: Now) {
         let allowed = match topic.strip_prefix('@') {
             Some(user) => {
                 let own = self.session_mut(key).is_some_and(|session| *session.user == *user);
@@ -621,8 +625,9 @@ impl Shard {
             return self.refuse(key, request, code, now);
         }
         if self.begin_request(key, request, now) {
+            let Asked { since, before, limit } = asked;
             let limit = limit.min(HISTORY_MESSAGES_MAX);
-            let history = History { topic: topic.into(), from: self.address(key), request, since, limit };
+            let history = History { topic: topic.into(), from: self.address(key), request, since, before, limit };
             self.begin_heavy(key, WEIGHT_OF_LARGE);
             self.ask(home, Letter::History(Box::new(history)));
         }

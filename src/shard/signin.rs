@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::letter::Attach;
 use super::receive::WEIGHT_OF_REFRESH;
+use super::rooms::Wish;
 use super::{Effect, Letter, Shard};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, ShardId, TopicKey};
-use crate::session::{AuthError, Grant, InboxFeed, Lag, Memberships, PendingConnect, Phase, Session};
+use crate::session::{AuthError, Grant, InboxFeed, Lag, Memberships, PendingConnect, PendingRoom, Phase, Session};
 use crate::topics::Attachment;
-use crate::wire::client_frame::Connect;
+use crate::wire::client_frame::{Connect, RoomCursor};
 use crate::wire::encode::{Connected, PROTOCOL_VERSION};
 
 /// The device names of late: most sessions have one of a few (`phone`, `web`), and share its memory.
@@ -47,7 +48,13 @@ impl Shard {
             request: connect.request,
             device,
             inbox: connect.inbox,
-            rooms: connect.rooms.iter().map(|(room, since)| (room.to_owned(), since)).collect(),
+            rooms: connect
+                .rooms
+                .iter()
+                .map(|RoomCursor { room, since, recover }| PendingRoom { name: room.to_owned(), since, recover })
+                .collect(),
+            ping_interval_ms: connect.ping_interval_ms,
+            receive_window: connect.receive_window,
         };
         if let Some(connection) = self.connections.get_mut(key) {
             connection.phase = Phase::Verifying;
@@ -108,6 +115,8 @@ impl Shard {
             rooms: Memberships::default(),
             in_flight: 0,
             lagging: 0,
+            ping_interval_ms: self.settings.client.ping_interval_of(pending.ping_interval_ms) as u32,
+            receive_window: self.settings.inbox.receive_window_of(pending.receive_window),
         });
         let attach = Attach {
             user: user.clone(),
@@ -144,7 +153,9 @@ impl Shard {
         let owed = attachment.start < attachment.position.offset;
         let lag = if owed { Lag::Behind } else { Lag::None };
         session.inbox = InboxFeed::new(at, home, attachment.position.epoch, attachment.start, lag);
-        let (user, expires_at) = (session.user.clone(), u64::from(session.expires_at));
+        let user = session.user.clone();
+        let (ping_interval_ms, receive_window) = (session.ping_interval_ms, session.receive_window);
+        let (expires_at, expires_in_ms) = (u64::from(session.expires_at), session.expires_in_ms(now));
         self.metrics.sessions_active.add(1);
         if pending.inbox.is_some() {
             self.metrics.recoveries[usize::from(!attachment.recovered)].increment();
@@ -158,7 +169,7 @@ impl Shard {
                     session: from.to_u64(),
                     node: &settings.node,
                     user: &user,
-                    ping_interval_ms: settings.client.ping_interval_ms as u32,
+                    ping_interval_ms,
                     pong_timeout_ms: settings.client.pong_timeout_ms as u32,
                     message_bytes_max: settings.client.message_bytes_max as u32,
                     rooms_max: settings.client.rooms_max as u16,
@@ -166,6 +177,14 @@ impl Shard {
                     expires_at,
                     inbox_recovered: attachment.recovered,
                     inbox: attachment.position,
+                    server_time_ms: now.unix_ms,
+                    expires_in_ms,
+                    dedup_window_ms: u32::try_from(settings.dedup_window_ms).unwrap_or(u32::MAX),
+                    frames_rate: settings.client.messages_rate,
+                    frames_burst: settings.client.messages_burst,
+                    bytes_rate: settings.client.bytes_rate,
+                    bytes_burst: settings.client.bytes_burst,
+                    receive_window,
                 },
             );
         });
@@ -173,8 +192,9 @@ impl Shard {
         if owed {
             self.catch_up(key);
         }
-        for (room, since) in &pending.rooms {
-            self.on_subscribe(key, pending.request, room, *since, true, now);
+        for room in &pending.rooms {
+            let wish = Wish { request: pending.request, room: &room.name, since: room.since, recover: room.recover };
+            self.on_subscribe(key, wish, true, now);
         }
         self.unpark(key, now);
     }
@@ -194,7 +214,8 @@ impl Shard {
         };
         session.expires_at = u32::try_from(grant.expires_at).unwrap_or(u32::MAX);
         session.grants = grant.rooms;
-        self.reply(key, now, |encoder, out| encoder.refreshed(out, request, grant.expires_at));
+        let expires_in_ms = session.expires_in_ms(now);
+        self.reply(key, now, |encoder, out| encoder.refreshed(out, request, grant.expires_at, expires_in_ms));
         self.take_rooms_away(key, now);
         self.rearm(key, now);
     }

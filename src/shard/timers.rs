@@ -87,8 +87,10 @@ impl Shard {
                     if let Some(connection) = self.connections.get_mut(key) {
                         connection.phase = Phase::Pinged;
                         // However late it is asked, it has its time to answer.
-                        let due_ms = now.mono_ms() + limits.patience_ms();
-                        connection.heard_ms = connection.heard_ms.max(due_ms.saturating_sub(limits.silence_ms_max()));
+                        let interval_ms = connection.ping_interval_ms();
+                        let due_ms = now.mono_ms() + limits.patience_ms(interval_ms);
+                        let heard_ms = due_ms.saturating_sub(limits.silence_ms_max(interval_ms));
+                        connection.heard_ms = connection.heard_ms.max(heard_ms);
                     }
                     self.reply(key, now, |_, out| Encoder::empty(out, Kind::Ping));
                 }
@@ -116,8 +118,10 @@ impl Shard {
             Phase::Handshaking => (connection.heard_ms + limits.handshake_timeout_ms, Due::SignIn),
             Phase::AwaitConnect => (connection.heard_ms + limits.connect_timeout_ms, Due::SignIn),
             Phase::Verifying | Phase::Attaching => (connection.heard_ms + limits.connect_timeout_ms, Due::Admission),
-            Phase::Pinged => (connection.heard_ms + limits.silence_ms_max(), Due::Silence),
-            Phase::Ready => (connection.heard_ms + limits.asked_after_ms(), Due::PingClient),
+            Phase::Pinged => (connection.heard_ms + limits.silence_ms_max(connection.ping_interval_ms()), Due::Silence),
+            Phase::Ready => {
+                (connection.heard_ms + limits.asked_after_ms(connection.ping_interval_ms()), Due::PingClient)
+            }
         };
         let mut consider = |deadline_ms: u64, due: Due| {
             if deadline_ms < earliest.0 {

@@ -332,6 +332,12 @@ impl Inbox {
         }
     }
 
+    /// What the device that is connected there has acknowledged.
+    pub fn cursor_of(&self, from: Address) -> Option<u64> {
+        let place = Place::connected(from);
+        self.devices().iter().find(|device| device.place == place).map(|device| device.cursor)
+    }
+
     /// Moves the cursor of the device that is connected there; returns how many messages nobody needs any more and
     /// which therefore left the log.
     pub fn acknowledge(&mut self, from: Address, offset: u64, publishers: &mut Publishers, now_ms: u64) -> u64 {

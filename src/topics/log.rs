@@ -374,18 +374,21 @@ impl Log {
         gap
     }
 
-    /// The newest messages, in order: at most `messages_max`, and at most `bytes_max` unless it is one that is larger.
-    pub fn newest(&self, messages_max: usize, bytes_max: usize, now_ms: u64) -> Vec<Bytes> {
-        let (mut frames, mut bytes) = (Vec::new(), 0);
-        for entry in self.entries.iter().rev().filter(|entry| !entry.is_dead(now_ms)) {
+    /// The newest messages before an offset, in order: at most `messages_max`, and at most `bytes_max` unless it is one
+    /// that is larger. And whether the log holds older ones.
+    pub fn newest(&self, before: u64, messages_max: usize, bytes_max: usize, now_ms: u64) -> (Vec<Bytes>, bool) {
+        let (mut frames, mut bytes, mut more) = (Vec::new(), 0, false);
+        let end = self.entries.partition_point(|entry| entry.offset < before);
+        for entry in self.entries.range(..end).rev().filter(|entry| !entry.is_dead(now_ms)) {
             bytes += entry.frame.len();
-            if frames.len() >= messages_max || (bytes > bytes_max && !frames.is_empty()) {
+            more = frames.len() >= messages_max || (bytes > bytes_max && !frames.is_empty());
+            if more {
                 break;
             }
             frames.push(entry.frame.clone());
         }
         frames.reverse();
-        frames
+        (frames, more)
     }
 
     /// Whether a reader at this position can be brought everything after it.
@@ -570,7 +573,21 @@ mod tests {
         for (messages_max, bytes_max, now_ms, wanted) in
             [(3, 1000, 0, 3), (3, 1000, 50, 3), (9, 1000, 50, 3), (9, 25, 50, 2), (9, 5, 50, 1), (0, 1000, 0, 0)]
         {
-            assert_eq!(kept.log.newest(messages_max, bytes_max, now_ms).len(), wanted);
+            let live = if now_ms < 50 { 6 } else { 3 };
+            let (frames, more) = kept.log.newest(u64::MAX, messages_max, bytes_max, now_ms);
+            assert_eq!(frames.len(), wanted);
+            assert_eq!(more, frames.len() < live, "{messages_max} messages, {bytes_max} bytes at {now_ms} ms");
+        }
+    }
+
+    #[test]
+    fn the_newest_before_an_offset_end_there_and_say_whether_older_ones_are_held() {
+        let kept = Kept::filled(10);
+        for (before, messages_max, wanted, more) in
+            [(11, 4, 4, true), (5, 4, 4, false), (5, 9, 4, false), (5, 3, 3, true), (1, 9, 0, false), (0, 9, 0, false)]
+        {
+            let (frames, is_more) = kept.log.newest(before, messages_max, 1000, 0);
+            assert_eq!((frames.len(), is_more), (wanted, more), "{messages_max} before {before}");
         }
     }
 

@@ -8,8 +8,8 @@ use flatbuffers::{Follow, Verifiable, VerifierOptions};
 use super::header::{Kind, RawFrame, WireError};
 use super::table::Table;
 use super::{is_name, schema};
-use crate::id::{ClientMessageId, Position};
-use crate::limits::{CONNECT_ROOMS_MAX, TOKEN_BYTES_MAX, TRACE_BYTES_MAX};
+use crate::id::{ClientMessageId, Position, Recover};
+use crate::limits::{CONNECT_ROOMS_MAX, NAME_BYTES_MAX, TOKEN_BYTES_MAX, TRACE_BYTES_MAX};
 
 /// A frame from a client.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,8 @@ pub enum ClientFrame<'a> {
         room: &'a str,
         /// Bring everything after this.
         since: Option<Position>,
+        /// What to bring when the log does not reach back to `since`.
+        recover: Recover,
     },
     /// Leave a room.
     Unsubscribe {
@@ -55,8 +57,10 @@ pub enum ClientFrame<'a> {
         request: u32,
         /// Checked name, with its `@` for an inbox.
         topic: &'a str,
-        /// After this; the newest when absent.
+        /// After this, oldest first.
         since: Option<Position>,
+        /// The newest before this. Without both: the newest.
+        before: Option<Position>,
         /// Most messages to list.
         limit: u32,
     },
@@ -69,6 +73,13 @@ pub enum ClientFrame<'a> {
     },
     /// The client leaves.
     Disconnect,
+    /// A request that can be read, but not carried out: a field is missing or out of bounds.
+    OutOfBounds {
+        /// Echoed in the answer.
+        request: u32,
+        /// The field's name, a colon, and what it may hold.
+        problem: &'static str,
+    },
 }
 
 /// The fields of Connect.
@@ -88,19 +99,41 @@ pub struct Connect<'a> {
     pub inbox: Option<Position>,
     /// Rooms to subscribe to.
     pub rooms: RoomCursors<'a>,
+    /// The ping interval that the client wishes; 0 for the gateway's own.
+    pub ping_interval_ms: u32,
+    /// Unacknowledged inbox messages that the client wishes to be sent at most; 0 for the gateway's own bound.
+    pub receive_window: u32,
 }
 
-/// Rooms of a Connect: checked names and positions.
+/// A room of a Connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoomCursor<'a> {
+    /// Checked name.
+    pub room: &'a str,
+    /// Bring everything after this.
+    pub since: Option<Position>,
+    /// What to bring when the log does not reach back to `since`.
+    pub recover: Recover,
+}
+
+impl<'a> From<(&'a str, Option<Position>)> for RoomCursor<'a> {
+    fn from((room, since): (&'a str, Option<Position>)) -> Self {
+        RoomCursor { room, since, recover: Recover::Exact }
+    }
+}
+
+/// Rooms of a Connect: every field was checked.
 #[derive(Clone, Copy, Debug)]
 pub struct RoomCursors<'a>(Option<flatbuffers::Vector<'a, flatbuffers::ForwardsUOffset<schema::RoomCursor<'a>>>>);
 
 impl<'a> RoomCursors<'a> {
-    /// Room and position, in the client's order.
-    pub fn iter(self) -> impl Iterator<Item = (&'a str, Option<Position>)> {
-        self.0
-            .into_iter()
-            .flatten()
-            .map(|cursor| (cursor.room().unwrap_or_default(), cursor.since().map(Position::from)))
+    /// In the client's order.
+    pub fn iter(self) -> impl Iterator<Item = RoomCursor<'a>> {
+        self.0.into_iter().flatten().map(|cursor| RoomCursor {
+            room: cursor.room().unwrap_or_default(),
+            since: cursor.since().map(Position::from),
+            recover: recover(cursor.recover()).unwrap_or_default(),
+        })
     }
 }
 
@@ -139,30 +172,50 @@ impl<'a> ClientFrame<'a> {
             }
             Kind::Subscribe => {
                 let table: schema::Subscribe<'a> = root(body, TABLES_MAX)?;
-                let room = name(table.room())?;
-                Ok(ClientFrame::Subscribe { request: table.request(), room, since: table.since().map(Position::from) })
+                let request = table.request();
+                Ok(match (name(table.room()), recover(table.recover())) {
+                    (None, _) => ClientFrame::OutOfBounds { request, problem: ROOM },
+                    (_, None) => ClientFrame::OutOfBounds { request, problem: RECOVER },
+                    (Some(room), Some(recover)) => {
+                        ClientFrame::Subscribe { request, room, since: table.since().map(Position::from), recover }
+                    }
+                })
             }
             Kind::Unsubscribe => {
                 let table: schema::Unsubscribe<'a> = root(body, TABLES_MAX)?;
-                Ok(ClientFrame::Unsubscribe { request: table.request(), room: name(table.room())? })
+                let request = table.request();
+                Ok(match name(table.room()) {
+                    None => ClientFrame::OutOfBounds { request, problem: ROOM },
+                    Some(room) => ClientFrame::Unsubscribe { request, room },
+                })
             }
             Kind::Presence => {
                 let table: schema::Presence<'a> = root(body, TABLES_MAX)?;
-                let room = name(table.room())?;
-                Ok(ClientFrame::Presence { request: table.request(), room, limit: table.limit() })
+                let request = table.request();
+                Ok(match name(table.room()) {
+                    None => ClientFrame::OutOfBounds { request, problem: ROOM },
+                    Some(room) => ClientFrame::Presence { request, room, limit: table.limit() },
+                })
             }
             Kind::History => {
                 let table: schema::History<'a> = root(body, TABLES_MAX)?;
-                Ok(ClientFrame::History {
-                    request: table.request(),
-                    topic: topic(table.topic())?,
-                    since: table.since().map(Position::from),
-                    limit: table.limit(),
+                let request = table.request();
+                let (since, before) = (table.since().map(Position::from), table.before().map(Position::from));
+                Ok(match topic(table.topic()) {
+                    None => ClientFrame::OutOfBounds { request, problem: TOPIC },
+                    Some(_) if since.is_some() && before.is_some() => {
+                        ClientFrame::OutOfBounds { request, problem: BEFORE }
+                    }
+                    Some(topic) => ClientFrame::History { request, topic, since, before, limit: table.limit() },
                 })
             }
             Kind::Refresh => {
                 let table: schema::Refresh<'a> = root(body, TABLES_MAX)?;
-                Ok(ClientFrame::Refresh { request: table.request(), token: token(table.token())? })
+                let request = table.request();
+                Ok(match token(table.token()) {
+                    None => ClientFrame::OutOfBounds { request, problem: TOKEN },
+                    Some(token) => ClientFrame::Refresh { request, token },
+                })
             }
             Kind::Connected
             | Kind::Pong
@@ -183,31 +236,35 @@ impl<'a> ClientFrame<'a> {
 
 fn parse_connect(body: &[u8]) -> Result<ClientFrame<'_>, WireError> {
     let table: schema::Connect<'_> = root(body, CONNECT_TABLES_MAX)?;
+    let token = token(table.token()).ok_or(WireError::Field(TOKEN))?;
     let device = match table.device() {
         None | Some("") => "default",
-        device => name(device)?,
+        device => name(device).ok_or(WireError::Field(DEVICE))?,
     };
     let client = table.client().unwrap_or_default();
-    if client.len() > crate::limits::NAME_BYTES_MAX || client.chars().any(char::is_control) {
-        return Err(WireError::Field);
+    if client.len() > NAME_BYTES_MAX || client.chars().any(char::is_control) {
+        return Err(WireError::Field(CLIENT));
     }
     let rooms = table.rooms();
     if let Some(rooms) = rooms {
         if rooms.len() > CONNECT_ROOMS_MAX {
-            return Err(WireError::Field);
+            return Err(WireError::Field(ROOMS));
         }
         for cursor in rooms {
-            name(cursor.room())?;
+            name(cursor.room()).ok_or(WireError::Field(ROOMS_ROOM))?;
+            recover(cursor.recover()).ok_or(WireError::Field(ROOMS_RECOVER))?;
         }
     }
     Ok(ClientFrame::Connect(Connect {
         request: table.request(),
         version: table.version(),
-        token: token(table.token())?,
+        token,
         device,
         client,
         inbox: table.inbox().map(Position::from),
         rooms: RoomCursors(rooms),
+        ping_interval_ms: table.ping_interval_ms(),
+        receive_window: table.receive_window(),
     }))
 }
 
@@ -227,13 +284,30 @@ fn parse_publish(body: &[u8]) -> Result<ClientFrame<'_>, WireError> {
         ttl_seconds: table.u32(Fields::VT_TTL_SECONDS)?,
         trace: table.string(Fields::VT_TRACE)?,
     };
-    topic(Some(publish.topic))?;
     let is_trace = |trace: &str| trace.len() <= TRACE_BYTES_MAX && trace.bytes().all(|byte| byte.is_ascii_graphic());
-    if !publish.trace.is_none_or(is_trace) {
-        return Err(WireError::Field);
-    }
-    Ok(ClientFrame::Publish(publish))
+    let problem = match topic(Some(publish.topic)) {
+        None => TOPIC,
+        Some(_) if !publish.trace.is_none_or(is_trace) => TRACE,
+        Some(_) => return Ok(ClientFrame::Publish(publish)),
+    };
+    Ok(ClientFrame::OutOfBounds { request: publish.request, problem })
 }
+
+/// What an answer says of a field that is out of bounds: its name first. Bounds are those of `limits`.
+const ROOM: &str = "room: must have 1 to 128 bytes without control characters and blanks";
+const TOPIC: &str = "topic: must be @ and a user, or a room, of 1 to 128 bytes without control characters and blanks";
+const TRACE: &str = "trace: must have at most 64 printable ASCII characters without blanks";
+const TOKEN: &str = "token: must have 1 to 8192 bytes";
+const RECOVER: &str = "recover: must be 0 (exact) or 1 (best)";
+const BEFORE: &str = "before: must not stand beside since";
+const DEVICE: &str = "device: must have 1 to 128 bytes without control characters and blanks";
+const CLIENT: &str = "client: must have at most 128 bytes without control characters";
+const ROOMS: &str = "rooms: must be at most 128";
+const ROOMS_ROOM: &str = "rooms.room: must have 1 to 128 bytes without control characters and blanks";
+const ROOMS_RECOVER: &str = "rooms.recover: must be 0 (exact) or 1 (best)";
+
+const _: () = assert!(NAME_BYTES_MAX == 128 && TRACE_BYTES_MAX == 64);
+const _: () = assert!(TOKEN_BYTES_MAX == 8192 && CONNECT_ROOMS_MAX == 128);
 
 /// A body with a table has at least so many.
 const BODY_BYTES_MIN: usize = 8;
@@ -260,17 +334,25 @@ fn empty(body: &[u8]) -> Result<(), WireError> {
     if body.is_empty() { Ok(()) } else { Err(WireError::BodyLength) }
 }
 
-fn name(value: Option<&str>) -> Result<&str, WireError> {
-    value.filter(|name| is_name(name)).ok_or(WireError::Field)
+fn name(value: Option<&str>) -> Option<&str> {
+    value.filter(|name| is_name(name))
 }
 
 /// A room, or `@` and a user; the `@` does not count against the user's length.
-fn topic(value: Option<&str>) -> Result<&str, WireError> {
-    value.filter(|topic| is_name(topic.strip_prefix('@').unwrap_or(topic))).ok_or(WireError::Field)
+fn topic(value: Option<&str>) -> Option<&str> {
+    value.filter(|topic| is_name(topic.strip_prefix('@').unwrap_or(topic)))
 }
 
-fn token(value: Option<&str>) -> Result<&str, WireError> {
-    value.filter(|token| !token.is_empty() && token.len() <= TOKEN_BYTES_MAX).ok_or(WireError::Field)
+fn token(value: Option<&str>) -> Option<&str> {
+    value.filter(|token| !token.is_empty() && token.len() <= TOKEN_BYTES_MAX)
+}
+
+fn recover(value: schema::Recover) -> Option<Recover> {
+    match value {
+        schema::Recover::Exact => Some(Recover::Exact),
+        schema::Recover::Best => Some(Recover::Best),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -305,8 +387,11 @@ mod tests {
         // The root is at 4 and its vtable at 0: the root's offset is the vtable's length, too. There is no field in it.
         let body = &[4, 0, 0, 0, 4, 0, 0, 0];
         for kind in TABLES {
-            let parsed = ClientFrame::parse(RawFrame { kind, body });
-            assert_eq!(parsed.err(), Some(WireError::Field), "{kind:?} without a name or token");
+            match (kind, ClientFrame::parse(RawFrame { kind, body })) {
+                (Kind::Connect, Err(error)) => assert_eq!(error, WireError::Field(TOKEN)),
+                (_, Ok(ClientFrame::OutOfBounds { request: 0, .. })) => {}
+                (_, other) => panic!("{kind:?} without a name or token: {other:?}"),
+            }
         }
     }
 }

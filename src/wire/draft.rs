@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::header::{Kind, header};
 use super::schema;
+use super::table::Table;
 use crate::id::Stamp;
 use crate::limits::HEADER_BYTES;
 
@@ -127,6 +128,16 @@ impl Draft {
         Draft { frame, stamp_at: head.stamp, topic_at: topic_at + WORD, sender_at: sender_at + WORD }
     }
 
+    /// The same for a whole Message frame that was built elsewhere; none if it is no Message with these fields.
+    pub(super) fn of_frame(frame: Vec<u8>) -> Option<Self> {
+        type Fields<'a> = schema::Message<'a>;
+        let table = Table::root(frame.get(HEADER_BYTES..)?).ok()?;
+        let text_at = |slot| table.text_at(slot).map(|at| HEADER_BYTES + at);
+        let (topic_at, sender_at) = (text_at(Fields::VT_TOPIC)?, text_at(Fields::VT_SENDER)?);
+        let stamp_at = HEADER_BYTES + table.field(Fields::VT_STAMP)?;
+        Some(Draft { frame, stamp_at, topic_at, sender_at })
+    }
+
     /// Where it goes.
     pub fn topic(&self) -> &str {
         super::text(self.text(self.topic_at)).unwrap_or_default()
@@ -196,7 +207,7 @@ mod tests {
         let payload = Some(builder.create_vector(payload));
         let trace = trace.map(|trace| builder.create_string(trace));
         let stamp = schema::Stamp::from(stamp);
-        let fields = schema::MessageArgs { topic, stamp: Some(&stamp), sender, payload, trace };
+        let fields = schema::MessageArgs { topic, stamp: Some(&stamp), sender, payload, trace, sent_to: None };
         let table = schema::Message::create(&mut builder, &fields);
         builder.finish_minimal(table);
         let mut frame = Vec::new();

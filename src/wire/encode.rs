@@ -6,6 +6,8 @@
 use bytes::Bytes;
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
 
+use super::Draft;
+use super::client_frame::RoomCursor;
 use super::header::{Kind, WireError, append_header};
 use super::schema;
 use super::table::Table;
@@ -33,6 +35,60 @@ pub struct Connected<'a> {
     pub expires_at: u64,
     pub inbox_recovered: bool,
     pub inbox: Position,
+    pub server_time_ms: u64,
+    pub expires_in_ms: u64,
+    pub dedup_window_ms: u32,
+    pub frames_rate: u32,
+    pub frames_burst: u32,
+    pub bytes_rate: u32,
+    pub bytes_burst: u32,
+    pub receive_window: u32,
+}
+
+/// What [`Encoder::subscribed`] needs.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the fields are those of the schema")]
+pub struct Subscribed<'a> {
+    pub request: u32,
+    pub room: &'a str,
+    pub recovered: bool,
+    pub position: Position,
+    pub start: Position,
+}
+
+/// What [`Encoder::history_result`] needs.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the fields are those of the schema")]
+pub struct HistoryResult<'a> {
+    pub request: u32,
+    pub topic: &'a str,
+    pub position: Position,
+    /// Whole Message frames.
+    pub frames: &'a [Bytes],
+    pub more: bool,
+    pub recovered: bool,
+}
+
+/// What [`Encoder::error`] needs.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the fields are those of the schema")]
+pub struct Error<'a> {
+    pub request: u32,
+    pub code: crate::close::ErrorCode,
+    pub message: &'a str,
+    pub retry_after_ms: u32,
+    pub room: Option<&'a str>,
+}
+
+/// What [`Encoder::history`] needs.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the fields are those of the schema")]
+pub struct HistoryRequest<'a> {
+    pub request: u32,
+    pub topic: &'a str,
+    pub since: Option<Position>,
+    pub before: Option<Position>,
+    pub limit: u32,
 }
 
 /// What [`Encoder::connect`] needs.
@@ -45,7 +101,9 @@ pub struct ConnectRequest<'a> {
     pub device: &'a str,
     pub client: &'a str,
     pub inbox: Option<Position>,
-    pub rooms: &'a [(&'a str, Option<Position>)],
+    pub rooms: &'a [RoomCursor<'a>],
+    pub ping_interval_ms: u32,
+    pub receive_window: u32,
 }
 
 /// What [`Encoder::publish`] needs.
@@ -88,6 +146,7 @@ struct Message<'a> {
     sender: Option<&'a str>,
     payload: Option<&'a [u8]>,
     trace: Option<&'a str>,
+    sent_to: Option<&'a str>,
 }
 
 fn read_message(frame: &[u8]) -> Result<Message<'_>, WireError> {
@@ -99,6 +158,7 @@ fn read_message(frame: &[u8]) -> Result<Message<'_>, WireError> {
         sender: table.string(Fields::VT_SENDER)?,
         payload: table.bytes(Fields::VT_PAYLOAD)?,
         trace: table.string(Fields::VT_TRACE)?,
+        sent_to: table.string(Fields::VT_SENT_TO)?,
     })
 }
 
@@ -153,6 +213,14 @@ impl Encoder {
                 expires_at: fields.expires_at,
                 inbox_recovered: fields.inbox_recovered,
                 inbox: Some(&inbox),
+                server_time_ms: fields.server_time_ms,
+                expires_in_ms: fields.expires_in_ms,
+                dedup_window_ms: fields.dedup_window_ms,
+                frames_rate: fields.frames_rate,
+                frames_burst: fields.frames_burst,
+                bytes_rate: fields.bytes_rate,
+                bytes_burst: fields.bytes_burst,
+                receive_window: fields.receive_window,
             },
         );
         self.finish(out, Kind::Connected, table);
@@ -180,29 +248,26 @@ impl Encoder {
     }
 
     /// Error.
-    pub fn error(
-        &mut self,
-        out: &mut Vec<u8>,
-        request: u32,
-        code: crate::close::ErrorCode,
-        message: &str,
-        retry_after_ms: u32,
-    ) {
+    pub fn error(&mut self, out: &mut Vec<u8>, fields: &Error<'_>) {
+        let Error { request, code, message, retry_after_ms, room } = *fields;
         let message = Some(self.builder.create_string(message));
+        let room = room.map(|room| self.builder.create_string(room));
+        let (code, temporary) = (code.code(), code.is_temporary());
         let table = schema::Error::create(
             &mut self.builder,
-            &schema::ErrorArgs { request, code: code.code(), message, temporary: code.is_temporary(), retry_after_ms },
+            &schema::ErrorArgs { request, code, message, temporary, retry_after_ms, room },
         );
         self.finish(out, Kind::Error, table);
     }
 
     /// Subscribed.
-    pub fn subscribed(&mut self, out: &mut Vec<u8>, request: u32, room: &str, recovered: bool, position: Position) {
-        let room = Some(self.builder.create_string(room));
-        let position = schema::Position::from(position);
+    pub fn subscribed(&mut self, out: &mut Vec<u8>, fields: &Subscribed<'_>) {
+        let Subscribed { request, recovered, .. } = *fields;
+        let room = Some(self.builder.create_string(fields.room));
+        let (position, start) = (fields.position.into(), fields.start.into());
         let table = schema::Subscribed::create(
             &mut self.builder,
-            &schema::SubscribedArgs { request, room, recovered, position: Some(&position) },
+            &schema::SubscribedArgs { request, room, recovered, position: Some(&position), start: Some(&start) },
         );
         self.finish(out, Kind::Subscribed, table);
     }
@@ -241,17 +306,8 @@ impl Encoder {
     }
 
     /// HistoryResult from whole Message frames.
-    #[expect(clippy::too_many_arguments, reason = "the fields of the schema")]
-    pub fn history_result(
-        &mut self,
-        out: &mut Vec<u8>,
-        request: u32,
-        topic: &str,
-        position: Position,
-        frames: &[Bytes],
-        more: bool,
-        recovered: bool,
-    ) {
+    pub fn history_result(&mut self, out: &mut Vec<u8>, fields: &HistoryResult<'_>) {
+        let HistoryResult { request, topic, position, frames, more, recovered } = *fields;
         let mut list = Vec::with_capacity(frames.len());
         let mut topics = Shared::default();
         for frame in frames {
@@ -261,9 +317,10 @@ impl Encoder {
             let sender = message.sender.map(|sender| self.builder.create_shared_string(sender));
             let payload = message.payload.map(|payload| self.builder.create_vector(payload));
             let trace = message.trace.map(|trace| self.builder.create_string(trace));
+            let sent_to = message.sent_to.map(|sent_to| self.builder.create_string(sent_to));
             list.push(schema::Message::create(
                 &mut self.builder,
-                &schema::MessageArgs { topic, stamp: message.stamp.as_ref(), sender, payload, trace },
+                &schema::MessageArgs { topic, stamp: message.stamp.as_ref(), sender, payload, trace, sent_to },
             ));
         }
         let messages = Some(self.builder.create_vector(&list));
@@ -276,9 +333,27 @@ impl Encoder {
         self.finish(out, Kind::HistoryResult, table);
     }
 
+    /// A Message for its sender's own inbox with everything of `frame`, which went to another user's inbox: only the stamp
+    /// is missing. None if `frame` is no Message.
+    pub fn copy_for_sender(&mut self, frame: &[u8]) -> Option<Draft> {
+        let message = read_message(frame).ok()?;
+        let topic = Some(self.builder.create_string(&format!("@{}", message.sender?)));
+        let sender = message.sender.map(|sender| self.builder.create_string(sender));
+        let payload = message.payload.map(|payload| self.builder.create_vector(payload));
+        let trace = message.trace.map(|trace| self.builder.create_string(trace));
+        let sent_to = message.topic.map(|sent_to| self.builder.create_string(sent_to));
+        let stamp = message.stamp.as_ref();
+        let fields = schema::MessageArgs { topic, stamp, sender, payload, trace, sent_to };
+        let table = schema::Message::create(&mut self.builder, &fields);
+        let mut copy = Vec::new();
+        self.finish(&mut copy, Kind::Message, table);
+        Draft::of_frame(copy)
+    }
+
     /// Refreshed.
-    pub fn refreshed(&mut self, out: &mut Vec<u8>, request: u32, expires_at: u64) {
-        let table = schema::Refreshed::create(&mut self.builder, &schema::RefreshedArgs { request, expires_at });
+    pub fn refreshed(&mut self, out: &mut Vec<u8>, request: u32, expires_at: u64, expires_in_ms: u64) {
+        let table =
+            schema::Refreshed::create(&mut self.builder, &schema::RefreshedArgs { request, expires_at, expires_in_ms });
         self.finish(out, Kind::Refreshed, table);
     }
 
@@ -315,10 +390,14 @@ impl Encoder {
         let cursors: Vec<_> = fields
             .rooms
             .iter()
-            .map(|(room, since)| {
-                let room = Some(self.builder.create_string(room));
-                let since = since.map(schema::Position::from);
-                schema::RoomCursor::create(&mut self.builder, &schema::RoomCursorArgs { room, since: since.as_ref() })
+            .map(|cursor| {
+                let room = Some(self.builder.create_string(cursor.room));
+                let since = cursor.since.map(schema::Position::from);
+                let recover = cursor.recover.into();
+                schema::RoomCursor::create(
+                    &mut self.builder,
+                    &schema::RoomCursorArgs { room, since: since.as_ref(), recover },
+                )
             })
             .collect();
         let rooms = (!cursors.is_empty()).then(|| self.builder.create_vector(&cursors));
@@ -332,6 +411,8 @@ impl Encoder {
                 client,
                 inbox: inbox.as_ref(),
                 rooms,
+                ping_interval_ms: fields.ping_interval_ms,
+                receive_window: fields.receive_window,
             },
         );
         self.finish(out, Kind::Connect, table);
@@ -366,12 +447,12 @@ impl Encoder {
     }
 
     /// Subscribe (clients).
-    pub fn subscribe(&mut self, out: &mut Vec<u8>, request: u32, room: &str, since: Option<Position>) {
-        let room = Some(self.builder.create_string(room));
-        let since = since.map(schema::Position::from);
+    pub fn subscribe(&mut self, out: &mut Vec<u8>, request: u32, cursor: RoomCursor<'_>) {
+        let room = Some(self.builder.create_string(cursor.room));
+        let (since, recover) = (cursor.since.map(schema::Position::from), cursor.recover.into());
         let table = schema::Subscribe::create(
             &mut self.builder,
-            &schema::SubscribeArgs { request, room, since: since.as_ref() },
+            &schema::SubscribeArgs { request, room, since: since.as_ref(), recover },
         );
         self.finish(out, Kind::Subscribe, table);
     }
@@ -391,12 +472,13 @@ impl Encoder {
     }
 
     /// History (clients).
-    pub fn history(&mut self, out: &mut Vec<u8>, request: u32, topic: &str, since: Option<Position>, limit: u32) {
-        let topic = Some(self.builder.create_string(topic));
-        let since = since.map(schema::Position::from);
+    pub fn history(&mut self, out: &mut Vec<u8>, fields: &HistoryRequest<'_>) {
+        let HistoryRequest { request, limit, .. } = *fields;
+        let topic = Some(self.builder.create_string(fields.topic));
+        let (since, before) = (fields.since.map(Into::into), fields.before.map(Into::into));
         let table = schema::History::create(
             &mut self.builder,
-            &schema::HistoryArgs { request, topic, since: since.as_ref(), limit },
+            &schema::HistoryArgs { request, topic, since: since.as_ref(), limit, before: before.as_ref() },
         );
         self.finish(out, Kind::History, table);
     }

@@ -11,6 +11,93 @@ pub mod wire {
 
 
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_RECOVER: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_RECOVER: u8 = 1;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_RECOVER: [Recover; 2] = [
+  Recover::Exact,
+  Recover::Best,
+];
+
+/// What a subscriber gets when the log does not reach back to its `since`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct Recover(pub u8);
+#[allow(non_upper_case_globals)]
+impl Recover {
+  /// Live traffic only.
+  pub const Exact: Self = Self(0);
+  /// What there still is, oldest first, then live traffic.
+  pub const Best: Self = Self(1);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 1;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Exact,
+    Self::Best,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Exact => Some("Exact"),
+      Self::Best => Some("Best"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for Recover {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for Recover {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for Recover {
+    type Output = Recover;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for Recover {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Recover {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Recover {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_DURABILITY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MAX_DURABILITY: u8 = 2;
@@ -750,6 +837,8 @@ impl<'a> Connect<'a> {
   pub const VT_CLIENT: ::flatbuffers::VOffsetT = 12;
   pub const VT_INBOX: ::flatbuffers::VOffsetT = 14;
   pub const VT_ROOMS: ::flatbuffers::VOffsetT = 16;
+  pub const VT_PING_INTERVAL_MS: ::flatbuffers::VOffsetT = 18;
+  pub const VT_RECEIVE_WINDOW: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -761,6 +850,8 @@ impl<'a> Connect<'a> {
     args: &'args ConnectArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Connect<'bldr>> {
     let mut builder = ConnectBuilder::new(_fbb);
+    builder.add_receive_window(args.receive_window);
+    builder.add_ping_interval_ms(args.ping_interval_ms);
     if let Some(x) = args.rooms { builder.add_rooms(x); }
     if let Some(x) = args.inbox { builder.add_inbox(x); }
     if let Some(x) = args.client { builder.add_client(x); }
@@ -827,6 +918,22 @@ impl<'a> Connect<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RoomCursor>>>>(Connect::VT_ROOMS, None)}
   }
+  /// The ping interval that the client wishes, in milliseconds; 0 for the gateway's own. Connected says what it gets.
+  #[inline]
+  pub fn ping_interval_ms(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Connect::VT_PING_INTERVAL_MS, Some(0)).unwrap()}
+  }
+  /// The most inbox messages that the client wishes to be sent without its Ack; 0 for the gateway's own bound.
+  #[inline]
+  pub fn receive_window(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Connect::VT_RECEIVE_WINDOW, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Connect<'_> {
@@ -842,6 +949,8 @@ impl ::flatbuffers::Verifiable for Connect<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("client", Self::VT_CLIENT, false)?
      .visit_field::<Position>("inbox", Self::VT_INBOX, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<RoomCursor>>>>("rooms", Self::VT_ROOMS, false)?
+     .visit_field::<u32>("ping_interval_ms", Self::VT_PING_INTERVAL_MS, false)?
+     .visit_field::<u32>("receive_window", Self::VT_RECEIVE_WINDOW, false)?
      .finish();
     Ok(())
   }
@@ -854,6 +963,8 @@ pub struct ConnectArgs<'a> {
     pub client: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub inbox: Option<&'a Position>,
     pub rooms: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RoomCursor<'a>>>>>,
+    pub ping_interval_ms: u32,
+    pub receive_window: u32,
 }
 impl<'a> Default for ConnectArgs<'a> {
   #[inline]
@@ -866,6 +977,8 @@ impl<'a> Default for ConnectArgs<'a> {
       client: None,
       inbox: None,
       rooms: None,
+      ping_interval_ms: 0,
+      receive_window: 0,
     }
   }
 }
@@ -904,6 +1017,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ConnectBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Connect::VT_ROOMS, rooms);
   }
   #[inline]
+  pub fn add_ping_interval_ms(&mut self, ping_interval_ms: u32) {
+    self.fbb_.push_slot::<u32>(Connect::VT_PING_INTERVAL_MS, ping_interval_ms, 0);
+  }
+  #[inline]
+  pub fn add_receive_window(&mut self, receive_window: u32) {
+    self.fbb_.push_slot::<u32>(Connect::VT_RECEIVE_WINDOW, receive_window, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ConnectBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ConnectBuilder {
@@ -928,6 +1049,8 @@ impl ::core::fmt::Debug for Connect<'_> {
       ds.field("client", &self.client());
       ds.field("inbox", &self.inbox());
       ds.field("rooms", &self.rooms());
+      ds.field("ping_interval_ms", &self.ping_interval_ms());
+      ds.field("receive_window", &self.receive_window());
       ds.finish()
   }
 }
@@ -949,6 +1072,7 @@ impl<'a> ::flatbuffers::Follow<'a> for RoomCursor<'a> {
 impl<'a> RoomCursor<'a> {
   pub const VT_ROOM: ::flatbuffers::VOffsetT = 4;
   pub const VT_SINCE: ::flatbuffers::VOffsetT = 6;
+  pub const VT_RECOVER: ::flatbuffers::VOffsetT = 8;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -962,6 +1086,7 @@ impl<'a> RoomCursor<'a> {
     let mut builder = RoomCursorBuilder::new(_fbb);
     if let Some(x) = args.since { builder.add_since(x); }
     if let Some(x) = args.room { builder.add_room(x); }
+    builder.add_recover(args.recover);
     builder.finish()
   }
 
@@ -981,6 +1106,13 @@ impl<'a> RoomCursor<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<Position>(RoomCursor::VT_SINCE, None)}
   }
+  #[inline]
+  pub fn recover(&self) -> Recover {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Recover>(RoomCursor::VT_RECOVER, Some(Recover::Exact)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for RoomCursor<'_> {
@@ -991,6 +1123,7 @@ impl ::flatbuffers::Verifiable for RoomCursor<'_> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("room", Self::VT_ROOM, false)?
      .visit_field::<Position>("since", Self::VT_SINCE, false)?
+     .visit_field::<Recover>("recover", Self::VT_RECOVER, false)?
      .finish();
     Ok(())
   }
@@ -998,6 +1131,7 @@ impl ::flatbuffers::Verifiable for RoomCursor<'_> {
 pub struct RoomCursorArgs<'a> {
     pub room: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub since: Option<&'a Position>,
+    pub recover: Recover,
 }
 impl<'a> Default for RoomCursorArgs<'a> {
   #[inline]
@@ -1005,6 +1139,7 @@ impl<'a> Default for RoomCursorArgs<'a> {
     RoomCursorArgs {
       room: None,
       since: None,
+      recover: Recover::Exact,
     }
   }
 }
@@ -1021,6 +1156,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RoomCursorBuilder<'a, 'b, A> 
   #[inline]
   pub fn add_since(&mut self, since: &Position) {
     self.fbb_.push_slot_always::<&Position>(RoomCursor::VT_SINCE, since);
+  }
+  #[inline]
+  pub fn add_recover(&mut self, recover: Recover) {
+    self.fbb_.push_slot::<Recover>(RoomCursor::VT_RECOVER, recover, Recover::Exact);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RoomCursorBuilder<'a, 'b, A> {
@@ -1042,6 +1181,7 @@ impl ::core::fmt::Debug for RoomCursor<'_> {
     let mut ds = f.debug_struct("RoomCursor");
       ds.field("room", &self.room());
       ds.field("since", &self.since());
+      ds.field("recover", &self.recover());
       ds.finish()
   }
 }
@@ -1091,6 +1231,7 @@ impl<'a> Publish<'a> {
   }
 
 
+  /// 0: the client wants no answer.
   #[inline]
   pub fn request(&self) -> u32 {
     // Safety:
@@ -1267,6 +1408,7 @@ impl<'a> Subscribe<'a> {
   pub const VT_REQUEST: ::flatbuffers::VOffsetT = 4;
   pub const VT_ROOM: ::flatbuffers::VOffsetT = 6;
   pub const VT_SINCE: ::flatbuffers::VOffsetT = 8;
+  pub const VT_RECOVER: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1281,6 +1423,7 @@ impl<'a> Subscribe<'a> {
     if let Some(x) = args.since { builder.add_since(x); }
     if let Some(x) = args.room { builder.add_room(x); }
     builder.add_request(args.request);
+    builder.add_recover(args.recover);
     builder.finish()
   }
 
@@ -1306,6 +1449,13 @@ impl<'a> Subscribe<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<Position>(Subscribe::VT_SINCE, None)}
   }
+  #[inline]
+  pub fn recover(&self) -> Recover {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Recover>(Subscribe::VT_RECOVER, Some(Recover::Exact)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Subscribe<'_> {
@@ -1317,6 +1467,7 @@ impl ::flatbuffers::Verifiable for Subscribe<'_> {
      .visit_field::<u32>("request", Self::VT_REQUEST, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("room", Self::VT_ROOM, false)?
      .visit_field::<Position>("since", Self::VT_SINCE, false)?
+     .visit_field::<Recover>("recover", Self::VT_RECOVER, false)?
      .finish();
     Ok(())
   }
@@ -1325,6 +1476,7 @@ pub struct SubscribeArgs<'a> {
     pub request: u32,
     pub room: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub since: Option<&'a Position>,
+    pub recover: Recover,
 }
 impl<'a> Default for SubscribeArgs<'a> {
   #[inline]
@@ -1333,6 +1485,7 @@ impl<'a> Default for SubscribeArgs<'a> {
       request: 0,
       room: None,
       since: None,
+      recover: Recover::Exact,
     }
   }
 }
@@ -1355,6 +1508,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubscribeBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<&Position>(Subscribe::VT_SINCE, since);
   }
   #[inline]
+  pub fn add_recover(&mut self, recover: Recover) {
+    self.fbb_.push_slot::<Recover>(Subscribe::VT_RECOVER, recover, Recover::Exact);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SubscribeBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SubscribeBuilder {
@@ -1375,6 +1532,7 @@ impl ::core::fmt::Debug for Subscribe<'_> {
       ds.field("request", &self.request());
       ds.field("room", &self.room());
       ds.field("since", &self.since());
+      ds.field("recover", &self.recover());
       ds.finish()
   }
 }
@@ -1645,6 +1803,7 @@ impl<'a> History<'a> {
   pub const VT_TOPIC: ::flatbuffers::VOffsetT = 6;
   pub const VT_SINCE: ::flatbuffers::VOffsetT = 8;
   pub const VT_LIMIT: ::flatbuffers::VOffsetT = 10;
+  pub const VT_BEFORE: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1656,6 +1815,7 @@ impl<'a> History<'a> {
     args: &'args HistoryArgs<'args>
   ) -> ::flatbuffers::WIPOffset<History<'bldr>> {
     let mut builder = HistoryBuilder::new(_fbb);
+    if let Some(x) = args.before { builder.add_before(x); }
     builder.add_limit(args.limit);
     if let Some(x) = args.since { builder.add_since(x); }
     if let Some(x) = args.topic { builder.add_topic(x); }
@@ -1679,7 +1839,7 @@ impl<'a> History<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(History::VT_TOPIC, None)}
   }
-  /// Messages after this position; absent for the newest ones.
+  /// Messages after this position, oldest first; absent for the newest ones.
   #[inline]
   pub fn since(&self) -> Option<&'a Position> {
     // Safety:
@@ -1694,6 +1854,14 @@ impl<'a> History<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(History::VT_LIMIT, Some(0)).unwrap()}
   }
+  /// The newest messages before this position. Not together with `since`.
+  #[inline]
+  pub fn before(&self) -> Option<&'a Position> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Position>(History::VT_BEFORE, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for History<'_> {
@@ -1706,6 +1874,7 @@ impl ::flatbuffers::Verifiable for History<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("topic", Self::VT_TOPIC, false)?
      .visit_field::<Position>("since", Self::VT_SINCE, false)?
      .visit_field::<u32>("limit", Self::VT_LIMIT, false)?
+     .visit_field::<Position>("before", Self::VT_BEFORE, false)?
      .finish();
     Ok(())
   }
@@ -1715,6 +1884,7 @@ pub struct HistoryArgs<'a> {
     pub topic: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub since: Option<&'a Position>,
     pub limit: u32,
+    pub before: Option<&'a Position>,
 }
 impl<'a> Default for HistoryArgs<'a> {
   #[inline]
@@ -1724,6 +1894,7 @@ impl<'a> Default for HistoryArgs<'a> {
       topic: None,
       since: None,
       limit: 0,
+      before: None,
     }
   }
 }
@@ -1750,6 +1921,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HistoryBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u32>(History::VT_LIMIT, limit, 0);
   }
   #[inline]
+  pub fn add_before(&mut self, before: &Position) {
+    self.fbb_.push_slot_always::<&Position>(History::VT_BEFORE, before);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HistoryBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HistoryBuilder {
@@ -1771,6 +1946,7 @@ impl ::core::fmt::Debug for History<'_> {
       ds.field("topic", &self.topic());
       ds.field("since", &self.since());
       ds.field("limit", &self.limit());
+      ds.field("before", &self.before());
       ds.finish()
   }
 }
@@ -1918,6 +2094,14 @@ impl<'a> Connected<'a> {
   pub const VT_EXPIRES_AT: ::flatbuffers::VOffsetT = 24;
   pub const VT_INBOX_RECOVERED: ::flatbuffers::VOffsetT = 26;
   pub const VT_INBOX: ::flatbuffers::VOffsetT = 28;
+  pub const VT_SERVER_TIME_MS: ::flatbuffers::VOffsetT = 30;
+  pub const VT_EXPIRES_IN_MS: ::flatbuffers::VOffsetT = 32;
+  pub const VT_DEDUP_WINDOW_MS: ::flatbuffers::VOffsetT = 34;
+  pub const VT_FRAMES_RATE: ::flatbuffers::VOffsetT = 36;
+  pub const VT_FRAMES_BURST: ::flatbuffers::VOffsetT = 38;
+  pub const VT_BYTES_RATE: ::flatbuffers::VOffsetT = 40;
+  pub const VT_BYTES_BURST: ::flatbuffers::VOffsetT = 42;
+  pub const VT_RECEIVE_WINDOW: ::flatbuffers::VOffsetT = 44;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1929,8 +2113,16 @@ impl<'a> Connected<'a> {
     args: &'args ConnectedArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Connected<'bldr>> {
     let mut builder = ConnectedBuilder::new(_fbb);
+    builder.add_expires_in_ms(args.expires_in_ms);
+    builder.add_server_time_ms(args.server_time_ms);
     builder.add_expires_at(args.expires_at);
     builder.add_session(args.session);
+    builder.add_receive_window(args.receive_window);
+    builder.add_bytes_burst(args.bytes_burst);
+    builder.add_bytes_rate(args.bytes_rate);
+    builder.add_frames_burst(args.frames_burst);
+    builder.add_frames_rate(args.frames_rate);
+    builder.add_dedup_window_ms(args.dedup_window_ms);
     if let Some(x) = args.inbox { builder.add_inbox(x); }
     builder.add_message_bytes_max(args.message_bytes_max);
     builder.add_pong_timeout_ms(args.pong_timeout_ms);
@@ -2017,7 +2209,8 @@ impl<'a> Connected<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u16>(Connected::VT_REQUESTS_IN_FLIGHT_MAX, Some(0)).unwrap()}
   }
-  /// When the token ends, seconds since 1970-01-01 UTC; 0 when it does not end.
+  /// When the gateway ends the session unless it is refreshed, seconds since 1970-01-01 UTC: the token's `exp` and the
+  /// gateway's leeway. 0 when it does not end.
   #[inline]
   pub fn expires_at(&self) -> u64 {
     // Safety:
@@ -2025,7 +2218,7 @@ impl<'a> Connected<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Connected::VT_EXPIRES_AT, Some(0)).unwrap()}
   }
-  /// False when the client gave an inbox position that the log no longer reaches.
+  /// False when messages are missing after the position that the client gave, or that the gateway had of its device.
   #[inline]
   pub fn inbox_recovered(&self) -> bool {
     // Safety:
@@ -2040,6 +2233,68 @@ impl<'a> Connected<'a> {
     // Created from valid Table for this object
     // which contains a valid value in this slot
     unsafe { self._tab.get::<Position>(Connected::VT_INBOX, None)}
+  }
+  /// The gateway's clock, milliseconds since 1970-01-01 UTC.
+  #[inline]
+  pub fn server_time_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Connected::VT_SERVER_TIME_MS, Some(0)).unwrap()}
+  }
+  /// Milliseconds until `expires_at`; 0 when the session does not end.
+  #[inline]
+  pub fn expires_in_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Connected::VT_EXPIRES_IN_MS, Some(0)).unwrap()}
+  }
+  /// How long a client message id is remembered.
+  #[inline]
+  pub fn dedup_window_ms(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Connected::VT_DEDUP_WINDOW_MS, Some(0)).unwrap()}
+  }
+  /// Frames a second of this connection, and how many may come at once; 0 for no limit.
+  #[inline]
+  pub fn frames_rate(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Connected::VT_FRAMES_RATE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn frames_burst(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Connected::VT_FRAMES_BURST, Some(0)).unwrap()}
+  }
+  /// Bytes a second of this connection, and how many may come at once; 0 for no limit.
+  #[inline]
+  pub fn bytes_rate(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Connected::VT_BYTES_RATE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn bytes_burst(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Connected::VT_BYTES_BURST, Some(0)).unwrap()}
+  }
+  /// The most inbox messages that are sent without an Ack.
+  #[inline]
+  pub fn receive_window(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Connected::VT_RECEIVE_WINDOW, Some(0)).unwrap()}
   }
 }
 
@@ -2062,6 +2317,14 @@ impl ::flatbuffers::Verifiable for Connected<'_> {
      .visit_field::<u64>("expires_at", Self::VT_EXPIRES_AT, false)?
      .visit_field::<bool>("inbox_recovered", Self::VT_INBOX_RECOVERED, false)?
      .visit_field::<Position>("inbox", Self::VT_INBOX, false)?
+     .visit_field::<u64>("server_time_ms", Self::VT_SERVER_TIME_MS, false)?
+     .visit_field::<u64>("expires_in_ms", Self::VT_EXPIRES_IN_MS, false)?
+     .visit_field::<u32>("dedup_window_ms", Self::VT_DEDUP_WINDOW_MS, false)?
+     .visit_field::<u32>("frames_rate", Self::VT_FRAMES_RATE, false)?
+     .visit_field::<u32>("frames_burst", Self::VT_FRAMES_BURST, false)?
+     .visit_field::<u32>("bytes_rate", Self::VT_BYTES_RATE, false)?
+     .visit_field::<u32>("bytes_burst", Self::VT_BYTES_BURST, false)?
+     .visit_field::<u32>("receive_window", Self::VT_RECEIVE_WINDOW, false)?
      .finish();
     Ok(())
   }
@@ -2080,6 +2343,14 @@ pub struct ConnectedArgs<'a> {
     pub expires_at: u64,
     pub inbox_recovered: bool,
     pub inbox: Option<&'a Position>,
+    pub server_time_ms: u64,
+    pub expires_in_ms: u64,
+    pub dedup_window_ms: u32,
+    pub frames_rate: u32,
+    pub frames_burst: u32,
+    pub bytes_rate: u32,
+    pub bytes_burst: u32,
+    pub receive_window: u32,
 }
 impl<'a> Default for ConnectedArgs<'a> {
   #[inline]
@@ -2098,6 +2369,14 @@ impl<'a> Default for ConnectedArgs<'a> {
       expires_at: 0,
       inbox_recovered: false,
       inbox: None,
+      server_time_ms: 0,
+      expires_in_ms: 0,
+      dedup_window_ms: 0,
+      frames_rate: 0,
+      frames_burst: 0,
+      bytes_rate: 0,
+      bytes_burst: 0,
+      receive_window: 0,
     }
   }
 }
@@ -2160,6 +2439,38 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ConnectedBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<&Position>(Connected::VT_INBOX, inbox);
   }
   #[inline]
+  pub fn add_server_time_ms(&mut self, server_time_ms: u64) {
+    self.fbb_.push_slot::<u64>(Connected::VT_SERVER_TIME_MS, server_time_ms, 0);
+  }
+  #[inline]
+  pub fn add_expires_in_ms(&mut self, expires_in_ms: u64) {
+    self.fbb_.push_slot::<u64>(Connected::VT_EXPIRES_IN_MS, expires_in_ms, 0);
+  }
+  #[inline]
+  pub fn add_dedup_window_ms(&mut self, dedup_window_ms: u32) {
+    self.fbb_.push_slot::<u32>(Connected::VT_DEDUP_WINDOW_MS, dedup_window_ms, 0);
+  }
+  #[inline]
+  pub fn add_frames_rate(&mut self, frames_rate: u32) {
+    self.fbb_.push_slot::<u32>(Connected::VT_FRAMES_RATE, frames_rate, 0);
+  }
+  #[inline]
+  pub fn add_frames_burst(&mut self, frames_burst: u32) {
+    self.fbb_.push_slot::<u32>(Connected::VT_FRAMES_BURST, frames_burst, 0);
+  }
+  #[inline]
+  pub fn add_bytes_rate(&mut self, bytes_rate: u32) {
+    self.fbb_.push_slot::<u32>(Connected::VT_BYTES_RATE, bytes_rate, 0);
+  }
+  #[inline]
+  pub fn add_bytes_burst(&mut self, bytes_burst: u32) {
+    self.fbb_.push_slot::<u32>(Connected::VT_BYTES_BURST, bytes_burst, 0);
+  }
+  #[inline]
+  pub fn add_receive_window(&mut self, receive_window: u32) {
+    self.fbb_.push_slot::<u32>(Connected::VT_RECEIVE_WINDOW, receive_window, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ConnectedBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ConnectedBuilder {
@@ -2190,6 +2501,14 @@ impl ::core::fmt::Debug for Connected<'_> {
       ds.field("expires_at", &self.expires_at());
       ds.field("inbox_recovered", &self.inbox_recovered());
       ds.field("inbox", &self.inbox());
+      ds.field("server_time_ms", &self.server_time_ms());
+      ds.field("expires_in_ms", &self.expires_in_ms());
+      ds.field("dedup_window_ms", &self.dedup_window_ms());
+      ds.field("frames_rate", &self.frames_rate());
+      ds.field("frames_burst", &self.frames_burst());
+      ds.field("bytes_rate", &self.bytes_rate());
+      ds.field("bytes_burst", &self.bytes_burst());
+      ds.field("receive_window", &self.receive_window());
       ds.finish()
   }
 }
@@ -2215,6 +2534,7 @@ impl<'a> Error<'a> {
   pub const VT_MESSAGE: ::flatbuffers::VOffsetT = 8;
   pub const VT_TEMPORARY: ::flatbuffers::VOffsetT = 10;
   pub const VT_RETRY_AFTER_MS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_ROOM: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2226,6 +2546,7 @@ impl<'a> Error<'a> {
     args: &'args ErrorArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Error<'bldr>> {
     let mut builder = ErrorBuilder::new(_fbb);
+    if let Some(x) = args.room { builder.add_room(x); }
     builder.add_retry_after_ms(args.retry_after_ms);
     if let Some(x) = args.message { builder.add_message(x); }
     builder.add_request(args.request);
@@ -2272,6 +2593,14 @@ impl<'a> Error<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(Error::VT_RETRY_AFTER_MS, Some(0)).unwrap()}
   }
+  /// The room, when a Subscribe or a room of Connect was refused.
+  #[inline]
+  pub fn room(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Error::VT_ROOM, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Error<'_> {
@@ -2285,6 +2614,7 @@ impl ::flatbuffers::Verifiable for Error<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("message", Self::VT_MESSAGE, false)?
      .visit_field::<bool>("temporary", Self::VT_TEMPORARY, false)?
      .visit_field::<u32>("retry_after_ms", Self::VT_RETRY_AFTER_MS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("room", Self::VT_ROOM, false)?
      .finish();
     Ok(())
   }
@@ -2295,6 +2625,7 @@ pub struct ErrorArgs<'a> {
     pub message: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub temporary: bool,
     pub retry_after_ms: u32,
+    pub room: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for ErrorArgs<'a> {
   #[inline]
@@ -2305,6 +2636,7 @@ impl<'a> Default for ErrorArgs<'a> {
       message: None,
       temporary: false,
       retry_after_ms: 0,
+      room: None,
     }
   }
 }
@@ -2335,6 +2667,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ErrorBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u32>(Error::VT_RETRY_AFTER_MS, retry_after_ms, 0);
   }
   #[inline]
+  pub fn add_room(&mut self, room: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Error::VT_ROOM, room);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ErrorBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ErrorBuilder {
@@ -2357,6 +2693,7 @@ impl ::core::fmt::Debug for Error<'_> {
       ds.field("message", &self.message());
       ds.field("temporary", &self.temporary());
       ds.field("retry_after_ms", &self.retry_after_ms());
+      ds.field("room", &self.room());
       ds.finish()
   }
 }
@@ -2382,6 +2719,7 @@ impl<'a> Message<'a> {
   pub const VT_SENDER: ::flatbuffers::VOffsetT = 8;
   pub const VT_PAYLOAD: ::flatbuffers::VOffsetT = 10;
   pub const VT_TRACE: ::flatbuffers::VOffsetT = 12;
+  pub const VT_SENT_TO: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2393,6 +2731,7 @@ impl<'a> Message<'a> {
     args: &'args MessageArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Message<'bldr>> {
     let mut builder = MessageBuilder::new(_fbb);
+    if let Some(x) = args.sent_to { builder.add_sent_to(x); }
     if let Some(x) = args.trace { builder.add_trace(x); }
     if let Some(x) = args.payload { builder.add_payload(x); }
     if let Some(x) = args.sender { builder.add_sender(x); }
@@ -2439,6 +2778,14 @@ impl<'a> Message<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Message::VT_TRACE, None)}
   }
+  /// Absent but in a copy for the sender's own other devices: the inbox that the message was sent to ("@bob").
+  #[inline]
+  pub fn sent_to(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Message::VT_SENT_TO, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Message<'_> {
@@ -2452,6 +2799,7 @@ impl ::flatbuffers::Verifiable for Message<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("sender", Self::VT_SENDER, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("payload", Self::VT_PAYLOAD, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("trace", Self::VT_TRACE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("sent_to", Self::VT_SENT_TO, false)?
      .finish();
     Ok(())
   }
@@ -2462,6 +2810,7 @@ pub struct MessageArgs<'a> {
     pub sender: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub payload: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub trace: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub sent_to: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for MessageArgs<'a> {
   #[inline]
@@ -2472,6 +2821,7 @@ impl<'a> Default for MessageArgs<'a> {
       sender: None,
       payload: None,
       trace: None,
+      sent_to: None,
     }
   }
 }
@@ -2502,6 +2852,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MessageBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Message::VT_TRACE, trace);
   }
   #[inline]
+  pub fn add_sent_to(&mut self, sent_to: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Message::VT_SENT_TO, sent_to);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MessageBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     MessageBuilder {
@@ -2524,6 +2878,7 @@ impl ::core::fmt::Debug for Message<'_> {
       ds.field("sender", &self.sender());
       ds.field("payload", &self.payload());
       ds.field("trace", &self.trace());
+      ds.field("sent_to", &self.sent_to());
       ds.finish()
   }
 }
@@ -2548,6 +2903,7 @@ impl<'a> Subscribed<'a> {
   pub const VT_ROOM: ::flatbuffers::VOffsetT = 6;
   pub const VT_RECOVERED: ::flatbuffers::VOffsetT = 8;
   pub const VT_POSITION: ::flatbuffers::VOffsetT = 10;
+  pub const VT_START: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2559,6 +2915,7 @@ impl<'a> Subscribed<'a> {
     args: &'args SubscribedArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Subscribed<'bldr>> {
     let mut builder = SubscribedBuilder::new(_fbb);
+    if let Some(x) = args.start { builder.add_start(x); }
     if let Some(x) = args.position { builder.add_position(x); }
     if let Some(x) = args.room { builder.add_room(x); }
     builder.add_request(args.request);
@@ -2581,7 +2938,7 @@ impl<'a> Subscribed<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Subscribed::VT_ROOM, None)}
   }
-  /// True when `since` was given and everything after it follows.
+  /// False when `since` was given and not everything after it follows.
   #[inline]
   pub fn recovered(&self) -> bool {
     // Safety:
@@ -2597,6 +2954,14 @@ impl<'a> Subscribed<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<Position>(Subscribed::VT_POSITION, None)}
   }
+  /// Everything after this that the log holds follows: what the client keeps as its position of the room until a message comes.
+  #[inline]
+  pub fn start(&self) -> Option<&'a Position> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Position>(Subscribed::VT_START, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Subscribed<'_> {
@@ -2609,6 +2974,7 @@ impl ::flatbuffers::Verifiable for Subscribed<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("room", Self::VT_ROOM, false)?
      .visit_field::<bool>("recovered", Self::VT_RECOVERED, false)?
      .visit_field::<Position>("position", Self::VT_POSITION, false)?
+     .visit_field::<Position>("start", Self::VT_START, false)?
      .finish();
     Ok(())
   }
@@ -2618,6 +2984,7 @@ pub struct SubscribedArgs<'a> {
     pub room: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub recovered: bool,
     pub position: Option<&'a Position>,
+    pub start: Option<&'a Position>,
 }
 impl<'a> Default for SubscribedArgs<'a> {
   #[inline]
@@ -2627,6 +2994,7 @@ impl<'a> Default for SubscribedArgs<'a> {
       room: None,
       recovered: false,
       position: None,
+      start: None,
     }
   }
 }
@@ -2653,6 +3021,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubscribedBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<&Position>(Subscribed::VT_POSITION, position);
   }
   #[inline]
+  pub fn add_start(&mut self, start: &Position) {
+    self.fbb_.push_slot_always::<&Position>(Subscribed::VT_START, start);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SubscribedBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SubscribedBuilder {
@@ -2674,6 +3046,7 @@ impl ::core::fmt::Debug for Subscribed<'_> {
       ds.field("room", &self.room());
       ds.field("recovered", &self.recovered());
       ds.field("position", &self.position());
+      ds.field("start", &self.start());
       ds.finish()
   }
 }
@@ -3143,7 +3516,7 @@ impl<'a> HistoryResult<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Message>>>>(HistoryResult::VT_MESSAGES, None)}
   }
-  /// More messages follow the last of these.
+  /// The log holds more: after the last of these with `since`, before the first of these otherwise.
   #[inline]
   pub fn more(&self) -> bool {
     // Safety:
@@ -3151,7 +3524,7 @@ impl<'a> HistoryResult<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(HistoryResult::VT_MORE, Some(false)).unwrap()}
   }
-  /// False when `since` was given and the log no longer reaches it.
+  /// False when `since` was given and not everything after it is there, or `before` is of another epoch.
   #[inline]
   pub fn recovered(&self) -> bool {
     // Safety:
@@ -3274,6 +3647,7 @@ impl<'a> ::flatbuffers::Follow<'a> for Refreshed<'a> {
 impl<'a> Refreshed<'a> {
   pub const VT_REQUEST: ::flatbuffers::VOffsetT = 4;
   pub const VT_EXPIRES_AT: ::flatbuffers::VOffsetT = 6;
+  pub const VT_EXPIRES_IN_MS: ::flatbuffers::VOffsetT = 8;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3285,6 +3659,7 @@ impl<'a> Refreshed<'a> {
     args: &'args RefreshedArgs
   ) -> ::flatbuffers::WIPOffset<Refreshed<'bldr>> {
     let mut builder = RefreshedBuilder::new(_fbb);
+    builder.add_expires_in_ms(args.expires_in_ms);
     builder.add_expires_at(args.expires_at);
     builder.add_request(args.request);
     builder.finish()
@@ -3305,6 +3680,14 @@ impl<'a> Refreshed<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Refreshed::VT_EXPIRES_AT, Some(0)).unwrap()}
   }
+  /// As in Connected.
+  #[inline]
+  pub fn expires_in_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Refreshed::VT_EXPIRES_IN_MS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Refreshed<'_> {
@@ -3315,6 +3698,7 @@ impl ::flatbuffers::Verifiable for Refreshed<'_> {
     v.visit_table(pos)?
      .visit_field::<u32>("request", Self::VT_REQUEST, false)?
      .visit_field::<u64>("expires_at", Self::VT_EXPIRES_AT, false)?
+     .visit_field::<u64>("expires_in_ms", Self::VT_EXPIRES_IN_MS, false)?
      .finish();
     Ok(())
   }
@@ -3322,6 +3706,7 @@ impl ::flatbuffers::Verifiable for Refreshed<'_> {
 pub struct RefreshedArgs {
     pub request: u32,
     pub expires_at: u64,
+    pub expires_in_ms: u64,
 }
 impl<'a> Default for RefreshedArgs {
   #[inline]
@@ -3329,6 +3714,7 @@ impl<'a> Default for RefreshedArgs {
     RefreshedArgs {
       request: 0,
       expires_at: 0,
+      expires_in_ms: 0,
     }
   }
 }
@@ -3345,6 +3731,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RefreshedBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_expires_at(&mut self, expires_at: u64) {
     self.fbb_.push_slot::<u64>(Refreshed::VT_EXPIRES_AT, expires_at, 0);
+  }
+  #[inline]
+  pub fn add_expires_in_ms(&mut self, expires_in_ms: u64) {
+    self.fbb_.push_slot::<u64>(Refreshed::VT_EXPIRES_IN_MS, expires_in_ms, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RefreshedBuilder<'a, 'b, A> {
@@ -3366,6 +3756,7 @@ impl ::core::fmt::Debug for Refreshed<'_> {
     let mut ds = f.debug_struct("Refreshed");
       ds.field("request", &self.request());
       ds.field("expires_at", &self.expires_at());
+      ds.field("expires_in_ms", &self.expires_in_ms());
       ds.finish()
   }
 }

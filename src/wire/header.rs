@@ -5,7 +5,7 @@
 
 use super::schema;
 use crate::close::CloseReason;
-use crate::limits::HEADER_BYTES;
+use crate::limits::{CONNECT_BODY_BYTES_MAX, HEADER_BYTES};
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $number:literal,)*) => {
@@ -148,8 +148,10 @@ pub enum WireError {
     BodyLength,
     /// No FlatBuffer of its kind.
     Malformed,
-    /// A required field is absent, empty or too long.
-    Field,
+    /// A field of Connect is missing or out of bounds: its name, and what it may hold.
+    Field(&'static str),
+    /// Something else than Connect came first.
+    NotConnect,
     /// The frame is for the other direction.
     WrongDirection,
 }
@@ -171,7 +173,8 @@ impl WireError {
             WireError::ReservedBits => "flags or reserved bits are not zero",
             WireError::BodyLength => "wrong body length for this kind",
             WireError::Malformed => "malformed body",
-            WireError::Field => "a field is missing or out of bounds",
+            WireError::Field(problem) => problem,
+            WireError::NotConnect => "a frame before Connect",
             WireError::WrongDirection => "this kind is sent by gateways only",
         }
     }
@@ -229,6 +232,17 @@ pub fn split_of_client(bytes: &[u8], body_bytes_max: usize) -> Result<Split<'_>,
     Ok(split)
 }
 
+/// [`split_of_client`] for the first frame of a connection: a Connect, or a Disconnect. Whatever other frames may hold, this
+/// one is no longer than a Connect can be.
+pub fn split_first_of_client(bytes: &[u8]) -> Result<Split<'_>, WireError> {
+    let split = split_of_client(bytes, CONNECT_BODY_BYTES_MAX)?;
+    let kind = bytes.get(4).copied().filter(|_| bytes.len() >= HEADER_BYTES).and_then(Kind::from_number);
+    if kind.is_some_and(|kind| !matches!(kind, Kind::Connect | Kind::Disconnect)) {
+        return Err(WireError::NotConnect);
+    }
+    Ok(split)
+}
+
 /// Appends the header of a frame whose body has this many bytes.
 pub fn append_header(out: &mut Vec<u8>, kind: Kind, body_bytes: usize) {
     out.extend_from_slice(&header(kind, body_bytes));
@@ -278,5 +292,25 @@ mod tests {
         assert_eq!(split_of_client(&[0, 0, 0, 0, 129, 0, 0, 0], 100).unwrap_err(), WireError::WrongDirection);
         assert_eq!(split_of_client(&[50, 0, 0, 0, 132, 0, 0, 0], 100).unwrap_err(), WireError::WrongDirection);
         assert!(matches!(split_of_client(&[50, 0, 0, 0, 132], 100), Ok(Split::Incomplete(8))));
+    }
+
+    #[test]
+    fn the_first_frame_is_a_connect_or_disconnect_and_no_longer_than_a_connect_can_be() {
+        let mut header = Vec::new();
+        append_header(&mut header, Kind::Connect, CONNECT_BODY_BYTES_MAX);
+        assert!(matches!(split_first_of_client(&header), Ok(Split::Incomplete(_))));
+        header.clear();
+        append_header(&mut header, Kind::Connect, CONNECT_BODY_BYTES_MAX + 1);
+        assert_eq!(split_first_of_client(&header).unwrap_err(), WireError::TooBig);
+        for kind in Kind::ALL.iter().filter(|kind| kind.is_of_clients()) {
+            let length = if let Body::Struct(size) = kind.body() { size } else { 0 };
+            let length = if kind.body() == Body::Table { TABLE_BYTES_MIN } else { length };
+            header.clear();
+            append_header(&mut header, *kind, length);
+            let refused = split_first_of_client(&header).err();
+            let may_be_first = matches!(kind, Kind::Connect | Kind::Disconnect);
+            assert_eq!(refused, (!may_be_first).then_some(WireError::NotConnect), "{kind:?}");
+            assert!(matches!(split_first_of_client(&header[..7]), Ok(Split::Incomplete(8))));
+        }
     }
 }

@@ -23,14 +23,16 @@ mod table;
 #[rustfmt::skip]
 mod generated;
 
-pub use client_frame::{ClientFrame, RoomCursors};
+pub use client_frame::{ClientFrame, RoomCursor, RoomCursors};
 pub use draft::Draft;
 pub use encode::Encoder;
 pub use generated::ringgate::wire as schema;
-pub use header::{Body, Kind, RawFrame, Split, WireError, append_header, split, split_of_client};
+pub use header::{
+    Body, Kind, RawFrame, Split, WireError, append_header, split, split_first_of_client, split_of_client,
+};
 pub use server_frame::ServerFrame;
 
-use crate::id::{ClientMessageId, Position, Stamp};
+use crate::id::{ClientMessageId, Position, Recover, Stamp};
 
 impl From<&schema::Position> for Position {
     fn from(position: &schema::Position) -> Self {
@@ -41,6 +43,15 @@ impl From<&schema::Position> for Position {
 impl From<Position> for schema::Position {
     fn from(position: Position) -> Self {
         schema::Position::new(position.epoch, position.offset)
+    }
+}
+
+impl From<Recover> for schema::Recover {
+    fn from(recover: Recover) -> Self {
+        match recover {
+            Recover::Exact => schema::Recover::Exact,
+            Recover::Best => schema::Recover::Best,
+        }
     }
 }
 

@@ -30,11 +30,18 @@ impl<'a> Table<'a> {
     }
 
     /// Where a field lies; none when it is absent.
-    fn field(&self, slot: VOffsetT) -> Option<usize> {
+    pub(super) fn field(&self, slot: VOffsetT) -> Option<usize> {
         match half(self.vtable, usize::from(slot)) {
             Ok(0) | Err(_) => None,
             Ok(offset) => Some(self.at + offset),
         }
+    }
+
+    /// Where the text of a string lies; none when it is absent or outside.
+    pub(super) fn text_at(&self, slot: VOffsetT) -> Option<usize> {
+        let at = self.field(slot)?;
+        self.vector(at).ok()?;
+        Some(at + word(self.body, at).ok()? as usize + WORD)
     }
 
     pub(super) fn u32(&self, slot: VOffsetT) -> Result<u32, WireError> {

@@ -2,6 +2,7 @@
 
 use ringgate::close::CloseReason;
 use ringgate::wire::Kind;
+use ringgate::wire::encode::HistoryRequest;
 
 use crate::world::{Got, World, settings};
 
@@ -23,7 +24,10 @@ fn a_client_that_reads_gets_many_large_answers_asked_for_at_once() {
         let (mut world, alice) = with_history(shards);
         world.send(alice, |encoder, out| {
             for request in 0..20 {
-                encoder.history(out, request, "chat:a", None, 100);
+                encoder.history(
+                    out,
+                    &HistoryRequest { request, topic: "chat:a", since: None, limit: 100, ..HistoryRequest::default() },
+                );
             }
             ringgate::wire::Encoder::empty(out, Kind::Ping);
         });
@@ -43,7 +47,10 @@ fn a_client_that_does_not_read_is_answered_no_further_and_closed_after_the_write
     for _ in 0..50 {
         world.send(alice, |encoder, out| {
             for request in 0..100 {
-                encoder.history(out, request, "chat:a", None, 100);
+                encoder.history(
+                    out,
+                    &HistoryRequest { request, topic: "chat:a", since: None, limit: 100, ..HistoryRequest::default() },
+                );
             }
         });
         world.work();
@@ -68,7 +75,16 @@ fn a_socket_that_was_held_goes_on_once_its_answers_are_read() {
     while world.held.is_empty() {
         world.send(alice, |encoder, out| {
             for _ in 0..100 {
-                encoder.history(out, asked, "chat:a", None, 100);
+                encoder.history(
+                    out,
+                    &HistoryRequest {
+                        request: asked,
+                        topic: "chat:a",
+                        since: None,
+                        limit: 100,
+                        ..HistoryRequest::default()
+                    },
+                );
                 asked += 1;
             }
         });
@@ -90,7 +106,12 @@ fn one_answer_may_be_larger_than_all_that_may_wait() {
     world.subscribe(alice, "chat:a", None);
     world.publish(alice, "chat:a", &vec![7; 900_000]);
     world.read_all(alice);
-    world.send(alice, |encoder, out| encoder.history(out, 4, "chat:a", None, 10));
+    world.send(alice, |encoder, out| {
+        encoder.history(
+            out,
+            &HistoryRequest { request: 4, topic: "chat:a", since: None, limit: 10, ..HistoryRequest::default() },
+        )
+    });
     assert!(matches!(&world.read_all(alice)[..], [Got::History { offsets, .. }] if offsets.len() == 1));
     assert!(world.closed.is_empty());
 }

@@ -10,4 +10,5 @@ mod members;
 mod order;
 mod overload;
 mod rates;
+mod wishes;
 mod world;

@@ -21,7 +21,7 @@ fn events(got: &[Got]) -> Vec<String> {
 /// Connects `bob` on this shard with the room in Connect; nothing is delivered yet.
 fn connect_with_room(world: &mut World, shard: usize, room: &str) -> crate::world::Client {
     let client = world.open(shard);
-    let rooms = [(room, None)];
+    let rooms = [(room, None).into()];
     world.send(client, |encoder, out| {
         encoder.connect(out, &ConnectRequest { request: 1, token: "bob", rooms: &rooms, ..Default::default() });
     });
@@ -151,7 +151,7 @@ fn a_refresh_while_a_subscribe_is_under_way_takes_the_room_away_too() {
     world.tokens = token;
     let bob = world.sign_in(0, "bob|chat:*");
     world.send(bob, |encoder, out| {
-        encoder.subscribe(out, 3, &room, None);
+        encoder.subscribe(out, 3, (&*room, None).into());
         encoder.refresh(out, 4, "bob|news:*");
     });
     let got = world.read_all(bob);

@@ -41,7 +41,7 @@ fn unsubscribe_right_behind_subscribe_ends_outside_the_room() {
         let room = world.room_at(home, "chat");
         let alice = world.sign_in(0, "alice");
         world.send(alice, |encoder, out| {
-            encoder.subscribe(out, 10, &room, None);
+            encoder.subscribe(out, 10, (&*room, None).into());
             encoder.unsubscribe(out, 11, &room);
         });
         let got = world.read_all(alice);
@@ -59,10 +59,10 @@ fn a_second_subscribe_behind_unsubscribe_ends_inside_the_room() {
         let room = world.room_at(home, "chat");
         let alice = world.sign_in(0, "alice");
         world.send(alice, |encoder, out| {
-            encoder.subscribe(out, 10, &room, None);
+            encoder.subscribe(out, 10, (&*room, None).into());
             encoder.unsubscribe(out, 11, &room);
-            encoder.subscribe(out, 12, &room, None);
-            encoder.subscribe(out, 13, &room, None);
+            encoder.subscribe(out, 12, (&*room, None).into());
+            encoder.subscribe(out, 13, (&*room, None).into());
         });
         let mut got = answers(&world.read_all(alice)).to_vec();
         got.sort_unstable();
@@ -84,7 +84,7 @@ fn publish_right_behind_subscribe_is_accepted_and_echoed() {
         let room = world.room_at(home, "chat");
         let alice = world.sign_in(0, "alice");
         world.send(alice, |encoder, out| {
-            encoder.subscribe(out, 10, &room, None);
+            encoder.subscribe(out, 10, (&*room, None).into());
             publish(encoder, out, 11, &room, 1);
         });
         let got = world.read_all(alice);
@@ -102,7 +102,7 @@ fn requests_right_behind_connect_wait_for_connected_and_find_its_rooms_joined() 
         let room = world.room_at(home, "chat");
         let alice = world.open(0);
         world.send(alice, |encoder, out| {
-            let rooms = [(&*room, None)];
+            let rooms = [(&*room, None).into()];
             encoder.connect(out, &ConnectRequest { request: 1, token: "alice", rooms: &rooms, ..Default::default() });
             publish(encoder, out, 2, &room, 1);
             publish(encoder, out, 3, "@alice", 2);
@@ -159,7 +159,7 @@ fn requests_right_behind_refresh_are_judged_by_the_new_token() {
     world.subscribe(alice, &taken, None);
     world.send(alice, |encoder, out| {
         encoder.refresh(out, 1, &format!("alice|{granted}"));
-        encoder.subscribe(out, 2, &granted, None);
+        encoder.subscribe(out, 2, (&*granted, None).into());
         publish(encoder, out, 3, &granted, 3);
         publish(encoder, out, 4, &taken, 4);
     });
@@ -174,7 +174,7 @@ fn requests_right_behind_refresh_are_judged_by_the_new_token() {
 fn a_frame_of_another_kind_before_connect_closes() {
     let mut world = World::new(1, settings());
     let alice = world.open(0);
-    world.send(alice, |encoder, out| encoder.subscribe(out, 1, ROOM, None));
+    world.send(alice, |encoder, out| encoder.subscribe(out, 1, (ROOM, None).into()));
     assert_eq!(world.closed, [(alice, CloseReason::BadRequest)]);
 }
 

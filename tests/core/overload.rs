@@ -88,7 +88,7 @@ fn live() -> Settings {
 fn members(world: &mut World, shard: usize, room: &str, count: usize) -> Vec<Client> {
     let member = |number| {
         let client = world.sign_in(shard, &format!("{shard}-{number}@{room}"));
-        world.send(client, |encoder, out| encoder.subscribe(out, 2, room, None));
+        world.send(client, |encoder, out| encoder.subscribe(out, 2, (room, None).into()));
         world.read_all(client);
         client
     };

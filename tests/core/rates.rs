@@ -1,7 +1,6 @@
 //! Rates and requests in flight: a request is carried out, or it is refused by its number.
 
 use ringgate::close::{CloseReason, ErrorCode};
-use ringgate::id::Position;
 use ringgate::limits::Settings;
 use ringgate::wire::Encoder;
 use ringgate::wire::encode::{ConnectRequest, PublishRequest};
@@ -80,7 +79,7 @@ fn rooms_of_connect_do_not_count_among_requests_in_flight() {
     settings.client.requests_in_flight_max = 4;
     let mut world = World::new(2, settings);
     let names: Vec<String> = (0..10).map(|number| format!("chat:{number}")).collect();
-    let rooms: Vec<(&str, Option<Position>)> = names.iter().map(|room| (&**room, None)).collect();
+    let rooms: Vec<_> = names.iter().map(|room| (&**room, None).into()).collect();
     let alice = world.open(0);
     world.send(alice, |encoder, out| {
         encoder.connect(out, &ConnectRequest { request: 1, token: "alice", rooms: &rooms, ..Default::default() });

@@ -14,7 +14,7 @@ use ringgate::limits::{Namespace, Settings};
 use ringgate::metrics::{Cell, ShardMetrics};
 use ringgate::session::{AuthError, Grant, Transport};
 use ringgate::shard::{Effect, Event, Letter, Shard, ShardOptions};
-use ringgate::wire::encode::{ConnectRequest, PublishRequest};
+use ringgate::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
 use ringgate::wire::{Encoder, ServerFrame, Split, split};
 
 /// Milliseconds between two sweeps of a shard's topics.
@@ -245,6 +245,21 @@ impl World {
         frames(&bytes)
     }
 
+    /// Shows everything that waits for the client, frame by frame.
+    pub(crate) fn read_with(&mut self, client: Client, mut see: impl FnMut(&ServerFrame<'_>)) {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = self.shards[client.shard].pull(client.connection, self.now) {
+            bytes.extend_from_slice(chunk.bytes());
+        }
+        self.take_effects(client.shard);
+        let mut rest = &*bytes;
+        while let Split::Frame(raw, later) = split(rest, 1 << 24).expect("a gateway's header is good") {
+            see(&ServerFrame::parse(raw).expect("a gateway's frame is good"));
+            rest = later;
+        }
+        assert!(rest.is_empty(), "half a frame");
+    }
+
     /// Works everything off while the client reads.
     pub(crate) fn read_all(&mut self, client: Client) -> Vec<Got> {
         let mut all = Vec::new();
@@ -309,7 +324,7 @@ impl World {
         room: &str,
         since: Option<Position>,
     ) -> (Position, bool, Vec<Got>) {
-        self.send(client, |encoder, out| encoder.subscribe(out, 2, room, since));
+        self.send(client, |encoder, out| encoder.subscribe(out, 2, (room, since).into()));
         let mut got = self.read_all(client);
         let at = got.iter().position(|got| matches!(got, Got::Subscribed { request: 2, .. }));
         let followed = got.split_off(at.expect("Subscribed") + 1);
@@ -333,7 +348,9 @@ impl World {
         since: Option<Position>,
         limit: u32,
     ) -> (Vec<u64>, bool, bool) {
-        self.send(client, |encoder, out| encoder.history(out, 4, topic, since, limit));
+        self.send(client, |encoder, out| {
+            encoder.history(out, &HistoryRequest { request: 4, topic, since, limit, ..HistoryRequest::default() })
+        });
         let answer = self.read_all(client).into_iter().find_map(|got| match got {
             Got::History { request: 4, offsets, more, recovered, .. } => Some((offsets, more, recovered)),
             _ => None,

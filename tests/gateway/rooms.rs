@@ -135,7 +135,7 @@ fn rooms_of_unknown_namespaces_do_not_exist() {
         assert_eq!(alice.try_unsubscribe(room).unwrap_err().code, 401, "{room}");
     }
     assert_eq!(gateway.sum(|m| &m.rooms), 0);
-    alice.send_request(|encoder, out, request| encoder.subscribe(out, request, "chat:a b", None));
+    alice.send_request(|encoder, out, request| encoder.subscribe(out, request, ("chat:a b", None).into()));
     alice.expect_close(3501);
     gateway.finish();
 }

@@ -63,7 +63,7 @@ fn only_connect_comes_first_and_only_once() {
         client.expect_close(3501);
     }
     let mut client = gateway.client();
-    client.send_request(|encoder, out, request| encoder.subscribe(out, request, "chat:a", None));
+    client.send_request(|encoder, out, request| encoder.subscribe(out, request, ("chat:a", None).into()));
     client.expect_close(3501);
     let mut client = gateway.sign_in("alice");
     client.send_connect(&Login::user("alice"));
@@ -80,7 +80,7 @@ fn requests_behind_connect_are_answered_behind_connected_in_their_order() {
         let mut client = gateway.client();
         let token = crate::support::dev_token(&format!("user{number}"));
         let room = format!("chat:{number}");
-        let rooms = [(&*room, None)];
+        let rooms = [(&*room, None).into()];
         let connect =
             ringgate::wire::encode::ConnectRequest { request: 1, token: &token, rooms: &rooms, ..Default::default() };
         let mut encoder = ringgate::wire::Encoder::default();

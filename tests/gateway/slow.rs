@@ -6,7 +6,7 @@ use ringgate::config::Config;
 use ringgate::limits::Namespace;
 use ringgate::metrics::DropReason;
 use ringgate::net::shrink_buffers;
-use ringgate::wire::encode::PublishRequest;
+use ringgate::wire::encode::{HistoryRequest, PublishRequest};
 
 use crate::support::{Client, Frame, Gateway, Login, wait_until};
 
@@ -219,7 +219,12 @@ fn a_client_that_asks_and_does_not_read_the_answers_is_closed_after_the_write_ti
     }
     wait_until("bob is closed", || {
         let mut history = Vec::new();
-        bob.send(|encoder, _| encoder.history(&mut history, 1, "chat:a", None, 300));
+        bob.send(|encoder, _| {
+            encoder.history(
+                &mut history,
+                &HistoryRequest { request: 1, topic: "chat:a", since: None, limit: 300, ..HistoryRequest::default() },
+            )
+        });
         // Sooner or later the gateway reads no further, and the socket takes no more.
         let _ = bob.try_send_bytes(&history);
         assert!(gateway.sum(|m| &m.outbox_bytes) < 1 << 20, "few answers wait");

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringgate::id::{ConnectionKey, Position, Stamp};
+use ringgate::id::{ConnectionKey, Position, Recover, Stamp};
 use ringgate::wire::Encoder;
 use ringgate::wire::server_frame::Published;
-use ringgate::wire::{Kind, ServerFrame, Split, schema, split};
+use ringgate::wire::{Kind, RoomCursor, ServerFrame, Split, schema, split};
 
 use crate::ledger::{Gap, Ledger, Listing, Recovery};
 use crate::promises;
@@ -80,7 +80,7 @@ pub(crate) struct Room {
 enum Request {
     /// The rooms of a Connect; how many answers are missing, and whether one was temporary.
     Rooms {
-        rooms: BTreeMap<String, Option<Position>>,
+        rooms: BTreeMap<String, (Option<Position>, Recover)>,
         answers: usize,
         temporary: bool,
         asked_ms: u64,
@@ -95,6 +95,7 @@ enum Request {
     Subscribe {
         room: String,
         since: Option<Position>,
+        recover: Recover,
         asked_ms: u64,
         refused_behind: bool,
     },
@@ -109,6 +110,7 @@ enum Request {
     History {
         topic: String,
         since: Option<Position>,
+        before: Option<Position>,
         limit: u32,
         asked_ms: u64,
     },
@@ -232,7 +234,7 @@ impl Device {
         serial: u64,
         token: &Token,
         inbox: Option<Position>,
-        rooms: Vec<(String, Option<Position>)>,
+        rooms: Vec<(String, Option<Position>, Recover)>,
         ledger: &mut Ledger,
         now_ms: u64,
     ) -> u32 {
@@ -250,7 +252,8 @@ impl Device {
         self.last_request += 1;
         let answers = rooms.len();
         if answers > 0 {
-            let (rooms, rights) = (rooms.into_iter().collect(), token.rights.clone());
+            let rooms = rooms.into_iter().map(|(room, since, recover)| (room, (since, recover))).collect();
+            let rights = token.rights.clone();
             let request = Request::Rooms { rooms, answers, temporary: false, asked_ms: now_ms, rights };
             let expected = Expected { result: true, errors: vec![102, 103], crowded: false };
             self.waiting.insert(self.last_request, Waiting { request, expected });
@@ -305,7 +308,8 @@ impl Device {
         self.by_right(Verb::Publish, topic, namespace.publish_all, as_member)
     }
 
-    pub(crate) fn ask_to_join(&mut self, room: &str, since: Option<Position>, ledger: &Ledger, now_ms: u64) -> u32 {
+    pub(crate) fn ask_to_join(&mut self, cursor: RoomCursor<'_>, ledger: &Ledger, now_ms: u64) -> u32 {
+        let RoomCursor { room, since, recover } = cursor;
         let expected = match ledger.namespace(room) {
             None => Expected::error(102),
             Some(namespace) => {
@@ -318,7 +322,7 @@ impl Device {
                 self.by_right(Verb::Subscribe, room, namespace.subscribe_all, as_member)
             }
         };
-        let request = Request::Subscribe { room: room.into(), since, asked_ms: now_ms, refused_behind: false };
+        let request = Request::Subscribe { room: room.into(), since, recover, asked_ms: now_ms, refused_behind: false };
         self.ask(request, expected, ledger)
     }
 
@@ -342,6 +346,7 @@ impl Device {
         &mut self,
         topic: &str,
         since: Option<Position>,
+        before: Option<Position>,
         limit: u32,
         ledger: &Ledger,
         now_ms: u64,
@@ -354,7 +359,7 @@ impl Device {
                 self.may_look_around(Verb::History, topic, offered, ledger)
             }
         };
-        self.ask(Request::History { topic: topic.into(), since, limit, asked_ms: now_ms }, expected, ledger)
+        self.ask(Request::History { topic: topic.into(), since, before, limit, asked_ms: now_ms }, expected, ledger)
     }
 
     /// Presence and History: open to members, too.
@@ -651,41 +656,44 @@ impl Device {
     fn on_subscribed(&mut self, subscribed: &schema::Subscribed<'_>, ledger: &mut Ledger, now_ms: u64) {
         let name = subscribed.room().expect("a room").to_owned();
         let request = subscribed.request();
-        let (since, asked_ms) = match self.waiting.get_mut(&request).map(|waiting| &mut waiting.request) {
+        let (since, recover, asked_ms) = match self.waiting.get_mut(&request).map(|waiting| &mut waiting.request) {
             Some(Request::Rooms { rooms, answers, asked_ms, rights, .. }) => {
-                let since = rooms.remove(&name).expect("a room of Connect");
+                let (since, recover) = rooms.remove(&name).expect("a room of Connect");
                 *answers -= 1;
                 let (asked_ms, answers) = (*asked_ms, *answers);
                 assert!(may_join(&name, rights, ledger), "{name} was to be refused");
                 if answers == 0 {
                     self.rooms_answered(request, ledger);
                 }
-                (since, asked_ms)
+                (since, recover, asked_ms)
             }
             _ => {
-                let Request::Subscribe { room, since, asked_ms, refused_behind } = self.answered(request) else {
+                let Request::Subscribe { room, since, recover, asked_ms, refused_behind } = self.answered(request)
+                else {
                     panic!("Subscribed answers something else");
                 };
                 assert_eq!(room, name);
                 assert!(!refused_behind, "{name}: a request behind the Subscribe was refused with 401");
-                (since, asked_ms)
+                (since, recover, asked_ms)
             }
         };
         let newest = Position::from(subscribed.position().expect("a position"));
+        let start = Position::from(subscribed.start().expect("a position"));
         let recovered = subscribed.recovered();
-        let mut position = newest;
         match since {
             Some(since) => {
                 let topic = name.clone();
                 ledger.recovery(Recovery { topic, since, newest, recovered, at_ms: now_ms, acked_max: 0 });
-                if recovered {
-                    position = since;
+                match recover {
+                    _ if recovered => assert_eq!(start, since, "{name}: what follows the position that was given"),
+                    Recover::Exact => assert_eq!(start, newest, "{name}: live traffic only"),
+                    Recover::Best => assert!(start.epoch == newest.epoch && start.offset <= newest.offset, "{start:?}"),
                 }
             }
-            None => assert!(!recovered, "{name}: recovered only when a position was given"),
+            None => assert!(recovered && start == newest, "{name}: nothing was to be recovered"),
         }
-        let recovered_to = if recovered { newest.offset } else { 0 };
-        let room = Room { position, recovered_to, asked_ms, events: BTreeMap::new() };
+        let recovered_to = if start == newest { 0 } else { newest.offset };
+        let room = Room { position: start, recovered_to, asked_ms, events: BTreeMap::new() };
         assert!(self.rooms.insert(name, room).is_none(), "Subscribed twice");
     }
 
@@ -733,7 +741,7 @@ impl Device {
     }
 
     fn on_history(&mut self, result: &schema::HistoryResult<'_>, ledger: &mut Ledger, now_ms: u64) {
-        let Request::History { topic, since, limit, asked_ms } = self.answered(result.request()) else {
+        let Request::History { topic, since, before, limit, asked_ms } = self.answered(result.request()) else {
             panic!("HistoryResult answers something else");
         };
         assert_eq!(result.topic(), Some(topic.as_str()));
@@ -751,6 +759,7 @@ impl Device {
             acked_max: ledger.acked_max(&topic),
             topic,
             since,
+            before,
             limit,
             asked_ms,
             answered_ms: now_ms,

@@ -55,6 +55,7 @@ pub(crate) struct Recovery {
 pub(crate) struct Listing {
     pub(crate) topic: String,
     pub(crate) since: Option<Position>,
+    pub(crate) before: Option<Position>,
     pub(crate) limit: u32,
     pub(crate) asked_ms: u64,
     pub(crate) answered_ms: u64,
@@ -395,7 +396,7 @@ impl Ledger {
     }
 
     fn judge_listing(&self, listing: &Listing) {
-        let Listing { topic, since, limit, newest, messages, more, recovered, .. } = listing;
+        let Listing { topic, since, before, limit, newest, messages, more, recovered, .. } = listing;
         for (_, number) in messages {
             assert!(!self.is_dead(*number, listing.asked_ms), "message {number} had expired: {listing:?}");
         }
@@ -408,9 +409,16 @@ impl Ledger {
         let alive = |offset: &u64| self.is_alive(topic, newest.epoch, *offset, listing.answered_ms);
         let kept_from = listing.acked_max.max(newest.offset.saturating_sub(self.kept_max(topic)));
         let Some(since) = since else {
-            assert!(!more && *recovered, "nothing follows the newest: {listing:?}");
+            let is_reached = before.is_none_or(|before| before.epoch == newest.epoch);
+            assert_eq!(*recovered, is_reached, "{listing:?}");
+            if !is_reached {
+                return assert!(messages.is_empty() && !more, "{listing:?}");
+            }
+            let end = before.map_or(newest.offset, |before| newest.offset.min(before.offset.saturating_sub(1)));
+            assert!(messages.iter().all(|(offset, _)| *offset <= end), "{listing:?}");
+            assert!(!more || messages.len() == *limit as usize, "the list could be longer: {listing:?}");
             let mut newer = 0;
-            for offset in (kept_from + 1..=newest.offset).rev() {
+            for offset in (kept_from + 1..=end).rev() {
                 if newer == *limit {
                     break;
                 }

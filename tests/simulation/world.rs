@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ringgate::close::{CloseReason, ErrorCode};
-use ringgate::id::{ClientMessageId, ConnectionKey, Now, Position, ShardId};
+use ringgate::id::{ClientMessageId, ConnectionKey, Now, Position, Recover, ShardId};
 use ringgate::limits::{CREDIT_DELIVERIES, Namespace, Settings};
 use ringgate::metrics::{DropReason, ShardMetrics};
 use ringgate::session::Transport;
 use ringgate::shard::{Effect, Event, Shard, ShardOptions};
-use ringgate::wire::encode::{ConnectRequest, PublishRequest};
-use ringgate::wire::{Encoder, Kind};
+use ringgate::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
+use ringgate::wire::{Encoder, Kind, RoomCursor};
 
 use crate::device::Device;
 use crate::ledger::Ledger;
@@ -216,19 +216,24 @@ impl World {
                     continue;
                 }
                 let since = device.left_at.get(room).copied().filter(|_| self.random.below(3) > 0);
-                rooms.push((room.to_owned(), since));
+                rooms.push((room.to_owned(), since, recover(&mut self.random)));
             }
         }
         let token = self.tokens.good(&mut self.random, &device.user, &device.name, unix_ms, self.calm);
         device.connection = Some((shard, connection));
         let request = device.connecting(self.connections, &token, inbox, rooms.clone(), &mut self.ledger, unix_ms);
-        let rooms: Vec<(&str, Option<Position>)> = rooms.iter().map(|(room, since)| (room.as_str(), *since)).collect();
+        // Where a test gives the gateway a large window, it wants it whole.
+        let window_max = self.ledger.settings.inbox.in_flight_max as usize;
+        let receive_window = if window_max < 100 { self.random.below(12) as u32 } else { 0 };
+        let rooms: Vec<_> =
+            rooms.iter().map(|(room, since, recover)| RoomCursor { room, since: *since, recover: *recover }).collect();
         let connect = ConnectRequest {
             request,
             token: &token.text,
             device: &device.name,
             inbox,
             rooms: &rooms,
+            receive_window,
             ..Default::default()
         };
         let mut bytes = Vec::new();
@@ -301,8 +306,9 @@ impl World {
             self.encoder.unsubscribe(&mut bytes, request, room);
         } else {
             let since = device.left_at.get(room).copied().filter(|_| self.random.below(5) > 0);
-            let request = device.ask_to_join(room, since, &self.ledger, self.now.unix_ms);
-            self.encoder.subscribe(&mut bytes, request, room, since);
+            let cursor = RoomCursor { room, since, recover: recover(&mut self.random) };
+            let request = device.ask_to_join(cursor, &self.ledger, self.now.unix_ms);
+            self.encoder.subscribe(&mut bytes, request, cursor);
         }
         self.send(index, &bytes);
     }
@@ -319,17 +325,25 @@ impl World {
             }
         };
         let back = self.random.below(30) as u64;
-        let since = known
-            .filter(|_| self.random.below(3) > 0)
+        let place = known
+            .filter(|_| self.random.below(4) > 0)
             .map(|known| Position { offset: known.offset.saturating_sub(back), ..known });
         let limit = self.random.below(12) as u32;
-        self.ask_history(index, &topic, since, limit);
+        let (since, before) = if self.random.one_in(3) { (None, place) } else { (place, None) };
+        self.ask_history(index, &topic, since, before, limit);
     }
 
-    fn ask_history(&mut self, index: usize, topic: &str, since: Option<Position>, limit: u32) {
-        let request = self.devices[index].ask_history(topic, since, limit, &self.ledger, self.now.unix_ms);
+    fn ask_history(
+        &mut self,
+        index: usize,
+        topic: &str,
+        since: Option<Position>,
+        before: Option<Position>,
+        limit: u32,
+    ) {
+        let request = self.devices[index].ask_history(topic, since, before, limit, &self.ledger, self.now.unix_ms);
         let mut bytes = Vec::new();
-        self.encoder.history(&mut bytes, request, topic, since, limit);
+        self.encoder.history(&mut bytes, &HistoryRequest { request, topic, since, before, limit });
         self.send(index, &bytes);
     }
 
@@ -548,11 +562,11 @@ impl World {
             for room in ROOMS {
                 self.ask_presence(index, room, 1000);
                 self.rounds(1);
-                self.ask_history(index, room, None, 20);
+                self.ask_history(index, room, None, None, 20);
                 self.rounds(1);
             }
             let inbox = format!("@{}", self.devices[index].user);
-            self.ask_history(index, &inbox, None, 20);
+            self.ask_history(index, &inbox, None, None, 20);
         }
         self.rounds(10);
         self.nothing_is_missing();
@@ -643,4 +657,9 @@ impl World {
         }
         self.calm_down();
     }
+}
+
+/// What a subscriber wishes to be brought when the log does not reach back.
+fn recover(random: &mut Random) -> Recover {
+    if random.one_in(3) { Recover::Best } else { Recover::Exact }
 }

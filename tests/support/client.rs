@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use ringgate::client::{Stream, Trust, Url};
 use ringgate::close::CloseReason;
 use ringgate::id::{ClientMessageId, Position};
-use ringgate::wire::encode::{ConnectRequest, PublishRequest};
+use ringgate::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
 use ringgate::wire::server_frame::Published;
 use ringgate::wire::{Encoder, Kind, ServerFrame};
 
@@ -141,7 +141,7 @@ impl Client {
     }
 
     pub(crate) fn send_connect(&mut self, login: &Login) -> u32 {
-        let rooms: Vec<_> = login.rooms.iter().map(|(room, since)| (room.as_str(), *since)).collect();
+        let rooms: Vec<_> = login.rooms.iter().map(|(room, since)| (room.as_str(), *since).into()).collect();
         self.send_request(|encoder, out, request| {
             encoder.connect(
                 out,
@@ -153,6 +153,7 @@ impl Client {
                     client: "test/1",
                     inbox: login.inbox,
                     rooms: &rooms,
+                    ..ConnectRequest::default()
                 },
             );
         })
@@ -225,7 +226,7 @@ impl Client {
     }
 
     pub(crate) fn try_subscribe(&mut self, room: &str, since: Option<Position>) -> Result<Subscribed, Refusal> {
-        let request = self.send_request(|encoder, out, request| encoder.subscribe(out, request, room, since));
+        let request = self.send_request(|encoder, out, request| encoder.subscribe(out, request, (room, since).into()));
         match self.answer(request) {
             Frame::Subscribed(subscribed) => Ok(subscribed),
             Frame::Refused(refusal) => Err(refusal),
@@ -256,7 +257,9 @@ impl Client {
     }
 
     pub(crate) fn try_history(&mut self, topic: &str, since: Option<Position>, limit: u32) -> Result<History, Refusal> {
-        let request = self.send_request(|encoder, out, request| encoder.history(out, request, topic, since, limit));
+        let request = self.send_request(|encoder, out, request| {
+            encoder.history(out, &HistoryRequest { request, topic, since, limit, ..HistoryRequest::default() })
+        });
         match self.answer(request) {
             Frame::History(history) => Ok(history),
             Frame::Refused(refusal) => Err(refusal),

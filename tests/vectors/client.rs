@@ -1,8 +1,8 @@
 //! Frames of a client: what the gateway reads, and what our own client writes.
 
-use ringgate::id::{ClientMessageId, Position};
-use ringgate::wire::encode::{ConnectRequest, PublishRequest};
-use ringgate::wire::{ClientFrame, Encoder, Kind, Split, split};
+use ringgate::id::{ClientMessageId, Position, Recover};
+use ringgate::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
+use ringgate::wire::{ClientFrame, Encoder, Kind, RoomCursor, Split, schema, split};
 use serde_json::{Value, json};
 
 use crate::index::{Vector, vectors};
@@ -34,9 +34,15 @@ fn shown(bytes: &[u8]) -> Value {
             "device": connect.device,
             "client": connect.client,
             "inbox": connect.inbox.map(shown_position),
-            "rooms": connect.rooms.iter().map(|(room, since)| {
-                json!({"room": room, "since": since.map(shown_position)})
+            "rooms": connect.rooms.iter().map(|cursor| {
+                json!({
+                    "room": cursor.room,
+                    "since": cursor.since.map(shown_position),
+                    "recover": shown_recover(cursor.recover),
+                })
             }).collect::<Vec<_>>(),
+            "ping_interval_ms": connect.ping_interval_ms,
+            "receive_window": connect.receive_window,
         }),
         ClientFrame::Publish(publish) => json!({
             "request": publish.request,
@@ -51,16 +57,19 @@ fn shown(bytes: &[u8]) -> Value {
             "trace": publish.trace,
         }),
         ClientFrame::Ack(position) => shown_position(position),
-        ClientFrame::Subscribe { request, room, since } => {
-            json!({"request": request, "room": room, "since": since.map(shown_position)})
+        ClientFrame::Subscribe { request, room, since, recover } => {
+            let recover = shown_recover(recover);
+            json!({"request": request, "room": room, "since": since.map(shown_position), "recover": recover})
         }
         ClientFrame::Unsubscribe { request, room } => json!({"request": request, "room": room}),
         ClientFrame::Presence { request, room, limit } => json!({"request": request, "room": room, "limit": limit}),
-        ClientFrame::History { request, topic, since, limit } => {
-            json!({"request": request, "topic": topic, "since": since.map(shown_position), "limit": limit})
+        ClientFrame::History { request, topic, since, before, limit } => {
+            let (since, before) = (since.map(shown_position), before.map(shown_position));
+            json!({"request": request, "topic": topic, "since": since, "before": before, "limit": limit})
         }
         ClientFrame::Refresh { request, token } => json!({"request": request, "token": token}),
         ClientFrame::Ping | ClientFrame::Pong | ClientFrame::Disconnect => json!({}),
+        ClientFrame::OutOfBounds { problem, .. } => panic!("{problem}"),
     }
 }
 
@@ -93,7 +102,11 @@ fn encode(vector: &Vector) -> Vec<u8> {
                 .as_array()
                 .into_iter()
                 .flatten()
-                .map(|cursor| (cursor["room"].as_str().expect("a room"), position(&cursor["since"])))
+                .map(|cursor| RoomCursor {
+                    room: cursor["room"].as_str().expect("a room"),
+                    since: position(&cursor["since"]),
+                    recover: recover(&cursor["recover"]),
+                })
                 .collect();
             let fields = ConnectRequest {
                 request,
@@ -103,6 +116,8 @@ fn encode(vector: &Vector) -> Vec<u8> {
                 client: text("client"),
                 inbox: position(&fields["inbox"]),
                 rooms: &rooms,
+                ping_interval_ms: number(&fields["ping_interval_ms"]) as u32,
+                receive_window: number(&fields["receive_window"]) as u32,
             };
             encoder.connect(&mut out, &fields);
         }
@@ -121,17 +136,34 @@ fn encode(vector: &Vector) -> Vec<u8> {
             encoder.publish(&mut out, &fields);
         }
         Kind::Ack => Encoder::ack(&mut out, position(fields).expect("a position")),
-        Kind::Subscribe => encoder.subscribe(&mut out, request, text("room"), position(&fields["since"])),
+        Kind::Subscribe => {
+            let (since, recover) = (position(&fields["since"]), recover(&fields["recover"]));
+            encoder.subscribe(&mut out, request, RoomCursor { room: text("room"), since, recover });
+        }
         Kind::Unsubscribe => encoder.unsubscribe(&mut out, request, text("room")),
         Kind::Presence => encoder.presence(&mut out, request, text("room"), number(&fields["limit"]) as u32),
         Kind::History => {
-            let limit = number(&fields["limit"]) as u32;
-            encoder.history(&mut out, request, text("topic"), position(&fields["since"]), limit);
+            let fields = HistoryRequest {
+                request,
+                topic: text("topic"),
+                since: position(&fields["since"]),
+                before: position(&fields["before"]),
+                limit: number(&fields["limit"]) as u32,
+            };
+            encoder.history(&mut out, &fields);
         }
         Kind::Refresh => encoder.refresh(&mut out, request, text("token")),
         kind => panic!("{kind:?} is no frame of a client"),
     }
     out
+}
+
+fn shown_recover(recover: Recover) -> u8 {
+    schema::Recover::from(recover).0
+}
+
+fn recover(value: &Value) -> Recover {
+    if number(value) == 1 { Recover::Best } else { Recover::Exact }
 }
 
 pub(crate) fn shown_position(position: Position) -> Value {

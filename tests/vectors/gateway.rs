@@ -2,7 +2,7 @@
 
 use ringgate::close::{CloseReason, ErrorCode};
 use ringgate::id::{ClientMessageId, Durability, Position, Stamp};
-use ringgate::wire::encode::{Connected, PROTOCOL_VERSION};
+use ringgate::wire::encode::{self, Connected, PROTOCOL_VERSION};
 use ringgate::wire::{Draft, Encoder, Kind, ServerFrame, Split, schema, split};
 use serde_json::{Value, json};
 
@@ -48,6 +48,14 @@ fn shown(bytes: &[u8]) -> Value {
             "expires_at": table.expires_at().to_string(),
             "inbox_recovered": table.inbox_recovered(),
             "inbox": shown_place(table.inbox()),
+            "server_time_ms": table.server_time_ms().to_string(),
+            "expires_in_ms": table.expires_in_ms().to_string(),
+            "dedup_window_ms": table.dedup_window_ms(),
+            "frames_rate": table.frames_rate(),
+            "frames_burst": table.frames_burst(),
+            "bytes_rate": table.bytes_rate(),
+            "bytes_burst": table.bytes_burst(),
+            "receive_window": table.receive_window(),
         }),
         ServerFrame::Published(published) => json!({
             "client_message_id": {
@@ -65,6 +73,7 @@ fn shown(bytes: &[u8]) -> Value {
             "message": table.message(),
             "temporary": table.temporary(),
             "retry_after_ms": table.retry_after_ms(),
+            "room": table.room(),
         }),
         ServerFrame::Message(table) => shown_message(table),
         ServerFrame::Subscribed(table) => json!({
@@ -72,6 +81,7 @@ fn shown(bytes: &[u8]) -> Value {
             "room": table.room(),
             "recovered": table.recovered(),
             "position": shown_place(table.position()),
+            "start": shown_place(table.start()),
         }),
         ServerFrame::Unsubscribed(table) => {
             json!({"request": table.request(), "room": table.room(), "code": table.code()})
@@ -94,7 +104,11 @@ fn shown(bytes: &[u8]) -> Value {
             "recovered": table.recovered(),
         }),
         ServerFrame::Refreshed(table) => {
-            json!({"request": table.request(), "expires_at": table.expires_at().to_string()})
+            json!({
+                "request": table.request(),
+                "expires_at": table.expires_at().to_string(),
+                "expires_in_ms": table.expires_in_ms().to_string(),
+            })
         }
         ServerFrame::Joined(table) => json!({"room": table.room(), "user": table.user(), "device": table.device()}),
         ServerFrame::Left(table) => json!({"room": table.room(), "user": table.user(), "device": table.device()}),
@@ -114,6 +128,7 @@ fn shown_message(table: schema::Message<'_>) -> Value {
         "sender": table.sender(),
         "payload": table.payload().map(|payload| hex(payload.bytes())),
         "trace": table.trace(),
+        "sent_to": table.sent_to(),
     })
 }
 
@@ -136,8 +151,9 @@ fn wanted(vector: &Vector) -> Value {
     for (key, value) in fields.as_object_mut().into_iter().flatten() {
         match key.as_str() {
             "version" => *value = json!(PROTOCOL_VERSION),
-            "trace" => {}
-            "inbox" | "position" if value.is_null() => *value = zero.clone(),
+            "trace" | "sent_to" => {}
+            "room" if vector.kind() == Some(Kind::Error) => {}
+            "inbox" | "position" | "start" if value.is_null() => *value = zero.clone(),
             "members" | "messages" if value.is_null() => *value = json!([]),
             _ if value.is_null() => *value = json!(""),
             _ => {}
@@ -171,6 +187,14 @@ fn encode(vector: &Vector) -> Option<Vec<u8>> {
                 expires_at: number_of("expires_at"),
                 inbox_recovered: flag("inbox_recovered"),
                 inbox: place("inbox"),
+                server_time_ms: number_of("server_time_ms"),
+                expires_in_ms: number_of("expires_in_ms"),
+                dedup_window_ms: number_of("dedup_window_ms") as u32,
+                frames_rate: number_of("frames_rate") as u32,
+                frames_burst: number_of("frames_burst") as u32,
+                bytes_rate: number_of("bytes_rate") as u32,
+                bytes_burst: number_of("bytes_burst") as u32,
+                receive_window: number_of("receive_window") as u32,
             };
             encoder.connected(&mut out, &fields);
         }
@@ -184,11 +208,15 @@ fn encode(vector: &Vector) -> Option<Vec<u8>> {
         Kind::Error => {
             let code = ErrorCode::from_code(number_of("code") as u16)?;
             assert_eq!(code.is_temporary(), flag("temporary"));
-            encoder.error(&mut out, request, code, text("message"), number_of("retry_after_ms") as u32);
+            let (message, retry_after_ms) = (text("message"), number_of("retry_after_ms") as u32);
+            let room = fields["room"].as_str();
+            encoder.error(&mut out, &encode::Error { request, code, message, retry_after_ms, room });
         }
         Kind::Message => out = message(fields),
         Kind::Subscribed => {
-            encoder.subscribed(&mut out, request, text("room"), flag("recovered"), place("position"));
+            let (recovered, position, start) = (flag("recovered"), place("position"), place("start"));
+            let fields = encode::Subscribed { request, room: text("room"), recovered, position, start };
+            encoder.subscribed(&mut out, &fields);
         }
         Kind::Unsubscribed => encoder.unsubscribed(&mut out, request, text("room"), number_of("code") as u16),
         Kind::PresenceResult => {
@@ -201,9 +229,11 @@ fn encode(vector: &Vector) -> Option<Vec<u8>> {
             let messages = fields["messages"].as_array().into_iter().flatten();
             let frames: Vec<_> = messages.map(|fields| message(fields).into()).collect();
             let (more, recovered) = (flag("more"), flag("recovered"));
-            encoder.history_result(&mut out, request, text("topic"), place("position"), &frames, more, recovered);
+            let (topic, position, frames) = (text("topic"), place("position"), &*frames);
+            let fields = encode::HistoryResult { request, topic, position, frames, more, recovered };
+            encoder.history_result(&mut out, &fields);
         }
-        Kind::Refreshed => encoder.refreshed(&mut out, request, number_of("expires_at")),
+        Kind::Refreshed => encoder.refreshed(&mut out, request, number_of("expires_at"), number_of("expires_in_ms")),
         kind @ (Kind::Joined | Kind::Left) => {
             encoder.member_event(&mut out, kind == Kind::Joined, text("room"), text("user"), text("device"));
         }
@@ -220,8 +250,16 @@ fn encode(vector: &Vector) -> Option<Vec<u8>> {
 fn message(fields: &Value) -> Vec<u8> {
     let payload = bytes_of_hex(fields["payload"].as_str().unwrap_or_default());
     let text = |key: &str| fields[key].as_str().unwrap_or_default();
-    let draft = Draft::new(text("topic"), text("sender"), &payload, fields["trace"].as_str());
-    draft.stamp(stamp(&fields["stamp"])).to_vec()
+    let trace = fields["trace"].as_str();
+    let stamp = stamp(&fields["stamp"]);
+    let Some(sent_to) = fields["sent_to"].as_str() else {
+        return Draft::new(text("topic"), text("sender"), &payload, trace).stamp(stamp).to_vec();
+    };
+    // A copy for the sender's own inbox.
+    let original = Draft::new(sent_to, text("sender"), &payload, trace).stamp(stamp);
+    let copy = Encoder::default().copy_for_sender(&original).expect("a Message");
+    assert_eq!((copy.topic(), copy.sender()), (text("topic"), text("sender").as_bytes()));
+    copy.stamp(stamp).to_vec()
 }
 
 fn stamp(value: &Value) -> Stamp {

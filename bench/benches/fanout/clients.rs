@@ -54,7 +54,7 @@ impl Node {
             self.turn();
             if let Some(room) = room {
                 bytes.clear();
-                encoder.subscribe(&mut bytes, 1, room, None);
+                encoder.subscribe(&mut bytes, 1, (room, None).into());
                 self.receive(slot, &bytes);
                 self.turn();
             }

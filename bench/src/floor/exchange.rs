@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use base64::Engine as _;
 use ringgate::id::{ClientMessageId, Durability, Position, Stamp};
-use ringgate::wire::encode::Connected;
+use ringgate::wire::encode::{self, Connected};
 use ringgate::wire::{ClientFrame, Draft, Encoder, Kind, Split, split};
 
 /// What waits to be sent to a client.
@@ -123,7 +123,9 @@ impl Exchange {
                         self.members.push(index);
                         let position = Position { epoch: 1, offset: 0 };
                         let room = room.to_owned();
-                        self.answer(index, |e, out| e.subscribed(out, request, &room, false, position));
+                        let subscribed =
+                            encode::Subscribed { request, room: &room, recovered: true, position, start: position };
+                        self.answer(index, |encoder, out| encoder.subscribed(out, &subscribed));
                     }
                     Ok(ClientFrame::Publish(publish)) => {
                         self.learn(index, whole, publish.topic, publish.payload);
@@ -169,6 +171,14 @@ impl Exchange {
                     expires_at: 0,
                     inbox_recovered: true,
                     inbox: Position { epoch: 1, offset: 0 },
+                    server_time_ms: 0,
+                    expires_in_ms: 0,
+                    dedup_window_ms: 300_000,
+                    frames_rate: 0,
+                    frames_burst: 0,
+                    bytes_rate: 0,
+                    bytes_burst: 0,
+                    receive_window: 1024,
                 },
             );
         });

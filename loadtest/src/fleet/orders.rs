@@ -339,7 +339,7 @@ impl Fleet {
         let Some(client) = clients[place.transport as usize].get(place.index) else { return };
         let (Some(room), Some(line)) = (client.room.as_deref(), lines.get_mut(key)) else { return };
         let since = (client.seen_in_room.epoch != 0).then_some(client.seen_in_room);
-        encoder.subscribe(&mut line.out, 0, room, since);
+        encoder.subscribe(&mut line.out, 0, (room, since).into());
         self.mark(key);
     }
 }

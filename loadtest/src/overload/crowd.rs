@@ -283,7 +283,7 @@ impl Driver for Crowd {
         let Some(client) = clients.get_mut(key) else { return false };
         let (Role::Stay { members, .. } | Role::Storm(members, _)) = role;
         let Some(member) = members.get(client.member) else { return false };
-        let room = member.room.as_deref().map(|room| (room, None));
+        let room = member.room.as_deref().map(|room| (room, None).into());
         let connect = ConnectRequest {
             token: &member.token,
             device: "overload",

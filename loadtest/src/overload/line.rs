@@ -39,7 +39,7 @@ impl Line {
         socket.set_nodelay(true).and_then(|()| socket.set_nonblocking(true)).map_err(|error| error.to_string())?;
         let mut line =
             Line { socket, skim: Skim::default(), buffer: vec![0; READ_BYTES], out: Vec::new(), sent: 0, session: 0 };
-        let rooms: Vec<_> = rooms.iter().map(|room| (*room, None)).collect();
+        let rooms: Vec<_> = rooms.iter().map(|room| (*room, None).into()).collect();
         let connect = ConnectRequest {
             token,
             device: "overload",

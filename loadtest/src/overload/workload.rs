@@ -3,7 +3,7 @@
 
 use ringgate::id::ClientMessageId;
 use ringgate::wire::Encoder;
-use ringgate::wire::encode::PublishRequest;
+use ringgate::wire::encode::{HistoryRequest, PublishRequest};
 
 /// A kind of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -172,7 +172,18 @@ impl Workload {
             }
             Workload::OneToOne => (0..self.readers()).map(|number| publish(&format!("@{}", reader(number)))).collect(),
             Workload::Offline => (0..self.absent()).map(|number| publish(&format!("@{}", absent(number)))).collect(),
-            Workload::History => vec![Template::fixed(|encoder, out| encoder.history(out, 1, &room(0), None, LISTED))],
+            Workload::History => vec![Template::fixed(|encoder, out| {
+                encoder.history(
+                    out,
+                    &HistoryRequest {
+                        request: 1,
+                        topic: &room(0),
+                        since: None,
+                        limit: LISTED,
+                        ..HistoryRequest::default()
+                    },
+                )
+            })],
             Workload::Presence => vec![Template::fixed(|encoder, out| encoder.presence(out, 1, &room(0), LISTED))],
             Workload::SignIn => Vec::new(),
         }

@@ -102,8 +102,24 @@ class Connect(object):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(16))
         return o == 0
 
+    # The ping interval that the client wishes, in milliseconds; 0 for the gateway's own. Connected says what it gets.
+    # Connect
+    def PingIntervalMs(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(18))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # The most inbox messages that the client wishes to be sent without its Ack; 0 for the gateway's own bound.
+    # Connect
+    def ReceiveWindow(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(20))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
 def ConnectStart(builder):
-    builder.StartObject(7)
+    builder.StartObject(9)
 
 def Start(builder):
     ConnectStart(builder)
@@ -155,6 +171,18 @@ def ConnectStartRoomsVector(builder, numElems):
 
 def StartRoomsVector(builder, numElems):
     return ConnectStartRoomsVector(builder, numElems)
+
+def ConnectAddPingIntervalMs(builder, pingIntervalMs):
+    builder.PrependUint32Slot(7, pingIntervalMs, 0)
+
+def AddPingIntervalMs(builder, pingIntervalMs):
+    ConnectAddPingIntervalMs(builder, pingIntervalMs)
+
+def ConnectAddReceiveWindow(builder, receiveWindow):
+    builder.PrependUint32Slot(8, receiveWindow, 0)
+
+def AddReceiveWindow(builder, receiveWindow):
+    ConnectAddReceiveWindow(builder, receiveWindow)
 
 def ConnectEnd(builder):
     return builder.EndObject()

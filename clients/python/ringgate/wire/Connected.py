@@ -96,7 +96,8 @@ class Connected(object):
             return self._tab.Get(flatbuffers.number_types.Uint16Flags, o + self._tab.Pos)
         return 0
 
-    # When the token ends, seconds since 1970-01-01 UTC; 0 when it does not end.
+    # When the gateway ends the session unless it is refreshed, seconds since 1970-01-01 UTC: the token's `exp` and the
+    # gateway's leeway. 0 when it does not end.
     # Connected
     def ExpiresAt(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(24))
@@ -104,7 +105,7 @@ class Connected(object):
             return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
         return 0
 
-    # False when the client gave an inbox position that the log no longer reaches.
+    # False when messages are missing after the position that the client gave, or that the gateway had of its device.
     # Connected
     def InboxRecovered(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(26))
@@ -124,8 +125,70 @@ class Connected(object):
             return obj
         return None
 
+    # The gateway's clock, milliseconds since 1970-01-01 UTC.
+    # Connected
+    def ServerTimeMs(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(30))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+    # Milliseconds until `expires_at`; 0 when the session does not end.
+    # Connected
+    def ExpiresInMs(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(32))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+    # How long a client message id is remembered.
+    # Connected
+    def DedupWindowMs(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(34))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # Frames a second of this connection, and how many may come at once; 0 for no limit.
+    # Connected
+    def FramesRate(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(36))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # Connected
+    def FramesBurst(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(38))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # Bytes a second of this connection, and how many may come at once; 0 for no limit.
+    # Connected
+    def BytesRate(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(40))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # Connected
+    def BytesBurst(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(42))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # The most inbox messages that are sent without an Ack.
+    # Connected
+    def ReceiveWindow(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(44))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
 def ConnectedStart(builder):
-    builder.StartObject(13)
+    builder.StartObject(21)
 
 def Start(builder):
     ConnectedStart(builder)
@@ -207,6 +270,54 @@ def ConnectedAddInbox(builder, inbox):
 
 def AddInbox(builder, inbox):
     ConnectedAddInbox(builder, inbox)
+
+def ConnectedAddServerTimeMs(builder, serverTimeMs):
+    builder.PrependUint64Slot(13, serverTimeMs, 0)
+
+def AddServerTimeMs(builder, serverTimeMs):
+    ConnectedAddServerTimeMs(builder, serverTimeMs)
+
+def ConnectedAddExpiresInMs(builder, expiresInMs):
+    builder.PrependUint64Slot(14, expiresInMs, 0)
+
+def AddExpiresInMs(builder, expiresInMs):
+    ConnectedAddExpiresInMs(builder, expiresInMs)
+
+def ConnectedAddDedupWindowMs(builder, dedupWindowMs):
+    builder.PrependUint32Slot(15, dedupWindowMs, 0)
+
+def AddDedupWindowMs(builder, dedupWindowMs):
+    ConnectedAddDedupWindowMs(builder, dedupWindowMs)
+
+def ConnectedAddFramesRate(builder, framesRate):
+    builder.PrependUint32Slot(16, framesRate, 0)
+
+def AddFramesRate(builder, framesRate):
+    ConnectedAddFramesRate(builder, framesRate)
+
+def ConnectedAddFramesBurst(builder, framesBurst):
+    builder.PrependUint32Slot(17, framesBurst, 0)
+
+def AddFramesBurst(builder, framesBurst):
+    ConnectedAddFramesBurst(builder, framesBurst)
+
+def ConnectedAddBytesRate(builder, bytesRate):
+    builder.PrependUint32Slot(18, bytesRate, 0)
+
+def AddBytesRate(builder, bytesRate):
+    ConnectedAddBytesRate(builder, bytesRate)
+
+def ConnectedAddBytesBurst(builder, bytesBurst):
+    builder.PrependUint32Slot(19, bytesBurst, 0)
+
+def AddBytesBurst(builder, bytesBurst):
+    ConnectedAddBytesBurst(builder, bytesBurst)
+
+def ConnectedAddReceiveWindow(builder, receiveWindow):
+    builder.PrependUint32Slot(20, receiveWindow, 0)
+
+def AddReceiveWindow(builder, receiveWindow):
+    ConnectedAddReceiveWindow(builder, receiveWindow)
 
 def ConnectedEnd(builder):
     return builder.EndObject()

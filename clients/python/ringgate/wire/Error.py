@@ -62,8 +62,16 @@ class Error(object):
             return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
         return 0
 
+    # The room, when a Subscribe or a room of Connect was refused.
+    # Error
+    def Room(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
 def ErrorStart(builder):
-    builder.StartObject(5)
+    builder.StartObject(6)
 
 def Start(builder):
     ErrorStart(builder)
@@ -97,6 +105,12 @@ def ErrorAddRetryAfterMs(builder, retryAfterMs):
 
 def AddRetryAfterMs(builder, retryAfterMs):
     ErrorAddRetryAfterMs(builder, retryAfterMs)
+
+def ErrorAddRoom(builder, room):
+    builder.PrependUOffsetTRelativeSlot(5, flatbuffers.number_types.UOffsetTFlags.py_type(room), 0)
+
+def AddRoom(builder, room):
+    ErrorAddRoom(builder, room)
 
 def ErrorEnd(builder):
     return builder.EndObject()

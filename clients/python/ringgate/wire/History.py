@@ -40,7 +40,7 @@ class History(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
-    # Messages after this position; absent for the newest ones.
+    # Messages after this position, oldest first; absent for the newest ones.
     # History
     def Since(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
@@ -59,8 +59,20 @@ class History(object):
             return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
         return 0
 
+    # The newest messages before this position. Not together with `since`.
+    # History
+    def Before(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
+        if o != 0:
+            x = o + self._tab.Pos
+            from ringgate.wire.Position import Position
+            obj = Position()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
 def HistoryStart(builder):
-    builder.StartObject(4)
+    builder.StartObject(5)
 
 def Start(builder):
     HistoryStart(builder)
@@ -88,6 +100,12 @@ def HistoryAddLimit(builder, limit):
 
 def AddLimit(builder, limit):
     HistoryAddLimit(builder, limit)
+
+def HistoryAddBefore(builder, before):
+    builder.PrependStructSlot(4, flatbuffers.number_types.UOffsetTFlags.py_type(before), 0)
+
+def AddBefore(builder, before):
+    HistoryAddBefore(builder, before)
 
 def HistoryEnd(builder):
     return builder.EndObject()

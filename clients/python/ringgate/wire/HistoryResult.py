@@ -75,7 +75,7 @@ class HistoryResult(object):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
         return o == 0
 
-    # More messages follow the last of these.
+    # The log holds more: after the last of these with `since`, before the first of these otherwise.
     # HistoryResult
     def More(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
@@ -83,7 +83,7 @@ class HistoryResult(object):
             return bool(self._tab.Get(flatbuffers.number_types.BoolFlags, o + self._tab.Pos))
         return False
 
-    # False when `since` was given and the log no longer reaches it.
+    # False when `since` was given and not everything after it is there, or `before` is of another epoch.
     # HistoryResult
     def Recovered(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))

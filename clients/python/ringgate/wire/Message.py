@@ -86,8 +86,16 @@ class Message(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
+    # Absent but in a copy for the sender's own other devices: the inbox that the message was sent to ("@bob").
+    # Message
+    def SentTo(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
 def MessageStart(builder):
-    builder.StartObject(5)
+    builder.StartObject(6)
 
 def Start(builder):
     MessageStart(builder)
@@ -127,6 +135,12 @@ def MessageAddTrace(builder, trace):
 
 def AddTrace(builder, trace):
     MessageAddTrace(builder, trace)
+
+def MessageAddSentTo(builder, sentTo):
+    builder.PrependUOffsetTRelativeSlot(5, flatbuffers.number_types.UOffsetTFlags.py_type(sentTo), 0)
+
+def AddSentTo(builder, sentTo):
+    MessageAddSentTo(builder, sentTo)
 
 def MessageEnd(builder):
     return builder.EndObject()

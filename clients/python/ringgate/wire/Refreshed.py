@@ -39,8 +39,16 @@ class Refreshed(object):
             return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
         return 0
 
+    # As in Connected.
+    # Refreshed
+    def ExpiresInMs(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
 def RefreshedStart(builder):
-    builder.StartObject(2)
+    builder.StartObject(3)
 
 def Start(builder):
     RefreshedStart(builder)
@@ -56,6 +64,12 @@ def RefreshedAddExpiresAt(builder, expiresAt):
 
 def AddExpiresAt(builder, expiresAt):
     RefreshedAddExpiresAt(builder, expiresAt)
+
+def RefreshedAddExpiresInMs(builder, expiresInMs):
+    builder.PrependUint64Slot(2, expiresInMs, 0)
+
+def AddExpiresInMs(builder, expiresInMs):
+    RefreshedAddExpiresInMs(builder, expiresInMs)
 
 def RefreshedEnd(builder):
     return builder.EndObject()

@@ -43,8 +43,15 @@ class RoomCursor(object):
             return obj
         return None
 
+    # RoomCursor
+    def Recover(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
 def RoomCursorStart(builder):
-    builder.StartObject(2)
+    builder.StartObject(3)
 
 def Start(builder):
     RoomCursorStart(builder)
@@ -60,6 +67,12 @@ def RoomCursorAddSince(builder, since):
 
 def AddSince(builder, since):
     RoomCursorAddSince(builder, since)
+
+def RoomCursorAddRecover(builder, recover):
+    builder.PrependUint8Slot(2, recover, 0)
+
+def AddRecover(builder, recover):
+    RoomCursorAddRecover(builder, recover)
 
 def RoomCursorEnd(builder):
     return builder.EndObject()

@@ -50,8 +50,15 @@ class Subscribe(object):
             return obj
         return None
 
+    # Subscribe
+    def Recover(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
 def SubscribeStart(builder):
-    builder.StartObject(3)
+    builder.StartObject(4)
 
 def Start(builder):
     SubscribeStart(builder)
@@ -73,6 +80,12 @@ def SubscribeAddSince(builder, since):
 
 def AddSince(builder, since):
     SubscribeAddSince(builder, since)
+
+def SubscribeAddRecover(builder, recover):
+    builder.PrependUint8Slot(3, recover, 0)
+
+def AddRecover(builder, recover):
+    SubscribeAddRecover(builder, recover)
 
 def SubscribeEnd(builder):
     return builder.EndObject()

@@ -39,7 +39,7 @@ class Subscribed(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
-    # True when `since` was given and everything after it follows.
+    # False when `since` was given and not everything after it follows.
     # Subscribed
     def Recovered(self):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
@@ -59,8 +59,20 @@ class Subscribed(object):
             return obj
         return None
 
+    # Everything after this that the log holds follows: what the client keeps as its position of the room until a message comes.
+    # Subscribed
+    def Start(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
+        if o != 0:
+            x = o + self._tab.Pos
+            from ringgate.wire.Position import Position
+            obj = Position()
+            obj.Init(self._tab.Bytes, x)
+            return obj
+        return None
+
 def SubscribedStart(builder):
-    builder.StartObject(4)
+    builder.StartObject(5)
 
 def Start(builder):
     SubscribedStart(builder)
@@ -88,6 +100,12 @@ def SubscribedAddPosition(builder, position):
 
 def AddPosition(builder, position):
     SubscribedAddPosition(builder, position)
+
+def SubscribedAddStart(builder, start):
+    builder.PrependStructSlot(4, flatbuffers.number_types.UOffsetTFlags.py_type(start), 0)
+
+def AddStart(builder, start):
+    SubscribedAddStart(builder, start)
 
 def SubscribedEnd(builder):
     return builder.EndObject()
