@@ -179,8 +179,10 @@ fn the_trace_and_any_payload_travel_unchanged() {
         assert_eq!((&message.payload[..], message.trace.as_deref()), (payload, trace));
     }
     let too_long = "x".repeat(65);
-    alice.send_publish(PublishRequest { topic: "@bob", trace: Some(&too_long), ..PublishRequest::default() });
-    alice.expect_close(3501);
+    let too_long = PublishRequest { topic: "@bob", trace: Some(&too_long), ..PublishRequest::default() };
+    let refusal = alice.try_publish(too_long).unwrap_err();
+    assert_eq!(refusal.code, 107);
+    assert!(refusal.message.starts_with("trace: "), "{}", refusal.message);
     gateway.finish();
 }
 

@@ -33,7 +33,7 @@ fn history_is_bounded_by_count_and_read_in_pages() {
     for (since, limit, wanted, more, recovered) in [
         (None, 0, vec![], false, true),
         (None, 10, vec![3, 4, 5], false, true),
-        (None, 2, vec![4, 5], false, true),
+        (None, 2, vec![4, 5], true, true),
         (Some(2), 2, vec![3, 4], true, true),
         (Some(4), 2, vec![5], false, true),
         (Some(5), 2, vec![], false, true),
