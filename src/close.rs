@@ -63,6 +63,8 @@ codes! {
         ConnectionReset = 3015, "connection reset";
         /// The node, the address or the accept rate is at its limit; try later or elsewhere.
         Busy = 3016, "busy";
+        /// The token's `nbf` lies ahead: by the gateway's clock it is not good yet.
+        NotYetValid = 3017, "token not yet valid";
         /// The token was not accepted.
         InvalidToken = 3500, "invalid token";
         /// A frame that cannot be read, or is not allowed in this state.
@@ -118,6 +120,8 @@ codes! {
         StorageFull = 402, "storage full";
         /// More requests than allowed wait for their answer.
         TooManyInFlight = 403, "too many in flight";
+        /// The `nbf` of the token in Refresh lies ahead.
+        TokenNotYetValid = 404, "token not yet valid";
         /// The topic's home, or the way to its subscribers, has as much to do as it may hold; nothing was stored.
         Overloaded = 410, "overloaded";
     }
@@ -132,32 +136,61 @@ impl ErrorCode {
                 | ErrorCode::TooManyRequests
                 | ErrorCode::StorageFull
                 | ErrorCode::TooManyInFlight
+                | ErrorCode::TokenNotYetValid
                 | ErrorCode::Overloaded
         )
     }
 }
 
-/// Why a token was not accepted. Never says more to the client than its label.
+/// Why a token was not accepted: for metrics and the log. The client is told a code that says what it may do, never the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthError {
-    /// Not a token, a bad signature, an algorithm or key that is not ours, a claim that does not fit.
-    Invalid,
     /// `exp` has passed.
     Expired,
     /// `nbf` lies ahead.
     NotYetValid,
+    /// The signature is not that of the key.
+    Signature,
+    /// The algorithm is not supported, or not that of the key.
+    Algorithm,
+    /// There is no key with this `kid`, or none without one.
+    UnknownKey,
+    /// `aud` names nobody that the gateway is.
+    Audience,
+    /// `iss` is somebody else.
+    Issuer,
+    /// Not a token: too long, not three parts, not base64url, not JSON; or a header that we may not ignore (`crit`).
+    Malformed,
+    /// A claim is missing, has the wrong type or is out of bounds; or the token is another user's or another device's.
+    Claims,
 }
 
 impl AuthError {
     /// Every value, for arrays of counters.
-    pub const ALL: &'static [AuthError] = &[AuthError::Invalid, AuthError::Expired, AuthError::NotYetValid];
+    pub const ALL: &'static [AuthError] = &[
+        AuthError::Expired,
+        AuthError::NotYetValid,
+        AuthError::Signature,
+        AuthError::Algorithm,
+        AuthError::UnknownKey,
+        AuthError::Audience,
+        AuthError::Issuer,
+        AuthError::Malformed,
+        AuthError::Claims,
+    ];
 
     /// Metric label and log field.
     pub fn label(self) -> &'static str {
         match self {
-            AuthError::Invalid => "invalid token",
-            AuthError::Expired => "token expired",
-            AuthError::NotYetValid => "token not yet valid",
+            AuthError::Expired => "expired",
+            AuthError::NotYetValid => "not_yet_valid",
+            AuthError::Signature => "signature",
+            AuthError::Algorithm => "algorithm",
+            AuthError::UnknownKey => "unknown_key",
+            AuthError::Audience => "audience",
+            AuthError::Issuer => "issuer",
+            AuthError::Malformed => "malformed",
+            AuthError::Claims => "claims",
         }
     }
 }
@@ -180,6 +213,7 @@ mod tests {
     fn terminal_codes_are_those_of_the_scheme() {
         assert!(CloseReason::Shutdown.may_reconnect());
         assert!(CloseReason::Slow.may_reconnect());
+        assert!(CloseReason::NotYetValid.may_reconnect() && ErrorCode::TokenNotYetValid.is_temporary());
         assert!(!CloseReason::TakenOver.may_reconnect());
         assert!(!CloseReason::InvalidToken.may_reconnect());
     }
@@ -187,6 +221,10 @@ mod tests {
     #[test]
     fn every_error_has_its_own_label() {
         let labels: Vec<_> = AuthError::ALL.iter().map(|error| error.label()).collect();
-        assert_eq!(labels, ["invalid token", "token expired", "token not yet valid"]);
+        let wanted = ["expired", "not_yet_valid", "signature", "algorithm", "unknown_key", "audience", "issuer"];
+        assert_eq!(labels, [&wanted[..], &["malformed", "claims"]].concat());
+        for (index, error) in AuthError::ALL.iter().enumerate() {
+            assert_eq!(*error as usize, index, "counters are indexed by it");
+        }
     }
 }

@@ -47,7 +47,14 @@ pub const DURATION_MS_MAX: u64 = 3650 * 24 * 3600 * 1000;
 /// Longest ping interval and pong timeout, in milliseconds: a day. Connected carries both in 32 bits.
 pub const HEARTBEAT_MS_MAX: u64 = 24 * 3600 * 1000;
 
+/// Longest dedup window, in milliseconds: twelve days. Times in it are kept modulo 2^32 ms, and further ahead could not be told
+/// from the past.
+pub const DEDUP_WINDOW_MS_MAX: u64 = 12 * 24 * 3600 * 1000;
+/// Most client message ids of a shard: they are numbered in 32 bits.
+pub const DEDUP_ENTRIES_MAX: usize = u32::MAX as usize / 2;
+
 const _: () = assert!(HEARTBEAT_MS_MAX <= u32::MAX as u64);
+const _: () = assert!(DEDUP_WINDOW_MS_MAX <= 1 << 30);
 const _: () = assert!(CONNECTIONS_PER_SHARD_MAX <= 1 << 30);
 const _: () = assert!(LOG_CALM_PERCENT < LOG_WARNING_PERCENT && LOG_WARNING_PERCENT < 100);
 const _: () = assert!(TOKEN_BYTES_MAX > BODY_OVERHEAD_BYTES);

@@ -1,18 +1,19 @@
 //! The command line of the gateway.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ringgate::auth::{Signer, TokenSpec, parse_algorithm};
-use ringgate::config::{Config, default_text, parse_duration_ms};
+use ringgate::auth::{Keys, Signer, TokenSpec, parse_algorithm};
+use ringgate::config::{Config, Running, default_text, log_filter, parse_duration_ms};
 use ringgate::server::Server;
 use ringgate::session::Transport;
 use ringgate::{client, doctor, version};
+use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -110,16 +111,7 @@ struct Token {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(options) => serve(options),
-        Command::Check { file } => match Config::load(&file) {
-            Ok(config) => say(&format!(
-                "{}: good; {} shards, {} listeners, {} namespaces",
-                file.display(),
-                config.runtime.shard_count(),
-                config.listeners.len(),
-                config.settings.namespaces.len()
-            )),
-            Err(problems) => Err(problems.to_string()),
-        },
+        Command::Check { file } => check(&file),
         Command::Config => say(default_text().trim_end()),
         Command::Token(options) => token(options),
         Command::Client(options) => client::run(options),
@@ -141,6 +133,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn check(file: &Path) -> Result<(), String> {
+    let config = Config::load(file).map_err(|problems| problems.to_string())?;
+    for warning in &config.warnings {
+        eprintln!("ringgate: warning: {}", warning.in_file(&file.display().to_string()));
+    }
+    say(&format!(
+        "{}: good; {} shards, {} listeners, {} namespaces",
+        file.display(),
+        config.runtime.shard_count(),
+        config.listeners.len(),
+        config.settings.namespaces.len()
+    ))
 }
 
 /// Prints a line; a closed pipe is not an error.
@@ -187,6 +193,8 @@ fn set_dumpable(dumpable: bool) {
 fn serve(options: Serve) -> Result<(), String> {
     // Before the first secret is read.
     set_dumpable(false);
+    // First: a SIGHUP must not end a gateway that starts.
+    let signals = watch_signals()?;
     let (mut config, certificate) = match &options.config {
         Some(path) => (Config::load(path).map_err(|problems| problems.to_string())?, None),
         None => {
@@ -200,21 +208,27 @@ fn serve(options: Serve) -> Result<(), String> {
     if let Some(format) = options.log_format {
         config.logging.json = matches!(format, LogFormat::Json);
     }
+    let level_is_given = options.log_level.is_some();
     if let Some(level) = options.log_level {
         config.logging.level = level;
     }
     set_dumpable(config.runtime.dumpable);
     ringgate::abort::on_panic(config.logging.json);
-    let _logs = start_logging(&config.logging)?;
+    let logs = start_logging(&config.logging)?;
+    let mut reloading = Reloading { file: options.config.clone(), level_is_given, running: Running::of(&config), logs };
+    reloading.warn(&config);
     let (shards, timeout_ms) = (config.runtime.shard_count(), config.settings.shutdown_timeout_ms);
     // Said in any case: whether they are off is inherited.
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(!config.runtime.huge_pages) {
         tracing::warn!(%error, "huge pages stay as they are");
     }
-    let signals = watch_signals()?;
-    let server = Server::start_with(config, give_memory_back).map_err(|error| error.to_string())?;
+    let mut server = Server::start_with(config, give_memory_back).map_err(|error| error.to_string())?;
     print_addresses(&server, shards, certificate.as_deref(), options.dev_ca.as_deref())?;
     while signals.count.load(Ordering::Relaxed) == 0 {
+        if signals.reload.swap(false, Ordering::Relaxed) {
+            let good = reloading.reload(&mut server);
+            server.count_reload(good);
+        }
         std::thread::park_timeout(Duration::from_millis(100));
     }
     tracing::info!(timeout_ms, "draining; a second signal ends at once");
@@ -229,6 +243,65 @@ fn serve(options: Serve) -> Result<(), String> {
     Ok(())
 }
 
+/// What a SIGHUP needs to know.
+struct Reloading {
+    /// None for a development gateway.
+    file: Option<PathBuf>,
+    /// `--log-level` stands above the file.
+    level_is_given: bool,
+    running: Running,
+    logs: Logs,
+}
+
+impl Reloading {
+    /// Reads the file again and goes on with what can be exchanged: certificate, token keys, log level. A file in which
+    /// anything is wrong changes nothing. False if so.
+    fn reload(&mut self, server: &mut Server) -> bool {
+        let Some(file) = self.file.clone() else {
+            tracing::warn!("SIGHUP: a development gateway has no configuration to read again");
+            return false;
+        };
+        let config = match Config::load(&file) {
+            Ok(config) => config,
+            Err(problems) => {
+                for problem in &problems.problems {
+                    let problem = problem.in_file(&problems.file);
+                    tracing::error!(problem, "configuration not reloaded; everything stays as it is");
+                }
+                return false;
+            }
+        };
+        self.warn(&config);
+        let needs_restart = self.running.needs_restart(&config);
+        if !needs_restart.is_empty() {
+            tracing::warn!(keys = needs_restart.join(", "), "changed, but needs a restart");
+        }
+        let mut good = true;
+        if !self.level_is_given
+            && let Err(error) = log_filter(&config.logging.level).and_then(|filter| (self.logs.set_filter)(filter))
+        {
+            tracing::error!(error, "the log level stays as it is");
+            good = false;
+        }
+        let keys = config.keys.len();
+        if let Err(error) = server.reload(Keys::new(config.keys, config.claims), config.tls, config.tls_ends) {
+            tracing::error!(error, "configuration reloaded in part");
+            return false;
+        }
+        let (level, certificate_ends) = (config.logging.level, config.tls_ends);
+        tracing::info!(keys, certificate_ends, level, "configuration reloaded: token keys, certificate, log level");
+        good
+    }
+
+    /// Says in the log what `ringgate check` says of a configuration that is good.
+    fn warn(&self, config: &Config) {
+        let file = self.file.as_deref().map_or_else(String::new, |file| file.display().to_string());
+        for warning in &config.warnings {
+            tracing::warn!("{}", warning.in_file(&file));
+        }
+    }
+}
+
 /// Returns free pages of this thread to the kernel: after a ramp of connections there are many.
 #[allow(unsafe_code, reason = "mi_collect has no safe wrapper")]
 fn give_memory_back() {
@@ -237,12 +310,7 @@ fn give_memory_back() {
 }
 
 /// The lines that a person, or the load tester, starts from.
-fn print_addresses(
-    server: &Server,
-    shards: usize,
-    certificate: Option<&str>,
-    ca: Option<&std::path::Path>,
-) -> Result<(), String> {
+fn print_addresses(server: &Server, shards: usize, certificate: Option<&str>, ca: Option<&Path>) -> Result<(), String> {
     for listener in server.addresses() {
         let scheme = if listener.transport == Transport::Tls { "tls" } else { "tcp" };
         say(&format!("{scheme}://{}", listener.address))?;
@@ -271,27 +339,50 @@ fn print_addresses(
 }
 
 /// Logs go to standard error through a thread of their own: a terminal that does not read must not stop a shard.
-fn start_logging(logging: &ringgate::config::Logging) -> Result<tracing_appender::non_blocking::WorkerGuard, String> {
+fn start_logging(logging: &ringgate::config::Logging) -> Result<Logs, String> {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
-    let filter = ringgate::config::log_filter(&logging.level)?;
+    let filter = log_filter(&logging.level)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    let done = if logging.json {
-        builder.json().flatten_event(true).with_target(false).try_init()
+    let (done, set_filter) = if logging.json {
+        let builder = builder.json().flatten_event(true).with_target(false).with_filter_reloading();
+        let handle = builder.reload_handle();
+        (builder.try_init(), exchange(move |filter| handle.reload(filter)))
     } else {
-        builder.with_target(false).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init()
+        let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let builder = builder.with_target(false).with_ansi(is_terminal).with_filter_reloading();
+        let handle = builder.reload_handle();
+        (builder.try_init(), exchange(move |filter| handle.reload(filter)))
     };
     done.map_err(|error| error.to_string())?;
-    Ok(guard)
+    Ok(Logs { set_filter, _guard: guard })
+}
+
+/// Logging that runs.
+struct Logs {
+    set_filter: SetFilter,
+    /// What is left is written when it is dropped.
+    _guard: tracing_appender::non_blocking::WorkerGuard,
+}
+
+/// Changes what is logged.
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), String>>;
+
+fn exchange<E: std::fmt::Display>(reload: impl Fn(EnvFilter) -> Result<(), E> + 'static) -> SetFilter {
+    Box::new(move |filter| reload(filter).map_err(|error| error.to_string()))
 }
 
 struct Signals {
     count: Arc<AtomicUsize>,
     at_once: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
 }
 
-/// SIGTERM and SIGINT: the first drains, the second ends at once.
+/// SIGTERM and SIGINT: the first drains, the second ends at once. SIGHUP: the configuration is read again.
 fn watch_signals() -> Result<Signals, String> {
     let (count, at_once) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let reload = Arc::new(AtomicBool::new(false));
+    let hung_up = reload.clone();
+    signal_hook_register(signal_hook::consts::SIGHUP, move || hung_up.store(true, Ordering::Relaxed))?;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         let (count, at_once) = (count.clone(), at_once.clone());
         let seen = move || {
@@ -301,7 +392,7 @@ fn watch_signals() -> Result<Signals, String> {
         };
         signal_hook_register(signal, seen)?;
     }
-    Ok(Signals { count, at_once })
+    Ok(Signals { count, at_once, reload })
 }
 
 #[allow(unsafe_code, reason = "registering a signal action")]

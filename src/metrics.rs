@@ -277,6 +277,11 @@ pub struct ShardMetrics {
     pub tls_handshakes: [Cell; 2],
     /// Those after which a connection became compact.
     pub tls_compacted: Cell,
+    /// On the first shard only, for the node, and written by the control plane: when the certificate ends, in Unix seconds; 0
+    /// without one.
+    pub tls_cert_ends: Cell,
+    /// Likewise: configurations read again: taken, refused.
+    pub config_reloads: [Cell; 2],
 }
 
 #[cfg(test)]

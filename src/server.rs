@@ -23,7 +23,7 @@ use crate::session::{Admission, Transport};
 use crate::shard::ShardOptions;
 use crate::thread::ThreadOptions;
 use crate::watch::Watch;
-use crate::worker::{Control, Mail, WorkerOptions};
+use crate::worker::{Control, Mail, Reload, WorkerOptions};
 
 /// A gateway that runs.
 pub struct Server {
@@ -36,6 +36,9 @@ pub struct Server {
     watch: Option<Watch>,
     shutdown_timeout: Duration,
 }
+
+/// How long a shard may take until it goes on with what was exchanged: many turns.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a gateway did not start. The text names what was tried and what would help.
 #[derive(Debug)]
@@ -60,6 +63,37 @@ pub fn check_descriptors(runtime: &Runtime) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// What of `[runtime]` this host cannot give: keys, and what is wrong. A gateway with such a configuration would not start.
+pub fn check_host(runtime: &Runtime) -> Vec<(&'static str, String)> {
+    let mut problems = Vec::new();
+    if let Err(text) = check_descriptors(runtime) {
+        problems.push(("runtime.connections_per_shard_max", text));
+    }
+    if runtime.pin_cores
+        && let Err(text) = cores::plan(&Topology::of_this_process(), &runtime.cores, runtime.shard_count())
+    {
+        let text = text.strip_prefix("runtime.cores ").unwrap_or(&text).to_owned();
+        problems.push(("runtime.cores", text));
+    }
+    let bytes = buffer_bytes(runtime);
+    if let Some(memory) = crate::doctor::memory_bytes().filter(|memory| bytes > *memory) {
+        let text = format!(
+            "the receive buffers of {} shards, {} of {} bytes for each, are {bytes} bytes, more than the {memory} bytes of \
+             memory that this process may use; lower runtime.recv_buffers or runtime.recv_buffer_size",
+            runtime.shard_count(),
+            runtime.recv_buffers,
+            runtime.recv_buffer_bytes
+        );
+        problems.push(("runtime.recv_buffers", text));
+    }
+    problems
+}
+
+/// Bytes of the receive buffers of all shards.
+fn buffer_bytes(runtime: &Runtime) -> u64 {
+    runtime.shard_count() as u64 * u64::from(runtime.recv_buffers) * runtime.recv_buffer_bytes as u64
 }
 
 /// The limit of open files that these table sizes need, and what it counts.
@@ -87,14 +121,19 @@ impl Server {
     /// The same; `at_rest` is called on a shard's thread when a busy stretch is over: programs whose allocator keeps
     /// what was freed give it back there.
     pub fn start_with(config: Config, at_rest: fn()) -> Result<Server, StartError> {
-        let Config { settings, runtime, listeners, tls, keys, claims, admin, logging: _ } = config;
-        check_descriptors(&runtime).map_err(StartError)?;
+        let Config { settings, runtime, listeners, tls, tls_ends, keys, claims, admin, .. } = config;
+        if let Some((key, text)) = check_host(&runtime).into_iter().next() {
+            return Err(StartError(format!("{key}: {text}")));
+        }
         check_kernel()?;
         check_ring(runtime.descriptors)?;
         let count = runtime.shard_count();
         let (addresses, mut sockets) = bind_all(&listeners, count)?;
         let settings = Arc::new(settings);
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..count).map(|_| Arc::default()).collect();
+        if let (Some(first), Some(ends)) = (metrics.first(), tls_ends) {
+            first.tls_cert_ends.set(ends);
+        }
         let readiness = Arc::new(Readiness::default());
         let admin = admin.map(|address| Admin::start(address, metrics.clone(), readiness.clone())).transpose();
         let admin = admin.map_err(|error| match error.raw_os_error() {
@@ -193,6 +232,51 @@ impl Server {
         &self.metrics
     }
 
+    /// Exchanges token keys and, if there is one, the certificate, which ends at `tls_ends` (Unix seconds), in every shard.
+    /// On return all of them use these for connections accepted and tokens looked at from now on; sessions that are signed in
+    /// stay. The error says that a shard has not answered in time; it will still do so.
+    pub fn reload(
+        &mut self,
+        keys: Keys,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        tls_ends: Option<u64>,
+    ) -> Result<(), String> {
+        let reload = Arc::new(Reload { tls, authenticator: Arc::new(keys) });
+        for shard in 0..self.metrics.len() {
+            self.tell(shard, || Control::Reload(reload.clone()));
+        }
+        self.control.ring();
+        let deadline = Instant::now() + RELOAD_TIMEOUT;
+        while Arc::strong_count(&reload) > 1 {
+            if Instant::now() >= deadline {
+                return Err(format!("not every shard has taken it within {} s", RELOAD_TIMEOUT.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if let (Some(first), Some(ends)) = (self.metrics.first(), tls_ends) {
+            first.tls_cert_ends.set(ends);
+        }
+        Ok(())
+    }
+
+    /// Counts a configuration that was read again, for metrics.
+    pub fn count_reload(&self, good: bool) {
+        if let Some(count) = self.metrics.first().and_then(|first| first.config_reloads.get(usize::from(!good))) {
+            count.increment();
+        }
+    }
+
+    /// Puts something into a shard's mailbox.
+    fn tell(&mut self, shard: usize, control: impl Fn() -> Control) {
+        let mut mail = Mail::Control(control());
+        // A mailbox that is full now has room soon: its shard is awake.
+        while let Err(back) = self.control.push(shard, mail, true) {
+            mail = back;
+            self.control.ring();
+            std::thread::yield_now();
+        }
+    }
+
     /// Drains: not ready, no accepts, Goodbye to everyone, flush; waits for the shards, at most `shutdown.timeout`,
     /// or until `at_once` is set. True when every client had gone.
     pub fn shutdown(mut self, at_once: &AtomicBool) -> bool {
@@ -200,13 +284,7 @@ impl Server {
         // Shards that have drained make no turns.
         self.watch = None;
         for shard in 0..self.metrics.len() {
-            let mut mail = Mail::Control(Control::Drain);
-            // A mailbox that is full now has room soon: its shard is awake.
-            while let Err(back) = self.control.push(shard, mail, true) {
-                mail = back;
-                self.control.ring();
-                std::thread::yield_now();
-            }
+            self.tell(shard, || Control::Drain);
         }
         self.control.ring();
         let deadline = Instant::now() + self.shutdown_timeout;
@@ -265,14 +343,14 @@ fn bind_all(
         };
         let mut address = listener.address;
         if address.port() != 0 {
-            crate::net::is_taken(address).map_err(refused)?;
+            crate::net::is_taken(address, listener.ipv6_only).map_err(refused)?;
         }
         for sockets in &mut sockets {
-            let socket = crate::net::bind(address).map_err(refused)?;
+            let socket = crate::net::bind(address, listener.ipv6_only).map_err(refused)?;
             address = socket.local_addr().map_err(refused)?;
             sockets.push((socket, listener.transport));
         }
-        addresses.push(ListenerConfig { address, transport: listener.transport });
+        addresses.push(ListenerConfig { address, ..*listener });
     }
     Ok((addresses, sockets))
 }

@@ -52,8 +52,22 @@ impl Mail {
 pub enum Control {
     /// Stop accepting, tell every client to go, and end when all are gone.
     Drain,
-    /// Use this certificate for connections accepted from now on.
-    Certificate(Arc<ServerConfig>),
+    /// Go on with these. The shard has done so when it has dropped its reference.
+    Reload(Arc<Reload>),
+}
+
+/// What can be exchanged while a gateway runs. Sessions that are signed in stay.
+pub struct Reload {
+    /// For connections accepted from now on; none to go on with what there is.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// For tokens looked at from now on.
+    pub authenticator: Arc<dyn Authenticator>,
+}
+
+impl std::fmt::Debug for Reload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reload").finish_non_exhaustive()
+    }
 }
 
 /// What a shard is made of.
@@ -307,7 +321,12 @@ impl Worker {
                     self.net.stop_accepting();
                     self.core.shard.handle(Event::Drain, self.core.now);
                 }
-                Mail::Control(Control::Certificate(config)) => self.net.set_server_tls(config),
+                Mail::Control(Control::Reload(reload)) => {
+                    self.authenticator = reload.authenticator.clone();
+                    if let Some(tls) = &reload.tls {
+                        self.net.set_server_tls(tls.clone());
+                    }
+                }
             }
         }
         true
@@ -332,6 +351,10 @@ impl Worker {
             let began = Instant::now();
             let result = self.authenticator.verify(&token, self.core.now.unix_ms / 1000);
             self.core.metrics.auth_duration.record_us(began.elapsed().as_micros() as u64);
+            if let Err(error) = &result {
+                let connection = Address { shard: self.core.id, connection };
+                tracing::debug!(%connection, cause = error.label(), refresh = refresh.is_some(), "token refused");
+            }
             self.core.shard.handle(Event::Verified { connection, refresh, result }, self.core.now);
         }
         cost > 0

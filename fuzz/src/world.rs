@@ -162,7 +162,7 @@ impl World {
     pub(crate) fn verify(&mut self) -> bool {
         let Some((shard, connection, refresh, token)) = self.tokens.pop_front() else { return false };
         let result = match token.as_bytes().first() {
-            Some(b'!') => Err(AuthError::Invalid),
+            Some(b'!') => Err(AuthError::Signature),
             Some(b'~') => Err(AuthError::Expired),
             _ => {
                 let user: String = token.chars().filter(char::is_ascii_alphanumeric).take(16).collect();

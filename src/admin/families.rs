@@ -282,6 +282,15 @@ impl Families {
 
     fn build(&self, out: &mut Out<'_, '_>) -> Encoded {
         out.gauge_value("uptime", "Since the start", Some(&Unit::Seconds), self.uptime.as_secs() as i64)?;
+        let ends = out.sum(|s| &s.tls_cert_ends);
+        if ends != 0 {
+            let help = "When the certificate, or the first of its chain that does, ends";
+            out.gauge_value("tls_cert_expiry_timestamp", help, Some(&Unit::Seconds), ends as i64)?;
+        }
+        let samples = ["ok", "failed"].iter().enumerate();
+        let samples: Vec<_> =
+            samples.map(|(i, result)| (label("result", result), out.sum(|s| &s.config_reloads[i]))).collect();
+        out.family("config_reloads", "Configurations read again at a SIGHUP", MetricType::Counter, &samples)?;
         let labels =
             vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("commit", crate::version::COMMIT.to_owned())];
         out.family("build_info", "Always 1", MetricType::Gauge, &[(labels, 1)])

@@ -1,23 +1,27 @@
 //! Tokens: JSON Web Tokens, verified against configured keys, and signed for tools and tests.
 //!
 //! A key has one algorithm; a token whose header names another is refused before any cryptography, so neither
-//! `alg: none` nor a public key used as an HMAC secret gets anywhere. Several keys by `kid` make a rotation. Time is
-//! an argument. Signatures by jsonwebtoken and aws-lc; header and claims are read here, each once (jsonwebtoken's
+//! `alg: none` nor a public key used as an HMAC secret gets anywhere. Several keys by `kid` make a rotation. Every
+//! refusal has its cause ([`AuthError`]), for metrics and the log: the client sees a code. Time is an argument. Signatures by jsonwebtoken and aws-lc; header and claims are read here, each once (jsonwebtoken's
 //! `decode` reads the header twice more and the claims once more, which is two thirds of what HS256 costs).
 
+mod date;
+pub(crate) mod der;
+mod key;
+pub(crate) mod pem;
 mod sign;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use date::Date;
 pub use jsonwebtoken::Algorithm;
-use jsonwebtoken::DecodingKey;
-use serde::Deserialize;
+pub use key::{Key, secret_in};
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 pub use sign::{Signer, TokenSpec};
 
 use crate::limits::{NAME_BYTES_MAX, TOKEN_BYTES_MAX};
@@ -33,21 +37,6 @@ pub const DEV_KID: &str = "ringgate-dev";
 const PATTERNS_MAX: usize = 64;
 /// Different `rooms` claims that are kept to be shared between sessions.
 const SHARED_GRANTS_MAX: usize = 1024;
-
-/// A key that tokens may be signed with.
-pub struct Key {
-    /// `kid` of the tokens; none for tokens without one.
-    pub kid: Option<String>,
-    /// The one algorithm.
-    pub algorithm: Algorithm,
-    material: Material,
-}
-
-enum Material {
-    /// Prepared once: its two hash states are the same for every token.
-    Secret(Box<hmac::Key>),
-    Public(DecodingKey),
-}
 
 /// What a token must say beside being signed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,55 +59,6 @@ pub struct Keys {
     shared: Mutex<HashMap<RoomGrants, Arc<RoomGrants>>>,
 }
 
-impl Key {
-    /// A shared secret, for HS256, HS384 or HS512.
-    pub fn secret(kid: Option<String>, algorithm: Algorithm, secret: &[u8]) -> Result<Key, String> {
-        let hash = match algorithm {
-            Algorithm::HS256 => hmac::HMAC_SHA256,
-            Algorithm::HS384 => hmac::HMAC_SHA384,
-            Algorithm::HS512 => hmac::HMAC_SHA512,
-            _ => return Err(format!("{algorithm:?} wants a public key in PEM form, not a secret")),
-        };
-        if secret.len() < 32 {
-            return Err(format!("the secret has {} bytes; at least 32 are needed", secret.len()));
-        }
-        Ok(Key { kid, algorithm, material: Material::Secret(Box::new(hmac::Key::new(hash, secret))) })
-    }
-
-    /// A public key in PEM form, for RS256, ES256 or EdDSA.
-    pub fn public(kid: Option<String>, algorithm: Algorithm, pem: &[u8]) -> Result<Key, String> {
-        let material = match algorithm {
-            Algorithm::RS256 => DecodingKey::from_rsa_pem(pem),
-            Algorithm::ES256 => DecodingKey::from_ec_pem(pem),
-            Algorithm::EdDSA => DecodingKey::from_ed_pem(pem),
-            _ => return Err(format!("{algorithm:?} wants a secret, not a public key")),
-        };
-        let material = material.map_err(|error| format!("not a public key for {algorithm:?} in PEM form: {error}"))?;
-        Ok(Key { kid, algorithm, material: Material::Public(material) })
-    }
-
-    /// The development key.
-    pub fn dev() -> Key {
-        Key {
-            kid: Some(DEV_KID.to_owned()),
-            algorithm: Algorithm::HS256,
-            material: Material::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, DEV_SECRET.as_bytes()))),
-        }
-    }
-
-    /// Whether the signature, in base64url, is this key's for the message (header, dot and claims as they were sent).
-    fn signed(&self, message: &str, signature: &str) -> bool {
-        match &self.material {
-            Material::Secret(secret) => URL_SAFE_NO_PAD
-                .decode(signature)
-                .is_ok_and(|signature| hmac::verify(secret, message.as_bytes(), &signature).is_ok()),
-            Material::Public(public) => {
-                jsonwebtoken::crypto::verify(signature, message.as_bytes(), public, self.algorithm).unwrap_or(false)
-            }
-        }
-    }
-}
-
 /// Reads the name of an algorithm that is supported.
 pub fn parse_algorithm(name: &str) -> Result<Algorithm, String> {
     match name {
@@ -127,7 +67,8 @@ pub fn parse_algorithm(name: &str) -> Result<Algorithm, String> {
         "HS512" => Ok(Algorithm::HS512),
         "RS256" => Ok(Algorithm::RS256),
         "ES256" => Ok(Algorithm::ES256),
-        "EdDSA" => Ok(Algorithm::EdDSA),
+        // RFC 9864 names the one curve that EdDSA is used with here.
+        "EdDSA" | "Ed25519" => Ok(Algorithm::EdDSA),
         _ => Err(format!("\"{name}\" is not supported; use one of HS256, HS384, HS512, RS256, ES256, EdDSA")),
     }
 }
@@ -135,19 +76,26 @@ pub fn parse_algorithm(name: &str) -> Result<Algorithm, String> {
 /// Only what we look at; the rest is ignored.
 #[derive(Deserialize)]
 struct Header<'a> {
-    alg: Algorithm,
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
     #[serde(borrow)]
     kid: Option<Cow<'a, str>>,
     /// Names what a reader must understand to accept the token (RFC 7515, 4.1.11), and we understand none of it.
-    crit: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
+}
+
+/// True whatever the value is, also where it is null or empty.
+fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
 /// Only the claims that we look at; others are ignored.
 #[derive(Deserialize)]
 struct Body {
     sub: String,
-    exp: Option<u64>,
-    nbf: Option<u64>,
+    exp: Option<Date>,
+    nbf: Option<Date>,
     #[serde(default)]
     aud: OneOrMany,
     iss: Option<String>,
@@ -190,31 +138,46 @@ impl Keys {
         Keys { keys, claims, shared: Mutex::new(HashMap::new()) }
     }
 
-    fn decode(&self, token: &str) -> Option<Body> {
+    fn decode(&self, token: &str) -> Result<Body, AuthError> {
         if token.len() > TOKEN_BYTES_MAX {
-            return None;
+            return Err(AuthError::Malformed);
         }
-        let (message, signature) = token.rsplit_once('.')?;
-        let (header, claims) = message.split_once('.')?;
-        let header = URL_SAFE_NO_PAD.decode(header).ok()?;
-        let header: Header<'_> = serde_json::from_slice(&header).ok()?;
-        let signed = self.keys.iter().any(|key| {
-            key.algorithm == header.alg && key.kid.as_deref() == header.kid.as_deref() && key.signed(message, signature)
-        });
-        if !signed || header.crit.is_some() {
-            return None;
+        let (message, signature) = token.rsplit_once('.').ok_or(AuthError::Malformed)?;
+        let (header, claims) = message.split_once('.').ok_or(AuthError::Malformed)?;
+        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| AuthError::Malformed)?;
+        let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| AuthError::Malformed)?;
+        if header.crit {
+            return Err(AuthError::Malformed);
         }
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+        let algorithm = parse_algorithm(&header.alg).map_err(|_| AuthError::Algorithm)?;
+        // Until a signature is good, the cause tells how far it got.
+        let mut cause = AuthError::UnknownKey;
+        for key in self.keys.iter().filter(|key| key.kid.as_deref() == header.kid.as_deref()) {
+            if key.algorithm != algorithm {
+                cause = if cause == AuthError::UnknownKey { AuthError::Algorithm } else { cause };
+                continue;
+            }
+            if key.signed(message, signature) {
+                let claims = URL_SAFE_NO_PAD.decode(claims).map_err(|_| AuthError::Malformed)?;
+                return serde_json::from_slice(&claims).map_err(|error| match error.is_data() {
+                    true => AuthError::Claims,
+                    false => AuthError::Malformed,
+                });
+            }
+            cause = AuthError::Signature;
+        }
+        Err(cause)
     }
 
     fn check(&self, body: Body, unix_seconds: u64) -> Result<Grant, AuthError> {
         let leeway = self.claims.leeway_seconds;
-        match body.exp {
-            Some(exp) if exp.saturating_add(leeway) <= unix_seconds => return Err(AuthError::Expired),
-            None if self.claims.require_exp => return Err(AuthError::Invalid),
+        let ends = body.exp.map(Date::seconds_begun);
+        match ends {
+            Some(ends) if ends.saturating_add(leeway) <= unix_seconds => return Err(AuthError::Expired),
+            None if self.claims.require_exp => return Err(AuthError::Claims),
             _ => {}
         }
-        if body.nbf.is_some_and(|nbf| nbf > unix_seconds.saturating_add(leeway)) {
+        if body.nbf.is_some_and(|nbf| nbf.seconds_whole() > unix_seconds.saturating_add(leeway)) {
             return Err(AuthError::NotYetValid);
         }
         let audience: &[String] = match &body.aud {
@@ -222,19 +185,22 @@ impl Keys {
             OneOrMany::One(one) => core::slice::from_ref(one),
             OneOrMany::Many(many) => many,
         };
-        let meant_for_us =
-            self.claims.audience.is_empty() || audience.iter().any(|aud| self.claims.audience.contains(aud));
-        let from_issuer = self.claims.issuer.is_none() || self.claims.issuer == body.iss;
+        if !self.claims.audience.is_empty() && !audience.iter().any(|aud| self.claims.audience.contains(aud)) {
+            return Err(AuthError::Audience);
+        }
+        if self.claims.issuer.is_some() && self.claims.issuer != body.iss {
+            return Err(AuthError::Issuer);
+        }
         let names_fit = crate::wire::is_name(&body.sub)
             && !body.sub.starts_with('@')
             && body.device.as_deref().is_none_or(crate::wire::is_name);
-        if !meant_for_us || !from_issuer || !names_fit {
-            return Err(AuthError::Invalid);
+        if !names_fit {
+            return Err(AuthError::Claims);
         }
         Ok(Grant {
             user: body.sub,
             // The leeway also applies at the end of the session.
-            expires_at: body.exp.map_or(0, |exp| exp.saturating_add(leeway)),
+            expires_at: ends.map_or(0, |ends| ends.saturating_add(leeway)),
             rooms: body.rooms.map(|rooms| self.share(rooms)).transpose()?,
             device: body.device,
         })
@@ -254,7 +220,7 @@ impl Keys {
             list.len() <= PATTERNS_MAX && list.iter().all(|pattern| pattern.len() <= NAME_BYTES_MAX)
         };
         if !lists.iter().all(fits) {
-            return Err(AuthError::Invalid);
+            return Err(AuthError::Claims);
         }
         let Ok(mut shared) = self.shared.lock() else { return Ok(Arc::new(grants)) };
         if let Some(known) = shared.get(&grants) {
@@ -273,8 +239,7 @@ impl Keys {
 
 impl Authenticator for Keys {
     fn verify(&self, token: &str, unix_seconds: u64) -> Result<Grant, AuthError> {
-        let body = self.decode(token).ok_or(AuthError::Invalid)?;
-        self.check(body, unix_seconds)
+        self.check(self.decode(token)?, unix_seconds)
     }
 
     /// Measured by `bench` (docs/performance.md) as multiples of HS256: RS256 (2048 bits) 14, EdDSA 27, ES256 39; rounded

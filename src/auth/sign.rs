@@ -4,6 +4,9 @@ use std::path::Path;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::{pem, secret_in};
 
 /// What a token is to say.
 #[derive(Clone, Debug, Default)]
@@ -44,15 +47,20 @@ impl Signer {
         Signer::new(Some(super::DEV_KID), Algorithm::HS256, EncodingKey::from_secret(super::DEV_SECRET.as_bytes()))
     }
 
-    /// A secret (trailing line breaks are not part of it), or a private key in PEM form.
+    /// A secret (see [`secret_in`]), or a private key in PEM form.
     pub fn from_key_file(path: &Path, algorithm: Option<Algorithm>, kid: Option<&str>) -> Result<Signer, String> {
         let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let bytes = Zeroizing::new(bytes);
         Signer::from_key(&bytes, algorithm, kid).map_err(|error| format!("{}: {error}", path.display()))
     }
 
     /// The same from memory. Without an algorithm a secret means HS256; a PEM key is tried as EdDSA, ES256, RS256.
     pub fn from_key(bytes: &[u8], algorithm: Option<Algorithm>, kid: Option<&str>) -> Result<Signer, String> {
-        let is_pem = bytes.trim_ascii_start().starts_with(b"-----BEGIN");
+        let is_pem = pem::is_pem(bytes);
+        if is_pem {
+            // Says what else it is, if it is no private key.
+            pem::private_key(bytes)?;
+        }
         let candidates = match algorithm {
             Some(algorithm) => vec![algorithm],
             None if is_pem => vec![Algorithm::EdDSA, Algorithm::ES256, Algorithm::RS256],
@@ -61,7 +69,7 @@ impl Signer {
         for algorithm in &candidates {
             let key = match algorithm {
                 Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 if !is_pem => {
-                    Ok(EncodingKey::from_secret(bytes.trim_ascii_end()))
+                    Ok(EncodingKey::from_secret(secret_in(bytes)))
                 }
                 Algorithm::RS256 => EncodingKey::from_rsa_pem(bytes),
                 Algorithm::ES256 => EncodingKey::from_ec_pem(bytes),

@@ -55,7 +55,7 @@ fn the_old_key_is_accepted_during_a_rotation_and_not_after() {
     assert!(both.verify(&old, NOW).is_ok());
     assert!(both.verify(&new, NOW).is_ok());
     let after = keys(vec![key("2026", b"new-new-new-new-new-new-new-new-new")]);
-    assert_eq!(after.verify(&old, NOW), Err(AuthError::Invalid));
+    assert_eq!(after.verify(&old, NOW), Err(AuthError::UnknownKey));
 }
 
 #[test]
@@ -70,28 +70,237 @@ fn algorithms_are_pinned_to_keys() {
         &jsonwebtoken::EncodingKey::from_secret(pem.as_bytes()),
     )
     .unwrap();
-    assert_eq!(keys_rs.verify(&confused, NOW), Err(AuthError::Invalid));
+    assert_eq!(keys_rs.verify(&confused, NOW), Err(AuthError::Algorithm));
     // alg: none, with and without a signature.
     let body = URL_SAFE_NO_PAD.encode(format!(r#"{{"sub":"eve","exp":{}}}"#, NOW + 60));
-    for header in [r#"{"alg":"none","kid":"k"}"#, r#"{"alg":"None"}"#, r#"{"typ":"JWT"}"#] {
+    for (header, cause) in [
+        (r#"{"alg":"none","kid":"k"}"#, AuthError::Algorithm),
+        (r#"{"alg":"None"}"#, AuthError::Algorithm),
+        (r#"{"typ":"JWT"}"#, AuthError::Malformed),
+    ] {
         let header = URL_SAFE_NO_PAD.encode(header);
         for token in [format!("{header}.{body}."), format!("{header}.{body}.AAAA")] {
-            assert_eq!(keys_rs.verify(&token, NOW), Err(AuthError::Invalid));
+            assert_eq!(keys_rs.verify(&token, NOW), Err(cause));
         }
     }
-    // Extensions that a reader must understand, under a good signature (RFC 7515, 4.1.11).
-    let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","crit":["b64"],"b64":false}"#);
-    let signed = jsonwebtoken::crypto::sign(
-        format!("{header}.{body}").as_bytes(),
-        &jsonwebtoken::EncodingKey::from_secret(SECRET),
-        Algorithm::HS256,
-    );
-    let keys_crit = keys(vec![Key::secret(None, Algorithm::HS256, SECRET).unwrap()]);
-    assert_eq!(keys_crit.verify(&format!("{header}.{body}.{}", signed.unwrap()), NOW), Err(AuthError::Invalid));
     // The right key, another algorithm of its family.
     let hs512 = Signer::from_key(SECRET, Some(Algorithm::HS512), None).unwrap().sign(&spec("eve")).unwrap();
     let keys_hs = keys(vec![Key::secret(None, Algorithm::HS256, SECRET).unwrap()]);
-    assert_eq!(keys_hs.verify(&hs512, NOW), Err(AuthError::Invalid));
+    assert_eq!(keys_hs.verify(&hs512, NOW), Err(AuthError::Algorithm));
+}
+
+/// A token with exactly this header and these claims, signed with [`SECRET`].
+fn signed(header: &str, claims: &str) -> String {
+    let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET);
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, Algorithm::HS256).unwrap();
+    format!("{message}.{signature}")
+}
+
+const HS256: &str = r#"{"alg":"HS256"}"#;
+
+#[test]
+fn crit_in_the_header_then_refused_whatever_it_holds() {
+    let keys = keys(vec![Key::secret(None, Algorithm::HS256, SECRET).unwrap()]);
+    let claims = format!(r#"{{"sub":"eve","exp":{}}}"#, NOW + 60);
+    assert!(keys.verify(&signed(HS256, &claims), NOW).is_ok());
+    for crit in [r#"["b64"]"#, "[]", "null", "false", "0", r#""""#, "{}"] {
+        let header = format!(r#"{{"alg":"HS256","crit":{crit},"b64":false}}"#);
+        assert_eq!(keys.verify(&signed(&header, &claims), NOW), Err(AuthError::Malformed), "{crit}");
+    }
+}
+
+#[test]
+fn dates_with_fraction_or_exponent_then_the_session_ends_at_the_right_second() {
+    let claims = Claims { require_exp: true, ..Claims::default() };
+    let keys = Keys::new(vec![Key::secret(None, Algorithm::HS256, SECRET).unwrap()], claims);
+    let ends = |claims: &str, now: u64| keys.verify(&signed(HS256, claims), now).map(|grant| grant.expires_at);
+    for (exp, wanted) in [
+        ("1800000100.5", NOW + 100),
+        ("1800000100.0", NOW + 100),
+        ("1800000100.999", NOW + 100),
+        ("1.9e9", 1_900_000_000),
+        ("19E8", 1_900_000_000),
+        ("1.8000001005e9", NOW + 100),
+        ("1e300", u64::MAX),
+        ("18446744073709551616", u64::MAX),
+    ] {
+        let claims = format!(r#"{{"sub":"a","iat":1.7999999995e9,"nbf":1799999999.5,"exp":{exp}}}"#);
+        assert_eq!(ends(&claims, NOW), Ok(wanted), "{exp}");
+        if wanted < u64::MAX {
+            assert_eq!(ends(&claims, wanted - 1), Ok(wanted), "{exp}");
+            assert_eq!(ends(&claims, wanted), Err(AuthError::Expired), "{exp}");
+        }
+    }
+    for exp in ["0", "-1", "-1.5", "-1e30", "0.0"] {
+        assert_eq!(ends(&format!(r#"{{"sub":"a","exp":{exp}}}"#), NOW), Err(AuthError::Expired), "{exp}");
+    }
+    // What begins within a second begins with the next.
+    let begins = |nbf: &str, now: u64| ends(&format!(r#"{{"sub":"a","nbf":{nbf},"exp":2e9}}"#), now).map(|_| ());
+    for (nbf, first) in [("1800000000.0", NOW), ("1800000000.5", NOW + 1), ("1.8e9", NOW), ("-3.5", NOW)] {
+        assert_eq!(begins(nbf, first), Ok(()), "{nbf}");
+        if nbf != "-3.5" {
+            assert_eq!(begins(nbf, first - 1), Err(AuthError::NotYetValid), "{nbf}");
+        }
+    }
+    for claims in [r#"{"sub":"a","exp":"1900000000"}"#, r#"{"sub":"a","exp":[1]}"#, r#"{"sub":"a","exp":1e400}"#] {
+        let refused = ends(claims, NOW).unwrap_err();
+        assert!(matches!(refused, AuthError::Claims | AuthError::Malformed), "{claims}: {refused:?}");
+    }
+}
+
+#[test]
+fn token_refused_then_the_cause_is_named() {
+    let old = Key::secret(Some("k".into()), Algorithm::HS512, SECRET).unwrap();
+    let ours = Key::secret(Some("k".into()), Algorithm::HS256, SECRET).unwrap();
+    let claims =
+        Claims { audience: vec!["im".into()], issuer: Some("idp".into()), require_exp: true, ..Claims::default() };
+    let keys = Keys::new(vec![old, ours], claims);
+    let header = r#"{"alg":"HS256","kid":"k"}"#;
+    let good = format!(r#"{{"sub":"a","exp":{},"aud":"im","iss":"idp"}}"#, NOW + 9);
+    assert!(keys.verify(&signed(header, &good), NOW).is_ok());
+    let with = |claim: &str| signed(header, &good.replacen('{', &format!("{{{claim},"), 1));
+    let instead = |old: &str, new: &str| signed(header, &good.replace(old, new));
+    let (unsigned, _) = signed(header, &good).rsplit_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    for (token, cause) in [
+        (instead(&format!("{}", NOW + 9), "1000"), AuthError::Expired),
+        (with(&format!(r#""nbf":{}"#, NOW + 9)), AuthError::NotYetValid),
+        (format!("{unsigned}.AAAA"), AuthError::Signature),
+        (format!("{unsigned}.?"), AuthError::Signature),
+        (signed(r#"{"alg":"RS256","kid":"k"}"#, &good), AuthError::Algorithm),
+        (signed(r#"{"alg":"none","kid":"k"}"#, &good), AuthError::Algorithm),
+        (signed(r#"{"alg":"HS256","kid":"other"}"#, &good), AuthError::UnknownKey),
+        (signed(HS256, &good), AuthError::UnknownKey),
+        (instead("\"im\"", "\"mail\""), AuthError::Audience),
+        (instead("\"idp\"", "\"evil\""), AuthError::Issuer),
+        (instead("\"sub\":\"a\"", "\"sub\":7"), AuthError::Claims),
+        (with(r#""device":"""#), AuthError::Claims),
+        (with(r#""rooms":{"fly":[]}"#), AuthError::Claims),
+        (signed(header, &format!("{good}}}")), AuthError::Malformed),
+        (signed("{", &good), AuthError::Malformed),
+        ("a.b".to_owned(), AuthError::Malformed),
+    ] {
+        assert_eq!(keys.verify(&token, NOW), Err(cause), "{token}");
+    }
+}
+
+#[test]
+fn algorithm_is_called_ed25519_then_it_is_eddsa() {
+    assert_eq!(parse_algorithm("Ed25519"), Ok(Algorithm::EdDSA));
+    let (_, key) = pair(Algorithm::EdDSA);
+    let keys = keys(vec![key]);
+    let header = |name: &str| URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"{name}","kid":"k"}}"#));
+    // The name is known, so it is the signature that is looked at.
+    for (name, cause) in
+        [("EdDSA", AuthError::Signature), ("Ed25519", AuthError::Signature), ("Ed448", AuthError::Algorithm)]
+    {
+        assert_eq!(keys.verify(&format!("{}.e30.AAAA", header(name)), NOW), Err(cause), "{name}");
+    }
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let ours = Keys::new(
+        vec![Key::public(Some("k".into()), Algorithm::EdDSA, pair.public_key_pem().as_bytes()).unwrap()],
+        Claims::default(),
+    );
+    let message = format!("{}.{}", header("Ed25519"), URL_SAFE_NO_PAD.encode(r#"{"sub":"a"}"#));
+    let private = jsonwebtoken::EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes()).unwrap();
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &private, Algorithm::EdDSA).unwrap();
+    assert_eq!(ours.verify(&format!("{message}.{signature}"), NOW).map(|grant| grant.user), Ok("a".to_owned()));
+}
+
+/// A section of PEM around bytes.
+fn pem_of(label: &str, der: &[u8]) -> String {
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+}
+
+#[test]
+fn public_key_as_secret_then_refused_in_every_form() {
+    let public = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let pem = public.public_key_pem();
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = base64::engine::general_purpose::STANDARD.decode(&body).unwrap();
+    let certificate = rcgen::generate_simple_self_signed(vec!["a".to_owned()]).unwrap().cert;
+    for (secret, form) in [
+        (pem.as_bytes(), "PEM form"),
+        (format!("\u{feff}{pem}").as_bytes(), "PEM form"),
+        (certificate.pem().as_bytes(), "PEM form"),
+        (certificate.der().as_ref(), "DER form"),
+        (body.as_bytes(), "DER form"),
+        (&der, "DER form"),
+        (b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl a@b", "OpenSSH"),
+        (br#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#, "JSON Web Key"),
+    ] {
+        let error = Key::secret(None, Algorithm::HS256, secret).err().unwrap_or_else(|| panic!("took {form}"));
+        assert!(error.contains(form) && error.contains("public_key_file"), "{form}: {error}");
+    }
+    assert!(Key::secret(None, Algorithm::HS256, &[0x30; 32]).is_ok(), "bytes of its kind are no key");
+}
+
+#[test]
+fn key_of_another_kind_then_it_is_named() {
+    let refused = |algorithm, text: &str| Key::public(None, algorithm, text.as_bytes()).err().unwrap_or_default();
+    let pair = |kind| rcgen::KeyPair::generate_for(kind).unwrap();
+    let ed = pair(&rcgen::PKCS_ED25519);
+    let p384 = pair(&rcgen::PKCS_ECDSA_P384_SHA384);
+    // Which key it is stands in its head; what follows is not looked at where that does not fit.
+    let p521 = [
+        &[0x30, 0x81, 0x9b, 0x30, 0x10, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81, 4, 0, 35, 3][..],
+        &[0x81, 0x86, 0, 4],
+        &[7; 132],
+    ]
+    .concat();
+    let rsa = |bytes: usize| {
+        let length = |length: usize| [0x82, (length >> 8) as u8, length as u8];
+        let modulus = [&[2][..], &length(bytes + 1), &[0, 0x80], &vec![1; bytes - 1]].concat();
+        let exponent = [2, 3, 1, 0, 1];
+        pem_of("RSA PUBLIC KEY", &[&[0x30][..], &length(modulus.len() + 5), &modulus, &exponent].concat())
+    };
+    for (algorithm, text, wanted) in [
+        (Algorithm::RS256, rsa(128), "is an RSA key of 1024 bits; RS256 wants an RSA key of 2048"),
+        (Algorithm::RS256, rsa(255), "is an RSA key of 2040 bits"),
+        (Algorithm::RS256, rsa(2048), "is an RSA key of 16384 bits"),
+        (Algorithm::ES256, pem_of("PUBLIC KEY", &p521), "is a P-521 key; ES256 wants a P-256 key"),
+        (Algorithm::ES256, p384.public_key_pem(), "is a P-384 key; ES256 wants a P-256 key"),
+        (Algorithm::ES256, ed.public_key_pem(), "is an Ed25519 key; ES256 wants a P-256 key"),
+        (Algorithm::EdDSA, p384.public_key_pem(), "is a P-384 key; EdDSA wants an Ed25519 key"),
+        (Algorithm::EdDSA, ed.serialize_pem(), "holds a private key (PRIVATE KEY)"),
+        (Algorithm::EdDSA, format!("{}{}", ed.public_key_pem(), ed.serialize_pem()), "holds a private key"),
+        (Algorithm::EdDSA, pem_of("ENCRYPTED PRIVATE KEY", &[1]), "holds a private key (ENCRYPTED PRIVATE KEY)"),
+        (Algorithm::EdDSA, pem_of("OPENSSH PRIVATE KEY", &[1]), "holds a private key (OPENSSH PRIVATE KEY)"),
+        (Algorithm::EdDSA, "ssh-ed25519 AAAA a@b".to_owned(), "is a public key of OpenSSH"),
+        (Algorithm::EdDSA, pem_of("PUBLIC KEY", &[0x30, 0]), "is damaged"),
+        (Algorithm::EdDSA, pem_of("X509 CRL", &[0x30, 0]), "holds no public key in PEM form, but X509 CRL"),
+        (Algorithm::HS256, ed.public_key_pem(), "wants a secret"),
+    ] {
+        let error = refused(algorithm, &text);
+        assert!(error.contains(wanted), "{algorithm:?} gives {error:?} instead of {wanted:?}");
+    }
+    assert!(Key::public(None, Algorithm::RS256, rsa(256).as_bytes()).is_ok());
+    // A certificate stands for its key, and a byte order mark for nothing.
+    let certificate = rcgen::CertificateParams::new(vec!["a".to_owned()]).unwrap().self_signed(&ed).unwrap();
+    for text in [certificate.pem(), format!("\u{feff}{}", ed.public_key_pem())] {
+        assert!(Key::public(None, Algorithm::EdDSA, text.as_bytes()).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn secret_of_text_then_one_line_break_at_its_end_is_no_part_of_it() {
+    for (file, secret) in [
+        (&b"secret"[..], &b"secret"[..]),
+        (b"secret\n", b"secret"),
+        (b"secret\r\n", b"secret"),
+        (b"secret\n\n", b"secret\n"),
+        (b"secret \t\n", b"secret \t"),
+        ("gehe\u{ef}m\n".as_bytes(), "gehe\u{ef}m".as_bytes()),
+        // Bytes that are no text are kept, whatever the last one is.
+        (b"\xff\xfe\n", b"\xff\xfe\n"),
+        (b"\x00secret\n", b"\x00secret\n"),
+        (b"\x1bsecret\r\n", b"\x1bsecret\r\n"),
+        (b"\n", b""),
+        (b"", b""),
+    ] {
+        assert_eq!(secret_in(file), secret, "{file:?}");
+    }
 }
 
 #[test]
@@ -113,20 +322,20 @@ fn claims_are_judged() {
         (&strict, format!(r#"{{"sub":"a","exp":{NOW}}}"#), Err(AuthError::Expired)),
         (&lenient, format!(r#"{{"sub":"a","exp":{}}}"#, NOW - 29), Ok(())),
         (&lenient, format!(r#"{{"sub":"a","exp":{}}}"#, NOW - 30), Err(AuthError::Expired)),
-        (&strict, r#"{"sub":"a"}"#.into(), Err(AuthError::Invalid)),
+        (&strict, r#"{"sub":"a"}"#.into(), Err(AuthError::Claims)),
         (&Claims::default(), r#"{"sub":"a"}"#.into(), Ok(())),
         (&strict, format!(r#"{{"sub":"a","exp":{},"nbf":{}}}"#, NOW + 9, NOW + 1), Err(AuthError::NotYetValid)),
         (&lenient, format!(r#"{{"sub":"a","exp":{},"nbf":{}}}"#, NOW + 9, NOW + 30), Ok(())),
         (&ours, format!(r#"{{"sub":"a","exp":{},"aud":"im","iss":"idp"}}"#, NOW + 9), Ok(())),
         (&ours, format!(r#"{{"sub":"a","exp":{},"aud":["x","im"],"iss":"idp"}}"#, NOW + 9), Ok(())),
-        (&ours, format!(r#"{{"sub":"a","exp":{},"aud":"x","iss":"idp"}}"#, NOW + 9), Err(AuthError::Invalid)),
-        (&ours, format!(r#"{{"sub":"a","exp":{},"aud":"im","iss":"evil"}}"#, NOW + 9), Err(AuthError::Invalid)),
-        (&ours, format!(r#"{{"sub":"a","exp":{}}}"#, NOW + 9), Err(AuthError::Invalid)),
-        (&strict, format!(r#"{{"sub":"","exp":{}}}"#, NOW + 9), Err(AuthError::Invalid)),
-        (&strict, format!(r#"{{"sub":"@a","exp":{}}}"#, NOW + 9), Err(AuthError::Invalid)),
-        (&strict, format!(r#"{{"sub":"a b","exp":{}}}"#, NOW + 9), Err(AuthError::Invalid)),
-        (&strict, format!(r#"{{"sub":"a","exp":{},"rooms":{{"fly":["*"]}}}}"#, NOW + 9), Err(AuthError::Invalid)),
-        (&strict, r#"{"sub":"a","exp":"soon"}"#.to_owned(), Err(AuthError::Invalid)),
+        (&ours, format!(r#"{{"sub":"a","exp":{},"aud":"x","iss":"idp"}}"#, NOW + 9), Err(AuthError::Audience)),
+        (&ours, format!(r#"{{"sub":"a","exp":{},"aud":"im","iss":"evil"}}"#, NOW + 9), Err(AuthError::Issuer)),
+        (&ours, format!(r#"{{"sub":"a","exp":{}}}"#, NOW + 9), Err(AuthError::Audience)),
+        (&strict, format!(r#"{{"sub":"","exp":{}}}"#, NOW + 9), Err(AuthError::Claims)),
+        (&strict, format!(r#"{{"sub":"@a","exp":{}}}"#, NOW + 9), Err(AuthError::Claims)),
+        (&strict, format!(r#"{{"sub":"a b","exp":{}}}"#, NOW + 9), Err(AuthError::Claims)),
+        (&strict, format!(r#"{{"sub":"a","exp":{},"rooms":{{"fly":["*"]}}}}"#, NOW + 9), Err(AuthError::Claims)),
+        (&strict, r#"{"sub":"a","exp":"soon"}"#.to_owned(), Err(AuthError::Claims)),
     ] {
         assert_eq!(raw(claims.clone(), json(&body)).map(|_| ()), wanted, "{body}");
     }
@@ -157,9 +366,9 @@ fn mutated_and_huge_tokens_are_refused_quietly() {
             assert_eq!(grant.user, "alice");
         }
     }
-    assert_eq!(keys.verify(&"x".repeat(TOKEN_BYTES_MAX + 1), NOW), Err(AuthError::Invalid));
+    assert_eq!(keys.verify(&"x".repeat(TOKEN_BYTES_MAX + 1), NOW), Err(AuthError::Malformed));
     for text in ["", ".", "..", "a.b.c", "é.é.é"] {
-        assert_eq!(keys.verify(text, NOW), Err(AuthError::Invalid));
+        assert_eq!(keys.verify(text, NOW), Err(AuthError::Malformed));
     }
 }
 
@@ -216,7 +425,7 @@ fn more_patterns_or_longer_ones_than_allowed_then_no_session() {
     for list in [&most.subscribe, &most.publish, &most.presence, &most.history] {
         assert_eq!(*list, patterns(64));
     }
-    assert_eq!(verdict(serde_json::json!(patterns(65))), Err(AuthError::Invalid));
+    assert_eq!(verdict(serde_json::json!(patterns(65))), Err(AuthError::Claims));
     // Each verb has a list of its own.
     for verb in ["subscribe", "publish", "presence", "history"] {
         let lists = |count: usize| {
@@ -226,11 +435,11 @@ fn more_patterns_or_longer_ones_than_allowed_then_no_session() {
             lists
         };
         assert!(verdict(lists(64)).is_ok(), "{verb}");
-        assert_eq!(verdict(lists(65)), Err(AuthError::Invalid), "{verb}");
+        assert_eq!(verdict(lists(65)), Err(AuthError::Claims), "{verb}");
     }
     let long = |bytes: usize| serde_json::json!(["*".repeat(bytes)]);
     assert!(verdict(long(NAME_BYTES_MAX)).is_ok());
-    assert_eq!(verdict(long(NAME_BYTES_MAX + 1)), Err(AuthError::Invalid));
+    assert_eq!(verdict(long(NAME_BYTES_MAX + 1)), Err(AuthError::Claims));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod raw;
+mod reload;
 mod units;
 mod validate;
 
@@ -13,8 +14,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use certificate::{CertificateError, certificate_from_files, dev_certificate, server_config};
+pub use reload::Running;
 pub use units::{parse_duration_ms, parse_size};
 pub use validate::log_filter;
+
+use zeroize::Zeroizing;
 
 use crate::auth::{Claims, Key};
 use crate::cores::Cores;
@@ -39,6 +43,10 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// Certificate and key, if any listener is TLS.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// When the first certificate of its chain ends, in Unix seconds.
+    pub tls_ends: Option<u64>,
+    /// Names that the certificate must be for.
+    pub tls_names: Vec<String>,
     /// Token keys.
     pub keys: Vec<Key>,
     /// What tokens must say.
@@ -47,6 +55,9 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Logging.
     pub logging: Logging,
+    /// What is allowed and probably not meant: for the log, and for people.
+    pub warnings: Vec<Problem>,
+    values: reload::Values,
 }
 
 /// How the process uses the machine.
@@ -83,6 +94,8 @@ pub struct ListenerConfig {
     pub address: SocketAddr,
     /// TCP or TLS.
     pub transport: Transport,
+    /// `[::]` leaves IPv4 alone; of no meaning for other addresses.
+    pub ipv6_only: bool,
 }
 
 /// How to log.
@@ -120,16 +133,18 @@ impl std::fmt::Display for Problems {
             if index > 0 {
                 writeln!(f)?;
             }
-            write!(f, "{}", self.file)?;
-            if let Some(line) = problem.line {
-                write!(f, ":{line}")?;
-            }
-            if !problem.key.is_empty() {
-                write!(f, ": {}", problem.key)?;
-            }
-            write!(f, ": {}", problem.text)?;
+            f.write_str(&problem.in_file(&self.file))?;
         }
         Ok(())
+    }
+}
+
+impl Problem {
+    /// As one line: `file:line: key: text`.
+    pub fn in_file(&self, file: &str) -> String {
+        let line = self.line.map_or_else(String::new, |line| format!(":{line}"));
+        let key = if self.key.is_empty() { String::new() } else { format!(": {}", self.key) };
+        format!("{file}{line}{key}: {}", self.text)
     }
 }
 
@@ -178,15 +193,15 @@ impl Config {
     /// The same without asking whether this host can hold that many connections: `ringgate doctor` answers that.
     pub fn load_for_doctor(path: &Path) -> Result<Config, Problems> {
         let (text, file) = read(path)?;
-        Config::understand(&text, &file, |_| Ok(()))
+        Config::understand(&text, &file, |_| Vec::new())
     }
 
     /// The same from memory; `file` is for messages.
     pub fn parse(text: &str, file: &str) -> Result<Config, Problems> {
-        Config::understand(text, file, crate::server::check_descriptors)
+        Config::understand(text, file, crate::server::check_host)
     }
 
-    fn understand(text: &str, file: &str, fits: fn(&Runtime) -> Result<(), String>) -> Result<Config, Problems> {
+    fn understand(text: &str, file: &str, fits: validate::Fits) -> Result<Config, Problems> {
         let raw = toml::from_str::<raw::File>(text).map_err(|mut error| {
             let line = error.span().map(|span| units::line_of(text, span.start));
             // Where there is no text to show, the key is shown: no other way leads to it.
@@ -197,7 +212,7 @@ impl Config {
             let problem = Problem { line, key, text: error.message().trim().to_owned() };
             Problems { file: file.to_owned(), problems: vec![problem] }
         })?;
-        validate::validate(&raw, text, fits).map_err(|problems| Problems { file: file.to_owned(), problems })
+        validate::validate(&raw, text, file, fits).map_err(|problems| Problems { file: file.to_owned(), problems })
     }
 
     /// As `tls.memory = "compact"` in the file.
@@ -214,11 +229,11 @@ impl Config {
         let tls = server_config(certificate.as_bytes(), key.as_bytes())?;
         let free = |port: u16| {
             let address = SocketAddr::from(([127, 0, 0, 1], port));
-            if crate::net::is_taken(address).is_ok() { address } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
+            if crate::net::is_taken(address, false).is_ok() { address } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
         };
         let listeners = vec![
-            ListenerConfig { address: free(DEFAULT_PORT), transport: Transport::Plain },
-            ListenerConfig { address: free(DEFAULT_TLS_PORT), transport: Transport::Tls },
+            ListenerConfig { address: free(DEFAULT_PORT), transport: Transport::Plain, ipv6_only: false },
+            ListenerConfig { address: free(DEFAULT_TLS_PORT), transport: Transport::Tls, ipv6_only: false },
         ];
         let config = Config {
             settings: Settings::default(),
@@ -226,20 +241,24 @@ impl Config {
             runtime: Runtime { shards, dumpable: true, ..Runtime::default() },
             listeners,
             tls: Some(Arc::new(tls)),
+            tls_ends: certificate::ends(certificate.as_bytes()),
+            tls_names: Vec::new(),
             keys: vec![Key::dev()],
             claims: Claims { require_exp: true, leeway_seconds: 5, ..Claims::default() },
             admin: Some(free(DEFAULT_ADMIN_PORT)),
             logging: Logging { level: "info".to_owned(), json: false },
+            warnings: Vec::new(),
+            values: reload::Values::default(),
         };
         Ok((config, certificate))
     }
 }
 
-/// The text of a file, and its name for messages.
-fn read(path: &Path) -> Result<(String, String), Problems> {
+/// The text of a file, which may hold secrets, and its name for messages.
+fn read(path: &Path) -> Result<(Zeroizing<String>, String), Problems> {
     let file = path.display().to_string();
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok((text, file)),
+        Ok(text) => Ok((Zeroizing::new(text), file)),
         Err(error) => {
             let text = format!("cannot be read: {error}");
             Err(Problems { file, problems: vec![Problem { line: None, key: String::new(), text }] })

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
+use zeroize::Zeroizing;
 
 /// A value with its place in the file, for messages.
 pub(super) type At<T> = Option<Spanned<T>>;
@@ -19,6 +20,22 @@ pub(super) enum Number {
 /// Text with a unit.
 #[derive(Clone, Debug)]
 pub(super) struct Duration(pub(super) String);
+
+/// Text that is wiped when it is dropped.
+#[derive(Clone)]
+pub(super) struct Secret(pub(super) Zeroizing<String>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+        String::deserialize(deserializer).map(|text| Secret(Zeroizing::new(text)))
+    }
+}
 
 /// A word, or a list of core numbers.
 #[derive(Clone, Debug)]
@@ -148,9 +165,9 @@ section!(Runtime {
     mailbox_capacity: At<Number>,
 });
 
-section!(Listener { address: At<String>, tls: bool, });
+section!(Listener { address: At<String>, tls: bool, ipv6_only: At<bool>, });
 
-section!(Tls { certificate: At<String>, key: At<String>, memory: At<String>, });
+section!(Tls { certificate: At<String>, key: At<String>, names: Vec<Spanned<String>>, memory: At<String>, });
 
 section!(Client {
     ping_interval: At<Duration>,
@@ -189,7 +206,7 @@ section!(Token {
 section!(Key {
     kid: Option<String>,
     algorithm: At<String>,
-    secret: At<String>,
+    secret: At<Secret>,
     secret_file: At<String>,
     public_key_file: At<String>,
 });

@@ -51,15 +51,17 @@ address = "127.0.0.1:7001"
 [[listeners]]
 address = "[::1]:7002"
 tls = true
+ipv6_only = true
 
 [tls]
 certificate = "FOLDER/certificate.pem"
 key = "FOLDER/key.pem"
+names = ["localhost", "127.0.0.1"]
 memory = "compact"
 
 [client]
 ping_interval = "2m"
-ping_interval_min = "3s"
+ping_interval_min = "6s"
 ping_interval_max = "7m"
 pong_timeout = "1500ms"
 missed_pings_max = 4
@@ -195,15 +197,17 @@ impl Drop for Files {
 
 /// How many connections the host can hold is not asked.
 fn understand(text: &str) -> Result<Config, Problems> {
-    Config::understand(text, "x.toml", |_| Ok(()))
+    Config::understand(text, "x.toml", |_| Vec::new())
 }
 
 /// All of a configuration that can be compared.
 fn shown(config: &Config) -> String {
-    let Config { settings, runtime, listeners, tls, keys, claims, admin, logging } = config;
+    let Config { settings, runtime, listeners, tls, tls_names, keys, claims, admin, logging, .. } = config;
     let compact = tls.as_ref().map(|tls| tls.enable_secret_extraction);
     let keys: Vec<_> = keys.iter().map(|key| (&key.kid, key.algorithm)).collect();
-    format!("{settings:#?} {runtime:#?} {listeners:?} {compact:?} {keys:?} {claims:#?} {admin:?} {logging:?}")
+    format!(
+        "{settings:#?} {runtime:#?} {listeners:?} {compact:?} {tls_names:?} {keys:?} {claims:#?} {admin:?} {logging:?}"
+    )
 }
 
 /// Line number, key with its section, and value of each line with a key.
@@ -211,8 +215,7 @@ fn keys_in(text: &str) -> Vec<(usize, String, &str)> {
     let mut section = "";
     let mut keys = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        let is_key =
-            |key: &str| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        let is_key = |key: &str| key.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
         if let Some((key, value)) = line.split_once(" = ").filter(|(key, _)| is_key(key)) {
             keys.push((index + 1, format!("{section}.{key}"), value));
         } else if line.starts_with('[') {
@@ -253,7 +256,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
     let config = understand(&text).unwrap_or_else(|problems| panic!("{problems}"));
     let client = ClientLimits {
         ping_interval_ms: 120_000,
-        ping_interval_ms_min: 3000,
+        ping_interval_ms_min: 6000,
         ping_interval_ms_max: 420_000,
         pong_timeout_ms: 1500,
         missed_pings_max: 4,
@@ -336,10 +339,12 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         mailbox_capacity: 99,
     };
     assert_eq!(config.runtime, runtime);
-    let plain = ListenerConfig { address: "127.0.0.1:7001".parse().unwrap(), transport: Transport::Plain };
-    let tls = ListenerConfig { address: "[::1]:7002".parse().unwrap(), transport: Transport::Tls };
+    let plain =
+        ListenerConfig { address: "127.0.0.1:7001".parse().unwrap(), transport: Transport::Plain, ipv6_only: false };
+    let tls = ListenerConfig { address: "[::1]:7002".parse().unwrap(), transport: Transport::Tls, ipv6_only: true };
     assert_eq!(config.listeners, [plain, tls]);
     assert_eq!(config.tls.as_ref().map(|tls| tls.enable_secret_extraction), Some(true), "compact");
+    assert_eq!(config.tls_names, ["localhost", "127.0.0.1"]);
     assert_eq!(config.logging, Logging { level: "debug".to_owned(), json: true });
     let claims = Claims {
         audience: vec!["im".to_owned(), "push".to_owned()],
@@ -376,7 +381,7 @@ fn key_exists_then_it_is_documented_and_tested() {
     let documented: Vec<_> = keys_in(&documented).into_iter().map(|(_, key, _)| key).collect();
     let tested: Vec<_> = keys_in(EVERY_KEY).into_iter().map(|(_, key, _)| key).collect();
     let exist = keys_that_exist();
-    assert!(exist.len() >= 78 && exist.contains(&"token.keys.kid".to_owned()), "{exist:?}");
+    assert!(exist.len() >= 80 && exist.contains(&"token.keys.kid".to_owned()), "{exist:?}");
     for key in &exist {
         assert!(tested.contains(key), "{key} is not in EVERY_KEY; set it to a value that is not its default");
         assert!(documented.contains(key), "{key} is not in default.toml");
@@ -461,9 +466,9 @@ fn wrong_value_then_its_line_and_key_are_named() {
 
 #[test]
 fn listed_cores_say_how_many_shards_there_are() {
-    let config = Config::parse(&format!("[runtime]\ncores = [3, 1, 0]\n{MINIMAL}"), "x").unwrap();
+    let config = understand(&format!("[runtime]\ncores = [3, 1, 0]\n{MINIMAL}")).unwrap();
     assert_eq!((config.runtime.cores.clone(), config.runtime.shard_count()), (Cores::List(vec![3, 1, 0]), 3));
-    let config = Config::parse(&format!("[runtime]\nshards = 2\ncores = [3]\n{MINIMAL}"), "x").unwrap();
+    let config = understand(&format!("[runtime]\nshards = 2\ncores = [3]\n{MINIMAL}")).unwrap();
     assert_eq!(config.runtime.shard_count(), 2);
     let config = Config::parse(&format!("[runtime]\ncores = \"auto\"\n{MINIMAL}"), "x").unwrap();
     assert_eq!(config.runtime, Runtime::default());
@@ -541,6 +546,29 @@ fn mistakes_are_named_with_file_line_key_and_remedy() {
         ("[tls]\nmemory = \"small\"", vec!["x.toml:2: tls.memory", "\"ordinary\", \"compact\""]),
         ("[node]\nname = \"a b\"", vec!["node.name", "blanks"]),
         ("[node\n", vec!["x.toml:1"]),
+        ("[logging]\nlevel = \"warning\"", vec!["x.toml:2: logging.level", "\"warning\" is not a log level", "warn"]),
+        ("[logging]\nlevel = \"infoo\"", vec!["x.toml:2: logging.level", "\"infoo\" is not a log level"]),
+        ("[client]\nping_interval = \"50d\"", vec!["x.toml:2: client.ping_interval", "at most 1d"]),
+        ("[client]\npong_timeout = \"6148914691236517206ms\"", vec!["client.pong_timeout", "at most 1d"]),
+        (
+            "[inbox]\nack_wait = \"6m\"",
+            vec!["x.toml:2: inbox.ack_wait", "\"6m\" is longer than inbox.ack_wait_max", "\"5m\""],
+        ),
+        (
+            "[inbox]\nack_wait_max = \"20s\"",
+            vec!["inbox.ack_wait", "\"30s\" is longer than inbox.ack_wait_max", "\"20s\""],
+        ),
+        // What the dedup window would have been cut to.
+        ("[log]\ndedup_window = \"13d\"", vec!["x.toml:2: log.dedup_window", "too long; at most 12d"]),
+        ("[log]\ndedup_entries_max = 4294967295", vec!["log.dedup_entries_max", "1 to 2147483647"]),
+        (
+            "[runtime]\ncores = [4095]",
+            vec!["x.toml:2: runtime.cores", "names core 4095, which this process may not use"],
+        ),
+        (
+            "[runtime]\nshards = 256\nrecv_buffers = 32768\nrecv_buffer_size = \"1MiB\"",
+            vec!["x.toml:3: runtime.recv_buffers", "are 8796093022208 bytes", "lower runtime.recv_buffers"],
+        ),
     ] {
         let Err(problems) = Config::parse(&format!("{text}\n{MINIMAL}"), "x.toml") else {
             panic!("accepted: {text}");
@@ -611,4 +639,247 @@ fn a_key_of_another_certificate_is_refused() {
     };
     assert!(text.contains("no certificate"), "{text}");
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+/// Listeners at these addresses, of which those that end with "only" are for IPv6 only, and an admin listener.
+fn with_listeners(addresses: &[&str], admin: &str) -> Result<Config, Problems> {
+    let listeners = addresses.iter().map(|address| match address.strip_suffix(" only") {
+        Some(address) => format!("[[listeners]]\naddress = \"{address}\"\nipv6_only = true\n"),
+        None => format!("[[listeners]]\naddress = \"{address}\"\n"),
+    });
+    let key = MINIMAL.split_once("[[token.keys]]").map_or("", |(_, key)| key);
+    let listeners: String = listeners.collect();
+    understand(&format!("{listeners}[admin]\naddress = \"{admin}\"\n[[token.keys]]{key}"))
+}
+
+#[test]
+fn addresses_that_the_kernel_takes_for_one_then_refused() {
+    const ADMIN: &str = "127.0.0.1:9";
+    for (one, other) in [
+        ("127.0.0.1:7400", "127.0.0.1:7400"),
+        ("0.0.0.0:7400", "127.0.0.1:7400"),
+        ("127.0.0.1:7400", "0.0.0.0:7400"),
+        ("[::]:7400", "[::1]:7400"),
+        ("[::]:7400 only", "[::1]:7400"),
+        ("[::]:7400", "127.0.0.1:7400"),
+        ("0.0.0.0:7400", "[::]:7400"),
+        ("[::ffff:127.0.0.1]:7400", "127.0.0.1:7400"),
+    ] {
+        let problems = with_listeners(&[one, other], ADMIN).err().unwrap_or_else(|| panic!("took {one}, {other}"));
+        let shown = problems.to_string();
+        assert!(shown.contains("listeners[1].address") && shown.contains("7400"), "{shown}");
+        // The admin listener wants a port of its own, too; it takes IPv4 at [::].
+        if !one.contains("only") {
+            let shown =
+                with_listeners(&[one], other).err().unwrap_or_else(|| panic!("took {one}, {other}")).to_string();
+            assert!(shown.contains("admin.address") && shown.contains("listeners[0].address"), "{shown}");
+        }
+    }
+    for (one, other) in [
+        ("127.0.0.1:7400", "127.0.0.1:7401"),
+        ("127.0.0.1:7400", "127.0.0.2:7400"),
+        ("0.0.0.0:0", "127.0.0.1:0"),
+        ("[::]:7400 only", "0.0.0.0:7400"),
+        ("[::]:7400 only", "127.0.0.1:7400"),
+        ("[::1]:7400", "127.0.0.1:7400"),
+        ("[::1]:7400", "0.0.0.0:7400"),
+    ] {
+        assert!(with_listeners(&[one, other], ADMIN).is_ok(), "{one}, {other}");
+    }
+    let shown = with_listeners(&["127.0.0.1:1 only"], ADMIN).err().unwrap().to_string();
+    assert!(shown.contains("listeners[0].ipv6_only"), "{shown}");
+}
+
+/// Issues certificates: those of tests, for a name, between two years.
+struct Authority(rcgen::CertifiedIssuer<'static, rcgen::KeyPair>);
+
+fn parameters(name: &str, years: (i32, i32), is_ca: bool) -> rcgen::CertificateParams {
+    let names = if is_ca { Vec::new() } else { vec![name.to_owned()] };
+    let mut parameters = rcgen::CertificateParams::new(names).unwrap();
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+    parameters.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+    if is_ca {
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    }
+    parameters
+}
+
+impl Authority {
+    fn root(name: &str) -> Authority {
+        let pair = rcgen::KeyPair::generate().unwrap();
+        Authority(rcgen::CertifiedIssuer::self_signed(parameters(name, (2000, 2100), true), pair).unwrap())
+    }
+
+    fn intermediate(&self, name: &str) -> Authority {
+        let pair = rcgen::KeyPair::generate().unwrap();
+        Authority(rcgen::CertifiedIssuer::signed_by(parameters(name, (2000, 2100), true), pair, &self.0).unwrap())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A server's certificate and its key.
+    fn issue(&self, name: &str, years: (i32, i32)) -> (String, String) {
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let certificate = parameters(name, years, false).signed_by(&pair, &self.0).unwrap();
+        (certificate.pem(), pair.serialize_pem())
+    }
+}
+
+/// 2026-06-01.
+const NOW: i64 = 1_780_272_000;
+
+/// What is said of a certificate's file, with the key that belongs to it.
+fn judged(files: &Files, chain: impl AsRef<[u8]>, key: &str, names: &[&str]) -> Result<Vec<String>, CertificateError> {
+    let (certificate_path, key_path) = (files.folder.join("chain.pem"), files.folder.join("chain.key"));
+    std::fs::write(&certificate_path, chain).unwrap();
+    std::fs::write(&key_path, key).unwrap();
+    let names: Vec<_> = names.iter().map(|name| (*name).try_into().unwrap()).collect();
+    certificate::load(&certificate_path, &key_path, &names, NOW).map(|loaded| loaded.warnings)
+}
+
+#[test]
+fn certificate_that_clients_may_refuse_then_a_warning_says_why() {
+    let files = Files::new("judged");
+    let root = Authority::root("Root");
+    let middle = root.intermediate("Middle");
+    // Of the same name, and with another key.
+    let (impostor, other) = (root.intermediate("Middle"), Authority::root("Other"));
+    let (leaf, key) = middle.issue("im.example.org", (2026, 2027));
+    let (old, old_key) = middle.issue("im.example.org", (2020, 2026));
+    let (early, early_key) = middle.issue("im.example.org", (2027, 2028));
+    let (of_root, key_of_root) = root.issue("im.example.org", (2026, 2027));
+    let join = |parts: &[&str]| parts.concat();
+    let (middle, root, impostor, other) = (middle.pem(), root.pem(), impostor.pem(), other.pem());
+    for (chain, key, names, wanted) in [
+        (join(&[&leaf, &middle]), &key, &["im.example.org"][..], &[][..]),
+        (join(&[&leaf, &middle, &root]), &key, &["im.example.org"], &[]),
+        // A root that clients know need not be sent, but nobody can see that it is one.
+        (join(&[&of_root]), &key_of_root, &[], &["holds one certificate, issued by Root"]),
+        (join(&[&leaf]), &key, &[], &["holds one certificate, issued by Middle"]),
+        (
+            join(&[&leaf, &root, &middle]),
+            &key,
+            &[],
+            &["gap after certificate 1: that was issued by Middle, and the next one is Root"],
+        ),
+        (join(&[&leaf, &other]), &key, &[], &["gap after certificate 1", "next one is Other"]),
+        (join(&[&leaf, &middle, &other]), &key, &[], &["gap after certificate 2"]),
+        (join(&[&leaf, &impostor]), &key, &[], &["is no chain from its first certificate to its last"]),
+        (join(&[&old, &middle]), &old_key, &[], &["has expired", "(im.example.org) ended 2026-01-01 00:00:00 UTC"]),
+        (join(&[&early, &middle]), &early_key, &[], &["is not valid yet", "begins 2027-01-01", "clock"]),
+        (
+            join(&[&leaf, &middle]),
+            &key,
+            &["im.example.org", "example.org", "10.0.0.1"],
+            &["is not for example.org, which tls.names has; it is for im.example.org", "is not for 10.0.0.1"],
+        ),
+    ] {
+        let warnings = judged(&files, &chain, key, names).unwrap();
+        let shown = warnings.join("\n");
+        assert_eq!(warnings.is_empty(), wanted.is_empty(), "{shown}");
+        for wanted in wanted {
+            assert!(shown.contains(wanted), "{shown} instead of {wanted}");
+        }
+    }
+    let (certificate, key) = dev_certificate().unwrap();
+    assert_eq!(judged(&files, certificate, &key, &["localhost", "127.0.0.1"]).unwrap(), Vec::<String>::new());
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let nameless = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&pair).unwrap();
+    let warnings = judged(&files, nameless.pem(), &pair.serialize_pem(), &["a"]).unwrap();
+    assert!(warnings.len() == 1 && warnings[0].contains("names no host in subjectAltName"), "{warnings:?}");
+}
+
+#[test]
+fn file_with_marks_or_without_line_breaks_then_the_first_certificate_stays_the_first() {
+    let files = Files::new("marks");
+    let root = Authority::root("Root");
+    let (leaf, key) = root.issue("im.example.org", (2026, 2027));
+    for chain in [
+        format!("\u{feff}{leaf}{}", root.pem()),
+        format!("\u{feff}{leaf}\u{feff}{}", root.pem()),
+        format!("{}{}", leaf.trim_end(), root.pem()),
+        format!("  {leaf}{}", root.pem()),
+    ] {
+        assert_eq!(judged(&files, &chain, &key, &["im.example.org"]).unwrap(), Vec::<String>::new(), "{chain}");
+        assert_eq!(judged(&files, &chain, &format!("\u{feff}{key}"), &[]).unwrap(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn chain_damaged_then_it_is_blamed_and_not_the_key() {
+    let files = Files::new("damaged");
+    let root = Authority::root("Root");
+    let (leaf, key) = root.issue("im.example.org", (2026, 2027));
+    let root = root.pem();
+    let cut = |pem: &str| {
+        let lines: Vec<_> = pem.lines().collect();
+        [&lines[..2], &lines[4..]].concat().join("\n")
+    };
+    for (chain, wanted) in [
+        (format!("{leaf}{}", root.replace("MII", "M*I")), "section 2 (CERTIFICATE) is damaged: it is not base64"),
+        (format!("{leaf}{}", cut(&root)), "certificate 2 of it cannot be read"),
+        (format!("{}\n{root}", cut(&leaf)), "certificate 1 of it cannot be read"),
+        (leaf.replace("-----END CERTIFICATE-----", ""), "-----END CERTIFICATE----- is missing"),
+    ] {
+        match judged(&files, &chain, &key, &[]) {
+            Err(CertificateError::Certificate(text)) => assert!(text.contains(wanted), "{text}"),
+            other => panic!("{wanted}: {other:?}"),
+        }
+    }
+    for (key, wanted) in [
+        (cut(&key), "cannot be used"),
+        (key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"), "is encrypted"),
+        (key.replace("PRIVATE KEY", "OPENSSH PRIVATE KEY"), "is an OpenSSH key"),
+        (leaf.clone(), "holds no private key in PEM form, but CERTIFICATE"),
+    ] {
+        match judged(&files, &leaf, &key, &[]) {
+            Err(CertificateError::Key(text)) => assert!(text.contains(wanted), "{text}"),
+            other => panic!("{wanted}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn file_with_a_secret_open_to_everybody_then_a_warning_names_the_command() {
+    use std::os::unix::fs::PermissionsExt;
+    let files = Files::new("open");
+    let file = files.folder.join("ringgate.toml");
+    std::fs::write(&file, files.every_key()).unwrap();
+    let chmod = |name: &str, mode: u32| {
+        std::fs::set_permissions(files.folder.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let warnings = || {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let config = Config::understand(&text, file.to_str().unwrap(), |_| Vec::new()).unwrap();
+        config.warnings.into_iter().map(|warning| (warning.key.clone(), warning.in_file(""))).collect::<Vec<_>>()
+    };
+    let secrets =
+        [("key.pem", "tls.key"), ("secret", "token.keys[1].secret_file"), ("ringgate.toml", "token.keys[0].secret")];
+    for (name, _) in secrets {
+        chmod(name, 0o640);
+    }
+    assert_eq!(warnings(), []);
+    for (name, key) in secrets {
+        for mode in [0o644, 0o602] {
+            chmod(name, mode);
+            let warnings = warnings();
+            let wanted = format!("(mode 0{mode:o}); `chmod o-rwx {}`", files.folder.join(name).display());
+            assert!(warnings.len() == 1 && warnings[0].0 == key && warnings[0].1.contains(&wanted), "{warnings:?}");
+        }
+        chmod(name, 0o400);
+    }
+    // Everybody may read these, and nobody else may exchange them.
+    for (name, key) in [("certificate.pem", "tls.certificate"), ("public.pem", "token.keys[2].public_key_file")] {
+        chmod(name, 0o644);
+        assert_eq!(warnings(), []);
+        chmod(name, 0o646);
+        let warnings = warnings();
+        let wanted = format!("(mode 0646); `chmod o-w {}`", files.folder.join(name).display());
+        assert!(warnings.len() == 1 && warnings[0].0 == key && warnings[0].1.contains(&wanted), "{warnings:?}");
+        chmod(name, 0o644);
+    }
 }

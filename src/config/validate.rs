@@ -1,22 +1,28 @@
 //! What the values of a configuration mean, and whether they fit together.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustls_pki_types::ServerName;
 use toml::Spanned;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use zeroize::Zeroizing;
 
+use super::certificate::{self, Loaded};
 use super::raw::{self, At, CoreList, Duration, Number};
+use super::reload::Values;
 use super::units::{duration_text, line_of, parse_duration_ms, parse_size};
-use super::{CertificateError, Config, ListenerConfig, Logging, Problem, Runtime, certificate_from_files};
-use crate::auth::{Algorithm, Claims, Key, parse_algorithm};
+use super::{CertificateError, Config, ListenerConfig, Logging, Problem, Runtime};
+use crate::auth::{Algorithm, Claims, Key, parse_algorithm, secret_in};
 use crate::cores::Cores;
 use crate::id::Durability;
 use crate::limits::{
-    BODY_OVERHEAD_BYTES, CONNECTIONS_PER_SHARD_MAX, ClientLimits, DURATION_MS_MAX, HEARTBEAT_MS_MAX, InboxSettings,
-    NODES_MAX, Namespace, SHARDS_MAX, Settings,
+    BODY_OVERHEAD_BYTES, CONNECTIONS_PER_SHARD_MAX, ClientLimits, DEDUP_ENTRIES_MAX, DEDUP_WINDOW_MS_MAX,
+    DURATION_MS_MAX, HEARTBEAT_MS_MAX, InboxSettings, NODES_MAX, Namespace, SHARDS_MAX, Settings,
 };
 use crate::net::Descriptors;
 use crate::session::Transport;
@@ -25,12 +31,37 @@ use crate::session::Transport;
 struct Check<'a> {
     text: &'a str,
     problems: Vec<Problem>,
+    warnings: Vec<Problem>,
 }
 
 impl Check<'_> {
     fn problem(&mut self, key: &str, at: Option<usize>, text: impl Into<String>) {
         let line = at.map(|offset| line_of(self.text, offset));
         self.problems.push(Problem { line, key: key.to_owned(), text: text.into() });
+    }
+
+    fn warn(&mut self, key: &str, at: Option<usize>, text: impl Into<String>) {
+        let line = at.map(|offset| line_of(self.text, offset));
+        self.warnings.push(Problem { line, key: key.to_owned(), text: text.into() });
+    }
+
+    /// Warns where a file that holds a secret is not for its owner and group alone.
+    fn warn_if_open(&mut self, key: &str, at: Option<usize>, path: &str) {
+        self.warn_if_allowed(key, at, path, 0o007, "open to", "o-rwx");
+    }
+
+    /// Warns where everybody could exchange what clients are checked against.
+    fn warn_if_writable(&mut self, key: &str, at: Option<usize>, path: &str) {
+        self.warn_if_allowed(key, at, path, 0o002, "writable for", "o-w");
+    }
+
+    fn warn_if_allowed(&mut self, key: &str, at: Option<usize>, path: &str, bits: u32, how: &str, remedy: &str) {
+        let Ok(metadata) = std::fs::metadata(path) else { return };
+        let mode = metadata.permissions().mode() & 0o7777;
+        if mode & bits != 0 {
+            let text = format!("{path} is {how} every user of this host (mode {mode:04o}); `chmod {remedy} {path}`");
+            self.warn(key, at, text);
+        }
     }
 
     /// Milliseconds within a range.
@@ -99,26 +130,43 @@ const LEEWAY_MS_MAX: u64 = 24 * 3600 * 1000;
 const NO_LIMIT: (u64, u64) = (0, u32::MAX as u64);
 const POSITIVE: (u64, u64) = (1, u32::MAX as u64);
 
-/// `fits` says whether the host can hold what `[runtime]` asks for.
-pub(super) fn validate(
-    raw: &raw::File,
-    text: &str,
-    fits: fn(&Runtime) -> Result<(), String>,
-) -> Result<Config, Vec<Problem>> {
-    let mut check = Check { text, problems: Vec::new() };
+/// Why the host cannot give what `[runtime]` asks for: keys, and what is wrong.
+pub(super) type Fits = fn(&Runtime) -> Vec<(&'static str, String)>;
+
+/// `file` is where the text comes from.
+pub(super) fn validate(raw: &raw::File, text: &str, file: &str, fits: Fits) -> Result<Config, Vec<Problem>> {
+    let mut check = Check { text, problems: Vec::new(), warnings: Vec::new() };
     let settings = settings(raw, &mut check);
     let runtime = runtime(&raw.runtime, fits, &mut check);
     let listeners = listeners(raw, &mut check);
-    let tls = tls(raw, &listeners, &mut check);
-    let (keys, claims) = token(&raw.token, &mut check);
-    let admin = admin(&raw.admin, &mut check);
+    let tls_names = raw.tls.iter().flat_map(|tls| &tls.names).map(|name| name.get_ref().clone()).collect();
+    let loaded = tls(raw, &listeners, &mut check);
+    let (tls, tls_ends) = match loaded {
+        Some(loaded) => (Some(Arc::new(loaded.config)), Some(loaded.ends)),
+        None => (None, None),
+    };
+    let (keys, claims) = token(&raw.token, file, &mut check);
+    let admin = admin(&raw.admin, &listeners, &mut check);
     let level = raw.logging.level.as_ref().map_or("info", |level| level.get_ref().as_str()).to_owned();
     if let Err(error) = log_filter(&level) {
         check.problem("logging.level", raw.logging.level.as_ref().and_then(at), error);
     }
     let json = check.choice("logging.format", &raw.logging.format, false, &[("human", false), ("json", true)]);
     if check.problems.is_empty() {
-        Ok(Config { settings, runtime, listeners, tls, keys, claims, admin, logging: Logging { level, json } })
+        Ok(Config {
+            settings,
+            runtime,
+            listeners,
+            tls,
+            tls_ends,
+            tls_names,
+            keys,
+            claims,
+            admin,
+            logging: Logging { level, json },
+            warnings: check.warnings,
+            values: Values::of(text),
+        })
     } else {
         Err(check.problems)
     }
@@ -160,13 +208,13 @@ fn settings(raw: &raw::File, check: &mut Check<'_>) -> Settings {
             "log.dedup_window",
             &raw.log.dedup_window,
             default.dedup_window_ms,
-            (1, DURATION_MS_MAX),
+            (1, DEDUP_WINDOW_MS_MAX),
         ),
         dedup_entries_max: check.number(
             "log.dedup_entries_max",
             &raw.log.dedup_entries_max,
             default.dedup_entries_max as u64,
-            POSITIVE,
+            (1, DEDUP_ENTRIES_MAX as u64),
             false,
         ) as usize,
         shutdown_timeout_ms: check.duration(
@@ -360,6 +408,11 @@ fn inbox(raw: &raw::Inbox, message_bytes_max: usize, check: &mut Check<'_>) -> I
         publish_all: check.choice("inbox.publish", &raw.publish, d.publish_all, WHO),
         copy_to_own_devices: raw.copy_to_own_devices.unwrap_or(d.copy_to_own_devices),
     };
+    if inbox.ack_wait_ms > inbox.ack_wait_ms_max {
+        let (wait, most) = (duration_text(inbox.ack_wait_ms), duration_text(inbox.ack_wait_ms_max));
+        let text = format!("\"{wait}\" is longer than inbox.ack_wait_max, which is \"{most}\"; raise that one too");
+        check.problem("inbox.ack_wait", raw.ack_wait.as_ref().and_then(at), text);
+    }
     for (key, bytes, place) in [
         ("inbox.size_max", inbox.bytes_max, &raw.size_max),
         ("inbox.unknown_size_per_shard", inbox.unknown_bytes_per_shard_max, &raw.unknown_size_per_shard),
@@ -427,7 +480,7 @@ fn namespaces(raw: &raw::File, check: &mut Check<'_>) -> Vec<Namespace> {
     namespaces
 }
 
-fn runtime(raw: &raw::Runtime, fits: fn(&Runtime) -> Result<(), String>, check: &mut Check<'_>) -> Runtime {
+fn runtime(raw: &raw::Runtime, fits: Fits, check: &mut Check<'_>) -> Runtime {
     let d = Runtime::default();
     let shards = match raw.shards.as_ref().map(Spanned::get_ref) {
         None => None,
@@ -488,9 +541,16 @@ fn runtime(raw: &raw::Runtime, fits: fn(&Runtime) -> Result<(), String>, check: 
         let text = format!("{} is not a power of two", runtime.recv_buffers);
         check.problem("runtime.recv_buffers", raw.recv_buffers.as_ref().and_then(at), text);
     }
-    if let Err(text) = fits(&runtime) {
-        let place = raw.connections_per_shard_max.as_ref().and_then(at);
-        check.problem("runtime.connections_per_shard_max", place, text);
+    for (key, text) in fits(&runtime) {
+        let place = match key {
+            "runtime.cores" => raw.cores.as_ref().and_then(at),
+            "runtime.recv_buffers" => {
+                let size = raw.recv_buffer_size.as_ref().and_then(at);
+                raw.recv_buffers.as_ref().and_then(at).or(size).or(raw.shards.as_ref().and_then(at))
+            }
+            _ => raw.connections_per_shard_max.as_ref().and_then(at),
+        };
+        check.problem(key, place, text);
     }
     runtime
 }
@@ -536,16 +596,44 @@ fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerConfig> {
     for (index, raw) in raw.listeners.iter().enumerate() {
         let key = format!("listeners[{index}].address");
         let Some(address) = check.address(&key, &raw.address) else { continue };
-        if listeners.iter().any(|known| known.address == address && address.port() != 0) {
-            check.problem(&key, raw.address.as_ref().and_then(at), format!("{address} is there twice; remove one"));
+        let ipv6_only = raw.ipv6_only.as_ref().is_some_and(|only| *only.get_ref());
+        if let Some(only) = raw.ipv6_only.as_ref().filter(|_| ipv6_only && address.is_ipv4()) {
+            let text = "is for IPv6 addresses, and listeners.address is none; remove it";
+            check.problem(&format!("listeners[{index}].ipv6_only"), at(only), text);
         }
         let transport = if raw.tls { Transport::Tls } else { Transport::Plain };
-        listeners.push(ListenerConfig { address, transport });
+        let listener = ListenerConfig { address, transport, ipv6_only };
+        if let Some((other, known)) = listeners.iter().enumerate().find(|(_, known)| overlap(known, &listener)) {
+            let text = match known.address == address {
+                true => format!("{address} is there twice; remove one"),
+                false => taken(address, &format!("listeners[{other}].address"), known.address),
+            };
+            check.problem(&key, raw.address.as_ref().and_then(at), text);
+        }
+        listeners.push(listener);
     }
     listeners
 }
 
-fn tls(raw: &raw::File, listeners: &[ListenerConfig], check: &mut Check<'_>) -> Option<Arc<rustls::ServerConfig>> {
+fn taken(address: SocketAddr, key: &str, other: SocketAddr) -> String {
+    format!("{address} and {key} {other} are the same to the kernel; choose another port, or remove one")
+}
+
+/// Whether both would take the same connections, so that the kernel gives the port to one of them only.
+fn overlap(one: &ListenerConfig, other: &ListenerConfig) -> bool {
+    let covers = |one: &ListenerConfig, other: &ListenerConfig| {
+        let (all, one_of) = (one.address.ip(), other.address.ip().to_canonical());
+        match all {
+            IpAddr::V4(all) => all.is_unspecified() && one_of.is_ipv4(),
+            IpAddr::V6(all) => all.is_unspecified() && (one_of.is_ipv6() || !one.ipv6_only),
+        }
+    };
+    let (port, other_port) = (one.address.port(), other.address.port());
+    let same = one.address.ip().to_canonical() == other.address.ip().to_canonical();
+    port != 0 && port == other_port && (same || covers(one, other) || covers(other, one))
+}
+
+fn tls(raw: &raw::File, listeners: &[ListenerConfig], check: &mut Check<'_>) -> Option<Loaded> {
     let wanted = listeners.iter().any(|listener| listener.transport == Transport::Tls);
     let Some(tls) = &raw.tls else {
         if wanted {
@@ -554,16 +642,32 @@ fn tls(raw: &raw::File, listeners: &[ListenerConfig], check: &mut Check<'_>) -> 
         return None;
     };
     let compact = check.choice("tls.memory", &tls.memory, false, &[("ordinary", false), ("compact", true)]);
+    let mut names = Vec::new();
+    for name in &tls.names {
+        match ServerName::try_from(name.get_ref().as_str()) {
+            Ok(name) => names.push(name),
+            Err(_) => {
+                let text = format!("\"{}\" is neither a host name nor an address", name.get_ref());
+                check.problem("tls.names", at(name), text);
+            }
+        }
+    }
     let (Some(certificate), Some(key)) = (&tls.certificate, &tls.key) else {
         check.problem("tls", None, "needs both certificate and key, each the path of a PEM file");
         return None;
     };
-    match certificate_from_files(Path::new(certificate.get_ref()), Path::new(key.get_ref())) {
-        Ok(mut config) => {
-            if compact {
-                crate::tls::make_compact(&mut config);
+    check.warn_if_open("tls.key", at(key), key.get_ref());
+    check.warn_if_writable("tls.certificate", at(certificate), certificate.get_ref());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    match certificate::load(Path::new(certificate.get_ref()), Path::new(key.get_ref()), &names, now) {
+        Ok(mut loaded) => {
+            for text in std::mem::take(&mut loaded.warnings) {
+                check.warn("tls.certificate", at(certificate), text);
             }
-            Some(Arc::new(config))
+            if compact {
+                crate::tls::make_compact(&mut loaded.config);
+            }
+            Some(loaded)
         }
         Err(CertificateError::Certificate(text)) => {
             check.problem("tls.certificate", at(certificate), text);
@@ -576,7 +680,7 @@ fn tls(raw: &raw::File, listeners: &[ListenerConfig], check: &mut Check<'_>) -> 
     }
 }
 
-fn token(raw: &raw::Token, check: &mut Check<'_>) -> (Vec<Key>, Claims) {
+fn token(raw: &raw::Token, file: &str, check: &mut Check<'_>) -> (Vec<Key>, Claims) {
     if raw.keys.is_empty() {
         check.problem(
             "token.keys",
@@ -587,6 +691,15 @@ fn token(raw: &raw::Token, check: &mut Check<'_>) -> (Vec<Key>, Claims) {
     let mut keys: Vec<Key> = Vec::new();
     for (index, raw) in raw.keys.iter().enumerate() {
         let name = |field: &str| format!("token.keys[{index}].{field}");
+        if let Some(path) = &raw.secret_file {
+            check.warn_if_open(&name("secret_file"), at(path), path.get_ref());
+        }
+        if let Some(secret) = &raw.secret {
+            check.warn_if_open(&name("secret"), at(secret), file);
+        }
+        if let Some(path) = &raw.public_key_file {
+            check.warn_if_writable(&name("public_key_file"), at(path), path.get_ref());
+        }
         match key(raw) {
             Ok(key) => {
                 if keys.iter().any(|known| known.kid == key.kid && known.algorithm == key.algorithm) {
@@ -625,20 +738,22 @@ fn key(raw: &raw::Key) -> Result<Key, KeyProblem> {
         parse_algorithm(algorithm_name.get_ref()).map_err(|text| ("algorithm", at(algorithm_name), text))?;
     let read = |field: &'static str, path: &Spanned<String>| {
         std::fs::read(path.get_ref())
+            .map(Zeroizing::new)
             .map_err(|error| (field, at(path), format!("{} cannot be read: {error}", path.get_ref())))
     };
     let kid = raw.kid.clone();
     match (&raw.secret, &raw.secret_file, &raw.public_key_file) {
         (Some(secret), None, None) => {
-            secret_key(kid, algorithm, secret.get_ref().as_bytes()).map_err(|text| ("secret", at(secret), text))
+            secret_key(kid, algorithm, secret.get_ref().0.as_bytes()).map_err(|text| ("secret", at(secret), text))
         }
         (None, Some(path), None) => {
             let bytes = read("secret_file", path)?;
-            secret_key(kid, algorithm, bytes.trim_ascii_end()).map_err(|text| ("secret_file", at(path), text))
+            secret_key(kid, algorithm, secret_in(&bytes)).map_err(|text| ("secret_file", at(path), text))
         }
         (None, None, Some(path)) => {
             let bytes = read("public_key_file", path)?;
-            Key::public(kid, algorithm, &bytes).map_err(|text| ("public_key_file", at(path), text))
+            Key::public(kid, algorithm, &bytes)
+                .map_err(|text| ("public_key_file", at(path), format!("{} {text}", path.get_ref())))
         }
         _ => Err(("secret", None, "give exactly one of secret, secret_file and public_key_file".to_owned())),
     }
@@ -666,11 +781,17 @@ pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
     EnvFilter::try_new(text).map_err(|_| wrong())
 }
 
-fn admin(raw: &raw::Admin, check: &mut Check<'_>) -> Option<SocketAddr> {
+fn admin(raw: &raw::Admin, listeners: &[ListenerConfig], check: &mut Check<'_>) -> Option<SocketAddr> {
     // Also where it is off: a mistake is better found now than when it is switched on.
     let address = match &raw.address {
         None => Some(SocketAddr::from(([127, 0, 0, 1], super::DEFAULT_ADMIN_PORT))),
         address => check.address("admin.address", address),
     };
-    address.filter(|_| raw.enabled.unwrap_or(true))
+    let address = address.filter(|_| raw.enabled.unwrap_or(true))?;
+    let admin = ListenerConfig { address, transport: Transport::Plain, ipv6_only: false };
+    if let Some((index, known)) = listeners.iter().enumerate().find(|(_, known)| overlap(known, &admin)) {
+        let text = taken(address, &format!("listeners[{index}].address"), known.address);
+        check.problem("admin.address", raw.address.as_ref().and_then(at), text);
+    }
+    Some(address)
 }

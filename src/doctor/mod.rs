@@ -64,6 +64,11 @@ fn load(file: &Path) -> Result<Arc<Config>, String> {
     Config::load_for_doctor(file).map(Arc::new).map_err(|problems| problems.to_string())
 }
 
+/// The memory that this process may use, in bytes; none where the host does not tell.
+pub(crate) fn memory_bytes() -> Option<u64> {
+    memory::memory_bytes(&Host::new("/")).ok()
+}
+
 /// What there is to say, and whether the target is out of reach.
 pub struct Report {
     /// A table, or JSON.

@@ -14,11 +14,11 @@ pub(crate) const BACKLOG: i32 = 4096;
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Binds one listener of several on the same port, each for a shard (SO_REUSEPORT). Accepted sockets inherit
-/// TCP_NODELAY, keepalive and TCP_USER_TIMEOUT.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+/// TCP_NODELAY, keepalive and TCP_USER_TIMEOUT. `[::]` takes IPv4 too unless `ipv6_only`, whatever the host's default is.
+pub fn bind(address: SocketAddr, ipv6_only: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(ipv6_only)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -31,10 +31,10 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Whether somebody listens on this address already; SO_REUSEPORT alone would let us join them.
-pub fn is_taken(address: SocketAddr) -> io::Result<()> {
+pub fn is_taken(address: SocketAddr, ipv6_only: bool) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(ipv6_only)?;
     }
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())
@@ -83,7 +83,7 @@ impl Accept {
         Accept { listener, address: Box::new((storage, length)), armed: false }
     }
 
-    /// The address that the kernel wrote.
+    /// The address that the kernel wrote; that of an IPv4 client as such, also where it came through `[::]`.
     #[allow(unsafe_code, reason = "memory written by the kernel")]
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         let (storage, length) = &*self.address;
@@ -95,6 +95,7 @@ impl Accept {
             SockAddr::new(copy, *length)
         }
         .as_socket()
+        .map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port()))
     }
 }
 

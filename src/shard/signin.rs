@@ -70,14 +70,29 @@ impl Shard {
         result: Result<Grant, AuthError>,
         now: Now,
     ) {
+        let is_others = result.as_ref().is_ok_and(|grant| !self.is_bearer(key, grant));
+        let result = if is_others { Err(AuthError::Claims) } else { result };
         match &result {
             Ok(_) => self.metrics.auth_succeeded.increment(),
             Err(error) => self.metrics.auth_failed[*error as usize].increment(),
         }
         match refresh {
             Some(request) => self.on_refreshed(key, request, result, now),
+            None if is_others => self.close(key, CloseReason::InvalidToken, "the token is for another device", now),
             None => self.on_signed_in(key, result, now),
         }
+    }
+
+    /// Whether the token is for the device that Connect names, or for the session that it is to prolong. Yes for connections
+    /// that were closed in the meantime: nothing comes of theirs.
+    fn is_bearer(&self, key: ConnectionKey, grant: &Grant) -> bool {
+        let Some(connection) = self.connections.get(key) else { return true };
+        let (device, user) = match (&connection.pending, &connection.session) {
+            (Some(pending), _) => (&pending.device, None),
+            (None, Some(session)) => (&session.device, Some(&session.user)),
+            (None, None) => return true,
+        };
+        user.is_none_or(|user| *grant.user == **user) && grant.device.as_ref().is_none_or(|own| **own == **device)
     }
 
     /// Whether the answer to an [`Effect::Verify`] would still be used: verifying for somebody who is gone would keep
@@ -100,11 +115,10 @@ impl Shard {
         let grant = match result {
             Ok(grant) => grant,
             Err(AuthError::Expired) => return self.close(key, CloseReason::Expired, "token expired", now),
-            Err(error) => return self.close(key, CloseReason::InvalidToken, error.label(), now),
+            Err(AuthError::NotYetValid) => return self.close(key, CloseReason::NotYetValid, "", now),
+            // The cause is for the log: whoever tries tokens learns nothing from us.
+            Err(_) => return self.close(key, CloseReason::InvalidToken, "", now),
         };
-        if grant.device.as_ref().is_some_and(|device| **device != *pending.device) {
-            return self.close(key, CloseReason::InvalidToken, "the token is for another device", now);
-        }
         let user: Arc<str> = grant.user.into();
         connection.session = Some(Session {
             user: user.clone(),
@@ -202,20 +216,17 @@ impl Shard {
     fn on_refreshed(&mut self, key: ConnectionKey, request: u32, result: Result<Grant, AuthError>, now: Now) {
         self.answered_heavy(key, WEIGHT_OF_REFRESH);
         let Some(session) = self.session_mut(key) else { return };
-        let is_for = |grant: &Grant, session: &Session| {
-            *grant.user == *session.user && grant.device.as_ref().is_none_or(|device| **device == *session.device)
-        };
         let grant = match result {
-            Ok(grant) if is_for(&grant, session) => grant,
-            Ok(_) | Err(AuthError::Invalid | AuthError::NotYetValid) => {
-                return self.refuse(key, request, ErrorCode::InvalidToken, now);
-            }
+            Ok(grant) => grant,
             Err(AuthError::Expired) => return self.refuse(key, request, ErrorCode::TokenExpired, now),
+            Err(AuthError::NotYetValid) => return self.refuse(key, request, ErrorCode::TokenNotYetValid, now),
+            Err(_) => return self.refuse(key, request, ErrorCode::InvalidToken, now),
         };
         session.expires_at = u32::try_from(grant.expires_at).unwrap_or(u32::MAX);
         session.grants = grant.rooms;
-        let expires_in_ms = session.expires_in_ms(now);
-        self.reply(key, now, |encoder, out| encoder.refreshed(out, request, grant.expires_at, expires_in_ms));
+        // What the session will keep to, as in Connected: not the token's own end, which may lie further ahead.
+        let (expires_at, expires_in_ms) = (u64::from(session.expires_at), session.expires_in_ms(now));
+        self.reply(key, now, |encoder, out| encoder.refreshed(out, request, expires_at, expires_in_ms));
         self.take_rooms_away(key, now);
         self.rearm(key, now);
     }

@@ -73,7 +73,7 @@ fn metrics_count_what_was_done() {
         ("connection_closes_total{transport=\"tcp\",reason=\"invalid token\"}", 1.0),
         ("connection_closes_total{transport=\"tls\",reason=\"connection closed\"}", 1.0),
         ("auth_total{status=\"ok\",failure=\"\"}", 2.0),
-        ("auth_total{status=\"failed\",failure=\"invalid token\"}", 1.0),
+        ("auth_total{status=\"failed\",failure=\"malformed\"}", 1.0),
         ("auth_duration_seconds_count", 3.0),
         ("tls_handshakes_total{kind=\"full\"}", 1.0),
         ("tls_handshakes_total{kind=\"resumed\"}", 0.0),

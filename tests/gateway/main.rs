@@ -18,6 +18,7 @@ mod limits;
 mod openssl;
 mod presence;
 mod python;
+mod reload;
 mod room_history;
 mod rooms;
 mod sessions;

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey};
-use ringgate::close::CloseReason;
+use ringgate::close::{AuthError, CloseReason};
 use serde_json::json;
 
 use crate::support::{Gateway, LISTENERS, Login, TempFolder, claims_token, unix_seconds};
@@ -56,7 +56,7 @@ fn leeway_then_a_token_that_ended_signs_in_until_it_is_over() {
     // The same for a token that begins later.
     let begins = |nbf: u64| alice(json!({ "sub": "alice", "exp": now + 9000, "nbf": nbf }));
     gateway.client().sign_in(&begins(now + 3600));
-    assert_eq!(gateway.refused_sign_in(&begins(now + 7200)), 3500);
+    assert_eq!(gateway.refused_sign_in(&begins(now + 7200)), 3017);
     gateway.finish();
 }
 
@@ -132,7 +132,7 @@ fn claims_that_do_not_fit_are_refused() {
     gateway.sign_in_with(&with("aud", json!(["else", "ringgate"])));
     gateway.sign_in_with(&with("nbf", json!(now - 10)));
     assert_eq!(gateway.refused_sign_in(&with("exp", json!(now - 1))), 3005);
-    assert_eq!(gateway.refused_sign_in(&with("nbf", json!(now + 3600))), 3500);
+    assert_eq!(gateway.refused_sign_in(&with("nbf", json!(now + 3600))), 3017);
     for (name, value) in [
         ("aud", json!("else")),
         ("aud", json!([])),
@@ -148,8 +148,9 @@ fn claims_that_do_not_fit_are_refused() {
     ] {
         assert_eq!(gateway.refused_sign_in(&with(name, value.clone())), 3500, "{name} = {value}");
     }
-    let failed = |index: usize| gateway.sum(|m| &m.auth_failed[index]);
-    assert_eq!((failed(0), failed(1), failed(2)), (11, 1, 1), "invalid, expired, not yet valid");
+    let failed = AuthError::ALL.iter().map(|error| (error.label(), gateway.sum(|m| &m.auth_failed[*error as usize])));
+    let failed: Vec<_> = failed.filter(|(_, count)| *count > 0).collect();
+    assert_eq!(failed, [("expired", 1), ("not_yet_valid", 1), ("audience", 3), ("issuer", 2), ("claims", 6)]);
     gateway.finish();
 }
 
@@ -201,6 +202,63 @@ fn a_token_has_at_most_8192_bytes() {
     assert_eq!(gateway.refused_sign_in(&Login::token("x".repeat(8192))), 3500);
     assert_eq!(gateway.refused_sign_in(&Login::token("x".repeat(8193))), 3501);
     assert_eq!(gateway.refused_sign_in(&Login::token("")), 3501);
+    gateway.finish();
+}
+
+#[test]
+fn token_that_is_not_valid_yet_then_the_client_may_come_back() {
+    let gateway = gateway_with_secret("");
+    let (now, mut client) = (unix_seconds(), gateway.client());
+    let token = secret_token(&json!({ "sub": "alice", "exp": now + 9000, "nbf": now as f64 + 3600.5 }));
+    let goodbye = client.try_sign_in(&Login::token(token)).unwrap_err();
+    assert_eq!((goodbye.code, goodbye.reason.as_str(), goodbye.reconnect), (3017, "token not yet valid", true));
+    gateway.finish();
+}
+
+#[test]
+fn dates_with_a_fraction_then_the_session_ends_in_time() {
+    let gateway = gateway_with_secret("");
+    let ends = unix_seconds() + 4;
+    let claims = json!({ "sub": "alice", "exp": ends as f64 + 0.5, "nbf": 1.7e9, "iat": 1_700_000_000.25 });
+    let mut alice = gateway.sign_in_with(&Login::token(secret_token(&claims)));
+    assert_eq!(alice.connected().expires_at, ends);
+    alice.expect_close(3005);
+    assert!(unix_seconds() >= ends, "not before its time");
+    gateway.finish();
+}
+
+#[test]
+fn token_that_ends_beyond_2106_then_connected_and_refreshed_say_when_the_session_does() {
+    let gateway = gateway_with_secret("");
+    let last = u64::from(u32::MAX);
+    for exp in [last + 1, u64::MAX] {
+        let token = secret_token(&json!({ "sub": "alice", "exp": exp }));
+        let mut alice = gateway.sign_in_with(&Login::token(&token));
+        assert_eq!((alice.connected().expires_at, alice.try_refresh(&token)), (last, Ok(last)), "{exp}");
+    }
+    gateway.finish();
+}
+
+#[test]
+fn token_refused_then_metrics_have_the_cause_and_the_client_has_not() {
+    let gateway = gateway_with_secret("audience = [\"im\"]");
+    let end = unix_seconds() + 3600;
+    let unknown = claims_token(
+        Algorithm::HS256,
+        Some("unknown"),
+        &EncodingKey::from_secret(SECRET.as_bytes()),
+        &json!({ "sub": "alice", "exp": end, "aud": "im" }),
+    );
+    let bound = secret_token(&json!({ "sub": "alice", "exp": end, "aud": "im", "device": "phone" }));
+    let elsewhere = secret_token(&json!({ "sub": "alice", "exp": end, "aud": "mail" }));
+    for (token, cause) in [(unknown, "unknown_key"), (bound, "claims"), (elsewhere, "audience")] {
+        let goodbye = gateway.client().try_sign_in(&Login::token(token)).unwrap_err();
+        assert_eq!((goodbye.code, goodbye.reason.as_str()), (3500, "invalid token"), "{cause}");
+        let metrics = crate::support::http(gateway.admin(), "GET", "/metrics");
+        let sample = format!("ringgate_auth_total{{status=\"failed\",failure=\"{cause}\"}}");
+        assert_eq!(metrics.sample(&sample), 1.0, "{cause}");
+    }
+    assert_eq!(gateway.sum(|m| &m.auth_succeeded), 0);
     gateway.finish();
 }
 
@@ -258,11 +316,14 @@ fn a_refresh_that_is_refused_changes_nothing() {
     for (token, code, text) in [
         (bobs, 400, "invalid token"),
         (ended, 109, "token expired"),
-        (not_yet, 400, "invalid token"),
+        (not_yet, 404, "token not yet valid"),
         ("garbage".to_owned(), 400, "invalid token"),
     ] {
         let refusal = alice.try_refresh(&token).unwrap_err();
-        assert_eq!((refusal.code, refusal.message.as_str(), refusal.temporary), (code, text, false));
+        // Only what is a matter of time is worth another try.
+        let temporary = code == 404;
+        assert_eq!((refusal.code, refusal.message.as_str()), (code, text));
+        assert_eq!((refusal.temporary, refusal.retry_after_ms > 0), (temporary, temporary));
     }
     alice.expect_close(3005);
     assert!(unix_seconds() >= ends, "not before its time");

@@ -190,13 +190,102 @@ fn port_of_another_gateway_then_no_start() {
 }
 
 #[test]
-fn a_core_that_is_not_there() {
+fn what_serve_would_refuse_then_check_refuses_it_with_the_same_words() {
     let folder = TempFolder::new();
-    let text = format!("{LISTENERS}{KEY}[runtime]\ncores = [0, 4095]\n[admin]\nenabled = false\n");
-    let file = folder.write("ringgate.toml", text);
-    let ended = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]).ended();
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.err[0].starts_with("ringgate: runtime.cores names core 4095, which"), "{ended:?}");
+    let off = "[admin]\nenabled = false\n";
+    // Nobody else has it while it is bound here: what is refused is refused before anything is bound.
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let listener = |address: &str| format!("[[listeners]]\naddress = \"{address}:{port}\"\n");
+    for (text, says) in [
+        (
+            format!("{LISTENERS}{KEY}[runtime]\ncores = [0, 4095]\n{off}"),
+            "/ringgate.toml:7: runtime.cores: names core 4095, which".to_owned(),
+        ),
+        (
+            format!("{}{KEY}[admin]\naddress = \"127.0.0.1:{port}\"\n", listener("127.0.0.1")),
+            format!("/ringgate.toml:7: admin.address: 127.0.0.1:{port} and listeners[0].address 127.0.0.1:{port} are"),
+        ),
+        (
+            format!("{}{}{KEY}{off}", listener("0.0.0.0"), listener("127.0.0.1")),
+            format!(
+                "/ringgate.toml:4: listeners[1].address: 127.0.0.1:{port} and listeners[0].address 0.0.0.0:{port} are"
+            ),
+        ),
+        (
+            format!("{}{}{KEY}{off}", listener("[::]"), listener("127.0.0.1")),
+            format!(
+                "/ringgate.toml:4: listeners[1].address: 127.0.0.1:{port} and listeners[0].address [::]:{port} are"
+            ),
+        ),
+        (
+            format!(
+                "{LISTENERS}{KEY}[runtime]\nshards = 256\nrecv_buffers = 32768\nrecv_buffer_size = \"1MiB\"\n{off}"
+            ),
+            "runtime.recv_buffers: the receive buffers of 256 shards".to_owned(),
+        ),
+    ] {
+        let (code, checked) = check(&folder, &text);
+        assert_eq!(code, 1, "{text}");
+        assert!(checked.iter().any(|line| line.contains(&says)), "{says} in {checked:?}");
+        let file = folder.path("ringgate.toml");
+        let served = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]).ended();
+        let served: Vec<_> =
+            served.err.iter().map(|line| line.replace(folder.as_ref().to_str().unwrap(), "")).collect();
+        assert_eq!(served, checked);
+    }
+    drop(holder);
+}
+
+#[test]
+fn listener_at_all_ipv6_addresses_then_ipv4_is_taken_too_unless_told_otherwise() {
+    let key = format!("{KEY}[admin]\nenabled = false\n");
+    let at_all = "[[listeners]]\naddress = \"[::]:0\"\n";
+    let gateway = Gateway::toml(&format!("{at_all}{key}"));
+    let port = gateway.tcp().port();
+    for address in ["127.0.0.1", "::1"] {
+        let mut client = crate::support::Client::tcp(std::net::SocketAddr::new(address.parse().unwrap(), port));
+        assert_eq!(client.try_sign_in(&Login::token("garbage")).unwrap_err().code, 3500, "{address}");
+    }
+    gateway.finish();
+    let gateway = Gateway::toml(&format!("{at_all}ipv6_only = true\n{key}"));
+    let port = gateway.tcp().port();
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+    let mut client = crate::support::Client::tcp(std::net::SocketAddr::new("::1".parse().unwrap(), port));
+    assert_eq!(client.try_sign_in(&Login::token("garbage")).unwrap_err().code, 3500);
+    gateway.finish();
+}
+
+#[test]
+fn certificate_that_has_expired_then_check_and_serve_warn_and_go_on() {
+    let folder = TempFolder::new();
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(vec!["im.example.org".to_owned()]).unwrap();
+    parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    let certificate = folder.write("certificate.pem", parameters.self_signed(&pair).unwrap().pem());
+    let key = folder.write("key.pem", pair.serialize_pem());
+    let text = format!(
+        "{LISTENERS}tls = true\n[tls]\ncertificate = \"{}\"\nkey = \"{}\"\nnames = [\"chat.example.org\"]\n{KEY}\
+         [admin]\naddress = \"127.0.0.1:0\"\n",
+        certificate.display(),
+        key.display()
+    );
+    let warnings = [
+        "/ringgate.toml:5: tls.certificate: /certificate.pem has expired: certificate 1",
+        "/ringgate.toml:5: tls.certificate: /certificate.pem is not for chat.example.org, which tls.names has",
+    ];
+    let (code, lines) = check(&folder, &text);
+    assert_eq!(code, 0, "{lines:?}");
+    for warning in warnings {
+        let wanted = format!("ringgate: warning: {warning}");
+        assert!(lines.iter().any(|line| line.starts_with(&wanted)), "{wanted} in {lines:?}");
+    }
+    let gateway = Process::gateway(&text);
+    gateway.error_line("the warning", |line| line.contains("WARN") && line.contains("has expired"));
+    let admin = gateway.line("the admin listener", |line| line.starts_with("admin http://"));
+    let metrics = crate::support::http(admin.trim_start_matches("admin http://").parse().unwrap(), "GET", "/metrics");
+    assert_eq!(metrics.sample("ringgate_tls_cert_expiry_timestamp_seconds"), 1_609_459_200.0);
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn serve(mut net: Net) -> Echo {
 }
 
 fn every_byte_comes_back(descriptors: Descriptors, recv_buffers: u16) {
-    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), false).unwrap();
     let address = listener.local_addr().unwrap();
     let metrics = Arc::new(ShardMetrics::default());
     let counted = metrics.clone();

@@ -134,7 +134,7 @@ impl Tokens {
         match token.verdict {
             Verdict::Good => {}
             Verdict::Expired => return Err(AuthError::Expired),
-            Verdict::Invalid => return Err(AuthError::Invalid),
+            Verdict::Invalid => return Err(AuthError::Signature),
             Verdict::OtherUser => grant.user.push_str("-other"),
             Verdict::OtherDevice => grant.device = Some("another".to_owned()),
         }

@@ -1,5 +1,8 @@
 //! A folder for the files of one test, removed with it.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,10 +24,11 @@ impl TempFolder {
         self.0.join(name)
     }
 
-    /// Writes a file and returns where.
+    /// Writes a file and returns where. A new one is for its owner alone, as files with keys should be.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
-        std::fs::write(&path, content).unwrap();
+        let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        options.and_then(|mut file| file.write_all(content.as_ref())).unwrap();
         path
     }
 }

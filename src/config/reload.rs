@@ -1,0 +1,110 @@
+//! What a configuration that is read again may change while the gateway runs, and what needs a restart: certificate, token
+//! keys and log level are exchanged; everything else is compared with what the gateway was started with, and named.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::units::{parse_duration_ms, parse_size};
+use super::{Config, ListenerConfig, Runtime, default_text};
+use crate::limits::Settings;
+
+/// Values that need no restart: whole sections end with a dot.
+const EXCHANGED: &[&str] = &["token.", "tls.", "logging.level"];
+
+/// What a gateway was started with, as far as a restart is needed to change it.
+#[derive(Clone, PartialEq)]
+pub struct Running {
+    settings: Settings,
+    runtime: Runtime,
+    listeners: Vec<ListenerConfig>,
+    admin: Option<SocketAddr>,
+    json: bool,
+    values: Values,
+}
+
+/// Values of a file by their dotted keys, defaults included. Those that are exchanged, secrets among them, are left out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Values(BTreeMap<String, String>);
+
+impl Running {
+    /// To be taken before the configuration is used up.
+    pub fn of(config: &Config) -> Running {
+        Running {
+            settings: config.settings.clone(),
+            runtime: config.runtime.clone(),
+            listeners: config.listeners.clone(),
+            admin: config.admin,
+            json: config.logging.json,
+            values: config.values.clone(),
+        }
+    }
+
+    /// The keys whose new values need a restart to have an effect.
+    pub fn needs_restart(&self, new: &Config) -> Vec<String> {
+        let new = Running::of(new);
+        let sections = [
+            ("runtime", self.runtime == new.runtime),
+            ("listeners", self.listeners == new.listeners),
+            ("admin", self.admin == new.admin),
+            ("logging", self.json == new.json),
+            ("", self.settings == new.settings),
+        ];
+        let section_of = |key: &str| {
+            let name = key.split(['.', '[']).next().unwrap_or_default();
+            sections.iter().position(|(section, _)| *section == name).unwrap_or(sections.len() - 1)
+        };
+        let mut names: Vec<String> = Vec::new();
+        let keys = self.values.0.keys().chain(new.values.0.keys().filter(|key| !self.values.0.contains_key(*key)));
+        for key in keys.filter(|key| self.values.0.get(*key) != new.values.0.get(*key)) {
+            // A value that is written otherwise and means the same changes nothing.
+            if !sections.get(section_of(key)).is_some_and(|(_, same)| *same) {
+                names.push(key.clone());
+            }
+        }
+        names.sort();
+        names
+    }
+}
+
+impl Values {
+    /// Of a file that was understood.
+    pub(super) fn of(text: &str) -> Values {
+        let mut values = BTreeMap::new();
+        for (text, is_default) in [(default_text(), true), (text, false)] {
+            let Ok(table) = text.parse::<toml::Table>() else { continue };
+            for (key, value) in &table {
+                if !is_default && value.is_array() {
+                    // A list in the file takes the place of the default one.
+                    let start = format!("{key}[");
+                    values.retain(|key: &String, _| !key.starts_with(&start));
+                }
+                flatten(key, value, &mut values);
+            }
+        }
+        let is_exchanged = |key: &str| EXCHANGED.iter().any(|start| key.starts_with(start));
+        values.retain(|key, _| !is_exchanged(key));
+        Values(values)
+    }
+}
+
+fn flatten(key: &str, value: &toml::Value, values: &mut BTreeMap<String, String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (name, value) in table {
+                flatten(&format!("{key}.{name}"), value, values);
+            }
+        }
+        toml::Value::Array(list) if list.iter().any(toml::Value::is_table) => {
+            for (index, value) in list.iter().enumerate() {
+                flatten(&format!("{key}[{index}]"), value, values);
+            }
+        }
+        toml::Value::String(text) => {
+            let number = parse_duration_ms(text).or_else(|_| parse_size(text));
+            values.insert(key.to_owned(), number.map_or_else(|_| text.clone(), |number| number.to_string()));
+        }
+        other => {
+            values.insert(key.to_owned(), other.to_string());
+        }
+    }
+}
