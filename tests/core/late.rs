@@ -59,7 +59,7 @@ fn token_is_not_verified_in_time_then_busy_and_when_to_come_back() {
     // An answer that comes now is of no use to anybody.
     assert!(!shard.awaits_verification(KEY, false));
     shard.handle(
-        Event::Verified { connection: KEY, refresh: None, result: Err(AuthError::Invalid) },
+        Event::Verified { connection: KEY, refresh: None, result: Err(AuthError::Expired) },
         at(timeout_ms + 200),
     );
     assert!(shard.poll_effect().is_none());
