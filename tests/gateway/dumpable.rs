@@ -1,6 +1,7 @@
 //! Whether other programs of the same user may look into the gateway's memory, which holds keys.
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -22,6 +23,8 @@ fn gateway_serves_then_its_memory_is_its_own_unless_asked() {
     for (setting, owner) in [("", 0), ("dumpable = false\n", 0), ("dumpable = true\n", user)] {
         let text = format!("{LISTENERS}{KEY}[admin]\nenabled = false\n[runtime]\nshards = 1\n{setting}");
         let file = folder.write("ringgate.toml", text);
+        // Files of tests are their owner's alone.
+        std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
         let mut command = Command::new(&program);
         command.args(["serve", "--config", file.to_str().unwrap()]).current_dir(&folder);
         if is_root {
