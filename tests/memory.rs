@@ -3,13 +3,14 @@
 //!
 //! The process adds the socket's slot in `net` (32 bytes) and what the allocator rounds up; docs/performance.md has the
 //! figures measured from outside.
-#![allow(unsafe_code, reason = "a counting allocator")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
+#[path = "support/counting.rs"]
+mod counting;
+
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicIsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use counting::live;
 use ringgate::id::{ConnectionKey, Now, ShardId};
 use ringgate::limits::Settings;
 use ringgate::metrics::ShardMetrics;
@@ -17,28 +18,6 @@ use ringgate::session::{Grant, Transport};
 use ringgate::shard::{Effect, Event, Shard, ShardOptions};
 use ringgate::wire::Encoder;
 use ringgate::wire::encode::{ConnectRequest, PublishRequest};
-
-struct Counting;
-
-static LIVE: AtomicIsize = AtomicIsize::new(0);
-
-// SAFETY: every call goes to the system's allocator unchanged; only a counter moves beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: as promised by our caller.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size() as isize, Ordering::Relaxed);
-        // SAFETY: as promised by our caller.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Figures of a process are of one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -87,9 +66,9 @@ fn an_idle_connection_owns_little() {
     let mut shard = shard(&Arc::default(), Settings::default());
     let now = Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 };
     sign_in(&mut shard, 0..FIRST, now);
-    let before = LIVE.load(Ordering::Relaxed);
+    let before = live();
     sign_in(&mut shard, FIRST..ALL, now);
-    let each = (LIVE.load(Ordering::Relaxed) - before) as f64 / f64::from(ALL - FIRST);
+    let each = (live() - before) as f64 / f64::from(ALL - FIRST);
     println!("{each:.0} bytes for each idle connection in the core");
     assert!(each <= 330.0, "{each:.0} bytes for each idle connection");
     shard.invariants();
@@ -107,7 +86,7 @@ fn accounted_and_allocated(users: u32, messages: u32) -> (f64, f64) {
     sign_in(&mut shard, 0..1, now);
     let connection = ConnectionKey { slot: 0, generation: 1 };
     let mut encoder = Encoder::default();
-    let before = LIVE.load(Ordering::Relaxed);
+    let before = live();
     for user in 0..users {
         let topic = format!("@u123456-{user:06}");
         for _ in 0..messages {
@@ -123,7 +102,7 @@ fn accounted_and_allocated(users: u32, messages: u32) -> (f64, f64) {
         }
     }
     shard.release_spares();
-    let allocated = (LIVE.load(Ordering::Relaxed) - before) as f64;
+    let allocated = (live() - before) as f64;
     assert_eq!(metrics.inbox_pending.read(), u64::from(users * messages));
     shard.invariants();
     (metrics.log_bytes.read() as f64, allocated)
@@ -154,7 +133,8 @@ mod tls {
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject;
 
-    use super::{ALONE, LIVE};
+    use super::ALONE;
+    use super::counting::live;
 
     #[derive(Debug, Default)]
     struct Written(Mutex<Vec<u8>>);
@@ -165,10 +145,6 @@ mod tls {
                 *self.0.lock().unwrap() = secret.to_vec();
             }
         }
-    }
-
-    fn live() -> isize {
-        LIVE.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     #[test]

@@ -7,6 +7,8 @@ mod support;
 mod bystanders;
 mod churn;
 mod completions;
+#[path = "../support/counting.rs"]
+mod counting;
 mod descriptors;
 mod drain;
 mod ends;
@@ -20,4 +22,5 @@ mod receive_buffers;
 mod refreshes;
 mod secured;
 mod slowloris;
+mod suite;
 mod unfinished;

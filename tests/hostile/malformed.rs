@@ -8,21 +8,21 @@ use serde_json::Value;
 use crate::bystanders::Bystanders;
 use crate::support::{Client, Frame, Gateway, Login};
 
-struct Vector {
-    file: String,
-    bytes: Vec<u8>,
-    verdict: Verdict,
+pub(crate) struct Vector {
+    pub(crate) file: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) verdict: Verdict,
 }
 
 /// What becomes of the frame in a session.
-enum Verdict {
+pub(crate) enum Verdict {
     /// The session is closed with this code.
     Close(u16),
     /// The request is answered with Error 107, which names this field.
     Error(String),
 }
 
-fn vectors() -> Vec<Vector> {
+pub(crate) fn vectors() -> Vec<Vector> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/vectors");
     let index = std::fs::read_to_string(folder.join("index.json")).unwrap();
     let Value::Array(entries) = serde_json::from_str(&index).unwrap() else { panic!("an array") };
@@ -70,7 +70,7 @@ fn each_closes_its_session(gateway: &Gateway, open: impl Fn(&Gateway) -> Client)
     assert!(closed[0] > 20 && closed[1] == 1 && answered > 10);
 }
 
-fn expect_bad_request(client: &mut Client, field: &str, file: &str) {
+pub(crate) fn expect_bad_request(client: &mut Client, field: &str, file: &str) {
     let refusal = client.take("Error 107", |frame| match frame {
         Frame::Refused(refusal) => Some(refusal.clone()),
         _ => None,

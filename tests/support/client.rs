@@ -63,6 +63,7 @@ pub(crate) struct Client {
     request: u32,
     held: VecDeque<Frame>,
     connected: Option<Connected>,
+    resets: bool,
 }
 
 impl Client {
@@ -86,7 +87,14 @@ impl Client {
     pub(crate) fn over(stream: Stream) -> Client {
         // A gateway that does not read must fail a test, not hang it.
         stream.tcp().set_write_timeout(Some(DEADLINE)).unwrap();
-        Client { stream, encoder: Encoder::default(), request: 0, held: VecDeque::new(), connected: None }
+        Client {
+            stream,
+            encoder: Encoder::default(),
+            request: 0,
+            held: VecDeque::new(),
+            connected: None,
+            resets: false,
+        }
     }
 
     /// The socket underneath.
@@ -97,6 +105,12 @@ impl Client {
     /// The answer to Connect.
     pub(crate) fn connected(&self) -> &Connected {
         self.connected.as_ref().expect("signed in")
+    }
+
+    /// Ends the connection with a reset, and nothing before it.
+    pub(crate) fn reset(mut self) {
+        socket2::SockRef::from(self.socket()).set_linger(Some(Duration::ZERO)).unwrap();
+        self.resets = true;
     }
 
     // Sending.
@@ -401,6 +415,10 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        // A shutdown would say that the stream ends, and the reset would come behind that.
+        if self.resets {
+            return;
+        }
         // The gateway that this test runs may hold a second descriptor of the socket. Fails when it is closed already.
         let _ = self.stream.tcp().shutdown(std::net::Shutdown::Both);
     }
