@@ -615,6 +615,16 @@ impl Net {
     }
 
     fn take_bytes(&mut self, key: ConnectionKey, buffer: u16, length: usize, driver: &mut impl Driver) {
+        let crowded =
+            |socket: &Socket| socket.handshaking && socket.tls.as_deref().is_some_and(|tls| !tls.may_hold_back(length));
+        if self.sockets.get(key).is_some_and(crowded) {
+            // Perhaps the handshake is over with what waits, and the rest lies behind it. This step is made out of its turn, at
+            // most once for so many bytes; the place in the queue stays.
+            self.step_handshake(key, driver);
+            if let Some(socket) = self.sockets.get_mut(key) {
+                socket.handshaking = true;
+            }
+        }
         let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.stage == Stage::Open) else { return };
         let bytes = self.buffers.bytes_mut(buffer, length);
         let Some(tls) = socket.tls.as_deref_mut() else { return driver.received(key, bytes) };

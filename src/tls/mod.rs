@@ -120,6 +120,14 @@ impl Tls {
         matches!(self.0, Mode::Compact(_))
     }
 
+    /// Whether so many bytes would be taken by [`Self::hold_back`]; true also once the handshake is over, when it is not called.
+    pub fn may_hold_back(&self, bytes: usize) -> bool {
+        match &self.0 {
+            Mode::Ordinary(ordinary) => ordinary.is_established() || ordinary.may_hold_back(bytes),
+            Mode::Compact(_) => true,
+        }
+    }
+
     /// Keeps bytes for a later [`Self::receive`]; handshakes are queued that way, since each costs more than a
     /// hundred messages. Fails when the peer has sent more than a handshake may need, or the handshake is over.
     pub fn hold_back(&mut self, bytes: &[u8]) -> Result<(), TlsError> {

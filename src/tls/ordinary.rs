@@ -109,8 +109,12 @@ impl Ordinary {
         &self.outgoing
     }
 
+    pub(super) fn may_hold_back(&self, bytes: usize) -> bool {
+        self.incoming.len() + bytes <= HANDSHAKE_BYTES_MAX
+    }
+
     pub(super) fn hold_back(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
-        if self.incoming.len() + bytes.len() > HANDSHAKE_BYTES_MAX {
+        if !self.may_hold_back(bytes.len()) {
             return Err(self.give_up(HANDSHAKE_BYTES_MAX));
         }
         append(&mut self.incoming, bytes, HANDSHAKE_BYTES_MAX);
