@@ -24,7 +24,7 @@ pub(super) const QUIET_TOPICS: usize = 100;
 /// Messages of `calm` rooms that are kept.
 const CALM: usize = 4;
 /// How long users, messages and positions are kept, so that a case can be seen to leave nothing.
-const KEPT_MS: u64 = 300;
+const KEPT_MS: u64 = 200;
 /// Slots of all shards together, and of each of them that are not connections: armed accepts of three listeners.
 const SLOTS: u32 = 2048;
 

@@ -255,8 +255,14 @@ pub(super) fn cases() -> Vec<Case> {
         case("a_certificate_that_nobody_asked_for", |scene| {
             refused_behind(scene, |client| client.record(&[11, 0, 0, 4, 0, 0, 0, 0], HANDSHAKE, 0));
         }),
-        case("an_empty_handshake_record", |scene| {
-            refused_behind(scene, |client| client.record(&[], HANDSHAKE, 0));
+        case("empty_handshake_records", |scene| {
+            // RFC 8446 forbids them; rustls overlooks them, compact connections end.
+            let mut client = scene.sealing();
+            sign_in(scene, &mut client);
+            let records: Vec<u8> = (0..500).flat_map(|_| client.record(&[], HANDSHAKE, 0)).collect();
+            let _ = client.socket.write_all(&records);
+            let _ = client.socket.shutdown(Shutdown::Write);
+            ends(&client.socket);
         }),
         case("a_record_of_no_type", |scene| refused_behind(scene, |client| client.record(&[], 0, 100))),
         case("a_record_of_an_unknown_type", |scene| refused_behind(scene, |client| client.record(&[1], 99, 0))),
