@@ -20,6 +20,7 @@ mod malformed;
 mod random;
 mod receive_buffers;
 mod refreshes;
+mod sealing;
 mod secured;
 mod slowloris;
 mod suite;

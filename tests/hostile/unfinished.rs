@@ -2,70 +2,28 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
 
-use ringgate::client::{Trust, client_tls};
+use ringgate::client::Trust;
 use ringgate::close::CloseReason;
-use ringgate::tls::compact::traffic::{APPLICATION_DATA, CONTENT_BYTES_MAX, HANDSHAKE, Secret, Suite, TrafficKeys};
+use ringgate::tls::compact::traffic::{APPLICATION_DATA, CONTENT_BYTES_MAX, HANDSHAKE};
 use ringgate::wire::{Encoder, Kind};
-use rustls::ClientConnection;
-use rustls_pki_types::ServerName;
 
 use crate::bystanders::Bystanders;
+use crate::sealing::Sealing;
 use crate::support::{DEADLINE, Gateway, connect_frame, wait_until};
 
-/// What the client writes with, taken out of the handshake.
-#[derive(Debug, Default)]
-struct Written(Mutex<Vec<u8>>);
-
-impl rustls::KeyLog for Written {
-    fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
-        if label == "CLIENT_TRAFFIC_SECRET_0" {
-            *self.0.lock().unwrap() = secret.to_vec();
-        }
-    }
+fn connect(gateway: &Gateway) -> Sealing {
+    let socket = TcpStream::connect(gateway.tls()).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.set_write_timeout(Some(DEADLINE)).unwrap();
+    Sealing::over(socket, Trust::Pem(gateway.certificate.as_bytes()))
 }
 
-/// A connection behind its handshake, whose records the test seals.
-struct Sealing {
-    keys: TrafficKeys,
-    socket: TcpStream,
-}
-
-impl Sealing {
-    fn connect(gateway: &Gateway) -> Sealing {
-        let written = Arc::new(Written::default());
-        let mut config = (*client_tls(Trust::Pem(gateway.certificate.as_bytes())).unwrap()).clone();
-        config.key_log = written.clone();
-        let mut socket = TcpStream::connect(gateway.tls()).unwrap();
-        socket.set_read_timeout(Some(DEADLINE)).unwrap();
-        socket.set_write_timeout(Some(DEADLINE)).unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut tls = ClientConnection::new(Arc::new(config), name).unwrap();
-        while tls.is_handshaking() {
-            tls.complete_io(&mut socket).unwrap();
-        }
-        while tls.wants_write() {
-            tls.write_tls(&mut socket).unwrap();
-        }
-        let suite = Suite::of(tls.negotiated_cipher_suite().unwrap().suite()).unwrap();
-        let secret = Secret::new(&written.0.lock().unwrap()).unwrap();
-        Sealing { keys: TrafficKeys::new(suite, &secret, 0).unwrap(), socket }
-    }
-
-    fn record(&mut self, content: &[u8], content_type: u8, padding: usize) -> Vec<u8> {
-        let mut record = Vec::new();
-        let trailer = [&[content_type][..], &vec![0; padding]].concat();
-        self.keys.seal(&self.keys.context().unwrap(), content, &trailer, &mut record).unwrap();
-        record
-    }
-
-    fn sign_in(&mut self, gateway: &Gateway, user: &str) {
-        let before = gateway.sum(|m| &m.sessions_active);
-        let connect = self.record(&connect_frame(user), APPLICATION_DATA, 0);
-        self.socket.write_all(&connect).unwrap();
-        gateway.wait_for("sessions", before + 1, |m| &m.sessions_active);
-    }
+fn sign_in(client: &mut Sealing, gateway: &Gateway, user: &str) {
+    let before = gateway.sum(|m| &m.sessions_active);
+    let connect = client.data(&connect_frame(user));
+    client.socket.write_all(&connect).unwrap();
+    gateway.wait_for("sessions", before + 1, |m| &m.sessions_active);
 }
 
 #[test]
@@ -75,9 +33,9 @@ fn handshake_message_with_a_byte_in_each_padded_record_then_closed_after_a_few()
     for (gateway, _) in Gateway::of_each_tls_memory() {
         let bystanders = Bystanders::start(&gateway);
         for (round, signed_in) in [false, true].into_iter().enumerate() {
-            let mut client = Sealing::connect(&gateway);
+            let mut client = connect(&gateway);
             if signed_in {
-                client.sign_in(&gateway, "mallory");
+                sign_in(&mut client, &gateway, "mallory");
             }
             // A certificate of 65 535 bytes.
             for byte in [11, 0, 255, 255].into_iter().chain(std::iter::repeat_n(7, RECORDS)) {
@@ -96,7 +54,7 @@ fn handshake_message_with_a_byte_in_each_padded_record_then_closed_after_a_few()
 #[test]
 fn key_update_in_five_padded_records_then_what_follows_is_read_with_new_keys() {
     for (gateway, _) in Gateway::of_each_tls_memory() {
-        let mut client = Sealing::connect(&gateway);
+        let mut client = connect(&gateway);
         let mut records: Vec<u8> =
             [24, 0, 0, 1, 0].iter().flat_map(|byte| client.record(&[*byte], HANDSHAKE, 100)).collect();
         client.keys.update().unwrap();
@@ -119,8 +77,8 @@ fn a_byte_of_frames_in_each_padded_record_then_the_records_count_against_the_rat
             }
         });
         let bystanders = Bystanders::start(&gateway);
-        let mut client = Sealing::connect(&gateway);
-        client.sign_in(&gateway, "mallory");
+        let mut client = connect(&gateway);
+        sign_in(&mut client, &gateway, "mallory");
         let mut pong = Vec::new();
         Encoder::empty(&mut pong, Kind::ClientPong);
         // Eight bytes in 130 KiB; the frames alone would be far within the rate, and Pongs are never refused.

@@ -19,6 +19,7 @@ mod vectors;
 
 use std::net::Ipv4Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use innocents::Innocents;
@@ -95,19 +96,26 @@ struct Run<'a> {
     innocents: &'a Innocents,
     by: By,
     before: Figures,
+    /// How often cases were run: users and rooms are others each time.
+    runs: AtomicU32,
 }
 
 impl Run<'_> {
     /// Runs cases beside each other. What has failed, by case.
     fn at_once(&self, cases: &[&(usize, Case)]) -> Vec<String> {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
         std::thread::scope(|scope| {
             let running: Vec<_> = cases
                 .iter()
                 .map(|(number, case)| {
                     let place = *number as u32 + 1;
                     let from = Ipv4Addr::new(127, 1 + (place / 250) as u8, 1 + (place % 250) as u8, 1);
-                    let scene =
-                        Scene { remote: self.remote, by: self.by, from, user: format!("m{number}-{}", case.name) };
+                    let scene = Scene {
+                        remote: self.remote,
+                        by: self.by,
+                        from,
+                        user: format!("m{number}-{run}-{}", case.name),
+                    };
                     scope.spawn(move || {
                         // Behind the message that the panic has written itself.
                         let outcome = catch_unwind(AssertUnwindSafe(|| (case.run)(&scene)));
@@ -222,14 +230,19 @@ fn suite(compact: bool, shards: usize) {
             wait_until("innocent clients have acknowledged", || remote.figure("inbox_pending") == 0);
             remote.figures()
         };
-        let mut run = Run { remote: &remote, innocents: &innocents, by: *by, before };
+        let mut run = Run { remote: &remote, innocents: &innocents, by: *by, before, runs: AtomicU32::new(0) };
         // Within the backlog of the listeners.
         for some in cases.chunks(64) {
             let failed = run.at_once(&some.iter().collect::<Vec<_>>());
             assert!(failed.is_empty(), "{}", failed.join("\n"));
         }
         let left = run.left_behind();
-        assert!(left.is_empty(), "{}", run.named("all", format_args!("leave {}", left.join(", "))));
+        if !left.is_empty() {
+            // Which case it is shows when they run again.
+            run.before = remote.figures();
+            run.in_groups(&cases);
+            panic!("{}", run.named("all", format_args!("leave {}", left.join(", "))));
+        }
         let warm = {
             let _rest = innocents.rest();
             settled_heap(&remote)

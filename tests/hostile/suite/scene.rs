@@ -2,15 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ringgate::client::{Stream, Trust, client_tls};
-use ringgate::tls::compact::traffic::{APPLICATION_DATA, Secret, Suite, TrafficKeys};
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
 
 use super::remote::Remote;
+use crate::sealing::Sealing;
 use crate::support::{Client, DEADLINE, Login};
 
 /// By what the gateway is reached.
@@ -80,14 +80,7 @@ impl Scene<'_> {
 
     /// A TLS client behind its handshake whose records the case seals.
     pub(super) fn sealing(&self) -> Sealing {
-        let written = Arc::new(Written::default());
-        let mut config = (*client_tls(Trust::Anybody).unwrap()).clone();
-        config.key_log = written.clone();
-        let mut secured = self.secured(&Arc::new(config));
-        secured.shake_hands();
-        let suite = Suite::of(secured.tls.negotiated_cipher_suite().unwrap().suite()).unwrap();
-        let secret = Secret::new(&written.0.lock().unwrap()).unwrap();
-        Sealing { keys: TrafficKeys::new(suite, &secret, 0).unwrap(), socket: secured.socket }
+        Sealing::over(self.socket(), Trust::Anybody)
     }
 }
 
@@ -131,39 +124,6 @@ impl Secured {
         while self.tls.wants_write() {
             self.tls.write_tls(&mut self.socket).unwrap();
         }
-    }
-}
-
-/// What the client writes with, taken out of the handshake.
-#[derive(Debug, Default)]
-struct Written(Mutex<Vec<u8>>);
-
-impl rustls::KeyLog for Written {
-    fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
-        if label == "CLIENT_TRAFFIC_SECRET_0" {
-            *self.0.lock().unwrap() = secret.to_vec();
-        }
-    }
-}
-
-/// See [`Scene::sealing`].
-pub(super) struct Sealing {
-    pub(super) keys: TrafficKeys,
-    pub(super) socket: TcpStream,
-}
-
-impl Sealing {
-    /// A record of this content and type, and so much padding.
-    pub(super) fn record(&mut self, content: &[u8], content_type: u8, padding: usize) -> Vec<u8> {
-        let mut record = Vec::new();
-        let trailer = [&[content_type][..], &vec![0; padding]].concat();
-        self.keys.seal(&self.keys.context().unwrap(), content, &trailer, &mut record).unwrap();
-        record
-    }
-
-    /// A record of application data.
-    pub(super) fn data(&mut self, content: &[u8]) -> Vec<u8> {
-        self.record(content, APPLICATION_DATA, 0)
     }
 }
 

@@ -12,9 +12,10 @@ use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::scene::{By, End, Scene, Sealing, ends};
+use super::scene::{By, End, Scene, ends};
 use super::{Case, case};
 use crate::random::Random;
+use crate::sealing::Sealing;
 use crate::support::connect_frame;
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
