@@ -143,6 +143,33 @@ fn memory_does_not_grow() {
     assert!(grown < 7000, "{grown} KiB more after twice {CONNECTIONS} connections");
 }
 
+#[test]
+fn connections_come_and_go_at_one_address_beyond_its_limit_and_the_accept_rate_then_others_get_in() {
+    const LIMIT: usize = 8;
+    let gateway = Gateway::with(|config| {
+        let client = &mut config.settings.client;
+        (client.connections_per_address_max, client.accept_rate) = (LIMIT, 100);
+    });
+    for number in 0..40 {
+        let sockets: Vec<_> = (0..2 * LIMIT).map(|_| connect_from(0, gateway.tcp())).collect();
+        for (index, socket) in sockets.iter().enumerate() {
+            if (index + number) % 2 == 0 {
+                socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+        }
+    }
+    wait_until("all were accepted or refused", || {
+        gateway.sum_all(|m| &m.connections_accepted) + gateway.sum(|m| &m.connections_refused) == 80 * LIMIT as u64
+    });
+    assert!(gateway.sum(|m| &m.connections_refused) > 0, "the limits were never reached");
+    // Another address, once the rate lets it: none of its connections stand in for the limit of the first.
+    wait_until("another address gets in", || {
+        let mut client = gateway.client_over(Stream::over(connect_from(1, gateway.tcp()), None).unwrap());
+        client.is_admitted(&Login::user("other"))
+    });
+    gateway.finish();
+}
+
 /// The same over TLS, fewer of them: handshakes that end well, and some that never begin.
 #[test]
 fn over_tls() {

@@ -208,7 +208,10 @@ fn capacity(remote: &Remote) -> Vec<i64> {
     let opened = sockets.len() as i64;
     drop(sockets);
     // Those that waited without a slot come and go now.
-    wait_until("all have been accepted", || remote.figure("accepted") == before["accepted"] + opened);
+    wait_until("all have been accepted, and are gone", || {
+        let now = remote.figures();
+        now["accepted"] == before["accepted"] + opened && now["connections"] == before["connections"]
+    });
     wait_until("the tables are as before", || remote.figure("slots") == before["slots"]);
     full
 }
