@@ -237,7 +237,10 @@ class Run:
 def leave(client):
     """Disconnect, and wait until the gateway has closed the connection: the session is over then."""
     client.send("Disconnect")
-    client.end()
+    while (frame := client.next()) is not None:
+        # What was under way may still come.
+        that(frame.name != "Goodbye", f"{frame} came after Disconnect")
+    that(client.over is not None, "the connection did not end after Disconnect")
     client.close()
 
 
