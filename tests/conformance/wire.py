@@ -47,6 +47,9 @@ class Record(dict):
 
     present = frozenset()
 
+    def __bool__(self):
+        return True
+
     def __getattr__(self, field):
         try:
             return self[field]
