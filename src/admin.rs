@@ -2,13 +2,17 @@
 //!
 //! It reads what shards count and touches nothing of theirs. Prometheus rules: prefix `ringgate_`, base units,
 //! `_total` on counters, few labels. Not reachable from outside the host by default.
+//!
+//! Requests for a host name that is not known here are refused: a page in a browser on this host could otherwise read these
+//! pages under a name of its own that it lets resolve to this address (DNS rebinding).
 
+mod connections;
 mod families;
 mod process;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
@@ -16,15 +20,18 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use connections::{Connections, Socket};
 
 use crate::metrics::ShardMetrics;
+use crate::watch::StillShards;
 
 /// How the node stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,17 +47,21 @@ pub enum State {
 
 /// The state, shared between the server and the admin listener.
 #[derive(Debug, Default)]
-pub struct Readiness(AtomicU8);
+pub struct Readiness {
+    state: AtomicU8,
+    /// Shards that stand still.
+    pub still: StillShards,
+}
 
 impl Readiness {
     /// Changes the state.
     pub fn set(&self, state: State) {
-        self.0.store(state as u8, Ordering::Release);
+        self.state.store(state as u8, Ordering::Release);
     }
 
     /// The state now.
     pub fn state(&self) -> State {
-        match self.0.load(Ordering::Acquire) {
+        match self.state.load(Ordering::Acquire) {
             0 => State::Starting,
             1 => State::Ready,
             _ => State::Draining,
@@ -58,10 +69,16 @@ impl Readiness {
     }
 }
 
-/// Connections served at once; more wait in the backlog.
-const CONNECTIONS_MAX: usize = 64;
-/// How long a client may take over the head of a request, or stay between two.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long clients are waited for.
+#[derive(Clone, Copy, Debug)]
+struct Timeouts {
+    /// For the head of a request, from the accept or the last answer on.
+    head: Duration,
+    /// For an answer to be taken.
+    write: Duration,
+}
+
+const TIMEOUTS: Timeouts = Timeouts { head: Duration::from_secs(5), write: Duration::from_secs(10) };
 /// The pause after an accept that failed, as when the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -73,12 +90,19 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens. The error names the address.
+    /// Listens. Requests are answered that name an address, `localhost`, or one of `hosts` (in lower case, without a port)
+    /// as their host. The error names the address.
     pub fn start(
         address: SocketAddr,
+        hosts: Vec<String>,
         metrics: Arc<[Arc<ShardMetrics>]>,
         readiness: Arc<Readiness>,
     ) -> io::Result<Admin> {
+        let pages = Pages { hosts, metrics, readiness, started: Instant::now() };
+        Admin::start_with(address, pages, TIMEOUTS)
+    }
+
+    fn start_with(address: SocketAddr, pages: Pages, timeouts: Timeouts) -> io::Result<Admin> {
         let refused = |error: io::Error| {
             io::Error::other(format!(
                 "the admin listener cannot listen on {address}: {error} (stop what listens there, or set admin.address)"
@@ -87,13 +111,19 @@ impl Admin {
         let listener = std::net::TcpListener::bind(address).map_err(refused)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let pages = Arc::new(Pages { metrics, readiness, started: Instant::now() });
+        if address.ip().is_unspecified() {
+            tracing::warn!(
+                %address,
+                "the admin listener is on every address of this host: whoever reaches one of them reads /metrics; set \
+                 admin.address to one that only your own systems reach"
+            );
+        }
         // One thread is enough for who asks here, and leaves the shards' cores alone.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let listener = runtime.block_on(async { TcpListener::from_std(listener) })?;
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-            runtime.spawn(accept(listener, pages));
+            runtime.spawn(accept(listener, Arc::new(pages), timeouts));
             // Ends when told, or when the other end is dropped; connections end with the runtime.
             let _ = runtime.block_on(stopped);
         })?;
@@ -116,46 +146,61 @@ impl Drop for Admin {
 }
 
 /// Accepts for as long as the runtime lives. A process without descriptors gets them back one day: nothing ends this.
-async fn accept(listener: TcpListener, pages: Arc<Pages>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while let Ok(permit) = room.clone().acquire_owned().await {
-        let Ok((socket, _)) = listener.accept().await else {
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-            continue;
+async fn accept(listener: TcpListener, pages: Arc<Pages>, timeouts: Timeouts) {
+    let connections = Arc::new(Connections::default());
+    for number in 0.. {
+        let socket = loop {
+            match listener.accept().await {
+                Ok((socket, _)) => break socket,
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            }
         };
-        let pages = pages.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let response = pages.answer(request.method(), request.uri().path());
-            async move { Ok::<_, Infallible>(response) }
-        });
-        let serving = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(socket), service);
-        tokio::spawn(async move {
-            // A client that went away, or does not speak HTTP, does not get its answer.
-            let _ = serving.await;
-            drop(permit);
-        });
+        let task = tokio::spawn(serve(number, socket, pages.clone(), connections.clone(), timeouts));
+        // The only thread of this runtime is here: the task has not begun.
+        connections.add(number, task.abort_handle());
     }
+}
+
+async fn serve(number: u64, socket: TcpStream, pages: Arc<Pages>, connections: Arc<Connections>, timeouts: Timeouts) {
+    let service = service_fn(|request: Request<Incoming>| {
+        connections.on_request(number);
+        let response = pages.answer(&request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(timeouts.head)
+        .serve_connection(TokioIo::new(Socket::new(socket, timeouts.write)), service);
+    // A client that went away, stands still, or does not speak HTTP, does not get its answer.
+    let _ = serving.await;
+    connections.remove(number);
 }
 
 /// What the answers are made from.
 struct Pages {
+    /// Names that requests may be for, in lower case.
+    hosts: Vec<String>,
     metrics: Arc<[Arc<ShardMetrics>]>,
     readiness: Arc<Readiness>,
     started: Instant,
 }
 
 impl Pages {
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        if !matches!(*method, Method::GET | Method::HEAD) {
+    fn answer<T>(&self, request: &Request<T>) -> Response<Full<Bytes>> {
+        if !self.is_for_known_host(request) {
+            let help = "this host name is not known here; name it in admin.hosts, or ask by address\n";
+            return text(StatusCode::MISDIRECTED_REQUEST, help);
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
-        match path {
+        match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => match self.readiness.state() {
-                State::Ready => text(StatusCode::OK, "ready\n"),
+                State::Ready => match self.readiness.still.describe() {
+                    None => text(StatusCode::OK, "ready\n"),
+                    Some(still) => text(StatusCode::SERVICE_UNAVAILABLE, still),
+                },
                 State::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
                 State::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             },
@@ -170,6 +215,25 @@ impl Pages {
     }
 }
 
+impl Pages {
+    /// Whether every host that the request names is known. Browsers always name one; simple health checks may not.
+    fn is_for_known_host<T>(&self, request: &Request<T>) -> bool {
+        let named = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
+        let asked = request.uri().authority().map(hyper::http::uri::Authority::as_str);
+        named.chain(asked).all(|host| self.is_known(host))
+    }
+
+    /// `host` may have a port. Any address is fine: no name was needed to come here, and so none can have been rebound.
+    fn is_known(&self, host: &str) -> bool {
+        let name = match host.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => host.split(':').next().unwrap_or_default(),
+        };
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        name.parse::<IpAddr>().is_ok() || name == "localhost" || self.hosts.contains(&name)
+    }
+}
+
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
@@ -181,14 +245,37 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
+    use std::net::TcpStream;
 
-    fn get(address: SocketAddr, request: &str) -> String {
-        let mut socket = std::net::TcpStream::connect(address).unwrap();
-        write!(socket, "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    fn exchange(address: SocketAddr, request: &str) -> String {
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.write_all(request.as_bytes()).unwrap();
         let mut text = String::new();
         socket.read_to_string(&mut text).unwrap();
         text
     }
+
+    fn get(address: SocketAddr, request: &str) -> String {
+        exchange(address, &format!("{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"))
+    }
+
+    fn loopback() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    /// Ready, with these timeouts and hosts.
+    fn admin(timeouts: Timeouts, hosts: &[&str]) -> Admin {
+        let readiness = Arc::new(Readiness::default());
+        readiness.set(State::Ready);
+        let metrics: Arc<[Arc<ShardMetrics>]> = (0..2).map(|_| Arc::default()).collect();
+        let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        Admin::start_with(loopback(), Pages { hosts, metrics, readiness, started: Instant::now() }, timeouts).unwrap()
+    }
+
+    const PATIENT: Timeouts = Timeouts { head: Duration::from_secs(600), write: Duration::from_secs(600) };
 
     #[test]
     fn answers_over_a_real_socket() {
@@ -197,7 +284,7 @@ mod tests {
         metrics[1].connections_active[0].add(4);
         metrics[1].delivery_duration.record_us(70);
         let readiness = Arc::new(Readiness::default());
-        let admin = Admin::start(SocketAddr::from(([127, 0, 0, 1], 0)), metrics, readiness.clone()).unwrap();
+        let admin = Admin::start(loopback(), Vec::new(), metrics, readiness.clone()).unwrap();
         assert!(get(admin.address(), "GET /healthz").contains("200 OK"));
         for (state, status, body) in [
             (State::Starting, "503 Service Unavailable", "starting\n"),
@@ -221,7 +308,107 @@ mod tests {
         ] {
             assert!(metrics.contains(line), "no {line} in {metrics}");
         }
-        let taken = Admin::start(admin.address(), Arc::from([]), readiness).err().unwrap().to_string();
+        let taken = Admin::start(admin.address(), Vec::new(), Arc::from([]), readiness).err().unwrap().to_string();
         assert!(taken.contains("admin.address"), "{taken}");
+    }
+
+    #[test]
+    fn request_for_an_unknown_host_then_it_is_refused() {
+        let admin = admin(PATIENT, &["metrics.example.org"]);
+        let ask = |head: &str| exchange(admin.address(), &format!("{head}Connection: close\r\n\r\n"));
+        for known in
+            ["127.0.0.1", "127.0.0.1:7480", "localhost", "LocalHost:1", "[::1]:7480", "192.0.2.7", "localhost."]
+        {
+            let answer = ask(&format!("GET /metrics HTTP/1.1\r\nHost: {known}\r\n"));
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{known}: {answer}");
+        }
+        assert!(ask("GET /healthz HTTP/1.1\r\nHost: Metrics.Example.org:80\r\n").starts_with("HTTP/1.1 200 "));
+        // As simple health checks ask.
+        assert!(ask("GET /healthz HTTP/1.0\r\n").starts_with("HTTP/1.0 200 "));
+        for unknown in [
+            "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n",
+            "GET /healthz HTTP/1.1\r\nHost: evil.example:7480\r\n",
+            "POST /nothing HTTP/1.1\r\nHost: localhost.evil.example\r\n",
+            "GET /metrics HTTP/1.1\r\nHost: metrics.example.org.evil.example\r\n",
+            "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1.evil.example\r\n",
+            "GET /metrics HTTP/1.1\r\nHost: \r\n",
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n",
+            "GET http://evil.example/metrics HTTP/1.1\r\nHost: localhost\r\n",
+        ] {
+            let answer = ask(unknown);
+            assert!(answer.starts_with("HTTP/1.1 421 "), "{unknown:?}: {answer}");
+            assert!(answer.contains("admin.hosts") && !answer.contains("ringgate_"), "{answer}");
+        }
+    }
+
+    /// Waits for the gateway's end of this connection.
+    fn wait_for_end(mut socket: &TcpStream) {
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut rest = Vec::new();
+        match socket.read_to_end(&mut rest) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+        }
+    }
+
+    #[test]
+    fn every_place_is_taken_then_the_oldest_idle_one_makes_room() {
+        let admin = admin(PATIENT, &[]);
+        let idle: Vec<_> =
+            (0..connections::CONNECTIONS_MAX).map(|_| TcpStream::connect(admin.address()).unwrap()).collect();
+        let answered = |mut socket: &TcpStream| {
+            socket.set_read_timeout(Some(DEADLINE)).unwrap();
+            write!(socket, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            let mut answer = [0; 15];
+            socket.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        };
+        // The last of them has its answer: all were accepted. The first is not idle for longest any more.
+        answered(&idle[connections::CONNECTIONS_MAX - 1]);
+        answered(&idle[0]);
+        // Two that trickle a head, which makes them no younger.
+        for mut socket in &idle[1..3] {
+            socket.write_all(b"GET /heal").unwrap();
+        }
+        let _another = TcpStream::connect(admin.address()).unwrap();
+        wait_for_end(&idle[1]);
+        assert!(get(admin.address(), "GET /healthz").starts_with("HTTP/1.1 200 "));
+        wait_for_end(&idle[2]);
+        let mut first = &idle[0];
+        write!(first, "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut rest = String::new();
+        first.read_to_string(&mut rest).unwrap();
+        assert!(rest.ends_with("ready\n"), "{rest}");
+    }
+
+    #[test]
+    fn head_takes_too_long_then_the_connection_is_closed() {
+        let admin = admin(Timeouts { head: Duration::from_millis(100), ..PATIENT }, &[]);
+        for sent in [&b""[..], b"GET /healthz HTTP/1.1\r\nHost: local"] {
+            let mut socket = TcpStream::connect(admin.address()).unwrap();
+            socket.write_all(sent).unwrap();
+            wait_for_end(&socket);
+        }
+        assert!(get(admin.address(), "GET /healthz").starts_with("HTTP/1.1 200 "));
+    }
+
+    #[test]
+    fn answers_are_not_read_then_the_connection_is_closed() {
+        let admin = admin(Timeouts { write: Duration::from_millis(100), ..PATIENT }, &[]);
+        let mut socket = TcpStream::connect(admin.address()).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let requests = "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+        let deadline = Instant::now() + DEADLINE;
+        // As many as it takes until nothing more fits anywhere; then it is closed, which a write finds out.
+        let error = loop {
+            assert!(Instant::now() < deadline, "it is still open");
+            match socket.write(requests.as_bytes()) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                Err(error) => break error.kind(),
+            }
+        };
+        assert!(matches!(error, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe), "{error}");
+        assert!(get(admin.address(), "GET /healthz").starts_with("HTTP/1.1 200 "));
     }
 }

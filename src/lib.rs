@@ -42,6 +42,8 @@ pub mod worker;
 
 // F: control plane
 #[cfg(feature = "gateway")]
+pub mod abort;
+#[cfg(feature = "gateway")]
 pub mod admin;
 #[cfg(feature = "gateway")]
 pub mod auth;
@@ -54,6 +56,10 @@ pub mod cores;
 #[cfg(feature = "gateway")]
 pub mod doctor;
 #[cfg(feature = "gateway")]
+pub mod logs;
+#[cfg(feature = "gateway")]
 pub mod server;
 #[cfg(feature = "gateway")]
 pub mod version;
+#[cfg(feature = "gateway")]
+pub mod watch;

@@ -12,7 +12,7 @@ use ringgate::auth::{Keys, Signer, TokenSpec, parse_algorithm};
 use ringgate::config::{Config, Running, default_text, log_filter, parse_duration_ms};
 use ringgate::server::Server;
 use ringgate::session::Transport;
-use ringgate::{client, doctor, version};
+use ringgate::{client, doctor, logs, version};
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -109,7 +109,11 @@ struct Token {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let command = match command() {
+        Ok(command) => command,
+        Err(code) => return code,
+    };
+    let result = match command {
         Command::Serve(options) => serve(options),
         Command::Check { file } => check(&file),
         Command::Config => say(default_text().trim_end()),
@@ -129,16 +133,36 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => {
-            eprintln!("ringgate: {text}");
+            complain(&text);
             ExitCode::FAILURE
         }
     }
 }
 
+/// What was asked for. Help and version go to standard output, mistakes to standard error.
+fn command() -> Result<Command, ExitCode> {
+    Cli::try_parse().map(|cli| cli.command).map_err(|error| match (error.exit_code(), error.print()) {
+        (0, Err(unwritten)) if unwritten.kind() != std::io::ErrorKind::BrokenPipe => {
+            complain(&cannot_write(&unwritten));
+            ExitCode::FAILURE
+        }
+        (code, _) => ExitCode::from(u8::try_from(code).unwrap_or(2)),
+    })
+}
+
+/// Says on standard error what went wrong. Where that cannot be written either, the exit code has to do.
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr(), "ringgate: {text}");
+}
+
+fn cannot_write(error: &std::io::Error) -> String {
+    format!("standard output cannot be written: {error}")
+}
+
 fn check(file: &Path) -> Result<(), String> {
     let config = Config::load(file).map_err(|problems| problems.to_string())?;
     for warning in &config.warnings {
-        eprintln!("ringgate: warning: {}", warning.in_file(&file.display().to_string()));
+        complain(&format!("warning: {}", warning.in_file(&file.display().to_string())));
     }
     say(&format!(
         "{}: good; {} shards, {} listeners, {} namespaces",
@@ -152,14 +176,17 @@ fn check(file: &Path) -> Result<(), String> {
 /// Prints a line; a closed pipe is not an error.
 fn say(text: &str) -> Result<(), String> {
     match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.to_string()),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(cannot_write(&error)),
         _ => Ok(()),
     }
 }
 
 fn token(options: Token) -> Result<(), String> {
     if !ringgate::wire::is_name(&options.user) || options.user.starts_with('@') {
-        return Err(format!("--user {:?} must be 1 to 128 bytes without blanks, not starting with @", options.user));
+        return Err(format!(
+            "--user {:?} must be 1 to 128 bytes without blanks, with a visible character, not starting with @",
+            options.user
+        ));
     }
     let signer = match &options.key {
         Some(path) => {
@@ -182,7 +209,17 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// Whether others of the same user may read this process's memory, and the kernel dump it.
+fn set_dumpable(dumpable: bool) {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    let behavior = if dumpable { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable };
+    // No kernel refuses either.
+    let _ = set_dumpable_behavior(behavior);
+}
+
 fn serve(options: Serve) -> Result<(), String> {
+    // Before the first secret is read.
+    set_dumpable(false);
     // First: a SIGHUP must not end a gateway that starts.
     let signals = watch_signals()?;
     let (mut config, certificate) = match &options.config {
@@ -202,6 +239,8 @@ fn serve(options: Serve) -> Result<(), String> {
     if let Some(level) = options.log_level {
         config.logging.level = level;
     }
+    set_dumpable(config.runtime.dumpable);
+    ringgate::abort::on_panic(config.logging.json);
     let logs = start_logging(&config.logging)?;
     let mut reloading = Reloading { file: options.config.clone(), level_is_given, running: Running::of(&config), logs };
     reloading.warn(&config);
@@ -211,7 +250,16 @@ fn serve(options: Serve) -> Result<(), String> {
         tracing::warn!(%error, "huge pages stay as they are");
     }
     let mut server = Server::start_with(config, give_memory_back).map_err(|error| error.to_string())?;
-    print_addresses(&server, shards, certificate.as_deref(), options.dev_ca.as_deref())?;
+    if let (Some(path), Some(certificate)) = (&options.dev_ca, &certificate) {
+        std::fs::write(path, certificate).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let lines = addresses(&server, shards, certificate.is_some())?;
+    let mut out = std::io::stdout();
+    if let Err(error) = out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
+        // Clients are served all the same: a full disk must not keep a gateway from starting.
+        lines.lines().for_each(|_| logs::COUNTS.count_failed());
+        tracing::warn!(%error, "standard output cannot be written; the lines with the addresses are missing there");
+    }
     while signals.count.load(Ordering::Relaxed) == 0 {
         if signals.reload.swap(false, Ordering::Relaxed) {
             let good = reloading.reload(&mut server);
@@ -298,39 +346,36 @@ fn give_memory_back() {
 }
 
 /// The lines that a person, or the load tester, starts from.
-fn print_addresses(server: &Server, shards: usize, certificate: Option<&str>, ca: Option<&Path>) -> Result<(), String> {
+fn addresses(server: &Server, shards: usize, dev: bool) -> Result<String, String> {
+    let mut lines = Vec::new();
     for listener in server.addresses() {
         let scheme = if listener.transport == Transport::Tls { "tls" } else { "tcp" };
-        say(&format!("{scheme}://{}", listener.address))?;
+        lines.push(format!("{scheme}://{}", listener.address));
     }
-    if let Some(admin) = server.admin_address() {
-        say(&format!("admin http://{admin}"))?;
-    }
-    if let Some(certificate) = certificate {
-        if let Some(path) = ca {
-            std::fs::write(path, certificate).map_err(|error| format!("{}: {error}", path.display()))?;
-        }
+    lines.extend(server.admin_address().map(|admin| format!("admin http://{admin}")));
+    if dev {
         let spec =
             TokenSpec { user: "alice".into(), issued_at: unix_seconds(), ttl_seconds: 3600, ..TokenSpec::default() };
         let token = Signer::dev().sign(&spec)?;
-        say(&format!("token of alice, good for an hour: {token}"))?;
+        lines.push(format!("token of alice, good for an hour: {token}"));
         if let Some(plain) = server.addresses().iter().find(|l| l.transport == Transport::Plain) {
-            say("development only: everybody knows this gateway's key. Talk with yourself:")?;
-            say(&format!(
+            lines.push("development only: everybody knows this gateway's key. Talk with yourself:".to_owned());
+            lines.push(format!(
                 "  ringgate client --url tcp://{} --token $(ringgate token --dev --user bob) --room chat:general",
                 plain.address
-            ))?;
+            ));
         }
     }
-    say(&format!("ready: {shards} shards"))?;
-    std::io::stdout().flush().map_err(|error| error.to_string())
+    lines.push(format!("ready: {shards} shards\n"));
+    Ok(lines.join("\n"))
 }
 
 /// Logs go to standard error through a thread of their own: a terminal that does not read must not stop a shard.
 fn start_logging(logging: &ringgate::config::Logging) -> Result<Logs, String> {
-    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let (writer, guard) = logs::start(std::io::stderr(), logging.json, &logs::COUNTS)
+        .map_err(|error| format!("the log's thread: {error}"))?;
     let filter = log_filter(&logging.level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).log_internal_errors(false);
     let (done, set_filter) = if logging.json {
         let builder = builder.json().flatten_event(true).with_target(false).with_filter_reloading();
         let handle = builder.reload_handle();
@@ -349,7 +394,7 @@ fn start_logging(logging: &ringgate::config::Logging) -> Result<Logs, String> {
 struct Logs {
     set_filter: SetFilter,
     /// What is left is written when it is dropped.
-    _guard: tracing_appender::non_blocking::WorkerGuard,
+    _guard: logs::Guard,
 }
 
 /// Changes what is logged.

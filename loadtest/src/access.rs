@@ -11,8 +11,10 @@ use ringgate::net::Target;
 use ringgate::session::Transport;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
 
 use crate::assignment::Assignment;
+use crate::lookup::Lookup;
 use crate::tickets;
 
 /// How the clients of this process sign in, whom they trust and where they connect from.
@@ -49,11 +51,12 @@ impl Credentials {
         Credentials { dev: true, ca: Some(ca.to_owned()), ..Credentials::default() }
     }
 
-    /// Reads keys and certificates, and resolves names. Errors say which option is missing or what is wrong with it.
+    /// Reads keys and certificates, and looks names up. Errors say which option is missing or what is wrong with it.
     pub(crate) fn access(&self, assignment: &Assignment) -> Result<Access, String> {
-        let targets = |url: &Url| self.targets(url, assignment.no_resumption);
+        let secured = |url: &Url| self.tls(url, assignment.no_resumption);
         Ok(Access {
-            targets: Box::new([targets(&assignment.plain)?, targets(&assignment.tls)?]),
+            lookups: [Lookup::new(&assignment.plain)?, Lookup::new(&assignment.tls)?],
+            tls: Box::new([secured(&assignment.plain)?, secured(&assignment.tls)?]),
             tokens: self.tokens()?,
             sources: self.source.clone(),
         })
@@ -94,11 +97,10 @@ impl Credentials {
         }
     }
 
-    /// Where to: for the first time, and again.
-    fn targets(&self, url: &Url, no_resumption: bool) -> Result<[Target; 2], String> {
-        let address = url.resolve()?;
+    /// TLS for the first time, and again; none for a plain URL.
+    fn tls(&self, url: &Url, no_resumption: bool) -> Result<[Option<Secured>; 2], String> {
         if !url.tls {
-            return Ok([Target { address, tls: None }, Target { address, tls: None }]);
+            return Ok([None, None]);
         }
         let config = match &self.ca {
             Some(path) => tls_of(path)?,
@@ -111,7 +113,7 @@ impl Credentials {
         Ok(resumption.map(|resumption| {
             let mut own = ClientConfig::clone(&config);
             own.resumption = resumption;
-            Target { address, tls: Some((own.into(), name.clone())) }
+            Some((own.into(), name.clone()))
         }))
     }
 }
@@ -123,10 +125,15 @@ fn tls_of(path: &Path) -> Result<Arc<ClientConfig>, String> {
     client_tls(Trust::Pem(&pem)).map_err(named)
 }
 
+/// Settings, and the name that the certificate must be for.
+type Secured = (Arc<ClientConfig>, ServerName<'static>);
+
 /// What becomes of [`Credentials`] in a run.
 pub(crate) struct Access {
     /// Where to: plain, TLS.
-    targets: Box<[[Target; 2]; 2]>,
+    lookups: [Lookup; 2],
+    /// With what: plain, TLS; for the first time, and again.
+    tls: Box<[[Option<Secured>; 2]; 2]>,
     tokens: Tokens,
     /// Source addresses, if they are given.
     pub(crate) sources: Sources,
@@ -141,9 +148,17 @@ enum Tokens {
 }
 
 impl Access {
-    /// Where a client connects to; a client that has been there may have a ticket.
-    pub(crate) fn target(&self, transport: Transport, has_been_there: bool) -> &Target {
-        &self.targets[transport as usize][usize::from(has_been_there)]
+    /// Where a client connects to after so many addresses refused it in a row; a client that has been there may have a
+    /// ticket. None if the host has no address any more.
+    pub(crate) fn target(&self, transport: Transport, has_been_there: bool, refused: u8) -> Option<Target> {
+        let address = self.lookup(transport).address(refused.into())?;
+        let tls = self.tls[transport as usize][usize::from(has_been_there)].clone();
+        Some(Target { address, tls })
+    }
+
+    /// The addresses that clients connect to.
+    pub(crate) fn lookup(&self, transport: Transport) -> &Lookup {
+        &self.lookups[transport as usize]
     }
 
     /// A token for a user.

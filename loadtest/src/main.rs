@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `ledger`, `record`, `timeline` | payload stamps; lost, duplicated, reordered; latencies and troubles; over time |
 //! | `traffic`, `assignment`, `plan` | who sends what and when; who has which clients; what the threads share |
-//! | `access`, `descriptors` | keys, certificates, addresses and open files of this process's clients |
+//! | `access`, `lookup`, `descriptors` | keys, certificates, addresses and open files of this process's clients |
 //! | `fleet` | one driver thread: a ring full of clients |
 //! | `crew` | a controller and its workers: several driver processes |
 //! | `run`, `interrupt` | drivers and phases; how a run is ended early |
@@ -29,6 +29,7 @@ mod html;
 mod interrupt;
 mod ledger;
 mod load;
+mod lookup;
 mod metrics;
 mod mixed;
 mod options;

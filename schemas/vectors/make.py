@@ -526,6 +526,7 @@ def malformed():
         table("token_empty", "Connect", {"request": 1, "version": 1, "token": ""}, "token is empty"),
         table("token_8193", "Refresh", {"request": 1, "token": "t" * 8193}, "token is longer than 8192 bytes"),
         table("device_blank", "Connect", {"version": 1, "token": "t", "device": "my phone"}, "device holds a blank"),
+        table("device_unseen", "Connect", {"version": 1, "token": "t", "device": "\u200b\u200d"}, "device has no character that can be seen"),
         table("client_129", "Connect", {"version": 1, "token": "t", "client": "c" * 129}, "client is over 128 bytes"),
         table(
             "rooms_129", "Connect",

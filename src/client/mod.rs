@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 pub use stream::{Stream, Trust, Url, client_tls};
 
 use crate::id::{ClientMessageId, Position, Stamp};
+use crate::logs::is_disguise;
 use crate::wire::encode::{ConnectRequest, PublishRequest};
 use crate::wire::{Encoder, Kind, ServerFrame};
 
@@ -247,7 +248,9 @@ impl Chat {
                 ServerFrame::Error(error) => {
                     self.refused = true;
                     self.waiting = self.waiting.saturating_sub(1);
-                    eprintln!("ringgate: refused: {} ({})", error.message().unwrap_or_default(), error.code());
+                    // Where it cannot be written, the exit code says it.
+                    let (text, code) = (error.message().unwrap_or_default(), error.code());
+                    let _ = writeln!(std::io::stderr(), "ringgate: refused: {text} ({code})");
                 }
                 ServerFrame::Message(message) => {
                     let stamp = message.stamp().map(Stamp::from).unwrap_or_default();
@@ -296,11 +299,10 @@ fn show(message: &crate::wire::schema::Message<'_>, stamp: Stamp, json: bool) ->
     let payload = message.payload().map(|payload| payload.bytes()).unwrap_or_default();
     let (topic, sender) = (message.topic().unwrap_or_default(), message.sender().unwrap_or_default());
     if !json {
-        // Text from others must not move the cursor or set the title of this terminal.
-        let text: String = String::from_utf8_lossy(payload)
-            .chars()
-            .map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c })
-            .collect();
+        // Names and text from others must not move the cursor, turn the line around or set the title of this terminal.
+        let harmless = |c: char| if c != '\t' && (c.is_control() || is_disguise(c)) { '\u{fffd}' } else { c };
+        let show = |text: &str| text.chars().map(harmless).collect::<String>();
+        let (topic, sender, text) = (show(topic), show(sender), show(&String::from_utf8_lossy(payload)));
         return if topic.starts_with('@') {
             format!("{sender}> {text}\n")
         } else {
@@ -334,7 +336,7 @@ fn print_out(lines: &str) -> Result<(), String> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(format!("standard output cannot be written: {error}")),
         Ok(()) => Ok(()),
     }
 }

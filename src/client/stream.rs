@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject;
@@ -44,11 +44,11 @@ impl std::str::FromStr for Url {
 }
 
 impl Url {
-    /// The first address of the host.
-    pub fn resolve(&self) -> Result<SocketAddr, String> {
+    /// The addresses of the host as they are now, at least one, in the order in which they are to be tried.
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
         let addresses = (self.host.as_str(), self.port).to_socket_addrs();
-        let addresses = addresses.map_err(|error| format!("{}: {error}", self.host))?;
-        addresses.into_iter().next().ok_or_else(|| format!("{} has no address", self.host))
+        let addresses: Vec<_> = addresses.map_err(|error| format!("{}: {error}", self.host))?.collect();
+        if addresses.is_empty() { Err(format!("{} has no address", self.host)) } else { Ok(addresses) }
     }
 
     /// The name that the gateway's certificate must be for.
@@ -150,28 +150,65 @@ enum Socket {
 /// Longest body that is taken from a gateway.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
+/// How long an attempt may take with all addresses of a host, and the least that one of them gets.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT_EACH_MIN: Duration = Duration::from_secs(1);
+
 impl Stream {
-    /// Connects, including the TLS handshake.
+    /// Looks the host up and connects, including the TLS handshake, to the first of its addresses with which that works.
     pub fn connect(url: &Url, trust: Trust<'_>) -> Result<Stream, String> {
-        let address = url.resolve()?;
-        let socket = TcpStream::connect_timeout(&address, Duration::from_secs(10))
-            .map_err(|error| format!("{address}: {error}"))?;
-        socket.set_nodelay(true).map_err(|error| error.to_string())?;
         let tls = if url.tls { Some((client_tls(trust)?, url.server_name()?)) } else { None };
-        Stream::over(socket, tls)
+        Stream::connect_to_any(&url.addresses()?, tls.as_ref())
+    }
+
+    /// Connects, including the TLS handshake, to the first of these addresses with which that works. All of them together
+    /// get 10 s, and each at least one. The error says what became of each.
+    pub fn connect_to_any(
+        addresses: &[SocketAddr],
+        tls: Option<&(Arc<ClientConfig>, ServerName<'static>)>,
+    ) -> Result<Stream, String> {
+        let began = Instant::now();
+        let mut failures = Vec::new();
+        for (tried, address) in addresses.iter().enumerate() {
+            let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+            let timeout = CONNECT_TIMEOUT.saturating_sub(began.elapsed()) / left;
+            match Stream::connect_to(*address, tls.cloned(), timeout.max(CONNECT_TIMEOUT_EACH_MIN)) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failures.push(error),
+            }
+        }
+        Err(if failures.is_empty() { "there is no address to connect to".to_owned() } else { failures.join("; ") })
+    }
+
+    fn connect_to(
+        address: SocketAddr,
+        tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+        timeout: Duration,
+    ) -> Result<Stream, String> {
+        let named = |error: io::Error| format!("{address}: {error}");
+        let socket = TcpStream::connect_timeout(&address, timeout).map_err(named)?;
+        socket.set_nodelay(true).map_err(named)?;
+        // A peer that takes the connection and says nothing must not hold a handshake up for ever.
+        let set_timeouts = |socket: &TcpStream, timeout| {
+            socket.set_read_timeout(timeout).and_then(|()| socket.set_write_timeout(timeout)).map_err(named)
+        };
+        set_timeouts(&socket, Some(timeout))?;
+        let stream = Stream::over(socket, tls)?;
+        set_timeouts(stream.tcp(), None)?;
+        Ok(stream)
     }
 
     /// On a socket that is connected already; with TLS its handshake comes first.
     pub fn over(socket: TcpStream, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>) -> Result<Stream, String> {
         let socket = match tls {
             Some((config, name)) => {
+                // Asked now: of a connection that was reset there is none.
+                let peer = socket.peer_addr().map_or_else(|_| "the gateway".to_owned(), |peer| peer.to_string());
                 let connection = ClientConnection::new(config, name).map_err(|error| error.to_string())?;
                 let mut stream = StreamOwned::new(connection, socket);
                 while stream.conn.is_handshaking() {
-                    stream.conn.complete_io(&mut stream.sock).map_err(|error| {
-                        let peer = stream.sock.peer_addr().map_or_else(|_| "the gateway".into(), |a| a.to_string());
-                        format!("TLS with {peer}: {error}")
-                    })?;
+                    let progressed = stream.conn.complete_io(&mut stream.sock);
+                    progressed.map_err(|error| format!("TLS with {peer}: {error}"))?;
                 }
                 Socket::Tls(Box::new(stream))
             }
@@ -251,5 +288,49 @@ mod tests {
         for bad in ["", "example.org:1", "http://a:1", "tcp://a", "tcp://:1", "tcp://a:b", "tcp://a:70000"] {
             assert!(url(bad).unwrap_err().contains("tcp://HOST:PORT"), "{bad}");
         }
+    }
+
+    /// Bound, so that nobody else gets it, and nobody listens.
+    fn nobody() -> (socket2::Socket, SocketAddr) {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        (socket, address)
+    }
+
+    #[test]
+    fn first_addresses_refuse_then_the_next_one_is_tried() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let good = listener.local_addr().unwrap();
+        let ((_first, refusing), (_second, refusing_too)) = (nobody(), nobody());
+        let stream = Stream::connect_to_any(&[refusing, refusing_too, good], None).unwrap();
+        assert_eq!(stream.tcp().peer_addr().unwrap(), good);
+        assert_eq!((stream.tcp().read_timeout().unwrap(), stream.tcp().write_timeout().unwrap()), (None, None));
+    }
+
+    #[test]
+    fn every_address_refuses_then_each_is_named() {
+        let ((_first, refusing), (_second, refusing_too)) = (nobody(), nobody());
+        let error = Stream::connect_to_any(&[refusing, refusing_too], None).err().unwrap();
+        let parts: Vec<_> = error.split("; ").collect();
+        assert!(parts.len() == 2 && parts[0].starts_with(&refusing.to_string()), "{error}");
+        assert!(parts[1].starts_with(&refusing_too.to_string()), "{error}");
+        assert!(Stream::connect_to_any(&[], None).is_err());
+    }
+
+    #[test]
+    fn tls_handshake_fails_at_one_address_then_the_next_one_is_tried() {
+        // The first closes every connection at once.
+        let closing = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (closes_at, accepted) =
+            (closing.local_addr().unwrap(), std::thread::spawn(move || closing.accept().map(|_| ())));
+        let (_nobody, refusing) = nobody();
+        let tls = (client_tls(Trust::Anybody).unwrap(), ServerName::try_from("localhost").unwrap());
+        let error = Stream::connect_to_any(&[closes_at, refusing], Some(&tls)).err().unwrap();
+        accepted.join().unwrap().unwrap();
+        assert!(
+            error.starts_with(&format!("TLS with {closes_at}: ")) && error.contains(&refusing.to_string()),
+            "{error}"
+        );
     }
 }

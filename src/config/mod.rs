@@ -53,6 +53,8 @@ pub struct Config {
     pub claims: Claims,
     /// Admin listener, if any.
     pub admin: Option<SocketAddr>,
+    /// Host names that the admin listener answers to besides `localhost` and addresses, in lower case.
+    pub admin_hosts: Vec<String>,
     /// Logging.
     pub logging: Logging,
     /// What is allowed and probably not meant: for the log, and for people.
@@ -71,6 +73,8 @@ pub struct Runtime {
     pub cores: Cores,
     /// Let memory be in huge pages where the kernel gives them.
     pub huge_pages: bool,
+    /// Other processes of the same user may look into this one's memory, and the kernel may dump it.
+    pub dumpable: bool,
     /// Where sockets live.
     pub descriptors: Descriptors,
     /// Slots of each shard's table.
@@ -160,6 +164,7 @@ impl Default for Runtime {
             pin_cores: true,
             cores: Cores::Auto,
             huge_pages: false,
+            dumpable: false,
             descriptors: Descriptors::for_this_kernel(),
             connections_per_shard_max: 16_384,
             recv_buffers: 1024,
@@ -234,7 +239,8 @@ impl Config {
         ];
         let config = Config {
             settings: Settings::default(),
-            runtime: Runtime { shards, ..Runtime::default() },
+            // The keys are known anyway, and who develops uses gdb and perf.
+            runtime: Runtime { shards, dumpable: true, ..Runtime::default() },
             listeners,
             tls: Some(Arc::new(tls)),
             tls_ends: certificate::ends(certificate.as_bytes()),
@@ -242,6 +248,7 @@ impl Config {
             keys: vec![Key::dev()],
             claims: Claims { require_exp: true, leeway_seconds: 5, ..Claims::default() },
             admin: Some(free(DEFAULT_ADMIN_PORT)),
+            admin_hosts: Vec::new(),
             logging: Logging { level: "info".to_owned(), json: false },
             warnings: Vec::new(),
             values: reload::Values::default(),

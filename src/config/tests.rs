@@ -37,6 +37,7 @@ shards = 5
 pin_cores = false
 cores = [4, 2, 0]
 huge_pages = true
+dumpable = true
 descriptors = "DESCRIPTORS"
 connections_per_shard_max = 321
 recv_buffers = 64
@@ -80,6 +81,7 @@ bytes_rate = 230000
 bytes_burst = "1GiB"
 connection_limit = 24
 connection_limit_per_address = 25
+address_prefix_ipv6 = 56
 connection_rate_limit = 26
 
 [token]
@@ -143,6 +145,7 @@ durability = "ephemeral"
 [admin]
 enabled = false
 address = "127.0.0.2:7003"
+hosts = ["Gateway.example.org", "gate-1"]
 
 [shutdown]
 timeout = "61s"
@@ -200,11 +203,11 @@ fn understand(text: &str) -> Result<Config, Problems> {
 
 /// All of a configuration that can be compared.
 fn shown(config: &Config) -> String {
-    let Config { settings, runtime, listeners, tls, tls_names, keys, claims, admin, logging, .. } = config;
+    let Config { settings, runtime, listeners, tls, tls_names, keys, claims, admin, admin_hosts, logging, .. } = config;
     let compact = tls.as_ref().map(|tls| tls.enable_secret_extraction);
     let keys: Vec<_> = keys.iter().map(|key| (&key.kid, key.algorithm)).collect();
     format!(
-        "{settings:#?} {runtime:#?} {listeners:?} {compact:?} {tls_names:?} {keys:?} {claims:#?} {admin:?} {logging:?}"
+        "{settings:#?} {runtime:#?} {listeners:?} {compact:?} {tls_names:?} {keys:?} {claims:#?} {admin:?} {admin_hosts:?} {logging:?}"
     )
 }
 
@@ -274,6 +277,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         bytes_burst: 1_073_741_824,
         connections_max: 24,
         connections_per_address_max: 25,
+        address_prefix_ipv6: 56,
         accept_rate: 26,
     };
     let inbox = InboxSettings {
@@ -327,6 +331,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         pin_cores: false,
         cores: Cores::List(vec![4, 2, 0]),
         huge_pages: true,
+        dumpable: true,
         descriptors,
         connections_per_shard_max: 321,
         recv_buffers: 64,
@@ -364,6 +369,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
     ] {
         assert_eq!(keys.verify(&signer.sign(&spec).unwrap(), 0).map(|grant| grant.user), Ok("alice".to_owned()));
     }
+    assert_eq!(config.admin_hosts, ["gateway.example.org", "gate-1"]);
     // The admin listener is off; its address is read where it is on.
     assert_eq!(config.admin, None);
     let on = understand(&text.replace("enabled = false", "enabled = true")).unwrap();
@@ -531,6 +537,8 @@ fn mistakes_are_named_with_file_line_key_and_remedy() {
         ("[[namespaces]]\nname = \"a\"\ndurability = \"durable\"", vec!["namespaces[0].durability", "\"memory\""]),
         ("[[namespaces]]\nhistory_size = 1", vec!["namespaces[0].name", "missing"]),
         ("[admin]\naddress = \"localhost\"", vec!["admin.address", "with a port"]),
+        ("[admin]\nhosts = [\"a\", \"http://b:1\"]", vec!["x.toml:2: admin.hosts[1]", "without scheme and port"]),
+        ("[admin]\nhosts = [\"\"]", vec!["admin.hosts[0]", "not a host name"]),
         (
             "[logging]\nlevel = \"inof\"",
             vec!["x.toml:2: logging.level", "\"inof\" is not a log level", "error, warn, info"],

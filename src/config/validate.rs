@@ -147,6 +147,7 @@ pub(super) fn validate(raw: &raw::File, text: &str, file: &str, fits: Fits) -> R
     };
     let (keys, claims) = token(&raw.token, file, &mut check);
     let admin = admin(&raw.admin, &listeners, &mut check);
+    let admin_hosts = admin_hosts(&raw.admin, &mut check);
     let level = raw.logging.level.as_ref().map_or("info", |level| level.get_ref().as_str()).to_owned();
     if let Err(error) = log_filter(&level) {
         check.problem("logging.level", raw.logging.level.as_ref().and_then(at), error);
@@ -163,6 +164,7 @@ pub(super) fn validate(raw: &raw::File, text: &str, file: &str, fits: Fits) -> R
             keys,
             claims,
             admin,
+            admin_hosts,
             logging: Logging { level, json },
             warnings: check.warnings,
             values: Values::of(text),
@@ -176,7 +178,11 @@ fn settings(raw: &raw::File, check: &mut Check<'_>) -> Settings {
     let default = Settings::default();
     let name = raw.node.name.as_ref();
     if let Some(name) = name.filter(|name| !crate::wire::is_name(name.get_ref())) {
-        check.problem("node.name", at(name), "must be 1 to 128 bytes without blanks and control characters");
+        check.problem(
+            "node.name",
+            at(name),
+            "must be 1 to 128 bytes without blanks and control characters, with a visible character",
+        );
     }
     let client = client(&raw.client, check);
     Settings {
@@ -340,6 +346,13 @@ fn client(raw: &raw::Client, check: &mut Check<'_>) -> ClientLimits {
             NO_LIMIT,
             false,
         ) as usize,
+        address_prefix_ipv6: check.number(
+            "client.address_prefix_ipv6",
+            &raw.address_prefix_ipv6,
+            d.address_prefix_ipv6.into(),
+            (1, 128),
+            false,
+        ) as u8,
         accept_rate: check.number("client.connection_rate_limit", &raw.connection_rate_limit, 0, NO_LIMIT, false)
             as u32,
     };
@@ -492,6 +505,7 @@ fn runtime(raw: &raw::Runtime, fits: Fits, check: &mut Check<'_>) -> Runtime {
         pin_cores: raw.pin_cores.unwrap_or(d.pin_cores),
         cores: cores(&raw.cores, check),
         huge_pages: raw.huge_pages.unwrap_or(d.huge_pages),
+        dumpable: raw.dumpable.unwrap_or(d.dumpable),
         descriptors: check.choice(
             "runtime.descriptors",
             &raw.descriptors,
@@ -786,4 +800,19 @@ fn admin(raw: &raw::Admin, listeners: &[ListenerConfig], check: &mut Check<'_>) 
         check.problem("admin.address", raw.address.as_ref().and_then(at), text);
     }
     Some(address)
+}
+
+/// Host names as a request has them, in lower case.
+fn admin_hosts(raw: &raw::Admin, check: &mut Check<'_>) -> Vec<String> {
+    for (index, host) in raw.hosts.iter().enumerate() {
+        let text = host.get_ref();
+        let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if text.is_empty() || text.ends_with('.') || !text.chars().all(is_host) {
+            let wrong = format!(
+                "\"{text}\" is not a host name; write it without scheme and port, like \"gateway.example.org\""
+            );
+            check.problem(&format!("admin.hosts[{index}]"), at(host), wrong);
+        }
+    }
+    raw.hosts.iter().map(|host| host.get_ref().to_ascii_lowercase()).collect()
 }

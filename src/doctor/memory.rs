@@ -1,7 +1,6 @@
 //! Whether the memory suffices, and how the kernel deals with it.
 
-use std::path::Path;
-
+use super::groups;
 use super::host::Host;
 use super::report::{Check, Finding, bytes, count};
 use super::target::Target;
@@ -37,29 +36,13 @@ fn meminfo(host: &Host, name: &str) -> Result<u64, String> {
     kibibytes.map(|number| number * 1024).ok_or_else(|| format!("/proc/meminfo says {name}: {text:?}"))
 }
 
-/// The smallest limit of this process's control group and of those around it, version 2 or 1. A group without a file has
-/// no limit of its own, and what lies outside of the container's own view cannot be seen.
+/// The smallest limit of this process's control group and of those around it. A group without a file has no limit of its own.
 fn group_limit(host: &Host) -> Option<u64> {
-    let groups = host.read("proc/self/cgroup").ok()?;
-    let limits = groups.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':');
-        let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-        let (mount, file) = match controllers {
-            "" => ("sys/fs/cgroup", "memory.max"),
-            _ if controllers.split(',').any(|controller| controller == "memory") => {
-                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
-            }
-            _ => return None,
-        };
-        Path::new(path)
-            .ancestors()
-            .filter_map(|group| {
-                let group = group.to_str()?.trim_end_matches('/');
-                host.number::<u64>(&format!("{mount}{group}/{file}")).ok()
-            })
-            .min()
-    });
-    limits.min()
+    let limit = |group: groups::Group| {
+        let file = if group.unified { "memory.max" } else { "memory.limit_in_bytes" };
+        host.number::<u64>(&format!("{}/{file}", group.folder)).ok()
+    };
+    groups::of_this_process(host, "memory").ok()?.into_iter().filter_map(limit).min()
 }
 
 fn needed(host: &Host, target: &Target) -> Finding {

@@ -4,6 +4,7 @@
 //! change nothing. What cannot be found out is called unknown, with the reason, and never good.
 
 mod cpu;
+mod groups;
 mod host;
 mod interrupts;
 mod isolated;
@@ -11,6 +12,7 @@ mod limits;
 mod memory;
 mod network;
 mod nic;
+mod quota;
 mod report;
 mod ring;
 mod target;
@@ -120,6 +122,7 @@ fn examine(host: &Host, target: &Target, topology: &Result<Topology, String>, pr
     findings.extend(network::check(host, target));
     findings.extend(nic::check(host, &cpus, target.shards()));
     findings.extend(cpu::check(host, target, topology));
+    findings.push(quota::check(host, target, topology));
     findings.push(isolated::check(host, target, topology));
     findings.push(interrupts::check(host, target, topology));
     findings

@@ -17,6 +17,8 @@ const GENERATION: Duration = Duration::from_millis(500);
 /// What is known of a socket here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Quiet {
+    /// Nothing has ever come.
+    New,
     /// Nothing has come since it was looked at, or sent to.
     Checked,
     /// It was heard in this turn.
@@ -65,7 +67,7 @@ impl QuietList {
     /// Data has come.
     pub(super) fn heard(&mut self, key: ConnectionKey, quiet: &mut Quiet) {
         *quiet = match *quiet {
-            Quiet::Checked => {
+            Quiet::New | Quiet::Checked => {
                 self.fresh.push(key);
                 Quiet::Fresh
             }
@@ -119,7 +121,9 @@ impl QuietList {
                 *quiet = Quiet::Listed;
                 false
             }
-            Quiet::Checked | Quiet::Fresh | Quiet::Answered | Quiet::Peeking | Quiet::PeekingHeard => false,
+            Quiet::New | Quiet::Checked | Quiet::Fresh | Quiet::Answered | Quiet::Peeking | Quiet::PeekingHeard => {
+                false
+            }
         }
     }
 

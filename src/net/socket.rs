@@ -55,7 +55,7 @@ impl Socket {
             ended: false,
             held: false,
             handshaking: false,
-            quiet: Quiet::Checked,
+            quiet: Quiet::New,
             tls: None,
         }
     }

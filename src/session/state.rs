@@ -70,6 +70,8 @@ pub struct PendingConnect {
     pub request: u32,
     /// Device name.
     pub device: Arc<str>,
+    /// What the client calls itself.
+    pub client: Box<str>,
     /// Where the inbox is to go on.
     pub inbox: Option<Position>,
     /// Rooms to subscribe to at once.

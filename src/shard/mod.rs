@@ -7,6 +7,7 @@
 //! | file | what |
 //! |---|---|
 //! | `receive` | bytes -> frames -> requests; rates |
+//! | `carried` | bytes of TLS records beyond what is in them |
 //! | `signin` | Connect, tokens, Refresh |
 //! | `publish` | Publish, on the publisher's side and at the topic's home |
 //! | `inbox` | a session's own inbox: live, acknowledged, repeated |
@@ -16,6 +17,7 @@
 //! | `timers` | heartbeats and every other deadline of a connection |
 //! | `leave` | closing, draining |
 
+mod carried;
 mod home;
 mod inbox;
 mod jobs;
@@ -135,6 +137,13 @@ pub enum Effect {
         /// For the log line.
         record: Box<CloseRecord>,
     },
+    /// A session has begun.
+    SignedIn {
+        /// The connection.
+        connection: ConnectionKey,
+        /// For the log line.
+        record: Box<SignInRecord>,
+    },
     /// A flushing close took too long: close at once.
     Abort {
         /// The connection.
@@ -147,6 +156,21 @@ pub enum Effect {
         /// False to go on.
         hold: bool,
     },
+}
+
+/// What a log line about a new session says.
+#[derive(Debug)]
+pub struct SignInRecord {
+    /// User id.
+    pub user: Arc<str>,
+    /// Device.
+    pub device: Arc<str>,
+    /// What the client calls itself; empty if it does not say.
+    pub client: Box<str>,
+    /// The other end.
+    pub peer: IpAddr,
+    /// TCP or TLS.
+    pub transport: Transport,
 }
 
 /// What a log line about a closed connection says.
@@ -192,6 +216,8 @@ pub struct Shard {
     asked: usize,
     /// Requests in flight that others may have to wait for, of connections that have any: what they weigh.
     heavy_in_flight: HashMap<ConnectionKey, u8, Keyed>,
+    /// When connections were pinged that have not answered with a Pong, in monotonic us.
+    pinged: HashMap<ConnectionKey, u64, Keyed>,
     /// Connections whose parked bytes may be read on.
     unparked: Vec<ConnectionKey>,
     draining: Option<u32>,
@@ -259,6 +285,7 @@ impl Shard {
             expecting: HashSet::with_hasher(keyed(seed)),
             asked: 0,
             heavy_in_flight: HashMap::with_hasher(keyed(seed)),
+            pinged: HashMap::with_hasher(keyed(seed)),
             unparked: Vec::new(),
             draining: None,
             swept_ms: 0,
@@ -397,6 +424,7 @@ impl Shard {
         self.effects.shrink_to_fit();
         self.own_mail.shrink_to_fit();
         self.unparked.shrink_to_fit();
+        self.pinged.shrink_to_fit();
         self.rooms.release_spares();
     }
 

@@ -10,7 +10,9 @@ use crate::id::{ConnectionKey, Now, Position};
 use crate::limits::{CONNECT_BODY_BYTES_MAX, HEADER_BYTES};
 use crate::session::{Connection, Phase, Tail};
 use crate::shard::Effect;
-use crate::wire::{ClientFrame, Encoder, Kind, RawFrame, Split, WireError, split_first_of_client, split_of_client};
+use crate::wire::{
+    ClientFrame, Encoder, Kind, RawFrame, Split, WireError, other_protocol, split_first_of_client, split_of_client,
+};
 
 /// First allocation for an incomplete frame; more only as more comes, whatever length the header announced.
 const TAIL_BYTES_FIRST: usize = 512;
@@ -47,13 +49,14 @@ impl Shard {
             connection.heard_ms = now.mono_ms();
             has_answered = core::mem::replace(&mut connection.phase, Phase::Ready) == Phase::Pinged;
         }
+        let first = (connection.phase == Phase::AwaitConnect).then(|| first_bytes(connection, bytes));
         let parked =
             connection.tail.as_mut().filter(|tail| tail.parked).map(|tail| tail.bytes.extend_from_slice(bytes));
         if has_answered {
             self.rearm(key, now);
         }
         match parked {
-            None => self.read_or_close(key, bytes, now),
+            None => self.read_or_close(key, bytes, first, now),
             Some(()) => {
                 self.hold_if_full(key);
                 self.unpark(key, now);
@@ -61,9 +64,11 @@ impl Shard {
         }
     }
 
-    fn read_or_close(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
+    /// `first` has the first bytes of a connection on which Connect has not come yet.
+    fn read_or_close(&mut self, key: ConnectionKey, bytes: &[u8], first: Option<[u8; HEADER_BYTES]>, now: Now) {
         if let Err(error) = self.read_frames(key, bytes, now) {
-            self.close(key, error.close_reason(), error.label(), now);
+            let detail = first.and_then(|first| other_protocol(&first)).unwrap_or(error.label());
+            self.close(key, error.close_reason(), detail, now);
         }
     }
 
@@ -282,7 +287,7 @@ impl Shard {
         }
         match frame {
             ClientFrame::Ping => self.reply(key, now, |_, out| Encoder::empty(out, Kind::Pong)),
-            ClientFrame::Pong => {}
+            ClientFrame::Pong => self.on_pong(key, now),
             ClientFrame::Publish(publish) => self.on_publish(key, &publish, now),
             ClientFrame::Ack(position) => self.on_ack(key, position, now),
             ClientFrame::Subscribe { request, room, since, recover } => {
@@ -317,7 +322,7 @@ impl Shard {
     }
 
     /// Over the rate: within a second of the first time the request is refused, later the connection is closed.
-    fn warn_about_rate(&mut self, key: ConnectionKey, request: u32, now: Now) {
+    pub(super) fn warn_about_rate(&mut self, key: ConnectionKey, request: u32, now: Now) {
         const GRACE_MS: u32 = 1000;
         const FORGIVEN_MS: u32 = 10_000;
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -350,10 +355,27 @@ impl Shard {
         begins
     }
 
+    /// Pongs that nobody asked for count for nothing.
+    fn on_pong(&mut self, key: ConnectionKey, now: Now) {
+        if let Some(pinged_us) = self.pinged.remove(&key) {
+            self.metrics.ping_pong_duration.record_us(now.mono_us.saturating_sub(pinged_us));
+        }
+    }
+
     fn on_ack(&mut self, key: ConnectionKey, position: Position, now: Now) {
         self.metrics.acks.increment();
         self.acknowledge(key, position, now);
     }
+}
+
+/// The first bytes that a connection has sent, zeroes where none have come yet.
+fn first_bytes(connection: &Connection, bytes: &[u8]) -> [u8; HEADER_BYTES] {
+    let before = connection.tail.as_ref().map_or(&[][..], |tail| tail.unread());
+    let mut first = [0; HEADER_BYTES];
+    for (place, byte) in first.iter_mut().zip(before.iter().chain(bytes)) {
+        *place = *byte;
+    }
+    first
 }
 
 fn tail_of(bytes: Vec<u8>, now: Now) -> Box<Tail> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::letter::Attach;
 use super::receive::WEIGHT_OF_REFRESH;
 use super::rooms::Wish;
-use super::{Effect, Letter, Shard};
+use super::{Effect, Letter, Shard, SignInRecord};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, ShardId, TopicKey};
 use crate::session::{AuthError, Grant, InboxFeed, Lag, Memberships, PendingConnect, PendingRoom, Phase, Session};
@@ -47,6 +47,7 @@ impl Shard {
         let pending = PendingConnect {
             request: connect.request,
             device,
+            client: connect.client.into(),
             inbox: connect.inbox,
             rooms: connect
                 .rooms
@@ -170,6 +171,14 @@ impl Shard {
         let user = session.user.clone();
         let (ping_interval_ms, receive_window) = (session.ping_interval_ms, session.receive_window);
         let (expires_at, expires_in_ms) = (u64::from(session.expires_at), session.expires_in_ms(now));
+        let record = SignInRecord {
+            user: user.clone(),
+            device: session.device.clone(),
+            client: pending.client,
+            peer: connection.peer,
+            transport: connection.transport,
+        };
+        self.effects.push_back(Effect::SignedIn { connection: key, record: Box::new(record) });
         self.metrics.sessions_active.add(1);
         if pending.inbox.is_some() {
             self.metrics.recoveries[usize::from(!attachment.recovered)].increment();

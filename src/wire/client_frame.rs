@@ -294,16 +294,18 @@ fn parse_publish(body: &[u8]) -> Result<ClientFrame<'_>, WireError> {
 }
 
 /// What an answer says of a field that is out of bounds: its name first. Bounds are those of `limits`.
-const ROOM: &str = "room: must have 1 to 128 bytes without control characters and blanks";
-const TOPIC: &str = "topic: must be @ and a user, or a room, of 1 to 128 bytes without control characters and blanks";
+const ROOM: &str = "room: must have 1 to 128 bytes without control characters and blanks, with a visible character";
+const TOPIC: &str = "topic: must be @ and a user, or a room, of 1 to 128 bytes without control characters and blanks, with a \
+                     visible character";
 const TRACE: &str = "trace: must have at most 64 printable ASCII characters without blanks";
 const TOKEN: &str = "token: must have 1 to 8192 bytes";
 const RECOVER: &str = "recover: must be 0 (exact) or 1 (best)";
 const BEFORE: &str = "before: must not stand beside since";
-const DEVICE: &str = "device: must have 1 to 128 bytes without control characters and blanks";
+const DEVICE: &str = "device: must have 1 to 128 bytes without control characters and blanks, with a visible character";
 const CLIENT: &str = "client: must have at most 128 bytes without control characters";
 const ROOMS: &str = "rooms: must be at most 128";
-const ROOMS_ROOM: &str = "rooms.room: must have 1 to 128 bytes without control characters and blanks";
+const ROOMS_ROOM: &str =
+    "rooms.room: must have 1 to 128 bytes without control characters and blanks, with a visible character";
 const ROOMS_RECOVER: &str = "rooms.recover: must be 0 (exact) or 1 (best)";
 
 const _: () = assert!(NAME_BYTES_MAX == 128 && TRACE_BYTES_MAX == 64);

@@ -180,6 +180,18 @@ impl WireError {
     }
 }
 
+/// What speaks instead of a client, as far as the first bytes of a connection tell.
+pub fn other_protocol(first: &[u8; HEADER_BYTES]) -> Option<&'static str> {
+    const METHODS: [&[u8]; 10] =
+        [b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE ", b"PRI * "];
+    match first {
+        [0x16, 3, 0..=4, ..] => Some("a TLS ClientHello on the plain port"),
+        [b'P', b'R', b'O', b'X', b'Y', b' ', ..] | b"\r\n\r\n\0\r\nQ" => Some("a PROXY protocol header"),
+        _ if METHODS.iter().any(|method| first.starts_with(method)) => Some("an HTTP request"),
+        _ => None,
+    }
+}
+
 /// A whole frame, borrowed from the stream.
 #[derive(Clone, Copy, Debug)]
 pub struct RawFrame<'a> {

@@ -28,7 +28,8 @@ pub use draft::Draft;
 pub use encode::Encoder;
 pub use generated::ringgate::wire as schema;
 pub use header::{
-    Body, Kind, RawFrame, Split, WireError, append_header, split, split_first_of_client, split_of_client,
+    Body, Kind, RawFrame, Split, WireError, append_header, other_protocol, split, split_first_of_client,
+    split_of_client,
 };
 pub use server_frame::ServerFrame;
 
@@ -91,21 +92,47 @@ fn text(bytes: &[u8]) -> Option<&str> {
     core::str::from_utf8(bytes).ok()
 }
 
-/// Whether `name` may be a user id, a device name or a room: 1 to 128 bytes without control characters or blanks.
+/// Whether `name` may be a user id, a device name or a room: 1 to 128 bytes without control characters or blanks, of which at
+/// least one character can be seen.
 pub fn is_name(name: &str) -> bool {
-    const LEADS_OTHERS: u8 = 0xc0;
     if name.is_empty() || name.len() > crate::limits::NAME_BYTES_MAX {
         return false;
     }
-    if !name.bytes().all(|byte| byte.is_ascii_graphic() || !byte.is_ascii()) {
-        return false;
-    }
-    // Only what is not ASCII is decoded: first bytes of characters say so.
-    let mut others = name.bytes().enumerate().filter(|(_, byte)| *byte >= LEADS_OTHERS);
-    !others.any(|(at, _)| {
-        let other = name.get(at..).and_then(|rest| rest.chars().next());
-        other.is_none_or(|c| c.is_control() || c.is_whitespace())
-    })
+    // Nearly all names are ASCII. Without a way out of the loop, several bytes are looked at at once.
+    let is_graphic = name.bytes().fold(true, |all, byte| all & byte.is_ascii_graphic());
+    is_graphic || is_name_of_any_script(name)
+}
+
+/// [`is_name`] of a name that is short enough.
+#[cold]
+fn is_name_of_any_script(name: &str) -> bool {
+    !name.chars().any(|c| c.is_control() || c.is_whitespace()) && !name.chars().all(is_invisible)
+}
+
+/// Unicode's `Default_Ignorable_Code_Point`, whose ranges are fixed for characters to come, and U+2800, a blank that is none.
+/// They may be part of a name, where emoji and several scripts need some of them, but are none alone.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fff8}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 #[cfg(test)]
@@ -120,5 +147,24 @@ mod tests {
         }
         assert!(is_name("grüße") && is_name("日本") && !is_name("") && !is_name("日本\u{3000}"));
         assert!(is_name(&"ü".repeat(64)) && !is_name(&"ü".repeat(65)), "128 bytes, not characters");
+    }
+
+    #[test]
+    fn nothing_of_a_name_can_be_seen_then_it_is_none() {
+        for invisible in
+            ["\u{200b}", "\u{200d}\u{200d}", "\u{3164}", "\u{feff}", "\u{202e}\u{2066}", "\u{e0041}", "\u{2800}"]
+        {
+            assert!(!is_name(invisible), "{invisible:?}");
+            assert!(is_name(&format!("{invisible}a")) && is_name(&format!("{invisible}\u{e9}")), "{invisible:?}");
+        }
+        // A family of emoji joined by ZWJ, a heart with a variation selector, Persian with ZWNJ, Sinhala with ZWJ.
+        for name in [
+            "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}",
+            "\u{2764}\u{fe0f}",
+            "\u{645}\u{6cc}\u{200c}\u{62e}",
+            "\u{0dc1}\u{0dca}\u{200d}\u{0dbb}",
+        ] {
+            assert!(is_name(name), "{name:?}");
+        }
     }
 }

@@ -54,7 +54,7 @@ impl Node {
                     while self.world.shards[shard].pull(connection, self.world.now).is_some() {}
                 }
                 Effect::Close { reason, .. } => panic!("closed: {reason:?}"),
-                Effect::Verify { .. } | Effect::Abort { .. } | Effect::Hold { .. } => {}
+                Effect::Verify { .. } | Effect::Abort { .. } | Effect::Hold { .. } | Effect::SignedIn { .. } => {}
             }
         }
         for to in 0..self.waiting[shard].len() {

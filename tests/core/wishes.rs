@@ -6,7 +6,7 @@ use ringgate::id::{ClientMessageId, Position, Recover};
 use ringgate::limits::Settings;
 use ringgate::session::Grant;
 use ringgate::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
-use ringgate::wire::{Kind, RoomCursor, ServerFrame, append_header};
+use ringgate::wire::{Encoder, Kind, RoomCursor, ServerFrame, append_header};
 
 use crate::world::{Client, Got, World, offsets, settings, settings_with_namespace};
 
@@ -64,7 +64,8 @@ fn a_field_out_of_bounds_is_named_and_the_session_goes_on() {
     let mut world = World::new(2, settings());
     let alice = world.sign_in(0, "alice");
     let trace = "t".repeat(65);
-    let cases: [(&str, &dyn Fn(&mut ringgate::wire::Encoder, &mut Vec<u8>)); 6] = [
+    type Build<'a> = &'a dyn Fn(&mut Encoder, &mut Vec<u8>);
+    let cases: [(&str, Build<'_>); 6] = [
         ("room", &|encoder, out| encoder.subscribe(out, 5, ("chat:a b", None).into())),
         ("room", &|encoder, out| encoder.unsubscribe(out, 5, "")),
         ("room", &|encoder, out| encoder.presence(out, 5, "chat:\u{7}", 1)),
@@ -165,10 +166,9 @@ fn a_publish_with_request_0_is_not_answered_whatever_becomes_of_it() {
 
 #[test]
 fn a_publish_with_request_0_over_the_rate_is_warned_about() {
-    let mut world = World::new(1, settings());
     let mut limited = settings();
     (limited.client.messages_rate, limited.client.messages_burst) = (1, 1);
-    std::mem::swap(&mut world, &mut World::new(1, limited));
+    let mut world = World::new(1, limited);
     let alice = world.sign_in(0, "alice");
     let fields = PublishRequest { topic: "@alice", ephemeral: true, ..Default::default() };
     world.send(alice, |encoder, out| encoder.publish(out, &fields));

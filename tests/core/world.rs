@@ -137,7 +137,7 @@ impl World {
                 }
                 Effect::Close { connection, reason, .. } => self.closed.push((Client { shard, connection }, reason)),
                 Effect::Hold { connection, hold } => self.held.push((Client { shard, connection }, hold)),
-                Effect::Writable { .. } | Effect::Abort { .. } => {}
+                Effect::Writable { .. } | Effect::Abort { .. } | Effect::SignedIn { .. } => {}
             }
         }
     }

@@ -1,11 +1,11 @@
 //! The admin listener: health, readiness, and figures that agree with what was done.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use ringgate::wire::Kind;
 
-use crate::support::{Gateway, Login, http};
+use crate::support::{Gateway, LISTENERS, Login, Process, http};
 
 #[test]
 fn health_readiness_and_what_does_not_exist() {
@@ -35,6 +35,59 @@ fn clients_that_say_nothing_or_no_http_stop_nobody() {
     assert_eq!(http(gateway.admin(), "GET", "/healthz").status, 200);
     drop(silent);
     gateway.finish();
+}
+
+#[test]
+fn sixty_four_connections_stand_still_then_health_is_answered_all_the_same() {
+    let gateway = Gateway::start();
+    // More than there are places, some of which have begun a request.
+    let idle: Vec<_> = (0..80)
+        .map(|number| {
+            let mut socket = TcpStream::connect(gateway.admin()).unwrap();
+            if number % 2 == 0 {
+                socket.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
+            }
+            socket
+        })
+        .collect();
+    for _ in 0..20 {
+        assert_eq!(http(gateway.admin(), "GET", "/healthz").status, 200);
+    }
+    drop(idle);
+    gateway.finish();
+}
+
+#[test]
+fn host_is_not_known_then_only_those_of_the_configuration_are_answered() {
+    let gateway = Gateway::with(|config| config.admin_hosts = vec!["gate.example.org".to_owned()]);
+    for (host, status) in [("gate.example.org", 200), ("localhost", 200), ("evil.example", 421)] {
+        let mut socket = TcpStream::connect(gateway.admin()).unwrap();
+        write!(socket, "GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {answer}");
+    }
+    gateway.finish();
+}
+
+#[test]
+fn on_every_address_of_the_host_then_a_warning_says_so() {
+    let text = |admin: &str| {
+        format!(
+            "{LISTENERS}[admin]\naddress = \"{admin}\"\n[[token.keys]]\nalgorithm = \"HS256\"\n\
+             secret = \"0123456789abcdef0123456789abcdef\"\n"
+        )
+    };
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let gateway = Process::gateway(&text(address));
+        let line = gateway.error_line("a warning", |line| line.contains("WARN"));
+        assert!(line.contains("the admin listener is on every address of this host"), "{line}");
+        assert!(line.contains("set admin.address"), "{line}");
+    }
+    let gateway = Process::gateway(&text("127.0.0.1:0"));
+    gateway.signal(libc::SIGTERM);
+    gateway.error_line("its last line", |line| line.contains("stopped"));
+    assert!(!gateway.errors().iter().any(|line| line.contains("admin listener")), "{:?}", gateway.errors());
 }
 
 #[test]

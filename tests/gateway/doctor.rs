@@ -47,6 +47,7 @@ fn every_finding_has_the_same_shape() {
         ("network", "net.core.somaxconn"),
         ("network", "connection tracking"),
         ("cores", "shards to cores"),
+        ("cores", "CPU quota"),
         ("cores", "isolated cores"),
         ("cores", "interrupts of other devices"),
     ] {

@@ -4,9 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use ringgate::close::CloseReason;
-use ringgate::limits::Settings;
 use ringgate::session::Transport;
-use ringgate::wire::{ClientFrame, Split, split};
+use ringgate::wire::{ClientFrame, Split, split_first_of_client};
 
 use crate::bystanders::Bystanders;
 use crate::random::Random;
@@ -22,7 +21,8 @@ fn garbage(seed: u64) -> Vec<u8> {
     if bytes.len() >= 8 && !random.one_in(3) {
         let body = if random.one_in(2) { bytes.len() - 8 } else { random.below(400) };
         bytes[..4].copy_from_slice(&(body as u32).to_le_bytes());
-        bytes[4] = 1 + random.below(11) as u8;
+        // Of other kinds than Connect the header is enough.
+        bytes[4] = if random.one_in(2) { 1 } else { 1 + random.below(11) as u8 };
         bytes[5..8].fill(0);
     }
     bytes
@@ -30,7 +30,7 @@ fn garbage(seed: u64) -> Vec<u8> {
 
 /// The code of the Goodbye that the first frame of a connection leads to; none when there is no Goodbye.
 fn close_of(bytes: &[u8]) -> Option<u16> {
-    match split(bytes, Settings::default().body_bytes_max()) {
+    match split_first_of_client(bytes) {
         Err(error) => Some(error.close_reason().code()),
         Ok(Split::Incomplete(_)) => None,
         Ok(Split::Frame(raw, _)) => match ClientFrame::parse(raw) {

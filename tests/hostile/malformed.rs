@@ -1,4 +1,4 @@
-//! Every malformed golden vector over real sockets: its close code, then the end, and only for who sent it.
+//! Every malformed golden vector over real sockets: its close code and then the end, or Error 107, and only for who sent it.
 
 use std::path::Path;
 
@@ -6,12 +6,20 @@ use ringgate::wire::{Kind, Split, split_of_client};
 use serde_json::Value;
 
 use crate::bystanders::Bystanders;
-use crate::support::{Client, Gateway, Login};
+use crate::support::{Client, Frame, Gateway, Login};
 
 struct Vector {
     file: String,
     bytes: Vec<u8>,
-    close: u16,
+    verdict: Verdict,
+}
+
+/// What becomes of the frame in a session.
+enum Verdict {
+    /// The session is closed with this code.
+    Close(u16),
+    /// The request is answered with Error 107, which names this field.
+    Error(String),
 }
 
 fn vectors() -> Vec<Vector> {
@@ -24,7 +32,11 @@ fn vectors() -> Vec<Vector> {
         .map(|entry| {
             let file = entry["file"].as_str().unwrap().to_owned();
             let bytes = std::fs::read(folder.join(&file)).unwrap();
-            Vector { file, bytes, close: entry["close"].as_u64().unwrap() as u16 }
+            let verdict = match entry["close"].as_u64() {
+                Some(close) => Verdict::Close(close as u16),
+                None => Verdict::Error(entry["field"].as_str().unwrap().to_owned()),
+            };
+            Vector { file, bytes, verdict }
         })
         .collect();
     assert!(vectors.len() > 40);
@@ -34,19 +46,37 @@ fn vectors() -> Vec<Vector> {
 /// Each on a session of its own; `open` makes the connection.
 fn each_closes_its_session(gateway: &Gateway, open: impl Fn(&Gateway) -> Client) {
     let bystanders = Bystanders::start(gateway);
-    let mut closed = [0, 0];
-    for Vector { file, bytes, close } in vectors() {
+    let (mut closed, mut answered) = ([0, 0], 0);
+    for Vector { file, bytes, verdict } in vectors() {
         let mut client = open(gateway);
         client.sign_in(&Login::user("mallory"));
         client.send_bytes(&bytes);
-        let goodbye = client.expect_close(close);
-        assert!(!goodbye.reconnect && !goodbye.reason.is_empty(), "{file}: {goodbye:?}");
-        closed[usize::from(close == 3510)] += 1;
+        match verdict {
+            Verdict::Close(code) => {
+                let goodbye = client.expect_close(code);
+                assert!(!goodbye.reconnect && !goodbye.reason.is_empty(), "{file}: {goodbye:?}");
+                closed[usize::from(code == 3510)] += 1;
+            }
+            Verdict::Error(field) => {
+                expect_bad_request(&mut client, &field, &file);
+                client.ping();
+                answered += 1;
+            }
+        }
     }
     bystanders.finish();
     assert_eq!(gateway.closed(ringgate::close::CloseReason::BadRequest), closed[0]);
     assert_eq!(gateway.closed(ringgate::close::CloseReason::FrameTooBig), closed[1]);
-    assert!(closed[0] > 40 && closed[1] == 1);
+    assert!(closed[0] > 20 && closed[1] == 1 && answered > 10);
+}
+
+fn expect_bad_request(client: &mut Client, field: &str, file: &str) {
+    let refusal = client.take("Error 107", |frame| match frame {
+        Frame::Refused(refusal) => Some(refusal.clone()),
+        _ => None,
+    });
+    assert_eq!(refusal.code, 107, "{file}");
+    assert!(refusal.message.starts_with(&format!("{field}: ")), "{file}: {}", refusal.message);
 }
 
 #[test]
@@ -67,11 +97,13 @@ fn after_sign_in_over_tls() {
 #[test]
 fn before_sign_in() {
     let gateway = Gateway::start();
-    for Vector { bytes, close, .. } in vectors() {
+    for Vector { bytes, verdict, .. } in vectors() {
         let mut client = gateway.client();
         client.send_bytes(&bytes[..5]);
-        client.send_bytes(&bytes[5..]);
-        client.expect_close(close);
+        // Fails when the gateway had enough before the end.
+        let _ = client.try_send_bytes(&bytes[5..]);
+        // Whatever is in it, a request is not allowed there.
+        client.expect_close(if let Verdict::Close(code) = verdict { code } else { 3501 });
     }
     gateway.finish();
 }
@@ -81,7 +113,7 @@ fn before_sign_in() {
 fn between_good_frames() {
     let gateway = Gateway::start();
     let mut bob = gateway.sign_in("bob");
-    for Vector { file, bytes, close } in vectors() {
+    for Vector { file, bytes, verdict } in vectors() {
         let mut mallory = gateway.sign_in("mallory");
         let mut stream = Vec::new();
         let (before, behind) = (format!("before {file}"), format!("behind {file}"));
@@ -97,8 +129,16 @@ fn between_good_frames() {
             publish(&behind, &mut stream, encoder);
         });
         mallory.send_bytes(&stream);
-        mallory.expect_close(close);
-        assert_eq!(bob.texts(1), [before]);
+        match verdict {
+            Verdict::Close(code) => {
+                mallory.expect_close(code);
+                assert_eq!(bob.texts(1), [before]);
+            }
+            Verdict::Error(field) => {
+                expect_bad_request(&mut mallory, &field, &file);
+                assert_eq!(bob.texts(2), [before, behind], "the session goes on");
+            }
+        }
     }
     bob.ping();
     assert!(bob.arrived().is_empty(), "something behind a malformed frame was carried out");
@@ -160,8 +200,8 @@ fn headers_are_judged_as_soon_as_they_are_there() {
     assert!(matches!(split_of_client(&header, limit), Ok(Split::Incomplete(_))));
     let mut client = gateway.sign_in("alice");
     client.send_bytes(&header);
-    client.send_bytes(&vec![0; limit - 1]);
-    client.send_bytes(&[0]);
+    client.send_bytes(&vec![0xff; limit - 1]);
+    client.send_bytes(&[0xff]);
     client.expect_close(3501);
     gateway.finish();
 }

@@ -164,7 +164,7 @@ impl World {
                     self.unverified[shard].push_back((connection, refresh, token.into()));
                 }
                 // Sockets are pulled when the schedule says so.
-                Effect::Writable { .. } => {}
+                Effect::Writable { .. } | Effect::SignedIn { .. } => {}
                 Effect::Close { connection, flush, .. } => self.closing.push((shard, connection, flush)),
                 Effect::Abort { connection } => self.free(shard, connection),
                 Effect::Hold { connection, hold: true } => self.held.push((shard, connection)),

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use ringgate::id::{Position, Stamp};
-use ringgate::wire::{Draft, Encoder, ServerFrame, schema};
+use ringgate::wire::{Draft, Encoder, ServerFrame, encode, schema};
 
 use super::flat::{Flat, root};
 use super::messages::*;
@@ -137,8 +137,9 @@ impl Flat for HistoryMessage {
     }
 
     fn encode(encoder: &mut Encoder, page: &Page, out: &mut Vec<u8>) {
-        let Page { request, topic, position, frames, more, recovered } = page;
-        encoder.history_result(out, *request, topic, *position, frames, *more, *recovered);
+        let Page { request, position, more, recovered, .. } = *page;
+        let (topic, frames) = (&*page.topic, &*page.frames);
+        encoder.history_result(out, &encode::HistoryResult { request, topic, position, frames, more, recovered });
     }
 
     fn verified(frame: &[u8]) -> Self::View<'_> {

@@ -88,6 +88,7 @@ impl Node {
                 let result = Ok(Grant { user: token.into(), expires_at: 2_000_000_000, rooms: None, device: None });
                 self.shard.handle(Event::Verified { connection, refresh, result }, self.now);
             }
+            Effect::SignedIn { .. } => {}
             other => panic!("nothing else is expected of one shard with friendly clients: {other:?}"),
         }
     }

@@ -524,12 +524,22 @@ def _frame(kind: Kind, body: bytes) -> bytes:
     return HEADER.pack(len(body), kind, 0, 0) + body
 
 
+# Unicode's Default_Ignorable_Code_Point, and U+2800, a blank that is no white space.
+INVISIBLE = (
+    (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x200B, 0x200F),
+    (0x202A, 0x202E), (0x2060, 0x206F), (0x2800, 0x2800), (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF),
+    (0xFFA0, 0xFFA0), (0xFFF0, 0xFFF8), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF),
+)  # fmt: skip
+
+
 def _name(name: str) -> str:
     if not 1 <= len(name.encode("utf-8")) <= NAME_BYTES_MAX:
         raise FrameError(f"a name has 1 to {NAME_BYTES_MAX} bytes: {name!r}")
     # White space and control characters, as Unicode has them: str.isspace() adds four controls, and both are refused.
     if any(c.isspace() or c < " " or "\x7f" <= c <= "\x9f" for c in name):
         raise FrameError(f"a name has neither white space nor control characters: {name!r}")
+    if all(any(first <= ord(c) <= last for first, last in INVISIBLE) for c in name):
+        raise FrameError(f"a name has a character that can be seen: {name!r}")
     return name
 
 

@@ -110,6 +110,15 @@ class DecodeTest(unittest.TestCase):
             except frames.FrameError:
                 pass
 
+    def test_a_name_has_a_character_that_can_be_seen(self):
+        for invisible in ("\u200b", "\u200d\u200d", "\u3164", "\ufeff", "\u202e\u2066", "\U000e0041", "\u2800"):
+            with self.assertRaisesRegex(frames.FrameError, "can be seen"):
+                frames._name(invisible)
+            self.assertEqual(frames._name(invisible + "a"), invisible + "a")
+        # A family of emoji joined by ZWJ, and Persian with ZWNJ.
+        for name in ("\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u2764\ufe0f", "\u0645\u06cc\u200c\u062e"):
+            self.assertEqual(frames._name(name), name)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -86,18 +86,17 @@ impl Failure {
     }
 }
 
-/// Tries for a while, so that either may be started first.
+/// Tries for a while, so that either may be started first. A name is looked up for each attempt.
 fn connect(at: &str) -> Result<Wire, String> {
-    let addresses: Vec<_> = at
-        .to_socket_addrs()
-        .map_err(|error| format!("\"{at}\" is not where a controller can be: {error}; write HOST:PORT"))?
-        .collect();
     let deadline = Instant::now() + PATIENCE;
     let mut said = false;
     loop {
+        let addresses = at
+            .to_socket_addrs()
+            .map_err(|error| format!("\"{at}\" is not where a controller can be: {error}; write HOST:PORT"))?;
         let mut last = "it has no address".to_owned();
-        for address in &addresses {
-            match TcpStream::connect_timeout(address, TRY_TIMEOUT) {
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, TRY_TIMEOUT) {
                 Ok(stream) => return Wire::new(stream),
                 Err(error) => last = error.to_string(),
             }

@@ -26,6 +26,8 @@ pub(super) struct Client {
     pub(super) returns: bool,
     /// Attempts since it was last signed in.
     pub(super) attempts: u8,
+    /// Addresses that refused it in a row.
+    pub(super) refused: u8,
     pub(super) room: Option<Box<str>>,
     /// The last message of the room.
     pub(super) seen_in_room: Position,
@@ -56,6 +58,7 @@ impl Client {
             stream: 0,
             returns: false,
             attempts: 0,
+            refused: 0,
             room: None,
             seen_in_room: Position::default(),
         }

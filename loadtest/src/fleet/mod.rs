@@ -217,8 +217,10 @@ impl Fleet {
         let Some(client) = self.clients[place.transport as usize].get_mut(place.index) else { return };
         client.connect = When::new(planned_us * 1000, now_us * 1000);
         let number = client.number;
-        let target = self.access.target(place.transport, client.returns);
-        match net.connect(self.source(number, target), target) {
+        let target = self.access.target(place.transport, client.returns, client.refused);
+        let no_address = || std::io::Error::other("the gateway's name has no address");
+        let connecting = target.ok_or_else(no_address);
+        match connecting.and_then(|target| net.connect(self.source(number, &target), &target)) {
             Ok(key) => {
                 self.connecting += 1;
                 bump(&self.shared.counts().connecting);

@@ -187,6 +187,9 @@ impl Fleet {
         let Some(client) = self.client_mut(place) else { return };
         let was_ready = matches!(client.state, State::Ready(_));
         client.state = State::Away;
+        let was_planned_us = client.connect.planned_us();
+        client.refused = if matches!(end, End::Refused(..)) { client.refused.saturating_add(1) } else { 0 };
+        let refused = usize::from(client.refused);
         client.attempts = client.attempts.saturating_add(1);
         let attempts = client.attempts;
         if was_ready {
@@ -197,6 +200,14 @@ impl Fleet {
         let code = match end {
             _ if self.shared.stopped() => return,
             End::Leave => return,
+            // Not yet a failure: the host has other addresses.
+            End::Refused(..) if refused < self.access.lookup(place.transport).addresses() => {
+                if let Some(client) = self.client_mut(place) {
+                    client.attempts = client.attempts.saturating_sub(1);
+                    client.churned_us.get_or_insert(was_planned_us);
+                }
+                return self.return_at(place, Duration::ZERO);
+            }
             End::Return { planned_us } => {
                 if let Some(client) = self.client_mut(place) {
                     client.churned_us = Some(planned_us);
@@ -206,6 +217,10 @@ impl Fleet {
             End::Goodbye(code, _) => code,
             End::Unexpected(_) | End::Refused(..) => 0,
         };
+        if let Some(client) = self.client_mut(place) {
+            // All addresses were tried: the next attempt begins anew.
+            client.refused = 0;
+        }
         *self.record.borrow_mut().troubles.closed.entry(code).or_default() += 1;
         bump(&self.shared.counts().closed);
         let backoff = self.back_off(place);
@@ -256,7 +271,8 @@ fn name_of(code: u16) -> String {
 }
 
 impl Driver for Fleet {
-    fn opened(&mut self, key: ConnectionKey, _: SocketAddr, transport: Transport) -> bool {
+    fn opened(&mut self, key: ConnectionKey, address: SocketAddr, transport: Transport) -> bool {
+        self.access.lookup(transport).worked(address);
         if transport == Transport::Plain {
             self.sign_in(key);
         }

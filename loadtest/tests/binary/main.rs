@@ -6,6 +6,7 @@ mod exit;
 mod hosts;
 mod html;
 mod metrics;
+mod names;
 mod scenarios;
 mod support;
 mod terminal;

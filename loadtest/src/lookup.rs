@@ -1,0 +1,153 @@
+//! Where a gateway is: all addresses of its host, looked up again for as long as clients connect.
+//!
+//! A lookup may take seconds, so a thread of its own makes it: a connect takes what is known and asks for news, at most once
+//! in [`EVERY`]. Connects go to the address that worked last; one that was refused is followed by one to the next address.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ringgate::client::Url;
+
+/// From one lookup of a name to the next.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(crate) struct Lookup {
+    known: Arc<Mutex<Known>>,
+    /// Asks the thread for a lookup; none where the host is an address.
+    ask: Option<SyncSender<()>>,
+    every: Duration,
+}
+
+struct Known {
+    /// At least one.
+    addresses: Vec<SocketAddr>,
+    /// Which of them worked last.
+    preferred: usize,
+    looked_up: Instant,
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    // It is whole after every change.
+    known.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Lookup {
+    /// The first lookup is made before this returns; an error says which name has no address.
+    pub(crate) fn new(url: &Url) -> Result<Lookup, String> {
+        if url.host.parse::<IpAddr>().is_ok() {
+            return Ok(Lookup::of(url.addresses()?, None, EVERY));
+        }
+        let url = url.clone();
+        Lookup::with(move || url.addresses(), EVERY)
+    }
+
+    /// `resolve` returns at least one address.
+    fn with(
+        resolve: impl Fn() -> Result<Vec<SocketAddr>, String> + Send + 'static,
+        every: Duration,
+    ) -> Result<Lookup, String> {
+        let (ask, asked) = sync_channel(1);
+        let lookup = Lookup::of(resolve()?, Some(ask), every);
+        let known = lookup.known.clone();
+        let thread = std::thread::Builder::new().name("lookup".to_owned());
+        let looking = move || look_up(&asked, &known, resolve);
+        thread.spawn(looking).map_err(|error| format!("the thread that looks names up: {error}"))?;
+        Ok(lookup)
+    }
+
+    fn of(addresses: Vec<SocketAddr>, ask: Option<SyncSender<()>>, every: Duration) -> Lookup {
+        Lookup { known: Arc::new(Mutex::new(Known { addresses, preferred: 0, looked_up: Instant::now() })), ask, every }
+    }
+
+    /// The address for a connect after `refused` others of the same client were refused in a row.
+    pub(crate) fn address(&self, refused: usize) -> Option<SocketAddr> {
+        let known = lock(&self.known);
+        if let Some(ask) = self.ask.as_ref().filter(|_| known.looked_up.elapsed() >= self.every) {
+            // It has been asked already, or is looking.
+            let _ = ask.try_send(());
+        }
+        let index = (known.preferred + refused) % known.addresses.len().max(1);
+        known.addresses.get(index).copied()
+    }
+
+    /// How many addresses there are.
+    pub(crate) fn addresses(&self) -> usize {
+        lock(&self.known).addresses.len()
+    }
+
+    /// A connect to this address has worked.
+    pub(crate) fn worked(&self, address: SocketAddr) {
+        let mut known = lock(&self.known);
+        if known.addresses.get(known.preferred) != Some(&address)
+            && let Some(index) = known.addresses.iter().position(|other| *other == address)
+        {
+            known.preferred = index;
+        }
+    }
+}
+
+/// Ends when nobody can ask any more.
+fn look_up(asked: &Receiver<()>, known: &Mutex<Known>, resolve: impl Fn() -> Result<Vec<SocketAddr>, String>) {
+    while asked.recv().is_ok() {
+        let found = resolve();
+        let mut known = lock(known);
+        known.looked_up = Instant::now();
+        // A name server that does not answer takes nobody's address away.
+        let Ok(addresses) = found else { continue };
+        let worked = known.addresses.get(known.preferred).copied();
+        known.preferred = addresses.iter().position(|address| Some(*address) == worked).unwrap_or(0);
+        known.addresses = addresses;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(host: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, host], 7400))
+    }
+
+    #[test]
+    fn address_is_refused_then_the_next_one_is_tried_and_what_works_is_kept() {
+        let lookup = Lookup::with(|| Ok(vec![at(1), at(2), at(3)]), Duration::from_secs(3600)).unwrap();
+        assert_eq!(lookup.addresses(), 3);
+        let tried = |lookup: &Lookup| (0..4).map(|refused| lookup.address(refused).unwrap()).collect::<Vec<_>>();
+        assert_eq!(tried(&lookup), [at(1), at(2), at(3), at(1)]);
+        lookup.worked(at(2));
+        assert_eq!(tried(&lookup), [at(2), at(3), at(1), at(2)]);
+        // An address that the name does not have any more.
+        lookup.worked(at(9));
+        assert_eq!(lookup.address(0), Some(at(2)));
+    }
+
+    #[test]
+    fn name_moves_then_later_connects_go_where_it_points_now() {
+        let answers = Mutex::new(vec![Err("no answer".to_owned()), Ok(vec![at(4), at(2)]), Ok(vec![at(1), at(2)])]);
+        let last = Mutex::new(Ok(vec![at(5)]));
+        let resolve = move || answers.lock().unwrap().pop().unwrap_or_else(|| last.lock().unwrap().clone());
+        let lookup = Lookup::with(resolve, Duration::ZERO).unwrap();
+        lookup.worked(at(2));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // Each connect asks; the second lookup moves the first address, and what worked stays preferred.
+        while lookup.address(1) != Some(at(4)) {
+            assert!(Instant::now() < deadline, "{:?}", lookup.address(1));
+            std::thread::yield_now();
+        }
+        // The third has no answer, the fourth has moved everything.
+        while lookup.address(0) != Some(at(5)) {
+            assert!(Instant::now() < deadline, "{:?}", lookup.address(0));
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn host_is_an_address_then_nothing_is_looked_up() {
+        let lookup = Lookup::new(&"tcp://192.0.2.1:7400".parse().unwrap()).unwrap();
+        assert!(lookup.ask.is_none());
+        assert_eq!((lookup.address(0), lookup.address(7)), (Some(at(1)), Some(at(1))));
+    }
+}
