@@ -11,7 +11,8 @@ BAD_NAMES = ["", "a b", "tab\tbed", "line\nfeed", "nul\0", "nbsp\u00a0", "thin\u
 BOUND = ("a request whose field is missing, too long or otherwise not what the tables below say is refused with `Error` 107, whose "
          "`message` begins with the field's name and a colon; the connection lives on")
 NAMES = ("**Names** (user ids, device names, room names) are 1 to 128 bytes of UTF-8 without control characters and without white space "
-         "(Unicode properties `Cc` and `White_Space`).")
+         "(Unicode properties `Cc` and `White_Space`)")
+SEEN = ("of which at least one character can be seen: is neither U+2800 nor has the property `Default_Ignorable_Code_Point`")
 
 
 def refused_field(client, field, name, **values):
@@ -28,6 +29,17 @@ def rooms_in_subscribe(run):
     for bad in BAD_NAMES:
         refused_field(client, "room", "Subscribe", room=bad if len(bad) > 64 else "chat:" + bad if bad else "")
     client.alive()
+
+
+@case("invisible-names", SEEN)
+def invisible_names(run):
+    client = run.sign_in()
+    for bad in ("\u200b", "\u2800", "\u200d\ufe0f", "\ufeff", "\u00ad", "\u3164", "\u2060\u2800\u200c"):
+        refused_field(client, "topic", "Publish", topic="@" + bad, payload=b"x")
+        run.refused(3501, device=bad)
+        run.refused(3500, claims={"sub": bad})
+    # In a name with something to see they may stand.
+    run.sign_in(run.user() + "\u200d\ufe0f")
 
 
 @case("room-missing", BOUND)

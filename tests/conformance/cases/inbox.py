@@ -148,8 +148,8 @@ def position_behind_what_left(run):
     equal("offsets and recovered", (got, client.hello.inbox_recovered), ([], False))
 
 
-@case("said-again", "It is said again at each `Connect` until the device has acknowledged a message that followed.")
-def said_again(run):
+@case("said-again-after-a-position", "It is said again at each `Connect` until the device has acknowledged a message that followed.")
+def said_again_after_a_position(run):
     user = run.user()
     run.device(user)
     written(run, user, 2)
@@ -159,6 +159,21 @@ def said_again(run):
     client = run.sign_in(user)
     that(not client.hello.inbox_recovered, "inbox_recovered is true at the second Connect, and nothing was acknowledged")
     ack(client, client.messages("@" + user, 2)[1])
+    leave(client)
+    that(run.sign_in(user).hello.inbox_recovered, "inbox_recovered is false after the Ack")
+
+
+@case("said-again", "It is said again at each `Connect` until the device has acknowledged a message that followed.", configured("inbox.messages_max"))
+def said_again(run):
+    user = run.user()
+    run.device(user)
+    written(run, user, 65)
+    for _ in range(3):
+        client = run.sign_in(user)
+        that(not client.hello.inbox_recovered, "inbox_recovered is true, and nothing was acknowledged since messages were lost")
+        leave(client)
+    client = run.sign_in(user)
+    ack(client, client.messages("@" + user, 1)[0])
     leave(client)
     that(run.sign_in(user).hello.inbox_recovered, "inbox_recovered is false after the Ack")
 

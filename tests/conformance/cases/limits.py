@@ -134,7 +134,7 @@ def forgiven(run):
     client.alive()
 
 
-@case("bytes-rate", "| bytes of frames per second, headers included | 4 MiB, bursts of 16 MiB by default | see below |", small_rates)
+@case("bytes-rate", "| bytes of frames per second, headers and the records of TLS included | 4 MiB, bursts of 16 MiB by default | see below |", small_rates)
 def bytes_rate(run):
     client = run.sign_in()
     size = min(client.hello.message_bytes_max, 60_000)

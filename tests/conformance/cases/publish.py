@@ -204,7 +204,7 @@ def needs_a_grant(run):
         run.publish(run.member(room, claims={"rooms": claim}), room)
 
 
-@case("own-inbox", "who writes to its own inbox is brought the message like its other devices")
+@case("own-inbox", "A session that writes to its own user's inbox is brought the message as the user's other devices are.")
 def own_inbox(run):
     user = run.user()
     one, two = run.sign_in(user, device="one"), run.sign_in(user, device="two")
@@ -300,7 +300,7 @@ def copy_not_to_the_sender(run):
     equal("messages of the sender", run.marked(sender, run.sign_in(), "@" + user), [])
 
 
-@case("copy-after-a-reconnect", "after a reconnect its device may be brought it: `message_id` tells", configured("inbox.copy_to_own_devices"))
+@case("copy-after-a-reconnect", "after a reconnect its device may be brought it once, and knows it by its `message_id`", configured("inbox.copy_to_own_devices"))
 def copy_after_a_reconnect(run):
     user, reader = run.user(), run.sign_in()
     sender, tablet = run.sign_in(user, device="phone"), run.sign_in(user, device="tablet")

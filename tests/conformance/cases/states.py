@@ -22,7 +22,7 @@ def connect_first(run):
 def second_connect(run):
     client = run.sign_in()
     client.send_bytes(run.connect_frame(client.user))
-    client.goodbye(3501)
+    that(not client.goodbye(3501).reconnect, "the client is told to come back")
 
 
 @case("second-connect-at-once", "A second `Connect` closes with 3501.")

@@ -1,10 +1,11 @@
 """The page's section on transport."""
 
 import socket
+import ssl
 import time
 
 from harness import leave, section, that, tls_only
-from wire import encode
+from wire import Connection, encode
 
 case = section("transport")
 
@@ -27,15 +28,11 @@ def tls_1_3(run):
 
 
 def versions(run, wanted):
-    import ssl
-    context = run.gateway.context
     version = ssl.TLSVersion[wanted.replace(".", "_")]
-    import wire
     limited = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     limited.check_hostname, limited.verify_mode = False, ssl.CERT_NONE
     limited.minimum_version = limited.maximum_version = version
-    that(context is not None, "no TLS")
-    client = wire.Connection(run.gateway.address, limited, run.gateway.server_name, run.gateway.deadline)
+    client = Connection(run.gateway.address, limited, run.gateway.server_name, run.gateway.deadline)
     run.connections.append(client)
     that(client.socket.version() == wanted, f"{client.socket.version()} is spoken instead of {wanted}")
     client.send_bytes(run.connect_frame())
@@ -47,6 +44,16 @@ def versions(run, wanted):
 def no_alpn(run):
     client = run.sign_in()
     that(client.socket.selected_alpn_protocol() is None, "a protocol was chosen by ALPN")
+
+
+@case("close-notify", "`close_notify` is answered with `close_notify`.", tls_only)
+def close_notify(run):
+    client = run.sign_in()
+    client.socket.settimeout(client.deadline)
+    try:
+        client.socket.unwrap().close()
+    except OSError as error:
+        that(False, f"no close_notify came: {error}")
 
 
 @case("certificate", "The client verifies the certificate against the host name (SNI is sent as usual).", tls_only)
