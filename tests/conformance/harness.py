@@ -22,8 +22,22 @@ HERE = pathlib.Path(__file__).resolve().parent
 PAGE = HERE.parent.parent / "docs" / "protocol.md"
 # In the order of the page.
 SECTIONS = [
-    "transport", "frames", "malformed", "fields", "states", "connect", "publish", "ack", "rooms", "presence", "history", "refresh",
-    "heartbeats", "inbox", "closing", "limits",
+    "transport",
+    "frames",
+    "malformed",
+    "fields",
+    "states",
+    "connect",
+    "publish",
+    "ack",
+    "rooms",
+    "presence",
+    "history",
+    "refresh",
+    "heartbeats",
+    "inbox",
+    "closing",
+    "limits",
 ]
 # What tests/conformance/gateway.toml has as node.name: cases whose setting is not to be seen on the wire ask for it.
 CONFIGURED = "conformance"
@@ -48,11 +62,14 @@ CASES = []
 
 def section(name):
     """A decorator for the cases of a section: @case(NAME, SENTENCE, needs..., long=False)."""
+
     def case(short, sentence, *needs, long=False):
         def register(run):
             CASES.append(Case(f"{name}/{short}", sentence, needs, run, long))
             return run
+
         return register
+
     return case
 
 
@@ -73,17 +90,21 @@ def words(text):
 
 def namespace(name):
     """A namespace of this name, as gateway.toml has it."""
+
     def need(gateway):
         if name not in gateway.namespaces:
             return f"needs the namespace `{name}` of tests/conformance/gateway.toml"
+
     return need
 
 
 def configured(setting):
     """A setting that cannot be seen on the wire."""
+
     def need(gateway):
         if gateway.hello.node != CONFIGURED:
             return f"needs `{setting}` of tests/conformance/gateway.toml (node.name says that it is there)"
+
     return need
 
 
@@ -117,7 +138,18 @@ class Gateway:
             client = run.sign_in()
             self.hello = client.hello
             found = set()
-            for name in ("chat", "nolog", "few", "joins", "noecho", "nopresence", "members", "readonly", "open", "vanish"):
+            for name in (
+                "chat",
+                "nolog",
+                "few",
+                "joins",
+                "noecho",
+                "nopresence",
+                "members",
+                "readonly",
+                "open",
+                "vanish",
+            ):
                 frame = client.ask("Presence", room=run.room(name), limit=0)
                 if frame.name != "Error" or frame.code != 102:
                     found.add(name)
@@ -203,7 +235,10 @@ class Run:
         """A Connect that must be answered with Goodbye of this code; returns the Goodbye."""
         connection = self.begin(user, claims, **values)
         frame = connection.take("Connected", "Goodbye", "Error", seconds=seconds)
-        that(frame.name == "Goodbye" and frame.code == code, f"Connect was answered with {frame} instead of Goodbye {code}")
+        that(
+            frame.name == "Goodbye" and frame.code == code,
+            f"Connect was answered with {frame} instead of Goodbye {code}",
+        )
         connection.end()
         return frame
 
@@ -319,7 +354,10 @@ def run_case(case, gateway):
         outcome, text = "FAILED", str(failure)
     except Exception as error:  # A case must not take the others with it, whatever a gateway makes of it.
         where = traceback.extract_tb(error.__traceback__)[-1]
-        outcome, text = "FAILED", f"{type(error).__name__}: {error} ({pathlib.Path(where.filename).name}:{where.lineno})"
+        outcome, text = (
+            "FAILED",
+            f"{type(error).__name__}: {error} ({pathlib.Path(where.filename).name}:{where.lineno})",
+        )
     finally:
         run.close()
     return Result(case, outcome, text, time.monotonic() - began)

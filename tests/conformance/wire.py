@@ -99,14 +99,17 @@ class _Reader:
         if self.at("<B", start + length) != 0:
             raise Unreadable("a string without the zero byte behind it")
         try:
-            return self.body[start:start + length].decode("utf-8")
+            return self.body[start : start + length].decode("utf-8")
         except UnicodeDecodeError as error:
             raise Unreadable(f"a string is not UTF-8: {error}") from error
 
     def record(self, kind, pos):
         if kind == "Stamp":
-            return Record(position=self.record("Position", pos), message_id=self.at("<Q", pos + 16),
-                          timestamp_ms=self.at("<Q", pos + 24))
+            return Record(
+                position=self.record("Position", pos),
+                message_id=self.at("<Q", pos + 16),
+                timestamp_ms=self.at("<Q", pos + 24),
+            )
         return Record({field: self.at("<Q", pos + 8 * i) for i, field in enumerate(make.STRUCT_FIELDS[kind])})
 
     def table(self, name, pos, into):
@@ -139,7 +142,7 @@ class _Reader:
             if pos is None:
                 return b""
             start, count = self.run(pos)
-            return bytes(self.body[start:start + count])
+            return bytes(self.body[start : start + count])
         return None if pos is None else self.record(kind, pos)
 
 
@@ -232,7 +235,7 @@ class Connection:
         try:
             if one_by_one:
                 for i in range(len(data)):
-                    self.socket.sendall(data[i:i + 1])
+                    self.socket.sendall(data[i : i + 1])
             else:
                 self.socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
@@ -284,8 +287,8 @@ class Connection:
                 if length > FRAME_BYTES_MAX:
                     raise Unreadable(f"a frame of {length} bytes")
                 if len(self._input) >= HEADER.size + length:
-                    body = bytes(self._input[HEADER.size:HEADER.size + length])
-                    del self._input[:HEADER.size + length]
+                    body = bytes(self._input[HEADER.size : HEADER.size + length])
+                    del self._input[: HEADER.size + length]
                     frame = decode(kind, body)
                     if frame is None:
                         continue
@@ -303,6 +306,7 @@ class Connection:
 
     def take(self, *names, seconds=None, **fields):
         """The next frame of one of these names with these fields; others are put aside, in order, for later."""
+
         def fits(frame):
             return frame.name in names and all(frame.get(field) == value for field, value in fields.items())
 

@@ -37,7 +37,7 @@ def cumulative(run):
     that(again.hello.inbox_recovered, "inbox_recovered is false")
 
 
-@case("kept", "\"This device has kept everything in its inbox up to and including this position.\"")
+@case("kept", '"This device has kept everything in its inbox up to and including this position."')
 def kept(run):
     reader, _, got = mailbox(run, 3)
     ack(reader, got[2])
@@ -97,7 +97,10 @@ def rooms_are_not_acknowledged(run):
     equal("payloads", payloads(client.messages(room, 1)), [b"still here"])
 
 
-@case("of-one-device", "Each user has one inbox, a log, and each device of the user a cursor in it: the offset that it has acknowledged.")
+@case(
+    "of-one-device",
+    "Each user has one inbox, a log, and each device of the user a cursor in it: the offset that it has acknowledged.",
+)
 def of_one_device(run):
     user, writer = run.user(), run.sign_in()
     one, two = run.sign_in(user, device="one"), run.sign_in(user, device="two")
@@ -121,8 +124,13 @@ def ephemeral(run):
     equal("what comes again", offsets(returned(run, reader)[1]), [1, 2])
 
 
-@case("repeated", "If an `Ack` is missing for 30 s, it sends everything after the cursor again; then after 60 s, and so on, doubling up to 5 min.",
-      configured("inbox.ack_wait"), long=True)
+@case(
+    "repeated",
+    "If an `Ack` is missing for 30 s, it sends everything after the cursor again; then after 60 s, and so on, doubling"
+    " up to 5 min.",
+    configured("inbox.ack_wait"),
+    long=True,
+)
 def repeated(run):
     reader, _, got = mailbox(run, 3)
     ack(reader, got[0])
@@ -141,7 +149,10 @@ def repetition_ends(run):
     reader.quiet(6)
 
 
-@case("beyond-everything", "A position in the right epoch beyond the newest one is one that the gateway never gave: false.")
+@case(
+    "beyond-everything",
+    "A position in the right epoch beyond the newest one is one that the gateway never gave: false.",
+)
 def beyond_everything(run):
     reader, _, got = mailbox(run, 2)
     leave(reader)

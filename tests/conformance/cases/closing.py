@@ -9,11 +9,20 @@ from wire import Ended, encode, header
 case = section("closing")
 
 
-@case("ranges", "3000-3499 and 4000-4499 mean \"reconnect\", 3500-3999 and 4500-4999 mean \"do not\"; `Goodbye.reconnect` says the same.")
+@case(
+    "ranges",
+    '3000-3499 and 4000-4499 mean "reconnect", 3500-3999 and 4500-4999 mean "do not"; `Goodbye.reconnect` says the'
+    " same.",
+)
 def ranges(run):
     now = int(time.time())
-    seen = [run.refused(3500, token="x"), run.refused(3506, version=9), run.refused(3501, device="a b"),
-            run.refused(3005, claims={"exp": now - 3600}), run.refused(3017, claims={"nbf": now + 3600, "exp": now + 7200})]
+    seen = [
+        run.refused(3500, token="x"),
+        run.refused(3506, version=9),
+        run.refused(3501, device="a b"),
+        run.refused(3005, claims={"exp": now - 3600}),
+        run.refused(3017, claims={"nbf": now + 3600, "exp": now + 7200}),
+    ]
     client = run.sign_in()
     client.send_bytes(header(0xFFFF_FFFF, 3))
     seen.append(client.goodbye(3510))
@@ -38,10 +47,15 @@ def waits(run):
     within("after_ms of 3017", goodbye.after_ms, 1, 3_600_000)
 
 
-@case("last-frame", "The gateway closes the connection after this frame; the client closes its side. What comes behind it is ignored.")
+@case(
+    "last-frame",
+    "The gateway closes the connection after this frame; the client closes its side. What comes behind it is ignored.",
+)
 def last_frame(run):
     client = run.sign_in()
-    client.send_bytes(header(0, 77) + encode("Publish", request=1, topic="@" + client.user, payload=b"never") + encode("Ping"))
+    client.send_bytes(
+        header(0, 77) + encode("Publish", request=1, topic="@" + client.user, payload=b"never") + encode("Ping")
+    )
     client.goodbye(3501)
     again = run.sign_in(client.user)
     equal("messages", run.marked(again, run.sign_in(), "@" + client.user), [])
@@ -50,6 +64,7 @@ def last_frame(run):
 @case("subscriptions-end", "Subscriptions belong to the connection: they end with it.")
 def subscriptions_end(run):
     from harness import until
+
     room = run.room()
     client, watcher = run.member(room), run.sign_in()
     client.send_bytes(header(0, 77))
@@ -73,23 +88,35 @@ def flood(run, room, writers, count, size=60_000):
         leave(writer)
 
 
-@case("slow", "the client did not read: nothing could be written to it for the write timeout (10 s), and nothing else leads to this code; often not "
-      "seen on the wire, since the socket is full", long=True)
+@case(
+    "slow",
+    "the client did not read: nothing could be written to it for the write timeout (10 s), and nothing else leads to"
+    " this code; often not seen on the wire, since the socket is full",
+    long=True,
+)
 def slow(run):
     room = run.room()
     client, watcher = run.member(room), run.sign_in()
     stop_reading(client)
     flood(run, room, 3, 60)
     from harness import until
-    until("the slow one is gone", lambda: watcher.ask_for("PresenceResult", "Presence", room=room, limit=0).count == 0, 25)
+
+    until(
+        "the slow one is gone", lambda: watcher.ask_for("PresenceResult", "Presence", room=room, limit=0).count == 0, 25
+    )
     while (frame := client.next(5)) is not None:
         if frame.name == "Goodbye":
             equal("code and reconnect", (frame.code, frame.reconnect), (3008, True))
     that(client.over is not None, "the connection of a client that does not read did not end")
 
 
-@case("insufficient-state", "| 3010 | insufficient state | a lagging subscriber could not be caught up: the log no longer reaches back | reconnect and resume; "
-      "expect `recovered` = false |", namespace("few"), long=True)
+@case(
+    "insufficient-state",
+    "| 3010 | insufficient state | a lagging subscriber could not be caught up: the log no longer reaches back |"
+    " reconnect and resume; expect `recovered` = false |",
+    namespace("few"),
+    long=True,
+)
 def insufficient_state(run):
     room = run.room("few")
     client = run.member(room)
@@ -108,7 +135,12 @@ def insufficient_state(run):
     equal("recovered", again.recovered, False)
 
 
-@case("no-history-drops", "In a room whose namespace keeps no history, messages for a slow subscriber are dropped", namespace("nolog"), long=True)
+@case(
+    "no-history-drops",
+    "In a room whose namespace keeps no history, messages for a slow subscriber are dropped",
+    namespace("nolog"),
+    long=True,
+)
 def no_history_drops(run):
     room = run.room("nolog")
     client = run.member(room)
@@ -132,7 +164,11 @@ def no_history_drops(run):
     client.alive()
 
 
-@case("a-slow-reader-alone", "the client did not read: nothing could be written to it for the write timeout (10 s), and nothing else leads to this code")
+@case(
+    "a-slow-reader-alone",
+    "the client did not read: nothing could be written to it for the write timeout (10 s), and nothing else leads to"
+    " this code",
+)
 def a_slow_reader_alone(run):
     # Others are served meanwhile.
     room = run.room()

@@ -6,8 +6,10 @@ from harness import Failure, configured, equal, leave, namespace, section, that,
 from wire import encode
 
 case = section("connect")
-ACCEPTED = ("Its `sub` is the user id, its `exp` (if any) when the session ends, its `nbf` (if any) when it may begin: numbers of seconds "
-            "since 1970, also with a fraction or an exponent")
+ACCEPTED = (
+    "Its `sub` is the user id, its `exp` (if any) when the session ends, its `nbf` (if any) when it may begin: numbers"
+    " of seconds since 1970, also with a fraction or an exponent"
+)
 
 
 @case("connected", "the version that is spoken from now on: 1")
@@ -25,8 +27,15 @@ def connected(run):
 @case("announced-limits", "what a client needs to know of it stands in `Connected`")
 def announced_limits(run):
     hello = run.sign_in().hello
-    for field in ("ping_interval_ms", "pong_timeout_ms", "message_bytes_max", "rooms_max", "requests_in_flight_max", "dedup_window_ms",
-                  "receive_window"):
+    for field in (
+        "ping_interval_ms",
+        "pong_timeout_ms",
+        "message_bytes_max",
+        "rooms_max",
+        "requests_in_flight_max",
+        "dedup_window_ms",
+        "receive_window",
+    ):
         that(hello[field] > 0, f"{field} is {hello[field]}")
     that(hello.pong_timeout_ms < hello.ping_interval_ms, "the Pong may take longer than the interval")
     for rate, burst in (("frames_rate", "frames_burst"), ("bytes_rate", "bytes_burst")):
@@ -97,7 +106,9 @@ def token_not_yet_valid(run):
 def token_dates_with_a_fraction(run):
     now = int(time.time())
     for text in (f"{now + 600}.5", f"{now + 600}.0", "4.2e9", "42E8"):
-        client = run.sign_in(token=run.gateway.token_of('{"sub":"%s","nbf":%d.25,"exp":%s}' % (run.user(), now - 10, text)))
+        client = run.sign_in(
+            token=run.gateway.token_of('{"sub":"%s","nbf":%d.25,"exp":%s}' % (run.user(), now - 10, text))
+        )
         within("expires_at", client.hello.expires_at, int(float(text)), int(float(text)) + 61)
 
 
@@ -127,7 +138,11 @@ def expires_in_ms(run):
 def device_default(run):
     user, room = run.user(), run.room()
     one = run.member(room, user)
-    equal("devices", [m.device for m in one.ask_for("PresenceResult", "Presence", room=room, limit=5).members], ["default"])
+    equal(
+        "devices",
+        [m.device for m in one.ask_for("PresenceResult", "Presence", room=room, limit=5).members],
+        ["default"],
+    )
     run.sign_in(user, device="")
     one.goodbye(4500)
     run.sign_in(user, device="default")
@@ -148,8 +163,11 @@ def client_name(run):
     run.sign_in(client="c" * 128)
 
 
-@case("rooms", "Then each room is treated as if it had come in a `Subscribe` with this frame's `request`: one `Subscribed` or one `Error` "
-      "for each, all with the same `request`, not necessarily in the order of the list.")
+@case(
+    "rooms",
+    "Then each room is treated as if it had come in a `Subscribe` with this frame's `request`: one `Subscribed` or one"
+    " `Error` for each, all with the same `request`, not necessarily in the order of the list.",
+)
 def rooms(run):
     names = [run.room() for _ in range(10)]
     client = run.sign_in(request=9, rooms=[{"room": name} for name in names])
@@ -179,8 +197,12 @@ def rooms_twice(run):
 def error_room_of_subscribe(run):
     client = run.sign_in()
     equal("Error.room", client.refused(102, "Subscribe", room="nosuchnamespace:x").room, "nosuchnamespace:x")
-    for name, values in (("Publish", {"topic": "nosuchnamespace:x"}), ("Presence", {"room": "nosuchnamespace:x"}),
-                         ("History", {"topic": "nosuchnamespace:x"}), ("Unsubscribe", {"room": "chat:never"})):
+    for name, values in (
+        ("Publish", {"topic": "nosuchnamespace:x"}),
+        ("Presence", {"room": "nosuchnamespace:x"}),
+        ("History", {"topic": "nosuchnamespace:x"}),
+        ("Unsubscribe", {"room": "chat:never"}),
+    ):
         that("room" not in client.ask_for("Error", name, **values).present, f"the Error to {name} has a room")
 
 
@@ -191,7 +213,11 @@ def rooms_128(run):
     equal("rooms", {client.take("Subscribed").room for _ in names}, set(names))
 
 
-@case("rooms-beyond-128", "A client with more than 128 rooms subscribes to the others behind `Connect`.", configured("client.room_limit"))
+@case(
+    "rooms-beyond-128",
+    "A client with more than 128 rooms subscribes to the others behind `Connect`.",
+    configured("client.room_limit"),
+)
 def rooms_beyond_128(run):
     client = run.sign_in(rooms=[{"room": run.room()} for _ in range(128)])
     for _ in range(client.hello.rooms_max - 128):
@@ -203,8 +229,10 @@ def rooms_beyond_128(run):
 def rooms_are_not_in_flight(run):
     user, count = run.user(), min(run.gateway.hello.requests_in_flight_max, 200)
     client = run.connect()
-    client.send_bytes(run.connect_frame(user, rooms=[{"room": run.room()} for _ in range(128)])
-                      + b"".join(encode("Publish", request=10 + i, topic="@" + user, ephemeral=True) for i in range(count)))
+    client.send_bytes(
+        run.connect_frame(user, rooms=[{"room": run.room()} for _ in range(128)])
+        + b"".join(encode("Publish", request=10 + i, topic="@" + user, ephemeral=True) for i in range(count))
+    )
     client.take("Connected")
     for i in range(count):
         frame = client.answer(10 + i)
@@ -276,15 +304,23 @@ def ping_interval_wished(run):
     equal("the interval that was wished", run.sign_in(ping_interval_ms=45_001).hello.ping_interval_ms, 45_001)
 
 
-@case("ping-interval-bounds", "The gateway takes it into its bounds (10 s to 5 min by default); what holds stands in `Connected`")
+@case(
+    "ping-interval-bounds",
+    "The gateway takes it into its bounds (10 s to 5 min by default); what holds stands in `Connected`",
+)
 def ping_interval_bounds(run):
     least, most = (run.sign_in(ping_interval_ms=wish).hello.ping_interval_ms for wish in (1, 0xFFFF_FFFF))
     own = run.gateway.hello.ping_interval_ms
-    that(1 < least <= own <= most < 0xFFFF_FFFF, f"the bounds are {least} and {most}, the gateway's own interval is {own}")
+    that(
+        1 < least <= own <= most < 0xFFFF_FFFF,
+        f"the bounds are {least} and {most}, the gateway's own interval is {own}",
+    )
     equal("twice the same", run.sign_in(ping_interval_ms=1).hello.ping_interval_ms, least)
 
 
-@case("receive-window-wished", "0 for the gateway's own bound, which is also the most. What holds stands in `Connected`")
+@case(
+    "receive-window-wished", "0 for the gateway's own bound, which is also the most. What holds stands in `Connected`"
+)
 def receive_window_wished(run):
     own = run.sign_in().hello.receive_window
     equal("the window for 0", run.sign_in(receive_window=0).hello.receive_window, own)
@@ -311,7 +347,10 @@ def grants_in_connect(run):
     client.take("Error", code=103, room=other)
 
 
-@case("patterns-64", "| patterns of a verb in a token's `rooms` | 64 of at most 128 bytes each | close 3500, or `Error` 400 |")
+@case(
+    "patterns-64",
+    "| patterns of a verb in a token's `rooms` | 64 of at most 128 bytes each | close 3500, or `Error` 400 |",
+)
 def patterns_64(run):
     run.sign_in(claims={"rooms": {"publish": [f"chat:{i}" for i in range(64)]}})
     run.refused(3500, claims={"rooms": {"publish": [f"chat:{i}" for i in range(65)]}})

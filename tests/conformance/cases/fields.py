@@ -7,12 +7,30 @@ from wire import encode
 
 case = section("fields")
 
-BAD_NAMES = ["", "a b", "tab\tbed", "line\nfeed", "nul\0", "nbsp\u00a0", "thin\u2009", "del\x7f", "c1\u0085", "n" * 129, "é" * 65]
-BOUND = ("a request whose field is missing, too long or otherwise not what the tables below say is refused with `Error` 107, whose "
-         "`message` begins with the field's name and a colon; the connection lives on")
-NAMES = ("**Names** (user ids, device names, room names) are 1 to 128 bytes of UTF-8 without control characters and without white space "
-         "(Unicode properties `Cc` and `White_Space`)")
-SEEN = ("of which at least one character can be seen: is neither U+2800 nor has the property `Default_Ignorable_Code_Point`")
+BAD_NAMES = [
+    "",
+    "a b",
+    "tab\tbed",
+    "line\nfeed",
+    "nul\0",
+    "nbsp\u00a0",
+    "thin\u2009",
+    "del\x7f",
+    "c1\u0085",
+    "n" * 129,
+    "é" * 65,
+]
+BOUND = (
+    "a request whose field is missing, too long or otherwise not what the tables below say is refused with `Error` 107,"
+    " whose `message` begins with the field's name and a colon; the connection lives on"
+)
+NAMES = (
+    "**Names** (user ids, device names, room names) are 1 to 128 bytes of UTF-8 without control characters and without"
+    " white space (Unicode properties `Cc` and `White_Space`)"
+)
+SEEN = (
+    "of which at least one character can be seen: is neither U+2800 nor has the property `Default_Ignorable_Code_Point`"
+)
 
 
 def refused_field(client, field, name, **values):
@@ -84,14 +102,21 @@ def recover(run):
 @case("before-with-since", "Not together with `since`: `Error` 107.")
 def before_with_since(run):
     client = run.sign_in()
-    refused_field(client, "before", "History", topic="@" + client.user, since=position(1, 1), before=position(1, 1), limit=1)
+    refused_field(
+        client, "before", "History", topic="@" + client.user, since=position(1, 1), before=position(1, 1), limit=1
+    )
 
 
 @case("publish-of-0-bad", "gets none, neither `Published` nor `Error` (but for 111, see [limits](#limits))")
 def publish_of_0_bad(run):
     client = run.sign_in()
-    for values in ({"topic": ""}, {"topic": "unknown-room"}, {"topic": run.room()}, {"topic": "@" + client.user, "trace": "a b"},
-                   {"topic": "@" + client.user, "payload": b"x" * (client.hello.message_bytes_max + 1)}):
+    for values in (
+        {"topic": ""},
+        {"topic": "unknown-room"},
+        {"topic": run.room()},
+        {"topic": "@" + client.user, "trace": "a b"},
+        {"topic": "@" + client.user, "payload": b"x" * (client.hello.message_bytes_max + 1)},
+    ):
         client.send_bytes(encode("Publish", request=0, **values))
     client.alive()
     run.publish(client, "@" + client.user)
@@ -99,13 +124,24 @@ def publish_of_0_bad(run):
     client.quiet(0.2)
 
 
-@case("connect-bounds", "In `Connect`, which is answered with `Goodbye` if it is refused, it closes with 3501 and a `reason` of the same form.")
+@case(
+    "connect-bounds",
+    "In `Connect`, which is answered with `Goodbye` if it is refused, it closes with 3501 and a `reason` of the same"
+    " form.",
+)
 def connect_bounds(run):
     for field, values in (
-        ("token", {"token": None}), ("token", {"token": ""}), ("token", {"token": "t" * 8193}),
-        ("device", {"device": "a b"}), ("device", {"device": "d" * 129}), ("client", {"client": "c" * 129}),
-        ("client", {"client": "bell\a"}), ("rooms", {"rooms": [{"room": f"chat:{i}"} for i in range(129)]}),
-        ("rooms.room", {"rooms": [{"room": ""}]}), ("rooms.room", {"rooms": [{}]}), ("rooms.room", {"rooms": [{"room": "chat:a b"}]}),
+        ("token", {"token": None}),
+        ("token", {"token": ""}),
+        ("token", {"token": "t" * 8193}),
+        ("device", {"device": "a b"}),
+        ("device", {"device": "d" * 129}),
+        ("client", {"client": "c" * 129}),
+        ("client", {"client": "bell\a"}),
+        ("rooms", {"rooms": [{"room": f"chat:{i}"} for i in range(129)]}),
+        ("rooms.room", {"rooms": [{"room": ""}]}),
+        ("rooms.room", {"rooms": [{}]}),
+        ("rooms.room", {"rooms": [{"room": "chat:a b"}]}),
         ("rooms.recover", {"rooms": [{"room": "chat:a", "recover": 2}]}),
     ):
         goodbye = run.refused(3501, **values)
@@ -118,12 +154,17 @@ def request_comes_back(run):
     client = run.begin(request=0xFFFF_FFFF)
     equal("Connected.request", client.take("Connected").request, 0xFFFF_FFFF)
     room = run.room()
-    for number, (name, values, answer) in enumerate((
-        ("Subscribe", {"room": room}, "Subscribed"), ("Publish", {"topic": room}, "Published"),
-        ("Presence", {"room": room, "limit": 1}, "PresenceResult"), ("History", {"topic": room, "limit": 1}, "HistoryResult"),
-        ("Refresh", {"token": run.gateway.token(client.user)}, "Refreshed"), ("Unsubscribe", {"room": room}, "Unsubscribed"),
-        ("Subscribe", {"room": "nocolon"}, "Error"),
-    )):
+    for number, (name, values, answer) in enumerate(
+        (
+            ("Subscribe", {"room": room}, "Subscribed"),
+            ("Publish", {"topic": room}, "Published"),
+            ("Presence", {"room": room, "limit": 1}, "PresenceResult"),
+            ("History", {"topic": room, "limit": 1}, "HistoryResult"),
+            ("Refresh", {"token": run.gateway.token(client.user)}, "Refreshed"),
+            ("Unsubscribe", {"room": room}, "Unsubscribed"),
+            ("Subscribe", {"room": "nocolon"}, "Error"),
+        )
+    ):
         client.send(name, request=0xFFFF_FFF0 + number, **values)
         frame = client.answer(0xFFFF_FFF0 + number)
         equal(f"the answer to {name}", frame.name, answer)
@@ -138,18 +179,28 @@ def same_request_twice(run):
         client.take("Published", request=5)
 
 
-@case("answered-once", "Every `Publish`, `Subscribe`, `Unsubscribe`, `Presence`, `History` and `Refresh` is answered exactly once, with its "
-      "result or with `Error`, unless the connection ends first.")
+@case(
+    "answered-once",
+    "Every `Publish`, `Subscribe`, `Unsubscribe`, `Presence`, `History` and `Refresh` is answered exactly once, with"
+    " its result or with `Error`, unless the connection ends first.",
+)
 def answered_once(run):
     client = run.sign_in()
     room = run.room()
     frames, wanted = [], set()
     for i in range(10):
-        for offset, (name, values) in enumerate((
-            ("Subscribe", {"room": room}), ("Publish", {"topic": room, "payload": b"x"}), ("Presence", {"room": room}),
-            ("History", {"topic": room, "limit": 2}), ("Unsubscribe", {"room": room}), ("Unsubscribe", {"room": room}),
-            ("Refresh", {"token": "bad"}), ("Publish", {"topic": "nocolon"}),
-        )):
+        for offset, (name, values) in enumerate(
+            (
+                ("Subscribe", {"room": room}),
+                ("Publish", {"topic": room, "payload": b"x"}),
+                ("Presence", {"room": room}),
+                ("History", {"topic": room, "limit": 2}),
+                ("Unsubscribe", {"room": room}),
+                ("Unsubscribe", {"room": room}),
+                ("Refresh", {"token": "bad"}),
+                ("Publish", {"topic": "nocolon"}),
+            )
+        ):
             number = 1000 + 10 * i + offset
             wanted.add(number)
             frames.append(encode(name, request=number, **values))
@@ -218,7 +269,10 @@ def topic_at_does_not_count(run):
     run.publish(client, "@" + user)
 
 
-@case("unknown-namespace", "what stands before the first colon is a namespace that the gateway must know, and something must follow the colon")
+@case(
+    "unknown-namespace",
+    "what stands before the first colon is a namespace that the gateway must know, and something must follow the colon",
+)
 def unknown_namespace(run):
     client = run.sign_in()
     for room in ("nosuchnamespace:x", "nocolon", ":x", "chat:", "Chat:x"):
@@ -233,7 +287,10 @@ def second_colon(run):
     client.ask_for("Subscribed", "Subscribe", room=run.room() + ":more")
 
 
-@case("offsets-from-1", "an `offset`, which starts at 1 in each epoch and grows by one with each message that enters the log")
+@case(
+    "offsets-from-1",
+    "an `offset`, which starts at 1 in each epoch and grows by one with each message that enters the log",
+)
 def offsets_from_1(run):
     room = run.room()
     client = run.member(room)
@@ -243,17 +300,29 @@ def offsets_from_1(run):
     that(got[0].epoch != 0, "the epoch is 0")
 
 
-@case("stamp", "`u64 message_id` at 16 (unique in the cluster), `u64 timestamp_ms` at 24 (the gateway's clock, milliseconds since 1970-01-01 UTC)")
+@case(
+    "stamp",
+    "`u64 message_id` at 16 (unique in the cluster), `u64 timestamp_ms` at 24 (the gateway's clock, milliseconds since"
+    " 1970-01-01 UTC)",
+)
 def stamp(run):
     client = run.sign_in()
     one, two = (run.publish(client, "@" + client.user).stamp for _ in range(2))
-    that(one.message_id and two.message_id and one.message_id != two.message_id, f"ids {one.message_id}, {two.message_id}")
+    that(
+        one.message_id and two.message_id and one.message_id != two.message_id,
+        f"ids {one.message_id}, {two.message_id}",
+    )
     within("timestamp_ms", one.timestamp_ms, client.hello.server_time_ms, client.hello.server_time_ms + 60_000)
     that(two.timestamp_ms >= one.timestamp_ms, "the clock of stamps goes back")
-    equal("stamps of the messages", [dict(m.stamp) for m in client.messages("@" + client.user, 2)], [dict(one), dict(two)])
+    equal(
+        "stamps of the messages", [dict(m.stamp) for m in client.messages("@" + client.user, 2)], [dict(one), dict(two)]
+    )
 
 
-@case("ephemeral-offset", "The offset is 0 in an **ephemeral** message: it is in no log, is never repeated, and is not acknowledged.")
+@case(
+    "ephemeral-offset",
+    "The offset is 0 in an **ephemeral** message: it is in no log, is never repeated, and is not acknowledged.",
+)
 def ephemeral_offset(run):
     client = run.sign_in()
     published = run.publish(client, "@" + client.user, b"gone", ephemeral=True)
@@ -266,7 +335,7 @@ def ephemeral_offset(run):
     equal("messages in the log", history.messages, [])
 
 
-@case("id-of-zeros", "All zero, or absent, means \"none\".")
+@case("id-of-zeros", 'All zero, or absent, means "none".')
 def id_of_zeros(run):
     client = run.sign_in()
     none = {"high": 0, "low": 0}
@@ -280,9 +349,15 @@ def id_of_zeros(run):
 def all_64_bits(run):
     client = run.sign_in()
     top = {"high": 2**64 - 1, "low": 2**64 - 2}
-    equal("the id that comes back", dict(run.publish(client, "@" + client.user, client_message_id=top).client_message_id), top)
+    equal(
+        "the id that comes back",
+        dict(run.publish(client, "@" + client.user, client_message_id=top).client_message_id),
+        top,
+    )
     client.send_bytes(encode("Ack", epoch=2**64 - 1, offset=2**64 - 1))
-    frame = client.ask_for("HistoryResult", "History", topic="@" + client.user, since=position(2**64 - 1, 2**64 - 1), limit=1)
+    frame = client.ask_for(
+        "HistoryResult", "History", topic="@" + client.user, since=position(2**64 - 1, 2**64 - 1), limit=1
+    )
     that(not frame.recovered, "a position that was never given is recovered")
 
 

@@ -26,8 +26,11 @@ def header_is_eight_bytes(run):
     client.take("Pong")
 
 
-@case("flags", "flags or reserved bits that are not 0, an unknown kind, a kind that only gateways send, or a length that the kind "
-      "cannot have closes with 3501")
+@case(
+    "flags",
+    "flags or reserved bits that are not 0, an unknown kind, a kind that only gateways send, or a length that the kind "
+    "cannot have closes with 3501",
+)
 def flags(run):
     for bit in range(8):
         closes(run, 3501, header(0, 2, flags=1 << bit))
@@ -50,15 +53,21 @@ def reserved_in_first_frame(run):
     closes(run, 3501, frame[:6] + b"\1\0" + frame[8:], signed_in=False)
 
 
-@case("length-first", "First the length: a body longer than the limit of the gateway closes with 3510 (`frame too big`), whatever kind "
-      "and flags say")
+@case(
+    "length-first",
+    "First the length: a body longer than the limit of the gateway closes with 3510 (`frame too big`), whatever kind "
+    "and flags say",
+)
 def length_first(run):
     for kind, bits in ((3, 0), (77, 0), (2, 255), (130, 7)):
         closes(run, 3510, header(0xFFFF_FFFF, kind, flags=bits))
 
 
-@case("limit-of-the-first-frame", "the limit is 36 864 bytes for the first frame of a connection, and the larger of "
-      "`message_bytes_max` + 4096 and 36 864 bytes for every later one")
+@case(
+    "limit-of-the-first-frame",
+    "the limit is 36 864 bytes for the first frame of a connection, and the larger of "
+    "`message_bytes_max` + 4096 and 36 864 bytes for every later one",
+)
 def limit_of_the_first_frame(run):
     closes(run, 3510, header(36_865, 1), signed_in=False)
     # At the limit the frame is not refused by its header: the body is waited for.
@@ -117,7 +126,10 @@ def size_prefix(run):
     that(frame.code in (3501, 107), f"{frame}")
 
 
-@case("newer-fields", "Bytes of a table's body that no field refers to are ignored: they may belong to fields of a newer version.")
+@case(
+    "newer-fields",
+    "Bytes of a table's body that no field refers to are ignored: they may belong to fields of a newer version.",
+)
 def newer_fields(run):
     client = run.sign_in()
     body = make.table_body("Publish", {"request": 5, "topic": "@" + client.user, "payload": b"hello"})
@@ -171,17 +183,24 @@ def verified_connect(run):
     closes(run, 3501, raw(1, b"\xf0\xff\xff\xff" + b"\0" * 12), signed_in=False)
 
 
-@case("order", "All frames on one connection take effect in the order in which they were sent, also when they are sent without waiting "
-      "for answers")
+@case(
+    "order",
+    "All frames on one connection take effect in the order in which they were sent, also when they are sent without"
+    " waiting for answers",
+)
 def order(run):
     client = run.sign_in()
     room = run.room()
-    client.send_bytes(b"".join([
-        encode("Subscribe", request=1, room=room),
-        *(encode("Publish", request=10 + i, topic=room, payload=b"%d" % i) for i in range(20)),
-        encode("Unsubscribe", request=2, room=room),
-        encode("Publish", request=99, topic=room, payload=b"late"),
-    ]))
+    client.send_bytes(
+        b"".join(
+            [
+                encode("Subscribe", request=1, room=room),
+                *(encode("Publish", request=10 + i, topic=room, payload=b"%d" % i) for i in range(20)),
+                encode("Unsubscribe", request=2, room=room),
+                encode("Publish", request=99, topic=room, payload=b"late"),
+            ]
+        )
+    )
     client.take("Subscribed", request=1)
     client.take("Unsubscribed", request=2)
     got = [client.take("Published", request=10 + i).stamp.position.offset for i in range(20)]
@@ -189,17 +208,22 @@ def order(run):
     equal("the answer to a Publish behind the Unsubscribe", client.answer(99).code, 401)
 
 
-@case("behind-connect", "right behind `Connect` (before `Connected` has come) or `Refresh`, a `Publish` right behind the `Subscribe` of "
-      "its room, an `Unsubscribe` right behind a `Subscribe`")
+@case(
+    "behind-connect",
+    "right behind `Connect` (before `Connected` has come) or `Refresh`, a `Publish` right behind the `Subscribe` of "
+    "its room, an `Unsubscribe` right behind a `Subscribe`",
+)
 def behind_connect(run):
     user, room, other = run.user(), run.room(), run.room()
     client = run.connect()
     client.user = user
-    client.send_bytes(run.connect_frame(user, rooms=[{"room": room}])
-                      + encode("Publish", request=2, topic=room, payload=b"first")
-                      + encode("Subscribe", request=3, room=other)
-                      + encode("Unsubscribe", request=4, room=other)
-                      + encode("Ping"))
+    client.send_bytes(
+        run.connect_frame(user, rooms=[{"room": room}])
+        + encode("Publish", request=2, topic=room, payload=b"first")
+        + encode("Subscribe", request=3, room=other)
+        + encode("Unsubscribe", request=4, room=other)
+        + encode("Ping")
+    )
     client.take("Connected", request=1)
     client.take("Subscribed", request=1, room=room)
     client.take("Published", request=2)
@@ -213,8 +237,11 @@ def behind_connect(run):
 def behind_refresh(run):
     client = run.sign_in()
     room = run.room("chat")
-    client.send_bytes(encode("Refresh", request=1, token=run.gateway.token(client.user))
-                      + encode("Subscribe", request=2, room=room) + encode("Publish", request=3, topic=room, payload=b"x"))
+    client.send_bytes(
+        encode("Refresh", request=1, token=run.gateway.token(client.user))
+        + encode("Subscribe", request=2, room=room)
+        + encode("Publish", request=3, topic=room, payload=b"x")
+    )
     client.take("Refreshed", request=1)
     client.take("Subscribed", request=2)
     client.take("Published", request=3)
@@ -226,14 +253,18 @@ def pipelined(run):
     client = run.connect()
     count = 40
     payload = b"p" * 4000
-    frames = b"".join(encode("Publish", request=10 + i, topic="@" + user, payload=payload, ephemeral=True) for i in range(count))
+    frames = b"".join(
+        encode("Publish", request=10 + i, topic="@" + user, payload=payload, ephemeral=True) for i in range(count)
+    )
     client.send_bytes(run.connect_frame(user) + frames)
     client.take("Connected")
     for i in range(count):
         client.take("Published", request=10 + i)
 
 
-@case("answers-that-nobody-reads", "a client that reads gets all of its answers, one that does not finds its window full")
+@case(
+    "answers-that-nobody-reads", "a client that reads gets all of its answers, one that does not finds its window full"
+)
 def answers_that_nobody_reads(run):
     client = run.sign_in()
     room = run.room()
@@ -252,8 +283,11 @@ def answers_that_nobody_reads(run):
     client.take("Pong")
 
 
-@case("two-large-answers", "While more than 64 KiB of answers wait to be read, or two answers to `History` or `Presence` are under way, "
-      "the gateway reads no further requests of that connection")
+@case(
+    "two-large-answers",
+    "While more than 64 KiB of answers wait to be read, or two answers to `History` or `Presence` are under way, "
+    "the gateway reads no further requests of that connection",
+)
 def two_large_answers(run):
     client = run.sign_in()
     room = run.room()
@@ -307,7 +341,12 @@ def frame_deadline_of_a_header(run):
 def disconnect_first(run):
     client = run.connect()
     leave(client)
-    for data in (encode("Ping"), encode("Pong"), encode("Ack", epoch=1, offset=1), encode("Subscribe", request=1, room="chat:x")):
+    for data in (
+        encode("Ping"),
+        encode("Pong"),
+        encode("Ack", epoch=1, offset=1),
+        encode("Subscribe", request=1, room="chat:x"),
+    ):
         closes(run, 3501, data, signed_in=False)
 
 
@@ -332,5 +371,7 @@ def no_early_effect(run):
 def joined_in_time(run):
     room = run.room()
     client = run.member(room)
-    count = until("one session in the room", lambda: client.ask_for("PresenceResult", "Presence", room=room, limit=0).count)
+    count = until(
+        "one session in the room", lambda: client.ask_for("PresenceResult", "Presence", room=room, limit=0).count
+    )
     equal("count", count, 1)

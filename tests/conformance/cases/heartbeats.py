@@ -14,8 +14,11 @@ def client_of_short_interval(run):
     return client, client.hello.ping_interval_ms / 1000, client.hello.pong_timeout_ms / 1000
 
 
-@case("pong", "A client sends `Ping` when it has sent nothing for I, and should also when it has received nothing for I. The gateway answers at once, "
-      "ahead of any messages that wait.")
+@case(
+    "pong",
+    "A client sends `Ping` when it has sent nothing for I, and should also when it has received nothing for I. The"
+    " gateway answers at once, ahead of any messages that wait.",
+)
 def pong(run):
     client = run.sign_in()
     for _ in range(50):
@@ -28,6 +31,7 @@ def pong(run):
 @case("pong-ahead-of-messages", "The gateway answers `Ping` with `Pong` (129), ahead of any messages that wait")
 def pong_ahead_of_messages(run):
     import socket
+
     room = run.room()
     client, writers = run.member(room), [run.member(room) for _ in range(2)]
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
@@ -48,22 +52,34 @@ def pong_ahead_of_messages(run):
     that(seen < 2 * count, "the Pong came behind all messages that waited")
 
 
-@case("pong-of-the-client-unasked", "Any bytes count as life, in both directions: a client that publishes all the time sends no `Ping`.")
+@case(
+    "pong-of-the-client-unasked",
+    "Any bytes count as life, in both directions: a client that publishes all the time sends no `Ping`.",
+)
 def pong_unasked(run):
     client = run.sign_in()
     client.send("Pong")
     client.alive()
 
 
-@case("gateway-asks", "When the gateway has heard nothing for 2.5 I (or 3 I - T, if that is earlier) it sends a `Ping` itself, which the client answers with "
-      "`Pong` (11).", long=True)
+@case(
+    "gateway-asks",
+    "When the gateway has heard nothing for 2.5 I (or 3 I - T, if that is earlier) it sends a `Ping` itself, which the"
+    " client answers with `Pong` (11).",
+    long=True,
+)
 def gateway_asks(run):
     client, interval, timeout = client_of_short_interval(run)
     began = time.monotonic()
     frame = client.next(4 * interval + 5)
     equal("the first frame in the silence", frame.name if frame else client.over, "Ping")
     # 1.5 I (or 2 I - T) is allowed, for gateways that close earlier.
-    within("seconds until the Ping", time.monotonic() - began, min(1.5 * interval, 2 * interval - timeout) - 0.2, 4 * interval + 5)
+    within(
+        "seconds until the Ping",
+        time.monotonic() - began,
+        min(1.5 * interval, 2 * interval - timeout) - 0.2,
+        4 * interval + 5,
+    )
 
 
 @case("answered-ping", "which the client answers with `Pong` (11)", long=True)
@@ -100,7 +116,7 @@ def bytes_are_life(run):
     frame = encode("Publish", request=1, topic="@" + client.user, payload=b"x" * 32)
     end, sent = time.monotonic() + min(3.3 * interval, 3.4), 0
     while time.monotonic() < end:
-        client.send_bytes(frame[sent:sent + 1])
+        client.send_bytes(frame[sent : sent + 1])
         sent += 1
         client.quiet(min(interval / 2, 0.6))
     client.send_bytes(frame[sent:])

@@ -73,7 +73,11 @@ def page_on(run):
     equal("offsets", got, list(range(1, 12)))
 
 
-@case("page-back", "To page back: ask without `since` and `before`, then with `before` = the position of the first message that came, while `more` is true.")
+@case(
+    "page-back",
+    "To page back: ask without `since` and `before`, then with `before` = the position of the first message that came,"
+    " while `more` is true.",
+)
 def page_back(run):
     client, room, last = room_of(run, 11)
     pages, frame = [], read(client, room, limit=4)
@@ -112,8 +116,11 @@ def before_of_another_epoch(run):
         equal("recovered and messages", (frame.recovered, frame.messages), (False, []))
 
 
-@case("since-of-another-epoch", "false when `since` was given and messages after it have left the log other than by their own `ttl_seconds`; `messages` "
-      "then starts with the oldest there is.")
+@case(
+    "since-of-another-epoch",
+    "false when `since` was given and messages after it have left the log other than by their own `ttl_seconds`;"
+    " `messages` then starts with the oldest there is.",
+)
 def since_of_another_epoch(run):
     client, room, last = room_of(run, 3)
     for place in (position(last["epoch"] + 1, 2), position(0, 0), position(last["epoch"], 1000)):
@@ -122,14 +129,24 @@ def since_of_another_epoch(run):
         equal("position", frame.position, last)
 
 
-@case("since-left-the-log", "false when `since` was given and messages after it have left the log other than by their own `ttl_seconds`; `messages` "
-      "then starts with the oldest there is.", namespace("few"))
+@case(
+    "since-left-the-log",
+    "false when `since` was given and messages after it have left the log other than by their own `ttl_seconds`;"
+    " `messages` then starts with the oldest there is.",
+    namespace("few"),
+)
 def since_left_the_log(run):
     client, room, last = room_of(run, 12, "few")
     frame = read(client, room, since=position(last["epoch"], 2), limit=3)
-    equal("recovered, offsets and more", (frame.recovered, offsets(frame.messages), frame.more), (False, [8, 9, 10], True))
+    equal(
+        "recovered, offsets and more", (frame.recovered, offsets(frame.messages), frame.more), (False, [8, 9, 10], True)
+    )
     frame = read(client, room, since=behind(last, 5), limit=10)
-    equal("recovered, offsets and more", (frame.recovered, offsets(frame.messages), frame.more), (True, [8, 9, 10, 11, 12], False))
+    equal(
+        "recovered, offsets and more",
+        (frame.recovered, offsets(frame.messages), frame.more),
+        (True, [8, 9, 10, 11, 12], False),
+    )
 
 
 @case("limit-0", "0 asks for the position alone")
@@ -147,13 +164,18 @@ def limit_0_has_no_more(run):
     equal("more and recovered", (frame.more, frame.recovered), (False, True))
 
 
-@case("at-most-300", "The gateway lists 300 at most, and no more than 256 KiB unless it is one message that is longer",
-      namespace("few"))
+@case(
+    "at-most-300",
+    "The gateway lists 300 at most, and no more than 256 KiB unless it is one message that is longer",
+    namespace("few"),
+)
 def at_most_300(run):
     room = run.room()
     client = run.member(room)
     for start in range(0, 320, 80):
-        client.send_bytes(b"".join(encode("Publish", request=1000 + i, topic=room, payload=b"x") for i in range(start, start + 80)))
+        client.send_bytes(
+            b"".join(encode("Publish", request=1000 + i, topic=room, payload=b"x") for i in range(start, start + 80))
+        )
         for i in range(start, start + 80):
             equal("the answer", client.answer(1000 + i).name, "Published")
     frame = read(client, room, limit=0xFFFF_FFFF)
@@ -216,7 +238,11 @@ def unknown_room(run):
     equal("position and messages", (frame.position, frame.messages), (position(0, 0), []))
 
 
-@case("not-offered", "| 108 | not available | no | the namespace does not offer this (presence, history) | do not repeat |", namespace("nolog"))
+@case(
+    "not-offered",
+    "| 108 | not available | no | the namespace does not offer this (presence, history) | do not repeat |",
+    namespace("nolog"),
+)
 def not_offered(run):
     room = run.room("nolog")
     run.member(room).refused(108, "History", topic=room, limit=1)
@@ -239,7 +265,11 @@ def expired(run):
     equal("offsets with limit 2", offsets(read(client, room, limit=2).messages), [2, 6])
     frame = read(client, room, since=position(last["epoch"], 1), limit=2)
     equal("offsets, more and recovered", (offsets(frame.messages), frame.more, frame.recovered), ([2, 6], False, True))
-    equal("offsets before the last", offsets(read(client, room, before=position(last["epoch"], 6), limit=2).messages), [1, 2])
+    equal(
+        "offsets before the last",
+        offsets(read(client, room, before=position(last["epoch"], 6), limit=2).messages),
+        [1, 2],
+    )
 
 
 @case("ephemeral-is-not-listed", "it is in no log, is never repeated, and is not acknowledged")

@@ -4,8 +4,10 @@ from harness import behind, configured, equal, leave, offsets, payloads, positio
 from wire import encode
 
 case = section("inbox")
-RECOVERED = ("`inbox_recovered` is true if nothing is missing: every message after the position, or after the stored cursor, follows, but for those whose "
-             "own `ttl_seconds` has passed.")
+RECOVERED = (
+    "`inbox_recovered` is true if nothing is missing: every message after the position, or after the stored cursor,"
+    " follows, but for those whose own `ttl_seconds` has passed."
+)
 
 
 def ack(client, message):
@@ -32,8 +34,11 @@ def back(run, user, **values):
     return client, got
 
 
-@case("live", "After `Connected` it sends everything from there on, in order of offsets, and goes on with live messages. No other order and no offset "
-      "twice, except for repetitions.")
+@case(
+    "live",
+    "After `Connected` it sends everything from there on, in order of offsets, and goes on with live messages. No other"
+    " order and no offset twice, except for repetitions.",
+)
 def live(run):
     reader = run.sign_in()
     written(run, reader.user, 20)
@@ -52,7 +57,10 @@ def waits(run):
     that(client.hello.inbox_recovered, "inbox_recovered is false")
 
 
-@case("before-the-first-sign-in", "For a user who has never signed in fewer messages wait (100 by default, 64 MiB for all such users of a shard")
+@case(
+    "before-the-first-sign-in",
+    "For a user who has never signed in fewer messages wait (100 by default, 64 MiB for all such users of a shard",
+)
 def before_the_first_sign_in(run):
     user = run.user()
     written(run, user, 5)
@@ -61,7 +69,11 @@ def before_the_first_sign_in(run):
     that(client.hello.inbox_recovered, "inbox_recovered is false")
 
 
-@case("unknown-user-is-bounded", "For a user who has never signed in fewer messages wait", configured("inbox.unknown_messages_max"))
+@case(
+    "unknown-user-is-bounded",
+    "For a user who has never signed in fewer messages wait",
+    configured("inbox.unknown_messages_max"),
+)
 def unknown_user_is_bounded(run):
     user = run.user()
     written(run, user, 15)
@@ -99,8 +111,11 @@ def new_device(run):
     equal("offsets and recovered", (got, client.hello.inbox_recovered), ([1, 2, 3], True))
 
 
-@case("new-device-later", "For a device that the gateway does not know it is true unless messages have left the log that a forgotten device had not "
-      "acknowledged")
+@case(
+    "new-device-later",
+    "For a device that the gateway does not know it is true unless messages have left the log that a forgotten device"
+    " had not acknowledged",
+)
 def new_device_later(run):
     user = run.user()
     one = run.sign_in(user, device="one")
@@ -110,7 +125,10 @@ def new_device_later(run):
     equal("offsets and recovered", (got, client.hello.inbox_recovered), ([], True))
 
 
-@case("position-beyond-the-newest", "A position in the right epoch beyond the newest one is one that the gateway never gave: false.")
+@case(
+    "position-beyond-the-newest",
+    "A position in the right epoch beyond the newest one is one that the gateway never gave: false.",
+)
 def position_beyond_the_newest(run):
     user = run.user()
     run.device(user)
@@ -128,7 +146,10 @@ def position_of_zeros(run):
     equal("offsets and recovered", (got, client.hello.inbox_recovered), ([1, 2, 3], False))
 
 
-@case("position-of-another-epoch", "What the log still holds follows, from its oldest message on, in the epoch of `Connected.inbox`.")
+@case(
+    "position-of-another-epoch",
+    "What the log still holds follows, from its oldest message on, in the epoch of `Connected.inbox`.",
+)
 def position_of_another_epoch(run):
     user = run.user()
     run.device(user)
@@ -137,7 +158,10 @@ def position_of_another_epoch(run):
     equal("offsets and recovered", (got, client.hello.inbox_recovered), ([1, 2, 3], False))
 
 
-@case("position-behind-what-left", "A position behind what has left the log is false even if nothing follows, since what left is not known any more.")
+@case(
+    "position-behind-what-left",
+    "A position behind what has left the log is false even if nothing follows, since what left is not known any more.",
+)
 def position_behind_what_left(run):
     user = run.user()
     client = run.sign_in(user)
@@ -148,7 +172,10 @@ def position_behind_what_left(run):
     equal("offsets and recovered", (got, client.hello.inbox_recovered), ([], False))
 
 
-@case("said-again-after-a-position", "It is said again at each `Connect` until the device has acknowledged a message that followed.")
+@case(
+    "said-again-after-a-position",
+    "It is said again at each `Connect` until the device has acknowledged a message that followed.",
+)
 def said_again_after_a_position(run):
     user = run.user()
     run.device(user)
@@ -157,20 +184,29 @@ def said_again_after_a_position(run):
     that(not client.hello.inbox_recovered, "inbox_recovered is true for {0, 0}")
     leave(client)
     client = run.sign_in(user)
-    that(not client.hello.inbox_recovered, "inbox_recovered is true at the second Connect, and nothing was acknowledged")
+    that(
+        not client.hello.inbox_recovered, "inbox_recovered is true at the second Connect, and nothing was acknowledged"
+    )
     ack(client, client.messages("@" + user, 2)[1])
     leave(client)
     that(run.sign_in(user).hello.inbox_recovered, "inbox_recovered is false after the Ack")
 
 
-@case("said-again", "It is said again at each `Connect` until the device has acknowledged a message that followed.", configured("inbox.messages_max"))
+@case(
+    "said-again",
+    "It is said again at each `Connect` until the device has acknowledged a message that followed.",
+    configured("inbox.messages_max"),
+)
 def said_again(run):
     user = run.user()
     run.device(user)
     written(run, user, 65)
     for _ in range(3):
         client = run.sign_in(user)
-        that(not client.hello.inbox_recovered, "inbox_recovered is true, and nothing was acknowledged since messages were lost")
+        that(
+            not client.hello.inbox_recovered,
+            "inbox_recovered is true, and nothing was acknowledged since messages were lost",
+        )
         leave(client)
     client = run.sign_in(user)
     ack(client, client.messages("@" + user, 1)[0])
@@ -178,8 +214,12 @@ def said_again(run):
     that(run.sign_in(user).hello.inbox_recovered, "inbox_recovered is false after the Ack")
 
 
-@case("falls-out-by-count", "or until it falls out of the log by count (1000 by default), by size (8 MiB together), by age (7 days) or by its own "
-      "`ttl_seconds`", configured("inbox.messages_max"))
+@case(
+    "falls-out-by-count",
+    "or until it falls out of the log by count (1000 by default), by size (8 MiB together), by age (7 days) or by its"
+    " own `ttl_seconds`",
+    configured("inbox.messages_max"),
+)
 def falls_out_by_count(run):
     user = run.user()
     run.device(user)
@@ -209,12 +249,19 @@ def falls_out_by_ttl(run):
     run.publish(writer, "@" + user, b"2", ttl_seconds=1)
     run.publish(writer, "@" + user, b"3")
     look = run.sign_in(user, device="look")
-    until("the second has expired", lambda: offsets(look.ask_for("HistoryResult", "History", topic="@" + user, limit=9).messages) == [1, 3], 8)
+    until(
+        "the second has expired",
+        lambda: offsets(look.ask_for("HistoryResult", "History", topic="@" + user, limit=9).messages) == [1, 3],
+        8,
+    )
     client, got = back(run, user)
     equal("offsets and recovered", (got, client.hello.inbox_recovered), ([1, 3], True))
 
 
-@case("receive-window", "At most `receive_window` messages are on their way unacknowledged; more wait in the log until an `Ack` comes.")
+@case(
+    "receive-window",
+    "At most `receive_window` messages are on their way unacknowledged; more wait in the log until an `Ack` comes.",
+)
 def receive_window(run):
     client = run.sign_in(receive_window=3)
     topic = "@" + client.user
@@ -229,7 +276,11 @@ def receive_window(run):
     equal("offsets", offsets(got), list(range(1, 9)))
 
 
-@case("receive-window-of-the-gateway", "the most inbox messages that come without an `Ack`; 1024 by default", configured("inbox.in_flight_max"))
+@case(
+    "receive-window-of-the-gateway",
+    "the most inbox messages that come without an `Ack`; 1024 by default",
+    configured("inbox.in_flight_max"),
+)
 def receive_window_of_the_gateway(run):
     client = run.sign_in()
     window = client.hello.receive_window
@@ -250,7 +301,10 @@ def receive_window_at_resume(run):
     equal("offsets", offsets(got + [client.take("Message") for _ in range(2)]), [1, 2, 3, 4])
 
 
-@case("ephemeral-to-a-lagging-device", "of those only the ones to which no earlier message of this topic is still to be brought from the log")
+@case(
+    "ephemeral-to-a-lagging-device",
+    "of those only the ones to which no earlier message of this topic is still to be brought from the log",
+)
 def ephemeral_to_a_lagging_device(run):
     client, writer = run.sign_in(receive_window=1), run.sign_in()
     topic = "@" + client.user
@@ -274,7 +328,9 @@ def each_device(run):
         equal("offsets", offsets(client.messages("@" + user, 4)), [1, 2, 3, 4])
 
 
-@case("leaves-when-all-have-acknowledged", "a message stays until the cursors of the user's known devices have passed it")
+@case(
+    "leaves-when-all-have-acknowledged", "a message stays until the cursors of the user's known devices have passed it"
+)
 def leaves_when_all_have_acknowledged(run):
     user = run.user()
     one, two = run.sign_in(user, device="one"), run.sign_in(user, device="two")
@@ -286,7 +342,11 @@ def leaves_when_all_have_acknowledged(run):
     until("the log holds the last alone", lambda: held() == [3])
 
 
-@case("forgotten-device", "one more, and the device that has been away longest is forgotten", configured("inbox.devices_max"))
+@case(
+    "forgotten-device",
+    "one more, and the device that has been away longest is forgotten",
+    configured("inbox.devices_max"),
+)
 def forgotten_device(run):
     user = run.user()
     run.device(user, "d0")
@@ -302,7 +362,10 @@ def forgotten_device(run):
     equal("messages", run.marked(client, run.sign_in(), "@" + user), [])
 
 
-@case("known-device-stays-known", "A device is **known** from its first `Connect` until it has not been connected for 30 days (by default)")
+@case(
+    "known-device-stays-known",
+    "A device is **known** from its first `Connect` until it has not been connected for 30 days (by default)",
+)
 def known_device_stays_known(run):
     user = run.user()
     run.device(user, "one")
@@ -325,7 +388,11 @@ def takeover_brings_it_again(run):
     equal("offsets and recovered", (brought, newer.hello.inbox_recovered), ([2, 3], True))
 
 
-@case("position-goes-on", "The inbox's epoch and offset are kept for 30 days (by default) after its last device was forgotten and its last message left.")
+@case(
+    "position-goes-on",
+    "The inbox's epoch and offset are kept for 30 days (by default) after its last device was forgotten and its last"
+    " message left.",
+)
 def position_goes_on(run):
     user = run.user()
     client = run.sign_in(user)
@@ -336,7 +403,10 @@ def position_goes_on(run):
     equal("the next position", again, position(last["epoch"], last["offset"] + 1))
 
 
-@case("resume-while-written-to", "After `Connected` it sends everything from there on, in order of offsets, and goes on with live messages.")
+@case(
+    "resume-while-written-to",
+    "After `Connected` it sends everything from there on, in order of offsets, and goes on with live messages.",
+)
 def resume_while_written_to(run):
     user, writer = run.user(), run.sign_in()
     run.device(user)

@@ -6,7 +6,9 @@ from harness import equal, section, small_rates, that, within
 from wire import encode
 
 case = section("limits")
-NOT_CARRIED_OUT = "Any other frame over a rate is **not carried out**: a request is answered with `Error` 111 and its own `request`"
+NOT_CARRIED_OUT = (
+    "Any other frame over a rate is **not carried out**: a request is answered with `Error` 111 and its own `request`"
+)
 
 
 def spend(client, more=0):
@@ -45,8 +47,12 @@ def over_the_burst(run):
     over(client)
 
 
-@case("error-111", "| 111 | too many requests | yes | the rate limit was reached; the request was **not** carried out | wait `retry_after_ms`, send more "
-      "slowly: going on closes with 3013 |", small_rates)
+@case(
+    "error-111",
+    "| 111 | too many requests | yes | the rate limit was reached; the request was **not** carried out | wait"
+    " `retry_after_ms`, send more slowly: going on closes with 3013 |",
+    small_rates,
+)
 def error_111(run):
     client, reader = run.sign_in(), run.sign_in()
     topic, burst = "@" + reader.user, client.hello.frames_burst
@@ -64,20 +70,37 @@ def error_111(run):
 def each_request(run):
     client = run.sign_in()
     room = run.room()
-    requests = [("Subscribe", {"room": room}), ("Unsubscribe", {"room": room}), ("Presence", {"room": room}), ("History", {"topic": room}),
-                ("Refresh", {"token": run.gateway.token(client.user)}), ("Publish", {"topic": "@" + client.user})]
-    client.send_bytes(encode("Ping") * (client.hello.frames_burst + client.hello.frames_rate)
-                      + b"".join(encode(name, request=50 + i, **values) for i, (name, values) in enumerate(requests)))
+    requests = [
+        ("Subscribe", {"room": room}),
+        ("Unsubscribe", {"room": room}),
+        ("Presence", {"room": room}),
+        ("History", {"topic": room}),
+        ("Refresh", {"token": run.gateway.token(client.user)}),
+        ("Publish", {"topic": "@" + client.user}),
+    ]
+    client.send_bytes(
+        encode("Ping") * (client.hello.frames_burst + client.hello.frames_rate)
+        + b"".join(encode(name, request=50 + i, **values) for i, (name, values) in enumerate(requests))
+    )
     for i, (name, _) in enumerate(requests):
         error = client.answer(50 + i)
         equal(f"the answer to {name}", (error.name, error.get("code")), ("Error", 111))
 
 
-@case("acks-count", "Every frame after `Connect` counts in both, also `Ack`, `Pong` and `Disconnect`, which are never refused themselves.", small_rates)
+@case(
+    "acks-count",
+    "Every frame after `Connect` counts in both, also `Ack`, `Pong` and `Disconnect`, which are never refused"
+    " themselves.",
+    small_rates,
+)
 def acks_count(run):
     client = run.sign_in()
     half = (client.hello.frames_burst + client.hello.frames_rate) // 2
-    client.send_bytes(encode("Ack", epoch=1, offset=1) * half + encode("Pong") * half + encode("Publish", request=5, topic="@" + client.user))
+    client.send_bytes(
+        encode("Ack", epoch=1, offset=1) * half
+        + encode("Pong") * half
+        + encode("Publish", request=5, topic="@" + client.user)
+    )
     error = client.answer(5)
     equal("the answer", (error.name, error.get("code")), ("Error", 111))
     client.quiet(0.1)
@@ -87,20 +110,32 @@ def acks_count(run):
 def publish_of_0(run):
     client, reader = run.sign_in(), run.sign_in()
     topic, acks = "@" + reader.user, client.hello.frames_burst + client.hello.frames_rate // 2
-    client.send_bytes(encode("Ack", epoch=1, offset=1) * acks + encode("Publish", request=0, topic=topic, payload=b"over"))
+    client.send_bytes(
+        encode("Ack", epoch=1, offset=1) * acks + encode("Publish", request=0, topic=topic, payload=b"over")
+    )
     error = client.take("Error", request=0)
     equal("code", error.code, 111)
     equal("messages", run.marked(reader, run.sign_in(), topic), [])
 
 
-@case("disconnect-is-never-refused", "also `Ack`, `Pong` and `Disconnect`, which are never refused themselves", small_rates)
+@case(
+    "disconnect-is-never-refused",
+    "also `Ack`, `Pong` and `Disconnect`, which are never refused themselves",
+    small_rates,
+)
 def disconnect_is_never_refused(run):
     client = run.sign_in()
-    client.send_bytes(encode("Ack", epoch=1, offset=1) * (client.hello.frames_burst + client.hello.frames_rate) + encode("Disconnect"))
+    client.send_bytes(
+        encode("Ack", epoch=1, offset=1) * (client.hello.frames_burst + client.hello.frames_rate) + encode("Disconnect")
+    )
     client.end()
 
 
-@case("within-a-second", "Being over a rate for up to 1 s after the first such `Error` costs no more than that", small_rates)
+@case(
+    "within-a-second",
+    "Being over a rate for up to 1 s after the first such `Error` costs no more than that",
+    small_rates,
+)
 def within_a_second(run):
     client = run.sign_in()
     client.send_bytes(encode("Ping") * (client.hello.frames_burst + 3 * client.hello.frames_rate))
@@ -123,7 +158,12 @@ def later_than_a_second(run):
     equal("code and reconnect", (goodbye.code, goodbye.reconnect), (3013, True))
 
 
-@case("forgiven", "10 s after that first `Error` it is forgiven, and the next one is a first one again.", small_rates, long=True)
+@case(
+    "forgiven",
+    "10 s after that first `Error` it is forgiven, and the next one is a first one again.",
+    small_rates,
+    long=True,
+)
 def forgiven(run):
     client = run.sign_in()
     over(client)
@@ -134,7 +174,12 @@ def forgiven(run):
     client.alive()
 
 
-@case("bytes-rate", "| bytes of frames per second, headers and the records of TLS included | 4 MiB, bursts of 16 MiB by default | see below |", small_rates)
+@case(
+    "bytes-rate",
+    "| bytes of frames per second, headers and the records of TLS included | 4 MiB, bursts of 16 MiB by default | see"
+    " below |",
+    small_rates,
+)
 def bytes_rate(run):
     client = run.sign_in()
     size = min(client.hello.message_bytes_max, 60_000)
@@ -172,13 +217,19 @@ def of_a_connection(run):
     equal("of another connection", spend(two), (two.hello.frames_burst, 0))
 
 
-@case("requests-in-flight", "| 403 | too many in flight | yes | `requests_in_flight_max` requests wait for their answer | wait for answers, then repeat |")
+@case(
+    "requests-in-flight",
+    "| 403 | too many in flight | yes | `requests_in_flight_max` requests wait for their answer | wait for answers,"
+    " then repeat |",
+)
 def requests_in_flight(run):
     client = run.sign_in()
     most = client.hello.requests_in_flight_max
     that(most > 0, "requests_in_flight_max is 0")
     count = min(most + 100, client.hello.frames_burst or most + 100, 4000)
-    client.send_bytes(b"".join(encode("Publish", request=1000 + i, topic="@" + run.user(), ephemeral=True) for i in range(count)))
+    client.send_bytes(
+        b"".join(encode("Publish", request=1000 + i, topic="@" + run.user(), ephemeral=True) for i in range(count))
+    )
     for i in range(count):
         frame = client.answer(1000 + i)
         if frame.name == "Error":

@@ -8,12 +8,21 @@ from wire import ROOT
 case = section("malformed")
 VECTORS = ROOT / "schemas" / "vectors"
 SENTENCES = {
-    "header": "flags or reserved bits that are not 0, an unknown kind, a kind that only gateways send, or a length that the kind cannot "
-              "have closes with 3501",
+    "header": (
+        "flags or reserved bits that are not 0, an unknown kind, a kind that only gateways send, or a length that the"
+        " kind cannot have closes with 3501"
+    ),
     "verify": "Bodies of clients are always verified.",
-    "field": "is refused with `Error` 107, whose `message` begins with the field's name and a colon; the connection lives on",
-    "connect": "In `Connect`, which is answered with `Goodbye` if it is refused, it closes with 3501 and a `reason` of the same form.",
-    "length": "a body longer than the limit of the gateway closes with 3510 (`frame too big`), whatever kind and flags say",
+    "field": (
+        "is refused with `Error` 107, whose `message` begins with the field's name and a colon; the connection lives on"
+    ),
+    "connect": (
+        "In `Connect`, which is answered with `Goodbye` if it is refused, it closes with 3501 and a `reason` of the"
+        " same form."
+    ),
+    "length": (
+        "a body longer than the limit of the gateway closes with 3510 (`frame too big`), whatever kind and flags say"
+    ),
 }
 
 
@@ -34,6 +43,7 @@ def refuses(entry, one_by_one):
             client.alive()
         if entry["level"] == "field":
             that(said.startswith(entry["field"] + ":"), f"{said!r} does not begin with {entry['field']!r} and a colon")
+
     return run_vector
 
 
@@ -41,7 +51,11 @@ for entry in json.loads((VECTORS / "index.json").read_text(encoding="utf-8")):
     if entry["case"] != "malformed":
         continue
     size = (VECTORS / entry["file"]).stat().st_size
-    level = "length" if entry.get("close") == 3510 else "connect" if entry["level"] == "field" and "close" in entry else entry["level"]
+    level = (
+        "length"
+        if entry.get("close") == 3510
+        else "connect" if entry["level"] == "field" and "close" in entry else entry["level"]
+    )
     name = entry["file"].removeprefix("malformed_").removesuffix(".bin").replace("_", "-")
     case(name, SENTENCES[level])(refuses(entry, one_by_one=False))
     # Larger ones would only cost time.

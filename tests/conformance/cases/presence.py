@@ -9,8 +9,11 @@ def members(frame):
     return sorted((member.user, member.device) for member in frame.members)
 
 
-@case("members", "`request` u32; `room` string; `count` u32, the sessions in the room; `members`, up to `limit` of them in no particular order, "
-      "each with `user` and `device`.")
+@case(
+    "members",
+    "`request` u32; `room` string; `count` u32, the sessions in the room; `members`, up to `limit` of them in no"
+    " particular order, each with `user` and `device`.",
+)
 def who(run):
     room = run.room()
     clients = [run.member(room, device=f"d{i}") for i in range(3)]
@@ -61,7 +64,11 @@ def empty_room(run):
     equal("count and members", (frame.count, frame.members), (0, []))
 
 
-@case("not-offered", "| 108 | not available | no | the namespace does not offer this (presence, history) | do not repeat |", namespace("nopresence"))
+@case(
+    "not-offered",
+    "| 108 | not available | no | the namespace does not offer this (presence, history) | do not repeat |",
+    namespace("nopresence"),
+)
 def not_offered(run):
     room = run.room("nopresence")
     that(not run.member(room).refused(108, "Presence", room=room, limit=1).temporary, "the Error is temporary")
@@ -79,7 +86,10 @@ def who_has_left(run):
     room = run.room()
     client, other = run.member(room), run.member(room)
     other.close()
-    until("the one who hung up is gone", lambda: client.ask_for("PresenceResult", "Presence", room=room, limit=0).count == 1)
+    until(
+        "the one who hung up is gone",
+        lambda: client.ask_for("PresenceResult", "Presence", room=room, limit=0).count == 1,
+    )
 
 
 @case("after-a-takeover", "`count` u32, the sessions in the room")
@@ -89,4 +99,6 @@ def after_a_takeover(run):
     newer = run.sign_in(older.user, rooms=[{"room": room}])
     newer.take("Subscribed", room=room)
     older.goodbye(4500)
-    until("two sessions in the room", lambda: watcher.ask_for("PresenceResult", "Presence", room=room, limit=0).count == 2)
+    until(
+        "two sessions in the room", lambda: watcher.ask_for("PresenceResult", "Presence", room=room, limit=0).count == 2
+    )

@@ -65,18 +65,28 @@ def payload_too_long(run):
     client = run.sign_in()
     data = b"x" * (client.hello.message_bytes_max + 1)
     if len(data) + 200 <= max(client.hello.message_bytes_max + 4096, 36_864):
-        that(not client.refused(106, "Publish", topic="@" + client.user, payload=data).temporary, "the Error is temporary")
+        that(
+            not client.refused(106, "Publish", topic="@" + client.user, payload=data).temporary,
+            "the Error is temporary",
+        )
         client.alive()
     client.send_bytes(encode("Publish", request=1, topic="@" + client.user, payload=data + b"x" * 40_000))
     client.goodbye(3510)
 
 
-@case("in-order", "`Publish` frames of one connection to one topic get their offsets in the order in which they were sent.")
+@case(
+    "in-order",
+    "`Publish` frames of one connection to one topic get their offsets in the order in which they were sent.",
+)
 def in_order(run):
     room = run.room()
     client = run.member(room)
     client.send_bytes(b"".join(encode("Publish", request=10 + i, topic=room, payload=b"%d" % i) for i in range(50)))
-    equal("offsets", [client.take("Published", request=10 + i).stamp.position.offset for i in range(50)], list(range(1, 51)))
+    equal(
+        "offsets",
+        [client.take("Published", request=10 + i).stamp.position.offset for i in range(50)],
+        list(range(1, 51)),
+    )
 
 
 @case("one-order-for-all", "Everybody sees the messages of one topic in the same order.")
@@ -84,15 +94,20 @@ def one_order_for_all(run):
     room = run.room()
     clients = [run.member(room) for _ in range(4)]
     for number, client in enumerate(clients):
-        client.send_bytes(b"".join(encode("Publish", request=10 + i, topic=room, payload=b"%d-%d" % (number, i)) for i in range(25)))
+        client.send_bytes(
+            b"".join(encode("Publish", request=10 + i, topic=room, payload=b"%d-%d" % (number, i)) for i in range(25))
+        )
     seen = [[(m.stamp.position.offset, m.payload) for m in client.messages(room, 100)] for client in clients]
     equal("offsets", [offset for offset, _ in seen[0]], list(range(1, 101)))
     for other in seen[1:]:
         that(other == seen[0], "two members saw different orders")
 
 
-@case("duplicate", "within 5 min (by default) the same user, topic and id get the same stamp with `duplicate` = true and nothing is stored "
-      "twice, ephemeral messages included")
+@case(
+    "duplicate",
+    "within 5 min (by default) the same user, topic and id get the same stamp with `duplicate` = true and nothing is"
+    " stored twice, ephemeral messages included",
+)
 def duplicate(run):
     writer, reader = run.sign_in(), run.sign_in()
     topic, number = "@" + reader.user, message_id()
@@ -104,7 +119,10 @@ def duplicate(run):
     equal("messages", payloads(run.marked(reader, writer, topic)), [b"one"])
 
 
-@case("duplicate-on-the-next-connection", "The client repeats the `Publish` on the next connection with the **same `client_message_id`**")
+@case(
+    "duplicate-on-the-next-connection",
+    "The client repeats the `Publish` on the next connection with the **same `client_message_id`**",
+)
 def duplicate_on_the_next_connection(run):
     user, reader = run.user(), run.sign_in()
     topic, number = "@" + reader.user, message_id()
@@ -129,7 +147,11 @@ def duplicate_ephemeral(run):
 def duplicate_of_another_user(run):
     room, number = run.room(), message_id()
     one, two = run.member(room), run.member(room)
-    equal("duplicates", [run.publish(client, room, client_message_id=number).duplicate for client in (one, two, one)], [False, False, True])
+    equal(
+        "duplicates",
+        [run.publish(client, room, client_message_id=number).duplicate for client in (one, two, one)],
+        [False, False, True],
+    )
 
 
 @case("duplicate-of-another-topic", "the same user, topic and id")
@@ -141,8 +163,11 @@ def duplicate_of_another_topic(run):
         equal("duplicate", frame.duplicate, False)
 
 
-@case("looked-for-before-refused", "an id is looked for before anything is refused (but for 107: a frame whose fields are out of bounds never "
-      "stored anything)")
+@case(
+    "looked-for-before-refused",
+    "an id is looked for before anything is refused (but for 107: a frame whose fields are out of bounds never "
+    "stored anything)",
+)
 def looked_for_before_refused(run):
     room, number = run.room(), message_id()
     client = run.member(room)
@@ -156,7 +181,10 @@ def looked_for_before_refused(run):
     client.refused(107, "Publish", topic=room, trace="a b", client_message_id=number)
 
 
-@case("refused-stores-nothing", "this attempt stored nothing, and no earlier one with the same `client_message_id` did within the window")
+@case(
+    "refused-stores-nothing",
+    "this attempt stored nothing, and no earlier one with the same `client_message_id` did within the window",
+)
 def refused_stores_nothing(run):
     room, number = run.room(), message_id()
     reader, client = run.member(room), run.sign_in()
@@ -204,7 +232,9 @@ def needs_a_grant(run):
         run.publish(run.member(room, claims={"rooms": claim}), room)
 
 
-@case("own-inbox", "A session that writes to its own user's inbox is brought the message as the user's other devices are.")
+@case(
+    "own-inbox", "A session that writes to its own user's inbox is brought the message as the user's other devices are."
+)
 def own_inbox(run):
     user = run.user()
     one, two = run.sign_in(user, device="one"), run.sign_in(user, device="two")
@@ -228,7 +258,11 @@ def echo(run):
     equal("payloads", payloads(client.messages(room, 1)), [b"mine"])
 
 
-@case("no-echo", "In a room the sender's own session gets its message too, unless the namespace says otherwise.", namespace("noecho"))
+@case(
+    "no-echo",
+    "In a room the sender's own session gets its message too, unless the namespace says otherwise.",
+    namespace("noecho"),
+)
 def no_echo(run):
     room = run.room("noecho")
     writer, other = run.member(room), run.member(room)
@@ -237,7 +271,11 @@ def no_echo(run):
     equal("messages of the other", payloads(other.messages(room, 1)), [b"mine"])
 
 
-@case("ttl", "the log forgets the message after so many seconds; 0 means the topic's own age limit, which also bounds any other value")
+@case(
+    "ttl",
+    "the log forgets the message after so many seconds; 0 means the topic's own age limit, which also bounds any other"
+    " value",
+)
 def ttl(run):
     room = run.room()
     client = run.member(room)
@@ -251,6 +289,7 @@ def ttl(run):
         return payloads(frame.messages) == [b"long", b"always"]
 
     from harness import until
+
     until("what the log holds is what has not expired", left, 6)
 
 
@@ -263,8 +302,12 @@ def ephemeral_only_now(run):
     equal("messages", run.marked(reader, writer, "@" + user), [])
 
 
-@case("copy", "a message in the sender's own inbox, with the `message_id`, `timestamp_ms` and payload of the original, a position of its own, "
-      "and `sent_to`", configured("inbox.copy_to_own_devices"))
+@case(
+    "copy",
+    "a message in the sender's own inbox, with the `message_id`, `timestamp_ms` and payload of the original, a position"
+    " of its own, and `sent_to`",
+    configured("inbox.copy_to_own_devices"),
+)
 def copy(run):
     user, reader = run.user(), run.sign_in()
     sender, tablet = run.sign_in(user, device="phone"), run.sign_in(user, device="tablet")
@@ -273,13 +316,21 @@ def copy(run):
     equal("sent_to", got.sent_to, "@" + reader.user)
     equal("sender", got.sender, user)
     equal("payload", got.payload, b"hello")
-    equal("message id and time", (got.stamp.message_id, got.stamp.timestamp_ms), (published.stamp.message_id, published.stamp.timestamp_ms))
+    equal(
+        "message id and time",
+        (got.stamp.message_id, got.stamp.timestamp_ms),
+        (published.stamp.message_id, published.stamp.timestamp_ms),
+    )
     equal("position of its own", got.stamp.position, {"epoch": sender.hello.inbox.epoch, "offset": 1})
     original = reader.messages("@" + reader.user, 1)[0]
     that("sent_to" not in original.present, "the original has sent_to")
 
 
-@case("copy-once", "Ephemeral messages are not copied, a repetition makes no second copy", configured("inbox.copy_to_own_devices"))
+@case(
+    "copy-once",
+    "Ephemeral messages are not copied, a repetition makes no second copy",
+    configured("inbox.copy_to_own_devices"),
+)
 def copy_once(run):
     user, reader, number = run.user(), run.sign_in(), message_id()
     sender, tablet = run.sign_in(user, device="phone"), run.sign_in(user, device="tablet")
@@ -291,7 +342,11 @@ def copy_once(run):
     equal("more copies", run.marked(tablet, run.sign_in(), "@" + user), [])
 
 
-@case("copy-not-to-the-sender", "The sending session gets no copy while its connection lasts", configured("inbox.copy_to_own_devices"))
+@case(
+    "copy-not-to-the-sender",
+    "The sending session gets no copy while its connection lasts",
+    configured("inbox.copy_to_own_devices"),
+)
 def copy_not_to_the_sender(run):
     user, reader = run.user(), run.sign_in()
     sender, tablet = run.sign_in(user, device="phone"), run.sign_in(user, device="tablet")
@@ -300,7 +355,11 @@ def copy_not_to_the_sender(run):
     equal("messages of the sender", run.marked(sender, run.sign_in(), "@" + user), [])
 
 
-@case("copy-after-a-reconnect", "after a reconnect its device may be brought it once, and knows it by its `message_id`", configured("inbox.copy_to_own_devices"))
+@case(
+    "copy-after-a-reconnect",
+    "after a reconnect its device may be brought it once, and knows it by its `message_id`",
+    configured("inbox.copy_to_own_devices"),
+)
 def copy_after_a_reconnect(run):
     user, reader = run.user(), run.sign_in()
     sender, tablet = run.sign_in(user, device="phone"), run.sign_in(user, device="tablet")
@@ -331,14 +390,23 @@ def in_no_log(run):
     equal("durability", run.publish(client, room, b"x").durability, 0)
 
 
-@case("offsets-of-two-writers", "`Publish` frames of one connection to one topic get their offsets in the order in which they were sent.")
+@case(
+    "offsets-of-two-writers",
+    "`Publish` frames of one connection to one topic get their offsets in the order in which they were sent.",
+)
 def offsets_of_two_writers(run):
     reader = run.sign_in()
     topic = "@" + reader.user
     writers = [run.sign_in() for _ in range(2)]
     for number, writer in enumerate(writers):
-        writer.send_bytes(b"".join(encode("Publish", request=10 + i, topic=topic, payload=b"%d" % i) for i in range(15)))
+        writer.send_bytes(
+            b"".join(encode("Publish", request=10 + i, topic=topic, payload=b"%d" % i) for i in range(15))
+        )
     got = reader.messages(topic, 30)
     equal("offsets", offsets(got), list(range(1, 31)))
     for writer in writers:
-        equal("payloads of one writer", [m.payload for m in got if m.sender == writer.user], [b"%d" % i for i in range(15)])
+        equal(
+            "payloads of one writer",
+            [m.payload for m in got if m.sender == writer.user],
+            [b"%d" % i for i in range(15)],
+        )

@@ -29,7 +29,11 @@ def ended(run):
 @case("not-accepted", "400 (not accepted, another user's, or bound to another device)")
 def not_accepted(run):
     client = run.sign_in()
-    for token in ("x", "a.b.c", run.gateway.token_of({"sub": client.user, "exp": int(time.time()) + 60}, key=b"k" * 40)):
+    for token in (
+        "x",
+        "a.b.c",
+        run.gateway.token_of({"sub": client.user, "exp": int(time.time()) + 60}, key=b"k" * 40),
+    ):
         that(not client.refused(400, "Refresh", token=token).temporary, "the Error is temporary")
     client.alive()
 
@@ -81,7 +85,9 @@ def new_rights(run):
 def rooms_taken_away(run):
     kept, gone, gone_too = run.room("members"), run.room("members"), run.room("members")
     open_room = run.room()
-    client = run.sign_in(claims={"rooms": ["members:*"]}, rooms=[{"room": name} for name in (kept, gone, gone_too, open_room)])
+    client = run.sign_in(
+        claims={"rooms": ["members:*"]}, rooms=[{"room": name} for name in (kept, gone, gone_too, open_room)]
+    )
     for name in (kept, gone, gone_too, open_room):
         client.take("Subscribed", room=name)
     client.ask_for("Refreshed", "Refresh", token=run.gateway.token(client.user, rooms=[kept]))
@@ -95,12 +101,18 @@ def rooms_taken_away(run):
     equal("who is there", other.ask_for("PresenceResult", "Presence", room=gone, limit=0).count, 1)
 
 
-@case("judged-by-the-new-token", "right behind `Connect` (before `Connected` has come) or `Refresh`", namespace("members"))
+@case(
+    "judged-by-the-new-token", "right behind `Connect` (before `Connected` has come) or `Refresh`", namespace("members")
+)
 def judged_by_the_new_token(run):
     room = run.room("members")
     client = run.sign_in()
-    client.send_bytes(encode("Refresh", request=1, token=run.gateway.token(client.user, rooms=[room])) + encode("Subscribe", request=2, room=room)
-                      + encode("Refresh", request=3, token=run.gateway.token(client.user)) + encode("Subscribe", request=4, room=room))
+    client.send_bytes(
+        encode("Refresh", request=1, token=run.gateway.token(client.user, rooms=[room]))
+        + encode("Subscribe", request=2, room=room)
+        + encode("Refresh", request=3, token=run.gateway.token(client.user))
+        + encode("Subscribe", request=4, room=room)
+    )
     equal("the answer to the first", client.answer(1).name, "Refreshed")
     equal("the answer with the new token", client.answer(2).name, "Subscribed")
     equal("the answer to the second", client.answer(3).name, "Refreshed")

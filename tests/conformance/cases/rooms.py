@@ -4,8 +4,10 @@ from harness import behind, configured, equal, leave, namespace, offsets, payloa
 from wire import encode
 
 case = section("rooms")
-NOT_REACHED = ("If messages after `since` have left the log other than by their own `ttl_seconds`, the epoch is another one, or `since` is beyond "
-               "the newest position: `recovered` = false.")
+NOT_REACHED = (
+    "If messages after `since` have left the log other than by their own `ttl_seconds`, the epoch is another one, or"
+    " `since` is beyond the newest position: `recovered` = false."
+)
 
 
 def filled(run, namespace_name, count):
@@ -23,8 +25,11 @@ def joined(run, room, **values):
     return client, client.ask_for("Subscribed", "Subscribe", room=room, **values)
 
 
-@case("subscribe", "`Subscribe` without `since`: `Subscribed` with `recovered` = true (nothing was to be recovered), then live messages from "
-      "`position` on.")
+@case(
+    "subscribe",
+    "`Subscribe` without `since`: `Subscribed` with `recovered` = true (nothing was to be recovered), then live"
+    " messages from `position` on.",
+)
 def subscribe(run):
     room, writer, last = filled(run, "chat", 3)
     client, frame = joined(run, room)
@@ -45,7 +50,10 @@ def new_room(run):
     equal("recovered", frame.recovered, True)
 
 
-@case("already", "| 105 | already subscribed | no | the session is in the room already, or about to be | go on: it is in |")
+@case(
+    "already",
+    "| 105 | already subscribed | no | the session is in the room already, or about to be | go on: it is in |",
+)
 def already(run):
     room = run.room()
     client = run.member(room)
@@ -65,8 +73,11 @@ def before_messages(run):
     equal("the first frame", first.name if first else None, "Subscribed")
 
 
-@case("since", "if the log reaches back to it, `Subscribed` with `recovered` = true, then the messages from `since.offset` + 1 up to "
-      "`position.offset`, then live ones. One order, no offset twice.")
+@case(
+    "since",
+    "if the log reaches back to it, `Subscribed` with `recovered` = true, then the messages from `since.offset` + 1 up"
+    " to `position.offset`, then live ones. One order, no offset twice.",
+)
 def since(run):
     room, writer, last = filled(run, "chat", 6)
     client, frame = joined(run, room, since=behind(last, 4))
@@ -102,7 +113,7 @@ def beyond_the_newest(run):
         client, frame = joined(run, room, since=position(last["epoch"], 99), recover=recover)
         equal("recovered and position", (frame.recovered, frame.position), (False, last))
         got = run.marked(client, writer, room)
-        equal(f"messages with recover = {recover}", offsets(got)[:len(wanted)] if recover else offsets(got), wanted)
+        equal(f"messages with recover = {recover}", offsets(got)[: len(wanted)] if recover else offsets(got), wanted)
         last = position(last["epoch"], last["offset"] + 1)
 
 
@@ -134,7 +145,9 @@ def still_in_the_log(run):
 def recover_best(run):
     room, writer, last = filled(run, "few", 12)
     client, frame = joined(run, room, since=position(last["epoch"], 3), recover=1)
-    equal("recovered, position and start", (frame.recovered, frame.position, frame.start), (False, last, behind(last, 5)))
+    equal(
+        "recovered, position and start", (frame.recovered, frame.position, frame.start), (False, last, behind(last, 5))
+    )
     equal("messages", offsets(run.marked(client, writer, room)), [8, 9, 10, 11, 12])
 
 
@@ -146,7 +159,10 @@ def recover_best_reached(run):
     equal("messages", offsets(run.marked(client, writer, room)), [4, 5])
 
 
-@case("recover-best-without-since", "`Subscribe` without `since`: `Subscribed` with `recovered` = true (nothing was to be recovered)")
+@case(
+    "recover-best-without-since",
+    "`Subscribe` without `since`: `Subscribed` with `recovered` = true (nothing was to be recovered)",
+)
 def recover_best_without_since(run):
     room, writer, last = filled(run, "chat", 3)
     client, frame = joined(run, room, recover=1)
@@ -158,7 +174,11 @@ def recover_best_without_since(run):
 def recover_all(run):
     room, writer, last = filled(run, "chat", 4)
     client, frame = joined(run, room, since=position(0, 0), recover=1)
-    equal("recovered, position and start", (frame.recovered, frame.position, frame.start), (False, last, position(last["epoch"], 0)))
+    equal(
+        "recovered, position and start",
+        (frame.recovered, frame.position, frame.start),
+        (False, last, position(last["epoch"], 0)),
+    )
     equal("messages", offsets(run.marked(client, writer, room)), [1, 2, 3, 4])
 
 
@@ -176,8 +196,13 @@ def recover_in_connect(run):
     exact, exact_writer, exact_last = filled(run, "few", 12)
     reached, reached_writer, reached_last = filled(run, "few", 12)
     old = position(last["epoch"], 3)
-    client = run.sign_in(rooms=[{"room": room, "since": old, "recover": 1}, {"room": exact, "since": position(exact_last["epoch"], 3)},
-                                {"room": reached, "since": behind(reached_last, 2)}])
+    client = run.sign_in(
+        rooms=[
+            {"room": room, "since": old, "recover": 1},
+            {"room": exact, "since": position(exact_last["epoch"], 3)},
+            {"room": reached, "since": behind(reached_last, 2)},
+        ]
+    )
     frame = client.take("Subscribed", room=room)
     equal("best", (frame.recovered, frame.start), (False, behind(last, 5)))
     frame = client.take("Subscribed", room=exact)
@@ -189,7 +214,9 @@ def recover_in_connect(run):
     equal("messages", offsets(run.marked(client, reached_writer, reached)), [11, 12])
 
 
-@case("expired-is-no-loss", "If messages after `since` have left the log other than by their own `ttl_seconds`", long=True)
+@case(
+    "expired-is-no-loss", "If messages after `since` have left the log other than by their own `ttl_seconds`", long=True
+)
 def expired_is_no_loss(run):
     room = run.room()
     writer = run.member(room)
@@ -206,8 +233,12 @@ def expired_is_no_loss(run):
     equal("messages", payloads(run.marked(client, writer, room)), [b"3"])
 
 
-@case("no-log-nothing-published", "In a namespace that keeps no log, `recovered` is true only if `since` is the room's position and nothing was "
-      "published in this epoch.", namespace("nolog"))
+@case(
+    "no-log-nothing-published",
+    "In a namespace that keeps no log, `recovered` is true only if `since` is the room's position and nothing was "
+    "published in this epoch.",
+    namespace("nolog"),
+)
 def no_log_nothing_published(run):
     room = run.room("nolog")
     _, frame = joined(run, room)
@@ -216,8 +247,12 @@ def no_log_nothing_published(run):
     equal("recovered", again.recovered, True)
 
 
-@case("no-log-published", "In a namespace that keeps no log, `recovered` is true only if `since` is the room's position and nothing was published "
-      "in this epoch.", namespace("nolog"))
+@case(
+    "no-log-published",
+    "In a namespace that keeps no log, `recovered` is true only if `since` is the room's position and nothing was"
+    " published in this epoch.",
+    namespace("nolog"),
+)
 def no_log_published(run):
     room = run.room("nolog")
     writer, frame = joined(run, room)
@@ -281,7 +316,10 @@ def unsubscribe(run):
     client.ask_for("Subscribed", "Subscribe", room=room)
 
 
-@case("unsubscribe-elsewhere", "| 401 | not subscribed | no | the session is not in the room and has not asked to be | subscribe first |")
+@case(
+    "unsubscribe-elsewhere",
+    "| 401 | not subscribed | no | the session is not in the room and has not asked to be | subscribe first |",
+)
 def unsubscribe_elsewhere(run):
     client = run.sign_in()
     that(not client.refused(401, "Unsubscribe", room=run.room()).temporary, "the Error is temporary")
@@ -291,7 +329,12 @@ def unsubscribe_elsewhere(run):
 def unsubscribe_right_behind(run):
     room = run.room()
     client = run.sign_in()
-    client.send_bytes(b"".join(encode("Subscribe", request=10 + i, room=room) + encode("Unsubscribe", request=30 + i, room=room) for i in range(10)))
+    client.send_bytes(
+        b"".join(
+            encode("Subscribe", request=10 + i, room=room) + encode("Unsubscribe", request=30 + i, room=room)
+            for i in range(10)
+        )
+    )
     for i in range(10):
         equal("the answers", (client.answer(10 + i).name, client.answer(30 + i).name), ("Subscribed", "Unsubscribed"))
     until("nobody is in the room", lambda: client.ask_for("PresenceResult", "Presence", room=room, limit=0).count == 0)
@@ -309,7 +352,9 @@ def subscribe_needs_a_grant(run):
 @case("two-rooms", "Live messages of a room are sent **at most once**.")
 def two_rooms(run):
     one, two = run.room(), run.room()
-    client, writer = run.sign_in(rooms=[{"room": one}, {"room": two}]), run.sign_in(rooms=[{"room": one}, {"room": two}])
+    client, writer = run.sign_in(rooms=[{"room": one}, {"room": two}]), run.sign_in(
+        rooms=[{"room": one}, {"room": two}]
+    )
     client.take("Subscribed", room=one), client.take("Subscribed", room=two)
     for i in range(10):
         run.publish(writer, one if i % 2 else two, b"%d" % i)
@@ -317,8 +362,11 @@ def two_rooms(run):
     equal("of the second", payloads(client.messages(two, 5)), [b"0", b"2", b"4", b"6", b"8"])
 
 
-@case("joined-and-left", "Another device (also another one of the same user) came into or left a room whose namespace announces it.",
-      namespace("joins"))
+@case(
+    "joined-and-left",
+    "Another device (also another one of the same user) came into or left a room whose namespace announces it.",
+    namespace("joins"),
+)
 def joined_and_left(run):
     room = run.room("joins")
     watcher = run.member(room)
@@ -350,7 +398,11 @@ def joined_not_to_itself(run):
     that(not client.aside, f"its own arrival is announced to it: {client.aside}")
 
 
-@case("left-by-disconnect", "A device comes with its first session in the room and leaves with its last", namespace("joins"))
+@case(
+    "left-by-disconnect",
+    "A device comes with its first session in the room and leaves with its last",
+    namespace("joins"),
+)
 def left_by_disconnect(run):
     room = run.room("joins")
     watcher = run.member(room)
@@ -360,7 +412,11 @@ def left_by_disconnect(run):
     watcher.take("Left", user=other.user)
 
 
-@case("takeover-is-no-event", "a takeover, and a reconnect that is quicker than the end of the old connection, is no event", namespace("joins"))
+@case(
+    "takeover-is-no-event",
+    "a takeover, and a reconnect that is quicker than the end of the old connection, is no event",
+    namespace("joins"),
+)
 def takeover_is_no_event(run):
     room = run.room("joins")
     watcher = run.member(room)
@@ -375,8 +431,12 @@ def takeover_is_no_event(run):
     equal("the next event", (frame.name, frame.user), ("Joined", third.user))
 
 
-@case("left-after-a-takeover", "A device whose session was taken over and whose newer session does not join again within 10 s has left then.",
-      namespace("joins"), long=True)
+@case(
+    "left-after-a-takeover",
+    "A device whose session was taken over and whose newer session does not join again within 10 s has left then.",
+    namespace("joins"),
+    long=True,
+)
 def left_after_a_takeover(run):
     room = run.room("joins")
     watcher = run.member(room)
@@ -402,12 +462,17 @@ def since_of_connect(run):
     room, writer, last = filled(run, "chat", 5)
     client = run.sign_in(rooms=[{"room": room, "since": behind(last, 3)}])
     frame = client.take("Subscribed", room=room)
-    equal("recovered, position and start", (frame.recovered, frame.position, frame.start), (True, last, behind(last, 3)))
+    equal(
+        "recovered, position and start", (frame.recovered, frame.position, frame.start), (True, last, behind(last, 3))
+    )
     equal("messages", offsets(run.marked(client, writer, room)), [3, 4, 5])
 
 
-@case("echo-after-a-resume", "After a resume, own messages may therefore come once even where the namespace does not `echo`.",
-      namespace("noecho"))
+@case(
+    "echo-after-a-resume",
+    "After a resume, own messages may therefore come once even where the namespace does not `echo`.",
+    namespace("noecho"),
+)
 def echo_after_a_resume(run):
     room = run.room("noecho")
     writer, other = run.member(room), run.member(room)
@@ -420,14 +485,27 @@ def echo_after_a_resume(run):
     that(offsets(got) in ([], [1]), f"offsets {offsets(got)}")
 
 
-@case("slow-reader-is-caught-up", "A subscriber that reads too slowly is paused, and is brought what it missed from the log when it reads again, in order.")
+@case(
+    "slow-reader-is-caught-up",
+    "A subscriber that reads too slowly is paused, and is brought what it missed from the log when it reads again, in"
+    " order.",
+)
 def slow_reader_is_caught_up(run):
     room = run.room()
     slow, writer = run.member(room), run.member(room)
     count, size = 200, 20_000
     for start in range(0, count, 50):
-        writer.send_bytes(b"".join(encode("Publish", request=1000 + i, topic=room, payload=b"%05d" % i + b"." * size) for i in range(start, start + 50)))
+        writer.send_bytes(
+            b"".join(
+                encode("Publish", request=1000 + i, topic=room, payload=b"%05d" % i + b"." * size)
+                for i in range(start, start + 50)
+            )
+        )
         for i in range(start, start + 50):
             equal("the answer", writer.answer(1000 + i).name, "Published")
         writer.messages(room, 50)
-    equal("what the slow one is brought", [m.payload[:5] for m in slow.messages(room, count)], [b"%05d" % i for i in range(count)])
+    equal(
+        "what the slow one is brought",
+        [m.payload[:5] for m in slow.messages(room, count)],
+        [b"%05d" % i for i in range(count)],
+    )

@@ -8,11 +8,19 @@ from wire import encode
 case = section("states")
 
 
-@case("connect-first", "`Connect` has been sent as the first frame; any other first frame but `Disconnect` closes with 3501")
+@case(
+    "connect-first",
+    "`Connect` has been sent as the first frame; any other first frame but `Disconnect` closes with 3501",
+)
 def connect_first(run):
     user = run.user()
-    for name, values in (("Publish", {"topic": "@" + user, "payload": b"x"}), ("History", {"topic": "@" + user}), ("Presence", {"room": "chat:x"}),
-                         ("Unsubscribe", {"room": "chat:x"}), ("Refresh", {"token": run.gateway.token(user)})):
+    for name, values in (
+        ("Publish", {"topic": "@" + user, "payload": b"x"}),
+        ("History", {"topic": "@" + user}),
+        ("Presence", {"room": "chat:x"}),
+        ("Unsubscribe", {"room": "chat:x"}),
+        ("Refresh", {"token": run.gateway.token(user)}),
+    ):
         client = run.connect()
         client.send_bytes(encode(name, request=1, **values) + run.connect_frame(user))
         that(not client.goodbye(3501).reconnect, "the client is told to come back")
@@ -33,7 +41,11 @@ def second_connect_at_once(run):
     client.goodbye(3501)
 
 
-@case("connect-deadline", "The whole `Connect` must have come 10 s after the connection was accepted, else close 3502.", long=True)
+@case(
+    "connect-deadline",
+    "The whole `Connect` must have come 10 s after the connection was accepted, else close 3502.",
+    long=True,
+)
 def connect_deadline(run):
     client = run.connect()
     goodbye = client.goodbye(3502, seconds=20)
@@ -41,13 +53,17 @@ def connect_deadline(run):
     equal("Goodbye.reconnect", goodbye.reconnect, False)
 
 
-@case("trickled-connect", "The whole `Connect` must have come 10 s after the connection was accepted, else close 3502.", long=True)
+@case(
+    "trickled-connect",
+    "The whole `Connect` must have come 10 s after the connection was accepted, else close 3502.",
+    long=True,
+)
 def trickled_connect(run):
     # A byte now and then does not move the deadline, which counts from accept.
     client = run.connect()
     data = run.connect_frame()
     for i in range(len(data) - 1):
-        client.send_bytes(data[i:i + 1])
+        client.send_bytes(data[i : i + 1])
         frame = client.next(0.5)
         if frame is not None:
             equal("the close", (frame.name, frame.code), ("Goodbye", 3502))
@@ -57,7 +73,10 @@ def trickled_connect(run):
     that(False, "no Goodbye 3502 came within 20 s")
 
 
-@case("goodbye-not-error", "A refused `Connect` is answered with `Goodbye` and the end of the connection, never with `Error`.")
+@case(
+    "goodbye-not-error",
+    "A refused `Connect` is answered with `Goodbye` and the end of the connection, never with `Error`.",
+)
 def goodbye_not_error(run):
     for values in ({"token": "x"}, {"version": 2}, {"device": "a b"}):
         client = run.begin(**values)
@@ -70,7 +89,9 @@ def goodbye_not_error(run):
 def behind_a_refused_connect(run):
     reader = run.sign_in()
     client = run.connect()
-    client.send_bytes(run.connect_frame(token="x") + encode("Publish", request=2, topic="@" + reader.user, payload=b"never"))
+    client.send_bytes(
+        run.connect_frame(token="x") + encode("Publish", request=2, topic="@" + reader.user, payload=b"never")
+    )
     client.goodbye(3500)
     equal("messages", run.marked(reader, run.sign_in(), "@" + reader.user), [])
 
@@ -84,7 +105,9 @@ def disconnect(run):
 def disconnect_behind_requests(run):
     reader = run.sign_in()
     client = run.sign_in()
-    client.send_bytes(encode("Publish", request=1, topic="@" + reader.user, payload=b"last words") + encode("Disconnect"))
+    client.send_bytes(
+        encode("Publish", request=1, topic="@" + reader.user, payload=b"last words") + encode("Disconnect")
+    )
     equal("payload", reader.messages("@" + reader.user, 1)[0].payload, b"last words")
 
 
@@ -92,6 +115,7 @@ def disconnect_behind_requests(run):
 def half_close(run):
     import socket
     import ssl
+
     client = run.sign_in()
     if isinstance(client.socket, ssl.SSLSocket):
         try:

@@ -63,7 +63,9 @@ def certificate(run):
     run.sign_in()
 
 
-@case("handshake-deadline", "The TLS handshake must be over 5 s after the connection was accepted.", tls_only, long=True)
+@case(
+    "handshake-deadline", "The TLS handshake must be over 5 s after the connection was accepted.", tls_only, long=True
+)
 def handshake_deadline(run):
     began = time.monotonic()
     with socket.create_connection(run.gateway.address, timeout=15) as quiet:
@@ -80,8 +82,12 @@ def handshake_deadline(run):
     that(time.monotonic() - began > 1, "the connection ended at once")
 
 
-@case("failed-handshake", "A failed handshake ends without any frame of this protocol; nothing of it can be read before the "
-      "handshake is over.", tls_only)
+@case(
+    "failed-handshake",
+    "A failed handshake ends without any frame of this protocol; nothing of it can be read before the "
+    "handshake is over.",
+    tls_only,
+)
 def failed_handshake(run):
     with socket.create_connection(run.gateway.address, timeout=run.gateway.deadline) as plain:
         plain.sendall(run.connect_frame())
@@ -111,9 +117,14 @@ def no_upgrade(run):
 def many_writes(run):
     user = run.user()
     client = run.connect()
-    data = run.connect_frame(user) + encode("Ping") + encode("Publish", request=7, topic="@" + user, payload=b"one") + encode("Ping")
+    data = (
+        run.connect_frame(user)
+        + encode("Ping")
+        + encode("Publish", request=7, topic="@" + user, payload=b"one")
+        + encode("Ping")
+    )
     for part in range(0, len(data), 7):
-        client.send_bytes(data[part:part + 7])
+        client.send_bytes(data[part : part + 7])
     client.take("Connected")
     client.take("Published", request=7)
     client.take("Pong")
