@@ -158,7 +158,7 @@ def busy(folder, pems):
     for setting in ("connection_limit", "connection_limit_per_address"):
         place = folder / setting
         place.mkdir()
-        node = Node(place, pems, change=lambda text: text.replace("[client]\n", f"[client]\n{setting} = 2\n", 1))
+        node = Node(place, pems, change=changed(setting, "client", 2))
         run = harness.Run(node.gateway())
         try:
             kept = [run.sign_in() for _ in range(2)]
@@ -172,6 +172,76 @@ def busy(folder, pems):
         finally:
             run.close()
             node.end()
+
+
+def changed(setting, table, value):
+    """The configuration with one more setting in a table that it has."""
+    return lambda text: text.replace(f"[{table}]\n", f"[{table}]\n{setting} = {value}\n", 1)
+
+
+@node_case("long-messages", "and no more than 256 KiB unless it is one message that is longer")
+def long_messages(folder, pems):
+    node = Node(folder, pems, change=changed("message_size_limit", "client", '"600KiB"'))
+    run = harness.Run(node.gateway())
+    try:
+        room = run.room()
+        client = run.member(room)
+        payload = b"l" * (300 << 10)
+        for _ in range(2):
+            run.publish(client, room, payload)
+        frame = client.ask_for("HistoryResult", "History", topic=room, limit=300)
+        equal("offsets and more", (harness.offsets(frame.messages), frame.more), ([2], True))
+        equal("bytes of the payload", len(frame.messages[0].payload), len(payload))
+        # Larger messages do not make the first frame larger.
+        stranger = run.connect()
+        stranger.send_bytes(wire.header(36_865, 1))
+        stranger.goodbye(3510)
+        client.send_bytes(wire.header((600 << 10) + 4096 + 1, 3))
+        client.goodbye(3510)
+    finally:
+        run.close()
+        node.end()
+
+
+@node_case(
+    "storage-full", "| messages of one publisher in a shard's logs | four times what is free there | `Error` 402 |"
+)
+def storage_full(folder, pems):
+    log = '\n[log]\nsize_per_shard = "2MiB"\n'
+    node = Node(folder, pems, change=lambda text: text.replace("[token]\n", log + "\n[token]\n", 1))
+    run = harness.Run(node.gateway())
+    try:
+        room = run.room()
+        client, other = run.member(room), run.member(room)
+        kept = 0
+        while (frame := client.ask("Publish", topic=room, payload=b"s" * 40_000)).name == "Published":
+            kept += 1
+            that(kept < 100, "2 MiB took 4 MB")
+        equal("code and temporary", (frame.code, frame.temporary), (402, True))
+        that(frame.retry_after_ms > 0, "retry_after_ms is 0")
+        position = client.ask_for("HistoryResult", "History", topic=room, limit=0).position
+        equal("the newest offset, of what was answered with Published", position.offset, kept)
+        run.publish(other, room, b"another publisher's")
+    finally:
+        run.close()
+        node.end()
+
+
+@node_case("inbox-by-token", "To an inbox: by default everybody who is signed in may write to everybody.")
+def inbox_by_token(folder, pems):
+    node = Node(folder, pems, change=changed("publish", "inbox", '"token"'))
+    run = harness.Run(node.gateway())
+    try:
+        reader = run.sign_in()
+        topic = "@" + reader.user
+        for rooms in (None, [], ["*"], ["chat:*"]):
+            run.sign_in(claims={"rooms": rooms}).refused(103, "Publish", topic=topic, payload=b"x")
+        for rooms in ([topic], ["@*"], {"publish": [topic]}):
+            run.publish(run.sign_in(claims={"rooms": rooms}), topic)
+        equal("messages", len(reader.messages(topic, 3)), 3)
+    finally:
+        run.close()
+        node.end()
 
 
 def answered(run):

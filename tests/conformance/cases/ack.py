@@ -146,7 +146,7 @@ def repetition_ends(run):
     reader.take("Message", seconds=15)
     ack(reader, got[1])
     reader.aside.clear()
-    reader.quiet(6)
+    reader.quiet(7)
 
 
 @case(

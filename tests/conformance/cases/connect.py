@@ -134,6 +134,14 @@ def expires_in_ms(run):
     within("expires_in_ms", hello.expires_in_ms, 480_000, 561_000)
 
 
+@case("token-without-end", "0 when it does not end", configured("token.require_exp"))
+def token_without_end(run):
+    client = run.sign_in(claims={"exp": None})
+    equal("expires_at and expires_in_ms", (client.hello.expires_at, client.hello.expires_in_ms), (0, 0))
+    frame = client.ask_for("Refreshed", "Refresh", token=run.gateway.token(client.user, exp=None))
+    equal("expires_at and expires_in_ms of Refreshed", (frame.expires_at, frame.expires_in_ms), (0, 0))
+
+
 @case("device-default", "Empty or absent means `default`.")
 def device_default(run):
     user, room = run.user(), run.room()
