@@ -249,17 +249,16 @@ def behind_refresh(run):
 
 @case("pipelined-36-kib", "The gateway takes 36 864 bytes of them in; the rest waits in the socket.")
 def pipelined(run):
-    user = run.user()
-    client = run.connect()
-    count = 40
-    payload = b"p" * 4000
-    frames = b"".join(
-        encode("Publish", request=10 + i, topic="@" + user, payload=payload, ephemeral=True) for i in range(count)
-    )
-    client.send_bytes(run.connect_frame(user) + frames)
-    client.take("Connected")
-    for i in range(count):
-        client.take("Published", request=10 + i)
+    # How much comes with the end of the TLS handshake is a matter of luck: so a few times.
+    for _ in range(5):
+        user, client, count = run.user(), run.connect(), 40
+        frames = [
+            encode("Publish", request=10 + i, topic="@" + user, payload=b"p" * 4000, ephemeral=True) for i in range(count)
+        ]
+        client.send_bytes(run.connect_frame(user) + b"".join(frames))
+        client.take("Connected")
+        for i in range(count):
+            client.take("Published", request=10 + i)
 
 
 @case(
