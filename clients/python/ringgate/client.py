@@ -508,7 +508,7 @@ class Client:
         if subscribed.room in self._rooms:
             return self._enqueue(subscribed)
         # Entered here, before any of its messages is handed over.
-        self._rooms[subscribed.room] = request.since if subscribed.recovered else subscribed.position
+        self._rooms[subscribed.room] = subscribed.start
 
     def _rejoin_answered(self, connection: _Connection, code: int) -> None:
         """One of the answers for the rooms of Connect. An Error does not say for which: what is left over was refused."""

@@ -118,6 +118,8 @@ class Session:
             "request": connect["request"], "version": 1, "session": 1, "node": "fake", "user": "alice",
             "ping_interval_ms": 30000, "pong_timeout_ms": 5000, "message_bytes_max": 65536, "rooms_max": 128,
             "requests_in_flight_max": 1024, "inbox_recovered": True, "inbox": make.position(1, 0),
+            "server_time_ms": 1_760_000_000_000, "dedup_window_ms": 300_000, "frames_rate": 1000, "frames_burst": 5000,
+            "bytes_rate": 4_194_304, "bytes_burst": 16_777_216, "receive_window": 1024,
         }
         self.send("Connected", **{**values, **more})
         return connect
@@ -125,8 +127,12 @@ class Session:
     def message(self, offset, payload=b"", topic="@alice", epoch=1, sender="bob"):
         self.send("Message", topic=topic, stamp=make.stamp(epoch, offset, 1000 + offset, 5), sender=sender, payload=payload)
 
-    def subscribed(self, request, room, offset, recovered=False, epoch=1):
-        self.send("Subscribed", request=request, room=room, recovered=recovered, position=make.position(epoch, offset))
+    def subscribed(self, request, room, offset, recovered=True, epoch=1, start=None):
+        """`start` is an offset of the same epoch; left out, nothing is brought before live messages."""
+        self.send(
+            "Subscribed", request=request, room=room, recovered=recovered, position=make.position(epoch, offset),
+            start=make.position(epoch, offset if start is None else start),
+        )
 
     def published(self, publish, offset, duplicate=False, epoch=1):
         self.send(

@@ -486,7 +486,7 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
             session.message(12, topic="chat:a")
             subscribe = await session.read("Subscribe")
             self.assertEqual(subscribe["since"], make.position(1, 3))
-            session.subscribed(subscribe["request"], "chat:b", 5, recovered=True)
+            session.subscribed(subscribe["request"], "chat:b", 5, start=3)
             session.message(4, topic="chat:b")
             await session.writer.drain()
             while len(self.messages.values) < 3:
@@ -496,7 +496,7 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
         async def fine(session):
             connect = await session.sign_in()
             seen.append({cursor["room"]: cursor["since"] for cursor in connect["rooms"]})
-            session.subscribed(connect["request"], "chat:b", 5, recovered=True)
+            session.subscribed(connect["request"], "chat:b", 5, start=4)
             session.subscribed(connect["request"], "chat:a", 40, recovered=False)
             session.message(4, b"known", topic="chat:b")
             session.message(5, topic="chat:b")
@@ -506,7 +506,7 @@ class ClientTest(unittest.IsolatedAsyncioTestCase):
         async with FakeGateway(lossy, fine) as gateway:
             async with self.client(gateway) as client:
                 subscribed = await client.subscribe("chat:a")
-                self.assertEqual((subscribed.recovered, subscribed.position), (False, Position(1, 10)))
+                self.assertEqual((subscribed.recovered, subscribed.position), (True, Position(1, 10)))
                 await client.subscribe("chat:b", since=Position(1, 3))
                 await self.messages.wait_for(5)
                 self.assertEqual(client.rooms, {"chat:a": Position(1, 41), "chat:b": Position(1, 5)})
