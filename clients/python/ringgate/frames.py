@@ -610,7 +610,7 @@ def _topic(topic: str) -> str:
     return topic
 
 
-def _token(token: str) -> str:
+def checked_token(token: str) -> str:
     if not 1 <= len(token.encode("utf-8")) <= TOKEN_BYTES_MAX:
         raise FrameError(f"a token has 1 to {TOKEN_BYTES_MAX} bytes")
     return token
@@ -652,7 +652,7 @@ def connect(
     if len(rooms) > CONNECT_ROOMS_MAX:
         raise FrameError(f"at most {CONNECT_ROOMS_MAX} rooms fit into one Connect")
     builder = flatbuffers.Builder(512)
-    token_at = builder.CreateString(_token(token))
+    token_at = builder.CreateString(checked_token(token))
     device_at = builder.CreateString(_name(device)) if device else None
     client_at = builder.CreateString(_client(client)) if client else None
     cursors = []
@@ -770,7 +770,7 @@ def history(
 
 def refresh(request: int, token: str) -> bytes:
     builder = flatbuffers.Builder(256)
-    token_at = builder.CreateString(_token(token))
+    token_at = builder.CreateString(checked_token(token))
     _Refresh.Start(builder)
     _Refresh.AddRequest(builder, _u32(request, "request"))
     _Refresh.AddToken(builder, token_at)

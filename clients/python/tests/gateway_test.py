@@ -120,18 +120,14 @@ class Raw:
         self.writer.close()
 
 
-class GatewayTest(unittest.IsolatedAsyncioTestCase):
-    """Each test ends within 30 seconds and uses names of its own."""
+class GatewayTest(support.BoundedTest):
+    """Uses names of its own."""
+
+    seconds = 30
 
     def setUp(self):
         self.mark = unique("").encode() + b":"
         self.room = unique("chat:")
-        test = getattr(self, self._testMethodName)
-
-        async def bounded():
-            await asyncio.wait_for(test(), 30)
-
-        setattr(self, self._testMethodName, bounded)
 
     def client(self, user, scheme="tcp", received=None, **more):
         context = tls_context() if scheme == "tls" else None

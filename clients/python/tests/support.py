@@ -7,6 +7,7 @@ import json
 import pathlib
 import struct
 import sys
+import unittest
 
 CLIENT = pathlib.Path(__file__).resolve().parent.parent
 VECTORS = CLIENT.parent.parent / "schemas" / "vectors"
@@ -81,6 +82,25 @@ def read_client_frame(frame):
         return name, {"epoch": epoch, "offset": offset}
     view = getattr(importlib.import_module(f"ringgate.wire.{name}"), name)
     return name, read_table(name, view.GetRootAs(body, 0))
+
+
+# ---------------------------------------------------------------- bounded tests
+
+
+class BoundedTest(unittest.IsolatedAsyncioTestCase):
+    """Each test fails when it takes longer than this."""
+
+    seconds = 10
+
+    def __init__(self, name="runTest"):
+        super().__init__(name)
+        test = getattr(self, name)
+
+        async def bounded():
+            await asyncio.wait_for(test(), self.seconds)
+
+        # Here and not in setUp: by then unittest has looked the test up already.
+        setattr(self, name, bounded)
 
 
 # ---------------------------------------------------------------- a gateway
