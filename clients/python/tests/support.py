@@ -179,8 +179,13 @@ class FakeGateway:
 
     async def __aenter__(self):
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = "tcp://127.0.0.1:%d" % self.server.sockets[0].getsockname()[1]
+        self.address = self.server.sockets[0].getsockname()
+        self.url = "tcp://127.0.0.1:%d" % self.address[1]
         return self
+
+    @staticmethod
+    async def never(_):
+        raise AssertionError("a connection came")
 
     async def __aexit__(self, kind, *_):
         self.server.close()
@@ -196,7 +201,7 @@ class FakeGateway:
         self.accepted_at.append(asyncio.get_running_loop().time())
         try:
             await self.scripts[min(number, len(self.scripts) - 1)](Session(reader, writer))
-        except (EOFError, ConnectionError):
+        except (EOFError, ConnectionError, asyncio.CancelledError):
             pass
         except Exception as error:  # pylint: disable=broad-except
             self.failures.append(error)
