@@ -7,6 +7,7 @@ import json
 import pathlib
 import struct
 import sys
+import types
 import unittest
 
 CLIENT = pathlib.Path(__file__).resolve().parent.parent
@@ -96,11 +97,11 @@ class BoundedTest(unittest.IsolatedAsyncioTestCase):
         super().__init__(name)
         test = getattr(self, name)
 
-        async def bounded():
+        async def bounded(self):
             await asyncio.wait_for(test(), self.seconds)
 
         # Here and not in setUp: by then unittest has looked the test up already.
-        setattr(self, name, bounded)
+        setattr(self, name, types.MethodType(bounded, self))
 
 
 # ---------------------------------------------------------------- a gateway
