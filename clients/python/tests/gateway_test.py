@@ -15,6 +15,7 @@ import asyncio
 import json
 import os
 import ssl
+import sys
 import unittest
 import uuid
 
@@ -444,6 +445,20 @@ class GatewayTest(support.BoundedTest):
             self.assertGreater(connected.dedup_window_ms, 0)
             later = await alice.refresh(os.environ["RINGGATE_LATER"])
             self.assertGreater(later.expires_in_ms, connected.expires_in_ms)
+
+    async def test_the_example_runs(self):
+        arguments = ("--url", "tcp://" + os.environ["RINGGATE_TCP"], "--token", token("alice"), "--room", self.room)
+        example = await asyncio.create_subprocess_exec(
+            sys.executable, str(support.CLIENT / "example_chat.py"), *arguments, "--device", unique("terminal"),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )
+        said, complained = await example.communicate(b"hello\n/typing\n@bob hi\n@ nobody\n/who\n/history\n/history\n")
+        self.assertEqual((example.returncode, complained), (0, b""))
+        lines = said.decode().splitlines()
+        # What comes from the room by itself stands where it came.
+        for line in ("! a name has 1 to 128 bytes: ''", "* 1: alice", "alice: hello", "* nothing is older"):
+            self.assertIn(line, lines)
+        self.assertTrue(lines[0].startswith("* connected to ") and lines[0].endswith(" as alice"), lines)
 
     async def test_publish_nowait_arrives_and_is_not_answered(self):
         received = Received(self.mark)
