@@ -31,6 +31,7 @@ use tokio::sync::oneshot;
 use connections::{Connections, Socket};
 
 use crate::metrics::ShardMetrics;
+use crate::watch::StillShards;
 
 /// How the node stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,17 +47,21 @@ pub enum State {
 
 /// The state, shared between the server and the admin listener.
 #[derive(Debug, Default)]
-pub struct Readiness(AtomicU8);
+pub struct Readiness {
+    state: AtomicU8,
+    /// Shards that stand still.
+    pub still: StillShards,
+}
 
 impl Readiness {
     /// Changes the state.
     pub fn set(&self, state: State) {
-        self.0.store(state as u8, Ordering::Release);
+        self.state.store(state as u8, Ordering::Release);
     }
 
     /// The state now.
     pub fn state(&self) -> State {
-        match self.0.load(Ordering::Acquire) {
+        match self.state.load(Ordering::Acquire) {
             0 => State::Starting,
             1 => State::Ready,
             _ => State::Draining,
@@ -192,7 +197,10 @@ impl Pages {
         match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => match self.readiness.state() {
-                State::Ready => text(StatusCode::OK, "ready\n"),
+                State::Ready => match self.readiness.still.describe() {
+                    None => text(StatusCode::OK, "ready\n"),
+                    Some(still) => text(StatusCode::SERVICE_UNAVAILABLE, still),
+                },
                 State::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
                 State::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             },

@@ -42,6 +42,8 @@ pub mod worker;
 
 // F: control plane
 #[cfg(feature = "gateway")]
+pub mod abort;
+#[cfg(feature = "gateway")]
 pub mod admin;
 #[cfg(feature = "gateway")]
 pub mod auth;
@@ -59,3 +61,5 @@ pub mod logs;
 pub mod server;
 #[cfg(feature = "gateway")]
 pub mod version;
+#[cfg(feature = "gateway")]
+pub mod watch;

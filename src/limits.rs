@@ -30,6 +30,9 @@ pub const NODES_MAX: usize = 1 << 10;
 /// Most connections of a shard: 30 bits of the same.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 1 << 24;
 
+/// When a client that found the gateway full or late may try again, at the earliest; its own back-off adds the spread.
+pub const BUSY_AFTER_MS: u32 = 5_000;
+
 /// Use of a shard's log budget, in percent, above which the gateway warns; it may warn again once use fell below the second.
 pub const LOG_WARNING_PERCENT: usize = 80;
 /// See [`LOG_WARNING_PERCENT`].
@@ -130,6 +133,8 @@ pub struct ClientLimits {
     pub connections_max: usize,
     /// Connections of one address; 0 for no limit.
     pub connections_per_address_max: usize,
+    /// IPv6 addresses that agree in so many bits count as one; 1 to 128.
+    pub address_prefix_ipv6: u8,
     /// Accepts per second of the node; 0 for no limit.
     pub accept_rate: u32,
 }
@@ -233,6 +238,7 @@ impl Default for ClientLimits {
             bytes_burst: 16 * 1024 * 1024,
             connections_max: 0,
             connections_per_address_max: 0,
+            address_prefix_ipv6: 64,
             accept_rate: 0,
         }
     }

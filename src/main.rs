@@ -209,7 +209,17 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// Whether others of the same user may read this process's memory, and the kernel dump it.
+fn set_dumpable(dumpable: bool) {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    let behavior = if dumpable { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable };
+    // No kernel refuses either.
+    let _ = set_dumpable_behavior(behavior);
+}
+
 fn serve(options: Serve) -> Result<(), String> {
+    // Before the first secret is read.
+    set_dumpable(false);
     // First: a SIGHUP must not end a gateway that starts.
     let signals = watch_signals()?;
     let (mut config, certificate) = match &options.config {
@@ -229,6 +239,8 @@ fn serve(options: Serve) -> Result<(), String> {
     if let Some(level) = options.log_level {
         config.logging.level = level;
     }
+    set_dumpable(config.runtime.dumpable);
+    ringgate::abort::on_panic(config.logging.json);
     let logs = start_logging(&config.logging)?;
     let mut reloading = Reloading { file: options.config.clone(), level_is_given, running: Running::of(&config), logs };
     reloading.warn(&config);

@@ -269,6 +269,8 @@ pub struct ShardMetrics {
     pub accept_exhausted: Cell,
     /// Gauge: slots in use.
     pub ring_slots_used: Cell,
+    /// Turns made, busy or not: two a second at least, while the thread moves.
+    pub turns: Cell,
     /// Nanoseconds in which the shard had work.
     pub busy_ns: Cell,
     /// TLS handshakes that ended well: full, resumed.

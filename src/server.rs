@@ -18,10 +18,11 @@ use crate::kernel;
 use crate::limits::MAILBOX_BYTES_MAX;
 use crate::mesh::{Capacity, Mailbox, Wake, mailboxes};
 use crate::metrics::ShardMetrics;
-use crate::net::{Bell, Descriptors, NetOptions, RingError, raise_descriptor_limit};
+use crate::net::{Bell, Descriptors, NetOptions, Outcome, RingError, raise_descriptor_limit};
 use crate::session::{Admission, Transport};
 use crate::shard::ShardOptions;
 use crate::thread::ThreadOptions;
+use crate::watch::Watch;
 use crate::worker::{Control, Mail, Reload, WorkerOptions};
 
 /// A gateway that runs.
@@ -32,6 +33,7 @@ pub struct Server {
     metrics: Arc<[Arc<ShardMetrics>]>,
     control: Mailbox<Mail>,
     threads: Vec<JoinHandle<()>>,
+    watch: Option<Watch>,
     shutdown_timeout: Duration,
 }
 
@@ -124,6 +126,7 @@ impl Server {
             return Err(StartError(format!("{key}: {text}")));
         }
         check_kernel()?;
+        check_ring(runtime.descriptors)?;
         let count = runtime.shard_count();
         let (addresses, mut sockets) = bind_all(&listeners, count)?;
         let settings = Arc::new(settings);
@@ -134,7 +137,10 @@ impl Server {
         let readiness = Arc::new(Readiness::default());
         let admin =
             admin.map(|address| Admin::start(address, admin_hosts, metrics.clone(), readiness.clone())).transpose();
-        let admin = admin.map_err(|error| StartError(error.to_string()))?;
+        let admin = admin.map_err(|error| match error.raw_os_error() {
+            Some(_) => StartError(kernel::explain("the admin listener", &error)),
+            None => StartError(error.to_string()),
+        })?;
         let cores = match runtime.pin_cores {
             true => cores::plan(&Topology::of_this_process(), &runtime.cores, count).map_err(StartError)?,
             false => Vec::new(),
@@ -189,7 +195,7 @@ impl Server {
                         let _ = ready.send(result);
                     });
                 })
-                .map_err(|error| StartError(format!("thread {index} of shards: {error}")))?;
+                .map_err(|error| StartError(kernel::explain(&format!("thread {index} of shards"), &error)))?;
             running.push(thread);
         }
         drop(ready);
@@ -198,6 +204,8 @@ impl Server {
             result.map_err(|error| StartError(error.to_string()))?;
         }
         readiness.set(State::Ready);
+        let watch = Watch::start(metrics.clone(), readiness.clone());
+        let watch = watch.map_err(|error| StartError(kernel::explain("the thread that watches shards", &error)))?;
         Ok(Server {
             addresses,
             admin,
@@ -205,6 +213,7 @@ impl Server {
             metrics,
             control,
             threads: running,
+            watch: Some(watch),
             shutdown_timeout: Duration::from_millis(settings.shutdown_timeout_ms),
         })
     }
@@ -273,6 +282,8 @@ impl Server {
     /// or until `at_once` is set. True when every client had gone.
     pub fn shutdown(mut self, at_once: &AtomicBool) -> bool {
         self.readiness.set(State::Draining);
+        // Shards that have drained make no turns.
+        self.watch = None;
         for shard in 0..self.metrics.len() {
             self.tell(shard, || Control::Drain);
         }
@@ -322,13 +333,14 @@ fn bind_all(
     let mut sockets: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
     for listener in listeners {
         let refused = |error: std::io::Error| {
+            let what = format!("cannot listen on {}", listener.address);
             let hint = match error.kind() {
                 std::io::ErrorKind::AddrInUse => "another process listens there; stop it or choose another port",
                 std::io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
                 std::io::ErrorKind::AddrNotAvailable => "this host has no such address",
-                _ => "see the error",
+                _ => return StartError(kernel::explain(&what, &error)),
             };
-            StartError(format!("cannot listen on {}: {error} ({hint})", listener.address))
+            StartError(format!("{what}: {error} ({hint})"))
         };
         let mut address = listener.address;
         if address.port() != 0 {
@@ -348,6 +360,18 @@ fn check_kernel() -> Result<(), StartError> {
     let release = kernel::release();
     if kernel::version_of(&release).is_some_and(|version| version < kernel::OLDEST) {
         return Err(StartError(format!("this kernel is {release}; ringgate needs Linux 6.1 or newer")));
+    }
+    Ok(())
+}
+
+/// Does on a small ring all that shards will do: accepts, receives, sends, closes. Where a kernel or a seccomp profile
+/// refuses a part of it, the gateway does not start, instead of listening and serving nobody.
+fn check_ring(descriptors: Descriptors) -> Result<(), StartError> {
+    let needed = crate::net::probe().into_iter().filter(|probe| !probe.direct || descriptors == Descriptors::Direct);
+    for probe in needed {
+        if let Outcome::Fails(text) = probe.outcome {
+            return Err(StartError(format!("io_uring does not work here: {}: {text}", probe.name)));
+        }
     }
     Ok(())
 }

@@ -23,8 +23,8 @@ pub struct ThreadOptions {
     pub core: Option<core_affinity::CoreId>,
 }
 
-/// Runs shards until they have drained. Blocks the calling thread, which becomes theirs. `ready` is called once, when
-/// connections are accepted or cannot be.
+/// Runs shards until they have drained. Blocks the calling thread, which becomes theirs. `ready` is called once: when the
+/// kernel has taken the accepts of every listener of every shard, or with what was in the way.
 pub fn run(options: ThreadOptions, ready: impl FnOnce(Result<(), RingError>)) {
     if let Some(core) = options.core {
         core_affinity::set_for_current(core);
@@ -43,6 +43,10 @@ pub fn run(options: ThreadOptions, ready: impl FnOnce(Result<(), RingError>)) {
         (Ok(runtime), Ok(bell)) => (runtime, bell),
         (Err(error), _) | (_, Err(error)) => return ready(Err(RingError::of("a thread's runtime", &error))),
     };
+    for worker in &mut workers {
+        worker.turn();
+        worker.submit();
+    }
     ready(Ok(()));
     runtime.block_on(drive(&mut workers, bell));
 }

@@ -7,8 +7,9 @@
 //! wait is refused by the core before it is taken in. Turns are made by the shard's thread, see [`crate::thread`].
 
 mod log;
+mod queue;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -17,16 +18,17 @@ use rustls::ServerConfig;
 
 use crate::close::CloseReason;
 use crate::id::{Address, ConnectionKey, Now, ShardId};
-use crate::limits::Settings;
+use crate::limits::{BUSY_AFTER_MS, Settings};
 use crate::mesh::Mailbox;
 use crate::metrics::ShardMetrics;
 use crate::net::{Bell, Driver, Net, NetOptions, RingError};
 use crate::outbox::Chunk;
 use crate::session::{Admission, Authenticator, Transport};
 use crate::shard::{Effect, Event, Letter, Shard, ShardOptions};
-use crate::tls::Handshake;
+use crate::tls::{Handshake, TlsError};
 use crate::wire::Encoder;
 use log::ConnectionLog;
+use queue::Unverified;
 
 /// What travels through the mesh.
 #[derive(Debug)]
@@ -103,8 +105,6 @@ const WAITING_MAX: usize = 4096;
 const SLEEP: Duration = Duration::from_millis(crate::wheel::TICK_MS);
 /// Longest sleep without.
 const SLEEP_IDLE: Duration = Duration::from_millis(500);
-/// When a client that was not admitted may try again; its own back-off adds the spread.
-const BUSY_AFTER_MS: u32 = 5_000;
 /// A gap between two turns that means that the process was stopped: sockets are read before anyone is expired.
 const STOPPED: Duration = Duration::from_secs(1);
 /// For at most this long.
@@ -119,7 +119,7 @@ pub(crate) struct Worker {
     backlog: Vec<VecDeque<Letter>>,
     waiting: usize,
     authenticator: Arc<dyn Authenticator>,
-    unverified: VecDeque<(ConnectionKey, Option<u32>, Box<str>)>,
+    unverified: Unverified,
     started: Instant,
     turned: Instant,
     /// The last turn left something to do.
@@ -178,6 +178,8 @@ struct Core {
     admission: Arc<Mutex<Admission>>,
     peers: crate::slots::Slots<std::net::IpAddr>,
     limited: bool,
+    /// Why TLS failed, of connections whose close was not logged yet.
+    causes: HashMap<ConnectionKey, String>,
 }
 
 impl Worker {
@@ -211,12 +213,13 @@ impl Worker {
                 metrics,
                 admission: options.admission,
                 peers: crate::slots::Slots::default(),
+                causes: HashMap::new(),
             },
             mailbox: options.mailbox,
             backlog: (0..shards).map(|_| VecDeque::new()).collect(),
             waiting: 0,
             authenticator: options.authenticator,
-            unverified: VecDeque::new(),
+            unverified: Unverified::default(),
             started: options.started,
             turned: Instant::now(),
             more: true,
@@ -245,6 +248,7 @@ impl Worker {
 
     /// One turn. What it has for the kernel is to be submitted: by [`Self::submit`], or on the way to sleep.
     pub(crate) fn turn(&mut self) {
+        self.core.metrics.turns.increment();
         let began = Instant::now();
         if began - self.turned > STOPPED {
             self.reading_up = Some(began);
@@ -305,7 +309,8 @@ impl Worker {
     fn release_spares(&mut self) {
         self.core.shard.release_spares();
         self.net.release_spares();
-        self.unverified.shrink_to_fit();
+        self.unverified.release_spares();
+        self.core.causes.shrink_to_fit();
         for backlog in &mut self.backlog {
             backlog.shrink_to_fit();
         }
@@ -341,7 +346,7 @@ impl Worker {
         }
         let mut cost = 0;
         while cost < VERIFY_COST_PER_TURN
-            && let Some((connection, refresh, token)) = self.unverified.pop_front()
+            && let Some((connection, refresh, token)) = self.unverified.pop(cost, VERIFY_COST_PER_TURN)
         {
             cost += 1;
             if !self.core.shard.awaits_verification(connection, refresh.is_some()) {
@@ -373,12 +378,13 @@ impl Worker {
                     }
                 }
                 Effect::Verify { connection, refresh, token } => {
-                    self.unverified.push_back((connection, refresh, token));
+                    self.unverified.push((connection, refresh, token));
                 }
                 Effect::Writable { connection } => self.net.flush(connection, &mut self.core),
                 Effect::Close { connection, reason, flush, record } => {
+                    let cause = self.core.causes.remove(&connection);
                     let has_spoken = self.net.has_heard(connection);
-                    self.log.closed(connection, reason, &record, has_spoken, None);
+                    self.log.closed(connection, reason, &record, has_spoken, cause.as_deref());
                     self.net.close(connection, flush, &mut self.core);
                 }
                 Effect::SignedIn { connection, record } => self.log.signed_in(connection, &record),
@@ -447,7 +453,7 @@ impl Worker {
 
 impl Driver for Core {
     fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool {
-        let peer = peer.ip();
+        let peer = peer.ip().to_canonical();
         if self.limited {
             let admitted =
                 self.admission.lock().is_ok_and(|mut admission| admission.admit(&self.settings.client, peer, self.now));
@@ -473,11 +479,20 @@ impl Driver for Core {
         self.shard.handle(Event::Received { connection: key, bytes }, self.now);
     }
 
+    fn carried(&mut self, key: ConnectionKey, overhead_bytes: usize) {
+        self.shard.carried(key, overhead_bytes, self.now);
+    }
+
+    fn tls_failed(&mut self, key: ConnectionKey, error: &TlsError) {
+        self.causes.insert(key, error.to_string());
+    }
+
     fn ended(&mut self, key: ConnectionKey, reason: CloseReason) {
         self.shard.handle(Event::Ended { connection: key, reason }, self.now);
     }
 
     fn freed(&mut self, key: ConnectionKey) {
+        self.causes.remove(&key);
         self.shard.handle(Event::Freed { connection: key }, self.now);
         if let Some(peer) = self.peers.remove_at(key)
             && let Ok(mut admission) = self.admission.lock()

@@ -4,6 +4,9 @@
 #[path = "../fuzz/src/bodies.rs"]
 mod bodies;
 #[cfg(feature = "gateway")]
+#[path = "../fuzz/src/connections.rs"]
+mod connections;
+#[cfg(feature = "gateway")]
 #[path = "simulation/random.rs"]
 mod random;
 #[cfg(feature = "gateway")]
@@ -31,15 +34,31 @@ fn records() {
     replay(&["fuzz/corpus/records"], records::records);
 }
 
-/// Each input with a few bytes changed, or with another behind it.
+#[cfg(feature = "gateway")]
+#[test]
+fn connections() {
+    replay(&["fuzz/corpus/connections"], connections::connections);
+}
+
 #[cfg(feature = "gateway")]
 #[test]
 fn mutated_records() {
-    const MUTATIONS: usize = 300;
+    replay_mutated("fuzz/corpus/records", 300, records::records);
+}
+
+#[cfg(feature = "gateway")]
+#[test]
+fn mutated_connections() {
+    replay_mutated("fuzz/corpus/connections", 10, connections::connections);
+}
+
+/// Each input, so many times, with a few bytes changed, or with another behind it.
+#[cfg(feature = "gateway")]
+fn replay_mutated(folder: &str, mutations: usize, body: fn(&[u8])) {
     let mut random = random::Random::new(1);
-    let inputs = inputs(&["fuzz/corpus/records"]);
+    let inputs = inputs(&[folder]);
     for (_, input) in &inputs {
-        for _ in 0..MUTATIONS {
+        for _ in 0..mutations {
             let mut bytes = input.clone();
             if random.one_in(2) {
                 bytes.extend_from_slice(&inputs[random.below(inputs.len())].1);
@@ -49,7 +68,7 @@ fn mutated_records() {
                 bytes[at] = random.next() as u8;
             }
             bytes.truncate(4096);
-            if let Err(panic) = std::panic::catch_unwind(|| records::records(&bytes)) {
+            if let Err(panic) = std::panic::catch_unwind(|| body(&bytes)) {
                 eprintln!("the input was {bytes:?}");
                 std::panic::resume_unwind(panic);
             }

@@ -140,3 +140,84 @@ fn messages_to_absent_users_are_accounted_for_what_they_take() {
         assert!(off <= 0.1, "{messages} to each: {:.0} accounted, {:.0} allocated", each(accounted), each(allocated));
     }
 }
+
+/// What a client of TLS can have the gateway keep without an answer to anything: seen from the allocator, so that whatever
+/// rustls keeps counts, too.
+#[cfg(feature = "gateway")]
+mod tls {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use ringgate::config::{dev_certificate, server_config};
+    use ringgate::tls::compact::traffic::{CONTENT_BYTES_MAX, HANDSHAKE, Secret, Suite, TrafficKeys};
+    use ringgate::tls::{Tls, UNFINISHED_BYTES_MAX, make_compact};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore};
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject;
+
+    use super::{ALONE, LIVE};
+
+    #[derive(Debug, Default)]
+    struct Written(Mutex<Vec<u8>>);
+
+    impl rustls::KeyLog for Written {
+        fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
+            if label == "CLIENT_TRAFFIC_SECRET_0" {
+                *self.0.lock().unwrap() = secret.to_vec();
+            }
+        }
+    }
+
+    fn live() -> isize {
+        LIVE.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    #[test]
+    fn message_is_announced_and_sent_in_padded_records_then_memory_stays_within_a_record_and_a_bit() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        for compact in [false, true] {
+            let (certificate, key) = dev_certificate().unwrap();
+            let mut config = server_config(certificate.as_bytes(), key.as_bytes()).unwrap();
+            if compact {
+                make_compact(&mut config);
+            }
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+            let mut client = client.with_root_certificates(roots).with_no_client_auth();
+            let written = Arc::new(Written::default());
+            client.key_log = written.clone();
+            let mut client = ClientConnection::new(Arc::new(client), "localhost".try_into().unwrap()).unwrap();
+            let mut server = Tls::accept(Arc::new(config)).unwrap();
+            while client.is_handshaking() || client.wants_write() {
+                let mut flight = Vec::new();
+                while client.wants_write() {
+                    client.write_tls(&mut flight).unwrap();
+                }
+                server.receive(&mut flight, |_| panic!("no data")).unwrap();
+                let answer = server.take_outgoing();
+                let mut answer = &answer[..];
+                while !answer.is_empty() {
+                    client.read_tls(&mut answer).unwrap();
+                    client.process_new_packets().unwrap();
+                }
+            }
+            let suite = Suite::of(client.negotiated_cipher_suite().unwrap().suite()).unwrap();
+            let secret = Secret::new(&written.0.lock().unwrap()).unwrap();
+            let mut keys = TrafficKeys::new(suite, &secret, 0).unwrap();
+            let trailer = [&[HANDSHAKE][..], &vec![0; CONTENT_BYTES_MAX - 1]].concat();
+            let mut record = Vec::with_capacity(2 * CONTENT_BYTES_MAX);
+            let before = live();
+            let (mut most, mut refused) = (0, false);
+            // A certificate of 65 535 bytes would need 1.4 GB of records.
+            for byte in [11, 0, 255, 255].into_iter().chain(std::iter::repeat_n(7, 500)) {
+                record.clear();
+                keys.seal(&keys.context().unwrap(), &[byte], &trailer, &mut record).unwrap();
+                refused |= server.receive(&mut record, |_| panic!("no data")).is_err();
+                most = most.max(live() - before);
+            }
+            assert!(refused, "compact: {compact}");
+            assert!(most <= UNFINISHED_BYTES_MAX as isize + 4096, "{most} bytes, compact: {compact}");
+        }
+    }
+}

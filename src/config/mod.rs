@@ -73,6 +73,8 @@ pub struct Runtime {
     pub cores: Cores,
     /// Let memory be in huge pages where the kernel gives them.
     pub huge_pages: bool,
+    /// Other processes of the same user may look into this one's memory, and the kernel may dump it.
+    pub dumpable: bool,
     /// Where sockets live.
     pub descriptors: Descriptors,
     /// Slots of each shard's table.
@@ -162,6 +164,7 @@ impl Default for Runtime {
             pin_cores: true,
             cores: Cores::Auto,
             huge_pages: false,
+            dumpable: false,
             descriptors: Descriptors::for_this_kernel(),
             connections_per_shard_max: 16_384,
             recv_buffers: 1024,
@@ -236,7 +239,8 @@ impl Config {
         ];
         let config = Config {
             settings: Settings::default(),
-            runtime: Runtime { shards, ..Runtime::default() },
+            // The keys are known anyway, and who develops uses gdb and perf.
+            runtime: Runtime { shards, dumpable: true, ..Runtime::default() },
             listeners,
             tls: Some(Arc::new(tls)),
             tls_ends: certificate::ends(certificate.as_bytes()),

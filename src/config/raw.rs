@@ -156,6 +156,7 @@ section!(Runtime {
     pin_cores: Option<bool>,
     cores: At<CoreList>,
     huge_pages: Option<bool>,
+    dumpable: Option<bool>,
     descriptors: At<String>,
     connections_per_shard_max: At<Number>,
     recv_buffers: At<Number>,
@@ -190,6 +191,7 @@ section!(Client {
     bytes_burst: At<Number>,
     connection_limit: At<Number>,
     connection_limit_per_address: At<Number>,
+    address_prefix_ipv6: At<Number>,
     connection_rate_limit: At<Number>,
 });
 

@@ -37,6 +37,7 @@ shards = 5
 pin_cores = false
 cores = [4, 2, 0]
 huge_pages = true
+dumpable = true
 descriptors = "DESCRIPTORS"
 connections_per_shard_max = 321
 recv_buffers = 64
@@ -80,6 +81,7 @@ bytes_rate = 230000
 bytes_burst = "1GiB"
 connection_limit = 24
 connection_limit_per_address = 25
+address_prefix_ipv6 = 56
 connection_rate_limit = 26
 
 [token]
@@ -275,6 +277,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         bytes_burst: 1_073_741_824,
         connections_max: 24,
         connections_per_address_max: 25,
+        address_prefix_ipv6: 56,
         accept_rate: 26,
     };
     let inbox = InboxSettings {
@@ -328,6 +331,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         pin_cores: false,
         cores: Cores::List(vec![4, 2, 0]),
         huge_pages: true,
+        dumpable: true,
         descriptors,
         connections_per_shard_max: 321,
         recv_buffers: 64,

@@ -346,6 +346,13 @@ fn client(raw: &raw::Client, check: &mut Check<'_>) -> ClientLimits {
             NO_LIMIT,
             false,
         ) as usize,
+        address_prefix_ipv6: check.number(
+            "client.address_prefix_ipv6",
+            &raw.address_prefix_ipv6,
+            d.address_prefix_ipv6.into(),
+            (1, 128),
+            false,
+        ) as u8,
         accept_rate: check.number("client.connection_rate_limit", &raw.connection_rate_limit, 0, NO_LIMIT, false)
             as u32,
     };
@@ -498,6 +505,7 @@ fn runtime(raw: &raw::Runtime, fits: Fits, check: &mut Check<'_>) -> Runtime {
         pin_cores: raw.pin_cores.unwrap_or(d.pin_cores),
         cores: cores(&raw.cores, check),
         huge_pages: raw.huge_pages.unwrap_or(d.huge_pages),
+        dumpable: raw.dumpable.unwrap_or(d.dumpable),
         descriptors: check.choice(
             "runtime.descriptors",
             &raw.descriptors,

@@ -20,6 +20,17 @@ impl Net {
         if !self.accepting || self.accept_again.is_some() {
             return;
         }
+        self.arm_while_slots_last();
+        // An idle listener's accepts hold slots, too: the table may be full for a busy one before all slots are sockets.
+        let is_armed = |listener| self.accepts.iter().any(|accept| accept.listener == listener && accept.armed);
+        let exhausted = !(0..self.listeners.len()).all(is_armed);
+        if exhausted && !self.exhausted {
+            self.metrics.accept_exhausted.increment();
+        }
+        self.exhausted = exhausted;
+    }
+
+    fn arm_while_slots_last(&mut self) {
         let (each, listeners) = (self.accepts_per_listener(), self.listeners.len());
         for index in (0..each).flat_map(|turn| (0..listeners).map(move |listener| listener * each + turn)) {
             if self.sockets.len() + self.accepts_armed >= self.options.slots as usize {
@@ -78,9 +89,6 @@ impl Net {
         self.sockets.insert_at(key, socket);
         self.arm_receive(key);
         self.arm_accepts();
-        if self.sockets.len() >= self.options.slots as usize {
-            self.metrics.accept_exhausted.increment();
-        }
     }
 
     /// Sends the farewell on an accepted descriptor whose close is pushed next: nobody waits for either.

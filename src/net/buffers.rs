@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 use io_uring::{Submitter, cqueue};
 
+use super::RingError;
+
 /// The only buffer group of a ring.
 pub(super) const GROUP: u16 = 0;
 
@@ -31,8 +33,8 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Maps and registers `entries` (a power of two, at most 32768) buffers of `buffer_bytes` each.
-    pub(super) fn register(submitter: &Submitter<'_>, entries: u16, buffer_bytes: usize) -> io::Result<Self> {
+    /// Maps and registers `entries` (a power of two, at most 32768) buffers of `buffer_bytes` each. The error names the call.
+    pub(super) fn register(submitter: &Submitter<'_>, entries: u16, buffer_bytes: usize) -> Result<Self, RingError> {
         let entries_bytes = (usize::from(entries) * size_of::<BufRingEntry>()).next_multiple_of(4096);
         let map_bytes = entries_bytes + usize::from(entries) * buffer_bytes;
         // SAFETY: an anonymous mapping of a length that is not zero; the result is checked.
@@ -47,14 +49,17 @@ impl Buffers {
             )
         };
         if map == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+            let call = format!("mmap of {map_bytes} bytes of receive buffers");
+            return Err(RingError::of(&call, &io::Error::last_os_error()));
         }
-        let map = NonNull::new(map.cast::<u8>()).ok_or_else(|| io::Error::other("mmap gave null"))?;
+        let null = || RingError::of("mmap of receive buffers", &io::Error::other("it gave null"));
+        let map = NonNull::new(map.cast::<u8>()).ok_or_else(null)?;
         let next = vec![0; usize::from(entries)].into_boxed_slice();
         let mut buffers = Buffers { map, map_bytes, entries_bytes, entries, buffer_bytes, tail: 0, next, last: 0 };
         // SAFETY: the mapping is page-aligned, holds `entries` entries, and lives until `Buffers` is dropped, which
         // the ring's owner does after the ring itself is gone.
-        unsafe { submitter.register_buf_ring_with_flags(map.as_ptr() as u64, entries, GROUP, 0) }?;
+        let registered = unsafe { submitter.register_buf_ring_with_flags(map.as_ptr() as u64, entries, GROUP, 0) };
+        registered.map_err(|error| RingError::of("io_uring_register(PBUF_RING)", &error))?;
         for buffer in 0..entries {
             buffers.push(buffer);
         }

@@ -14,6 +14,7 @@
 //! | `connect` | connections that are made |
 //! | `buffers`, `gather`, `send` | where bytes are received; what leaves in one send |
 //! | `quiet` | ends that the kernel does not announce |
+//! | `starved` | receives that found no buffer |
 //! | `teardown` | how a socket ends |
 //! | `ring`, `bell` | the ring itself, and what wakes who sleeps in it |
 //! | `probe` | whether this kernel can do all that |
@@ -30,6 +31,7 @@ mod quiet;
 mod ring;
 mod send;
 mod socket;
+mod starved;
 mod teardown;
 
 use std::collections::VecDeque;
@@ -59,7 +61,7 @@ use crate::outbox::Chunk;
 use crate::prefetch::TOGETHER;
 use crate::session::Transport;
 use crate::slots::Slots;
-use crate::tls::Handshake;
+use crate::tls::{Handshake, Tls, TlsError};
 use buffers::{Buffers, Bundle};
 use gather::{gather_plain, gather_tls};
 use listen::{Accept, Listener};
@@ -67,6 +69,7 @@ use quiet::QuietList;
 use ring::Ring;
 use send::{Owner, Send, SendKey, Sends};
 use socket::{Socket, Stage};
+use starved::Starved;
 
 /// Who uses the sockets.
 pub trait Driver {
@@ -81,6 +84,10 @@ pub trait Driver {
     fn expect(&mut self, _key: ConnectionKey) {}
     /// Bytes have come.
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]);
+    /// The records in which bytes came took so many more: headers, padding, tags, handshake messages.
+    fn carried(&mut self, _key: ConnectionKey, _overhead_bytes: usize) {}
+    /// Why TLS failed, for the log; [`Self::ended`] follows.
+    fn tls_failed(&mut self, _key: ConnectionKey, _error: &TlsError) {}
     /// The peer has closed its side, or the socket has failed; to be answered with [`Net::close`] sooner or later.
     fn ended(&mut self, key: ConnectionKey, reason: CloseReason);
     /// The socket is closed; its slot may be given out again.
@@ -177,8 +184,7 @@ pub struct Net {
     options: NetOptions,
     listeners: Vec<Listener>,
     server_tls: Option<Arc<ServerConfig>>,
-    /// Sockets whose receive found no buffer; armed again when the turn has given buffers back.
-    starved: Vec<ConnectionKey>,
+    starved: Starved,
     quiet: QuietList,
     /// Where peeks put what they see; nobody reads it.
     peeked: Box<u8>,
@@ -186,6 +192,8 @@ pub struct Net {
     handshakes: VecDeque<ConnectionKey>,
     accepts_armed: usize,
     accepting: bool,
+    /// A listener has no accept armed, because no slot is free for one.
+    exhausted: bool,
     farewell: Vec<u8>,
     /// What ends [`Self::wait`], if anything does besides completions.
     bell: Option<Arc<Bell>>,
@@ -262,8 +270,7 @@ impl Net {
         if options.descriptors == Descriptors::Direct {
             ring.register_slots(options.slots)?;
         }
-        let buffers = Buffers::register(&ring.submitter(), options.recv_buffers, options.recv_buffer_bytes)
-            .map_err(|error| RingError::of("io_uring_register(PBUF_RING)", &error))?;
+        let buffers = Buffers::register(&ring.submitter(), options.recv_buffers, options.recv_buffer_bytes)?;
         Ok(Net {
             bundles: ring.receives_bundles(),
             ring,
@@ -276,12 +283,13 @@ impl Net {
             options,
             listeners: Vec::new(),
             server_tls: None,
-            starved: Vec::new(),
+            starved: Starved::default(),
             quiet: QuietList::new(),
             peeked: Box::default(),
             handshakes: VecDeque::new(),
             accepts_armed: 0,
             accepting: true,
+            exhausted: false,
             farewell: Vec::new(),
             bell: None,
             accept_again: None,
@@ -332,12 +340,12 @@ impl Net {
 
     /// Whether there is something for [`Self::poll`], as far as can be told without entering the kernel.
     pub fn has_work(&mut self) -> bool {
-        !self.handshakes.is_empty() || self.ring.has_completions()
+        !self.handshakes.is_empty() || !self.starved.is_empty() || self.ring.has_completions()
     }
 
     /// Submits everything and says whether the thread may sleep on its bell.
     pub fn prepare_sleep(&mut self) -> bool {
-        if !self.handshakes.is_empty() {
+        if !self.handshakes.is_empty() || !self.starved.is_empty() {
             return false;
         }
         self.ring.fall_asleep(&self.metrics)
@@ -377,7 +385,7 @@ impl Net {
         self.sends.release_spares();
         self.plaintext = Vec::new();
         self.handshakes.shrink_to_fit();
-        self.starved.shrink_to_fit();
+        self.starved.release_spares();
         self.quiet.release_spares();
     }
 
@@ -412,10 +420,9 @@ impl Net {
         }
         completions.clear();
         self.completions = completions;
-        for _ in 0..self.starved.len() {
-            if let Some(key) = self.starved.pop() {
-                self.arm_receive(key);
-            }
+        self.starved.begin_turn(self.options.recv_buffers);
+        while let Some(key) = self.starved.next() {
+            self.arm_receive(key);
         }
         let (mut passed, mut peeks) = (0, 0);
         while passed < QUIET_PER_TURN
@@ -455,7 +462,7 @@ impl Net {
             None => gather_plain(key, &mut self.sends, driver),
             Some(tls) => match gather_tls(tls, key, socket.stage, &mut self.sends, &mut self.plaintext, driver) {
                 Ok(gathered) => gathered,
-                Err(_) => return self.end(key, CloseReason::TlsError, driver),
+                Err(error) => return self.fail_tls(key, &error, driver),
             },
         };
         match gathered {
@@ -612,8 +619,8 @@ impl Net {
         let bytes = self.buffers.bytes_mut(buffer, length);
         let Some(tls) = socket.tls.as_deref_mut() else { return driver.received(key, bytes) };
         if !tls.is_established() {
-            if !tls.hold_back(bytes) {
-                return self.end(key, CloseReason::TlsError, driver);
+            if let Err(error) = tls.hold_back(bytes) {
+                return self.fail_tls(key, &error, driver);
             }
             if !socket.handshaking {
                 socket.handshaking = true;
@@ -624,13 +631,16 @@ impl Net {
         match tls.receive(bytes, |plaintext| driver.received(key, plaintext)) {
             Ok(progress) => {
                 let flush = tls.has_outgoing();
+                if progress.overhead_bytes > 0 {
+                    driver.carried(key, progress.overhead_bytes);
+                }
                 if progress.closed {
-                    self.end(key, CloseReason::ConnectionClosed, driver);
+                    self.answer_close(key, driver);
                 } else if flush {
                     self.flush(key, driver);
                 }
             }
-            Err(_) => self.refuse_tls(key, driver),
+            Err(error) => self.refuse_tls(key, &error, driver),
         }
     }
 
@@ -656,27 +666,45 @@ impl Net {
                     driver.received(key, &early);
                 }
                 if progress.closed {
-                    self.end(key, CloseReason::ConnectionClosed, driver);
+                    return self.answer_close(key, driver);
                 }
                 self.flush(key, driver);
             }
-            Err(_) => self.refuse_tls(key, driver),
+            Err(error) => self.refuse_tls(key, &error, driver),
         }
     }
 
+    /// The peer sends no more: so does the gateway (RFC 8446, 6.1). As an alert, it is tried once.
+    fn answer_close(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
+        self.send_alert(key, Tls::close_notify);
+        self.end(key, CloseReason::ConnectionClosed, driver);
+    }
+
     /// The alert, if there is one, is tried once; nobody waits for it.
-    fn refuse_tls(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
-        self.flush_alert(key);
+    fn refuse_tls(&mut self, key: ConnectionKey, error: &TlsError, driver: &mut impl Driver) {
+        self.send_alert(key, |_, _| {});
+        self.fail_tls(key, error, driver);
+    }
+
+    fn fail_tls(&mut self, key: ConnectionKey, error: &TlsError, driver: &mut impl Driver) {
+        if self.sockets.get(key).is_some_and(|socket| socket.stage == Stage::Open && !socket.ended) {
+            driver.tls_failed(key, error);
+        }
         self.end(key, CloseReason::TlsError, driver);
     }
 
-    fn flush_alert(&mut self, key: ConnectionKey) {
+    /// Sends what TLS has for the peer, and what `append` adds to it, at once, unless a send is in the kernel already.
+    fn send_alert(&mut self, key: ConnectionKey, append: impl FnOnce(&mut Tls, &mut Vec<u8>)) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         if follows(socket, &mut self.sends) {
             return;
         }
-        let Some(tls) = socket.tls.as_deref_mut().filter(|tls| tls.has_outgoing()) else { return };
-        let alert = tls.take_outgoing();
+        let Some(tls) = socket.tls.as_deref_mut() else { return };
+        let mut alert = tls.take_outgoing();
+        append(tls, &mut alert);
+        if alert.is_empty() {
+            return;
+        }
         let index = self.sends.insert(Send { owner: Owner::Copied(alert), sent: 0, more: false });
         self.submit_send(key, index);
         self.ring.enter(&self.metrics);

@@ -15,6 +15,7 @@ use io_uring::{cqueue, opcode, register, squeue};
 use super::Bell;
 use super::buffers::{self, Buffers, Bundle};
 use super::ring::Ring;
+use crate::kernel;
 use crate::mesh::Wake;
 use crate::metrics::ShardMetrics;
 
@@ -43,7 +44,7 @@ pub enum Outcome {
 }
 
 /// How long a completion may take that should be there at once.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
 const SLOTS: u32 = 16;
 const BUFFERS: usize = 8;
 const BUFFER_BYTES: usize = 256;
@@ -108,7 +109,7 @@ fn table(probed: &mut Probed) -> Result<String, Outcome> {
 
 fn buffer_ring(probed: &mut Probed) -> Result<String, Outcome> {
     let buffers = Buffers::register(&probed.ring.submitter(), BUFFERS as u16, BUFFER_BYTES);
-    probed.buffers = Some(buffers.map_err(|error| failed("io_uring_register(PBUF_RING)", &error))?);
+    probed.buffers = Some(buffers.map_err(|error| Outcome::Fails(error.to_string()))?);
     Ok("provided buffers were registered".to_owned())
 }
 
@@ -299,7 +300,7 @@ impl Probed {
 
 /// The ring did not do it.
 fn failed(call: &str, error: &io::Error) -> Outcome {
-    Outcome::Fails(format!("{call}: {error}"))
+    Outcome::Fails(kernel::explain(call, error))
 }
 
 /// The same, by the result of a completion.

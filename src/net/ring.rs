@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
-use io_uring::{EnterFlags, IoUring, cqueue, squeue, types};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 
 use super::Bell;
 use crate::kernel;
@@ -24,8 +24,9 @@ impl std::fmt::Display for RingError {
 impl std::error::Error for RingError {}
 
 impl RingError {
+    /// The call, the error, and what would help where that is known.
     pub(crate) fn of(call: &str, error: &io::Error) -> Self {
-        RingError(format!("{call}: {error}"))
+        RingError(kernel::explain(call, error))
     }
 }
 
@@ -47,13 +48,31 @@ impl Ring {
             .setup_clamp()
             .setup_cqsize(completion_entries)
             .build(submission_entries)
-            .map_err(|error| RingError(explain_setup(&error)))?;
+            .map_err(|error| RingError::of("io_uring_setup", &error))?;
         ring.submitter()
             .register_eventfd(bell.as_fd().as_raw_fd())
-            .map_err(|error| RingError(format!("io_uring_register(EVENTFD): {error}")))?;
+            .map_err(|error| RingError::of("io_uring_register(EVENTFD)", &error))?;
         let mut ring = Ring { ring, unsubmitted: 0 };
         ring.ring_the_bell(false);
+        ring.try_out()?;
         Ok(ring)
+    }
+
+    /// Has an operation that does nothing made: a ring that was set up may still not be entered, where a seccomp profile
+    /// allows the one and not the other.
+    fn try_out(&mut self) -> Result<(), RingError> {
+        // SAFETY: the entry points at no memory.
+        let pushed = unsafe { self.ring.submission().push(&opcode::Nop::new().build()) };
+        pushed.map_err(|_| RingError("io_uring: the submission queue has no place".to_owned()))?;
+        loop {
+            match self.ring.submit_and_wait(1) {
+                Ok(_) => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(RingError::of("io_uring_enter", &error)),
+            }
+        }
+        let completion = self.ring.completion().next();
+        completion.map(|_| ()).ok_or_else(|| RingError("io_uring_enter: nothing was completed".to_owned()))
     }
 
     /// Whether one receive is to take several provided buffers at once.
@@ -68,10 +87,14 @@ impl Ring {
     /// Reserves `slots` direct descriptors.
     pub(super) fn register_slots(&self, slots: u32) -> Result<(), RingError> {
         self.ring.submitter().register_files_sparse(slots).map_err(|error| {
-            RingError(format!(
-                "io_uring_register(FILES2, {slots} direct descriptors): {error}; a table may not be larger than the \
-                 limit of open files: raise it (ulimit -n, LimitNOFILE=) or lower runtime.connections_per_shard_max"
-            ))
+            let call = format!("io_uring_register(FILES2, {slots} direct descriptors)");
+            match error.raw_os_error() {
+                Some(libc::EMFILE) => RingError(format!(
+                    "{call}: {error}; a table may not be larger than the limit of open files: raise it (ulimit -n, \
+                     LimitNOFILE=) or lower runtime.connections_per_shard_max"
+                )),
+                _ => RingError::of(&call, &error),
+            }
         })
     }
 
@@ -98,9 +121,8 @@ impl Ring {
         let entered = unsafe { self.ring.submitter().enter::<libc::sigset_t>(self.unsubmitted, 0, flags.bits(), None) };
         match entered {
             Ok(taken) => self.unsubmitted = self.unsubmitted.saturating_sub(taken as u32),
-            // Interrupted, or completions must be read first: the entries stay queued and the next turn submits them.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => {}
-            Err(error) => debug_assert!(false, "io_uring_enter: {error}"),
+            // The entries stay queued and the next turn submits them.
+            Err(error) => must_pass(&error),
         }
     }
 
@@ -109,11 +131,13 @@ impl Ring {
         metrics.ring_enters.increment();
         let timespec = types::Timespec::from(timeout);
         let args = types::SubmitArgs::new().timespec(&timespec);
-        if let Ok(taken) = self.ring.submitter().submit_with_args(1, &args) {
-            self.unsubmitted = self.unsubmitted.saturating_sub(taken as u32);
-        } else {
-            // A timeout says nothing about how many were taken: the queue itself does.
-            self.unsubmitted = self.ring.submission().len() as u32;
+        match self.ring.submitter().submit_with_args(1, &args) {
+            Ok(taken) => self.unsubmitted = self.unsubmitted.saturating_sub(taken as u32),
+            Err(error) => {
+                must_pass(&error);
+                // A timeout says nothing about how many were taken: the queue itself does.
+                self.unsubmitted = self.ring.submission().len() as u32;
+            }
         }
     }
 
@@ -170,24 +194,10 @@ impl Ring {
     }
 }
 
-fn explain_setup(error: &io::Error) -> String {
-    let cause = match error.raw_os_error() {
-        Some(libc::EPERM) => {
-            let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-            match disabled.trim() {
-                "1" => "kernel.io_uring_disabled is 1: set it to 0, or put this user into kernel.io_uring_group",
-                "2" => "kernel.io_uring_disabled is 2: set it to 0 with sysctl",
-                _ => {
-                    "a seccomp profile forbids it: in a container, allow io_uring_setup, io_uring_enter and \
-                      io_uring_register"
-                }
-            }
-        }
-        Some(libc::ENOSYS) => "the kernel has no io_uring, or a seccomp profile hides it",
-        Some(libc::EINVAL) => "the kernel is older than 6.1, which this program needs",
-        Some(libc::ENOMEM) => "not enough memory may be locked: raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=)",
-        Some(libc::EMFILE | libc::ENFILE) => "no descriptor is left: raise the limit of open files",
-        _ => "unexpected",
-    };
-    format!("io_uring_setup: {error} ({cause})")
+/// Panics where a ring that worked cannot be entered any more: its shard would serve nobody and look alive.
+fn must_pass(error: &io::Error) {
+    // The time is up, a signal came, completions must be read first, or memory is short for a moment.
+    let passes = [libc::ETIME, libc::EINTR, libc::EBUSY, libc::EAGAIN, libc::ENOMEM];
+    let passes = error.raw_os_error().is_some_and(|code| passes.contains(&code));
+    assert!(passes, "{}", kernel::explain("io_uring_enter", error));
 }

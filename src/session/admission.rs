@@ -13,30 +13,51 @@ use crate::limits::ClientLimits;
 #[derive(Debug, Default)]
 pub struct Admission {
     connections: usize,
+    /// By what [`subscriber_of`] makes of an address.
     by_address: HashMap<IpAddr, u32>,
     accepts: Bucket,
+    /// Bits of an IPv6 address that count.
+    ipv6_prefix: u8,
+}
+
+/// What counts as one address. Who has IPv6 has a whole network of it, usually a /64, and may connect from any address
+/// of that; an IPv4 address that was mapped into IPv6 is itself.
+fn subscriber_of(address: IpAddr, ipv6_prefix: u8) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(ipv6_prefix.min(128))).unwrap_or(0);
+            IpAddr::V6((address.to_bits() & mask).into())
+        }
+        address @ IpAddr::V4(_) => address,
+    }
 }
 
 impl Admission {
     /// For a node that starts now.
     pub fn new(limits: &ClientLimits, now: Now) -> Self {
-        Admission { accepts: Bucket::full(limits.accept_rate.max(1), now.mono_ms()), ..Admission::default() }
+        Admission {
+            accepts: Bucket::full(limits.accept_rate.max(1), now.mono_ms()),
+            ipv6_prefix: limits.address_prefix_ipv6,
+            ..Admission::default()
+        }
     }
 
-    /// Counts a connection in, or says no.
+    /// Counts a connection in, or says no. The rate is asked last: who is refused otherwise does not spend it for others.
     pub fn admit(&mut self, limits: &ClientLimits, address: IpAddr, now: Now) -> bool {
         if limits.connections_max != 0 && self.connections >= limits.connections_max {
+            return false;
+        }
+        let counts = limits.connections_per_address_max != 0;
+        let address = subscriber_of(address, self.ipv6_prefix);
+        let others = self.by_address.get(&address).map_or(0, |count| *count as usize);
+        if counts && others >= limits.connections_per_address_max {
             return false;
         }
         if !self.accepts.take(1, limits.accept_rate, limits.accept_rate.max(1), now.mono_ms()) {
             return false;
         }
-        if limits.connections_per_address_max != 0 {
-            let count = self.by_address.entry(address).or_default();
-            if *count as usize >= limits.connections_per_address_max {
-                return false;
-            }
-            *count += 1;
+        if counts {
+            *self.by_address.entry(address).or_default() += 1;
         }
         self.connections += 1;
         true
@@ -45,6 +66,7 @@ impl Admission {
     /// Counts an admitted connection out.
     pub fn release(&mut self, address: IpAddr) {
         self.connections -= 1;
+        let address = subscriber_of(address, self.ipv6_prefix);
         if let Some(count) = self.by_address.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
@@ -106,6 +128,50 @@ mod tests {
         assert_eq!(admitted(&mut admission, &limits, A, now(250), 10), 1);
         assert_eq!(admitted(&mut admission, &limits, A, now(1_000), 10), 3);
         assert_eq!(admitted(&mut admission, &limits, A, now(3_600_000), 10), 4);
+    }
+
+    #[test]
+    fn an_address_at_its_limit_then_the_rate_is_left_to_others() {
+        let limits = ClientLimits { connections_per_address_max: 1, accept_rate: 4, ..ClientLimits::default() };
+        let mut admission = Admission::new(&limits, now(0));
+        assert_eq!(admitted(&mut admission, &limits, A, now(0), 100), 1);
+        let others = (10..20).map(|number| IpAddr::from([127, 0, 0, number]));
+        assert_eq!(others.filter(|address| admission.admit(&limits, *address, now(0))).count(), 3);
+    }
+
+    #[test]
+    fn ipv6_addresses_of_one_network_then_they_count_as_one() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (prefix, second, same) in [
+            (64, "2001:db8:0:1:ffff::2", true),
+            (64, "2001:db8:0:2::1", false),
+            (128, "2001:db8:0:1::2", false),
+            (127, "2001:db8:0:1::", true),
+            (48, "2001:db8:0:2::1", true),
+            (1, "3fff::1", true),
+            (1, "8000::1", false),
+        ] {
+            let limits =
+                ClientLimits { connections_per_address_max: 1, address_prefix_ipv6: prefix, ..ClientLimits::default() };
+            let mut admission = Admission::new(&limits, now(0));
+            assert!(admission.admit(&limits, address("2001:db8:0:1::1"), now(0)));
+            assert_eq!(admission.admit(&limits, address(second), now(0)), !same, "{second} within /{prefix}");
+            if same {
+                // Given back by whichever address has it.
+                admission.release(address("2001:db8:0:1::1"));
+                assert!(admission.admit(&limits, address(second), now(0)) && admission.by_address.len() == 1);
+            }
+        }
+    }
+
+    #[test]
+    fn ipv4_mapped_into_ipv6_then_each_address_counts_for_itself() {
+        let limits = ClientLimits { connections_per_address_max: 1, ..ClientLimits::default() };
+        let mut admission = Admission::new(&limits, now(0));
+        let mapped = |number: u8| IpAddr::V6(std::net::Ipv4Addr::new(192, 0, 2, number).to_ipv6_mapped());
+        assert!(admission.admit(&limits, mapped(1), now(0)));
+        assert!(admission.admit(&limits, mapped(2), now(0)));
+        assert!(!admission.admit(&limits, IpAddr::from([192, 0, 2, 1]), now(0)), "it is the same");
     }
 
     #[test]

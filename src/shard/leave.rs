@@ -7,6 +7,7 @@
 use super::{CloseRecord, DRAINED_PER_TURN, Effect, Letter, Shard};
 use crate::close::CloseReason;
 use crate::id::{ConnectionKey, Now};
+use crate::limits::BUSY_AFTER_MS;
 use crate::metrics::DropReason;
 use crate::session::Phase;
 
@@ -22,7 +23,11 @@ impl Shard {
         // Nobody could read a Goodbye before the TLS handshake is over.
         let speaks = !matches!(connection.phase, Phase::Handshaking) && reason != CloseReason::ConnectionClosed;
         if speaks {
-            let after_ms = if reason.may_reconnect() { self.reconnect_after_ms(key) } else { 0 };
+            let after_ms = match reason {
+                CloseReason::Busy => BUSY_AFTER_MS + self.reconnect_after_ms(key),
+                _ if reason.may_reconnect() => self.reconnect_after_ms(key),
+                _ => 0,
+            };
             // Why a token was refused is for the log: whoever tries tokens learns nothing from it.
             let is_secret = detail.is_empty() || reason == CloseReason::InvalidToken;
             let text = if is_secret { reason.label() } else { detail };

@@ -7,6 +7,7 @@
 //! | file | what |
 //! |---|---|
 //! | `receive` | bytes -> frames -> requests; rates |
+//! | `carried` | bytes of TLS records beyond what is in them |
 //! | `signin` | Connect, tokens, Refresh |
 //! | `publish` | Publish, on the publisher's side and at the topic's home |
 //! | `inbox` | a session's own inbox: live, acknowledged, repeated |
@@ -16,6 +17,7 @@
 //! | `timers` | heartbeats and every other deadline of a connection |
 //! | `leave` | closing, draining |
 
+mod carried;
 mod home;
 mod inbox;
 mod jobs;

@@ -322,7 +322,7 @@ impl Shard {
     }
 
     /// Over the rate: within a second of the first time the request is refused, later the connection is closed.
-    fn warn_about_rate(&mut self, key: ConnectionKey, request: u32, now: Now) {
+    pub(super) fn warn_about_rate(&mut self, key: ConnectionKey, request: u32, now: Now) {
         const GRACE_MS: u32 = 1000;
         const FORGIVEN_MS: u32 = 10_000;
         let Some(connection) = self.connections.get_mut(key) else { return };

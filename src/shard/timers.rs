@@ -16,7 +16,10 @@ const LINGER_MS: u64 = 2_000;
 /// What the earliest deadline of a connection is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
+    /// The client's part of signing in.
     SignIn,
+    /// The gateway's part of it.
+    Admission,
     Frame,
     Write,
     Token,
@@ -69,6 +72,8 @@ impl Shard {
             }
             match due {
                 Due::SignIn => self.close(key, CloseReason::Stale, "sign-in took too long", now),
+                // The client has done its part: it is to come back.
+                Due::Admission => self.close(key, CloseReason::Busy, "the gateway is late with sign-ins", now),
                 Due::Frame => self.close(key, CloseReason::Stale, "a frame took too long", now),
                 Due::Write => {
                     self.metrics.slow_consumers[2].increment();
@@ -112,9 +117,8 @@ impl Shard {
         let mut earliest = match connection.phase {
             Phase::Closing => return (connection.heard_ms + LINGER_MS, Due::Linger),
             Phase::Handshaking => (connection.heard_ms + limits.handshake_timeout_ms, Due::SignIn),
-            Phase::AwaitConnect | Phase::Verifying | Phase::Attaching => {
-                (connection.heard_ms + limits.connect_timeout_ms, Due::SignIn)
-            }
+            Phase::AwaitConnect => (connection.heard_ms + limits.connect_timeout_ms, Due::SignIn),
+            Phase::Verifying | Phase::Attaching => (connection.heard_ms + limits.connect_timeout_ms, Due::Admission),
             Phase::Pinged => (connection.heard_ms + limits.silence_ms_max(connection.ping_interval_ms()), Due::Silence),
             Phase::Ready => {
                 (connection.heard_ms + limits.asked_after_ms(connection.ping_interval_ms()), Due::PingClient)

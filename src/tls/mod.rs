@@ -15,6 +15,7 @@ use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 
 use compact::{Capture, Compact, RecordError};
+pub use ordinary::{HANDSHAKE_BYTES_MAX, UNFINISHED_BYTES_MAX};
 use ordinary::{Ordinary, Shrunk};
 
 /// The peer broke the protocol, or its certificate was refused. The text is for logs.
@@ -24,6 +25,9 @@ pub enum TlsError {
     Rustls(rustls::Error),
     /// After the handshake, in the compact mode.
     Record(RecordError),
+    /// What the peer began and did not end takes more than this many bytes: see [`HANDSHAKE_BYTES_MAX`] and
+    /// [`UNFINISHED_BYTES_MAX`].
+    Unfinished(usize),
 }
 
 impl std::fmt::Display for TlsError {
@@ -31,6 +35,7 @@ impl std::fmt::Display for TlsError {
         match self {
             TlsError::Rustls(error) => error.fmt(f),
             TlsError::Record(error) => error.fmt(f),
+            TlsError::Unfinished(bytes) => write!(f, "an unfinished handshake message takes more than {bytes} bytes"),
         }
     }
 }
@@ -66,6 +71,8 @@ pub struct Progress {
     pub established: Option<Handshake>,
     /// The peer has said that it sends no more.
     pub closed: bool,
+    /// Bytes of records, after the handshake, beyond the plaintext in them: headers, padding, tags, handshake messages.
+    pub overhead_bytes: usize,
 }
 
 /// Connections that are accepted with this configuration become compact, if their version is TLS 1.3. A key log that
@@ -114,21 +121,35 @@ impl Tls {
     }
 
     /// Keeps bytes for a later [`Self::receive`]; handshakes are queued that way, since each costs more than a
-    /// hundred messages. False when the peer has sent more than a handshake may need, or the handshake is over.
-    pub fn hold_back(&mut self, bytes: &[u8]) -> bool {
+    /// hundred messages. Fails when the peer has sent more than a handshake may need, or the handshake is over.
+    pub fn hold_back(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
         match &mut self.0 {
             Mode::Ordinary(ordinary) => ordinary.hold_back(bytes),
-            Mode::Compact(_) => false,
+            Mode::Compact(_) => Err(TlsError::Record(RecordError::Failed)),
         }
     }
 
     /// Takes bytes of the peer in and hands plaintext out, in order. After an error, what the peer has to be told is in
     /// [`Self::take_outgoing`].
     pub fn receive(&mut self, bytes: &mut [u8], mut plaintext: impl FnMut(&[u8])) -> Result<Progress, TlsError> {
+        let counts = self.is_established();
+        let before_bytes = self.incoming_bytes() + bytes.len();
+        let mut plaintext_bytes = 0;
+        let progress = self.take_in(bytes, |part| {
+            plaintext_bytes += part.len();
+            plaintext(part);
+        })?;
+        // What is kept is counted when its record is whole.
+        let read_bytes = before_bytes.saturating_sub(self.incoming_bytes());
+        let overhead_bytes = if counts { read_bytes.saturating_sub(plaintext_bytes) } else { 0 };
+        Ok(Progress { overhead_bytes, ..progress })
+    }
+
+    fn take_in(&mut self, bytes: &mut [u8], mut plaintext: impl FnMut(&[u8])) -> Result<Progress, TlsError> {
         match &mut self.0 {
             Mode::Compact(compact) => {
                 let closed = compact.receive(bytes, plaintext).map_err(TlsError::Record)?;
-                Ok(Progress { established: None, closed })
+                Ok(Progress { closed, ..Progress::default() })
             }
             Mode::Ordinary(ordinary) if ordinary.shrinks() => {
                 let (progress, shrunk) = ordinary.receive_and_shrink(bytes, &mut plaintext)?;
@@ -138,6 +159,22 @@ impl Tls {
                 Ok(Progress { closed: result.map_err(TlsError::Record)?, ..progress })
             }
             Mode::Ordinary(ordinary) => ordinary.receive(bytes, plaintext),
+        }
+    }
+
+    /// Bytes of the peer that wait for the rest of their record or handshake message.
+    fn incoming_bytes(&self) -> usize {
+        match &self.0 {
+            Mode::Ordinary(ordinary) => ordinary.incoming().len(),
+            Mode::Compact(compact) => compact.incoming().len(),
+        }
+    }
+
+    /// Memory for bytes that wait here, of the peer or for it, in bytes.
+    pub fn buffered_bytes(&self) -> usize {
+        match &self.0 {
+            Mode::Ordinary(ordinary) => ordinary.incoming().capacity() + ordinary.outgoing().capacity(),
+            Mode::Compact(compact) => compact.incoming().capacity() + compact.outgoing().len(),
         }
     }
 

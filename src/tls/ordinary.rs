@@ -1,8 +1,9 @@
 //! A connection whose every byte goes through rustls' unbuffered state machine: all handshakes, and whatever follows
 //! them where [`super::compact`] is not used.
 //!
-//! Records are decrypted where the kernel put them; only an incomplete record is kept, and only encrypted bytes that
-//! wait for the socket are queued.
+//! Records are decrypted where the kernel put them. What is kept is an incomplete record, whole records of a handshake
+//! message that is not (rustls has to be shown them again), and encrypted bytes that wait for the socket. A record may
+//! hold one byte of a message and 16 KiB of padding, so the records of a message are bounded, not the message.
 
 use std::sync::Arc;
 
@@ -25,8 +26,12 @@ const RECORD_BYTES_MAX: usize = 5 + 16 * 1024 + 2048;
 const RECORD_OVERHEAD_BYTES: usize = 64;
 /// Plaintext bytes of one record.
 const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
-/// Handshake flights are collected up to this; a peer that needs more is refused.
-const INCOMING_BYTES_MAX: usize = 4 * RECORD_BYTES_MAX;
+/// Most bytes of a flight of the handshake, with the records around it. Four full records, as
+/// rustls takes no message that is longer than 64 KiB.
+pub const HANDSHAKE_BYTES_MAX: usize = 4 * RECORD_BYTES_MAX;
+/// Most bytes of what is not finished after the handshake: one record, and the records of a message. A key update has five
+/// bytes and a session ticket a few hundred; whoever cuts them into more than fits here is refused.
+pub const UNFINISHED_BYTES_MAX: usize = RECORD_BYTES_MAX + 4096;
 
 /// See the module.
 pub(super) struct Ordinary {
@@ -96,9 +101,48 @@ impl Ordinary {
         self.shrinks
     }
 
-    pub(super) fn hold_back(&mut self, bytes: &[u8]) -> bool {
-        self.incoming.extend_from_slice(bytes);
-        self.incoming.len() <= INCOMING_BYTES_MAX
+    pub(super) fn incoming(&self) -> &Vec<u8> {
+        &self.incoming
+    }
+
+    pub(super) fn outgoing(&self) -> &Vec<u8> {
+        &self.outgoing
+    }
+
+    pub(super) fn hold_back(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
+        if self.incoming.len() + bytes.len() > HANDSHAKE_BYTES_MAX {
+            return Err(self.give_up(HANDSHAKE_BYTES_MAX));
+        }
+        append(&mut self.incoming, bytes, HANDSHAKE_BYTES_MAX);
+        Ok(())
+    }
+
+    /// The peer has begun too much: nothing is kept of it.
+    fn give_up(&mut self, bytes_max: usize) -> TlsError {
+        self.side = Side::Gone;
+        self.incoming = Vec::new();
+        TlsError::Unfinished(bytes_max)
+    }
+
+    /// What may be kept for later calls, in bytes.
+    fn incoming_bytes_max(&self) -> usize {
+        if self.established { UNFINISHED_BYTES_MAX } else { HANDSHAKE_BYTES_MAX }
+    }
+
+    /// Keeps what was not used, if that is not too much.
+    fn keep(&mut self, mut incoming: Vec<u8>, used: usize) -> Result<(), TlsError> {
+        let bytes_max = self.incoming_bytes_max();
+        incoming.drain(..used.min(incoming.len()));
+        if incoming.len() > bytes_max {
+            return Err(self.give_up(bytes_max));
+        }
+        if !incoming.is_empty() {
+            if incoming.capacity() > bytes_max {
+                incoming.shrink_to(bytes_max);
+            }
+            self.incoming = incoming;
+        }
+        Ok(())
     }
 
     /// As [`Self::receive`]. At the end of the handshake, what this connection becomes is returned, too. rustls is given
@@ -109,7 +153,7 @@ impl Ordinary {
         mut plaintext: impl FnMut(&[u8]),
     ) -> Result<(Progress, Option<Shrunk>), TlsError> {
         let mut incoming = core::mem::take(&mut self.incoming);
-        incoming.extend_from_slice(bytes);
+        append(&mut incoming, bytes, HANDSHAKE_BYTES_MAX);
         let (mut used, mut shown, mut closed) = (0, self.shown, false);
         while shown < incoming.len() && !self.established {
             let end = end_of_record(&incoming, shown);
@@ -125,10 +169,11 @@ impl Ordinary {
             }
         }
         self.shown = shown.saturating_sub(used);
-        incoming.drain(..used);
         // Asked for now: a compact connection does not know it any more.
-        let progress = Progress { established: self.established.then(|| self.handshake()), closed };
+        let established = self.established.then(|| self.handshake());
+        let progress = Progress { established, closed, ..Progress::default() };
         if self.established {
+            incoming.drain(..used);
             self.shrinks = false;
             if let Some(compact) = self.shrink()? {
                 return Ok((progress, Some(Shrunk { compact, rest: incoming })));
@@ -137,9 +182,7 @@ impl Ordinary {
             let rest = self.receive(&mut incoming, plaintext)?;
             return Ok((Progress { closed: closed || rest.closed, ..progress }, None));
         }
-        if !incoming.is_empty() {
-            self.incoming = incoming;
-        }
+        self.keep(incoming, used)?;
         Ok((progress, None))
     }
 
@@ -168,20 +211,18 @@ impl Ordinary {
         let closed = if self.incoming.is_empty() {
             let (used, closed) = self.process(bytes, plaintext)?;
             if let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
-                self.incoming.extend_from_slice(rest);
+                self.keep(rest.to_vec(), 0)?;
             }
             closed
         } else {
             let mut incoming = core::mem::take(&mut self.incoming);
-            incoming.extend_from_slice(bytes);
+            append(&mut incoming, bytes, self.incoming_bytes_max());
             let (used, closed) = self.process(&mut incoming, plaintext)?;
-            incoming.drain(..used);
-            if !incoming.is_empty() {
-                self.incoming = incoming;
-            }
+            self.keep(incoming, used)?;
             closed
         };
-        Ok(Progress { established: (self.established && !before).then(|| self.handshake()), closed })
+        let established = (self.established && !before).then(|| self.handshake());
+        Ok(Progress { established, closed, ..Progress::default() })
     }
 
     /// Which kind the handshake was, once it is over.
@@ -270,6 +311,16 @@ impl Ordinary {
             Err(EncryptError::EncryptExhausted) => not_writable(out, start, Some(rustls::Error::EncryptError)),
         }
     }
+}
+
+/// Appends, and makes room as a `Vec` does, but for no more than may be kept.
+fn append(incoming: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
+    let wanted = incoming.len() + bytes.len();
+    if wanted > incoming.capacity() {
+        let room = (incoming.capacity() * 2).min(bytes_max).max(wanted);
+        incoming.reserve_exact(room - incoming.len());
+    }
+    incoming.extend_from_slice(bytes);
 }
 
 /// Where the record that begins at `start` ends, if it is whole.

@@ -122,7 +122,7 @@ fn what_comes_with_the_end_of_the_handshake_is_read_in_any_pieces() {
         let heard: Vec<u8> = bytes.iter().flat_map(|byte| give(&mut server, &[*byte])).collect();
         assert_eq!(heard, b"early, late", "byte by byte");
         let (mut server, _, bytes) = last_flight(&ends, &config);
-        assert!(bytes.iter().all(|byte| server.hold_back(&[*byte])));
+        assert!(bytes.iter().all(|byte| server.hold_back(&[*byte]).is_ok()));
         assert_eq!(give(&mut server, &[]), b"early, late", "held back");
     }
 }
@@ -201,7 +201,7 @@ fn every_suite_resumes_updates_keys_and_ends() {
                 }
                 client.send_close_notify();
                 let progress = server.receive(&mut flight(&mut client), |_| panic!("no data")).unwrap();
-                assert_eq!(progress, Progress { established: None, closed: true });
+                assert_eq!((progress.established, progress.closed), (None, true));
                 let mut goodbye = Vec::new();
                 server.close_notify(&mut goodbye);
                 assert_eq!(hear(&mut client, &goodbye), b"");
@@ -375,5 +375,100 @@ fn handshakes_that_go_wrong_end_alike() {
             (result.map_err(|error| error.to_string()), server.take_outgoing())
         });
         assert_eq!(ordinary, compact, "{garbage:?}");
+    }
+}
+
+/// A server behind a handshake of TLS 1.3, and what the client's records are sealed with.
+fn sealing(ends: &Ends) -> (Tls, ClientConnection, traffic::TrafficKeys) {
+    let secrets = Arc::new(Secrets::default());
+    let mut config = (*ends.client(SUITES[0])).clone();
+    config.key_log = secrets.clone();
+    let (mut server, mut client) = (ends.server(), client(&Arc::new(config)));
+    while client.is_handshaking() {
+        give(&mut server, &flight(&mut client));
+        hear(&mut client, &server.take_outgoing());
+    }
+    give(&mut server, &flight(&mut client));
+    hear(&mut client, &server.take_outgoing());
+    let secret = traffic::Secret::new(&secrets.0.lock().unwrap()).unwrap();
+    (server, client, traffic::TrafficKeys::new(traffic::Suite::Aes128GcmSha256, &secret, 0).unwrap())
+}
+
+fn seal(keys: &mut traffic::TrafficKeys, content: &[u8], content_type: u8, padding: usize) -> Vec<u8> {
+    let mut record = Vec::new();
+    let trailer = [&[content_type][..], &vec![0; padding]].concat();
+    keys.seal(&keys.context().unwrap(), content, &trailer, &mut record).unwrap();
+    record
+}
+
+#[test]
+fn unfinished_message_in_padded_records_then_refused_and_nothing_is_kept() {
+    const PADDING: usize = traffic::CONTENT_BYTES_MAX - 1;
+    for compact in [false, true] {
+        let ends = ends(compact);
+        let (mut server, _, mut keys) = sealing(&ends);
+        // The beginning of a key update: compact takes no other message.
+        let mut records = [24, 0, 0, 1].map(|byte| seal(&mut keys, &[byte], traffic::HANDSHAKE, PADDING)).into_iter();
+        let result = records.try_for_each(|mut record| {
+            let result = server.receive(&mut record, |_| panic!("no data"));
+            assert!(server.buffered_bytes() <= UNFINISHED_BYTES_MAX);
+            result.map(|_| ())
+        });
+        // Compact keeps how far the message is, and none of its records.
+        assert_eq!(result.is_ok(), compact, "{result:?}");
+        if let Err(error) = result {
+            assert_eq!(
+                error.to_string(),
+                format!("an unfinished handshake message takes more than {UNFINISHED_BYTES_MAX} bytes")
+            );
+            assert_eq!(server.buffered_bytes(), 0);
+            assert!(server.encrypt(b"more", &mut Vec::new()).is_err());
+        }
+    }
+}
+
+#[test]
+fn hello_in_records_of_one_byte_then_refused_at_the_bound() {
+    for compact in [false, true] {
+        // A ClientHello of 65 000 bytes that is announced and never ends; each byte has a record of its own.
+        let hello = [1, 0, 253, 232].into_iter().chain(std::iter::repeat_n(3, 65_000));
+        let mut sent_bytes = 0;
+        let mut server = ends(compact).server();
+        let mut refused = None;
+        for byte in hello {
+            let record = [22, 3, 1, 0, 1, byte];
+            sent_bytes += record.len();
+            let held = server.hold_back(&record).and_then(|()| server.receive(&mut [], |_| panic!("no data")));
+            assert!(server.buffered_bytes() <= HANDSHAKE_BYTES_MAX);
+            if let Err(error) = held {
+                refused = Some(error.to_string());
+                break;
+            }
+        }
+        let says = format!("an unfinished handshake message takes more than {HANDSHAKE_BYTES_MAX} bytes");
+        assert_eq!(refused, Some(says), "compact: {compact}");
+        assert!((HANDSHAKE_BYTES_MAX..=HANDSHAKE_BYTES_MAX + 6).contains(&sent_bytes), "{sent_bytes}");
+    }
+}
+
+#[test]
+fn records_carry_less_than_they_take_then_the_rest_is_counted() {
+    for compact in [false, true] {
+        let (mut server, _, mut keys) = sealing(&ends(compact));
+        let records = [
+            (seal(&mut keys, b"hello", traffic::APPLICATION_DATA, 0), 5),
+            (seal(&mut keys, b"", traffic::APPLICATION_DATA, 0), 0),
+            (seal(&mut keys, b"x", traffic::APPLICATION_DATA, 1000), 1),
+            (seal(&mut keys, &[24, 0, 0, 1, 0], traffic::HANDSHAKE, 7), 0),
+        ];
+        for (mut record, carried) in records {
+            let bytes = record.len();
+            // A record counts when it is whole.
+            let (first, second) = record.split_at_mut(bytes / 2);
+            let first = server.receive(first, |_| panic!("not yet")).unwrap();
+            let mut heard = 0;
+            let second = server.receive(second, |part| heard += part.len()).unwrap();
+            assert_eq!((heard, first.overhead_bytes, second.overhead_bytes), (carried, 0, bytes - carried));
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Values -> frames. One [`Encoder`] per thread keeps the FlatBuffers builder's memory between frames.
 //!
 //! Every method appends one whole frame (header and body) to `out`. A Message is built elsewhere, as a
-//! [`Draft`](super::Draft).
+//! [`Draft`].
 
 use bytes::Bytes;
 use flatbuffers::{FlatBufferBuilder, WIPOffset};

@@ -95,27 +95,18 @@ fn text(bytes: &[u8]) -> Option<&str> {
 /// Whether `name` may be a user id, a device name or a room: 1 to 128 bytes without control characters or blanks, of which at
 /// least one character can be seen.
 pub fn is_name(name: &str) -> bool {
-    const LEADS_OTHERS: u8 = 0xc0;
     if name.is_empty() || name.len() > crate::limits::NAME_BYTES_MAX {
         return false;
     }
-    let mut any_ascii = false;
-    for byte in name.bytes() {
-        if byte.is_ascii() && !byte.is_ascii_graphic() {
-            return false;
-        }
-        any_ascii |= byte.is_ascii();
-    }
-    // Only what is not ASCII is decoded: first bytes of characters say so.
-    let mut is_seen = any_ascii;
-    for (at, _) in name.bytes().enumerate().filter(|(_, byte)| *byte >= LEADS_OTHERS) {
-        let Some(other) = name.get(at..).and_then(|rest| rest.chars().next()) else { return false };
-        if other.is_control() || other.is_whitespace() {
-            return false;
-        }
-        is_seen |= !is_invisible(other);
-    }
-    is_seen
+    // Nearly all names are ASCII. Without a way out of the loop, several bytes are looked at at once.
+    let is_graphic = name.bytes().fold(true, |all, byte| all & byte.is_ascii_graphic());
+    is_graphic || is_name_of_any_script(name)
+}
+
+/// [`is_name`] of a name that is short enough.
+#[cold]
+fn is_name_of_any_script(name: &str) -> bool {
+    !name.chars().any(|c| c.is_control() || c.is_whitespace()) && !name.chars().all(is_invisible)
 }
 
 /// Unicode's `Default_Ignorable_Code_Point`, whose ranges are fixed for characters to come, and U+2800, a blank that is none.

@@ -5,6 +5,7 @@
 mod answers;
 mod drain;
 mod kept;
+mod late;
 mod members;
 mod order;
 mod overload;

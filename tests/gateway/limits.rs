@@ -252,6 +252,21 @@ fn a_table_with_fewer_slots_than_accepts_serves_every_listener() {
 }
 
 #[test]
+fn table_is_full_but_for_accepts_of_an_idle_listener_then_it_is_counted_as_full() {
+    let gateway = Gateway::with(|config| {
+        config.runtime.shards = Some(1);
+        config.runtime.accepts_in_flight = 32;
+        config.runtime.connections_per_shard_max = 16;
+    });
+    // Nobody connects over TLS: each listener has half of the slots.
+    let clients: Vec<_> = (0..8).map(|user| gateway.sign_in(&format!("user{user}"))).collect();
+    wait_until("the table is known to be full", || gateway.sum(|m| &m.accept_exhausted) > 0);
+    assert_eq!(gateway.sum(|m| &m.ring_slots_used), 8);
+    drop(clients);
+    gateway.finish();
+}
+
+#[test]
 fn a_full_table_lets_connections_wait_until_a_slot_is_free() {
     for descriptors in [Descriptors::Direct, Descriptors::Ordinary] {
         let gateway = Gateway::with(|config| {

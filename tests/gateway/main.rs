@@ -11,6 +11,8 @@ mod delivery;
 mod descriptors;
 mod doctor;
 mod drain;
+mod dumpable;
+mod faults;
 mod inbox;
 mod limits;
 mod logs;

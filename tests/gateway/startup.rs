@@ -332,22 +332,60 @@ fn a_seccomp_profile_that_forbids_io_uring() {
     assert!(line.contains("seccomp") && line.contains("allow io_uring_setup"), "{ended:?}");
 }
 
+#[test]
+fn a_call_is_refused_then_the_gateway_does_not_start_and_names_what_is_in_the_way() {
+    let folder = TempFolder::new();
+    let file = folder.write("ringgate.toml", format!("{LISTENERS}{KEY}[admin]\nenabled = false\n"));
+    for (call, error, says) in [
+        (libc::SYS_io_uring_enter, libc::EPERM, ["io_uring_enter: Operation not permitted", "seccomp"]),
+        (libc::SYS_io_uring_register, libc::EPERM, ["io_uring_register(EVENTFD): Operation not permitted", "seccomp"]),
+        (libc::SYS_io_uring_register, libc::ENOMEM, ["io_uring_register", "LimitMEMLOCK="]),
+        (libc::SYS_io_uring_setup, libc::ENOMEM, ["io_uring_setup", "LimitMEMLOCK="]),
+        (libc::SYS_io_uring_setup, libc::EMFILE, ["io_uring_setup", "LimitNOFILE="]),
+        (libc::SYS_eventfd2, libc::EMFILE, ["eventfd", "LimitNOFILE="]),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+        command.args(["serve", "--config", file.to_str().unwrap()]);
+        refuse_call(&mut command, call, error);
+        let ended = Process::of(command).ended();
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.out.iter().all(|line| !line.starts_with("ready")), "{ended:?}");
+        let line = ended.err.iter().find(|line| line.starts_with("ringgate: ")).unwrap();
+        assert!(says.iter().all(|says| line.contains(says)), "{says:?} not in {line}");
+    }
+}
+
+#[test]
+fn descriptors_run_out_at_the_start_then_the_limit_is_named() {
+    // Few enough for the rings of eight shards not to be made; a table of its own takes none.
+    let folder = TempFolder::new();
+    let runtime = "shards = 8\ndescriptors = \"direct\"\nconnections_per_shard_max = 16\n";
+    let file = folder.write("ringgate.toml", format!("{LISTENERS}{KEY}[runtime]\n{runtime}[admin]\nenabled = false\n"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+    command.args(["serve", "--config", file.to_str().unwrap()]);
+    limit_open_files(&mut command, 16);
+    let ended = Process::of(command).ended();
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let line = ended.err.iter().find(|line| line.starts_with("ringgate: ")).unwrap();
+    assert!(line.contains("Too many open files") && line.contains("LimitNOFILE="), "{ended:?}");
+}
+
 /// Lets io_uring_setup fail with EPERM, as container runtimes do, and everything else work.
-#[allow(unsafe_code, reason = "a filter of a child is installed between fork and exec")]
 pub(crate) fn forbid_io_uring(command: &mut Command) {
+    refuse_call(command, libc::SYS_io_uring_setup, libc::EPERM);
+}
+
+/// Lets one system call of the program fail with this error, and everything else work.
+#[allow(unsafe_code, reason = "a filter of a child is installed between fork and exec")]
+fn refuse_call(command: &mut Command, call: libc::c_long, error: i32) {
     const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
-    const FAIL: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    let fail = libc::SECCOMP_RET_ERRNO | error as u32;
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let filter = [
         // The number of the system call is the first field of what a filter sees.
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0),
-        libc::sock_filter {
-            code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
-            jt: 0,
-            jf: 1,
-            k: libc::SYS_io_uring_setup as u32,
-        },
-        statement(libc::BPF_RET | libc::BPF_K, FAIL),
+        libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt: 0, jf: 1, k: call as u32 },
+        statement(libc::BPF_RET | libc::BPF_K, fail),
         statement(libc::BPF_RET | libc::BPF_K, ALLOW),
     ];
     let install = move || {

@@ -14,7 +14,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, Support
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 
-use crate::support::{Client, DEADLINE, Gateway, Login, TlsMemory, connect_frame, wait_until};
+use crate::support::{Client, DEADLINE, Gateway, Login, Process, TlsMemory, connect_frame, wait_until};
 
 /// A client's settings for one version alone.
 fn only(version: &'static SupportedProtocolVersion, certificate: &str) -> Arc<ClientConfig> {
@@ -130,6 +130,27 @@ fn plain_bytes_on_the_tls_port_end_the_connection() {
 }
 
 #[test]
+fn tls_fails_then_the_log_says_why() {
+    let gateway = Process::dev_gateway(&[]);
+    let address = gateway.url("tls").trim_start_matches("tls://").to_owned();
+    for (bytes, why) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], "received corrupt message of type InvalidContentType"),
+        // A ClientHello is announced and an alert comes: the client does not trust the certificate, say.
+        (&[21, 3, 1, 0, 2, 2, 48], "received fatal alert: UnknownCA"),
+        // 80 000 bytes of a flight.
+        (
+            &[[22, 3, 1, 64, 0, 1, 0, 255, 255].as_slice(), &[0; 16_380], &[22, 3, 1, 64, 0].repeat(13_000)].concat(),
+            "an unfinished handshake message",
+        ),
+    ] {
+        let mut socket = TcpStream::connect(&address).unwrap();
+        // It may be closed before all is written.
+        let _ = socket.write_all(bytes);
+        gateway.error_line(why, |line| line.contains("code=3511") && line.contains(why));
+    }
+}
+
+#[test]
 fn the_gateway_says_close_notify_behind_goodbye() {
     for (gateway, _) in Gateway::of_each_tls_memory() {
         let mut stream = raw_tls(&gateway);
@@ -155,8 +176,11 @@ fn a_client_may_say_close_notify() {
         stream.conn.send_close_notify();
         stream.flush().unwrap();
         wait_until("the session has ended", || tls_closes(&gateway, CloseReason::ConnectionClosed) == 1);
-        // The socket itself is closed only now.
         gateway.wait_for("slots", 0, |m| &m.ring_slots_used);
+        // Answered with the same: rustls calls it an error when the stream ends without.
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).unwrap();
+        assert_eq!(said[4], 128, "Connected");
         drop(stream);
         gateway.finish();
     }

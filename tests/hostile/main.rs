@@ -17,5 +17,7 @@ mod malformed;
 #[allow(dead_code, reason = "shared with the simulation")]
 mod random;
 mod receive_buffers;
+mod refreshes;
 mod secured;
 mod slowloris;
+mod unfinished;

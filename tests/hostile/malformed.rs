@@ -200,8 +200,8 @@ fn headers_are_judged_as_soon_as_they_are_there() {
     assert!(matches!(split_of_client(&header, limit), Ok(Split::Incomplete(_))));
     let mut client = gateway.sign_in("alice");
     client.send_bytes(&header);
-    client.send_bytes(&vec![0; limit - 1]);
-    client.send_bytes(&[0]);
+    client.send_bytes(&vec![0xff; limit - 1]);
+    client.send_bytes(&[0xff]);
     client.expect_close(3501);
     gateway.finish();
 }

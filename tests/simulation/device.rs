@@ -829,7 +829,7 @@ impl Device {
     fn on_goodbye(&mut self, code: u16, ledger: &Ledger, now_ms: u64) {
         let right = match code {
             // Its sign-in waited for a shard that did not read its mail.
-            3502 => !self.ready && now_ms - self.connected_ms >= ledger.settings.client.connect_timeout_ms,
+            3016 => !self.ready && now_ms - self.connected_ms >= ledger.settings.client.connect_timeout_ms,
             3005 => self.expires_at != 0 && now_ms >= self.expires_at * 1000,
             3008 => now_ms - self.read_ms >= ledger.settings.client.write_timeout_ms,
             // The world checks where a log could be too short for this.

@@ -279,6 +279,16 @@ impl Compact {
         }
     }
 
+    /// A record that is not whole yet.
+    pub(super) fn incoming(&self) -> &Vec<u8> {
+        &self.incoming
+    }
+
+    /// What the handshake has left to send.
+    pub(super) fn outgoing(&self) -> &[u8] {
+        &self.outgoing
+    }
+
     /// Whether [`Self::take_outgoing`] has something.
     pub fn has_outgoing(&self) -> bool {
         !self.outgoing.is_empty() || self.alert.is_some() || self.answer_key_update
