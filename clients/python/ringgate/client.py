@@ -744,11 +744,12 @@ class Client:
         try:
             open_socket.setblocking(False)
             await asyncio.get_running_loop().sock_connect(open_socket, address)
-            name = None if self._ssl is None else self._host
-            return await asyncio.open_connection(sock=open_socket, ssl=self._ssl, server_hostname=name)
         except BaseException:
             open_socket.close()
             raise
+        # From here on the transport closes it, also if the handshake fails or is given up.
+        name = None if self._ssl is None else self._host
+        return await asyncio.open_connection(sock=open_socket, ssl=self._ssl, server_hostname=name)
 
     def _refuse_port(self, sentence: str) -> None:
         """What the address says is not what the port speaks: the end, unless a session has been there before."""

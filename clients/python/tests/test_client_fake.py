@@ -1261,6 +1261,22 @@ class ClientTest(BoundedTest):
             client = self.client(gateway)
             self.assertEqual((client._connect_timeout, client._sign_in_timeout), (10, 15))
 
+    async def test_a_tls_handshake_is_not_answered_then_the_attempt_fails_and_close_ends_the_next_one(self):
+        async def silent(session):
+            await session.until_closed()
+
+        async with FakeGateway(silent) as gateway:
+            client = self.client(gateway, url=gateway.url.replace("tcp", "tls"), connect_timeout=0.2)
+            connecting = asyncio.ensure_future(client.connect())
+            while len(gateway.accepted_at) < 3:
+                await asyncio.sleep(0.01)
+            await client.close()
+            with self.assertRaises(Closed) as caught:
+                await connecting
+            self.assertEqual(caught.exception.code, 3000)
+            first, second = gateway.accepted_at[:2]
+            self.assertGreaterEqual(second - first, 0.19)
+
     async def test_tls_to_a_plain_port_then_a_sentence_says_so(self):
         async def plain(session):
             await session.reader.read(64)
