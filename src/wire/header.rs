@@ -307,6 +307,17 @@ mod tests {
     }
 
     #[test]
+    fn other_protocols_are_known_by_their_first_bytes() {
+        let named = |first: &[u8; HEADER_BYTES]| other_protocol(first).unwrap_or_default();
+        assert!(named(b"\x16\x03\x01\x02\x00\x01\x00\x01").contains("TLS"));
+        assert!(named(b"GET / HT").contains("HTTP") && named(b"PRI * HT").contains("HTTP"));
+        assert!(named(b"PROXY TC").contains("PROXY") && named(b"\r\n\r\n\0\r\nQ").contains("PROXY"));
+        for other in [b"\x24\0\0\0\x01\0\0\0", b"\x16\x03\x05\0\0\0\0\0", b"GETTING.", b"PROXIES!"] {
+            assert_eq!(other_protocol(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
     fn the_first_frame_is_a_connect_or_disconnect_and_no_longer_than_a_connect_can_be() {
         let mut header = Vec::new();
         append_header(&mut header, Kind::Connect, CONNECT_BODY_BYTES_MAX);

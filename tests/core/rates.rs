@@ -91,3 +91,37 @@ fn rooms_of_connect_do_not_count_among_requests_in_flight() {
     assert_eq!(got.iter().filter(|got| matches!(got, Got::Subscribed { .. })).count(), 10);
     assert!(!got.iter().any(|got| matches!(got, Got::Error { .. })), "{got:?}");
 }
+
+/// What TLS records take beside their content counts in the bytes: first it is said, later than a second after that it closes.
+#[test]
+fn records_without_content_are_over_the_rate_then_said_once_and_closed_later() {
+    let mut settings = settings();
+    (settings.client.bytes_rate, settings.client.bytes_burst) = (1000, 5000);
+    let mut world = World::new(1, settings);
+    let alice = world.sign_in(0, "alice");
+    let carried = |world: &mut World, bytes| {
+        world.shards[0].carried(alice.connection, bytes, world.now);
+        world.take_effects(0);
+        world.read_all(alice)
+    };
+    assert_eq!(carried(&mut world, 4000), [], "within the burst");
+    assert_eq!(carried(&mut world, 4000), [Got::Error { request: 0, code: 111 }]);
+    world.pass(1000);
+    assert_eq!(carried(&mut world, 4000), [], "it was said, and a second is given");
+    world.pass(1);
+    assert_eq!(carried(&mut world, 4000), [Got::Goodbye { code: 3013 }]);
+    assert_eq!(world.closed, [(alice, CloseReason::TooManyRequests)]);
+}
+
+#[test]
+fn records_without_content_are_over_the_rate_before_sign_in_then_closed_at_once() {
+    let mut settings = settings();
+    (settings.client.bytes_rate, settings.client.bytes_burst) = (1000, 5000);
+    let mut world = World::new(1, settings);
+    let newcomer = world.open(0);
+    for (bytes, closed) in [(4000, false), (4000, true)] {
+        world.shards[0].carried(newcomer.connection, bytes, world.now);
+        world.take_effects(0);
+        assert_eq!(!world.closed.is_empty(), closed);
+    }
+}

@@ -106,6 +106,22 @@ fn a_field_of_connect_out_of_bounds_closes_and_is_named() {
 }
 
 #[test]
+fn why_a_token_is_refused_is_not_told() {
+    let mut world = World::new(1, settings());
+    world.tokens = |_| Err(ringgate::session::AuthError::Signature);
+    let client = world.open(0);
+    world.send(client, |encoder, out| encoder.connect(out, &of_alice()));
+    world.work();
+    let mut reason = String::new();
+    world.read_with(client, |frame| {
+        if let ServerFrame::Goodbye(goodbye) = frame {
+            reason = goodbye.reason().unwrap_or_default().to_owned();
+        }
+    });
+    assert_eq!((&*reason, &*world.closed), ("invalid token", &[(client, CloseReason::InvalidToken)][..]));
+}
+
+#[test]
 fn a_frame_of_a_newcomer_is_judged_by_its_header() {
     for (kind, bytes, reason) in [
         (Kind::Publish, 100, CloseReason::BadRequest),
