@@ -570,9 +570,15 @@ mod tests {
         for ttl_ms in [0, 50, 0, 0, 50, 50] {
             kept.commit(ttl_ms, 0);
         }
-        for (messages_max, bytes_max, now_ms, wanted) in
-            [(3, 1000, 0, 3), (3, 1000, 50, 3), (9, 1000, 50, 3), (9, 25, 50, 2), (9, 5, 50, 1), (0, 1000, 0, 0)]
-        {
+        for (messages_max, bytes_max, now_ms, wanted) in [
+            (3, 1000, 0, 3),
+            (3, 1000, 50, 3),
+            (9, 1000, 50, 3),
+            (9, 25, 50, 2),
+            (9, 20, 50, 2),
+            (9, 5, 50, 1),
+            (0, 1000, 0, 0),
+        ] {
             let live = if now_ms < 50 { 6 } else { 3 };
             let (frames, more) = kept.log.newest(u64::MAX, messages_max, bytes_max, now_ms);
             assert_eq!(frames.len(), wanted);

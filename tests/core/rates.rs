@@ -2,8 +2,8 @@
 
 use ringgate::close::{CloseReason, ErrorCode};
 use ringgate::limits::Settings;
-use ringgate::wire::Encoder;
 use ringgate::wire::encode::{ConnectRequest, PublishRequest};
+use ringgate::wire::{Encoder, ServerFrame};
 
 use crate::world::{Got, World, settings};
 
@@ -90,6 +90,34 @@ fn rooms_of_connect_do_not_count_among_requests_in_flight() {
     let got = world.read_all(alice);
     assert_eq!(got.iter().filter(|got| matches!(got, Got::Subscribed { .. })).count(), 10);
     assert!(!got.iter().any(|got| matches!(got, Got::Error { .. })), "{got:?}");
+}
+
+#[test]
+fn as_many_subscribes_as_may_wait_are_taken_and_further_ones_are_refused_by_name() {
+    for shards in [1, 2] {
+        let mut limited = settings();
+        limited.client.requests_in_flight_max = 3;
+        let mut world = World::new(shards, limited);
+        let alice = world.sign_in(0, "alice");
+        let rooms: Vec<String> = (0..12).map(|number| format!("chat:{number}")).collect();
+        // All in one segment: none is answered before the next one is read.
+        world.send(alice, |encoder, out| {
+            for (request, room) in (1..).zip(&rooms) {
+                encoder.subscribe(out, request, (&**room, None).into());
+            }
+        });
+        let (mut joined, mut refused) = (0, Vec::new());
+        world.work();
+        world.read_with(alice, |frame| match frame {
+            ServerFrame::Subscribed(_) => joined += 1,
+            ServerFrame::Error(error) => refused.push((error.code(), error.room().unwrap_or_default().to_owned())),
+            _ => {}
+        });
+        assert_eq!(joined + refused.len(), rooms.len());
+        assert!(refused.iter().all(|(code, room)| *code == 403 && rooms.contains(room)), "{refused:?}");
+        assert_eq!(joined, 3);
+        assert!(world.shards.iter().all(|shard| shard.under_way() == (0, 0)));
+    }
 }
 
 /// What TLS records take beside their content counts in the bytes: first it is said, later than a second after that it closes.

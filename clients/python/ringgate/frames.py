@@ -10,7 +10,7 @@ import dataclasses
 import enum
 import struct
 import uuid
-from typing import Iterable, Iterator, Optional, Tuple, Union
+from typing import Iterable, Iterator, NamedTuple, Optional, Tuple, Union
 
 import flatbuffers
 from flatbuffers.table import Table
@@ -46,6 +46,7 @@ PUBLISHED_BYTES = _Published.SizeOf()
 NAME_BYTES_MAX = 128
 TOKEN_BYTES_MAX = 8192
 TRACE_BYTES_MAX = 64
+CLIENT_BYTES_MAX = 128
 CONNECT_ROOMS_MAX = 128
 # What one frame of a gateway may hold in all, counting what is shared once for each reference to it.
 DECODED_BYTES_MAX = 16 * 1024 * 1024
@@ -99,6 +100,23 @@ class Position:
         return self.epoch == other.epoch and other.offset <= self.offset
 
 
+class Recover(enum.IntEnum):
+    """What a subscriber is brought when the room's log does not reach back to its `since`."""
+
+    #: Live messages only.
+    EXACT = 0
+    #: What the log still holds, oldest first, then live messages.
+    BEST = 1
+
+
+class RoomCursor(NamedTuple):
+    """A room of Connect: its name, the last position of it that was kept, and what to bring if that is out of reach."""
+
+    room: str
+    since: Optional[Position] = None
+    recover: Recover = Recover.EXACT
+
+
 @dataclasses.dataclass(frozen=True)
 class Stamp:
     position: Position
@@ -108,6 +126,8 @@ class Stamp:
 
 @dataclasses.dataclass(frozen=True)
 class Connected:
+    """What the gateway said to Connect. Rates are per second; a rate of 0 means no limit."""
+
     request: int
     version: int
     session: int
@@ -119,8 +139,18 @@ class Connected:
     rooms_max: int
     requests_in_flight_max: int
     expires_at: int
+    #: False when messages are missing before the first one that comes.
     inbox_recovered: bool
     inbox: Optional[Position]
+    server_time_ms: int
+    #: Milliseconds from this frame to the end of the session; 0 when it does not end. `expires_at` is by the gateway's clock.
+    expires_in_ms: int
+    dedup_window_ms: int
+    frames_rate: int
+    frames_burst: int
+    bytes_rate: int
+    bytes_burst: int
+    receive_window: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +179,8 @@ class Error:
     message: str
     temporary: bool
     retry_after_ms: int
+    #: Which room was refused, by a Subscribe or in Connect; else empty.
+    room: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +190,13 @@ class Message:
     sender: str
     payload: bytes
     trace: Optional[str]
+    #: The inbox ("@bob") to which another device of this user has sent this message; None in all that is no such copy.
+    sent_to: Optional[str] = None
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether another device of this user has sent this message, to the inbox `sent_to`."""
+        return self.sent_to is not None
 
     @property
     def ephemeral(self) -> bool:
@@ -169,7 +208,10 @@ class Subscribed:
     request: int
     room: str
     recovered: bool
+    #: The newest position of the room.
     position: Position
+    #: Everything after this that the log holds follows: the reader's position of the room until a message comes.
+    start: Position
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +249,7 @@ class HistoryResult:
 class Refreshed:
     request: int
     expires_at: int
+    expires_in_ms: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -376,13 +419,14 @@ def _message(view) -> Message:
     stamp = view.Stamp()
     if stamp is None:
         raise FrameError("a message without stamp")
-    trace = view.Trace()
+    trace, sent_to = view.Trace(), view.SentTo()
     return Message(
         topic=_text(view.Topic()),
         stamp=_stamp_at(view._tab.Bytes, stamp._tab.Pos),
         sender=_text(view.Sender()),
         payload=view._tab.byte_vector(3),
         trace=None if trace is None else _text(trace),
+        sent_to=None if sent_to is None else _text(sent_to),
     )
 
 
@@ -402,6 +446,14 @@ def _decode_connected(body: bytes) -> Connected:
         expires_at=view.ExpiresAt(),
         inbox_recovered=bool(view.InboxRecovered()),
         inbox=_position(view.Inbox()),
+        server_time_ms=view.ServerTimeMs(),
+        expires_in_ms=view.ExpiresInMs(),
+        dedup_window_ms=view.DedupWindowMs(),
+        frames_rate=view.FramesRate(),
+        frames_burst=view.FramesBurst(),
+        bytes_rate=view.BytesRate(),
+        bytes_burst=view.BytesBurst(),
+        receive_window=view.ReceiveWindow(),
     )
 
 
@@ -415,7 +467,10 @@ def _decode_published(body: bytes) -> Published:
 
 def _decode_error(body: bytes) -> Error:
     view = _root(_Error, body)
-    return Error(view.Request(), view.Code(), _text(view.Message()), bool(view.Temporary()), view.RetryAfterMs())
+    return Error(
+        view.Request(), view.Code(), _text(view.Message()), bool(view.Temporary()), view.RetryAfterMs(),
+        _text(view.Room()),
+    )
 
 
 def _decode_message(body: bytes) -> Message:
@@ -425,7 +480,8 @@ def _decode_message(body: bytes) -> Message:
 def _decode_subscribed(body: bytes) -> Subscribed:
     view = _root(_Subscribed, body)
     return Subscribed(
-        view.Request(), _text(view.Room()), bool(view.Recovered()), _required_position(view.Position())
+        view.Request(), _text(view.Room()), bool(view.Recovered()), _required_position(view.Position()),
+        _required_position(view.Start()),
     )
 
 
@@ -454,7 +510,7 @@ def _decode_history_result(body: bytes) -> HistoryResult:
 
 def _decode_refreshed(body: bytes) -> Refreshed:
     view = _root(_Refreshed, body)
-    return Refreshed(view.Request(), view.ExpiresAt())
+    return Refreshed(view.Request(), view.ExpiresAt(), view.ExpiresInMs())
 
 
 def _decode_joined(body: bytes) -> Joined:
@@ -543,12 +599,18 @@ def _name(name: str) -> str:
     return name
 
 
+def _client(client: str) -> str:
+    if len(client.encode("utf-8")) > CLIENT_BYTES_MAX or any(c < " " or "\x7f" <= c <= "\x9f" for c in client):
+        raise FrameError(f"client has at most {CLIENT_BYTES_MAX} bytes and no control characters: {client!r}")
+    return client
+
+
 def _topic(topic: str) -> str:
     _name(topic[1:] if topic.startswith("@") else topic)
     return topic
 
 
-def _token(token: str) -> str:
+def checked_token(token: str) -> str:
     if not 1 <= len(token.encode("utf-8")) <= TOKEN_BYTES_MAX:
         raise FrameError(f"a token has 1 to {TOKEN_BYTES_MAX} bytes")
     return token
@@ -581,22 +643,25 @@ def connect(
     device: str = "",
     client: str = "",
     inbox: Optional[Position] = None,
-    rooms: Iterable[Tuple[str, Optional[Position]]] = (),
+    rooms: Iterable[Union[RoomCursor, Tuple[str, Optional[Position]]]] = (),
     version: int = PROTOCOL_VERSION,
+    ping_interval_ms: int = 0,
+    receive_window: int = 0,
 ) -> bytes:
-    rooms = list(rooms)
+    rooms = [RoomCursor(*room) for room in rooms]
     if len(rooms) > CONNECT_ROOMS_MAX:
         raise FrameError(f"at most {CONNECT_ROOMS_MAX} rooms fit into one Connect")
     builder = flatbuffers.Builder(512)
-    token_at = builder.CreateString(_token(token))
+    token_at = builder.CreateString(checked_token(token))
     device_at = builder.CreateString(_name(device)) if device else None
-    client_at = builder.CreateString(client) if client else None
+    client_at = builder.CreateString(_client(client)) if client else None
     cursors = []
-    for room, since in rooms:
+    for room, since, recover in rooms:
         room_at = builder.CreateString(_name(room))
         _RoomCursor.Start(builder)
         _RoomCursor.AddRoom(builder, room_at)
         _add_position(builder, _RoomCursor.AddSince, since)
+        _RoomCursor.AddRecover(builder, Recover(recover))
         cursors.append(_RoomCursor.End(builder))
     rooms_at = None
     if cursors:
@@ -615,6 +680,8 @@ def connect(
     _add_position(builder, _Connect.AddInbox, inbox)
     if rooms_at is not None:
         _Connect.AddRooms(builder, rooms_at)
+    _Connect.AddPingIntervalMs(builder, _u32(ping_interval_ms, "ping_interval_ms"))
+    _Connect.AddReceiveWindow(builder, _u32(receive_window, "receive_window"))
     return _finish(Kind.CONNECT, builder, _Connect.End(builder))
 
 
@@ -627,6 +694,7 @@ def publish(
     ttl_seconds: int = 0,
     trace: Optional[str] = None,
 ) -> bytes:
+    """With `request` 0 the gateway answers nothing."""
     if trace is not None and (len(trace) > TRACE_BYTES_MAX or not all("!" <= c <= "~" for c in trace)):
         raise FrameError(f"trace has at most {TRACE_BYTES_MAX} printable ASCII characters")
     builder = flatbuffers.Builder(len(payload) + 256)
@@ -652,13 +720,16 @@ def ack(position: Position) -> bytes:
     return _frame(Kind.ACK, POSITION.pack(position.epoch, position.offset))
 
 
-def subscribe(request: int, room: str, since: Optional[Position] = None) -> bytes:
+def subscribe(
+    request: int, room: str, since: Optional[Position] = None, recover: Recover = Recover.EXACT
+) -> bytes:
     builder = flatbuffers.Builder(256)
     room_at = builder.CreateString(_name(room))
     _Subscribe.Start(builder)
     _Subscribe.AddRequest(builder, _u32(request, "request"))
     _Subscribe.AddRoom(builder, room_at)
     _add_position(builder, _Subscribe.AddSince, since)
+    _Subscribe.AddRecover(builder, Recover(recover))
     return _finish(Kind.SUBSCRIBE, builder, _Subscribe.End(builder))
 
 
@@ -681,7 +752,11 @@ def presence(request: int, room: str, limit: int = 1000) -> bytes:
     return _finish(Kind.PRESENCE, builder, _Presence.End(builder))
 
 
-def history(request: int, topic: str, since: Optional[Position] = None, limit: int = 100) -> bytes:
+def history(
+    request: int, topic: str, since: Optional[Position] = None, limit: int = 100, before: Optional[Position] = None
+) -> bytes:
+    if since is not None and before is not None:
+        raise FrameError("history goes on after `since` or back from `before`, not both")
     builder = flatbuffers.Builder(256)
     topic_at = builder.CreateString(_topic(topic))
     _History.Start(builder)
@@ -689,12 +764,13 @@ def history(request: int, topic: str, since: Optional[Position] = None, limit: i
     _History.AddTopic(builder, topic_at)
     _add_position(builder, _History.AddSince, since)
     _History.AddLimit(builder, _u32(limit, "limit"))
+    _add_position(builder, _History.AddBefore, before)
     return _finish(Kind.HISTORY, builder, _History.End(builder))
 
 
 def refresh(request: int, token: str) -> bytes:
     builder = flatbuffers.Builder(256)
-    token_at = builder.CreateString(_token(token))
+    token_at = builder.CreateString(checked_token(token))
     _Refresh.Start(builder)
     _Refresh.AddRequest(builder, _u32(request, "request"))
     _Refresh.AddToken(builder, token_at)

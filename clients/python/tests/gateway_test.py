@@ -15,12 +15,13 @@ import asyncio
 import json
 import os
 import ssl
+import sys
 import unittest
 import uuid
 
 from . import support
 
-from ringgate import Client, Closed, Position, RinggateError, frames
+from ringgate import Client, Closed, Position, Recover, RinggateError, frames
 
 NEEDED = ("RINGGATE_TCP", "RINGGATE_TLS", "RINGGATE_CA", "RINGGATE_TOKENS", "RINGGATE_LATER")
 
@@ -120,18 +121,14 @@ class Raw:
         self.writer.close()
 
 
-class GatewayTest(unittest.IsolatedAsyncioTestCase):
-    """Each test ends within 30 seconds and uses names of its own."""
+class GatewayTest(support.BoundedTest):
+    """Uses names of its own."""
+
+    seconds = 30
 
     def setUp(self):
         self.mark = unique("").encode() + b":"
         self.room = unique("chat:")
-        test = getattr(self, self._testMethodName)
-
-        async def bounded():
-            await asyncio.wait_for(test(), 30)
-
-        setattr(self, self._testMethodName, bounded)
 
     def client(self, user, scheme="tcp", received=None, **more):
         context = tls_context() if scheme == "tls" else None
@@ -168,12 +165,8 @@ class GatewayTest(unittest.IsolatedAsyncioTestCase):
             await asyncio.sleep(0)
             if raw.reader.at_eof():
                 break
-        # The Ping may not overtake the answer to Connect, so it is refused or answered, depending on who was faster.
-        answer = await raw.read()
-        if isinstance(answer, frames.Goodbye):
-            self.assertEqual(answer.code, 3501)
-        else:
-            self.assertIsInstance(answer, frames.Connected)
+        self.assertIsInstance(await raw.read(), frames.Connected)
+        self.assertIsInstance(await raw.read_until(frames.Pong), frames.Pong)
         raw.close()
 
     async def test_refused_sign_ins(self):
@@ -326,7 +319,8 @@ class GatewayTest(unittest.IsolatedAsyncioTestCase):
         heard_by_alice, heard_by_bob = Received(self.mark), Received(self.mark)
         async with self.client("alice", received=heard_by_alice) as alice, self.client("bob", "tls", heard_by_bob) as bob:
             subscribed = await alice.subscribe(self.room)
-            self.assertEqual((subscribed.room, subscribed.recovered, subscribed.position.offset), (self.room, False, 0))
+            self.assertEqual((subscribed.room, subscribed.recovered, subscribed.position.offset), (self.room, True, 0))
+            self.assertEqual(subscribed.start, subscribed.position)
             await bob.subscribe(self.room)
             published = [await alice.publish(self.room, self.mark + b"%d" % i) for i in range(5)]
             self.assertEqual([p.stamp.position.offset for p in published], [1, 2, 3, 4, 5])
@@ -385,11 +379,100 @@ class GatewayTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual({answer.request for answer in answers}, {1})
         joined = [answer.room for answer in answers if isinstance(answer, frames.Subscribed)]
         self.assertEqual(sorted(joined), sorted(room for room, _ in rooms[:20]))
-        refused = [answer.code for answer in answers if not isinstance(answer, frames.Subscribed)]
-        self.assertEqual(refused, [102])
+        refused = [(answer.code, answer.room) for answer in answers if not isinstance(answer, frames.Subscribed)]
+        self.assertEqual(refused, [(102, rooms[20][0])])
         raw.close()
 
+    async def test_recover_best_then_what_the_log_holds_comes(self):
+        received = Received(self.mark)
+        async with self.client("alice") as alice, self.client("bob", received=received) as bob:
+            await alice.subscribe(self.room)
+            stamps = [(await alice.publish(self.room, self.mark + b"%d" % i)).stamp for i in range(5)]
+            other_epoch = Position(stamps[0].position.epoch + 1, 3)
+            subscribed = await bob.subscribe(self.room, other_epoch, Recover.BEST)
+            self.assertEqual((subscribed.recovered, subscribed.position), (False, stamps[-1].position))
+            self.assertEqual(subscribed.start, Position(stamps[0].position.epoch, 0))
+            await received.wait_for(5)
+            self.assertEqual([m.stamp for m in received.messages], stamps)
+            self.assertEqual(bob.rooms, {self.room: stamps[-1].position})
+
+    async def test_history_is_paged_backward(self):
+        async with self.client("alice") as alice:
+            await alice.subscribe(self.room)
+            stamps = [(await alice.publish(self.room, self.mark + b"%d" % i)).stamp for i in range(7)]
+            pages, before = [], None
+            while True:
+                page = await alice.history(self.room, limit=3, before=before)
+                pages.append([m.stamp for m in page.messages])
+                self.assertTrue(page.recovered)
+                if not page.more:
+                    break
+                before = page.messages[0].stamp.position
+            self.assertEqual(pages, [stamps[4:], stamps[1:4], stamps[:1]])
+
+    async def test_rooms_are_right_when_requests_are_cancelled_or_race(self):
+        async with self.client("alice") as alice, self.client("bob") as bob:
+            subscribing = asyncio.ensure_future(alice.subscribe(self.room))
+            await asyncio.sleep(0)
+            subscribing.cancel()
+            await asyncio.gather(subscribing, return_exceptions=True)
+            # Answered in order, behind the Unsubscribe.
+            self.assertEqual((await alice.presence(self.room)).count, 0)
+            self.assertEqual(alice.rooms, {})
+            await asyncio.gather(alice.subscribe(self.room), alice.unsubscribe(self.room))
+            self.assertEqual((await alice.presence(self.room)).count, 0)
+            self.assertEqual(alice.rooms, {})
+            await alice.subscribe(self.room)
+            self.assertEqual((await bob.presence(self.room)).count, 1)
+            self.assertEqual(list(alice.rooms), [self.room])
+
     # ------------------------------------------------------------ tokens, refusals, hostile frames
+
+    async def test_the_scheme_is_not_that_of_the_port_then_a_sentence_says_so(self):
+        for url, context, sentence in (
+            ("tls://" + os.environ["RINGGATE_TCP"], tls_context(), "does not speak TLS"),
+            ("tcp://" + os.environ["RINGGATE_TLS"], None, "speaks TLS"),
+        ):
+            with self.assertRaisesRegex(Closed, sentence):
+                await Client(url, token("alice"), ssl_context=context).connect()
+
+    async def test_what_connected_says_of_time_and_wishes(self):
+        async with self.client("alice", ping_interval=20.0, receive_window=7) as alice:
+            connected = alice.connected
+            self.assertEqual((connected.ping_interval_ms, connected.receive_window), (20_000, 7))
+            ends_in = connected.expires_at * 1000 - connected.server_time_ms
+            self.assertLessEqual(abs(ends_in - connected.expires_in_ms), 1000)
+            self.assertGreater(connected.dedup_window_ms, 0)
+            later = await alice.refresh(os.environ["RINGGATE_LATER"])
+            self.assertGreater(later.expires_in_ms, connected.expires_in_ms)
+
+    async def test_the_example_runs(self):
+        arguments = ("--url", "tcp://" + os.environ["RINGGATE_TCP"], "--token", token("alice"), "--room", self.room)
+        example = await asyncio.create_subprocess_exec(
+            sys.executable, str(support.CLIENT / "example_chat.py"), *arguments, "--device", unique("terminal"),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )
+        said, complained = await example.communicate(b"hello\n/typing\n@bob hi\n@ nobody\n/who\n/history\n/history\n")
+        self.assertEqual((example.returncode, complained), (0, b""))
+        lines = said.decode().splitlines()
+        # What comes from the room by itself stands where it came.
+        for line in ("! a name has 1 to 128 bytes: ''", "* 1: alice", "alice: hello", "* nothing is older"):
+            self.assertIn(line, lines)
+        self.assertTrue(lines[0].startswith("* connected to ") and lines[0].endswith(" as alice"), lines)
+
+    async def test_publish_nowait_arrives_and_is_not_answered(self):
+        received = Received(self.mark)
+        async with self.client("alice") as alice, self.client("bob", received=received):
+            self.assertTrue(alice.publish_nowait("@bob", self.mark + b"typing", ephemeral=True))
+            self.assertTrue(alice.publish_nowait("nowhere:room", b""))
+            self.assertTrue(alice.publish_nowait("@bob", self.mark + b"kept"))
+            await received.wait_for(2)
+            self.assertEqual([(m.payload, m.ephemeral) for m in received.messages],
+                             [(self.mark + b"typing", True), (self.mark + b"kept", False)])
+        raw, _ = await Raw.sign_in("alice")
+        raw.send(frames.publish(0, "nowhere:room", b"") + frames.publish(0, "@bob", b"") + frames.PING)
+        self.assertIsInstance(await raw.read_until((frames.Error, frames.Published, frames.Pong)), frames.Pong)
+        raw.close()
 
     async def test_refresh(self):
         async with self.client("alice") as alice:
@@ -413,7 +496,7 @@ class GatewayTest(unittest.IsolatedAsyncioTestCase):
             await self.assert_refused(103, alice.history("@bob"))
             self.assertTrue((await alice.history("@alice", limit=1)).recovered)
 
-    async def test_malformed_frames_close_one_connection_with_their_code(self):
+    async def test_malformed_frames_are_answered_or_close_one_connection_with_their_code(self):
         async with self.client("bob") as bystander:
             for entry in support.vectors():
                 if entry["case"] != "malformed":
@@ -424,7 +507,15 @@ class GatewayTest(unittest.IsolatedAsyncioTestCase):
                     else:
                         raw, _ = await Raw.sign_in("alice", "hostile")
                     raw.send(support.vector_bytes(entry))
-                    self.assertEqual(await raw.close_code(), entry["close"])
+                    if "close" in entry:
+                        self.assertEqual(await raw.close_code(), entry["close"])
+                    else:
+                        error = await raw.read_until((frames.Error, frames.Goodbye))
+                        self.assertIsInstance(error, frames.Error)
+                        self.assertEqual(error.code, entry["error"])
+                        self.assertTrue(error.message.startswith(entry["field"] + ":"), error.message)
+                        raw.send(frames.PING)
+                        self.assertIsInstance(await raw.read_until(frames.Pong), frames.Pong, "the session lives on")
                     raw.close()
             await bystander.presence(self.room)
 

@@ -7,6 +7,8 @@ import json
 import pathlib
 import struct
 import sys
+import types
+import unittest
 
 CLIENT = pathlib.Path(__file__).resolve().parent.parent
 VECTORS = CLIENT.parent.parent / "schemas" / "vectors"
@@ -83,6 +85,25 @@ def read_client_frame(frame):
     return name, read_table(name, view.GetRootAs(body, 0))
 
 
+# ---------------------------------------------------------------- bounded tests
+
+
+class BoundedTest(unittest.IsolatedAsyncioTestCase):
+    """Each test fails when it takes longer than this."""
+
+    seconds = 10
+
+    def __init__(self, name="runTest"):
+        super().__init__(name)
+        test = getattr(self, name)
+
+        async def bounded(self):
+            await asyncio.wait_for(test(), self.seconds)
+
+        # Here and not in setUp: by then unittest has looked the test up already.
+        setattr(self, name, types.MethodType(bounded, self))
+
+
 # ---------------------------------------------------------------- a gateway
 
 
@@ -118,6 +139,8 @@ class Session:
             "request": connect["request"], "version": 1, "session": 1, "node": "fake", "user": "alice",
             "ping_interval_ms": 30000, "pong_timeout_ms": 5000, "message_bytes_max": 65536, "rooms_max": 128,
             "requests_in_flight_max": 1024, "inbox_recovered": True, "inbox": make.position(1, 0),
+            "server_time_ms": 1_760_000_000_000, "dedup_window_ms": 300_000, "frames_rate": 1000, "frames_burst": 5000,
+            "bytes_rate": 4_194_304, "bytes_burst": 16_777_216, "receive_window": 1024,
         }
         self.send("Connected", **{**values, **more})
         return connect
@@ -125,8 +148,12 @@ class Session:
     def message(self, offset, payload=b"", topic="@alice", epoch=1, sender="bob"):
         self.send("Message", topic=topic, stamp=make.stamp(epoch, offset, 1000 + offset, 5), sender=sender, payload=payload)
 
-    def subscribed(self, request, room, offset, recovered=False, epoch=1):
-        self.send("Subscribed", request=request, room=room, recovered=recovered, position=make.position(epoch, offset))
+    def subscribed(self, request, room, offset, recovered=True, epoch=1, start=None):
+        """`start` is an offset of the same epoch; left out, nothing is brought before live messages."""
+        self.send(
+            "Subscribed", request=request, room=room, recovered=recovered, position=make.position(epoch, offset),
+            start=make.position(epoch, offset if start is None else start),
+        )
 
     def published(self, publish, offset, duplicate=False, epoch=1):
         self.send(
@@ -153,8 +180,13 @@ class FakeGateway:
 
     async def __aenter__(self):
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.url = "tcp://127.0.0.1:%d" % self.server.sockets[0].getsockname()[1]
+        self.address = self.server.sockets[0].getsockname()
+        self.url = "tcp://127.0.0.1:%d" % self.address[1]
         return self
+
+    @staticmethod
+    async def never(_):
+        raise AssertionError("a connection came")
 
     async def __aexit__(self, kind, *_):
         self.server.close()
@@ -170,7 +202,7 @@ class FakeGateway:
         self.accepted_at.append(asyncio.get_running_loop().time())
         try:
             await self.scripts[min(number, len(self.scripts) - 1)](Session(reader, writer))
-        except (EOFError, ConnectionError):
+        except (EOFError, ConnectionError, asyncio.CancelledError):
             pass
         except Exception as error:  # pylint: disable=broad-except
             self.failures.append(error)

@@ -17,10 +17,10 @@ def position(shown):
 def encode(name, fields):
     """The frame that our encoder makes of the fields of a vector."""
     if name == "Connect":
-        rooms = [(cursor["room"], position(cursor["since"])) for cursor in fields["rooms"] or ()]
+        rooms = [(cursor["room"], position(cursor["since"]), cursor["recover"]) for cursor in fields["rooms"] or ()]
         return frames.connect(
             fields["request"], fields["token"], fields["device"] or "", fields["client"] or "", position(fields["inbox"]),
-            rooms, fields["version"],
+            rooms, fields["version"], fields["ping_interval_ms"], fields["receive_window"],
         )
     if name == "Publish":
         id_ = fields["client_message_id"]
@@ -32,13 +32,15 @@ def encode(name, fields):
     if name == "Ack":
         return frames.ack(position(fields))
     if name == "Subscribe":
-        return frames.subscribe(fields["request"], fields["room"], position(fields["since"]))
+        return frames.subscribe(fields["request"], fields["room"], position(fields["since"]), fields["recover"])
     if name == "Unsubscribe":
         return frames.unsubscribe(fields["request"], fields["room"])
     if name == "Presence":
         return frames.presence(fields["request"], fields["room"], fields["limit"])
     if name == "History":
-        return frames.history(fields["request"], fields["topic"], position(fields["since"]), fields["limit"])
+        return frames.history(
+            fields["request"], fields["topic"], position(fields["since"]), fields["limit"], position(fields["before"])
+        )
     if name == "Refresh":
         return frames.refresh(fields["request"], fields["token"])
     return {"Ping": frames.PING, "Pong": frames.CLIENT_PONG, "Disconnect": frames.DISCONNECT}[name]
@@ -125,9 +127,20 @@ class Vectors(unittest.TestCase):
             "blank": lambda: frames.subscribe(1, "chat:a\u00a0b"),
             "long room": lambda: frames.subscribe(1, "chat:" + "r" * 124),
             "request": lambda: frames.subscribe(1 << 32, "chat:a"),
+            "client": lambda: frames.connect(1, "t", client="c" * 129),
+            "client control": lambda: frames.connect(1, "t", client="a\nb"),
+            "ping interval": lambda: frames.connect(1, "t", ping_interval_ms=-1),
+            "receive window": lambda: frames.connect(1, "t", receive_window=1 << 32),
+            "since and before": lambda: frames.history(1, "chat:a", frames.Position(1, 1), 1, frames.Position(1, 2)),
         }
         for what, encode_it in refused.items():
             with self.subTest(what), self.assertRaises(frames.FrameError):
+                encode_it()
+        # An enum's own error is a ValueError as well, as FrameError is.
+        for encode_it in (
+            lambda: frames.subscribe(1, "chat:a", None, 2), lambda: frames.connect(1, "t", rooms=[("chat:a", None, 2)])
+        ):
+            with self.assertRaises(ValueError):
                 encode_it()
 
 
