@@ -238,7 +238,7 @@ impl Shard {
         let frame = draft.stamp(answered.stamp);
         let offset = answered.stamp.position.offset;
         if is_kept {
-            // Who writes to an inbox of its own is brought that, too.
+            // A session that writes to its own inbox also receives the message.
             let origin = matches!(topic, Topic::Room(_)).then_some(from);
             let message = Message { frame: frame.clone(), ttl_ms, from: origin, publisher };
             self.homes.commit(topic, message, &self.settings, &self.metrics, now);
