@@ -556,7 +556,7 @@ fn a_device_that_sent_resumes_from_its_own_position_without_a_loss() {
                 world.ack(laptop, Position { offset: 4, ..kept });
             }
             // Every device has passed the copies, so they are gone; the phone knows of none of them.
-            assert_eq!(world.history(phone, "@alice", None, 10).0, []);
+            assert!(world.history(phone, "@alice", None, 10).0.is_empty());
             for resume in [Some(kept), None, Some(kept)] {
                 let (phone, position, recovered, got) = world.connect(0, "alice", "phone", resume);
                 assert_eq!((recovered, offsets(&got)), (true, vec![]), "{resume:?} of {position:?}, {others:?}");
@@ -587,6 +587,6 @@ fn copies_behind_a_message_that_is_not_acknowledged_yet_are_passed_with_it() {
     world.ack(phone, first);
     assert_eq!(world.history(phone, "@alice", None, 10).0, [52], "the copies went with it");
     world.ack(phone, second);
-    assert_eq!(world.history(phone, "@alice", None, 10).0, []);
+    assert!(world.history(phone, "@alice", None, 10).0.is_empty());
     world.check();
 }
