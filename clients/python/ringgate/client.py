@@ -370,6 +370,7 @@ class Client:
         no frame may carry.
         """
         id_ = client_message_id or uuid.uuid4()
+        self._check_length(payload)
 
         def build(request: int) -> bytes:
             return frames.publish(request, topic, payload, id_, ephemeral, ttl, trace)
@@ -384,6 +385,7 @@ class Client:
         False when it was not sent, because there is no connection or 256 KiB wait to leave. True does not mean that the
         gateway took it: what it refuses is not told, and nothing is repeated.
         """
+        self._check_length(payload)
         frame = frames.publish(0, topic, payload, None, ephemeral, ttl, trace)
         connection = self._connection
         if connection is None or self.state is not State.CONNECTED or connection.writer.is_closing():
@@ -392,6 +394,12 @@ class Client:
             return False
         connection.send(frame)
         return True
+
+    def _check_length(self, payload: bytes) -> None:
+        """Refuses what the gateway would refuse: a frame that is far too long would even end the session."""
+        if self.connected is not None and len(payload) > self.connected.message_bytes_max:
+            limit = self.connected.message_bytes_max
+            raise RinggateError(106, f"limit exceeded: a payload of {len(payload)} bytes, at most {limit} are taken", False)
 
     async def subscribe(
         self, room: str, since: Optional[Position] = None, recover: Recover = Recover.EXACT

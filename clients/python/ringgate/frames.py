@@ -617,8 +617,8 @@ def checked_token(token: str) -> str:
 
 
 def _u32(value: int, what: str) -> int:
-    if not 0 <= value <= 0xFFFF_FFFF:
-        raise FrameError(f"{what} is out of bounds: {value}")
+    if not isinstance(value, int) or not 0 <= value <= 0xFFFF_FFFF:
+        raise FrameError(f"{what}: a whole number from 0 to 4294967295, not {value!r}")
     return value
 
 
@@ -697,6 +697,8 @@ def publish(
     """With `request` 0 the gateway answers nothing."""
     if trace is not None and (len(trace) > TRACE_BYTES_MAX or not all("!" <= c <= "~" for c in trace)):
         raise FrameError(f"trace has at most {TRACE_BYTES_MAX} printable ASCII characters")
+    if not isinstance(payload, (bytes, bytearray, memoryview)):
+        raise FrameError(f"payload: bytes, not {type(payload).__name__}")
     builder = flatbuffers.Builder(len(payload) + 256)
     trace_at = None if trace is None else builder.CreateString(trace)
     payload_at = builder.CreateByteVector(bytes(payload)) if payload else None

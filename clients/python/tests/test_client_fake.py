@@ -1334,6 +1334,11 @@ class ClientTest(BoundedTest):
             client = self.client(gateway)
             self.assertIs(client.publish_nowait("@bob", b"too early"), False)
             async with client:
+                for refused in (client.publish_nowait, client.publish):
+                    with self.assertRaises(RinggateError) as error:
+                        answer = refused("@bob", b"x" * 65537)
+                        await answer
+                    self.assertEqual(error.exception.code, 106, "refused here: so long a frame could end the session")
                 self.assertIs(client.publish_nowait("@bob", b"typing", ephemeral=True), True)
                 await self.events.wait_for(2)
                 self.assertIs(client.publish_nowait("@bob", b"more"), True)

@@ -40,6 +40,13 @@ class SplitterTest(unittest.TestCase):
         self.assertEqual(split(struct.pack("<IBBH", 100, 132, 0, 0), limit=100), [])
 
 
+class EncodeTest(unittest.TestCase):
+    def test_arguments_that_no_frame_may_carry_are_named(self):
+        for arguments, name in ((("@bob", "text"), "payload"), (("@bob", b"", None, False, 0.5), "ttl"), (("@bob", None), "payload")):
+            with self.assertRaisesRegex(frames.FrameError, f"^{name}: "):
+                frames.publish(1, *arguments)
+
+
 class DecodeTest(unittest.TestCase):
     def test_kinds_that_version_1_does_not_know(self):
         self.assertIsNone(frames.decode(200, b"whatever"))
