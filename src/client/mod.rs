@@ -28,7 +28,7 @@ pub struct Options {
     /// A signed token; `ringgate token` makes one.
     #[arg(long, env = "RINGGATE_TOKEN", hide_env_values = true)]
     token: String,
-    /// Send lines to this user; an @ in front of the name may be there.
+    /// Send lines to this user; an @ in front of the name may be there. Without this and --room nothing is read, only printed.
     #[arg(long, value_name = "USER", conflicts_with = "room")]
     to: Option<String>,
     /// Join this room and send lines to it.
@@ -183,7 +183,7 @@ impl Chat {
         loop {
             while let Some(lines) = lines.filter(|_| !input_ended && self.waiting < 512) {
                 match lines.try_recv() {
-                    Ok(line) => self.publish(&line)?,
+                    Ok(line) => self.publish(&line),
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => input_ended = true,
                 }
@@ -200,13 +200,12 @@ impl Chat {
         }
     }
 
-    fn publish(&mut self, line: &str) -> Result<(), String> {
+    fn publish(&mut self, line: &str) {
         let topic = match (&self.options.to, &self.options.room) {
             (Some(user), _) => format!("@{}", user.trim_start_matches('@')),
             (None, Some(room)) => room.clone(),
-            (None, None) => {
-                return Err("a line came, and nobody to send it to: give --to USER or --room NAME".to_owned());
-            }
+            // Nothing is read then.
+            (None, None) => return,
         };
         let request = self.request();
         let client_message_id = ClientMessageId { high: u64::from(std::process::id()) << 32 | 1, low: unique(request) };
@@ -219,7 +218,6 @@ impl Chat {
         };
         self.encoder.publish(&mut self.out, &publish);
         self.waiting += 1;
-        Ok(())
     }
 
     fn heartbeat(&mut self) -> Result<(), String> {
