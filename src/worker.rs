@@ -99,6 +99,8 @@ pub struct WorkerOptions {
 const LETTERS_PER_TURN: usize = 2048;
 /// Cost of token verifications in one turn, in units of about 2 us.
 const VERIFY_COST_PER_TURN: u32 = 128;
+/// Tokens of each kind that are looked at in one turn, whether somebody waits for them still.
+const STALE_LOOKS_PER_TURN: usize = 128;
 /// Letters that may wait for full mailboxes while tokens are verified.
 const WAITING_MAX: usize = 4096;
 /// Longest sleep with connections: one tick of the wheel.
@@ -340,20 +342,23 @@ impl Worker {
 
     /// Verifies as many tokens as fit into a turn: a reconnect storm must not stall those who are signed in.
     fn verify_tokens(&mut self) -> bool {
+        // Nobody waits for these, and while nothing is verified nothing else takes them out.
+        let shard = &self.core.shard;
+        self.unverified.drop_stale(STALE_LOOKS_PER_TURN, |(connection, refresh, _)| {
+            shard.awaits_verification(*connection, refresh.is_some())
+        });
         if self.waiting > WAITING_MAX {
             // A sign-in posts letters for its inbox and all of its rooms: it waits until there is room for them.
             return false;
         }
-        let mut cost = 0;
-        while cost < VERIFY_COST_PER_TURN
-            && let Some((connection, refresh, token)) = self.unverified.pop(cost, VERIFY_COST_PER_TURN)
-        {
-            cost += 1;
+        self.unverified.begin(VERIFY_COST_PER_TURN);
+        while let Some((connection, refresh, token)) = self.unverified.pop() {
             if !self.core.shard.awaits_verification(connection, refresh.is_some()) {
                 // Closed while it waited: in a storm, most of the queue may be.
+                self.unverified.spend(1, refresh.is_some());
                 continue;
             }
-            cost += self.authenticator.cost(&token);
+            self.unverified.spend(1 + self.authenticator.cost(&token), refresh.is_some());
             let began = Instant::now();
             let result = self.authenticator.verify(&token, self.core.now.unix_ms / 1000);
             self.core.metrics.auth_duration.record_us(began.elapsed().as_micros() as u64);
@@ -363,7 +368,7 @@ impl Worker {
             }
             self.core.shard.handle(Event::Verified { connection, refresh, result }, self.core.now);
         }
-        cost > 0
+        self.unverified.spent() > 0
     }
 
     fn apply_effects(&mut self) -> bool {
