@@ -18,7 +18,7 @@ use rustls::ServerConfig;
 
 use crate::close::CloseReason;
 use crate::id::{Address, ConnectionKey, Now, ShardId};
-use crate::limits::{BUSY_AFTER_MS, Settings};
+use crate::limits::{BUSY_AFTER_MS, BUSY_SPREAD_MS, Settings};
 use crate::mesh::Mailbox;
 use crate::metrics::ShardMetrics;
 use crate::net::{Bell, Driver, Net, NetOptions, RingError};
@@ -95,6 +95,8 @@ pub struct WorkerOptions {
     pub at_rest: fn(),
 }
 
+/// Delays that refused clients are told.
+const FAREWELLS: u32 = 16;
 /// Letters handled in one turn.
 const LETTERS_PER_TURN: usize = 2048;
 /// Cost of token verifications in one turn, in units of about 2 us.
@@ -184,6 +186,20 @@ struct Core {
     causes: HashMap<ConnectionKey, String>,
 }
 
+/// What clients are told in turn for whom there is no room. They do not come back all at once: each may try again at another
+/// time, and shards do not begin with the same one.
+fn farewells(id: ShardId) -> Vec<Vec<u8>> {
+    let after_ms = |step: u32| BUSY_AFTER_MS + step % FAREWELLS * BUSY_SPREAD_MS / FAREWELLS;
+    let farewell = |number: u32| {
+        let mut frame = Vec::new();
+        // Seven and 16 have no factor in common: all steps come, and those next to each other differ much.
+        let after_ms = after_ms(u32::from(id.0) + number * 7);
+        Encoder::default().goodbye(&mut frame, CloseReason::Busy, CloseReason::Busy.label(), after_ms);
+        frame
+    };
+    (0..FAREWELLS).map(farewell).collect()
+}
+
 impl Worker {
     /// A shard that rings `bell` when it has something to do while its thread sleeps.
     pub(crate) fn new(options: WorkerOptions, bell: &Bell) -> Result<Self, RingError> {
@@ -192,9 +208,7 @@ impl Worker {
         if let Some(tls) = options.tls {
             net.set_server_tls(tls);
         }
-        let mut busy = Vec::new();
-        Encoder::default().goodbye(&mut busy, CloseReason::Busy, CloseReason::Busy.label(), BUSY_AFTER_MS);
-        net.set_farewell(busy);
+        net.set_farewells(farewells(options.shard.id));
         for (listener, transport) in options.listeners {
             net.listen(listener, transport);
         }
