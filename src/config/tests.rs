@@ -837,6 +837,24 @@ fn judged(files: &Files, chain: impl AsRef<[u8]>, key: &str, names: &[&str]) -> 
 }
 
 #[test]
+fn intermediate_ends_first_then_the_end_is_that_of_the_servers_certificate() {
+    let files = Files::new("ends");
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let root = Authority::root("Root");
+    let short = rcgen::CertifiedIssuer::signed_by(parameters("Middle", (2000, 2027), true), pair, &root.0).unwrap();
+    let short = Authority(short);
+    let (leaf, key) = short.issue("im.example.org", (2026, 2028));
+    let chain = leaf + &short.pem();
+    let (certificate_path, key_path) = (files.folder.join("chain.pem"), files.folder.join("chain.key"));
+    std::fs::write(&certificate_path, &chain).unwrap();
+    std::fs::write(&key_path, key).unwrap();
+    // 2028-01-01.
+    let ends = 1_830_297_600;
+    assert_eq!(certificate::load(&certificate_path, &key_path, &[], NOW).map(|loaded| loaded.ends).unwrap(), ends);
+    assert_eq!(certificate::ends(chain.as_bytes()), Some(ends));
+}
+
+#[test]
 fn certificate_that_clients_may_refuse_then_a_warning_says_why() {
     let files = Files::new("judged");
     let root = Authority::root("Root");
