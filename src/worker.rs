@@ -54,13 +54,13 @@ impl Mail {
 pub enum Control {
     /// Stop accepting, tell every client to go, and end when all are gone.
     Drain,
-    /// Go on with these. The shard has done so when it has dropped its reference.
+    /// Use these from now on. A shard that has dropped its reference uses them.
     Reload(Arc<Reload>),
 }
 
 /// What can be exchanged while a gateway runs. Sessions that are signed in stay.
 pub struct Reload {
-    /// For connections accepted from now on; none to go on with what there is.
+    /// For connections accepted from now on. None keeps the present certificate.
     pub tls: Option<Arc<ServerConfig>>,
     /// For tokens looked at from now on.
     pub authenticator: Arc<dyn Authenticator>,
