@@ -89,8 +89,8 @@ fn configuration_was_read_then_no_freed_memory_holds_a_secret() {
     let config = Config::load(&path("ringgate.toml")).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.keys.len(), 4);
     let found: Vec<_> = FOUND.iter().map(|found| found.load(Ordering::Relaxed)).collect();
-    for ((name, _), found) in secrets.iter().zip(&found) {
-        assert_eq!(*found, 0, "{name} is in {found} freed blocks; all: {found:?}");
+    for ((name, _), times) in secrets.iter().zip(&found) {
+        assert_eq!(*times, 0, "{name} is in {times} freed blocks; all: {found:?}");
     }
     // That it is looked at all.
     drop(std::hint::black_box(INLINE.to_owned()));

@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn connections_gone_then_their_tokens_go_and_others_keep_their_order() {
         let mut queue = queue(0..4, 100..110);
-        let is_even = |waiting: &Waiting| waiting.0.slot % 2 == 0;
+        let is_even = |waiting: &Waiting| waiting.0.slot.is_multiple_of(2);
         queue.drop_stale(3, is_even);
         let left = queue.sign_ins.looked_at.len() + queue.sign_ins.rest.len();
         assert_eq!(left, 9, "three were looked at, and one of them is gone");
