@@ -223,7 +223,7 @@ impl Pages {
         named.chain(asked).all(|host| self.is_known(host))
     }
 
-    /// `host` may have a port. Any address is fine: no name was needed to come here, and so none can have been rebound.
+    /// `host` may have a port. DNS rebinding needs a name; a request by address is safe.
     fn is_known(&self, host: &str) -> bool {
         let name = match host.strip_prefix('[') {
             Some(rest) => rest.split(']').next().unwrap_or_default(),

@@ -30,8 +30,11 @@ pub const NODES_MAX: usize = 1 << 10;
 /// Most connections of a shard: 30 bits of the same.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 1 << 24;
 
-/// When a client that found the gateway full or late may try again, at the earliest; its own back-off adds the spread.
+/// When a client that found the gateway full or late may try again, at the earliest. What it is told has a spread added, as
+/// the client adds none.
 pub const BUSY_AFTER_MS: u32 = 5_000;
+/// The spread for clients that are refused before they are connections, in milliseconds: shorter than this.
+pub const BUSY_SPREAD_MS: u32 = 5_000;
 
 /// Use of a shard's log budget, in percent, above which the gateway warns; it may warn again once use fell below the second.
 pub const LOG_WARNING_PERCENT: usize = 80;

@@ -262,7 +262,7 @@ fn serve(options: Serve) -> Result<(), String> {
     }
     while signals.count.load(Ordering::Relaxed) == 0 {
         if signals.reload.swap(false, Ordering::Relaxed) {
-            let good = reloading.reload(&mut server);
+            let good = reloading.reload(&mut server, || signals.count.load(Ordering::Relaxed) > 0);
             server.count_reload(good);
         }
         std::thread::park_timeout(Duration::from_millis(100));
@@ -291,8 +291,8 @@ struct Reloading {
 
 impl Reloading {
     /// Reads the file again and goes on with what can be exchanged: certificate, token keys, log level. A file in which
-    /// anything is wrong changes nothing. False if so.
-    fn reload(&mut self, server: &mut Server) -> bool {
+    /// anything is wrong changes nothing. False if so, or if a shard did not take it before `is_stopping` or in time.
+    fn reload(&mut self, server: &mut Server, is_stopping: impl Fn() -> bool) -> bool {
         let Some(file) = self.file.clone() else {
             tracing::warn!("SIGHUP: a development gateway has no configuration to read again");
             return false;
@@ -320,7 +320,8 @@ impl Reloading {
             good = false;
         }
         let keys = config.keys.len();
-        if let Err(error) = server.reload(Keys::new(config.keys, config.claims), config.tls, config.tls_ends) {
+        let keyring = Keys::new(config.keys, config.claims);
+        if let Err(error) = server.reload(keyring, config.tls, config.tls_ends, is_stopping) {
             tracing::error!(error, "configuration reloaded in part");
             return false;
         }

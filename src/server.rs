@@ -235,29 +235,40 @@ impl Server {
 
     /// Exchanges token keys and, if there is one, the certificate, which ends at `tls_ends` (Unix seconds), in every shard.
     /// On return all of them use these for connections accepted and tokens looked at from now on; sessions that are signed in
-    /// stay. The error says that a shard has not answered in time; it will still do so.
+    /// stay. Waits at most ten seconds, and no longer once `is_stopping` says so. The error names the shards that could not
+    /// be told, which go on with the old ones, or says that one has not answered yet, which will still do so.
     pub fn reload(
         &mut self,
         keys: Keys,
         tls: Option<Arc<rustls::ServerConfig>>,
         tls_ends: Option<u64>,
+        is_stopping: impl Fn() -> bool,
     ) -> Result<(), String> {
         let reload = Arc::new(Reload { tls, authenticator: Arc::new(keys) });
-        for shard in 0..self.metrics.len() {
-            self.tell(shard, || Control::Reload(reload.clone()));
-        }
-        self.control.ring();
         let deadline = Instant::now() + RELOAD_TIMEOUT;
-        while Arc::strong_count(&reload) > 1 {
-            if Instant::now() >= deadline {
-                return Err(format!("not every shard has taken it within {} s", RELOAD_TIMEOUT.as_secs()));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let given_up = || match is_stopping() {
+            true => Some("before the signal to stop".to_owned()),
+            false => (Instant::now() >= deadline).then(|| format!("within {} s", RELOAD_TIMEOUT.as_secs())),
+        };
         if let (Some(first), Some(ends)) = (self.metrics.first(), tls_ends) {
             first.tls_cert_ends.set(ends);
         }
-        Ok(())
+        let untold = self.tell_all(|| Control::Reload(reload.clone()), || given_up().is_some());
+        while untold.is_empty() && Arc::strong_count(&reload) > 1 {
+            if let Some(when) = given_up() {
+                return Err(format!("not every shard has taken it {when}"));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if untold.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<_> = untold.iter().map(usize::to_string).collect();
+        Err(format!(
+            "shard {}: no room in the mailbox {}; the old keys and certificate stay in force there until the next SIGHUP",
+            names.join(" and shard "),
+            given_up().unwrap_or_default()
+        ))
     }
 
     /// Counts a configuration that was read again, for metrics.
@@ -267,14 +278,17 @@ impl Server {
         }
     }
 
-    /// Puts something into a shard's mailbox.
-    fn tell(&mut self, shard: usize, control: impl Fn() -> Control) {
-        let mut mail = Mail::Control(control());
-        // A mailbox that is full now has room soon: its shard is awake.
-        while let Err(back) = self.control.push(shard, mail, true) {
-            mail = back;
+    /// Puts something into every shard's mailbox. One that is full now has room soon, if its shard moves; the others do not
+    /// wait for it. Returns the shards that had no room until `is_over`.
+    fn tell_all(&mut self, control: impl Fn() -> Control, is_over: impl Fn() -> bool) -> Vec<usize> {
+        let mut untold: Vec<usize> = (0..self.metrics.len()).collect();
+        loop {
+            untold.retain(|shard| self.control.push(*shard, Mail::Control(control()), true).is_err());
             self.control.ring();
-            std::thread::yield_now();
+            if untold.is_empty() || is_over() {
+                return untold;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -284,13 +298,13 @@ impl Server {
         self.readiness.set(State::Draining);
         // Shards that have drained make no turns.
         self.watch = None;
-        for shard in 0..self.metrics.len() {
-            self.tell(shard, || Control::Drain);
-        }
-        self.control.ring();
         let deadline = Instant::now() + self.shutdown_timeout;
+        let is_over = || at_once.load(Ordering::Relaxed) || Instant::now() >= deadline;
+        if !self.tell_all(|| Control::Drain, is_over).is_empty() {
+            return false;
+        }
         while self.threads.iter().any(|thread| !thread.is_finished()) {
-            if at_once.load(Ordering::Relaxed) || Instant::now() >= deadline {
+            if is_over() {
                 return false;
             }
             std::thread::sleep(Duration::from_millis(5));

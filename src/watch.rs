@@ -1,8 +1,8 @@
 //! Shards that stand still: a thread of its own looks whether their turns go on.
 //!
 //! A shard makes two turns a second at least, however idle it is, and counts them. The thread counts its own looks
-//! instead of asking the clock: while the whole process is stopped it does not look either, and a shard that went on with
-//! it is not called still.
+//! instead of asking the clock: while the whole process is stopped it does not look either, so a stopped and continued process
+//! does not report its shards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -18,7 +18,7 @@ use rustls::ServerConfig;
 
 use crate::close::CloseReason;
 use crate::id::{Address, ConnectionKey, Now, ShardId};
-use crate::limits::{BUSY_AFTER_MS, Settings};
+use crate::limits::{BUSY_AFTER_MS, BUSY_SPREAD_MS, Settings};
 use crate::mesh::Mailbox;
 use crate::metrics::ShardMetrics;
 use crate::net::{Bell, Driver, Net, NetOptions, RingError};
@@ -54,13 +54,13 @@ impl Mail {
 pub enum Control {
     /// Stop accepting, tell every client to go, and end when all are gone.
     Drain,
-    /// Go on with these. The shard has done so when it has dropped its reference.
+    /// Use these from now on. A shard that has dropped its reference uses them.
     Reload(Arc<Reload>),
 }
 
 /// What can be exchanged while a gateway runs. Sessions that are signed in stay.
 pub struct Reload {
-    /// For connections accepted from now on; none to go on with what there is.
+    /// For connections accepted from now on. None keeps the present certificate.
     pub tls: Option<Arc<ServerConfig>>,
     /// For tokens looked at from now on.
     pub authenticator: Arc<dyn Authenticator>,
@@ -95,10 +95,14 @@ pub struct WorkerOptions {
     pub at_rest: fn(),
 }
 
+/// Delays that refused clients are told.
+const FAREWELLS: u32 = 16;
 /// Letters handled in one turn.
 const LETTERS_PER_TURN: usize = 2048;
 /// Cost of token verifications in one turn, in units of about 2 us.
 const VERIFY_COST_PER_TURN: u32 = 128;
+/// Tokens of each kind that are looked at in one turn, whether somebody waits for them still.
+const STALE_LOOKS_PER_TURN: usize = 128;
 /// Letters that may wait for full mailboxes while tokens are verified.
 const WAITING_MAX: usize = 4096;
 /// Longest sleep with connections: one tick of the wheel.
@@ -182,6 +186,20 @@ struct Core {
     causes: HashMap<ConnectionKey, String>,
 }
 
+/// What clients are told in turn for whom there is no room. They do not come back all at once: each may try again at another
+/// time, and shards do not begin with the same one.
+fn farewells(id: ShardId) -> Vec<Vec<u8>> {
+    let after_ms = |step: u32| BUSY_AFTER_MS + step % FAREWELLS * BUSY_SPREAD_MS / FAREWELLS;
+    let farewell = |number: u32| {
+        let mut frame = Vec::new();
+        // Seven and 16 have no factor in common: all steps come, and those next to each other differ much.
+        let after_ms = after_ms(u32::from(id.0) + number * 7);
+        Encoder::default().goodbye(&mut frame, CloseReason::Busy, CloseReason::Busy.label(), after_ms);
+        frame
+    };
+    (0..FAREWELLS).map(farewell).collect()
+}
+
 impl Worker {
     /// A shard that rings `bell` when it has something to do while its thread sleeps.
     pub(crate) fn new(options: WorkerOptions, bell: &Bell) -> Result<Self, RingError> {
@@ -190,9 +208,7 @@ impl Worker {
         if let Some(tls) = options.tls {
             net.set_server_tls(tls);
         }
-        let mut busy = Vec::new();
-        Encoder::default().goodbye(&mut busy, CloseReason::Busy, CloseReason::Busy.label(), BUSY_AFTER_MS);
-        net.set_farewell(busy);
+        net.set_farewells(farewells(options.shard.id));
         for (listener, transport) in options.listeners {
             net.listen(listener, transport);
         }
@@ -340,20 +356,23 @@ impl Worker {
 
     /// Verifies as many tokens as fit into a turn: a reconnect storm must not stall those who are signed in.
     fn verify_tokens(&mut self) -> bool {
+        // Nobody waits for these, and while nothing is verified nothing else takes them out.
+        let shard = &self.core.shard;
+        self.unverified.drop_stale(STALE_LOOKS_PER_TURN, |(connection, refresh, _)| {
+            shard.awaits_verification(*connection, refresh.is_some())
+        });
         if self.waiting > WAITING_MAX {
             // A sign-in posts letters for its inbox and all of its rooms: it waits until there is room for them.
             return false;
         }
-        let mut cost = 0;
-        while cost < VERIFY_COST_PER_TURN
-            && let Some((connection, refresh, token)) = self.unverified.pop(cost, VERIFY_COST_PER_TURN)
-        {
-            cost += 1;
+        self.unverified.begin(VERIFY_COST_PER_TURN);
+        while let Some((connection, refresh, token)) = self.unverified.pop() {
             if !self.core.shard.awaits_verification(connection, refresh.is_some()) {
                 // Closed while it waited: in a storm, most of the queue may be.
+                self.unverified.spend(1, refresh.is_some());
                 continue;
             }
-            cost += self.authenticator.cost(&token);
+            self.unverified.spend(1 + self.authenticator.cost(&token), refresh.is_some());
             let began = Instant::now();
             let result = self.authenticator.verify(&token, self.core.now.unix_ms / 1000);
             self.core.metrics.auth_duration.record_us(began.elapsed().as_micros() as u64);
@@ -363,7 +382,7 @@ impl Worker {
             }
             self.core.shard.handle(Event::Verified { connection, refresh, result }, self.core.now);
         }
-        cost > 0
+        self.unverified.spent() > 0
     }
 
     fn apply_effects(&mut self) -> bool {

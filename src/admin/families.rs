@@ -284,7 +284,7 @@ impl Families {
         out.gauge_value("uptime", "Since the start", Some(&Unit::Seconds), self.uptime.as_secs() as i64)?;
         let ends = out.sum(|s| &s.tls_cert_ends);
         if ends != 0 {
-            let help = "When the certificate, or the first of its chain that does, ends";
+            let help = "When the certificate of the server ends, the first of its chain";
             out.gauge_value("tls_cert_expiry_timestamp", help, Some(&Unit::Seconds), ends as i64)?;
         }
         let samples = ["ok", "failed"].iter().enumerate();

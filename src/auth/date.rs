@@ -15,7 +15,7 @@ pub(super) enum Date {
 }
 
 impl Date {
-    /// Whole seconds before it: what ends then has ended one part of a second early at most, and never late.
+    /// Rounded down: a token may end up to 1 s early, never late.
     pub(super) fn seconds_begun(self) -> u64 {
         match self {
             Date::Whole(seconds) => seconds,

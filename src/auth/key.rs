@@ -4,6 +4,9 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use zeroize::Zeroizing;
 
 use super::der::{self, KeyKind};
 use super::{DEV_KID, DEV_SECRET, pem};
@@ -94,6 +97,13 @@ pub fn secret_in(file: &[u8]) -> &[u8] {
     }
 }
 
+/// What makes JSON a JSON Web Key.
+#[derive(Deserialize)]
+struct Jwk {
+    #[serde(rename = "kty")]
+    _kty: IgnoredAny,
+}
+
 /// What kind of key in a public form this is, if it is one: whoever knows it could sign tokens with it.
 fn form_of_key(secret: &[u8]) -> Option<&'static str> {
     let text = secret.trim_ascii();
@@ -102,16 +112,20 @@ fn form_of_key(secret: &[u8]) -> Option<&'static str> {
             || der::rsa_public_key(bytes).is_some()
             || der::Certificate::parse(bytes).is_some()
     };
-    let lines: Vec<u8> = secret.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    let decoded = base64::engine::general_purpose::STANDARD.decode(&lines);
-    let kty = || serde_json::from_slice::<serde_json::Value>(secret).ok()?.get("kty").map(|_| ());
+    // Copies are wiped, and never grow: what grows leaves copies of its own behind.
+    let mut lines = Zeroizing::new(Vec::with_capacity(secret.len()));
+    lines.extend(secret.iter().filter(|byte| !byte.is_ascii_whitespace()));
+    let mut decoded = Zeroizing::new(vec![0; base64::decoded_len_estimate(lines.len())]);
+    let decoded_bytes = base64::engine::general_purpose::STANDARD.decode_slice(lines.as_slice(), &mut decoded).ok();
+    let decoded = decoded_bytes.and_then(|length| decoded.get(..length));
+    let is_jwk = || text.starts_with(b"{") && serde_json::from_slice::<Jwk>(secret).is_ok();
     if pem::is_pem(secret) {
         Some("a key or certificate in PEM form")
     } else if text.starts_with(b"ssh-") || text.starts_with(b"ecdsa-sha2-") {
         Some("a public key of OpenSSH")
-    } else if is_der(secret) || decoded.is_ok_and(|bytes| is_der(&bytes)) {
+    } else if is_der(secret) || decoded.is_some_and(is_der) {
         Some("a public key or certificate in DER form")
-    } else if kty().is_some() {
+    } else if is_jwk() {
         Some("a JSON Web Key")
     } else {
         None

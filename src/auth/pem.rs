@@ -37,7 +37,8 @@ pub(crate) fn sections(bytes: &[u8]) -> Result<Vec<Section>, String> {
         return Err("is text in UTF-16; save it as UTF-8".to_owned());
     }
     // What stands around sections may be in any encoding; sections themselves are ASCII.
-    let text = Zeroizing::new(String::from_utf8_lossy(bytes).into_owned());
+    let mut text = Zeroizing::new(String::with_capacity(bytes.len()));
+    text.extend(bytes.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { '?' }));
     let mut sections = Vec::new();
     let mut rest = text.as_str();
     while let Some((_, after)) = rest.split_once(BEGIN) {
@@ -55,9 +56,13 @@ pub(crate) fn sections(bytes: &[u8]) -> Result<Vec<Section>, String> {
         }
         let (headers, body) = split_headers(body);
         let encrypted = label == "ENCRYPTED PRIVATE KEY" || headers.contains("ENCRYPTED");
-        let digits: Zeroizing<String> = Zeroizing::new(body.chars().filter(|c| !c.is_ascii_whitespace()).collect());
-        let der = BASE64.decode(digits.as_bytes()).map_err(|_| damaged(label, "it is not base64"))?;
-        sections.push(Section { label: label.to_owned(), der: Zeroizing::new(der), encrypted });
+        // With room for all of it: what grows leaves copies behind that nobody wipes.
+        let mut digits = Zeroizing::new(String::with_capacity(body.len()));
+        digits.extend(body.chars().filter(|c| !c.is_ascii_whitespace()));
+        let mut der = Zeroizing::new(vec![0; base64::decoded_len_estimate(digits.len())]);
+        let length = BASE64.decode_slice(digits.as_bytes(), &mut der);
+        der.truncate(length.map_err(|_| damaged(label, "it is not base64"))?);
+        sections.push(Section { label: label.to_owned(), der, encrypted });
         rest = after;
     }
     if sections.is_empty() && bytes.first() == Some(&0x30) && bytes.contains(&0) {

@@ -32,7 +32,7 @@ pub enum CertificateError {
 /// A certificate that can be served.
 pub(super) struct Loaded {
     pub(super) config: ServerConfig,
-    /// Unix seconds: when the first certificate of the chain ends.
+    /// Unix seconds: when the server's certificate ends, the first of the chain.
     pub(super) ends: u64,
     /// Why clients may refuse it.
     pub(super) warnings: Vec<String>,
@@ -62,7 +62,7 @@ pub(super) fn load(
     let config = config_of(&chain, &key_section)
         .map_err(|error| CertificateError::Key(format!("{} and {}: {error}", certificate.display(), key.display())))?;
     let parsed: Vec<_> = chain.iter().filter_map(|der| Certificate::parse(der)).collect();
-    let ends = parsed.iter().map(|certificate| certificate.ends).min().unwrap_or(0);
+    let ends = parsed.first().map_or(0, |certificate| certificate.ends);
     let judged = judge(&chain, &parsed, names, now);
     let warnings = judged.into_iter().map(|text| format!("{} {text}", certificate.display())).collect();
     Ok(Loaded { config, ends: u64::try_from(ends).unwrap_or(0), warnings })
@@ -76,11 +76,10 @@ pub fn server_config(certificate_pem: &[u8], key_pem: &[u8]) -> Result<ServerCon
     config_of(&chain, &key)
 }
 
-/// When the first certificate of a chain ends, in Unix seconds; none if it cannot be read.
+/// When the server's certificate ends, the first of a chain, in Unix seconds; none if it cannot be read.
 pub(super) fn ends(certificate_pem: &[u8]) -> Option<u64> {
     let chain = chain_of(certificate_pem).ok()?;
-    let ends = chain.iter().filter_map(|der| Certificate::parse(der)).map(|certificate| certificate.ends).min()?;
-    u64::try_from(ends).ok()
+    u64::try_from(Certificate::parse(chain.first()?)?.ends).ok()
 }
 
 fn unix_seconds() -> i64 {

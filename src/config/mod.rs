@@ -43,7 +43,7 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// Certificate and key, if any listener is TLS.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// When the first certificate of its chain ends, in Unix seconds.
+    /// When the server's certificate ends, the first of the chain, in Unix seconds.
     pub tls_ends: Option<u64>,
     /// Names that the certificate must be for.
     pub tls_names: Vec<String>,

@@ -2,7 +2,11 @@
 //! keys and log level are exchanged; everything else is compared with what the gateway was started with, and named.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
+
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::units::{parse_duration_ms, parse_size};
 use super::{Config, ListenerConfig, Runtime, default_text};
@@ -18,6 +22,7 @@ pub struct Running {
     runtime: Runtime,
     listeners: Vec<ListenerConfig>,
     admin: Option<SocketAddr>,
+    admin_hosts: Vec<String>,
     json: bool,
     values: Values,
 }
@@ -34,6 +39,7 @@ impl Running {
             runtime: config.runtime.clone(),
             listeners: config.listeners.clone(),
             admin: config.admin,
+            admin_hosts: config.admin_hosts.clone(),
             json: config.logging.json,
             values: config.values.clone(),
         }
@@ -45,7 +51,7 @@ impl Running {
         let sections = [
             ("runtime", self.runtime == new.runtime),
             ("listeners", self.listeners == new.listeners),
-            ("admin", self.admin == new.admin),
+            ("admin", self.admin == new.admin && self.admin_hosts == new.admin_hosts),
             ("logging", self.json == new.json),
             ("", self.settings == new.settings),
         ];
@@ -71,8 +77,8 @@ impl Values {
     pub(super) fn of(text: &str) -> Values {
         let mut values = BTreeMap::new();
         for (text, is_default) in [(default_text(), true), (text, false)] {
-            let Ok(table) = text.parse::<toml::Table>() else { continue };
-            for (key, value) in &table {
+            let Ok(sections) = toml::from_str::<Sections>(text) else { continue };
+            for (key, value) in &sections.0 {
                 if !is_default && value.is_array() {
                     // A list in the file takes the place of the default one.
                     let start = format!("{key}[");
@@ -84,6 +90,38 @@ impl Values {
         let is_exchanged = |key: &str| EXCHANGED.iter().any(|start| key.starts_with(start));
         values.retain(|key, _| !is_exchanged(key));
         Values(values)
+    }
+}
+
+/// The sections of a file but those that are exchanged as a whole. What they hold, such as a secret, is not copied: nobody
+/// would wipe the copy.
+struct Sections(Vec<(String, toml::Value)>);
+
+struct SectionsVisitor;
+
+impl<'de> Visitor<'de> for SectionsVisitor {
+    type Value = Sections;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sections")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Sections, A::Error> {
+        let mut sections = Vec::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if EXCHANGED.iter().any(|start| start.strip_suffix('.') == Some(&name)) {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                sections.push((name, map.next_value()?));
+            }
+        }
+        Ok(Sections(sections))
+    }
+}
+
+impl<'de> Deserialize<'de> for Sections {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Sections, D::Error> {
+        deserializer.deserialize_map(SectionsVisitor)
     }
 }
 

@@ -483,7 +483,22 @@ fn mistakes_are_named_with_file_line_key_and_remedy() {
         ("[client]\nping_interval = \"25\"", vec!["x.toml:2: client.ping_interval", "\"25s\""]),
         ("[client]\nping_interval = \"1ms\"", vec!["client.ping_interval", "at least 100ms"]),
         ("[client]\npong_timeout = \"60s\"", vec!["client.pong_timeout", "shorter than client.ping_interval"]),
-        ("[client]\npong_timeout = \"12s\"", vec!["client.pong_timeout", "shorter than client.ping_interval_min"]),
+        (
+            "[client]\npong_timeout = \"12s\"\nping_interval_min = \"11s\"",
+            vec!["x.toml:2: client.pong_timeout", "\"12s\"", "shorter than client.ping_interval_min", "\"11s\""],
+        ),
+        (
+            "[client]\nmessage_size_limit = \"64KiB\"\nbytes_burst = 69639",
+            vec!["x.toml:3: client.bytes_burst", "69639 is smaller", "at least 69640"],
+        ),
+        (
+            "[client]\nmessage_size_limit = \"16MiB\"\nqueue_max_size = \"16MiB\"",
+            vec!["x.toml:2: client.bytes_burst", "at least 16781320"],
+        ),
+        ("[logging]\nlevel = \"\"", vec!["x.toml:2: logging.level", "\"\" is not a log level"]),
+        ("[logging]\nlevel = \" \"", vec!["logging.level", "is not a log level"]),
+        ("[logging]\nlevel = \"info,\"", vec!["logging.level", "\"info,\" is not a log level"]),
+        ("[logging]\nlevel = \"info,ringgate=\"", vec!["logging.level", "is not a log level"]),
         (
             "[client]\nping_interval_min = \"6m\"",
             vec!["client.ping_interval_min", "longer than client.ping_interval_max"],
@@ -585,6 +600,75 @@ fn mistakes_are_named_with_file_line_key_and_remedy() {
 }
 
 #[test]
+fn pong_timeout_is_long_and_no_minimum_is_set_then_the_minimum_is_raised() {
+    for (text, wanted) in [
+        ("pong_timeout = \"9999ms\"", (10_000, 300_000)),
+        ("pong_timeout = \"15s\"", (15_001, 300_000)),
+        ("pong_timeout = \"29s\"\nping_interval_max = \"40s\"", (29_001, 40_000)),
+        ("ping_interval = \"10m\"\npong_timeout = \"6m\"", (360_001, 600_000)),
+    ] {
+        let config =
+            understand(&format!("[client]\n{text}\n{MINIMAL}")).unwrap_or_else(|problems| panic!("{problems}"));
+        let client = &config.settings.client;
+        assert_eq!((client.ping_interval_ms_min, client.ping_interval_ms_max), wanted, "{text}");
+    }
+}
+
+#[test]
+fn burst_is_as_large_as_the_largest_frame_then_accepted() {
+    for burst in ["bytes_burst = 69640", "bytes_burst = 1\nbytes_rate = 0"] {
+        assert!(understand(&format!("[client]\n{burst}\n{MINIMAL}")).is_ok(), "{burst}");
+    }
+}
+
+#[test]
+fn key_changed_then_it_is_exchanged_or_named_as_in_need_of_a_restart() {
+    let files = Files::new("changed");
+    // Where a value is not the default already, leaving it out changes it; these cannot be left out.
+    let other = |key: &str, value: &str| match key {
+        "listeners.address" => Some(value.replace(":7", ":8")),
+        "token.keys.algorithm" => Some(value.replace("HS384", "HS512")),
+        "token.keys.secret" => Some(value.replace("a secret", "b secret")),
+        "namespaces.name" => Some(value.replace("orders", "bills").replace("typing", "hints")),
+        _ => None,
+    };
+    let text = files.every_key();
+    let texts = [text.clone(), text.replace("enabled = false", "enabled = true")];
+    let (mut named, mut exchanged) = (0, 0);
+    for (number, key, value) in keys_in(&text) {
+        let is_exchanged = ["token.", "tls.", "logging.level"].iter().any(|start| key.starts_with(start));
+        if is_exchanged && matches!(key.as_str(), "tls.certificate" | "tls.key") || key.ends_with("_file") {
+            // Their content is exchanged, which tests of the gateway look at.
+            continue;
+        }
+        let is_told = texts.iter().any(|text| {
+            let lines =
+                text.lines().enumerate().filter_map(|(index, line)| match (index + 1 == number, other(&key, value)) {
+                    (false, _) => Some(line.to_owned()),
+                    (true, None) => None,
+                    (true, Some(other)) => Some(line.replace(value, &other)),
+                });
+            let new = understand(&lines.collect::<Vec<_>>().join("\n"))
+                .unwrap_or_else(|problems| panic!("{key}: {problems}"));
+            let old = understand(text).unwrap();
+            let names = Running::of(&old).needs_restart(&new);
+            let field = key.rsplit('.').next().unwrap();
+            let is_named = names
+                .iter()
+                .any(|name| name.starts_with(key.split('.').next().unwrap()) && name.rsplit('.').next() == Some(field));
+            assert!(!is_exchanged || names.is_empty(), "{key} is exchanged, and {names:?} named");
+            is_named || is_exchanged
+        });
+        assert!(is_told, "{key} is neither exchanged nor named");
+        match is_exchanged {
+            true => exchanged += 1,
+            false => named += 1,
+        }
+    }
+    assert!(named >= 70 && exchanged >= 8, "{named}, {exchanged}");
+}
+
+#[test]
 fn keys_are_checked() {
     for (key, wanted) in [
         ("algorithm = \"none\"\nsecret = \"x\"", "HS256"),
@@ -672,11 +756,18 @@ fn addresses_that_the_kernel_takes_for_one_then_refused() {
         let problems = with_listeners(&[one, other], ADMIN).err().unwrap_or_else(|| panic!("took {one}, {other}"));
         let shown = problems.to_string();
         assert!(shown.contains("listeners[1].address") && shown.contains("7400"), "{shown}");
+        // What helps is said where it helps.
+        let helps = [one, other].contains(&"[::]:7400") && ![one, other].contains(&"[::1]:7400");
+        let remedy = format!("listeners[{}].ipv6_only = true", usize::from(other == "[::]:7400"));
+        assert_eq!(shown.contains(&remedy), helps, "{shown}");
+        assert_eq!(shown.contains("ipv6_only"), helps, "{shown}");
         // The admin listener wants a port of its own, too; it takes IPv4 at [::].
         if !one.contains("only") {
             let shown =
                 with_listeners(&[one], other).err().unwrap_or_else(|| panic!("took {one}, {other}")).to_string();
             assert!(shown.contains("admin.address") && shown.contains("listeners[0].address"), "{shown}");
+            assert_eq!(shown.contains("listeners[0].ipv6_only = true"), helps && one == "[::]:7400", "{shown}");
+            assert!(!shown.contains("admin.ipv6_only"), "{shown}");
         }
     }
     for (one, other) in [
@@ -743,6 +834,24 @@ fn judged(files: &Files, chain: impl AsRef<[u8]>, key: &str, names: &[&str]) -> 
     std::fs::write(&key_path, key).unwrap();
     let names: Vec<_> = names.iter().map(|name| (*name).try_into().unwrap()).collect();
     certificate::load(&certificate_path, &key_path, &names, NOW).map(|loaded| loaded.warnings)
+}
+
+#[test]
+fn intermediate_ends_first_then_the_end_is_that_of_the_servers_certificate() {
+    let files = Files::new("ends");
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let root = Authority::root("Root");
+    let short = rcgen::CertifiedIssuer::signed_by(parameters("Middle", (2000, 2027), true), pair, &root.0).unwrap();
+    let short = Authority(short);
+    let (leaf, key) = short.issue("im.example.org", (2026, 2028));
+    let chain = leaf + &short.pem();
+    let (certificate_path, key_path) = (files.folder.join("chain.pem"), files.folder.join("chain.key"));
+    std::fs::write(&certificate_path, &chain).unwrap();
+    std::fs::write(&key_path, key).unwrap();
+    // 2028-01-01.
+    let ends = 1_830_297_600;
+    assert_eq!(certificate::load(&certificate_path, &key_path, &[], NOW).map(|loaded| loaded.ends).unwrap(), ends);
+    assert_eq!(certificate::ends(chain.as_bytes()), Some(ends));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::cores::Cores;
 use crate::id::Durability;
 use crate::limits::{
     BODY_OVERHEAD_BYTES, CONNECTIONS_PER_SHARD_MAX, ClientLimits, DEDUP_ENTRIES_MAX, DEDUP_WINDOW_MS_MAX,
-    DURATION_MS_MAX, HEARTBEAT_MS_MAX, InboxSettings, NODES_MAX, Namespace, SHARDS_MAX, Settings,
+    DURATION_MS_MAX, HEADER_BYTES, HEARTBEAT_MS_MAX, InboxSettings, NODES_MAX, Namespace, SHARDS_MAX, Settings,
 };
 use crate::net::Descriptors;
 use crate::session::Transport;
@@ -235,7 +235,7 @@ fn settings(raw: &raw::File, check: &mut Check<'_>) -> Settings {
 
 fn client(raw: &raw::Client, check: &mut Check<'_>) -> ClientLimits {
     let d = ClientLimits::default();
-    let limits = ClientLimits {
+    let mut limits = ClientLimits {
         ping_interval_ms: check.duration(
             "client.ping_interval",
             &raw.ping_interval,
@@ -363,18 +363,35 @@ fn client(raw: &raw::Client, check: &mut Check<'_>) -> ClientLimits {
     if limits.pong_timeout_ms >= limits.ping_interval_ms {
         let text = "must be shorter than client.ping_interval";
         check.problem("client.pong_timeout", raw.pong_timeout.as_ref().and_then(at), text);
-    }
-    if limits.pong_timeout_ms >= limits.ping_interval_ms_min {
-        let text = "must be shorter than client.ping_interval_min, the shortest interval that a client may wish";
-        check.problem("client.pong_timeout", raw.pong_timeout.as_ref().and_then(at), text);
+    } else if limits.pong_timeout_ms >= limits.ping_interval_ms_min {
+        if raw.ping_interval_min.is_none() {
+            // A file from before there was such a minimum: its heartbeats stay as they were.
+            limits.ping_interval_ms_min = limits.pong_timeout_ms + 1;
+            if raw.ping_interval_max.is_none() {
+                limits.ping_interval_ms_max = limits.ping_interval_ms_max.max(limits.ping_interval_ms);
+            }
+        } else {
+            let (timeout, min) = (duration_text(limits.pong_timeout_ms), duration_text(limits.ping_interval_ms_min));
+            let text = format!(
+                "\"{timeout}\" must be shorter than client.ping_interval_min, the shortest interval that a client may wish, \
+                 which is \"{min}\"; raise that one or lower this one"
+            );
+            check.problem("client.pong_timeout", raw.pong_timeout.as_ref().and_then(at), text);
+        }
     }
     if limits.ping_interval_ms_min > limits.ping_interval_ms_max {
         let text = "is longer than client.ping_interval_max";
         check.problem("client.ping_interval_min", raw.ping_interval_min.as_ref().and_then(at), text);
     }
-    if limits.bytes_rate != 0 && (limits.bytes_burst as usize) < limits.message_bytes_max {
-        let text = "is smaller than client.message_size_limit, so the largest message could never be sent";
-        check.problem("client.bytes_burst", raw.bytes_burst.as_ref().and_then(at), text);
+    let frame_bytes_max = limits.message_bytes_max + BODY_OVERHEAD_BYTES + HEADER_BYTES;
+    if limits.bytes_rate != 0 && (limits.bytes_burst as usize) < frame_bytes_max {
+        let text = format!(
+            "{} is smaller than the largest frame, which could never be sent: {frame_bytes_max} bytes, \
+             client.message_size_limit and what goes with a payload; at least {frame_bytes_max}",
+            limits.bytes_burst
+        );
+        let place = raw.bytes_burst.as_ref().and_then(at).or(raw.message_size_limit.as_ref().and_then(at));
+        check.problem("client.bytes_burst", place, text);
     }
     limits
 }
@@ -612,7 +629,12 @@ fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerConfig> {
         if let Some((other, known)) = listeners.iter().enumerate().find(|(_, known)| overlap(known, &listener)) {
             let text = match known.address == address {
                 true => format!("{address} is there twice; remove one"),
-                false => taken(address, &format!("listeners[{other}].address"), known.address),
+                false => {
+                    let other = format!("listeners[{other}]");
+                    let name = format!("listeners[{index}]");
+                    taken(address, &format!("{other}.address"), known.address)
+                        + &way_out([(&name, &listener), (&other, known)])
+                }
             };
             check.problem(&key, raw.address.as_ref().and_then(at), text);
         }
@@ -623,6 +645,19 @@ fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerConfig> {
 
 fn taken(address: SocketAddr, key: &str, other: SocketAddr) -> String {
     format!("{address} and {key} {other} are the same to the kernel; choose another port, or remove one")
+}
+
+/// Where `[::]` takes IPv4 from a listener beside it, what keeps it from that. Names, and what they are.
+fn way_out(both: [(&str, &ListenerConfig); 2]) -> String {
+    let takes_all = |one: &ListenerConfig| one.address.is_ipv6() && one.address.ip().is_unspecified() && !one.ipv6_only;
+    let is_ipv4 = |one: &ListenerConfig| one.address.ip().to_canonical().is_ipv4();
+    let [one, other] = both;
+    for ((name, all), (_, beside)) in [(one, other), (other, one)] {
+        if takes_all(all) && is_ipv4(beside) {
+            return format!("; {} takes IPv4, too, unless {name}.ipv6_only = true", all.address);
+        }
+    }
+    String::new()
 }
 
 /// Whether both would take the same connections, so that the kernel gives the port to one of them only.
@@ -780,7 +815,11 @@ pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
         let right = "use error, warn, info, debug, trace or off, or directives like \"info,ringgate::net=debug\"";
         format!("\"{text}\" is not a log level; {right}")
     };
-    let is_known = |directive: &str| directive.contains('=') || directive.trim().parse::<LevelFilter>().is_ok();
+    // An empty word is the level "error" to tracing.
+    let is_known = |directive: &str| match directive.trim().rsplit_once('=') {
+        Some((_, level)) => !level.is_empty(),
+        None => !directive.trim().is_empty() && directive.trim().parse::<LevelFilter>().is_ok(),
+    };
     if !text.split(',').all(is_known) {
         return Err(wrong());
     }
@@ -796,7 +835,11 @@ fn admin(raw: &raw::Admin, listeners: &[ListenerConfig], check: &mut Check<'_>) 
     let address = address.filter(|_| raw.enabled.unwrap_or(true))?;
     let admin = ListenerConfig { address, transport: Transport::Plain, ipv6_only: false };
     if let Some((index, known)) = listeners.iter().enumerate().find(|(_, known)| overlap(known, &admin)) {
-        let text = taken(address, &format!("listeners[{index}].address"), known.address);
+        let other = format!("listeners[{index}]");
+        let mut text = taken(address, &format!("{other}.address"), known.address);
+        if address.is_ipv4() {
+            text += &way_out([("admin", &admin), (&other, known)]);
+        }
         check.problem("admin.address", raw.address.as_ref().and_then(at), text);
     }
     Some(address)

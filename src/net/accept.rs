@@ -91,9 +91,11 @@ impl Net {
         self.arm_accepts();
     }
 
-    /// Sends the farewell on an accepted descriptor whose close is pushed next: nobody waits for either.
+    /// Sends the next farewell on an accepted descriptor whose close is pushed next: nobody waits for either.
     fn say_farewell(&mut self, descriptor: i32) {
-        let (pointer, length) = (self.farewell.as_ptr(), self.farewell.len() as u32);
+        let Some(farewell) = self.farewells.get(self.next_farewell) else { return };
+        self.next_farewell = (self.next_farewell + 1) % self.farewells.len();
+        let (pointer, length) = (farewell.as_ptr(), farewell.len() as u32);
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         let entry = match self.options.descriptors {
             Descriptors::Direct => opcode::Send::new(Fixed(descriptor as u32), pointer, length).flags(flags).build(),

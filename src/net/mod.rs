@@ -194,7 +194,9 @@ pub struct Net {
     accepting: bool,
     /// A listener has no accept armed, because no slot is free for one.
     exhausted: bool,
-    farewell: Vec<u8>,
+    /// What refused connections are told, in turn.
+    farewells: Vec<Vec<u8>>,
+    next_farewell: usize,
     /// What ends [`Self::wait`], if anything does besides completions.
     bell: Option<Arc<Bell>>,
     /// Accepts failed for want of descriptors or memory: try again then.
@@ -290,7 +292,8 @@ impl Net {
             accepts_armed: 0,
             accepting: true,
             exhausted: false,
-            farewell: Vec::new(),
+            farewells: Vec::new(),
+            next_farewell: 0,
             bell: None,
             accept_again: None,
             completions: Vec::with_capacity(COMPLETIONS_PER_TURN),
@@ -306,9 +309,10 @@ impl Net {
         self.accepts.extend((0..self.accepts_per_listener()).map(|_| Accept::new(index)));
     }
 
-    /// What a plain connection that the driver does not take is told before it is closed.
-    pub fn set_farewell(&mut self, frame: Vec<u8>) {
-        self.farewell = frame;
+    /// What plain connections that the driver does not take are told in turn before they are closed. To be set before the
+    /// first listener is: the kernel reads from these.
+    pub fn set_farewells(&mut self, frames: Vec<Vec<u8>>) {
+        self.farewells = frames;
     }
 
     fn accepts_per_listener(&self) -> usize {

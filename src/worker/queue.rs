@@ -1,8 +1,9 @@
 //! Tokens that wait to be verified, and which is next.
 //!
 //! Sign-ins go before refreshes: a signed-in client that sends bad tokens must not keep others out, who are closed when
-//! their time is up. The last quarter of a turn's budget is for refreshes first, so that a storm of sign-ins does not end
-//! sessions whose new token has come in time.
+//! their time is up. A quarter of each turn's budget is for refreshes, so that a storm of sign-ins does not end sessions
+//! whose new token has come in time. What a turn did not give them it owes them: the last sign-in of a turn may cost more than was
+//! left of it.
 
 use std::collections::VecDeque;
 
@@ -14,25 +15,63 @@ pub(super) type Waiting = (ConnectionKey, Option<u32>, Box<str>);
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Unverified {
-    sign_ins: VecDeque<Waiting>,
-    refreshes: VecDeque<Waiting>,
+    sign_ins: Line,
+    refreshes: Line,
+    /// What this turn may spend.
+    budget: u32,
+    /// What it has spent.
+    spent: u32,
+    /// What refreshes may spend of it while sign-ins wait, too; below zero where the last one cost more than there was.
+    owed: i64,
 }
 
 impl Unverified {
     pub(super) fn push(&mut self, waiting: Waiting) {
         match waiting.1 {
-            None => self.sign_ins.push_back(waiting),
-            Some(_) => self.refreshes.push_back(waiting),
+            None => self.sign_ins.rest.push_back(waiting),
+            Some(_) => self.refreshes.rest.push_back(waiting),
         }
     }
 
-    /// The next token, when so much of the turn's budget is spent.
-    pub(super) fn pop(&mut self, spent: u32, budget: u32) -> Option<Waiting> {
-        let (first, second) = match spent < budget / 4 * 3 {
-            true => (&mut self.sign_ins, &mut self.refreshes),
-            false => (&mut self.refreshes, &mut self.sign_ins),
+    /// Lets go of tokens that are not awaited any more, the connection being closed. Looks at `looks` of each kind, from where
+    /// it was the last time.
+    pub(super) fn drop_stale(&mut self, looks: usize, is_awaited: impl Fn(&Waiting) -> bool) {
+        self.sign_ins.drop_stale(looks, &is_awaited);
+        self.refreshes.drop_stale(looks, &is_awaited);
+    }
+
+    /// Begins a turn, in which [`Self::pop`] gives tokens until so much is spent.
+    pub(super) fn begin(&mut self, budget: u32) {
+        (self.budget, self.spent) = (budget, 0);
+        // Who was not there needed nothing. A turn that owes refreshes all of its budget gives it to them: that bounds the sum.
+        self.owed = if self.refreshes.is_empty() { 0 } else { self.owed + i64::from(budget / 4) };
+    }
+
+    /// The next token; none when the turn's budget is spent.
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
+        if self.spent >= self.budget {
+            return None;
+        }
+        let are_refreshes_due = self.owed > 0 && i64::from(self.budget - self.spent) <= self.owed;
+        let (first, second) = match are_refreshes_due {
+            true => (&mut self.refreshes, &mut self.sign_ins),
+            false => (&mut self.sign_ins, &mut self.refreshes),
         };
-        first.pop_front().or_else(|| second.pop_front())
+        first.pop().or_else(|| second.pop())
+    }
+
+    /// What the last token has cost.
+    pub(super) fn spend(&mut self, cost: u32, refresh: bool) {
+        self.spent = self.spent.saturating_add(cost);
+        // What no sign-in waits for is free.
+        if refresh && !self.sign_ins.is_empty() {
+            self.owed -= i64::from(cost);
+        }
+    }
+
+    /// What this turn has spent.
+    pub(super) fn spent(&self) -> u32 {
+        self.spent
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -41,8 +80,40 @@ impl Unverified {
 
     /// Lets go of memory that is only kept for the next busy moment.
     pub(super) fn release_spares(&mut self) {
-        self.sign_ins.shrink_to_fit();
-        self.refreshes.shrink_to_fit();
+        self.sign_ins.release_spares();
+        self.refreshes.release_spares();
+    }
+}
+
+/// Tokens of one kind, in the order in which they came: first those that were looked at in this round, then the rest.
+#[derive(Debug, Default)]
+struct Line {
+    looked_at: VecDeque<Waiting>,
+    rest: VecDeque<Waiting>,
+}
+
+impl Line {
+    fn pop(&mut self) -> Option<Waiting> {
+        self.looked_at.pop_front().or_else(|| self.rest.pop_front())
+    }
+
+    fn drop_stale(&mut self, looks: usize, is_awaited: impl Fn(&Waiting) -> bool) {
+        for _ in 0..looks {
+            match self.rest.pop_front() {
+                Some(waiting) if is_awaited(&waiting) => self.looked_at.push_back(waiting),
+                Some(_) => {}
+                None => return core::mem::swap(&mut self.looked_at, &mut self.rest),
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.looked_at.is_empty() && self.rest.is_empty()
+    }
+
+    fn release_spares(&mut self) {
+        self.looked_at.shrink_to_fit();
+        self.rest.shrink_to_fit();
     }
 }
 
@@ -50,13 +121,16 @@ impl Unverified {
 mod tests {
     use super::*;
 
-    /// The slots of the tokens that a turn takes, each at this cost.
+    /// The slots of the tokens that a turn takes, each at this cost, with a budget of 100.
     fn turn(queue: &mut Unverified, cost: u32) -> Vec<u32> {
-        let (mut slots, mut spent) = (Vec::new(), 0);
-        while spent < 100
-            && let Some((connection, ..)) = queue.pop(spent, 100)
-        {
-            spent += cost;
+        turn_of(queue, 100, |_| cost)
+    }
+
+    fn turn_of(queue: &mut Unverified, budget: u32, mut cost_of: impl FnMut(u32) -> u32) -> Vec<u32> {
+        let mut slots = Vec::new();
+        queue.begin(budget);
+        while let Some((connection, refresh, _)) = queue.pop() {
+            queue.spend(cost_of(connection.slot), refresh.is_some());
             slots.push(connection.slot);
         }
         slots
@@ -86,5 +160,50 @@ mod tests {
         assert_eq!(turn(&mut queue, 40), [106, 107, 2]);
         assert_eq!(turn(&mut queue, 50), [108, 109]);
         assert!(!queue.is_empty());
+    }
+
+    #[test]
+    fn sign_ins_use_up_each_turn_then_refreshes_have_their_quarter_over_some_turns() {
+        // What a stale entry costs before the first of them makes no difference.
+        for (stale, costs) in [(0, [16, 16, 16, 41, 41]), (1, [16, 16, 16, 41, 41]), (0, [128; 5]), (0, [300; 5])] {
+            let mut queue = queue(0..1000, 1000..3000);
+            let (mut spent, mut of_refreshes, mut sign_ins) = (0, 0, 0);
+            for _ in 0..100 {
+                let slots = turn_of(&mut queue, 128, |slot| {
+                    let is_first = costs[0] == 16 && slot >= 1000 && sign_ins % 5 == 0;
+                    let cost = if slot < 1000 { 41 } else { costs[sign_ins % 5] };
+                    let cost = cost + if is_first { stale } else { 0 };
+                    spent += cost;
+                    of_refreshes += if slot < 1000 { cost } else { 0 };
+                    sign_ins += usize::from(slot >= 1000);
+                    cost
+                });
+                assert!(!slots.is_empty());
+            }
+            // A quarter of each budget, but for what is owed at the end.
+            assert!((3200 - 160..=3200 + 160).contains(&of_refreshes), "{costs:?}: {of_refreshes} of {spent}");
+        }
+    }
+
+    #[test]
+    fn connections_gone_then_their_tokens_go_and_others_keep_their_order() {
+        let mut queue = queue(0..4, 100..110);
+        let is_even = |waiting: &Waiting| waiting.0.slot.is_multiple_of(2);
+        queue.drop_stale(3, is_even);
+        let left = queue.sign_ins.looked_at.len() + queue.sign_ins.rest.len();
+        assert_eq!(left, 9, "three were looked at, and one of them is gone");
+        // One that comes meanwhile is the last, and looked at in its turn.
+        queue.push((ConnectionKey { slot: 110, generation: 1 }, None, "".into()));
+        queue.push((ConnectionKey { slot: 111, generation: 1 }, None, "".into()));
+        for _ in 0..4 {
+            queue.drop_stale(3, is_even);
+        }
+        assert_eq!(turn(&mut queue, 1), [100, 102, 104, 106, 108, 110, 0, 2]);
+        // Also those that were awaited in one round and are not in the next.
+        queue.push((ConnectionKey { slot: 112, generation: 1 }, None, "".into()));
+        queue.drop_stale(3, is_even);
+        assert!(!queue.is_empty());
+        queue.drop_stale(3, |_| false);
+        assert!(queue.is_empty());
     }
 }

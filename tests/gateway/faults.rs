@@ -1,25 +1,34 @@
 //! Faults of the gateway itself: a thread that panics, and a shard that stands still. Both are put in where a program is
 //! called on a shard's thread, at the end of a busy stretch.
 
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ringgate::auth::{Claims, Key, Keys};
+use ringgate::close::CloseReason;
 use ringgate::config::Config;
 use ringgate::server::Server;
+use ringgate::session::Transport;
 
 use crate::support::{DEADLINE, http, wait_until};
 
 /// Two shards on free ports; `at_rest` is called on the threads of both, half a second after the start.
 fn start(at_rest: fn()) -> Server {
+    Server::start_with(two_shards(), at_rest).unwrap()
+}
+
+fn two_shards() -> Config {
     let (mut config, _) = Config::dev(Some(2)).unwrap();
     config.runtime.pin_cores = false;
     config.runtime.connections_per_shard_max = 64;
     for address in config.listeners.iter_mut().map(|listener| &mut listener.address).chain(&mut config.admin) {
         address.set_port(0);
     }
-    Server::start_with(config, at_rest).unwrap()
+    config
 }
 
 /// Set in the process that [`thread_panics_then_the_process_is_aborted_with_the_reason`] starts: how it is to log.
@@ -61,6 +70,17 @@ fn stay() {
     }
 }
 
+static RESTED_FOR_GOOD: AtomicUsize = AtomicUsize::new(0);
+
+/// The first thread that comes here stays for good.
+fn stay_for_good() {
+    if RESTED_FOR_GOOD.fetch_add(1, Ordering::AcqRel) == 0 {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
 #[test]
 fn shard_stands_still_then_the_node_is_not_ready_until_it_moves() {
     let server = start(stay);
@@ -81,4 +101,53 @@ fn shard_stands_still_then_the_node_is_not_ready_until_it_moves() {
     STAND_STILL.store(false, Ordering::Release);
     wait_until("the shard moves again", || ready().status == 200);
     assert!(server.shutdown(&AtomicBool::new(false)));
+}
+
+#[test]
+fn mailbox_of_a_shard_that_stands_still_is_full_then_reload_and_shutdown_end_in_time() {
+    for ends_by in ["a second signal", "shutdown.timeout"] {
+        RESTED_FOR_GOOD.store(0, Ordering::Release);
+        let mut config = two_shards();
+        config.runtime.mailbox_capacity = 1;
+        config.settings.shutdown_timeout_ms = if ends_by == "shutdown.timeout" { 500 } else { 3_600_000 };
+        let mut server = Server::start_with(config, stay_for_good).unwrap();
+        wait_until("one shard stands still", || RESTED_FOR_GOOD.load(Ordering::Acquire) >= 2);
+        let metrics = server.metrics().to_vec();
+        let before: Vec<_> = metrics.iter().map(|metrics| metrics.turns.read()).collect();
+        let mut moving = None;
+        wait_until("the other one moves", || {
+            moving = metrics.iter().zip(&before).position(|(metrics, before)| metrics.turns.read() > before + 1);
+            moving.is_some()
+        });
+        let (moving, still) = (moving.unwrap(), 1 - moving.unwrap());
+        // The kernel deals connections out to both.
+        let plain = server.addresses().iter().find(|listener| listener.transport == Transport::Plain).unwrap().address;
+        let active = || metrics[moving].connections_active[Transport::Plain as usize].read();
+        let mut clients = Vec::new();
+        wait_until("a client of the shard that moves", || {
+            clients.push(TcpStream::connect(plain).unwrap());
+            active() > 0
+        });
+        let reload = |server: &mut Server| {
+            let keys = Keys::new(vec![Key::dev()], Claims::default());
+            server.reload(keys, None, Some(2_000_000_000), || true).unwrap_err()
+        };
+        assert_eq!(reload(&mut server), "not every shard has taken it before the signal to stop");
+        assert_eq!(metrics[0].tls_cert_ends.read(), 2_000_000_000);
+        // What it was sent first fills its mailbox.
+        let turns = || metrics[moving].turns.read();
+        let before = turns();
+        wait_until("the shard that moves has read its own", || turns() > before + 1);
+        let refused = reload(&mut server);
+        assert!(refused.starts_with(&format!("shard {still}: no room in the mailbox before the signal")), "{refused}");
+        let at_once = Arc::new(AtomicBool::new(false));
+        let stop = at_once.clone();
+        let stopping = std::thread::spawn(move || server.shutdown(&stop));
+        let goodbyes = || metrics[moving].closes[Transport::Plain as usize][CloseReason::Shutdown.index()].read();
+        wait_until("the shard that moves drains", || goodbyes() > 0);
+        at_once.store(ends_by == "a second signal", Ordering::Relaxed);
+        wait_until(ends_by, || stopping.is_finished());
+        assert!(!stopping.join().unwrap(), "{ends_by}");
+        drop(clients);
+    }
 }

@@ -155,6 +155,26 @@ fn host(number: u8) -> Ipv4Addr {
 }
 
 #[test]
+fn many_are_refused_then_they_are_sent_back_at_different_times() {
+    let gateway = Gateway::with(|config| {
+        config.runtime.shards = Some(1);
+        config.settings.client.connections_max = 1;
+    });
+    let first = gateway.sign_in("first");
+    let delays: Vec<_> = (0..32).map(|_| gateway.client().expect_close(CloseReason::Busy.code()).after_ms).collect();
+    let (once, again) = delays.split_at(16);
+    assert_eq!(once, again, "in turn");
+    let mut sorted = once.to_vec();
+    sorted.sort_unstable();
+    // From 5 s to 10 s in equal steps.
+    let steps: Vec<u32> = (0..16).map(|step| 5_000 + step * 5_000 / 16).collect();
+    assert_eq!(sorted, steps);
+    assert!(delays.windows(2).all(|pair| pair[0].abs_diff(pair[1]) > 1_000), "{delays:?}");
+    drop(first);
+    gateway.finish();
+}
+
+#[test]
 fn the_node_has_so_many_connections() {
     let gateway = gateway_with(|client| client.connections_max = 2);
     let first = gateway.sign_in("first");
