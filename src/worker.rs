@@ -193,6 +193,7 @@ impl Worker {
         let mut busy = Vec::new();
         Encoder::default().goodbye(&mut busy, CloseReason::Busy, CloseReason::Busy.label(), BUSY_AFTER_MS);
         net.set_farewell(busy);
+        net.receive_stepwise();
         for (listener, transport) in options.listeners {
             net.listen(listener, transport);
         }
@@ -387,7 +388,10 @@ impl Worker {
                     self.log.closed(connection, reason, &record, has_spoken, cause.as_deref());
                     self.net.close(connection, flush, &mut self.core);
                 }
-                Effect::SignedIn { connection, record } => self.log.signed_in(connection, &record),
+                Effect::SignedIn { connection, record } => {
+                    self.net.trust(connection);
+                    self.log.signed_in(connection, &record);
+                }
                 Effect::Abort { connection } => self.net.abort(connection),
                 Effect::Hold { connection, hold } => self.net.hold(connection, hold),
             }
@@ -477,6 +481,10 @@ impl Driver for Core {
 
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
         self.shard.handle(Event::Received { connection: key, bytes }, self.now);
+    }
+
+    fn takes_more(&mut self, key: ConnectionKey) -> bool {
+        self.shard.takes_more(key)
     }
 
     fn carried(&mut self, key: ConnectionKey, overhead_bytes: usize) {

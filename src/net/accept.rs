@@ -97,6 +97,7 @@ impl Net {
         };
         let key = self.sockets.next_key(slot);
         let mut socket = Socket::new(fd);
+        socket.stepwise = self.stepwise;
         if transport == Transport::Tls {
             let tls = self.server_tls.clone().map(Tls::accept);
             let Some(Ok(tls)) = tls else { return self.refuse(slot, result) };
