@@ -138,9 +138,14 @@ fn tls_fails_then_the_log_says_why() {
         (&b"GET / HTTP/1.1\r\n\r\n"[..], "received corrupt message of type InvalidContentType"),
         // A ClientHello is announced and an alert comes: the client does not trust the certificate, say.
         (&[21, 3, 1, 0, 2, 2, 48], "received fatal alert: UnknownCA"),
-        // 80 000 bytes of a flight.
+        // A message of 65 539 bytes in full records, more than a flight may take with them.
         (
-            &[[22, 3, 1, 64, 0, 1, 0, 255, 255].as_slice(), &[0; 16_380], &[22, 3, 1, 64, 0].repeat(13_000)].concat(),
+            &[
+                [22, 3, 1, 64, 0, 1, 0, 255, 255].as_slice(),
+                &[0; 16_380],
+                &[&[22, 3, 1, 64, 0], [0; 16_384].as_slice()].concat().repeat(4),
+            ]
+            .concat(),
             "an unfinished handshake message",
         ),
     ] {
@@ -284,7 +289,7 @@ fn client_half_closes_with_close_notify_while_messages_flow_then_records_are_who
             (client.messages_rate, client.bytes_rate) = (0, 0);
         });
         let mut stream = raw_tls(&gateway);
-        shrink_buffers(&stream.sock, 4096).unwrap();
+        shrink_buffers(&stream.sock, 64 * 1024).unwrap();
         stream.write_all(&connect_frame("alice")).unwrap();
         gateway.wait_for("sessions", 1, |m| &m.sessions_active);
         let mut bob = gateway.sign_in("bob");
