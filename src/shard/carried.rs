@@ -1,13 +1,13 @@
-//! What the bytes of a client came in: TLS records cost the gateway work although nothing may be in them.
+//! Overhead of TLS records: headers, padding, tags and empty records count against `bytes_rate` as the bytes of frames do.
 //!
-//! Headers, padding, tags and empty records count against `bytes_rate` as the bytes of frames do. Nobody can be refused a
-//! request for them, so what is over the rate is said once in a [`GRACE_MS`], and then ends the connection.
+//! It belongs to no request. So excess is first answered with one `Error` 111; excess more than [`GRACE_MS`] later closes the
+//! connection.
 
 use super::Shard;
 use crate::close::CloseReason;
 use crate::id::{ConnectionKey, Now};
 
-/// As long after the first warning nothing more is said, and nothing happens.
+/// For this long after the warning, more excess has no effect.
 const GRACE_MS: u32 = 1000;
 
 impl Shard {
@@ -25,7 +25,7 @@ impl Shard {
         if !connection.is_ready() {
             self.close(key, CloseReason::TooManyRequests, "TLS records over the rate of bytes", now);
         } else if connection.warned_ms == 0 || since_warning > GRACE_MS {
-            self.warn_about_rate(key, 0, now);
+            self.warn_about_rate(key, 0, None, now);
         }
         self.read_own_mail(now);
         self.give_credit_back();

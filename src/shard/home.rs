@@ -392,13 +392,25 @@ impl Homes {
         metrics.inbox_pending.subtract(acked.unwrap_or_default());
     }
 
-    /// The device that sent a message needs no copy of it: what it has acknowledged goes on past the copy, where nothing else
-    /// lies between.
-    pub(super) fn skip_own(&mut self, home: TopicKey, from: Address, offset: u64, metrics: &ShardMetrics, now: Now) {
-        let is_next = self.inboxes.get(home).and_then(|inbox| inbox.cursor_of(from)).is_some_and(|at| at + 1 == offset);
-        if is_next {
-            self.acknowledge(home, from, offset, metrics, now);
-        }
+    /// Removes what every known device of an inbox has acknowledged.
+    fn remove_acknowledged(&mut self, home: TopicKey, metrics: &ShardMetrics, now: Now) {
+        let acked =
+            self.change_inbox(home, metrics, |inbox, publishers| inbox.remove_acknowledged(publishers, now.mono_ms()));
+        metrics.inbox_acked.add(acked.unwrap_or_default());
+        metrics.inbox_pending.subtract(acked.unwrap_or_default());
+    }
+
+    /// The device that sent messages needs no copies of them; see [`Inbox::skip_own`].
+    pub(super) fn skip_own(&mut self, home: TopicKey, from: Address, metrics: &ShardMetrics, now: Now) {
+        let acked =
+            self.change_inbox(home, metrics, |inbox, publishers| inbox.skip_own(from, publishers, now.mono_ms()));
+        metrics.inbox_acked.add(acked.unwrap_or_default());
+        metrics.inbox_pending.subtract(acked.unwrap_or_default());
+    }
+
+    /// Whether the user has another device than the one that is connected there.
+    pub(super) fn has_other_devices(&self, home: TopicKey, from: Address) -> bool {
+        self.inboxes.get(home).is_some_and(|inbox| inbox.has_other_devices(from))
     }
 
     /// True once when the logs take more than [`LOG_WARNING_PERCENT`] of what they may, and again only after they took less
@@ -638,7 +650,7 @@ impl Shard {
                 book_forgotten(&self.metrics, expired);
                 // A client that resumes behind its stored cursor has kept what lies between.
                 if attachment.recovered {
-                    self.homes.acknowledge(home, from, attachment.start, &self.metrics, now);
+                    self.homes.remove_acknowledged(home, &self.metrics, now);
                 }
                 if let Some(old) = attachment.taken_over {
                     let reason = CloseReason::TakenOver;

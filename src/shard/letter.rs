@@ -115,7 +115,7 @@ pub enum Letter {
         to: ConnectionKey,
         /// What was asked for.
         topic: Source,
-        /// What there is.
+        /// Messages after `since`.
         gap: Box<Gap>,
     },
     /// To a session.

@@ -51,7 +51,7 @@ use crate::slots::Slots;
 use crate::wheel::Wheel;
 use crate::wire::{Encoder, encode};
 use home::Homes;
-use receive::WEIGHT_OF_LARGE;
+use receive::{WEIGHT_OF_LARGE, WEIGHT_OF_REFRESH};
 use rooms::{Broadcast, LocalRooms};
 use signin::DeviceNames;
 use ways::{Credits, Ways};
@@ -573,6 +573,11 @@ impl Shard {
         *self.heavy_in_flight.entry(key).or_default() += weight;
     }
 
+    /// Whether the session waits for the answer to a Refresh.
+    fn is_refreshing(&self, key: ConnectionKey) -> bool {
+        self.heavy_in_flight.get(&key).is_some_and(|weight| *weight >= WEIGHT_OF_REFRESH)
+    }
+
     /// Such a request has its answer.
     fn answered_heavy(&mut self, key: ConnectionKey, weight: u8) {
         self.answered(key);
@@ -650,7 +655,12 @@ impl Shard {
         now: Now,
     ) {
         self.metrics.errors[code.index()].increment();
-        let retry_after_ms = if code.is_temporary() { 1000 } else { 0 };
+        let retry_after_ms = match code {
+            // Clocks differ by seconds; each attempt costs a verification.
+            ErrorCode::TokenNotYetValid => 10_000,
+            _ if code.is_temporary() => 1000,
+            _ => 0,
+        };
         let fields = encode::Error { request, code, message, retry_after_ms, room };
         self.reply(key, now, |encoder, out| encoder.error(out, &fields));
     }

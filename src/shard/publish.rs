@@ -163,6 +163,9 @@ impl Shard {
             // The user has left meanwhile, and no device is known.
             Some(Topic::Room(_)) | None => return,
         };
+        if !self.homes.has_other_devices(inbox, from) {
+            return;
+        }
         let has_way_on = self.has_no_way_on(Some(Topic::Inbox(inbox)), draft.len()).is_none();
         if !has_way_on || !self.homes.has_room_for(draft.sender(), draft.len(), &self.settings, &self.metrics) {
             return self.metrics.inbox_copies_dropped.increment();
@@ -172,7 +175,7 @@ impl Shard {
         let frame = draft.stamp(Stamp { position, message_id, timestamp_ms });
         let message = Message { frame: frame.clone(), ttl_ms, from: Some(from), publisher };
         self.homes.commit(Topic::Inbox(inbox), message, &self.settings, &self.metrics, now);
-        self.homes.skip_own(inbox, from, position.offset, &self.metrics, now);
+        self.homes.skip_own(inbox, from, &self.metrics, now);
         self.deliver_to_devices(inbox, position.offset, &Delivery { frame, received_us }, Some(from), now);
     }
 
@@ -235,7 +238,7 @@ impl Shard {
         let frame = draft.stamp(answered.stamp);
         let offset = answered.stamp.position.offset;
         if is_kept {
-            // Who writes to an inbox of its own is brought that, too.
+            // A session that writes to its own inbox also receives the message.
             let origin = matches!(topic, Topic::Room(_)).then_some(from);
             let message = Message { frame: frame.clone(), ttl_ms, from: origin, publisher };
             self.homes.commit(topic, message, &self.settings, &self.metrics, now);

@@ -37,7 +37,8 @@ const ANSWERS_IN_ORDER_MAX: usize = 256;
 /// or a Refresh, whose rights the next request is judged by.
 const WEIGHT_MAX: u8 = 2;
 pub(super) const WEIGHT_OF_LARGE: u8 = 1;
-pub(super) const WEIGHT_OF_REFRESH: u8 = WEIGHT_MAX;
+/// More than everything else that may be in flight with it, so that it can be told.
+pub(super) const WEIGHT_OF_REFRESH: u8 = 2 * WEIGHT_MAX;
 
 impl Shard {
     pub(super) fn on_received(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
@@ -292,7 +293,7 @@ impl Shard {
         let in_rate = connection.messages.take(1, limits.messages_rate, limits.messages_burst, now.mono_ms())
             & connection.bytes.take(bytes, limits.bytes_rate, limits.bytes_burst, now.mono_ms());
         if !in_rate && !matches!(raw.kind, Kind::Ack | Kind::ClientPong | Kind::Disconnect) {
-            self.warn_about_rate(key, request_of(&frame), now);
+            self.warn_about_rate(key, request_of(&frame), room_of(&frame), now);
             return Ok(true);
         }
         match frame {
@@ -332,7 +333,7 @@ impl Shard {
     }
 
     /// Over the rate: within a second of the first time the request is refused, later the connection is closed.
-    pub(super) fn warn_about_rate(&mut self, key: ConnectionKey, request: u32, now: Now) {
+    pub(super) fn warn_about_rate(&mut self, key: ConnectionKey, request: u32, room: Option<&str>, now: Now) {
         const GRACE_MS: u32 = 1000;
         const FORGIVEN_MS: u32 = 10_000;
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -344,7 +345,8 @@ impl Shard {
             self.close(key, CloseReason::TooManyRequests, "", now);
             return;
         }
-        self.refuse(key, request, ErrorCode::TooManyRequests, now);
+        let code = ErrorCode::TooManyRequests;
+        self.refuse_with(key, request, code, code.label(), room, now);
     }
 
     /// Counts a request that will be answered later; refuses it when too many wait already.
@@ -401,6 +403,11 @@ fn append(tail: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
 
 fn tail_of(bytes: Vec<u8>, now: Now) -> Box<Tail> {
     Box::new(Tail { bytes, read: 0, began_ms: now.mono_ms(), parked: false, held: false })
+}
+
+/// The room that a Subscribe names: its refusal names it, too.
+fn room_of<'a>(frame: &ClientFrame<'a>) -> Option<&'a str> {
+    if let ClientFrame::Subscribe { room, .. } = frame { Some(room) } else { None }
 }
 
 fn request_of(frame: &ClientFrame<'_>) -> u32 {

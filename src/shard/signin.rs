@@ -224,6 +224,8 @@ impl Shard {
 
     fn on_refreshed(&mut self, key: ConnectionKey, request: u32, result: Result<Grant, AuthError>, now: Now) {
         self.answered_heavy(key, WEIGHT_OF_REFRESH);
+        // The end of the token was put off while the gateway had this to look at.
+        self.rearm(key, now);
         let Some(session) = self.session_mut(key) else { return };
         let grant = match result {
             Ok(grant) => grant,

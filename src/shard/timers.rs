@@ -20,6 +20,8 @@ enum Due {
     SignIn,
     /// The gateway's part of it.
     Admission,
+    /// The gateway's part of a Refresh that came in time.
+    Renewal,
     Frame,
     Write,
     Token,
@@ -66,7 +68,7 @@ impl Shard {
         // Several deadlines may have passed; each one handled moves the next ahead or ends the connection.
         for _ in 0..4 {
             let Some(connection) = self.connections.get(key) else { return };
-            let (deadline_ms, due) = self.next_deadline(connection, now);
+            let (deadline_ms, due) = self.next_deadline(key, connection, now);
             if deadline_ms > now.mono_ms() {
                 return self.wheel.insert(key.slot, deadline_ms);
             }
@@ -74,6 +76,7 @@ impl Shard {
                 Due::SignIn => self.close(key, CloseReason::Stale, "sign-in took too long", now),
                 // The client has done its part: it is to come back.
                 Due::Admission => self.close(key, CloseReason::Busy, "the gateway is late with sign-ins", now),
+                Due::Renewal => self.close(key, CloseReason::Busy, "the gateway is late with a Refresh", now),
                 Due::Frame => self.close(key, CloseReason::Stale, "a frame took too long", now),
                 Due::Write => {
                     self.metrics.slow_consumers[2].increment();
@@ -86,7 +89,7 @@ impl Shard {
                     let limits = &self.settings.client;
                     if let Some(connection) = self.connections.get_mut(key) {
                         connection.phase = Phase::Pinged;
-                        self.pinged.entry(key).or_insert(now.mono_us);
+                        self.pinged.insert(key, now.mono_us);
                         // However late it is asked, it has its time to answer.
                         let interval_ms = connection.ping_interval_ms();
                         let due_ms = now.mono_ms() + limits.patience_ms(interval_ms);
@@ -107,12 +110,12 @@ impl Shard {
     /// Puts the connection's earliest deadline into the wheel.
     pub(super) fn rearm(&mut self, key: ConnectionKey, now: Now) {
         if let Some(connection) = self.connections.get(key) {
-            let (deadline_ms, _) = self.next_deadline(connection, now);
+            let (deadline_ms, _) = self.next_deadline(key, connection, now);
             self.wheel.insert(key.slot, deadline_ms);
         }
     }
 
-    fn next_deadline(&self, connection: &Connection, now: Now) -> (u64, Due) {
+    fn next_deadline(&self, key: ConnectionKey, connection: &Connection, now: Now) -> (u64, Due) {
         let limits = &self.settings.client;
         let mut earliest = match connection.phase {
             Phase::Closing => return (connection.heard_ms + LINGER_MS, Due::Linger),
@@ -137,8 +140,13 @@ impl Shard {
         }
         if let Some(session) = &connection.session {
             if session.expires_at != 0 {
-                let left_ms = (u64::from(session.expires_at) * 1000).saturating_sub(now.unix_ms);
-                consider(now.mono_ms() + left_ms, Due::Token);
+                // A Refresh that came in time is not too late because the gateway is.
+                let (put_off_ms, due) = match self.is_refreshing(key) {
+                    true => (limits.connect_timeout_ms, Due::Renewal),
+                    false => (0, Due::Token),
+                };
+                let end_ms = u64::from(session.expires_at) * 1000 + put_off_ms;
+                consider(now.mono_ms() + end_ms.saturating_sub(now.unix_ms), due);
             }
             if let Some(deadline) = session.inbox.ack_deadline {
                 consider(deadline.to_ms(), Due::Ack);

@@ -79,6 +79,25 @@ struct Kept {
     forgotten_at: u64,
     /// A number that the home chose when an unknown user was last written to; 0 for never.
     written: u64,
+    /// Devices whose cursors went on over copies of what they had sent themselves.
+    #[expect(clippy::box_collection, reason = "eight bytes where nothing is copied")]
+    skipped: Option<Box<Vec<Skipped>>>,
+}
+
+/// A device whose cursor went on over copies that it was not sent: its client may still give the position before them.
+#[derive(Debug)]
+struct Skipped {
+    device: Arc<str>,
+    /// What the client had acknowledged itself.
+    from: u64,
+}
+
+impl Kept {
+    fn forget_skipped(&mut self, which: impl Fn(&Skipped) -> bool) {
+        if let Some(skipped) = &mut self.skipped {
+            skipped.retain(|one| !which(one));
+        }
+    }
 }
 
 /// What a slot of the table of inboxes takes: the inbox and its generation.
@@ -162,7 +181,7 @@ impl Inbox {
         let Head { position, missed } = head;
         let kept = (position.offset > 0).then(|| {
             let forgotten_at = if missed { 0 } else { position.offset };
-            Box::new(Kept { log: Log::resumed(position), forgotten_at, written: 0 })
+            Box::new(Kept { log: Log::resumed(position), forgotten_at, written: 0, skipped: None })
         });
         Inbox { user, epoch: position.epoch, kept, devices: Devices::Many(Vec::new()), known: true, forgets: true }
     }
@@ -196,7 +215,7 @@ impl Inbox {
         let (epoch, forgets) = (self.epoch, self.forgets);
         self.kept.get_or_insert_with(|| {
             let forgotten_at = if forgets { 0 } else { u64::MAX };
-            Box::new(Kept { log: Log::new(epoch), forgotten_at, written: 0 })
+            Box::new(Kept { log: Log::new(epoch), forgotten_at, written: 0, skipped: None })
         })
     }
 
@@ -228,7 +247,11 @@ impl Inbox {
     /// Bytes of the heap that messages take here. Users who have never signed in are there for their messages alone, so
     /// they count whole; for others the session stands.
     pub fn heap_bytes(&self) -> usize {
-        let log = self.kept.as_ref().map_or(0, |kept| allocated(size_of::<Kept>()) + kept.log.heap_bytes());
+        let skipped = self.kept.as_ref().and_then(|kept| kept.skipped.as_ref());
+        let skipped = skipped.map_or(0, |skipped| {
+            allocated(size_of::<Vec<Skipped>>()) + allocated(skipped.capacity() * size_of::<Skipped>())
+        });
+        let log = self.kept.as_ref().map_or(0, |kept| allocated(size_of::<Kept>()) + kept.log.heap_bytes() + skipped);
         let user = if self.known { 0 } else { SLOT_BYTES + name_bytes(self.user.len()) + TABLE_ENTRY_BYTES };
         log + user
     }
@@ -258,6 +281,8 @@ impl Inbox {
         let lost = self.log().map_or(0, Log::lost);
         let reached = |since: Position| self.log().map_or(since == position, |log| log.reaches(since));
         let cursor = known.and_then(|index| self.devices().get(index)).map(|device| device.cursor);
+        let given = resume.map_or(0, |since| since.offset);
+        let resume = resume.map(|since| Position { offset: self.behind_own(name, since, cursor), ..since });
         let (start, recovered) = match (resume, cursor) {
             (Some(since), _) if reached(since) => (since.offset, true),
             (Some(_), _) => (lost, false),
@@ -279,6 +304,10 @@ impl Inbox {
             }
         };
         let taken_over = taken_over.filter(|old| *old != from);
+        if let Some(kept) = self.kept.as_mut().filter(|_| recovered) {
+            // A client that gives a position has kept everything before it.
+            kept.forget_skipped(|skipped| skipped.device == *name && skipped.from < given && given >= start);
+        }
         Some((Attachment { taken_over, start, recovered, position }, expired))
     }
 
@@ -311,9 +340,11 @@ impl Inbox {
 
     fn forget(&mut self, index: usize, publishers: &mut Publishers, now_ms: u64) -> u64 {
         let cursor = self.devices().get(index).map_or(0, |device| device.cursor);
+        let name = self.devices().get(index).map(|device| device.name.clone());
         self.devices.remove(index);
         self.forgets = true;
         if let Some(kept) = &mut self.kept {
+            kept.forget_skipped(|skipped| Some(&skipped.device) == name.as_ref());
             kept.forgotten_at = kept.forgotten_at.min(cursor);
         }
         // Messages that no device has read stay for the next device that connects.
@@ -332,10 +363,10 @@ impl Inbox {
         }
     }
 
-    /// What the device that is connected there has acknowledged.
-    pub fn cursor_of(&self, from: Address) -> Option<u64> {
+    /// Whether another device than the one that is connected there is known.
+    pub fn has_other_devices(&self, from: Address) -> bool {
         let place = Place::connected(from);
-        self.devices().iter().find(|device| device.place == place).map(|device| device.cursor)
+        self.devices().iter().any(|device| device.place != place)
     }
 
     /// Moves the cursor of the device that is connected there; returns how many messages nobody needs any more and
@@ -345,11 +376,47 @@ impl Inbox {
         let place = Place::connected(from);
         if let Some(device) = self.devices.as_mut_slice().iter_mut().find(|device| device.place == place) {
             device.cursor = device.cursor.max(offset.min(last));
+            if let Some(kept) = self.kept.as_mut().filter(|kept| kept.skipped.is_some()) {
+                kept.forget_skipped(|skipped| skipped.device == device.name && skipped.from < offset);
+                return self.skip_own(from, publishers, now_ms);
+            }
         }
         self.remove_acknowledged(publishers, now_ms)
     }
 
-    fn remove_acknowledged(&mut self, publishers: &mut Publishers, now_ms: u64) -> u64 {
+    /// A device is not sent the copies of what it has sent itself: its cursor goes on over those that follow it. Returns the
+    /// same as [`Self::acknowledge`].
+    pub fn skip_own(&mut self, from: Address, publishers: &mut Publishers, now_ms: u64) -> u64 {
+        let place = Place::connected(from);
+        let device = self.devices.as_mut_slice().iter_mut().find(|device| device.place == place);
+        if let (Some(device), Some(kept)) = (device, &mut self.kept) {
+            let all = kept.skipped.get_or_insert_default();
+            let end = kept.log.end_of_own(device.cursor, from);
+            if end > device.cursor && all.iter().all(|skipped| skipped.device != device.name) {
+                all.push(Skipped { device: device.name.clone(), from: device.cursor });
+            }
+            device.cursor = end;
+        }
+        self.remove_acknowledged(publishers, now_ms)
+    }
+
+    /// Where a client stands that gives this position: behind the copies that its device was not sent, if these are all that
+    /// lies between.
+    fn behind_own(&self, device: &Arc<str>, since: Position, cursor: Option<u64>) -> u64 {
+        let all = self.kept.as_ref().and_then(|kept| kept.skipped.as_ref()).map_or(&[][..], |all| all);
+        let skipped = all.iter().find(|skipped| skipped.device == *device);
+        match (skipped, cursor) {
+            (Some(skipped), Some(cursor))
+                if since.epoch == self.epoch && (skipped.from..=cursor).contains(&since.offset) =>
+            {
+                cursor
+            }
+            _ => since.offset,
+        }
+    }
+
+    /// Removes what every known device has acknowledged; returns how many messages that were.
+    pub fn remove_acknowledged(&mut self, publishers: &mut Publishers, now_ms: u64) -> u64 {
         let Some(passed) = self.devices().iter().map(|device| device.cursor).min() else { return 0 };
         self.log_mut().map_or(0, |log| log.remove_through(passed, now_ms, publishers))
     }

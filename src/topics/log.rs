@@ -374,6 +374,19 @@ impl Log {
         gap
     }
 
+    /// The last of the messages that follow an offset without a gap and were published by this session; the offset itself
+    /// if none does.
+    pub fn end_of_own(&self, offset: u64, origin: Address) -> u64 {
+        let origin = origin.to_u64();
+        let first = self.entries.partition_point(|entry| entry.offset <= offset);
+        let follows =
+            |end: u64, entry: &Retained| (entry.offset == end + 1 && entry.origin == origin).then_some(end + 1);
+        self.entries
+            .range(first..)
+            .try_fold(offset, |end, entry| follows(end, entry).ok_or(end))
+            .unwrap_or_else(|end| end)
+    }
+
     /// The newest messages before an offset, in order: at most `messages_max`, and at most `bytes_max` unless it is one
     /// that is larger. And whether the log holds older ones.
     pub fn newest(&self, before: u64, messages_max: usize, bytes_max: usize, now_ms: u64) -> (Vec<Bytes>, bool) {

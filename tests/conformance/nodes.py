@@ -204,7 +204,7 @@ def long_messages(folder, pems):
 
 
 @node_case(
-    "storage-full", "| messages of one publisher in a shard's logs | four times what is free there | `Error` 402 |"
+    "storage-full", "a publish is refused when they already take more than four times the space that is free there"
 )
 def storage_full(folder, pems):
     log = '\n[log]\nsize_per_shard = "2MiB"\n'

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use ringgate::close::CloseReason;
 use ringgate::id::{ConnectionKey, Now, ShardId};
-use ringgate::limits::BUSY_AFTER_MS;
+use ringgate::limits::{BUSY_AFTER_MS, Settings};
 use ringgate::metrics::ShardMetrics;
-use ringgate::session::{AuthError, Transport};
+use ringgate::session::{AuthError, Grant, Transport};
 use ringgate::shard::{Effect, Event, Shard, ShardOptions};
 use ringgate::wire::encode::ConnectRequest;
 use ringgate::wire::{Encoder, ServerFrame, Split, split};
@@ -106,4 +106,65 @@ fn connect_does_not_come_in_time_then_stale_as_before() {
     world.pass(settings().client.connect_timeout_ms + 100);
     world.advance();
     assert_eq!(world.closed, [(silent, CloseReason::Stale)]);
+}
+
+/// A session that ends at 1 000 ms, and sends a Refresh before that of which the gateway does not see to the token.
+fn refreshing(settings: Settings) -> (Shard, impl Fn(u64) -> Now) {
+    let metrics = Arc::<ShardMetrics>::default();
+    let options = ShardOptions { id: ShardId(0), shards: 1, settings: Arc::new(settings), metrics, seed: 1 };
+    let mut shard = Shard::new(options);
+    let at = |ms: u64| Now { mono_us: (1_000 + ms) * 1000, unix_ms: 1_800_000_000_000 + ms };
+    let peer = [127, 0, 0, 1].into();
+    shard.handle(Event::Opened { connection: KEY, peer, transport: Transport::Plain }, at(0));
+    shard.handle(Event::Received { connection: KEY, bytes: &connect("alice") }, at(0));
+    shard.handle(Event::Verified { connection: KEY, refresh: None, result: Ok(until(1)) }, at(0));
+    let mut refresh = Vec::new();
+    Encoder::default().refresh(&mut refresh, 5, "a newer one");
+    shard.handle(Event::Received { connection: KEY, bytes: &refresh }, at(900));
+    while shard.poll_effect().is_some() {}
+    while shard.pull(KEY, at(900)).is_some() {}
+    (shard, at)
+}
+
+fn until(seconds: u64) -> Grant {
+    Grant { user: "alice".to_owned(), expires_at: 1_800_000_000 + seconds, rooms: None, device: None }
+}
+
+fn closed(shard: &mut Shard) -> Option<CloseReason> {
+    std::iter::from_fn(|| shard.poll_effect())
+        .find_map(|effect| if let Effect::Close { reason, .. } = effect { Some(reason) } else { None })
+}
+
+#[test]
+fn a_refresh_came_in_time_and_is_verified_late_then_the_session_goes_on() {
+    let (mut shard, at) = refreshing(settings());
+    shard.advance(at(3000));
+    assert_eq!(closed(&mut shard), None);
+    shard.handle(Event::Verified { connection: KEY, refresh: Some(5), result: Ok(until(60)) }, at(3100));
+    while shard.pull(KEY, at(3100)).is_some() {}
+    shard.advance(at(59_000));
+    assert_eq!(closed(&mut shard), None);
+    shard.advance(at(60_100));
+    assert_eq!(closed(&mut shard), Some(CloseReason::Expired));
+}
+
+#[test]
+fn a_refresh_came_in_time_and_is_refused_late_then_the_session_has_expired() {
+    let (mut shard, at) = refreshing(settings());
+    shard.advance(at(3000));
+    let result = Err(AuthError::Signature);
+    shard.handle(Event::Verified { connection: KEY, refresh: Some(5), result }, at(3100));
+    shard.advance(at(3200));
+    assert_eq!(closed(&mut shard), Some(CloseReason::Expired));
+}
+
+#[test]
+fn a_refresh_is_not_verified_for_too_long_then_busy() {
+    let settings = settings();
+    let timeout_ms = settings.client.connect_timeout_ms;
+    let (mut shard, at) = refreshing(settings);
+    shard.advance(at(900 + timeout_ms));
+    assert_eq!(closed(&mut shard), None);
+    shard.advance(at(1100 + timeout_ms));
+    assert_eq!(closed(&mut shard), Some(CloseReason::Busy));
 }

@@ -536,3 +536,57 @@ fn a_copy_that_has_no_room_is_left_out_and_counted() {
     assert_eq!(copies + dropped, stored);
     world.check();
 }
+
+#[test]
+fn a_device_that_sent_resumes_from_its_own_position_without_a_loss() {
+    for shards in [1, 3] {
+        for others in [vec![], vec!["laptop"]] {
+            let mut world = World::new(shards, with_copies());
+            let phone = world.connect(0, "alice", "phone", None).0;
+            let laptops: Vec<_> = others.iter().map(|name| world.connect(shards - 1, "alice", name, None).0).collect();
+            let bob = world.sign_in(shards - 1, "bob");
+            let kept = world.publish(bob, "@alice", b"1");
+            assert_eq!(messages(&mut world, phone).len(), 1);
+            world.ack(phone, kept);
+            for _ in 0..3 {
+                world.publish(phone, "@bob", b"x");
+            }
+            for laptop in laptops {
+                assert_eq!(messages(&mut world, laptop).len(), 4);
+                world.ack(laptop, Position { offset: 4, ..kept });
+            }
+            // Every device has passed the copies, so they are gone; the phone knows of none of them.
+            assert!(world.history(phone, "@alice", None, 10).0.is_empty());
+            for resume in [Some(kept), None, Some(kept)] {
+                let (phone, position, recovered, got) = world.connect(0, "alice", "phone", resume);
+                assert_eq!((recovered, offsets(&got)), (true, vec![]), "{resume:?} of {position:?}, {others:?}");
+                world.end(phone);
+            }
+            let (_, _, recovered, _) = world.connect(0, "alice", "phone", Some(Position { offset: 0, ..kept }));
+            assert!(!recovered, "a position before what was acknowledged is one whose messages are gone");
+            world.check();
+        }
+    }
+}
+
+#[test]
+fn copies_behind_a_message_that_is_not_acknowledged_yet_are_passed_with_it() {
+    let mut world = World::new(2, with_copies());
+    let phone = world.connect(0, "alice", "phone", None).0;
+    let laptop = world.connect(1, "alice", "laptop", None).0;
+    let bob = world.sign_in(1, "bob");
+    let first = world.publish(bob, "@alice", b"1");
+    for _ in 0..50 {
+        world.publish(phone, "@bob", b"x");
+    }
+    let second = world.publish(bob, "@alice", b"2");
+    assert_eq!(second.offset, 52);
+    assert_eq!(messages(&mut world, laptop).len(), 52);
+    world.ack(laptop, second);
+    assert_eq!(world.sum(|metrics| &metrics.inbox_pending), 52 + 50, "the phone's first, and what bob got");
+    world.ack(phone, first);
+    assert_eq!(world.history(phone, "@alice", None, 10).0, [52], "the copies went with it");
+    world.ack(phone, second);
+    assert!(world.history(phone, "@alice", None, 10).0.is_empty());
+    world.check();
+}

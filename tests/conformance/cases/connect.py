@@ -112,7 +112,7 @@ def token_dates_with_a_fraction(run):
         within("expires_at", client.hello.expires_at, int(float(text)), int(float(text)) + 61)
 
 
-@case("token-within-its-second", "what ends or begins within a second does so at its beginning or end")
+@case("token-within-its-second", "`exp` is rounded down and `nbf` up to whole seconds")
 def token_within_its_second(run):
     hello = run.sign_in(token=run.gateway.token_of('{"sub":"%s","exp":4000000000.9}' % run.user())).hello
     whole = run.sign_in(token=run.gateway.token_of('{"sub":"%s","exp":4000000000}' % run.user())).hello
@@ -201,7 +201,7 @@ def rooms_twice(run):
     client.take("Error", request=9, code=105, room=room)
 
 
-@case("error-room-of-subscribe", "the room, when a `Subscribe` or a room of `Connect` was refused; else absent")
+@case("error-room-of-subscribe", "the room, when a `Subscribe` or a room of `Connect` was refused; absent in all other cases, and in code 107")
 def error_room_of_subscribe(run):
     client = run.sign_in()
     equal("Error.room", client.refused(102, "Subscribe", room="nosuchnamespace:x").room, "nosuchnamespace:x")

@@ -262,7 +262,8 @@ def pipelined(run):
 
 
 @case(
-    "answers-that-nobody-reads", "a client that reads gets all of its answers, one that does not finds its window full"
+    "answers-that-nobody-reads",
+    "a client that reads gets all of its answers; if it does not read, its TCP window fills and it cannot send",
 )
 def answers_that_nobody_reads(run):
     client = run.sign_in()

@@ -113,8 +113,8 @@ def new_device(run):
 
 @case(
     "new-device-later",
-    "For a device that the gateway does not know it is true unless messages have left the log that a forgotten device"
-    " had not acknowledged",
+    "For an unknown device, `inbox_recovered` is false if any forgotten device had unread messages that have since left"
+    " the log, and true otherwise.",
 )
 def new_device_later(run):
     user = run.user()

@@ -133,7 +133,7 @@ def disconnect_is_never_refused(run):
 
 @case(
     "within-a-second",
-    "Being over a rate for up to 1 s after the first such `Error` costs no more than that",
+    "For 1 s after the first such `Error`, more excess only gets more of them.",
     small_rates,
 )
 def within_a_second(run):
@@ -148,7 +148,7 @@ def within_a_second(run):
     equal("the answer", client.answer(5).name, "Published")
 
 
-@case("later-than-a-second", "being over it later than that closes with 3013", small_rates, long=True)
+@case("later-than-a-second", "Excess after that second closes with 3013.", small_rates, long=True)
 def later_than_a_second(run):
     client = run.sign_in()
     over(client)
@@ -160,7 +160,7 @@ def later_than_a_second(run):
 
 @case(
     "forgiven",
-    "10 s after that first `Error` it is forgiven, and the next one is a first one again.",
+    "10 s after the first `Error` it is forgiven, and the next one is a first one again.",
     small_rates,
     long=True,
 )

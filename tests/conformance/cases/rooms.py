@@ -90,7 +90,7 @@ def since(run):
     equal("payloads", payloads(got), [b"3", b"4", b"5", b"6", b"live"])
 
 
-@case("since-the-newest", "`since` when that is reached")
+@case("since-the-newest", "It is `since`, if the log reaches back to it")
 def since_the_newest(run):
     room, writer, last = filled(run, "chat", 3)
     client, frame = joined(run, room, since=last)
@@ -141,7 +141,7 @@ def still_in_the_log(run):
     equal("messages", offsets(run.marked(client, writer, room)), [8, 9, 10, 11, 12])
 
 
-@case("recover-best", "where the log begins when `recover` is `best` and `since` is not reached", namespace("few"))
+@case("recover-best", "the place where the log begins, if not and `recover` is `best`", namespace("few"))
 def recover_best(run):
     room, writer, last = filled(run, "few", 12)
     client, frame = joined(run, room, since=position(last["epoch"], 3), recover=1)
