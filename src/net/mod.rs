@@ -599,14 +599,14 @@ impl Net {
                 self.arm_receive(key);
             }
             error if error > 0 => self.end(key, CloseReason::ConnectionReset, driver),
-            _ if !more && self.sockets.get(key).is_some_and(|socket| socket.stepwise) => {
-                if driver.takes_more(key) {
+            _ if !more => {
+                let stepwise = self.sockets.get(key).is_some_and(|socket| socket.stepwise);
+                if !stepwise {
+                    self.metrics.ring_rearms.increment();
+                }
+                if !stepwise || driver.takes_more(key) {
                     self.arm_receive(key);
                 }
-            }
-            _ if !more => {
-                self.metrics.ring_rearms.increment();
-                self.arm_receive(key);
             }
             _ => {}
         }
