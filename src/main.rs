@@ -240,7 +240,7 @@ fn serve(options: Serve) -> Result<(), String> {
         config.logging.level = level;
     }
     set_dumpable(config.runtime.dumpable);
-    ringgate::abort::on_panic(config.logging.json);
+    ringgate::abort::on_panic(config.logging.json).map_err(|error| format!("cannot start a thread: {error}"))?;
     let logs = start_logging(&config.logging)?;
     let mut reloading = Reloading { file: options.config.clone(), level_is_given, running: Running::of(&config), logs };
     reloading.warn(&config);

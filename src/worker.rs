@@ -209,6 +209,7 @@ impl Worker {
             net.set_server_tls(tls);
         }
         net.set_farewells(farewells(options.shard.id));
+        net.receive_stepwise();
         for (listener, transport) in options.listeners {
             net.listen(listener, transport);
         }
@@ -406,7 +407,10 @@ impl Worker {
                     self.log.closed(connection, reason, &record, has_spoken, cause.as_deref());
                     self.net.close(connection, flush, &mut self.core);
                 }
-                Effect::SignedIn { connection, record } => self.log.signed_in(connection, &record),
+                Effect::SignedIn { connection, record } => {
+                    self.net.trust(connection);
+                    self.log.signed_in(connection, &record);
+                }
                 Effect::Abort { connection } => self.net.abort(connection),
                 Effect::Hold { connection, hold } => self.net.hold(connection, hold),
             }
@@ -496,6 +500,10 @@ impl Driver for Core {
 
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
         self.shard.handle(Event::Received { connection: key, bytes }, self.now);
+    }
+
+    fn takes_more(&mut self, key: ConnectionKey) -> bool {
+        self.shard.takes_more(key)
     }
 
     fn carried(&mut self, key: ConnectionKey, overhead_bytes: usize) {

@@ -274,7 +274,7 @@ impl Families {
         let help = "Ends of connections that a look found before the kernel announced them";
         out.by_shard("uring_missed_ends", help, counter, |s| &s.ring_missed_ends)?;
         out.by_shard("uring_rearms", "Multishot receives armed again", counter, |s| &s.ring_rearms)?;
-        out.by_shard("accept_exhausted", "Accepts without a descriptor or slot", counter, |s| &s.accept_exhausted)?;
+        out.by_shard("accept_exhausted", "Accepts that failed, or without a slot", counter, |s| &s.accept_exhausted)?;
         out.by_shard("uring_slots_used", "Slots in use", MetricType::Gauge, |s| &s.ring_slots_used)?;
         out.by_shard("shard_turns", "Turns made; a shard whose turns do not grow stands still", counter, |s| &s.turns)?;
         out.by_shard("shard_busy_nanoseconds", "Time in which a shard had work", counter, |s| &s.busy_ns)

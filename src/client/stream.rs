@@ -186,29 +186,35 @@ impl Stream {
         timeout: Duration,
     ) -> Result<Stream, String> {
         let named = |error: io::Error| format!("{address}: {error}");
+        let deadline = Instant::now() + timeout;
         let socket = TcpStream::connect_timeout(&address, timeout).map_err(named)?;
         socket.set_nodelay(true).map_err(named)?;
-        // A peer that takes the connection and says nothing must not hold a handshake up for ever.
-        let set_timeouts = |socket: &TcpStream, timeout| {
-            socket.set_read_timeout(timeout).and_then(|()| socket.set_write_timeout(timeout)).map_err(named)
-        };
-        set_timeouts(&socket, Some(timeout))?;
-        let stream = Stream::over(socket, tls)?;
-        set_timeouts(stream.tcp(), None)?;
+        let stream = Stream::over_until(socket, tls, Some(deadline))?;
+        set_timeouts(stream.tcp(), None).map_err(named)?;
         Ok(stream)
     }
 
     /// On a socket that is connected already; with TLS its handshake comes first.
     pub fn over(socket: TcpStream, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>) -> Result<Stream, String> {
+        Stream::over_until(socket, tls, None)
+    }
+
+    /// [`Self::over`], with a time at which the whole handshake must be over: a peer that says nothing, or a byte now and then,
+    /// does not hold it up. Changes the timeouts of the socket.
+    fn over_until(
+        socket: TcpStream,
+        tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+        deadline: Option<Instant>,
+    ) -> Result<Stream, String> {
         let socket = match tls {
             Some((config, name)) => {
                 // Asked now: of a connection that was reset there is none.
                 let peer = socket.peer_addr().map_or_else(|_| "the gateway".to_owned(), |peer| peer.to_string());
                 let connection = ClientConnection::new(config, name).map_err(|error| error.to_string())?;
                 let mut stream = StreamOwned::new(connection, socket);
-                while stream.conn.is_handshaking() {
-                    let progressed = stream.conn.complete_io(&mut stream.sock);
-                    progressed.map_err(|error| format!("TLS with {peer}: {error}"))?;
+                while stream.conn.is_handshaking() || stream.conn.wants_write() {
+                    let stepped = step_handshake(&mut stream.conn, &mut stream.sock, deadline);
+                    stepped.map_err(|error| format!("TLS with {peer}: {error}"))?;
                 }
                 Socket::Tls(Box::new(stream))
             }
@@ -276,9 +282,63 @@ impl Stream {
     }
 }
 
+fn set_timeouts(socket: &TcpStream, timeout: Option<Duration>) -> io::Result<()> {
+    socket.set_read_timeout(timeout).and_then(|()| socket.set_write_timeout(timeout))
+}
+
+/// One write or read of a handshake.
+fn step_handshake(
+    connection: &mut ClientConnection,
+    socket: &mut TcpStream,
+    deadline: Option<Instant>,
+) -> io::Result<()> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long");
+    if let Some(deadline) = deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(late());
+        }
+        set_timeouts(socket, Some(left))?;
+    }
+    let stepped = if connection.wants_write() { connection.write_tls(socket) } else { connection.read_tls(socket) };
+    match stepped {
+        Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+        Err(error) if deadline.is_some() && error.kind() == io::ErrorKind::WouldBlock => return Err(late()),
+        Err(error) => return Err(error),
+    }
+    connection.process_new_packets().map(|_| ()).map_err(|error| {
+        // There is an alert for the peer. Whether it arrives changes nothing here.
+        let _ = connection.write_tls(socket);
+        io::Error::new(io::ErrorKind::InvalidData, error)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tls_handshake_comes_byte_by_byte_then_the_attempt_ends_at_its_deadline() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let trickling = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            // The header of a handshake record of 16 KiB, and then its bytes, each long before a timeout of its own.
+            let mut bytes = [22, 3, 3, 64, 0, 2, 0, 63, 252].into_iter().chain(std::iter::repeat(0));
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_secs(20)
+                && bytes.next().is_some_and(|byte| socket.write_all(&[byte]).is_ok())
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let tls = (client_tls(Trust::Anybody).unwrap(), ServerName::try_from("localhost").unwrap());
+        let error = Stream::connect_to(address, Some(tls), Duration::from_millis(500)).err().unwrap();
+        trickling.join().unwrap();
+        assert_eq!(error, format!("TLS with {address}: the handshake took too long"));
+    }
 
     #[test]
     fn urls() {

@@ -1,5 +1,5 @@
-//! Accepting: as many accepts in flight as there are slots, a word to whom the driver turns away, a pause when
-//! descriptors run out.
+//! Accepting: as many accepts in flight as there are slots, the Busy frame sent to refused connections, a pause after
+//! an accept that failed.
 
 use std::os::fd::AsRawFd;
 use std::time::Instant;
@@ -12,6 +12,28 @@ use super::{ACCEPT, ACCEPT_PAUSE, DISCARD, Descriptors, Driver, Net};
 use crate::id::ConnectionKey;
 use crate::session::Transport;
 use crate::tls::Tls;
+
+/// Whether an accept failed for a reason that says nothing about the next one: a call that ended early, or what has become
+/// of a connection before it was accepted (accept(2)). After any other, such as a full table or a policy that forbids it,
+/// the next one would fail as well, and at once.
+fn is_of_one_connection(error: i32) -> bool {
+    matches!(
+        error,
+        libc::EINTR
+            | libc::EAGAIN
+            | libc::ECANCELED
+            | libc::ECONNABORTED
+            | libc::ECONNRESET
+            | libc::EPROTO
+            | libc::ENOPROTOOPT
+            | libc::ENETDOWN
+            | libc::ENETUNREACH
+            | libc::EHOSTDOWN
+            | libc::EHOSTUNREACH
+            | libc::ENONET
+            | libc::ETIMEDOUT
+    )
+}
 
 impl Net {
     /// Arms as many accepts as the table has slots for: a connection accepted without a slot would be lost. Listeners
@@ -58,7 +80,7 @@ impl Net {
         self.accepts_armed -= 1;
         let (peer, listener) = (accept.peer(), accept.listener);
         if result < 0 {
-            if matches!(-result, libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) {
+            if !is_of_one_connection(-result) {
                 self.metrics.accept_exhausted.increment();
                 self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
             }
@@ -75,6 +97,7 @@ impl Net {
         };
         let key = self.sockets.next_key(slot);
         let mut socket = Socket::new(fd);
+        socket.stepwise = self.stepwise;
         if transport == Transport::Tls {
             let tls = self.server_tls.clone().map(Tls::accept);
             let Some(Ok(tls)) = tls else { return self.refuse(slot, result) };

@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use socket2::SockAddr;
 
-use super::socket::{Socket, Stage};
+use super::socket::{Socket, Stage, Step};
 use super::{CONNECT, Descriptors, Driver, Net, listen, on_socket};
 use crate::id::ConnectionKey;
 use crate::session::Transport;
@@ -47,7 +47,7 @@ impl Net {
         self.free.pop();
         let key = self.sockets.next_key(slot);
         let mut socket = Socket::new(fd);
-        socket.connecting = true;
+        socket.step = Some(Step::Connecting);
         socket.tls = tls.map(Box::new);
         if self.connects.len() <= slot as usize {
             self.connects.resize_with(slot as usize + 1, || None);
@@ -65,7 +65,7 @@ impl Net {
 
     pub(super) fn on_connected(&mut self, key: ConnectionKey, result: i32, driver: &mut impl Driver) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        socket.connecting = false;
+        socket.step = None;
         let address = self.connects.get_mut(key.slot as usize).and_then(Option::take);
         let transport = if socket.tls.is_some() { Transport::Tls } else { Transport::Plain };
         let peer = address.and_then(|address| address.as_socket());

@@ -2,7 +2,7 @@
 //!
 //! Both directions: the gateway accepts with it, the load tester and tests connect with it. The caller is a
 //! [`Driver`]: it is told what happened and asked for what to send. One receive is armed per socket, for good, into
-//! the shard's ring of provided buffers; at most one send is in the kernel per socket, with everything that was
+//! the shard's ring of provided buffers (a socket that is not trusted yet is received from one buffer at a time); at most one send is in the kernel per socket, with everything that was
 //! queued when it was made.
 //!
 //! Invariants: a completion is acted on only if its slot still has its generation; a slot is freed only after
@@ -33,6 +33,8 @@ mod send;
 mod socket;
 mod starved;
 mod teardown;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
@@ -61,21 +63,21 @@ use crate::outbox::Chunk;
 use crate::prefetch::TOGETHER;
 use crate::session::Transport;
 use crate::slots::Slots;
-use crate::tls::{Handshake, Tls, TlsError};
+use crate::tls::{Handshake, TlsError};
 use buffers::{Buffers, Bundle};
 use gather::{gather_plain, gather_tls};
 use listen::{Accept, Listener};
 use quiet::QuietList;
 use ring::Ring;
 use send::{Owner, Send, SendKey, Sends};
-use socket::{Socket, Stage};
+use socket::{Peer, Socket, Stage, Step};
 use starved::Starved;
 
 /// Who uses the sockets.
 pub trait Driver {
     /// A socket was accepted, or connected. False closes it at once, without a further call for it.
     fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool;
-    /// A connect failed, with this error number of the system. Who only accepts needs none of it.
+    /// A connect failed, with this error number of the system. Only outgoing connections need this.
     fn refused(&mut self, _key: ConnectionKey, _address: SocketAddr, _error: i32) {}
     /// The TLS handshake is over, and was of this kind.
     fn secured(&mut self, key: ConnectionKey, handshake: Handshake);
@@ -84,6 +86,11 @@ pub trait Driver {
     fn expect(&mut self, _key: ConnectionKey) {}
     /// Bytes have come.
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]);
+    /// Whether a socket that is not trusted yet may be received from again: see [`Net::receive_stepwise`]. Once this was
+    /// false, nothing is received until [`Net::hold`] is called with false, or [`Net::close`].
+    fn takes_more(&mut self, _key: ConnectionKey) -> bool {
+        true
+    }
     /// The records in which bytes came took so many more: headers, padding, tags, handshake messages.
     fn carried(&mut self, _key: ConnectionKey, _overhead_bytes: usize) {}
     /// Why TLS failed, for the log; [`Self::ended`] follows.
@@ -197,6 +204,8 @@ pub struct Net {
     /// What refused connections are told, in turn.
     farewells: Vec<Vec<u8>>,
     next_farewell: usize,
+    /// Accepted sockets are not trusted at first.
+    stepwise: bool,
     /// What ends [`Self::wait`], if anything does besides completions.
     bell: Option<Arc<Bell>>,
     /// Accepts failed for want of descriptors or memory: try again then.
@@ -294,6 +303,7 @@ impl Net {
             exhausted: false,
             farewells: Vec::new(),
             next_farewell: 0,
+            stepwise: false,
             bell: None,
             accept_again: None,
             completions: Vec::with_capacity(COMPLETIONS_PER_TURN),
@@ -313,6 +323,19 @@ impl Net {
     /// first listener is: the kernel reads from these.
     pub fn set_farewells(&mut self, frames: Vec<Vec<u8>>) {
         self.farewells = frames;
+    }
+
+    /// Has sockets that are accepted from now on received from one buffer at a time, and the driver asked before each: what one
+    /// sends is bounded exactly, at the price of one submission for each receive. Until [`Self::trust`].
+    pub fn receive_stepwise(&mut self) {
+        self.stepwise = true;
+    }
+
+    /// From the next receive on, one stays armed for good on this socket and takes as many buffers as have come.
+    pub fn trust(&mut self, key: ConnectionKey) {
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.stepwise = false;
+        }
     }
 
     fn accepts_per_listener(&self) -> usize {
@@ -459,7 +482,7 @@ impl Net {
     /// Sends what the driver has for this socket, unless a send is in the kernel already: then it follows that one.
     pub fn flush(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.connecting || !socket.is_sending() || follows(socket, &mut self.sends) {
+        if socket.step == Some(Step::Connecting) || !socket.is_sending() || follows(socket, &mut self.sends) {
             return;
         }
         let gathered = match socket.tls.as_deref_mut() {
@@ -519,7 +542,11 @@ impl Net {
             return;
         }
         socket.receiving = true;
-        let entry = on_socket!(key, socket, |fd| if self.bundles {
+        let buffer_bytes = self.options.recv_buffer_bytes as u32;
+        let entry = on_socket!(key, socket, |fd| if socket.stepwise {
+            let receive = opcode::Recv::new(fd, std::ptr::null_mut(), buffer_bytes).buf_group(buffers::GROUP);
+            receive.build().flags(squeue::Flags::BUFFER_SELECT)
+        } else if self.bundles {
             opcode::RecvMultiBundle::new(fd, buffers::GROUP).build()
         } else {
             opcode::RecvMulti::new(fd, buffers::GROUP).build()
@@ -577,8 +604,13 @@ impl Net {
             }
             error if error > 0 => self.end(key, CloseReason::ConnectionReset, driver),
             _ if !more => {
-                self.metrics.ring_rearms.increment();
-                self.arm_receive(key);
+                let stepwise = self.sockets.get(key).is_some_and(|socket| socket.stepwise);
+                if !stepwise {
+                    self.metrics.ring_rearms.increment();
+                }
+                if !stepwise || driver.takes_more(key) {
+                    self.arm_receive(key);
+                }
             }
             _ => {}
         }
@@ -611,7 +643,7 @@ impl Net {
             // Something is there: the armed receive brings it.
             error => (error > 0).then_some(CloseReason::ConnectionReset),
         };
-        if let Some(reason) = end.filter(|_| !socket.ended) {
+        if let Some(reason) = end.filter(|_| socket.peer == Peer::There) {
             self.metrics.ring_missed_ends.increment();
             self.end(key, reason, driver);
         }
@@ -629,7 +661,8 @@ impl Net {
                 socket.handshaking = true;
             }
         }
-        let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.stage == Stage::Open) else { return };
+        let is_heard = |socket: &&mut Socket| socket.stage == Stage::Open && socket.peer != Peer::Leaving;
+        let Some(socket) = self.sockets.get_mut(key).filter(is_heard) else { return };
         let bytes = self.buffers.bytes_mut(buffer, length);
         let Some(tls) = socket.tls.as_deref_mut() else { return driver.received(key, bytes) };
         if !tls.is_established() {
@@ -688,40 +721,43 @@ impl Net {
         }
     }
 
-    /// The peer sends no more: so does the gateway (RFC 8446, 6.1). As an alert, it is tried once.
+    /// The peer sends no more: so does the gateway (RFC 8446, 6.1), with a close_notify that [`Self::close`] sends behind what
+    /// is in the kernel.
     fn answer_close(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
-        self.send_alert(key, Tls::close_notify);
-        self.end(key, CloseReason::ConnectionClosed, driver);
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.peer == Peer::There && socket.stage == Stage::Open {
+            socket.peer = Peer::Leaving;
+            driver.ended(key, CloseReason::ConnectionClosed);
+        }
     }
 
     /// The alert, if there is one, is tried once; nobody waits for it.
     fn refuse_tls(&mut self, key: ConnectionKey, error: &TlsError, driver: &mut impl Driver) {
-        self.send_alert(key, |_, _| {});
+        self.send_alert(key);
         self.fail_tls(key, error, driver);
     }
 
     fn fail_tls(&mut self, key: ConnectionKey, error: &TlsError, driver: &mut impl Driver) {
-        if self.sockets.get(key).is_some_and(|socket| socket.stage == Stage::Open && !socket.ended) {
+        if self.sockets.get(key).is_some_and(|socket| socket.stage == Stage::Open && socket.peer == Peer::There) {
             driver.tls_failed(key, error);
         }
         self.end(key, CloseReason::TlsError, driver);
     }
 
-    /// Sends what TLS has for the peer, and what `append` adds to it, at once, unless a send is in the kernel already.
-    fn send_alert(&mut self, key: ConnectionKey, append: impl FnOnce(&mut Tls, &mut Vec<u8>)) {
+    /// Sends what TLS has for the peer, unless a send is in the kernel already. The kernel takes entries in their order, and
+    /// tries this one before it looks at the cancel that follows.
+    fn send_alert(&mut self, key: ConnectionKey) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         if follows(socket, &mut self.sends) {
             return;
         }
         let Some(tls) = socket.tls.as_deref_mut() else { return };
-        let mut alert = tls.take_outgoing();
-        append(tls, &mut alert);
+        let alert = tls.take_outgoing();
         if alert.is_empty() {
             return;
         }
         let index = self.sends.insert(Send { owner: Owner::Copied(alert), sent: 0, more: false });
         self.submit_send(key, index);
-        self.ring.enter(&self.metrics);
     }
 
     fn on_sent(&mut self, key: ConnectionKey, result: i32, driver: &mut impl Driver) {

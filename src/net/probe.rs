@@ -81,6 +81,7 @@ pub fn probe() -> Vec<Probe> {
         probe("multishot receive", "One receive stays armed for good.", false, tried(multishot_receive)),
         probe("receive bundles", "Long messages come in fewer completions.", false, tried(receive_bundles)),
         probe("doorbell", "A shard that sleeps in its ring is woken by others.", false, tried(doorbell)),
+        probe("ordinary accept", "Sockets in the process's table.", false, tried(ordinary_accept)),
         probe("direct accept", "Accepted sockets go straight into the ring's table.", true, tried(direct_accept)),
     ]
 }
@@ -180,6 +181,51 @@ fn receive_bundles(probed: &mut Probed) -> Result<String, Outcome> {
         used.iter().rev().for_each(|buffer| buffers.give_back(*buffer));
     }
     Ok(format!("{buffers_used} buffers in {completions} completions"))
+}
+
+/// All that is done with a connection in the process's table; its descriptor is closed by the ring, as the gateway does it.
+fn ordinary_accept(probed: &mut Probed) -> Result<String, Outcome> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| hindered("listen on 127.0.0.1", &error))?;
+    let address = listener.local_addr().map_err(|error| hindered("getsockname", &error))?;
+    let nowhere = std::ptr::null_mut();
+    let accept = opcode::Accept::new(Fd(listener.as_raw_fd()), nowhere, std::ptr::null_mut());
+    probed.push(accept.flags(libc::SOCK_CLOEXEC).build(), ACCEPT);
+    let mut client = TcpStream::connect(address).map_err(|error| hindered("connect to 127.0.0.1", &error))?;
+    let accepted = probed.wait_for(ACCEPT)?.result();
+    if accepted < 0 {
+        return Err(refused("accept", accepted));
+    }
+    if probed.buffers.is_some() {
+        let receive = opcode::Recv::new(Fd(accepted), std::ptr::null_mut(), BUFFER_BYTES as u32);
+        let receive = receive.buf_group(buffers::GROUP).build().flags(squeue::Flags::BUFFER_SELECT);
+        probed.push(receive, RECEIVE);
+        client.write_all(b"hello").map_err(|error| hindered("write", &error))?;
+        let completion = probed.wait_for(RECEIVE)?;
+        let Some(buffer) = cqueue::buffer_select(completion.flags()).filter(|_| completion.result() == 5) else {
+            return Err(refused("recv", completion.result().min(0)));
+        };
+        let buffers = probed.needs_buffers()?;
+        let same = buffers.bytes_mut(buffer, 5) == b"hello";
+        buffers.give_back(buffer);
+        if !same {
+            return Err(other_bytes());
+        }
+    }
+    const FAREWELL: &[u8] = b"bye";
+    let send = opcode::Send::new(Fd(accepted), FAREWELL.as_ptr(), FAREWELL.len() as u32).flags(libc::MSG_NOSIGNAL);
+    probed.push(send.build().flags(squeue::Flags::IO_HARDLINK), SEND);
+    probed.push(opcode::Close::new(Fd(accepted)).build(), CLOSE);
+    match probed.wait_for(CLOSE)?.result() {
+        0 => {}
+        error => return Err(refused("close", error)),
+    }
+    let mut heard = Vec::new();
+    let read = client.set_read_timeout(Some(PATIENCE)).and_then(|()| client.read_to_end(&mut heard));
+    read.map_err(|error| failed("a linked send and close: read at the other end", &error))?;
+    if heard != FAREWELL {
+        return Err(Outcome::Fails("a linked send and close: nothing was sent before the close".to_owned()));
+    }
+    Ok("accepted, received, sent and closed as linked operations".to_owned())
 }
 
 fn direct_accept(probed: &mut Probed) -> Result<String, Outcome> {
@@ -323,7 +369,10 @@ mod tests {
 
     #[test]
     fn this_kernel_does_what_the_gateway_needs() {
-        for probe in probe() {
+        let probes = probe();
+        // Where direct descriptors are not used, an accept is tried, too.
+        assert!(probes.iter().any(|probe| probe.name == "ordinary accept" && !probe.direct));
+        for probe in probes {
             assert!(matches!(probe.outcome, Outcome::Works(_)), "{probe:?}");
         }
     }

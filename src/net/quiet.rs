@@ -31,7 +31,7 @@ pub(super) enum Quiet {
     Heard,
     /// It is being looked at.
     Peeking,
-    /// The same, and more has come since.
+    /// A peek is in flight; data arrived meanwhile.
     PeekingHeard,
 }
 

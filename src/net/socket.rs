@@ -14,11 +14,12 @@ pub(super) struct Socket {
     /// Index of the send that is in the kernel.
     pub(super) send: Option<SendKey>,
     pub(super) receiving: bool,
-    pub(super) connecting: bool,
-    pub(super) shutting: bool,
+    /// Each receive takes one buffer, and the driver is asked before the next; see [`super::Net::trust`].
+    pub(super) stepwise: bool,
+    /// What else is in the kernel.
+    pub(super) step: Option<Step>,
     pub(super) stage: Stage,
-    /// The driver has been told that the peer is gone.
-    pub(super) ended: bool,
+    pub(super) peer: Peer,
     /// Nothing is received for now; see [`super::Net::hold`].
     pub(super) held: bool,
     /// Queued for a handshake step.
@@ -26,6 +27,24 @@ pub(super) struct Socket {
     /// Whether it is to be looked at, or is being.
     pub(super) quiet: Quiet,
     pub(super) tls: Option<Box<Tls>>,
+}
+
+/// An operation at the beginning or at the end of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Connecting,
+    Shutting,
+}
+
+/// What is known of the other end. The driver is told once that the peer ends the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// It has not ended the connection.
+    There,
+    /// It has said close_notify, and the driver has been told. It may still read.
+    Leaving,
+    /// It has closed its side, or the socket has failed.
+    Gone,
 }
 
 /// How far the end of a socket is.
@@ -49,10 +68,10 @@ impl Socket {
             fd,
             send: None,
             receiving: false,
-            connecting: false,
-            shutting: false,
+            stepwise: false,
+            step: None,
             stage: Stage::Open,
-            ended: false,
+            peer: Peer::There,
             held: false,
             handshaking: false,
             quiet: Quiet::New,
@@ -67,11 +86,11 @@ impl Socket {
 
     /// Whether nothing more is to be expected of the peer.
     pub(super) fn is_over(&self) -> bool {
-        self.ended || matches!(self.stage, Stage::Joining | Stage::Closing)
+        self.peer == Peer::Gone || matches!(self.stage, Stage::Joining | Stage::Closing)
     }
 
     /// Whether anything but the close is in the kernel.
     pub(super) fn is_in_kernel(&self) -> bool {
-        self.send.is_some() || self.receiving || self.connecting || self.shutting || self.quiet.is_peeking()
+        self.send.is_some() || self.receiving || self.step.is_some() || self.quiet.is_peeking()
     }
 }

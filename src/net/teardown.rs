@@ -4,19 +4,26 @@
 use io_uring::opcode;
 use io_uring::types::{Fd, Fixed};
 
-use super::socket::Stage;
+use super::socket::{Peer, Stage, Step};
 use super::{CANCEL, CLOSE, CONNECT, Descriptors, Driver, Net, RECV, SEND, SHUTDOWN, on_socket, user_data};
 use crate::close::CloseReason;
 use crate::id::ConnectionKey;
 
 impl Net {
-    /// Closes a socket: after everything queued is sent if `flush`, else at once. Ends in `freed`.
+    /// Closes a socket: after everything queued is sent if `flush`, else at once. Ends in `freed`. A peer that has said
+    /// close_notify is answered with its own, behind what is in the kernel, in both cases; the driver bounds the time that
+    /// this may take with [`Self::abort`].
     pub fn close(&mut self, key: ConnectionKey, flush: bool, driver: &mut impl Driver) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         if socket.stage != Stage::Open {
             return;
         }
-        if !flush || socket.ended {
+        let at_once = match socket.peer {
+            Peer::There => !flush,
+            Peer::Leaving => false,
+            Peer::Gone => true,
+        };
+        if at_once {
             return self.terminate(key);
         }
         socket.stage = Stage::Flushing;
@@ -36,10 +43,14 @@ impl Net {
     /// wait for.
     pub(super) fn end(&mut self, key: ConnectionKey, reason: CloseReason, driver: &mut impl Driver) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        if core::mem::replace(&mut socket.ended, true) {
+        let before = socket.peer;
+        // Behind close_notify comes the end of the stream: such a peer may still read.
+        if before == Peer::Gone || (before == Peer::Leaving && reason == CloseReason::ConnectionClosed) {
             return;
         }
+        socket.peer = Peer::Gone;
         match socket.stage {
+            Stage::Open if before == Peer::Leaving => {}
             Stage::Open => driver.ended(key, reason),
             Stage::Flushing | Stage::Lingering => self.terminate(key),
             Stage::Joining | Stage::Closing => {}
@@ -50,11 +61,11 @@ impl Net {
     /// connection and destroy what the peer has not read yet.
     pub(super) fn shut(&mut self, key: ConnectionKey) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.ended {
+        if socket.peer != Peer::There {
             return self.terminate(key);
         }
         socket.stage = Stage::Lingering;
-        socket.shutting = true;
+        socket.step = Some(Step::Shutting);
         let entry = on_socket!(key, socket, |fd| opcode::Shutdown::new(fd, libc::SHUT_WR).build());
         self.push(entry, SHUTDOWN, key);
     }
@@ -63,7 +74,7 @@ impl Net {
     /// meanwhile could be another connection's by now.
     pub(super) fn on_shut(&mut self, key: ConnectionKey) {
         if let Some(socket) = self.sockets.get_mut(key) {
-            socket.shutting = false;
+            socket.step = None;
             self.join(key);
         }
     }
@@ -75,7 +86,8 @@ impl Net {
             return;
         }
         socket.stage = Stage::Joining;
-        let operations = [(socket.receiving, RECV), (socket.send.is_some(), SEND), (socket.connecting, CONNECT)];
+        let operations =
+            [(socket.receiving, RECV), (socket.send.is_some(), SEND), (socket.step == Some(Step::Connecting), CONNECT)];
         for (in_kernel, operation) in operations {
             if in_kernel {
                 let entry = opcode::AsyncCancel::new(user_data(operation, key)).build();

@@ -1,7 +1,8 @@
 //! Bytes -> frames -> requests. Frames are read where the kernel put them; only an incomplete tail is copied aside.
 //!
-//! A connection may be *parked*: its next frames wait unread, at most [`PARKED_BYTES_MAX`] of them here and the rest in the
-//! socket. That bounds what a client can ask for without reading the answers, and lets requests follow Connect at once.
+//! A connection may be *parked*: its next frames wait unread, [`PARKED_BYTES_MAX`] of them here, and what the receive that
+//! passes this bound has brought; the rest waits in the socket. Before the session is signed in, a receive takes one buffer
+//! (one record, over TLS); later, whatever the kernel has at that moment. That bounds what a client can ask for without reading the answers, and lets requests follow Connect at once.
 
 use super::Shard;
 use super::rooms::{Asked, Wish};
@@ -51,8 +52,11 @@ impl Shard {
             has_answered = core::mem::replace(&mut connection.phase, Phase::Ready) == Phase::Pinged;
         }
         let first = (connection.phase == Phase::AwaitConnect).then(|| first_bytes(connection, bytes));
-        let parked =
-            connection.tail.as_mut().filter(|tail| tail.parked).map(|tail| tail.bytes.extend_from_slice(bytes));
+        let parked = connection
+            .tail
+            .as_mut()
+            .filter(|tail| tail.parked)
+            .map(|tail| append(&mut tail.bytes, bytes, PARKED_BYTES_MAX));
         if has_answered {
             self.rearm(key, now);
         }
@@ -79,7 +83,7 @@ impl Shard {
         let tail = self.connections.get_mut(key).and_then(|connection| connection.tail.take());
         if let Some(mut tail) = tail {
             if self.must_wait(key) {
-                tail.bytes.extend_from_slice(bytes);
+                append(&mut tail.bytes, bytes, PARKED_BYTES_MAX);
                 self.park(key, tail);
                 return Ok(());
             }
@@ -88,7 +92,7 @@ impl Shard {
                 match self.split(key, &tail.bytes)? {
                     Split::Frame(frame, _) => {
                         if !self.on_frame(key, frame, now)? {
-                            tail.bytes.extend_from_slice(rest);
+                            append(&mut tail.bytes, rest, PARKED_BYTES_MAX);
                             self.park(key, tail);
                             return Ok(());
                         }
@@ -101,7 +105,7 @@ impl Shard {
                             return Ok(());
                         }
                         let (now_here, later) = rest.split_at(take);
-                        tail.bytes.extend_from_slice(now_here);
+                        append(&mut tail.bytes, now_here, wanted);
                         rest = later;
                     }
                 }
@@ -192,6 +196,12 @@ impl Shard {
         tail.parked = true;
         self.keep_tail(key, tail);
         self.hold_if_full(key);
+    }
+
+    /// Whether bytes that come now are taken in: false while [`Effect::Hold`] says or is about to say that they are not.
+    pub fn takes_more(&self, key: ConnectionKey) -> bool {
+        let tail = self.connections.get(key).and_then(|connection| connection.tail.as_ref());
+        !tail.is_some_and(|tail| tail.held)
     }
 
     fn hold_if_full(&mut self, key: ConnectionKey) {
@@ -380,6 +390,17 @@ fn first_bytes(connection: &Connection, bytes: &[u8]) -> [u8; HEADER_BYTES] {
     first
 }
 
+/// Appends, and makes room as a `Vec` does, but for no more than `bytes_max`; beyond it, for a quarter more than is there.
+fn append(tail: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
+    let wanted = tail.len() + bytes.len();
+    if wanted > tail.capacity() {
+        let room =
+            if wanted <= bytes_max { (tail.capacity() * 2).clamp(wanted, bytes_max) } else { wanted + wanted / 4 };
+        tail.reserve_exact(room - tail.len());
+    }
+    tail.extend_from_slice(bytes);
+}
+
 fn tail_of(bytes: Vec<u8>, now: Now) -> Box<Tail> {
     Box::new(Tail { bytes, read: 0, began_ms: now.mono_ms(), parked: false, held: false })
 }
@@ -399,5 +420,24 @@ fn request_of(frame: &ClientFrame<'_>) -> u32 {
         | ClientFrame::Refresh { request, .. }
         | ClientFrame::OutOfBounds { request, .. } => *request,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tail_grows_in_small_pieces_then_it_takes_no_more_than_its_bound() {
+        let (mut tail, mut allocations) = (Vec::new(), 0);
+        while tail.len() < PARKED_BYTES_MAX - 700 {
+            let before = tail.capacity();
+            append(&mut tail, &[7; 700], PARKED_BYTES_MAX);
+            allocations += usize::from(tail.capacity() != before);
+        }
+        assert!(tail.capacity() <= PARKED_BYTES_MAX && allocations <= 8, "{} in {allocations}", tail.capacity());
+        append(&mut tail, &[7; 4096], PARKED_BYTES_MAX);
+        let len = tail.len();
+        assert!(len > PARKED_BYTES_MAX && tail.capacity() <= len + len / 4, "{} for {len}", tail.capacity());
     }
 }

@@ -29,7 +29,7 @@ const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
 /// Most bytes of a flight of the handshake, with the records around it. Four full records, as
 /// rustls takes no message that is longer than 64 KiB.
 pub const HANDSHAKE_BYTES_MAX: usize = 4 * RECORD_BYTES_MAX;
-/// Most bytes of what is not finished after the handshake: one record, and the records of a message. A key update has five
+/// After the handshake: most bytes of one incomplete record plus the records of one incomplete handshake message. A key update has five
 /// bytes and a session ticket a few hundred; whoever cuts them into more than fits here is refused.
 pub const UNFINISHED_BYTES_MAX: usize = RECORD_BYTES_MAX + 4096;
 

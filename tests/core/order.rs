@@ -134,14 +134,20 @@ fn a_socket_is_held_when_much_waits_behind_connect_and_goes_on_after_connected()
     }
     let event = |bytes| ringgate::shard::Event::Received { connection: alice.connection, bytes };
     world.shards[0].handle(event(&connect), world.now);
+    let mut taken = 0;
     for piece in behind.chunks(4096) {
         world.shards[0].handle(event(piece), world.now);
+        taken += piece.len();
+        // At once, not at the end of the turn.
+        assert_eq!(world.shards[0].takes_more(alice.connection), taken < 36_864, "{taken} bytes");
     }
+    assert!(taken > 36_864);
     world.take_effects(0);
     assert_eq!(world.held.first(), Some(&(alice, true)));
     let got = world.read_all(alice);
     assert_eq!(answers(&got).len(), 998);
     assert_eq!(world.held.last(), Some(&(alice, false)));
+    assert!(world.shards[0].takes_more(alice.connection));
     assert!(world.closed.is_empty());
 }
 

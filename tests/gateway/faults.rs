@@ -37,7 +37,7 @@ const FORMAT: &str = "RINGGATE_TEST_LOG_FORMAT";
 #[test]
 fn thread_panics_then_the_process_is_aborted_with_the_reason() {
     if let Ok(format) = std::env::var(FORMAT) {
-        ringgate::abort::on_panic(format == "json");
+        ringgate::abort::on_panic(format == "json").unwrap();
         let _server = start(|| panic!("a fault that was put in"));
         std::thread::sleep(DEADLINE);
         std::process::exit(0);
@@ -56,6 +56,43 @@ fn thread_panics_then_the_process_is_aborted_with_the_reason() {
             assert_eq!((&fields["level"], &fields["reason"]), (&"ERROR".into(), &"a fault that was put in".into()));
         }
     }
+}
+
+/// Set in the process that [`standard_error_is_full_and_locked_then_a_panic_still_ends_the_process`] starts.
+const FULL: &str = "RINGGATE_TEST_FULL_STDERR";
+
+#[test]
+fn standard_error_is_full_and_locked_then_a_panic_still_ends_the_process() {
+    if std::env::var_os(FULL).is_some() {
+        ringgate::abort::on_panic(true).unwrap();
+        // More than any pipe takes: this thread waits in the pipe with the lock of standard error.
+        let locked = std::thread::spawn(|| {
+            let mut stderr = std::io::stderr().lock();
+            std::io::Write::write_all(&mut stderr, &vec![b'x'; 4 << 20])
+        });
+        let stderr = std::io::stderr();
+        wait_until("the pipe is full", || {
+            let mut polled = [rustix::event::PollFd::new(&stderr, rustix::event::PollFlags::OUT)];
+            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            rustix::event::poll(&mut polled, Some(&now)).unwrap() == 0
+        });
+        assert!(!locked.is_finished());
+        // No thread can be started any more, not even one that would end the process.
+        let none = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+        rustix::process::setrlimit(rustix::process::Resource::As, none).unwrap();
+        panic!("a fault that was put in");
+    }
+    let name = "faults::standard_error_is_full_and_locked_then_a_panic_still_ends_the_process";
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture"]).env(FULL, "1").stderr(std::process::Stdio::piped());
+    // Its standard error is read by nobody.
+    let mut child = command.spawn().unwrap();
+    let mut status = None;
+    wait_until("the process has ended", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.and_then(|status| status.signal()), Some(libc::SIGABRT));
 }
 
 static STAND_STILL: AtomicBool = AtomicBool::new(true);

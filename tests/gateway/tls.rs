@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ringgate::client::{Stream, Trust};
 use ringgate::close::CloseReason;
 use ringgate::config::dev_certificate;
+use ringgate::net::shrink_buffers;
 use ringgate::session::Transport;
 use ringgate::wire::Encoder;
 use ringgate::wire::encode::{ConnectRequest, PublishRequest};
@@ -267,6 +268,41 @@ fn keys_may_be_updated_at_any_time() {
             }
         }
         drop(stream);
+        gateway.finish();
+    }
+}
+
+#[test]
+fn client_half_closes_with_close_notify_while_messages_flow_then_records_are_whole_and_it_is_answered() {
+    const PAYLOAD: usize = 30_000;
+    for memory in [TlsMemory::Ordinary, TlsMemory::Compact] {
+        let gateway = Gateway::with(|config| {
+            if memory == TlsMemory::Compact {
+                config.make_tls_compact();
+            }
+            let client = &mut config.settings.client;
+            (client.messages_rate, client.bytes_rate) = (0, 0);
+        });
+        let mut stream = raw_tls(&gateway);
+        shrink_buffers(&stream.sock, 64 * 1024).unwrap();
+        stream.write_all(&connect_frame("alice")).unwrap();
+        gateway.wait_for("sessions", 1, |m| &m.sessions_active);
+        let mut bob = gateway.sign_in("bob");
+        // Alice reads nothing: in the end a send waits in the kernel, and others behind it.
+        wait_until("a send waits for the client", || {
+            bob.publish("@alice", vec![7; PAYLOAD]);
+            gateway.sum(|m| &m.deliveries_queued) >= 4
+        });
+        stream.conn.send_close_notify();
+        stream.flush().unwrap();
+        stream.sock.shutdown(std::net::Shutdown::Write).unwrap();
+        wait_until("the session has ended", || tls_closes(&gateway, CloseReason::ConnectionClosed) == 1);
+        // rustls calls it an error when the stream ends within a record, or without close_notify.
+        let mut said = Vec::new();
+        stream.read_to_end(&mut said).unwrap();
+        assert!(said[4] == 128 && said.len() > PAYLOAD, "Connected, and messages: {} bytes", said.len());
+        gateway.wait_for("slots", 1, |m| &m.ring_slots_used);
+        drop((stream, bob));
         gateway.finish();
     }
 }
