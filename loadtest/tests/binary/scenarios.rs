@@ -96,7 +96,7 @@ fn rooms_count_every_member() {
 fn a_closed_loop_in_rooms_begins_when_everybody_has_joined() {
     let gateway = Gateway::start();
     // Everybody publishes: one alone would soon be refused for its rate.
-    let arguments = ["--connections", "20", "--publishers", "20", "--closed-loop", "2", "--duration", "2s"];
+    let arguments = ["--connections", "20", "--publishers", "20", "--closed-loop", "2", "--duration", "500ms"];
     let (code, result) = gateway.drive("room", &arguments);
     assert_clean(code, &result);
     assert!(count(&result, "published") > 0);
