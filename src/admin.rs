@@ -114,7 +114,7 @@ impl Admin {
         if address.ip().is_unspecified() {
             tracing::warn!(
                 %address,
-                "the admin listener is on every address of this host: whoever reaches one of them reads /metrics; set \
+                "the admin listener is on every address of this host: anybody who reaches one of them reads /metrics; set \
                  admin.address to one that only your own systems reach"
             );
         }

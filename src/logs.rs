@@ -1,6 +1,6 @@
 //! Where log lines go: through a bounded queue to a thread of its own, which writes them to standard error.
 //!
-//! Whoever logs never waits and never fails: a line that finds the queue full is dropped, a line that cannot be written (a
+//! A thread that logs never waits and never fails: a line that finds the queue full is dropped, a line that cannot be written (a
 //! full disk, a pipe that nobody reads any more) is lost, and both are counted. Neither ends the gateway.
 //!
 //! Characters that change how a terminal or a log viewer shows the rest of a line are escaped here, in one place for every
@@ -84,7 +84,7 @@ fn write_all(queue: &Receiver<Job>, mut out: impl Write, json: bool, counts: &Co
                 if written.is_ok() { &counts.written } else { &counts.failed }.fetch_add(1, Relaxed);
             }
             Job::Flush(done) => {
-                // A failure was counted with its line; whoever waits may have gone.
+                // A failure was counted with its line; the thread that waits may have gone.
                 let _ = out.flush();
                 let _ = done.send(());
             }

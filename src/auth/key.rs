@@ -104,7 +104,7 @@ struct Jwk {
     _kty: IgnoredAny,
 }
 
-/// What kind of key in a public form this is, if it is one: whoever knows it could sign tokens with it.
+/// What kind of key in a public form this is, if it is one: everybody who knows it could sign tokens with it.
 fn form_of_key(secret: &[u8]) -> Option<&'static str> {
     let text = secret.trim_ascii();
     let is_der = |bytes: &[u8]| {

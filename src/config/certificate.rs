@@ -43,7 +43,7 @@ pub fn certificate_from_files(certificate: &Path, key: &Path) -> Result<ServerCo
     load(certificate, key, &[], unix_seconds()).map(|loaded| loaded.config)
 }
 
-/// The same, judged by the names that clients ask for and the time in Unix seconds.
+/// [`certificate_from_files`], with warnings: judged by the names that clients ask for and the time in Unix seconds.
 pub(super) fn load(
     certificate: &Path,
     key: &Path,

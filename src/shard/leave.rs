@@ -28,7 +28,7 @@ impl Shard {
                 _ if reason.may_reconnect() => self.reconnect_after_ms(key),
                 _ => 0,
             };
-            // Why a token was refused is for the log: whoever tries tokens learns nothing from it.
+            // Why a token was refused is for the log: somebody who tries tokens learns nothing from it.
             let is_secret = detail.is_empty() || reason == CloseReason::InvalidToken;
             let text = if is_secret { reason.label() } else { detail };
             self.reply(key, now, |encoder, out| encoder.goodbye(out, reason, text, after_ms));

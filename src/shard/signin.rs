@@ -117,7 +117,7 @@ impl Shard {
             Ok(grant) => grant,
             Err(AuthError::Expired) => return self.close(key, CloseReason::Expired, "token expired", now),
             Err(AuthError::NotYetValid) => return self.close(key, CloseReason::NotYetValid, "", now),
-            // The cause is for the log: whoever tries tokens learns nothing from us.
+            // The cause is for the log: somebody who tries tokens learns nothing from us.
             Err(_) => return self.close(key, CloseReason::InvalidToken, "", now),
         };
         let user: Arc<str> = grant.user.into();

@@ -30,7 +30,7 @@ const PLAINTEXT_BYTES_MAX: usize = 16 * 1024;
 /// rustls takes no message that is longer than 64 KiB.
 pub const HANDSHAKE_BYTES_MAX: usize = 4 * RECORD_BYTES_MAX;
 /// After the handshake: most bytes of one incomplete record plus the records of one incomplete handshake message. A key update has five
-/// bytes and a session ticket a few hundred; whoever cuts them into more than fits here is refused.
+/// bytes and a session ticket a few hundred; a peer that cuts them into more than fits here is refused.
 pub const UNFINISHED_BYTES_MAX: usize = RECORD_BYTES_MAX + 4096;
 
 /// See the module.

@@ -1,6 +1,6 @@
 //! Log lines about connections: one when a session begins, one when a connection ends.
 //!
-//! Whoever can reach a listener can make connections end before sign-in, as many as they like: of those a few lines a
+//! Anybody who can reach a listener can make connections end before sign-in, as many as they like: of those a few lines a
 //! second are written in full, and the others are summed in one. Connections that have said nothing, as load balancers
 //! make them to see whether the port is open, are only seen at level debug.
 
