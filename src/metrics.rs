@@ -280,7 +280,7 @@ pub struct ShardMetrics {
     /// On the first shard only, for the node, and written by the control plane: when the certificate ends, in Unix seconds; 0
     /// without one.
     pub tls_cert_ends: Cell,
-    /// Likewise: configurations read again: taken, refused.
+    /// How often the configuration was read again: taken, refused. In the first shard's cells only.
     pub config_reloads: [Cell; 2],
 }
 

@@ -211,10 +211,22 @@ fn ordinary_accept(probed: &mut Probed) -> Result<String, Outcome> {
             return Err(other_bytes());
         }
     }
-    const FAREWELL: &[u8] = b"bye";
     let send = opcode::Send::new(Fd(accepted), FAREWELL.as_ptr(), FAREWELL.len() as u32).flags(libc::MSG_NOSIGNAL);
-    probed.push(send.build().flags(squeue::Flags::IO_HARDLINK), SEND);
-    probed.push(opcode::Close::new(Fd(accepted)).build(), CLOSE);
+    farewell(probed, client, send.build(), opcode::Close::new(Fd(accepted)).build())?;
+    Ok("accepted, received, sent and closed as linked operations".to_owned())
+}
+
+const FAREWELL: &[u8] = b"bye";
+
+/// Sends [`FAREWELL`] and closes as linked operations, and looks whether it has come at the other end.
+fn farewell(
+    probed: &mut Probed,
+    mut client: TcpStream,
+    send: squeue::Entry,
+    close: squeue::Entry,
+) -> Result<(), Outcome> {
+    probed.push(send.flags(squeue::Flags::IO_HARDLINK), SEND);
+    probed.push(close, CLOSE);
     match probed.wait_for(CLOSE)?.result() {
         0 => {}
         error => return Err(refused("close", error)),
@@ -225,7 +237,7 @@ fn ordinary_accept(probed: &mut Probed) -> Result<String, Outcome> {
     if heard != FAREWELL {
         return Err(Outcome::Fails("a linked send and close: nothing was sent before the close".to_owned()));
     }
-    Ok("accepted, received, sent and closed as linked operations".to_owned())
+    Ok(())
 }
 
 fn direct_accept(probed: &mut Probed) -> Result<String, Outcome> {
@@ -249,20 +261,8 @@ fn direct_accept(probed: &mut Probed) -> Result<String, Outcome> {
         }
     }
     // As connections beyond a limit are told so: nobody waits for the send before the close.
-    const FAREWELL: &[u8] = b"bye";
     let send = opcode::Send::new(Fixed(slot), FAREWELL.as_ptr(), FAREWELL.len() as u32).flags(libc::MSG_NOSIGNAL);
-    probed.push(send.build().flags(squeue::Flags::IO_HARDLINK), SEND);
-    probed.push(opcode::Close::new(Fixed(slot)).build(), CLOSE);
-    match probed.wait_for(CLOSE)?.result() {
-        0 => {}
-        error => return Err(refused("close", error)),
-    }
-    let mut heard = Vec::new();
-    let read = client.set_read_timeout(Some(PATIENCE)).and_then(|()| client.read_to_end(&mut heard));
-    read.map_err(|error| failed("a linked send and close: read at the other end", &error))?;
-    if heard != FAREWELL {
-        return Err(Outcome::Fails("a linked send and close: nothing was sent before the close".to_owned()));
-    }
+    farewell(probed, client, send.build(), opcode::Close::new(Fixed(slot)).build())?;
     Ok("accepted into a slot, received, sent and closed as linked operations".to_owned())
 }
 

@@ -388,24 +388,21 @@ impl Homes {
         let acked = self.change_inbox(home, metrics, |inbox, publishers| {
             inbox.acknowledge(from, offset, publishers, now.mono_ms())
         });
-        metrics.inbox_acked.add(acked.unwrap_or_default());
-        metrics.inbox_pending.subtract(acked.unwrap_or_default());
+        book_acked(metrics, acked.unwrap_or_default());
     }
 
     /// Removes what every known device of an inbox has acknowledged.
     fn remove_acknowledged(&mut self, home: TopicKey, metrics: &ShardMetrics, now: Now) {
         let acked =
             self.change_inbox(home, metrics, |inbox, publishers| inbox.remove_acknowledged(publishers, now.mono_ms()));
-        metrics.inbox_acked.add(acked.unwrap_or_default());
-        metrics.inbox_pending.subtract(acked.unwrap_or_default());
+        book_acked(metrics, acked.unwrap_or_default());
     }
 
     /// The device that sent messages needs no copies of them; see [`Inbox::skip_own`].
     pub(super) fn skip_own(&mut self, home: TopicKey, from: Address, metrics: &ShardMetrics, now: Now) {
         let acked =
             self.change_inbox(home, metrics, |inbox, publishers| inbox.skip_own(from, publishers, now.mono_ms()));
-        metrics.inbox_acked.add(acked.unwrap_or_default());
-        metrics.inbox_pending.subtract(acked.unwrap_or_default());
+        book_acked(metrics, acked.unwrap_or_default());
     }
 
     /// Whether the user has another device than the one that is connected there.
@@ -617,6 +614,12 @@ fn book_trimmed(metrics: &ShardMetrics, trimmed: Trimmed) {
     metrics.inbox_expired[ExpireReason::Count as usize].add(count);
     metrics.inbox_expired[ExpireReason::Size as usize].add(size);
     metrics.inbox_pending.subtract(age + count + size);
+}
+
+/// Messages left an inbox because every device had acknowledged them.
+fn book_acked(metrics: &ShardMetrics, acked: u64) {
+    metrics.inbox_acked.add(acked);
+    metrics.inbox_pending.subtract(acked);
 }
 
 /// Messages left an inbox because only devices that are forgotten now had not read them.

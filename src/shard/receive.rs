@@ -123,10 +123,8 @@ impl Shard {
 
     /// Cuts the next frame off.
     fn split<'a>(&self, key: ConnectionKey, bytes: &'a [u8]) -> Result<Split<'a>, WireError> {
-        match self.connections.get(key) {
-            Some(connection) if connection.phase == Phase::AwaitConnect => split_first_of_client(bytes),
-            _ => split_of_client(bytes, self.settings.body_bytes_max()),
-        }
+        let phase = self.connections.get(key).map_or(Phase::Closing, |connection| connection.phase);
+        split_in(phase, bytes, self.settings.body_bytes_max())
     }
 
     /// Handles every whole frame up to one that has to wait. Returns how many bytes those were, and why it ended.
@@ -143,11 +141,7 @@ impl Shard {
                     if self.waits(key, connection) {
                         return Ok((read, Left::Waits));
                     }
-                    if connection.phase == Phase::AwaitConnect {
-                        split_first_of_client(rest)?
-                    } else {
-                        split_of_client(rest, body_bytes_max)?
-                    }
+                    split_in(connection.phase, rest, body_bytes_max)?
                 }
                 _ => return Ok((bytes.len(), Left::Nothing)),
             };
@@ -399,6 +393,11 @@ fn append(tail: &mut Vec<u8>, bytes: &[u8], bytes_max: usize) {
         tail.reserve_exact(room - tail.len());
     }
     tail.extend_from_slice(bytes);
+}
+
+/// Cuts the next frame off: the first one of a connection has bounds of its own.
+fn split_in(phase: Phase, bytes: &[u8], body_bytes_max: usize) -> Result<Split<'_>, WireError> {
+    if phase == Phase::AwaitConnect { split_first_of_client(bytes) } else { split_of_client(bytes, body_bytes_max) }
 }
 
 fn tail_of(bytes: Vec<u8>, now: Now) -> Box<Tail> {

@@ -128,7 +128,7 @@ impl Draft {
         Draft { frame, stamp_at: head.stamp, topic_at: topic_at + WORD, sender_at: sender_at + WORD }
     }
 
-    /// The same for a whole Message frame that was built elsewhere; none if it is no Message with these fields.
+    /// A draft of a whole Message frame that was built elsewhere; none if topic, sender or stamp is missing.
     pub(super) fn of_frame(frame: Vec<u8>) -> Option<Self> {
         type Fields<'a> = schema::Message<'a>;
         let table = Table::root(frame.get(HEADER_BYTES..)?).ok()?;

@@ -234,11 +234,15 @@ pub fn split(bytes: &[u8], body_bytes_max: usize) -> Result<Split<'_>, WireError
     }
 }
 
+/// The kind that a stream begins with; none before the whole header is there.
+fn kind_of(bytes: &[u8]) -> Option<Kind> {
+    bytes.get(4).copied().filter(|_| bytes.len() >= HEADER_BYTES).and_then(Kind::from_number)
+}
+
 /// [`split`] for what a client sends: a kind of gateways is refused by its header.
 pub fn split_of_client(bytes: &[u8], body_bytes_max: usize) -> Result<Split<'_>, WireError> {
     let split = split(bytes, body_bytes_max)?;
-    let kind = bytes.get(4).copied().filter(|_| bytes.len() >= HEADER_BYTES).and_then(Kind::from_number);
-    if kind.is_some_and(|kind| !kind.is_of_clients()) {
+    if kind_of(bytes).is_some_and(|kind| !kind.is_of_clients()) {
         return Err(WireError::WrongDirection);
     }
     Ok(split)
@@ -248,8 +252,7 @@ pub fn split_of_client(bytes: &[u8], body_bytes_max: usize) -> Result<Split<'_>,
 /// one is no longer than a Connect can be.
 pub fn split_first_of_client(bytes: &[u8]) -> Result<Split<'_>, WireError> {
     let split = split_of_client(bytes, CONNECT_BODY_BYTES_MAX)?;
-    let kind = bytes.get(4).copied().filter(|_| bytes.len() >= HEADER_BYTES).and_then(Kind::from_number);
-    if kind.is_some_and(|kind| !matches!(kind, Kind::Connect | Kind::Disconnect)) {
+    if kind_of(bytes).is_some_and(|kind| !matches!(kind, Kind::Connect | Kind::Disconnect)) {
         return Err(WireError::NotConnect);
     }
     Ok(split)

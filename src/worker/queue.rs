@@ -43,7 +43,8 @@ impl Unverified {
     /// Begins a turn, in which [`Self::pop`] gives tokens until so much is spent.
     pub(super) fn begin(&mut self, budget: u32) {
         (self.budget, self.spent) = (budget, 0);
-        // Who was not there needed nothing. A turn that owes refreshes all of its budget gives it to them: that bounds the sum.
+        // Nothing is owed where no refresh waits. A turn that owes refreshes its whole budget gives it to them, which bounds the
+        // sum.
         self.owed = if self.refreshes.is_empty() { 0 } else { self.owed + i64::from(budget / 4) };
     }
 

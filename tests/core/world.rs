@@ -237,12 +237,9 @@ impl World {
 
     /// Reads everything that waits for the client.
     pub(crate) fn read(&mut self, client: Client) -> Vec<Got> {
-        let mut bytes = Vec::new();
-        while let Some(chunk) = self.shards[client.shard].pull(client.connection, self.now) {
-            bytes.extend_from_slice(chunk.bytes());
-        }
-        self.take_effects(client.shard);
-        frames(&bytes)
+        let mut got = Vec::new();
+        self.read_with(client, |frame| got.push(of(frame)));
+        got
     }
 
     /// Shows everything that waits for the client, frame by frame.
@@ -372,16 +369,6 @@ pub(crate) fn offsets(got: &[Got]) -> Vec<u64> {
         _ => None,
     };
     got.iter().filter_map(offset).collect()
-}
-
-fn frames(mut bytes: &[u8]) -> Vec<Got> {
-    let mut got = Vec::new();
-    while let Split::Frame(raw, rest) = split(bytes, 1 << 24).expect("a gateway's header is good") {
-        got.push(of(&ServerFrame::parse(raw).expect("a gateway's frame is good")));
-        bytes = rest;
-    }
-    assert!(bytes.is_empty(), "half a frame");
-    got
 }
 
 fn of(frame: &ServerFrame<'_>) -> Got {

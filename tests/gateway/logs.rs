@@ -155,7 +155,7 @@ fn many_are_refused_before_sign_in_then_most_are_summed() {
     assert!(lines >= 10 && lines <= 20 * seconds, "{lines} lines in {seconds} s");
     let sum = line(&gateway, &["more closes before sign-in: ", "an HTTP request x "]);
     assert_eq!(sum["level"], "INFO");
-    // Who signs in has a line all the same.
+    // A connection that signs in still has a line of its own.
     Client::tcp(gateway.tcp()).sign_in(&Login::user("alice"));
     line(&gateway, &["\"connection closed\"", "alice"]);
 }

@@ -82,7 +82,7 @@ impl Gateway {
         Ok(client)
     }
 
-    /// The same, once there are so many.
+    /// Waits until so many lines have this message, and returns them.
     fn logged_times(&self, message: &str, count: usize) -> Vec<Value> {
         let mut lines = Vec::new();
         wait_until(format_args!("{count} lines of \"{message}\""), || {
