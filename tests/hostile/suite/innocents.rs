@@ -50,10 +50,10 @@ impl Innocents {
                 let url = Url { host: "127.0.0.1".into(), port: address.port(), tls };
                 let client = Client::over(Stream::connect(&url, Trust::Anybody).unwrap());
                 let mut shard = None;
-                wait_until("the connection is counted", || {
+                wait_until("the connection is accepted", || {
                     let now = remote.figures();
                     let grown = |number: &usize| {
-                        let name = format!("connections_{number}");
+                        let name = format!("accepted_{number}");
                         now[&name] > before[&name]
                     };
                     shard = (0..remote.shards).find(grown);
@@ -71,9 +71,10 @@ impl Innocents {
                 client.subscribe(ROOM);
                 everybody.push(Innocent { client, name, room: 0, inbox: 0 });
             }
+            drop(spare);
+            let connections = everybody.len() as i64;
+            wait_until("the spare ones are gone", || remote.figure("connections") == connections);
         }
-        let connections = everybody.len() as i64;
-        wait_until("the spare ones are gone", || remote.figure("connections") == connections);
         let (stop, rounds, turn) = (Arc::default(), Arc::default(), Arc::new(Mutex::new(())));
         let (stopped, counted, turns): (Arc<AtomicBool>, Arc<AtomicU64>, _) =
             (Arc::clone(&stop), Arc::clone(&rounds), Arc::clone(&turn));

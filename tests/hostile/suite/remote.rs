@@ -110,6 +110,8 @@ fn figures(shards: &[std::sync::Arc<ShardMetrics>]) -> BTreeMap<String, i64> {
     for (number, shard) in shards.iter().enumerate() {
         let active: u64 = shard.connections_active.iter().map(Cell::read).sum();
         set(&format!("connections_{number}"), active.cast_signed());
+        let accepted: u64 = shard.connections_accepted.iter().map(Cell::read).sum();
+        set(&format!("accepted_{number}"), accepted.cast_signed());
         set(&format!("exhausted_{number}"), shard.accept_exhausted.read().cast_signed());
     }
     set("connections", sum(&|m| m.connections_active.iter().collect()));
