@@ -30,8 +30,8 @@ use tokio::sync::oneshot;
 
 use connections::{Connections, Socket};
 
-use crate::metrics::ShardMetrics;
 use crate::watch::StillShards;
+use ringgate_core::metrics::ShardMetrics;
 
 /// How the node stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

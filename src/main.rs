@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ringgate::auth::{Keys, Signer, TokenSpec, parse_algorithm};
 use ringgate::config::{Config, Running, default_text, log_filter, parse_duration_ms};
 use ringgate::server::Server;
-use ringgate::session::Transport;
 use ringgate::{client, doctor, logs, version};
+use ringgate_auth::{Keys, Signer, TokenSpec, parse_algorithm};
+use ringgate_core::session::Transport;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
@@ -182,7 +182,7 @@ fn say(text: &str) -> Result<(), String> {
 }
 
 fn token(options: Token) -> Result<(), String> {
-    if !ringgate::wire::is_name(&options.user) || options.user.starts_with('@') {
+    if !ringgate_core::wire::is_name(&options.user) || options.user.starts_with('@') {
         return Err(format!(
             "--user {:?} must be 1 to 128 bytes without blanks, with a visible character, not starting with @",
             options.user

@@ -10,20 +10,20 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::admin::{Admin, Readiness, State};
-use crate::auth::Keys;
 use crate::config::{Config, ListenerConfig, Runtime};
 use crate::cores::{self, Topology};
-use crate::id::{Now, ShardId};
-use crate::kernel;
-use crate::limits::MAILBOX_BYTES_MAX;
-use crate::mesh::{Capacity, Mailbox, Wake, mailboxes};
-use crate::metrics::ShardMetrics;
-use crate::net::{Bell, Descriptors, NetOptions, Outcome, RingError, raise_descriptor_limit};
-use crate::session::{Admission, Transport};
-use crate::shard::ShardOptions;
 use crate::thread::ThreadOptions;
 use crate::watch::Watch;
 use crate::worker::{Control, Mail, Reload, WorkerOptions};
+use ringgate_auth::Keys;
+use ringgate_core::id::{Now, ShardId};
+use ringgate_core::limits::MAILBOX_BYTES_MAX;
+use ringgate_core::mesh::{Capacity, Mailbox, Wake, mailboxes};
+use ringgate_core::metrics::ShardMetrics;
+use ringgate_core::session::{Admission, Transport};
+use ringgate_core::shard::ShardOptions;
+use ringgate_net::kernel;
+use ringgate_net::{Bell, Descriptors, NetOptions, Outcome, RingError, raise_descriptor_limit};
 
 /// A gateway that runs.
 pub struct Server {
@@ -358,10 +358,10 @@ fn bind_all(
         };
         let mut address = listener.address;
         if address.port() != 0 {
-            crate::net::is_taken(address, listener.ipv6_only).map_err(refused)?;
+            ringgate_net::is_taken(address, listener.ipv6_only).map_err(refused)?;
         }
         for sockets in &mut sockets {
-            let socket = crate::net::bind(address, listener.ipv6_only).map_err(refused)?;
+            let socket = ringgate_net::bind(address, listener.ipv6_only).map_err(refused)?;
             address = socket.local_addr().map_err(refused)?;
             sockets.push((socket, listener.transport));
         }
@@ -381,7 +381,7 @@ fn check_kernel() -> Result<(), StartError> {
 /// Does on a small ring all that shards will do: accepts, receives, sends, closes. Where a kernel or a seccomp profile
 /// refuses a part of it, the gateway does not start, instead of listening and serving nobody.
 fn check_ring(descriptors: Descriptors) -> Result<(), StartError> {
-    let needed = crate::net::probe().into_iter().filter(|probe| !probe.direct || descriptors == Descriptors::Direct);
+    let needed = ringgate_net::probe().into_iter().filter(|probe| !probe.direct || descriptors == Descriptors::Direct);
     for probe in needed {
         match probe.outcome {
             Outcome::Works(_) => {}

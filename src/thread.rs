@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::net::{Bell, RingError};
 use crate::worker::{Worker, WorkerOptions};
+use ringgate_net::{Bell, RingError};
 
 /// What a thread is made of.
 pub struct ThreadOptions {

@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::admin::Readiness;
-use crate::limits::SHARDS_MAX;
-use crate::metrics::{Cell, ShardMetrics};
+use ringgate_core::limits::SHARDS_MAX;
+use ringgate_core::metrics::{Cell, ShardMetrics};
 
 /// From one look to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

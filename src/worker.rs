@@ -16,19 +16,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustls::ServerConfig;
 
-use crate::close::CloseReason;
-use crate::id::{Address, ConnectionKey, Now, ShardId};
-use crate::limits::{BUSY_AFTER_MS, BUSY_SPREAD_MS, Settings};
-use crate::mesh::Mailbox;
-use crate::metrics::ShardMetrics;
-use crate::net::{Bell, Driver, Net, NetOptions, RingError};
-use crate::outbox::Chunk;
-use crate::session::{Admission, Authenticator, Transport};
-use crate::shard::{Effect, Event, Letter, Shard, ShardOptions};
-use crate::tls::{Handshake, TlsError};
-use crate::wire::Encoder;
 use log::ConnectionLog;
 use queue::Unverified;
+use ringgate_core::close::CloseReason;
+use ringgate_core::id::{Address, ConnectionKey, Now, ShardId};
+use ringgate_core::limits::{BUSY_AFTER_MS, BUSY_SPREAD_MS, Settings};
+use ringgate_core::mesh::Mailbox;
+use ringgate_core::metrics::ShardMetrics;
+use ringgate_core::outbox::Chunk;
+use ringgate_core::session::{Admission, Authenticator, Transport};
+use ringgate_core::shard::{Effect, Event, Letter, Shard, ShardOptions};
+use ringgate_core::wire::Encoder;
+use ringgate_net::tls::{Handshake, TlsError};
+use ringgate_net::{Bell, Driver, Net, NetOptions, RingError};
 
 /// What travels through the mesh.
 #[derive(Debug)]
@@ -38,6 +38,9 @@ pub enum Mail {
     /// From the control plane.
     Control(Control),
 }
+
+// What is measured of the mesh in bench/ is as large.
+const _: () = assert!(size_of::<Mail>() == size_of::<Letter>());
 
 impl Mail {
     /// Bytes of the messages in it.
@@ -106,7 +109,7 @@ const STALE_LOOKS_PER_TURN: usize = 128;
 /// Letters that may wait for full mailboxes while tokens are verified.
 const WAITING_MAX: usize = 4096;
 /// Longest sleep with connections: one tick of the wheel.
-const SLEEP: Duration = Duration::from_millis(crate::wheel::TICK_MS);
+const SLEEP: Duration = Duration::from_millis(ringgate_core::wheel::TICK_MS);
 /// Longest sleep without.
 const SLEEP_IDLE: Duration = Duration::from_millis(500);
 /// A gap between two turns that means that the process was stopped: sockets are read before anyone is expired.
@@ -180,7 +183,7 @@ struct Core {
     settings: Arc<Settings>,
     metrics: Arc<ShardMetrics>,
     admission: Arc<Mutex<Admission>>,
-    peers: crate::slots::Slots<std::net::IpAddr>,
+    peers: ringgate_core::slots::Slots<std::net::IpAddr>,
     limited: bool,
     /// Why TLS failed, of connections whose close was not logged yet.
     causes: HashMap<ConnectionKey, String>,
@@ -229,7 +232,7 @@ impl Worker {
                 settings,
                 metrics,
                 admission: options.admission,
-                peers: crate::slots::Slots::default(),
+                peers: ringgate_core::slots::Slots::default(),
                 causes: HashMap::new(),
             },
             mailbox: options.mailbox,
@@ -295,7 +298,7 @@ impl Worker {
         self.turned = Instant::now();
         let worked = if busy { self.turned - began } else { Duration::ZERO };
         self.core.metrics.busy_ns.add(worked.as_nanos() as u64);
-        let accepted = self.core.metrics.connections_accepted.iter().map(crate::metrics::Cell::read).sum();
+        let accepted = self.core.metrics.connections_accepted.iter().map(ringgate_core::metrics::Cell::read).sum();
         if self.rest.after_turn(self.turned, worked, accepted) {
             self.release_spares();
         }

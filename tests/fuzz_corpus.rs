@@ -3,13 +3,10 @@
 
 #[path = "../fuzz/src/bodies.rs"]
 mod bodies;
-#[cfg(feature = "gateway")]
 #[path = "../fuzz/src/connections.rs"]
 mod connections;
-#[cfg(feature = "gateway")]
-#[path = "simulation/random.rs"]
+#[path = "../crates/core/tests/simulation/random.rs"]
 mod random;
-#[cfg(feature = "gateway")]
 #[path = "../fuzz/src/records.rs"]
 mod records;
 #[path = "../fuzz/src/world.rs"]
@@ -28,32 +25,27 @@ fn shard() {
     replay(&["fuzz/corpus/shard"], bodies::shard);
 }
 
-#[cfg(feature = "gateway")]
 #[test]
 fn records() {
     replay(&["fuzz/corpus/records"], records::records);
 }
 
-#[cfg(feature = "gateway")]
 #[test]
 fn connections() {
     replay(&["fuzz/corpus/connections"], connections::connections);
 }
 
-#[cfg(feature = "gateway")]
 #[test]
 fn mutated_records() {
     replay_mutated("fuzz/corpus/records", 300, records::records);
 }
 
-#[cfg(feature = "gateway")]
 #[test]
 fn mutated_connections() {
     replay_mutated("fuzz/corpus/connections", 10, connections::connections);
 }
 
 /// Each input, so many times, with a few bytes changed, or with another behind it.
-#[cfg(feature = "gateway")]
 fn replay_mutated(folder: &str, mutations: usize, body: fn(&[u8])) {
     let mut random = random::Random::new(1);
     let inputs = inputs(&[folder]);

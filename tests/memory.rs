@@ -11,13 +11,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use counting::live;
-use ringgate::id::{ConnectionKey, Now, ShardId};
-use ringgate::limits::Settings;
-use ringgate::metrics::ShardMetrics;
-use ringgate::session::{Grant, Transport};
-use ringgate::shard::{Effect, Event, Shard, ShardOptions};
-use ringgate::wire::Encoder;
-use ringgate::wire::encode::{ConnectRequest, PublishRequest};
+use ringgate_core::id::{ConnectionKey, Now, ShardId};
+use ringgate_core::limits::Settings;
+use ringgate_core::metrics::ShardMetrics;
+use ringgate_core::session::{Grant, Transport};
+use ringgate_core::shard::{Effect, Event, Shard, ShardOptions};
+use ringgate_core::wire::Encoder;
+use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
 
 /// Figures of a process are of one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -50,7 +50,7 @@ fn sign_in(shard: &mut Shard, slots: std::ops::Range<u32>, now: Now) {
             }
         }
         while let Some(chunk) = shard.pull(connection, now) {
-            if let ringgate::outbox::Chunk::Control(buffer) = chunk {
+            if let ringgate_core::outbox::Chunk::Control(buffer) = chunk {
                 shard.recycle(buffer);
             }
         }
@@ -95,7 +95,7 @@ fn accounted_and_allocated(users: u32, messages: u32) -> (f64, f64) {
             shard.handle(Event::Received { connection, bytes: &bytes }, now);
             while shard.poll_effect().is_some() {}
             while let Some(chunk) = shard.pull(connection, now) {
-                if let ringgate::outbox::Chunk::Control(buffer) = chunk {
+                if let ringgate_core::outbox::Chunk::Control(buffer) = chunk {
                     shard.recycle(buffer);
                 }
             }
@@ -122,13 +122,12 @@ fn messages_to_absent_users_are_accounted_for_what_they_take() {
 
 /// What a client of TLS can have the gateway keep without an answer to anything: seen from the allocator, so that whatever
 /// rustls keeps counts, too.
-#[cfg(feature = "gateway")]
 mod tls {
     use std::sync::{Arc, Mutex, PoisonError};
 
-    use ringgate::config::{dev_certificate, server_config};
-    use ringgate::tls::compact::traffic::{CONTENT_BYTES_MAX, HANDSHAKE, Secret, Suite, TrafficKeys};
-    use ringgate::tls::{Tls, UNFINISHED_BYTES_MAX, make_compact};
+    use ringgate_auth::certificate::{dev_certificate, server_config};
+    use ringgate_net::tls::compact::traffic::{CONTENT_BYTES_MAX, HANDSHAKE, Secret, Suite, TrafficKeys};
+    use ringgate_net::tls::{Tls, UNFINISHED_BYTES_MAX, make_compact};
     use rustls::{ClientConfig, ClientConnection, RootCertStore};
     use rustls_pki_types::CertificateDer;
     use rustls_pki_types::pem::PemObject;

@@ -1,6 +1,5 @@
 //! Secrets do not stay in memory that was given back: the allocator looks for them in each block before it frees it. What a
 //! library keeps in a heap of its own is not seen.
-#![cfg(feature = "gateway")]
 #![allow(unsafe_code, reason = "an allocator")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

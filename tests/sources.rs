@@ -1,16 +1,27 @@
-//! What ARCHITECTURE.md and CONTRIBUTING.md say of the sources: which layer imports from which, and where `unsafe` stands.
+//! What ARCHITECTURE.md and CONTRIBUTING.md say of the sources: which layer imports from which, that no modules import each
+//! other in a circle, and where `unsafe` stands.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
+
+/// Folders of sources, and the name by which other crates import them.
+const CRATES: [(&str, &str); 5] = [
+    ("crates/core/src", "ringgate_core"),
+    ("crates/net/src", "ringgate_net"),
+    ("crates/auth/src", "ringgate_auth"),
+    ("src", "ringgate"),
+    ("loadtest/src", "ringgate_loadtest"),
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every source file of the crate, by its path within the repository, without comments and tests.
-fn sources() -> Vec<(PathBuf, String)> {
-    let mut folders = vec![root().join("src")];
+/// Every source file of a folder, by its path within it, without comments and tests.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let top = root().join(folder);
+    let mut folders = vec![top.clone()];
     let mut sources = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -21,11 +32,24 @@ fn sources() -> Vec<(PathBuf, String)> {
                 let text = read_to_string(&path).unwrap();
                 let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
                 let code: Vec<_> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-                sources.push((path.strip_prefix(root()).unwrap().to_owned(), code.join("\n")));
+                sources.push((path.strip_prefix(&top).unwrap().to_owned(), code.join("\n")));
             }
         }
     }
     sources
+}
+
+/// The module at the top of its crate that a file belongs to: `shard` of `shard/publish.rs`; "lib" and "main" for the roots.
+fn module_of(path: &Path) -> &str {
+    path.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs")
+}
+
+/// What follows each `prefix::` in the code: names of modules, or of items of the root.
+fn imports<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
+    let begins = |place: usize| !code[..place].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    let name = |rest: &'a str| rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap();
+    let prefix = format!("{prefix}::");
+    code.match_indices(&prefix).filter(|(at, _)| begins(*at)).map(|(at, _)| name(&code[at + prefix.len()..])).collect()
 }
 
 /// The layer of each module, 0 for A, as the table of ARCHITECTURE.md has it.
@@ -40,41 +64,127 @@ fn layers() -> HashMap<String, usize> {
     layers
 }
 
+/// The name in ARCHITECTURE.md of a module of a crate. What is not named there belongs to its crate as a whole.
+fn in_table<'a>(layers: &HashMap<String, usize>, module: &'a str, crate_name: &'a str) -> &'a str {
+    if layers.contains_key(module) { module } else { crate_name.trim_start_matches("ringgate_") }
+}
+
 #[test]
 fn module_imports_then_from_its_own_layer_or_those_above() {
     let layers = layers();
-    let mut imports = 0;
-    for (path, code) in sources() {
-        let name = path.components().nth(1).unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
-        // The library's root imports nothing, and a program may import all of it.
-        if name == "lib" {
-            continue;
-        }
-        let own = *layers.get(&name).unwrap_or_else(|| panic!("{name} has no layer in ARCHITECTURE.md"));
-        for imported in code.split("crate::").skip(1) {
-            let imported = imported.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap();
-            let Some(layer) = layers.get(imported) else { continue };
-            assert!(*layer <= own, "{} imports {imported}, which is below it", path.display());
-            imports += 1;
+    let mut seen = 0;
+    for (folder, own_name) in CRATES.into_iter().filter(|(_, name)| *name != "ringgate_loadtest") {
+        for (path, code) in sources(folder) {
+            let module = module_of(&path);
+            // The library's root of the gateway imports nothing, and a program may import all of it.
+            if folder != "crates/net/src" && folder != "crates/auth/src" && module == "lib" {
+                continue;
+            }
+            let module = in_table(&layers, module, own_name);
+            let path = Path::new(folder).join(&path);
+            let own =
+                *layers.get(module).unwrap_or_else(|| panic!("{} has no layer in ARCHITECTURE.md", path.display()));
+            for (prefix, crate_name) in CRATES.iter().map(|(_, name)| (*name, *name)).chain([("crate", own_name)]) {
+                for imported in imports(&code, prefix) {
+                    let imported = in_table(&layers, imported, crate_name);
+                    let Some(layer) = layers.get(imported) else { continue };
+                    assert!(*layer <= own, "{} imports {imported}, which is below it", path.display());
+                    seen += 1;
+                }
+            }
         }
     }
-    assert!(imports > 200, "{imports} imports were found");
+    assert!(seen > 200, "{seen} imports were found");
+}
+
+/// Modules at the top of a crate, and which others of the crate each of them imports.
+fn graph(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let sources = sources(folder);
+    let modules: BTreeSet<_> = sources.iter().map(|(path, _)| module_of(path).to_owned()).collect();
+    let mut graph = BTreeMap::<String, BTreeSet<String>>::new();
+    for (path, code) in &sources {
+        let module = module_of(path);
+        let others = imports(code, "crate").into_iter().filter(|other| modules.contains(*other) && *other != module);
+        graph.entry(module.to_owned()).or_default().extend(others.map(str::to_owned));
+    }
+    // Everything hangs on the roots.
+    graph.remove("lib");
+    graph.remove("main");
+    graph
+}
+
+/// Modules of a circle, the first one again at the end; none if there is no circle.
+fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn visit(
+        module: &str,
+        graph: &BTreeMap<String, BTreeSet<String>>,
+        way: &mut Vec<String>,
+        done: &mut BTreeSet<String>,
+    ) -> bool {
+        if let Some(at) = way.iter().position(|other| other == module) {
+            way.drain(..at);
+            way.push(module.to_owned());
+            return true;
+        }
+        if !done.insert(module.to_owned()) {
+            return false;
+        }
+        way.push(module.to_owned());
+        if graph.get(module).is_some_and(|others| others.iter().any(|other| visit(other, graph, way, done))) {
+            return true;
+        }
+        way.pop();
+        false
+    }
+    let mut done = BTreeSet::new();
+    graph.keys().find_map(|module| {
+        let mut way = Vec::new();
+        visit(module, graph, &mut way, &mut done).then_some(way)
+    })
+}
+
+#[test]
+fn modules_of_a_crate_import_each_other_then_never_in_a_circle() {
+    for (folder, _) in CRATES.into_iter().filter(|(folder, _)| folder.starts_with("crates/")) {
+        let graph = graph(folder);
+        if let Some(circle) = circle(&graph) {
+            panic!("{folder}: {}", circle.join(" imports "));
+        }
+    }
+    assert!(graph("crates/core/src").values().map(BTreeSet::len).sum::<usize>() > 20, "imports are found");
+}
+
+#[test]
+fn circle_is_there_then_it_is_named() {
+    let graph = |edges: &[(&str, &str)]| {
+        let mut graph = BTreeMap::<String, BTreeSet<String>>::new();
+        for (from, to) in edges {
+            graph.entry((*from).to_owned()).or_default().insert((*to).to_owned());
+        }
+        graph
+    };
+    assert_eq!(circle(&graph(&[("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])), None);
+    let found = circle(&graph(&[("a", "b"), ("b", "c"), ("c", "d"), ("d", "b")])).unwrap();
+    assert_eq!(found, ["b", "c", "d", "b"]);
 }
 
 #[test]
 fn unsafe_code_then_only_where_contributing_says() {
-    let allowed = ["src/net", "src/main.rs", "src/prefetch.rs", "src/wire/mod.rs"];
+    let allowed = ["crates/net/src", "src/main.rs", "crates/core/src/prefetch.rs", "crates/core/src/wire/mod.rs"];
     let text = read_to_string(root().join("CONTRIBUTING.md")).unwrap();
     let said =
         text.split("- **unsafe**").nth(1).and_then(|rest| rest.split("\n- **").next()).expect("a line on unsafe");
     let mut found = Vec::new();
-    for (path, code) in sources() {
-        // What flatc writes is not ours.
-        if !code.contains("unsafe {") || path.ends_with("generated.rs") {
-            continue;
+    for (folder, _) in CRATES.into_iter().filter(|(_, name)| *name != "ringgate_loadtest") {
+        for (path, code) in sources(folder) {
+            // What flatc writes is not ours.
+            if !code.contains("unsafe {") || path.ends_with("generated.rs") {
+                continue;
+            }
+            let path = Path::new(folder).join(path);
+            let place = allowed.iter().find(|place| path.starts_with(place));
+            found.push(*place.unwrap_or_else(|| panic!("{} has unsafe code", path.display())));
         }
-        let place = allowed.iter().find(|place| path.starts_with(place));
-        found.push(*place.unwrap_or_else(|| panic!("{} has unsafe code", path.display())));
     }
     for place in allowed {
         assert!(found.contains(&place), "{place} has none any more");

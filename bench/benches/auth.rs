@@ -8,8 +8,8 @@ mod support;
 use std::hint::black_box;
 
 use criterion::BenchmarkId;
-use ringgate::auth::{Algorithm, Claims, Key, Keys, Signer, TokenSpec};
-use ringgate::session::Authenticator;
+use ringgate_auth::{Algorithm, Claims, Key, Keys, Signer, TokenSpec};
+use ringgate_core::session::Authenticator;
 
 const NOW: u64 = 1_800_000_000;
 const SECRET: &[u8] = b"a secret of more than thirty-two bytes for benches";

@@ -6,9 +6,9 @@ mod support;
 use std::hint::black_box;
 
 use criterion::BenchmarkId;
-use ringgate::id::ClientMessageId;
-use ringgate::wire::encode::PublishRequest;
-use ringgate::wire::{ClientFrame, Encoder, Split, split};
+use ringgate_core::id::ClientMessageId;
+use ringgate_core::wire::encode::PublishRequest;
+use ringgate_core::wire::{ClientFrame, Encoder, Split, split};
 
 use support::Criterion;
 

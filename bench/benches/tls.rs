@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::BenchmarkId;
-use ringgate::config::{dev_certificate, server_config};
-use ringgate::tls::compact::traffic::{Secret, Suite, TrafficKeys};
-use ringgate::tls::{Tls, make_compact};
+use ringgate_auth::certificate::{dev_certificate, server_config};
+use ringgate_net::tls::compact::traffic::{Secret, Suite, TrafficKeys};
+use ringgate_net::tls::{Tls, make_compact};
 use rustls::client::Resumption;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
 
@@ -133,8 +133,8 @@ impl Ends {
     fn new() -> Self {
         let (certificate, key) = dev_certificate().expect("a certificate can be made");
         let server = server_config(certificate.as_bytes(), key.as_bytes()).expect("it is good");
-        let trust = ringgate::client::Trust::Pem(certificate.as_bytes());
-        let client = ringgate::client::client_tls(trust).expect("it is good");
+        let trust = ringgate_net::dial::Trust::Pem(certificate.as_bytes());
+        let client = ringgate_net::dial::client_tls(trust).expect("it is good");
         let mut compact = server.clone();
         make_compact(&mut compact);
         Ends { server: Arc::new(server), compact: Arc::new(compact), client: (*client).clone() }

@@ -1,11 +1,11 @@
 //! What the fuzz targets do with their input. Ordinary tests call the same functions: `tests/fuzz_corpus.rs` replays
 //! the corpus, `tests/vectors` feeds them mutations of the golden vectors.
 
-use ringgate::close::CloseReason;
-use ringgate::limits::{CONNECT_ROOMS_MAX, NAME_BYTES_MAX, Namespace, Settings, TOKEN_BYTES_MAX, TRACE_BYTES_MAX};
-use ringgate::session::Transport;
-use ringgate::wire::client_frame::{Connect, Publish};
-use ringgate::wire::{ClientFrame, Kind, ServerFrame, Split, WireError, append_header, is_name, split};
+use ringgate_core::close::CloseReason;
+use ringgate_core::limits::{CONNECT_ROOMS_MAX, NAME_BYTES_MAX, Namespace, Settings, TOKEN_BYTES_MAX, TRACE_BYTES_MAX};
+use ringgate_core::session::Transport;
+use ringgate_core::wire::client_frame::{Connect, Publish};
+use ringgate_core::wire::{ClientFrame, Kind, ServerFrame, Split, WireError, append_header, is_name, split};
 
 use crate::world::World;
 

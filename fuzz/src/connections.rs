@@ -3,11 +3,11 @@
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use ringgate::config::{dev_certificate, server_config};
-use ringgate::tls::compact::traffic::{
+use ringgate_auth::certificate::{dev_certificate, server_config};
+use ringgate_net::tls::compact::traffic::{
     ALERT, APPLICATION_DATA, CONTENT_BYTES_MAX, HANDSHAKE, Secret, Suite, TrafficKeys,
 };
-use ringgate::tls::{HANDSHAKE_BYTES_MAX, Tls, UNFINISHED_BYTES_MAX, make_compact};
+use ringgate_net::tls::{HANDSHAKE_BYTES_MAX, Tls, UNFINISHED_BYTES_MAX, make_compact};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, KeyLog, ProtocolVersion, RootCertStore, ServerConfig};

@@ -1,9 +1,9 @@
 //! What the fuzz target of TLS records does with its input; `tests/fuzz_corpus.rs` replays the corpus.
 
-use ringgate::tls::compact::traffic::{
+use ringgate_net::tls::compact::traffic::{
     ALERT, APPLICATION_DATA, CONTENT_BYTES_MAX, HANDSHAKE, Secret, Suite, TrafficKeys,
 };
-use ringgate::tls::compact::{Compact, RecordError};
+use ringgate_net::tls::compact::{Compact, RecordError};
 
 /// Plays the input as what a client does: it seals what it likes with the right keys, cuts and changes what it sends, lets
 /// the server answer. Plaintext is what was sealed as data, in order; an error is the last thing that happens, and has

@@ -8,16 +8,16 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ringgate::close::CloseReason;
-use ringgate::id::{ConnectionKey, Now, ShardId};
-use ringgate::limits::Settings;
-use ringgate::metrics::{Cell, ShardMetrics};
-use ringgate::outbox::Chunk;
-use ringgate::session::{AuthError, Grant, Transport};
-use ringgate::shard::{Effect, Event, Letter, Shard, ShardOptions};
-use ringgate::slots::next_generation;
-use ringgate::wire::encode::ConnectRequest;
-use ringgate::wire::{Encoder, Kind, ServerFrame, Split, split};
+use ringgate_core::close::CloseReason;
+use ringgate_core::id::{ConnectionKey, Now, ShardId};
+use ringgate_core::limits::Settings;
+use ringgate_core::metrics::{Cell, ShardMetrics};
+use ringgate_core::outbox::Chunk;
+use ringgate_core::session::{AuthError, Grant, Transport};
+use ringgate_core::shard::{Effect, Event, Letter, Shard, ShardOptions};
+use ringgate_core::slots::next_generation;
+use ringgate_core::wire::encode::ConnectRequest;
+use ringgate_core::wire::{Encoder, Kind, ServerFrame, Split, split};
 
 /// See the module.
 pub(crate) struct World {

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ringgate::auth::{Signer, TokenSpec};
-use ringgate::client::{Trust, Url, client_tls};
-use ringgate::net::Target;
-use ringgate::session::Transport;
+use ringgate_auth::{Signer, TokenSpec};
+use ringgate_core::session::Transport;
+use ringgate_net::Target;
+use ringgate_net::dial::{Trust, Url, client_tls};
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;

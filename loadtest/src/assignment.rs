@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ringgate::client::Url;
-use ringgate::session::Transport;
+use ringgate_core::session::Transport;
+use ringgate_net::dial::Url;
 
 /// What a run is made of, without anybody's secrets: the same for all who take part.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]

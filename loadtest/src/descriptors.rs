@@ -1,6 +1,6 @@
 //! The limit of open files: made as high as it may be, and compared with what the clients of this process need.
 
-use ringgate::net::{Descriptors, raise_descriptor_limit};
+use ringgate_net::{Descriptors, raise_descriptor_limit};
 
 use crate::assignment::Plan;
 

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use ringgate::client::Url;
+use ringgate_net::dial::Url;
 
 /// From one lookup of a name to the next.
 const EVERY: Duration = Duration::from_secs(1);

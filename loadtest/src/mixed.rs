@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ringgate::client::Url;
+use ringgate_net::dial::Url;
 use serde::Deserialize;
 
 use crate::Outcome;
@@ -309,7 +309,7 @@ impl Phase {
 }
 
 fn duration(key: &str, text: &str) -> Result<Duration, String> {
-    let ms = ringgate::config::parse_duration_ms(text).map_err(|error| format!("{key} \"{text}\": {error}"))?;
+    let ms = ringgate_core::units::parse_duration_ms(text).map_err(|error| format!("{key} \"{text}\": {error}"))?;
     if ms == 0 { Err(format!("{key} must be above 0")) } else { Ok(Duration::from_millis(ms)) }
 }
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ringgate::client::Url;
-use ringgate::config::parse_duration_ms;
+use ringgate_core::units::parse_duration_ms;
+use ringgate_net::dial::Url;
 use serde_json::{Map, Value};
 
 use crate::Outcome;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ringgate::session::Transport;
+use ringgate_core::session::Transport;
 
 use crate::assignment::Plan;
 use crate::crew::Mate;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringgate::config::parse_duration_ms;
+use ringgate_core::units::parse_duration_ms;
 use serde_json::{Map, Value};
 
 use crate::Outcome;
@@ -155,7 +155,7 @@ impl Options {
         if matches!(scenario, Room | Slow) && self.rooms > self.connections {
             return Err(format!("--rooms {} are more than --connections {}", self.rooms, self.connections));
         }
-        if matches!(scenario, Room | Slow) && !ringgate::wire::is_name(&self.room_name) {
+        if matches!(scenario, Room | Slow) && !ringgate_core::wire::is_name(&self.room_name) {
             return Err(format!(
                 "--room-name \"{}\" is not a name: no spaces and no control characters",
                 self.room_name

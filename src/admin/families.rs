@@ -11,10 +11,12 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
-use crate::close::{CloseReason, ErrorCode};
-use crate::metrics::{Cell, DropReason, ExpireReason, ForgetReason, HISTOGRAM_BOUNDS_US, Histogram, ShardMetrics};
-use crate::session::{AuthError, Transport};
-use crate::tls::Handshake;
+use ringgate_core::close::{CloseReason, ErrorCode};
+use ringgate_core::metrics::{
+    Cell, DropReason, ExpireReason, ForgetReason, HISTOGRAM_BOUNDS_US, Histogram, ShardMetrics,
+};
+use ringgate_core::session::{AuthError, Transport};
+use ringgate_net::tls::Handshake;
 
 /// All families as OpenMetrics text.
 pub(super) fn render(shards: &[Arc<ShardMetrics>], uptime: Duration) -> String {

@@ -3,8 +3,6 @@
 //! One blocking socket and one thread that reads lines. It heartbeats, acknowledges its inbox after printing, and
 //! ends when its input is answered, when enough has arrived, or when it is told to; it does not reconnect.
 
-mod stream;
-
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-pub use stream::{Stream, Trust, Url, client_tls};
+pub use ringgate_net::dial::{Stream, Trust, Url, client_tls};
 
-use crate::id::{ClientMessageId, Position, Stamp};
 use crate::logs::is_disguise;
-use crate::wire::encode::{ConnectRequest, PublishRequest};
-use crate::wire::{Encoder, Kind, ServerFrame};
+use ringgate_core::id::{ClientMessageId, Position, Stamp};
+use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
+use ringgate_core::wire::{Encoder, Kind, ServerFrame};
 
 /// Command line of `ringgate client`.
 #[derive(clap::Args, Debug)]
@@ -296,7 +294,7 @@ fn unique(request: u32) -> u64 {
     ((nanos as u64) << 16) ^ u64::from(request)
 }
 
-fn show(message: &crate::wire::schema::Message<'_>, stamp: Stamp, json: bool) -> String {
+fn show(message: &ringgate_core::wire::schema::Message<'_>, stamp: Stamp, json: bool) -> String {
     let payload = message.payload().map(|payload| payload.bytes()).unwrap_or_default();
     let (topic, sender) = (message.topic().unwrap_or_default(), message.sender().unwrap_or_default());
     if !json {

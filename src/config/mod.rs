@@ -3,28 +3,26 @@
 //! Nothing is bound and no thread is started before the whole file was understood. Every problem names file, line,
 //! key, what is wrong and what would be right, and all problems are reported at once.
 
-mod certificate;
 mod raw;
 mod reload;
-mod units;
 mod validate;
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use certificate::{CertificateError, certificate_from_files, dev_certificate, server_config};
 pub use reload::Running;
-pub use units::{parse_duration_ms, parse_size};
+pub use ringgate_auth::certificate::{CertificateError, certificate_from_files, dev_certificate, server_config};
+pub use ringgate_core::units::{parse_duration_ms, parse_size};
 pub use validate::log_filter;
 
 use zeroize::Zeroizing;
 
-use crate::auth::{Claims, Key};
 use crate::cores::Cores;
-use crate::limits::Settings;
-use crate::net::Descriptors;
-use crate::session::Transport;
+use ringgate_auth::{Claims, Key};
+use ringgate_core::limits::Settings;
+use ringgate_core::session::Transport;
+use ringgate_net::Descriptors;
 
 /// The ports of a development gateway, and of the documentation.
 pub const DEFAULT_PORT: u16 = 7400;
@@ -205,7 +203,7 @@ impl Config {
 
     fn understand(text: &str, file: &str, fits: validate::Fits) -> Result<Config, Problems> {
         let raw = toml::from_str::<raw::File>(text).map_err(|mut error| {
-            let line = error.span().map(|span| units::line_of(text, span.start));
+            let line = error.span().map(|span| ringgate_core::units::line_of(text, span.start));
             // Where there is no text to show, the key is shown: no other way leads to it.
             error.set_input(None);
             let shown = error.to_string();
@@ -220,7 +218,7 @@ impl Config {
     /// As `tls.memory = "compact"` in the file.
     pub fn make_tls_compact(&mut self) {
         if let Some(tls) = &mut self.tls {
-            crate::tls::make_compact(Arc::make_mut(tls));
+            ringgate_net::tls::make_compact(Arc::make_mut(tls));
         }
     }
 
@@ -231,7 +229,7 @@ impl Config {
         let tls = server_config(certificate.as_bytes(), key.as_bytes())?;
         let free = |port: u16| {
             let address = SocketAddr::from(([127, 0, 0, 1], port));
-            if crate::net::is_taken(address, false).is_ok() { address } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
+            if ringgate_net::is_taken(address, false).is_ok() { address } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
         };
         let listeners = vec![
             ListenerConfig { address: free(DEFAULT_PORT), transport: Transport::Plain, ipv6_only: false },
@@ -243,7 +241,7 @@ impl Config {
             runtime: Runtime { shards, dumpable: true, ..Runtime::default() },
             listeners,
             tls: Some(Arc::new(tls)),
-            tls_ends: certificate::ends(certificate.as_bytes()),
+            tls_ends: ringgate_auth::certificate::ends(certificate.as_bytes()),
             tls_names: Vec::new(),
             keys: vec![Key::dev()],
             claims: Claims { require_exp: true, leeway_seconds: 5, ..Claims::default() },

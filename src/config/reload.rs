@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::units::{parse_duration_ms, parse_size};
 use super::{Config, ListenerConfig, Runtime, default_text};
-use crate::limits::Settings;
+use ringgate_core::limits::Settings;
+use ringgate_core::units::{parse_duration_ms, parse_size};
 
 /// Values that need no restart: whole sections end with a dot.
 const EXCHANGED: &[&str] = &["token.", "tls.", "logging.level"];

@@ -12,20 +12,20 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use zeroize::Zeroizing;
 
-use super::certificate::{self, Loaded};
 use super::raw::{self, At, CoreList, Duration, Number};
 use super::reload::Values;
-use super::units::{duration_text, line_of, parse_duration_ms, parse_size};
 use super::{CertificateError, Config, ListenerConfig, Logging, Problem, Runtime};
-use crate::auth::{Algorithm, Claims, Key, parse_algorithm, secret_in};
 use crate::cores::Cores;
-use crate::id::Durability;
-use crate::limits::{
+use ringgate_auth::certificate::{self, Loaded};
+use ringgate_auth::{Algorithm, Claims, Key, parse_algorithm, secret_in};
+use ringgate_core::id::Durability;
+use ringgate_core::limits::{
     BODY_OVERHEAD_BYTES, CONNECTIONS_PER_SHARD_MAX, ClientLimits, DEDUP_ENTRIES_MAX, DEDUP_WINDOW_MS_MAX,
     DURATION_MS_MAX, HEADER_BYTES, HEARTBEAT_MS_MAX, InboxSettings, NODES_MAX, Namespace, SHARDS_MAX, Settings,
 };
-use crate::net::Descriptors;
-use crate::session::Transport;
+use ringgate_core::session::Transport;
+use ringgate_core::units::{duration_text, line_of, parse_duration_ms, parse_size};
+use ringgate_net::Descriptors;
 
 /// Collects problems while values are taken.
 struct Check<'a> {
@@ -177,7 +177,7 @@ pub(super) fn validate(raw: &raw::File, text: &str, file: &str, fits: Fits) -> R
 fn settings(raw: &raw::File, check: &mut Check<'_>) -> Settings {
     let default = Settings::default();
     let name = raw.node.name.as_ref();
-    if let Some(name) = name.filter(|name| !crate::wire::is_name(name.get_ref())) {
+    if let Some(name) = name.filter(|name| !ringgate_core::wire::is_name(name.get_ref())) {
         check.problem(
             "node.name",
             at(name),
@@ -460,7 +460,7 @@ fn namespaces(raw: &raw::File, check: &mut Check<'_>) -> Vec<Namespace> {
             continue;
         };
         let text = name.get_ref();
-        if !crate::wire::is_name(text) || text.contains([':', '@']) {
+        if !ringgate_core::wire::is_name(text) || text.contains([':', '@']) {
             check.problem(&key("name"), at(name), "must not be empty or hold a colon, an @ or blanks");
         }
         if namespaces.iter().any(|known| known.name == *text) {
@@ -706,7 +706,7 @@ fn tls(raw: &raw::File, listeners: &[ListenerConfig], check: &mut Check<'_>) -> 
                 check.warn("tls.certificate", at(certificate), text);
             }
             if compact {
-                crate::tls::make_compact(&mut loaded.config);
+                ringgate_net::tls::make_compact(&mut loaded.config);
             }
             Some(loaded)
         }
@@ -802,7 +802,7 @@ fn key(raw: &raw::Key) -> Result<Key, KeyProblem> {
 
 /// A secret from either place; everybody knows the development key.
 fn secret_key(kid: Option<String>, algorithm: Algorithm, secret: &[u8]) -> Result<Key, String> {
-    if secret == crate::auth::DEV_SECRET.as_bytes() {
+    if secret == ringgate_auth::DEV_SECRET.as_bytes() {
         return Err("is the public development key; make a secret of your own".to_owned());
     }
     Key::secret(kid, algorithm, secret)
@@ -812,7 +812,7 @@ fn secret_key(kid: Option<String>, algorithm: Algorithm, secret: &[u8]) -> Resul
 /// refused: tracing takes it for the name of a module, and a misspelt level would switch off everything else.
 pub fn log_filter(text: &str) -> Result<EnvFilter, String> {
     let wrong = || {
-        let right = "use error, warn, info, debug, trace or off, or directives like \"info,ringgate::net=debug\"";
+        let right = "use error, warn, info, debug, trace or off, or directives like \"info,ringgate_net=debug\"";
         format!("\"{text}\" is not a log level; {right}")
     };
     // An empty word is the level "error" to tracing.

@@ -4,9 +4,9 @@ use super::host::Host;
 use super::report::{Check, Finding, State, bytes, count};
 use super::target::Target;
 use crate::config::Runtime;
-use crate::limits::SHARDS_MAX;
-use crate::net::Descriptors;
 use crate::server::descriptors_wanted;
+use ringgate_core::limits::SHARDS_MAX;
+use ringgate_net::Descriptors;
 
 /// Files that the rest of the system has open.
 const OTHER_FILES: u64 = 10_000;

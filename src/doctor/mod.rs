@@ -25,9 +25,9 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use crate::config::Config;
 use crate::cores::{Topology, distinct, plan};
-use crate::net::Probe;
 use host::Host;
 use report::{Finding, State, count};
+use ringgate_net::Probe;
 use target::Target;
 
 /// What the host is asked to hold.
@@ -85,7 +85,7 @@ pub fn run(options: &Options) -> Result<Report, String> {
     let target = Target::new(options.connections, options.tls, options.shards.map(usize::from), config);
     let host = Host::new("/");
     let topology = Topology::read(host.root());
-    let findings = examine(&host, &target, &topology, &crate::net::probe());
+    let findings = examine(&host, &target, &topology, &ringgate_net::probe());
     let has_problems = findings.iter().any(|finding| finding.state == State::Problem);
     let text = if options.json {
         serde_json::to_string_pretty(&findings).map_err(|error| error.to_string())?

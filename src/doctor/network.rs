@@ -4,7 +4,7 @@ use super::host::Host;
 use super::memory::{PAGE_BYTES, memory_bytes};
 use super::report::{Check, Finding, State, bytes, count};
 use super::target::Target;
-use crate::net::BACKLOG;
+use ringgate_net::BACKLOG;
 
 /// A buffer that starts larger than this is memory that every slow reader may take before the gateway's own bound.
 const FIRST_BUFFER_BYTES_MAX: u64 = 256 * 1024;

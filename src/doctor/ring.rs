@@ -3,8 +3,8 @@
 use super::host::Host;
 use super::report::{Check, Finding};
 use super::target::Target;
-use crate::kernel;
-use crate::net::{Descriptors, Outcome, Probe};
+use ringgate_net::kernel;
+use ringgate_net::{Descriptors, Outcome, Probe};
 
 /// CAP_SYS_ADMIN: may use io_uring where kernel.io_uring_disabled is 1.
 const CAP_SYS_ADMIN: u32 = 21;

@@ -2,8 +2,8 @@
 
 use crate::config::{Config, DEFAULT_PORT, DEFAULT_TLS_PORT, Runtime};
 use crate::cores::{self, Topology};
-use crate::limits::{CONNECTIONS_PER_SHARD_MAX, Settings};
-use crate::session::Transport;
+use ringgate_core::limits::{CONNECTIONS_PER_SHARD_MAX, Settings};
+use ringgate_core::session::Transport;
 
 use super::report::{Check, Finding, State, count};
 
@@ -35,7 +35,9 @@ impl Target {
         let mut target = Target {
             connections,
             tls: tls || listeners.iter().any(|listener| listener.transport == Transport::Tls),
-            compact: config.and_then(|config| config.tls.as_ref()).is_some_and(|tls| crate::tls::is_compact(tls)),
+            compact: config
+                .and_then(|config| config.tls.as_ref())
+                .is_some_and(|tls| ringgate_net::tls::is_compact(tls)),
             configured_table: config.map(|_| configured),
             ports: match config {
                 Some(_) => listeners.iter().map(|listener| listener.address.port()).collect(),

@@ -7,9 +7,9 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use crate::close::CloseReason;
-use crate::id::{Address, ConnectionKey, ShardId};
-use crate::shard::{CloseRecord, SignInRecord};
+use ringgate_core::close::CloseReason;
+use ringgate_core::id::{Address, ConnectionKey, ShardId};
+use ringgate_core::shard::{CloseRecord, SignInRecord};
 
 /// Lines a shard writes each second about connections that end before sign-in.
 const LINES_PER_SECOND: u32 = 10;

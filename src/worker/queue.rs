@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use crate::id::ConnectionKey;
+use ringgate_core::id::ConnectionKey;
 
 /// A token, whose it is, and the request that brought it, if that was a Refresh.
 pub(super) type Waiting = (ConnectionKey, Option<u32>, Box<str>);

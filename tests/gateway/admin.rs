@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use ringgate::wire::Kind;
+use ringgate_core::wire::Kind;
 
 use crate::support::{Gateway, LISTENERS, Login, Process, http};
 

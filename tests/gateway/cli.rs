@@ -232,7 +232,7 @@ fn every_connection_leaves_one_line_in_the_log() {
     let address = gateway.tcp();
     let mut alice = Client::tcp(address);
     let session = alice.sign_in(&Login::token(dev_token("alice")).device("phone")).session;
-    alice.send_empty(ringgate::wire::Kind::Disconnect);
+    alice.send_empty(ringgate_core::wire::Kind::Disconnect);
     alice.expect_end();
     let mut stranger = Client::tcp(address);
     assert_eq!(stranger.try_sign_in(&Login::token("garbage")).unwrap_err().code, 3500);

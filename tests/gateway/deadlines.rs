@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use ringgate::close::CloseReason;
-use ringgate::limits::ClientLimits;
-use ringgate::wire::Kind;
+use ringgate_core::close::CloseReason;
+use ringgate_core::limits::ClientLimits;
+use ringgate_core::wire::Kind;
 
 use crate::support::{Client, DEADLINE, Frame, Gateway, Login};
 
@@ -24,7 +24,7 @@ fn ping_is_answered_at_once() {
     assert_eq!((alice.connected().ping_interval_ms, alice.connected().pong_timeout_ms), (30_000, 5_000));
     alice.ping();
     // Several in one write are several answers.
-    alice.send(|_, out| (0..3).for_each(|_| ringgate::wire::Encoder::empty(out, Kind::Ping)));
+    alice.send(|_, out| (0..3).for_each(|_| ringgate_core::wire::Encoder::empty(out, Kind::Ping)));
     for _ in 0..3 {
         alice.take("Pong", |frame| matches!(frame, Frame::Pong).then_some(()));
     }
@@ -71,7 +71,7 @@ fn connect_must_come_in_time() {
     let mut connect = Vec::new();
     slow.send(|encoder, _| {
         let token = "x".repeat(8000);
-        let request = ringgate::wire::encode::ConnectRequest { token: &token, ..Default::default() };
+        let request = ringgate_core::wire::encode::ConnectRequest { token: &token, ..Default::default() };
         encoder.connect(&mut connect, &request);
     });
     trickle(&mut slow, &connect);
@@ -90,7 +90,8 @@ fn a_frame_must_be_whole_in_time() {
     let mut publish = Vec::new();
     bob.send(|encoder, _| {
         let payload = [0; 9000];
-        let request = ringgate::wire::encode::PublishRequest { topic: "@bob", payload: &payload, ..Default::default() };
+        let request =
+            ringgate_core::wire::encode::PublishRequest { topic: "@bob", payload: &payload, ..Default::default() };
         encoder.publish(&mut publish, &request);
     });
     trickle(&mut bob, &publish);

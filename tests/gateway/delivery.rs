@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use ringgate::auth::{Signer, TokenSpec};
-use ringgate::close::ErrorCode;
-use ringgate::id::ClientMessageId;
-use ringgate::wire::encode::PublishRequest;
+use ringgate_auth::{Signer, TokenSpec};
+use ringgate_core::close::ErrorCode;
+use ringgate_core::id::ClientMessageId;
+use ringgate_core::wire::encode::PublishRequest;
 
 use crate::support::{Gateway, Login, unix_seconds};
 

@@ -3,8 +3,8 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use ringgate::net::Descriptors;
-use ringgate::wire::Kind;
+use ringgate_core::wire::Kind;
+use ringgate_net::Descriptors;
 
 use crate::support::{Gateway, Login};
 
@@ -48,7 +48,8 @@ fn slots_come_back(descriptors: Descriptors) {
         drop(gateway.client());
         gateway.sign_in_with(&login).send_empty(Kind::Disconnect);
         let mut leaves_unread = gateway.sign_in_with(&login);
-        leaves_unread.send_publish(ringgate::wire::encode::PublishRequest { topic: "@stays", ..Default::default() });
+        leaves_unread
+            .send_publish(ringgate_core::wire::encode::PublishRequest { topic: "@stays", ..Default::default() });
         let reset = TcpStream::connect(gateway.tcp()).unwrap();
         socket2::SockRef::from(&reset).set_linger(Some(Duration::ZERO)).unwrap();
         drop(reset);

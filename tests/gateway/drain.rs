@@ -4,7 +4,7 @@ use std::net::TcpStream;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use ringgate::close::CloseReason;
+use ringgate_core::close::CloseReason;
 
 use crate::support::{Client, Ended, Gateway, Login, Process, dev_token, try_http, wait_until};
 

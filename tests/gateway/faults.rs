@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ringgate::auth::{Claims, Key, Keys};
-use ringgate::close::CloseReason;
 use ringgate::config::Config;
 use ringgate::server::Server;
-use ringgate::session::Transport;
+use ringgate_auth::{Claims, Key, Keys};
+use ringgate_core::close::CloseReason;
+use ringgate_core::session::Transport;
 
 use crate::support::{DEADLINE, http, wait_until};
 

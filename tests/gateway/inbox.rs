@@ -1,9 +1,9 @@
 //! The inbox of a user: offline messages, cursors, repetition, resume, what falls out of it.
 
-use ringgate::id::Position;
-use ringgate::metrics::DropReason;
-use ringgate::metrics::ExpireReason;
-use ringgate::wire::encode::PublishRequest;
+use ringgate_core::id::Position;
+use ringgate_core::metrics::DropReason;
+use ringgate_core::metrics::ExpireReason;
+use ringgate_core::wire::encode::PublishRequest;
 
 use crate::support::{Gateway, Login, Message};
 

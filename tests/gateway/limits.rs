@@ -3,14 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
-use ringgate::client::Stream;
-use ringgate::close::{CloseReason, ErrorCode};
-use ringgate::id::Now;
-use ringgate::limits::ClientLimits;
-use ringgate::net::Descriptors;
-use ringgate::session::Admission;
-use ringgate::wire::encode::PublishRequest;
-use ringgate::wire::{Encoder, Kind};
+use ringgate_core::close::{CloseReason, ErrorCode};
+use ringgate_core::id::Now;
+use ringgate_core::limits::ClientLimits;
+use ringgate_core::session::Admission;
+use ringgate_core::wire::encode::PublishRequest;
+use ringgate_core::wire::{Encoder, Kind};
+use ringgate_net::Descriptors;
+use ringgate_net::dial::Stream;
 
 use crate::support::{Client, Frame, Gateway, Login, wait_until};
 

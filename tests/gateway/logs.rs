@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
-use ringgate::wire::encode::ConnectRequest;
+use ringgate_core::wire::encode::ConnectRequest;
 use serde_json::Value;
 
 use crate::support::{Client, DEADLINE, Login, Process, dev_token, wait_until};

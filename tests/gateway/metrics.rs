@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::thread;
 
-use ringgate::client::Stream;
 use ringgate::config::Config;
-use ringgate::limits::Namespace;
-use ringgate::net::shrink_buffers;
-use ringgate::session::Transport;
-use ringgate::wire::encode::PublishRequest;
-use ringgate::wire::{Encoder, Kind};
+use ringgate_core::limits::Namespace;
+use ringgate_core::session::Transport;
+use ringgate_core::wire::encode::PublishRequest;
+use ringgate_core::wire::{Encoder, Kind};
+use ringgate_net::dial::Stream;
+use ringgate_net::shrink_buffers;
 
 use crate::support::{Answer, Client, Frame, Gateway, Login, http, wait_until};
 

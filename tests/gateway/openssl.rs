@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use ringgate::wire::Encoder;
-use ringgate::wire::encode::{ConnectRequest, PublishRequest};
+use ringgate_core::wire::Encoder;
+use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
 
 use crate::support::{Gateway, TempFolder, TlsMemory, dev_token, wait_until};
 

@@ -1,6 +1,6 @@
 //! Who is in a room: asked for, and announced.
 
-use ringgate::wire::Kind;
+use ringgate_core::wire::Kind;
 
 use crate::support::{Client, Frame, Gateway, Login};
 

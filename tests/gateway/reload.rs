@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use jsonwebtoken::{Algorithm, EncodingKey};
-use ringgate::client::Trust;
 use ringgate::config::dev_certificate;
+use ringgate_net::dial::Trust;
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Client, Login, Process, TempFolder, claims_token, http, unix_seconds, wait_until};

@@ -1,7 +1,7 @@
 //! What rooms keep: by count and by age, for those who come back and for those who ask.
 
-use ringgate::id::{Durability, Position};
-use ringgate::wire::encode::PublishRequest;
+use ringgate_core::id::{Durability, Position};
+use ringgate_core::wire::encode::PublishRequest;
 
 use crate::support::{Client, Gateway, History, Message};
 

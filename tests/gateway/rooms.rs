@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use jsonwebtoken::{Algorithm, EncodingKey};
-use ringgate::auth::{DEV_KID, DEV_SECRET};
-use ringgate::close::ErrorCode;
-use ringgate::limits::Namespace;
-use ringgate::wire::encode::PublishRequest;
+use ringgate_auth::{DEV_KID, DEV_SECRET};
+use ringgate_core::close::ErrorCode;
+use ringgate_core::limits::Namespace;
+use ringgate_core::wire::encode::PublishRequest;
 use serde_json::json;
 
 use crate::support::{Client, Frame, Gateway, Login, claims_token, unix_seconds};

@@ -1,7 +1,7 @@
 //! Sessions: takeover, several devices, limits, and what a connection may say when.
 
-use ringgate::close::CloseReason;
-use ringgate::wire::Kind;
+use ringgate_core::close::CloseReason;
+use ringgate_core::wire::Kind;
 
 use crate::support::{Frame, Gateway, Login, wait_until};
 
@@ -81,15 +81,23 @@ fn requests_behind_connect_are_answered_behind_connected_in_their_order() {
         let token = crate::support::dev_token(&format!("user{number}"));
         let room = format!("chat:{number}");
         let rooms = [(&*room, None).into()];
-        let connect =
-            ringgate::wire::encode::ConnectRequest { request: 1, token: &token, rooms: &rooms, ..Default::default() };
-        let mut encoder = ringgate::wire::Encoder::default();
+        let connect = ringgate_core::wire::encode::ConnectRequest {
+            request: 1,
+            token: &token,
+            rooms: &rooms,
+            ..Default::default()
+        };
+        let mut encoder = ringgate_core::wire::Encoder::default();
         let mut frames = [Vec::new(), Vec::new(), Vec::new()];
         encoder.connect(&mut frames[0], &connect);
-        let publish =
-            ringgate::wire::encode::PublishRequest { request: 2, topic: &room, payload: b"x", ..Default::default() };
+        let publish = ringgate_core::wire::encode::PublishRequest {
+            request: 2,
+            topic: &room,
+            payload: b"x",
+            ..Default::default()
+        };
         encoder.publish(&mut frames[1], &publish);
-        ringgate::wire::Encoder::empty(&mut frames[2], Kind::Ping);
+        ringgate_core::wire::Encoder::empty(&mut frames[2], Kind::Ping);
         match at_once {
             true => client.send_bytes(&frames.concat()),
             false => frames.iter().for_each(|frame| client.send_bytes(frame)),
@@ -120,12 +128,13 @@ fn a_refused_connect_with_much_behind_it_is_told_why() {
     for _ in 0..20 {
         let mut client = gateway.client();
         let mut frames = Vec::new();
-        let mut encoder = ringgate::wire::Encoder::default();
-        let connect = ringgate::wire::encode::ConnectRequest { request: 1, token: "garbage", ..Default::default() };
+        let mut encoder = ringgate_core::wire::Encoder::default();
+        let connect =
+            ringgate_core::wire::encode::ConnectRequest { request: 1, token: "garbage", ..Default::default() };
         encoder.connect(&mut frames, &connect);
         let payload = vec![1; 60_000];
         for request in 2..5 {
-            let publish = ringgate::wire::encode::PublishRequest {
+            let publish = ringgate_core::wire::encode::PublishRequest {
                 request,
                 topic: "@bob",
                 payload: &payload,
@@ -150,14 +159,18 @@ fn much_more_than_is_taken_in_behind_connect_is_answered() {
     });
     let mut client = gateway.client();
     let mut frames = Vec::new();
-    let mut encoder = ringgate::wire::Encoder::default();
+    let mut encoder = ringgate_core::wire::Encoder::default();
     let token = crate::support::dev_token("alice");
-    let connect = ringgate::wire::encode::ConnectRequest { request: 1, token: &token, ..Default::default() };
+    let connect = ringgate_core::wire::encode::ConnectRequest { request: 1, token: &token, ..Default::default() };
     encoder.connect(&mut frames, &connect);
     let payload = vec![1; 20_000];
     for request in 2..102 {
-        let publish =
-            ringgate::wire::encode::PublishRequest { request, topic: "@bob", payload: &payload, ..Default::default() };
+        let publish = ringgate_core::wire::encode::PublishRequest {
+            request,
+            topic: "@bob",
+            payload: &payload,
+            ..Default::default()
+        };
         encoder.publish(&mut frames, &publish);
     }
     client.send_bytes(&frames);

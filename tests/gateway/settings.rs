@@ -1,8 +1,8 @@
 //! Settings of a file, as clients meet them: who may publish.
 
 use jsonwebtoken::{Algorithm, EncodingKey};
-use ringgate::close::ErrorCode;
-use ringgate::wire::encode::PublishRequest;
+use ringgate_core::close::ErrorCode;
+use ringgate_core::wire::encode::PublishRequest;
 use serde_json::json;
 
 use crate::support::{Client, Gateway, LISTENERS, Login, claims_token, unix_seconds};

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey};
-use ringgate::close::{AuthError, CloseReason};
+use ringgate_core::close::{AuthError, CloseReason};
 use serde_json::json;
 
 use crate::support::{Gateway, LISTENERS, Login, TempFolder, claims_token, unix_seconds};

@@ -1,12 +1,12 @@
 //! Clients that do not read: bounded queues, catching up from the log, closing; and nobody else notices.
 
-use ringgate::client::Stream;
-use ringgate::close::CloseReason;
 use ringgate::config::Config;
-use ringgate::limits::Namespace;
-use ringgate::metrics::DropReason;
-use ringgate::net::shrink_buffers;
-use ringgate::wire::encode::{HistoryRequest, PublishRequest};
+use ringgate_core::close::CloseReason;
+use ringgate_core::limits::Namespace;
+use ringgate_core::metrics::DropReason;
+use ringgate_core::wire::encode::{HistoryRequest, PublishRequest};
+use ringgate_net::dial::Stream;
+use ringgate_net::shrink_buffers;
 
 use crate::support::{Client, Frame, Gateway, Login, wait_until};
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use ringgate::config::dev_certificate;
-use ringgate::net::Descriptors;
+use ringgate_net::Descriptors;
 
 use crate::support::{Gateway, LISTENERS, Login, Process, TempFolder};
 
@@ -93,9 +93,9 @@ fn single_problems() {
 #[test]
 fn the_development_key_is_refused_wherever_it_stands() {
     let folder = TempFolder::new();
-    let path = folder.write("secret", format!("{}\n", ringgate::auth::DEV_SECRET));
+    let path = folder.write("secret", format!("{}\n", ringgate_auth::DEV_SECRET));
     for source in
-        [format!("secret = \"{}\"", ringgate::auth::DEV_SECRET), format!("secret_file = \"{}\"", path.display())]
+        [format!("secret = \"{}\"", ringgate_auth::DEV_SECRET), format!("secret_file = \"{}\"", path.display())]
     {
         let (code, lines) = check(&folder, &format!("{LISTENERS}[[token.keys]]\nalgorithm = \"HS256\"\n{source}\n"));
         assert_eq!(code, 1);

@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::{Algorithm, EncodingKey};
-use ringgate::net::raise_descriptor_limit;
-use ringgate::wire::Kind;
-use ringgate::wire::encode::PublishRequest;
+use ringgate_core::wire::Kind;
+use ringgate_core::wire::encode::PublishRequest;
+use ringgate_net::raise_descriptor_limit;
 use serde_json::json;
 
 use crate::support::{Client, Frame, LISTENERS, Login, Process, claims_token, unix_seconds, wait_until};

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ringgate::client::Stream;
-use ringgate::wire::Kind;
+use ringgate_core::wire::Kind;
+use ringgate_net::dial::Stream;
 
 use crate::support::{Client, Gateway, Login, Process, wait_until};
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringgate::close::CloseReason;
-use ringgate::id::ConnectionKey;
-use ringgate::metrics::ShardMetrics;
-use ringgate::net::{Bell, Descriptors, Driver, Net, NetOptions, bind};
-use ringgate::outbox::Chunk;
-use ringgate::session::Transport;
+use ringgate_core::close::CloseReason;
+use ringgate_core::id::ConnectionKey;
+use ringgate_core::metrics::ShardMetrics;
+use ringgate_core::outbox::Chunk;
+use ringgate_core::session::Transport;
+use ringgate_net::{Bell, Descriptors, Driver, Net, NetOptions, bind};
 
 use crate::support::DEADLINE;
 
@@ -36,7 +36,7 @@ impl Driver for Echo {
         true
     }
 
-    fn secured(&mut self, _: ConnectionKey, _: ringgate::tls::Handshake) {}
+    fn secured(&mut self, _: ConnectionKey, _: ringgate_net::tls::Handshake) {}
 
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
         self.queues.get_mut(&key.slot).expect("an open socket").push_back(bytes.to_vec());

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::process::Command;
 use std::time::Instant;
 
-use ringgate::net::Descriptors;
+use ringgate_net::Descriptors;
 
 use crate::support::{
     Client, Frame, Gateway, Login, Process, TempFolder, claims_token, http, unix_seconds, wait_until,

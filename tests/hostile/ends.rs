@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use ringgate::close::CloseReason;
-use ringgate::net::Descriptors;
-use ringgate::wire::encode::PublishRequest;
+use ringgate_core::close::CloseReason;
+use ringgate_core::wire::encode::PublishRequest;
+use ringgate_net::Descriptors;
 
 use crate::secured::Secured;
 use crate::support::{Client, DEADLINE, Gateway, connect_frame, wait_until};
@@ -97,7 +97,7 @@ fn reach(gateway: &Gateway, writer: &mut Client, stage: Stage, round: usize) -> 
 
 /// Somebody writes to a session that does not read, until its outbox has something that cannot be sent.
 fn unread(gateway: &Gateway, writer: &mut Client, user: &str, socket: TcpStream) -> TcpStream {
-    ringgate::net::shrink_buffers(&socket, 4096).unwrap();
+    ringgate_net::shrink_buffers(&socket, 4096).unwrap();
     let topic = format!("@{user}");
     let payload = vec![1; 60_000];
     wait_until("the outbox holds what the socket does not take", || {

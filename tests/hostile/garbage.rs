@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use ringgate::close::CloseReason;
-use ringgate::session::Transport;
-use ringgate::wire::{ClientFrame, Split, split_first_of_client};
+use ringgate_core::close::CloseReason;
+use ringgate_core::session::Transport;
+use ringgate_core::wire::{ClientFrame, Split, split_first_of_client};
 
 use crate::bystanders::Bystanders;
 use crate::random::Random;

@@ -1,7 +1,7 @@
 //! Mailboxes of one letter: shards push back on each other all the time, and everything arrives in order.
 
-use ringgate::wire::Encoder;
-use ringgate::wire::encode::PublishRequest;
+use ringgate_core::wire::Encoder;
+use ringgate_core::wire::encode::PublishRequest;
 
 use crate::support::{Gateway, wait_until};
 

@@ -15,7 +15,7 @@ mod ends;
 mod garbage;
 mod mailboxes;
 mod malformed;
-#[path = "../simulation/random.rs"]
+#[path = "../../crates/core/tests/simulation/random.rs"]
 #[allow(dead_code, reason = "shared with the simulation")]
 mod random;
 mod receive_buffers;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ringgate::wire::{Kind, Split, split_of_client};
+use ringgate_core::wire::{Kind, Split, split_of_client};
 use serde_json::Value;
 
 use crate::bystanders::Bystanders;
@@ -65,8 +65,8 @@ fn each_closes_its_session(gateway: &Gateway, open: impl Fn(&Gateway) -> Client)
         }
     }
     bystanders.finish();
-    assert_eq!(gateway.closed(ringgate::close::CloseReason::BadRequest), closed[0]);
-    assert_eq!(gateway.closed(ringgate::close::CloseReason::FrameTooBig), closed[1]);
+    assert_eq!(gateway.closed(ringgate_core::close::CloseReason::BadRequest), closed[0]);
+    assert_eq!(gateway.closed(ringgate_core::close::CloseReason::FrameTooBig), closed[1]);
     assert!(closed[0] > 20 && closed[1] == 1 && answered > 10);
 }
 
@@ -118,10 +118,14 @@ fn between_good_frames() {
         let mut stream = Vec::new();
         let (before, behind) = (format!("before {file}"), format!("behind {file}"));
         mallory.send(|encoder, _| {
-            let publish = |text: &str, out: &mut Vec<u8>, encoder: &mut ringgate::wire::Encoder| {
+            let publish = |text: &str, out: &mut Vec<u8>, encoder: &mut ringgate_core::wire::Encoder| {
                 let payload = text.as_bytes();
-                let request =
-                    ringgate::wire::encode::PublishRequest { request: 9, topic: "@bob", payload, ..Default::default() };
+                let request = ringgate_core::wire::encode::PublishRequest {
+                    request: 9,
+                    topic: "@bob",
+                    payload,
+                    ..Default::default()
+                };
                 encoder.publish(out, &request);
             };
             publish(&before, &mut stream, encoder);
@@ -168,7 +172,7 @@ fn at_the_wrong_time() {
 #[test]
 fn headers_are_judged_as_soon_as_they_are_there() {
     let gateway = Gateway::start();
-    let limit = ringgate::limits::Settings::default().body_bytes_max();
+    let limit = ringgate_core::limits::Settings::default().body_bytes_max();
     let over = limit as u32 + 1;
     for (length, kind, flags, reserved, close) in [
         (u32::MAX, 3, 0, 0, 3510),

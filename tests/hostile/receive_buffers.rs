@@ -2,9 +2,9 @@
 
 use std::thread;
 
-use ringgate::net::Descriptors;
-use ringgate::wire::Encoder;
-use ringgate::wire::encode::PublishRequest;
+use ringgate_core::wire::Encoder;
+use ringgate_core::wire::encode::PublishRequest;
+use ringgate_net::Descriptors;
 
 use crate::support::{Gateway, Login, wait_until};
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Instant;
 
 use jsonwebtoken::{Algorithm, EncodingKey};
-use ringgate::wire::Encoder;
+use ringgate_core::wire::Encoder;
 use serde_json::json;
 
 use crate::support::{Gateway, LISTENERS, Login, TempFolder, claims_token, unix_seconds};

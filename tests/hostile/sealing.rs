@@ -3,8 +3,8 @@
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
-use ringgate::client::{Trust, client_tls};
-use ringgate::tls::compact::traffic::{APPLICATION_DATA, Secret, Suite, TrafficKeys};
+use ringgate_net::dial::{Trust, client_tls};
+use ringgate_net::tls::compact::traffic::{APPLICATION_DATA, Secret, Suite, TrafficKeys};
 use rustls::ClientConnection;
 use rustls_pki_types::ServerName;
 

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
-use ringgate::client::{Trust, client_tls};
-use ringgate::close::CloseReason;
-use ringgate::session::Transport;
+use ringgate_core::close::CloseReason;
+use ringgate_core::session::Transport;
+use ringgate_net::dial::{Trust, client_tls};
 use rustls::{ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 

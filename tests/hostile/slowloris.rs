@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use ringgate::close::CloseReason;
-use ringgate::limits::ClientLimits;
+use ringgate_core::close::CloseReason;
+use ringgate_core::limits::ClientLimits;
 
 use crate::bystanders::Bystanders;
 use crate::secured::Secured;

@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use ringgate::client::Trust;
-use ringgate::close::CloseReason;
-use ringgate::tls::compact::traffic::{APPLICATION_DATA, CONTENT_BYTES_MAX, HANDSHAKE};
-use ringgate::wire::{Encoder, Kind};
+use ringgate_core::close::CloseReason;
+use ringgate_core::wire::{Encoder, Kind};
+use ringgate_net::dial::Trust;
+use ringgate_net::tls::compact::traffic::{APPLICATION_DATA, CONTENT_BYTES_MAX, HANDSHAKE};
 
 use crate::bystanders::Bystanders;
 use crate::sealing::Sealing;

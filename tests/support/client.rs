@@ -8,12 +8,12 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use ringgate::client::{Stream, Trust, Url};
-use ringgate::close::CloseReason;
-use ringgate::id::{ClientMessageId, Position};
-use ringgate::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
-use ringgate::wire::server_frame::Published;
-use ringgate::wire::{Encoder, Kind, ServerFrame};
+use ringgate_core::close::CloseReason;
+use ringgate_core::id::{ClientMessageId, Position};
+use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
+use ringgate_core::wire::server_frame::Published;
+use ringgate_core::wire::{Encoder, Kind, ServerFrame};
+use ringgate_net::dial::{Stream, Trust, Url};
 
 use super::frames::{Connected, Frame, Goodbye, History, Message, Presence, Refusal, Subscribed};
 use super::{DEADLINE, dev_token};

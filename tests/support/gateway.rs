@@ -4,13 +4,13 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use ringgate::client::Stream;
-use ringgate::close::{CloseReason, ErrorCode};
 use ringgate::config::{Config, DEFAULT_ADMIN_PORT, Runtime};
-use ringgate::limits::Namespace;
-use ringgate::metrics::{Cell, ShardMetrics};
 use ringgate::server::{Server, StartError};
-use ringgate::session::Transport;
+use ringgate_core::close::{CloseReason, ErrorCode};
+use ringgate_core::limits::Namespace;
+use ringgate_core::metrics::{Cell, ShardMetrics};
+use ringgate_core::session::Transport;
+use ringgate_net::dial::Stream;
 
 use super::client::{Client, Login};
 use super::wait_until;

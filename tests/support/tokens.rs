@@ -3,9 +3,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use ringgate::auth::{Signer, TokenSpec};
-use ringgate::wire::Encoder;
-use ringgate::wire::encode::ConnectRequest;
+use ringgate_auth::{Signer, TokenSpec};
+use ringgate_core::wire::Encoder;
+use ringgate_core::wire::encode::ConnectRequest;
 
 /// Now, as tokens count.
 pub(crate) fn unix_seconds() -> u64 {

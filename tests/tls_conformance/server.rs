@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringgate::config::certificate_from_files;
-use ringgate::tls::{Tls, make_compact};
+use ringgate_net::tls::{Tls, make_compact};
 use rustls::ServerConfig;
 
 const ANSWER: &[u8] = b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nok\n";

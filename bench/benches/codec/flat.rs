@@ -5,9 +5,9 @@
 #![allow(unsafe_code, reason = "reading without verification is what one column is about")]
 
 use flatbuffers::Follow;
-use ringgate::id::ClientMessageId;
-use ringgate::wire::encode::PublishRequest;
-use ringgate::wire::{ClientFrame, Encoder, Kind, schema};
+use ringgate_core::id::ClientMessageId;
+use ringgate_core::wire::encode::PublishRequest;
+use ringgate_core::wire::{ClientFrame, Encoder, Kind, schema};
 
 use super::messages::*;
 use super::{Codec, body, raw};
@@ -129,7 +129,7 @@ impl Flat for PingMessage {
 
 impl Flat for PublishMessage {
     type Input = Publish<'static>;
-    type View<'a> = ringgate::wire::client_frame::Publish<'a>;
+    type View<'a> = ringgate_core::wire::client_frame::Publish<'a>;
 
     fn input(sample: Publish<'static>) -> Publish<'static> {
         sample
@@ -156,7 +156,7 @@ impl Flat for PublishMessage {
     unsafe fn unverified(frame: &[u8]) -> Self::View<'_> {
         // SAFETY: as promised by our caller.
         let table: schema::Publish<'_> = unsafe { root::<schema::Publish<'_>>(frame) };
-        ringgate::wire::client_frame::Publish {
+        ringgate_core::wire::client_frame::Publish {
             request: table.request(),
             topic: table.topic().unwrap_or_default(),
             client_message_id: table.client_message_id().map(ClientMessageId::from).unwrap_or_default(),

@@ -2,8 +2,8 @@
 #![allow(unsafe_code, reason = "reading without verification is what one column is about")]
 
 use bytes::Bytes;
-use ringgate::id::{Position, Stamp};
-use ringgate::wire::{Draft, Encoder, ServerFrame, encode, schema};
+use ringgate_core::id::{Position, Stamp};
+use ringgate_core::wire::{Draft, Encoder, ServerFrame, encode, schema};
 
 use super::flat::{Flat, root};
 use super::messages::*;

@@ -17,8 +17,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::BenchmarkId;
-use ringgate::limits::HEADER_BYTES;
-use ringgate::wire::{RawFrame, Split, split};
+use ringgate_core::limits::HEADER_BYTES;
+use ringgate_core::wire::{RawFrame, Split, split};
 
 use flat::{Flat, Unverified, Verified};
 use messages::*;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use ringgate::wire::Kind;
+use ringgate_core::wire::Kind;
 
 use super::messages::*;
 use crate::support::Random;

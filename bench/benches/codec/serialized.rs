@@ -1,6 +1,6 @@
 //! JSON and MessagePack: what serde makes of the messages.
 
-use ringgate::wire::append_header;
+use ringgate_core::wire::append_header;
 
 use super::messages::{Digest, Message};
 use super::{Codec, body};

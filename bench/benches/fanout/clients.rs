@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ringgate::id::{ConnectionKey, Now, Position, ShardId};
-use ringgate::limits::Settings;
-use ringgate::outbox::{Chunk, REPLY};
-use ringgate::session::{Grant, Transport};
-use ringgate::shard::{Effect, Event, Shard, ShardOptions};
-use ringgate::wire::encode::ConnectRequest;
-use ringgate::wire::{Encoder, ServerFrame, Split, split};
+use ringgate_core::id::{ConnectionKey, Now, Position, ShardId};
+use ringgate_core::limits::Settings;
+use ringgate_core::outbox::{Chunk, REPLY};
+use ringgate_core::session::{Grant, Transport};
+use ringgate_core::shard::{Effect, Event, Shard, ShardOptions};
+use ringgate_core::wire::encode::ConnectRequest;
+use ringgate_core::wire::{Encoder, ServerFrame, Split, split};
 
 /// The core, the time, and what was delivered.
 pub(crate) struct Node {

@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, SamplingMode, Throughput};
-use ringgate::id::{ClientMessageId, Position};
-use ringgate::outbox::{Delivery, Outbox, Spares};
-use ringgate::wire::Encoder;
-use ringgate::wire::encode::PublishRequest;
+use ringgate_core::id::{ClientMessageId, Position};
+use ringgate_core::outbox::{Delivery, Outbox, Spares};
+use ringgate_core::wire::Encoder;
+use ringgate_core::wire::encode::PublishRequest;
 
 use clients::{Node, user};
 use support::{Criterion, cpu_time};

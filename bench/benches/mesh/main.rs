@@ -13,7 +13,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Throughput};
-use ringgate::mesh::Wake;
+use ringgate_core::mesh::Wake;
 
 use queues::{Crossbeam, Flume, Letter, Mesh, Queue, Tokio, new_bell, sleep_on};
 use support::Criterion;

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use ringgate::mesh::{Capacity, Mailbox, Wake, mailboxes};
-use ringgate::net::Bell;
+use ringgate_core::mesh::{Capacity, Mailbox, Wake, mailboxes};
+use ringgate_net::Bell;
 
 /// As large as what really travels.
 #[derive(Clone, Copy)]
 pub(crate) struct Letter([u64; WORDS]);
 
-const WORDS: usize = size_of::<ringgate::worker::Mail>() / 8;
+const WORDS: usize = size_of::<ringgate_core::shard::Letter>() / 8;
 
 impl Letter {
     pub(crate) fn new(number: u64) -> Self {

@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, SamplingMode};
-use ringgate::wheel::{TICK_MS, Wheel};
+use ringgate_core::wheel::{TICK_MS, Wheel};
 
 use support::{Criterion, Random, cpu_time};
 use timers::{Delays, LazyHeap, Timers};

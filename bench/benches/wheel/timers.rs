@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ringgate::wheel::Wheel;
+use ringgate_core::wheel::Wheel;
 use tokio::runtime::{EnterGuard, Runtime};
 use tokio::time::Instant;
 use tokio_util::time::DelayQueue;

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use base64::Engine as _;
-use ringgate::id::{ClientMessageId, Durability, Position, Stamp};
-use ringgate::limits::HEADER_BYTES;
-use ringgate::wire::encode::{self, Connected};
-use ringgate::wire::{ClientFrame, Draft, Encoder, Kind, Publish, Split, split};
+use ringgate_core::id::{ClientMessageId, Durability, Position, Stamp};
+use ringgate_core::limits::HEADER_BYTES;
+use ringgate_core::wire::encode::{self, Connected};
+use ringgate_core::wire::{ClientFrame, Draft, Encoder, Kind, Publish, Split, split};
 
 /// What waits to be sent to a client.
 #[derive(Default)]

@@ -9,8 +9,10 @@ use crate::exchange::Outgoing;
 
 /// The gateway's settings, with a certificate made for this run.
 pub(super) fn settings() -> io::Result<Arc<ServerConfig>> {
-    let (certificate, key) = ringgate::config::dev_certificate().map_err(io::Error::other)?;
-    ringgate::config::server_config(certificate.as_bytes(), key.as_bytes()).map(Arc::new).map_err(io::Error::other)
+    let (certificate, key) = ringgate_auth::certificate::dev_certificate().map_err(io::Error::other)?;
+    ringgate_auth::certificate::server_config(certificate.as_bytes(), key.as_bytes())
+        .map(Arc::new)
+        .map_err(io::Error::other)
 }
 
 /// A connection that nothing has come from yet.

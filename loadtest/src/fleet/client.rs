@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use ringgate::close::CloseReason;
-use ringgate::id::{ConnectionKey, Position};
+use ringgate_core::close::CloseReason;
+use ringgate_core::id::{ConnectionKey, Position};
 
 use super::Place;
 use crate::ledger::{Recipient, When};

@@ -23,12 +23,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use ringgate::id::ConnectionKey;
-use ringgate::net::{Net, Target};
-use ringgate::session::Transport;
-use ringgate::slots::Slots;
-use ringgate::wheel::Wheel;
-use ringgate::wire::{Encoder, Kind};
+use ringgate_core::id::ConnectionKey;
+use ringgate_core::session::Transport;
+use ringgate_core::slots::Slots;
+use ringgate_core::wheel::Wheel;
+use ringgate_core::wire::{Encoder, Kind};
+use ringgate_net::{Net, Target};
 
 use crate::access::Access;
 use crate::assignment::{Assignment, Plan};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use ringgate::id::{ClientMessageId, ConnectionKey};
-use ringgate::net::Net;
-use ringgate::session::Transport;
-use ringgate::wire::encode::PublishRequest;
+use ringgate_core::id::{ClientMessageId, ConnectionKey};
+use ringgate_core::session::Transport;
+use ringgate_core::wire::encode::PublishRequest;
+use ringgate_net::Net;
 
 use super::client::{Client, End, Ping, State};
 use super::{CONNECTS_PER_TURN, Fleet, LONGEST, Place};
@@ -364,7 +364,7 @@ impl Fleet {
                 }
                 client.room_in_stamps = Recipient::room(&room);
                 client.room = Some(room.into());
-                client.seen_in_room = ringgate::id::Position::default();
+                client.seen_in_room = ringgate_core::id::Position::default();
                 let State::Ready(key) = client.state else { continue };
                 self.subscribe(key, place);
             }

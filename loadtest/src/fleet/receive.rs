@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use ringgate::close::{CloseReason, ErrorCode};
-use ringgate::id::{ConnectionKey, Stamp as WireStamp};
-use ringgate::net::Driver;
-use ringgate::outbox::Chunk;
-use ringgate::session::Transport;
-use ringgate::tls::Handshake;
-use ringgate::wire::encode::ConnectRequest;
-use ringgate::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, split};
+use ringgate_core::close::{CloseReason, ErrorCode};
+use ringgate_core::id::{ConnectionKey, Stamp as WireStamp};
+use ringgate_core::outbox::Chunk;
+use ringgate_core::session::Transport;
+use ringgate_core::wire::encode::ConnectRequest;
+use ringgate_core::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, split};
+use ringgate_net::Driver;
+use ringgate_net::tls::Handshake;
 
 use super::client::{End, Line, Ping, State};
 use super::orders::publish_of;
@@ -108,7 +108,13 @@ impl Fleet {
         false
     }
 
-    fn on_published(&mut self, key: ConnectionKey, place: Place, published: &ringgate::wire::Published, now_us: u64) {
+    fn on_published(
+        &mut self,
+        key: ConnectionKey,
+        place: Place,
+        published: &ringgate_core::wire::Published,
+        now_us: u64,
+    ) {
         let id = published.client_message_id;
         let sender = Sender::from_bits((id.low >> 32) as u32);
         let Some(number) = self.client_mut(place).map(|client| client.number) else { return };
@@ -154,7 +160,7 @@ impl Fleet {
         &mut self,
         key: ConnectionKey,
         place: Place,
-        message: &ringgate::wire::schema::Message<'_>,
+        message: &ringgate_core::wire::schema::Message<'_>,
         now_us: u64,
     ) {
         let Some(client) = self.clients[place.transport as usize].get_mut(place.index) else { return };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringgate::net::{Bell, Net, NetOptions};
+use ringgate_net::{Bell, Net, NetOptions};
 
 use super::{Fleet, LONGEST};
 use crate::access::Access;

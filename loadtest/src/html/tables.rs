@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use ringgate::close::{CloseReason, ErrorCode};
+use ringgate_core::close::{CloseReason, ErrorCode};
 
 use super::{escape, grouped};
 use crate::metrics::{Figures, Series};

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringgate::id::{ClientMessageId, Stamp};
-use ringgate::wire::encode::PublishRequest;
-use ringgate::wire::{Encoder, Kind, RawFrame, ServerFrame};
+use ringgate_core::id::{ClientMessageId, Stamp};
+use ringgate_core::wire::encode::PublishRequest;
+use ringgate_core::wire::{Encoder, Kind, RawFrame, ServerFrame};
 
 use super::line::{Ended, Line};
 use super::tally::Tally;

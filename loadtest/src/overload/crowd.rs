@@ -9,15 +9,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringgate::close::CloseReason;
-use ringgate::id::{ConnectionKey, Position, Stamp};
-use ringgate::net::{Bell, Driver, Net, NetOptions, Target};
-use ringgate::outbox::Chunk;
-use ringgate::session::Transport;
-use ringgate::slots::Slots;
-use ringgate::tls::Handshake;
-use ringgate::wire::encode::ConnectRequest;
-use ringgate::wire::{Encoder, Kind, RawFrame, ServerFrame};
+use ringgate_core::close::CloseReason;
+use ringgate_core::id::{ConnectionKey, Position, Stamp};
+use ringgate_core::outbox::Chunk;
+use ringgate_core::session::Transport;
+use ringgate_core::slots::Slots;
+use ringgate_core::wire::encode::ConnectRequest;
+use ringgate_core::wire::{Encoder, Kind, RawFrame, ServerFrame};
+use ringgate_net::tls::Handshake;
+use ringgate_net::{Bell, Driver, Net, NetOptions, Target};
 
 use super::skim::Skim;
 use super::tally::{Tally, goodbye_code};

@@ -5,8 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use ringgate::wire::encode::ConnectRequest;
-use ringgate::wire::{Encoder, Kind, RawFrame, ServerFrame};
+use ringgate_core::wire::encode::ConnectRequest;
+use ringgate_core::wire::{Encoder, Kind, RawFrame, ServerFrame};
 
 use super::skim::Skim;
 use super::tally::goodbye_code;

@@ -69,7 +69,7 @@ fn factor(text: &str) -> Result<f64, String> {
 pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
     crate::check_writable(&[options.json.as_deref()])?;
     interrupt::listen()?;
-    ringgate::net::raise_descriptor_limit();
+    ringgate_net::raise_descriptor_limit();
     let short = options.short;
     let workloads = options.only.clone().unwrap_or_else(|| if short { SHORT.to_vec() } else { Workload::ALL.to_vec() });
     let shards = options.shards.clone().unwrap_or_else(|| if short { vec![2] } else { vec![1, 2, 4] });

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringgate::id::ClientMessageId;
-use ringgate::limits::ClientLimits;
-use ringgate::wire::Kind;
+use ringgate_core::id::ClientMessageId;
+use ringgate_core::limits::ClientLimits;
+use ringgate_core::wire::Kind;
 
 use super::line::{Ended, Line};
 use super::tally::Tally;

@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ringgate::auth::{Signer, TokenSpec};
-use ringgate::id::ClientMessageId;
-use ringgate::wire::Kind;
+use ringgate_auth::{Signer, TokenSpec};
+use ringgate_core::id::ClientMessageId;
+use ringgate_core::wire::Kind;
 
 use super::bystanders::Bystanders;
 use super::crowd::{self, Member, Role, Storm};

@@ -3,8 +3,8 @@
 //!
 //! Bodies are collected only for the kinds that the caller wants. A header that cannot be one ends the stream.
 
-use ringgate::limits::HEADER_BYTES;
-use ringgate::wire::Kind;
+use ringgate_core::limits::HEADER_BYTES;
+use ringgate_core::wire::Kind;
 
 /// Longest body that is believed. Answers with history are the longest that a gateway sends.
 const BODY_BYTES_MAX: usize = 16 << 20;
@@ -74,7 +74,7 @@ impl Skim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringgate::wire::append_header;
+    use ringgate_core::wire::append_header;
 
     fn stream() -> Vec<u8> {
         let mut bytes = Vec::new();

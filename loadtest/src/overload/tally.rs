@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use ringgate::close::{CloseReason, ErrorCode};
-use ringgate::wire::{Kind, RawFrame, ServerFrame};
+use ringgate_core::close::{CloseReason, ErrorCode};
+use ringgate_core::wire::{Kind, RawFrame, ServerFrame};
 
 /// Counted since the clients came.
 #[derive(Default)]

@@ -1,9 +1,9 @@
 //! What a run of the matrix asks of the gateway: who reads, who is away, what the pushing clients send, and what counts
 //! as done.
 
-use ringgate::id::ClientMessageId;
-use ringgate::wire::Encoder;
-use ringgate::wire::encode::{HistoryRequest, PublishRequest};
+use ringgate_core::id::ClientMessageId;
+use ringgate_core::wire::Encoder;
+use ringgate_core::wire::encode::{HistoryRequest, PublishRequest};
 
 /// A kind of load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -306,7 +306,7 @@ fn id_bytes(id: ClientMessageId) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringgate::wire::{ClientFrame, Split, split};
+    use ringgate_core::wire::{ClientFrame, Split, split};
 
     #[test]
     fn template_with_another_id_then_frame_that_the_gateway_reads() {

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-use ringgate::session::Transport;
+use ringgate_core::session::Transport;
 use serde_json::Value;
 
 use crate::support::{Folder, Gateway, assert_clean, count, loadtest};

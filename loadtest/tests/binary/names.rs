@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Output, Stdio};
 
-use ringgate::session::Transport;
+use ringgate_core::session::Transport;
 use serde_json::Value;
 
 use crate::support::{Folder, Gateway, PROGRAM, assert_clean, count};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ringgate::config::Config;
 use ringgate::server::Server;
-use ringgate::session::Transport;
+use ringgate_core::session::Transport;
 use serde_json::Value;
 
 /// The load tester's binary.

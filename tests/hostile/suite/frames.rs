@@ -4,9 +4,9 @@
 use std::io::Write;
 use std::net::Shutdown;
 
-use ringgate::limits::CONNECT_BODY_BYTES_MAX;
-use ringgate::wire::encode::{ConnectRequest, PublishRequest};
-use ringgate::wire::{Encoder, Kind};
+use ringgate_core::limits::CONNECT_BODY_BYTES_MAX;
+use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
+use ringgate_core::wire::{Encoder, Kind};
 
 use super::remote::MESSAGE_BYTES;
 use super::scene::{By, End, Scene, ends};
@@ -353,7 +353,7 @@ impl Step {
             }
             Step::Unread => {
                 let mut client = scene.sign_in("d");
-                ringgate::net::shrink_buffers(client.socket(), 4096).unwrap();
+                ringgate_net::shrink_buffers(client.socket(), 4096).unwrap();
                 let topic = scene.inbox();
                 for _ in 0..40 {
                     client.send_publish(PublishRequest { topic: &topic, payload: &[7; 30_000], ..Default::default() });

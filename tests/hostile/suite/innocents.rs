@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use ringgate::client::{Stream, Trust, Url};
-use ringgate::wire::Kind;
-use ringgate::wire::encode::PublishRequest;
+use ringgate_core::wire::Kind;
+use ringgate_core::wire::encode::PublishRequest;
+use ringgate_net::dial::{Stream, Trust, Url};
 
 use super::remote::Remote;
 use crate::support::{Client, Frame, Login, wait_until};

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 
-use ringgate::client::Stream;
-use ringgate::wire::Kind;
+use ringgate_core::wire::Kind;
+use ringgate_net::dial::Stream;
 
 use super::remote::PER_ADDRESS;
 use super::scene::{By, End, Scene, connect, ends};

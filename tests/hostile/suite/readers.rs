@@ -2,8 +2,8 @@
 
 use std::io::Read;
 
-use ringgate::wire::Kind;
-use ringgate::wire::encode::PublishRequest;
+use ringgate_core::wire::Kind;
+use ringgate_core::wire::encode::PublishRequest;
 
 use super::scene::{End, Scene};
 use super::{Case, case};
@@ -20,7 +20,7 @@ fn reads_nothing(scene: &Scene<'_>, device: &str, room: Option<&str>) -> Client 
         login = login.room(room, None);
     }
     let client = scene.sign_in_as(&login);
-    ringgate::net::shrink_buffers(client.socket(), 4096).unwrap();
+    ringgate_net::shrink_buffers(client.socket(), 4096).unwrap();
     client
 }
 
@@ -93,7 +93,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("more_frames_than_the_rate", |scene| {
             let mut client = scene.sign_in("d");
             let mut bytes = Vec::new();
-            (0..8000).for_each(|_| ringgate::wire::Encoder::empty(&mut bytes, Kind::Ping));
+            (0..8000).for_each(|_| ringgate_core::wire::Encoder::empty(&mut bytes, Kind::Ping));
             client.send_bytes(&bytes);
             let refusal = client.take("Error 111", |frame| match frame {
                 Frame::Refused(refusal) => Some(refusal.clone()),
@@ -107,8 +107,8 @@ pub(super) fn cases() -> Vec<Case> {
         case("more_frames_than_the_rate_all_the_time", |scene| {
             let mut client = scene.sign_in("d");
             let mut bytes = Vec::new();
-            (0..2000).for_each(|_| ringgate::wire::Encoder::empty(&mut bytes, Kind::ClientPong));
-            ringgate::wire::Encoder::empty(&mut bytes, Kind::Ping);
+            (0..2000).for_each(|_| ringgate_core::wire::Encoder::empty(&mut bytes, Kind::ClientPong));
+            ringgate_core::wire::Encoder::empty(&mut bytes, Kind::Ping);
             wait_until("closed for the rate", || client.try_send_bytes(&bytes).is_err());
         }),
         case("more_bytes_than_the_rate", |scene| {

@@ -8,10 +8,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::AtomicBool;
 
 use ringgate::config::{Config, ListenerConfig};
-use ringgate::limits::Namespace;
-use ringgate::metrics::{Cell, ShardMetrics};
 use ringgate::server::Server;
-use ringgate::session::Transport;
+use ringgate_core::limits::Namespace;
+use ringgate_core::metrics::{Cell, ShardMetrics};
+use ringgate_core::session::Transport;
 
 use crate::counting;
 

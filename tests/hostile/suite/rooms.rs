@@ -1,8 +1,8 @@
 //! Topics: joined and left without end, made up, not one's own; requests of every kind without a pause.
 
-use ringgate::id::{ClientMessageId, Position};
-use ringgate::wire::encode::{HistoryRequest, PublishRequest};
-use ringgate::wire::{Encoder, Kind};
+use ringgate_core::id::{ClientMessageId, Position};
+use ringgate_core::wire::encode::{HistoryRequest, PublishRequest};
+use ringgate_core::wire::{Encoder, Kind};
 
 use super::remote::QUIET_TOPICS;
 use super::scene::{End, Scene};

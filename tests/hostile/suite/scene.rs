@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringgate::client::{Stream, Trust, client_tls};
+use ringgate_net::dial::{Stream, Trust, client_tls};
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
 

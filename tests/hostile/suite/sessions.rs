@@ -1,9 +1,9 @@
 //! Signing in: bad tokens, storms, takeovers, too many devices, names of every kind; tokens that are refreshed without end.
 
 use jsonwebtoken::{Algorithm, EncodingKey};
-use ringgate::auth::{DEV_KID, DEV_SECRET, Signer, TokenSpec};
-use ringgate::wire::encode::{ConnectRequest, PublishRequest};
-use ringgate::wire::{Encoder, Kind};
+use ringgate_auth::{DEV_KID, DEV_SECRET, Signer, TokenSpec};
+use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
+use ringgate_core::wire::{Encoder, Kind};
 use serde_json::json;
 
 use super::scene::{End, Scene};
@@ -222,8 +222,9 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         case("inbox_positions_that_never_were", |scene| {
             for (epoch, offset) in [(0, 0), (0, u64::MAX), (u64::MAX, u64::MAX), (u64::MAX, 0), (1, 1)] {
-                let connected =
-                    scene.client().sign_in(&Login::user(&scene.user).resume(ringgate::id::Position { epoch, offset }));
+                let connected = scene
+                    .client()
+                    .sign_in(&Login::user(&scene.user).resume(ringgate_core::id::Position { epoch, offset }));
                 assert!(!connected.inbox_recovered);
             }
         }),

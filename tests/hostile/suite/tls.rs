@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
-use ringgate::client::{Trust, client_tls};
-use ringgate::limits::CONNECT_BODY_BYTES_MAX;
-use ringgate::tls::compact::traffic::{ALERT, APPLICATION_DATA, CONTENT_BYTES_MAX, HANDSHAKE};
-use ringgate::wire::{Encoder, Kind};
+use ringgate_core::limits::CONNECT_BODY_BYTES_MAX;
+use ringgate_core::wire::{Encoder, Kind};
+use ringgate_net::dial::{Trust, client_tls};
+use ringgate_net::tls::compact::traffic::{ALERT, APPLICATION_DATA, CONTENT_BYTES_MAX, HANDSHAKE};
 use rustls::ClientConfig;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -320,7 +320,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("a_flood_of_key_updates_to_be_answered_and_nothing_is_read", |scene| {
             let mut client = scene.sealing();
             sign_in(scene, &mut client);
-            ringgate::net::shrink_buffers(&client.socket, 4096).unwrap();
+            ringgate_net::shrink_buffers(&client.socket, 4096).unwrap();
             let mut records = Vec::new();
             for _ in 0..2000 {
                 records.extend(client.record(&KEY_UPDATE_AND_ANSWER, HANDSHAKE, 0));

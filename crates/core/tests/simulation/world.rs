@@ -1,0 +1,665 @@
+//! Several shards of the real core, fake sockets, mailboxes as the worker has them, virtual time, and the clients.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ringgate_core::close::{CloseReason, ErrorCode};
+use ringgate_core::id::{ClientMessageId, ConnectionKey, Now, Position, Recover, ShardId};
+use ringgate_core::limits::{CREDIT_DELIVERIES, Namespace, Settings};
+use ringgate_core::metrics::{DropReason, ShardMetrics};
+use ringgate_core::session::Transport;
+use ringgate_core::shard::{Effect, Event, Shard, ShardOptions};
+use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
+use ringgate_core::wire::{Encoder, Kind, RoomCursor};
+
+use crate::device::Device;
+use crate::ledger::Ledger;
+use crate::mail::Mail;
+use crate::promises;
+use crate::random::Random;
+use crate::tokens::Tokens;
+
+const ROOMS: [&str; 7] =
+    ["chat:one", "chat:two", "quiet:three", "guarded:four", "guarded:five", "loose:six", "nowhere:seven"];
+
+pub(crate) struct World {
+    pub(crate) random: Random,
+    pub(crate) now: Now,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) metrics: Vec<Arc<ShardMetrics>>,
+    pub(crate) mail: Mail,
+    /// Until when a shard does not read its mail, in unix milliseconds.
+    jammed: Vec<u64>,
+    unverified: Vec<VecDeque<(ConnectionKey, Option<u32>, String)>>,
+    /// Sockets that the core has asked to close: shard, connection, flush.
+    pub(crate) closing: Vec<(usize, ConnectionKey, bool)>,
+    /// Sockets from which nothing is to be received.
+    held: Vec<(usize, ConnectionKey)>,
+    /// Slots of each shard that are free, with the generation of their last use.
+    free_slots: Vec<Vec<ConnectionKey>>,
+    slots: u32,
+    connections: u64,
+    pub(crate) devices: Vec<Device>,
+    pub(crate) ledger: Ledger,
+    tokens: Tokens,
+    encoder: Encoder,
+    /// Logs are so short that they lose messages.
+    trims: bool,
+    /// Tokens that are given out do not end any more.
+    calm: bool,
+}
+
+fn settings(random: &mut Random) -> Settings {
+    let mut settings = Settings::default();
+    settings.client.outbox_bytes_max = 1500 + random.below(8000);
+    settings.client.outbox_frames_max = 4 + random.below(40);
+    settings.client.message_bytes_max = 1200;
+    settings.client.messages_rate = 0;
+    settings.client.bytes_rate = 0;
+    settings.client.write_timeout_ms = 20_000;
+    settings.client.requests_in_flight_max = 4 + random.below(60);
+    settings.inbox.in_flight_max = 1 + random.below(20) as u64;
+    settings.inbox.ack_wait_ms = 2_000;
+    settings.inbox.ack_wait_ms_max = 8_000;
+    settings.inbox.publish_all = !random.one_in(4);
+    settings.namespaces = vec![
+        Namespace {
+            history_size: 10_000,
+            join_leave: random.one_in(2),
+            echo: !random.one_in(3),
+            ..Namespace::named("chat")
+        },
+        Namespace { history_size: 10_000, vanish_when_empty: true, ..Namespace::named("quiet") },
+        Namespace { history_size: 10_000, subscribe_all: false, publish_all: false, ..Namespace::named("guarded") },
+        Namespace { history_size: 0, presence: false, publish_without_subscribe: true, ..Namespace::named("loose") },
+    ];
+    settings
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> World {
+        World::with(seed, |_| {})
+    }
+
+    /// A world with settings that do not depend on the seed.
+    pub(crate) fn with(seed: u64, change: impl FnOnce(&mut Settings)) -> World {
+        let mut random = Random::new(seed);
+        let mut settings = settings(&mut random);
+        let trims = random.one_in(5);
+        if trims {
+            // Logs that lose: what is gone must be announced, not hidden.
+            for namespace in settings.namespaces.iter_mut().filter(|namespace| namespace.history_size > 0) {
+                namespace.history_size = 1 + random.below(12);
+            }
+            if random.one_in(2) {
+                settings.inbox.messages_max = 1 + random.below(30);
+            }
+        }
+        if promises::LOSSES_ARE_TOLD_UNTIL_HEARD && seed % 3 == 1 {
+            // Devices are forgotten for each other, and must be told what they lost.
+            settings.inbox.devices_max = 1;
+        }
+        change(&mut settings);
+        let settings = Arc::new(settings);
+        let count = 1 + random.below(4);
+        let metrics: Vec<Arc<ShardMetrics>> = (0..count).map(|_| Arc::default()).collect();
+        let shards = (0..count)
+            .map(|index| {
+                Shard::new(ShardOptions {
+                    id: ShardId(index as u16),
+                    shards: count as u16,
+                    settings: settings.clone(),
+                    metrics: metrics[index].clone(),
+                    seed,
+                })
+            })
+            .collect();
+        let mut devices = Vec::new();
+        let users = 2 + random.below(6);
+        for user in 0..users {
+            for device in 0..1 + random.below(2) {
+                devices.push(Device::new(&format!("user{user}"), &format!("device{device}")));
+            }
+        }
+        World {
+            now: Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 },
+            ledger: Ledger::new(settings.clone(), random.one_in(2)),
+            settings,
+            shards,
+            metrics,
+            mail: Mail::new(count, 1 + random.below(24)),
+            jammed: vec![0; count],
+            unverified: (0..count).map(|_| VecDeque::new()).collect(),
+            closing: Vec::new(),
+            held: Vec::new(),
+            free_slots: vec![Vec::new(); count],
+            slots: 0,
+            connections: 0,
+            devices,
+            tokens: Tokens::new(users),
+            encoder: Encoder::default(),
+            trims,
+            calm: false,
+            random,
+        }
+    }
+
+    pub(crate) fn pass(&mut self, ms: u64) {
+        self.now.mono_us += ms * 1000;
+        self.now.unix_ms += ms;
+    }
+
+    pub(crate) fn handle(&mut self, shard: usize, event: Event<'_>) {
+        self.shards[shard].handle(event, self.now);
+        self.take_effects(shard);
+    }
+
+    fn take_effects(&mut self, shard: usize) {
+        while let Some(effect) = self.shards[shard].poll_effect() {
+            match effect {
+                Effect::Post(posted) => self.mail.post(shard, usize::from(posted.to.0), posted.letter),
+                Effect::Verify { connection, refresh, token } => {
+                    self.unverified[shard].push_back((connection, refresh, token.into()));
+                }
+                // Sockets are pulled when the schedule says so.
+                Effect::Writable { .. } | Effect::SignedIn { .. } => {}
+                Effect::Close { connection, flush, .. } => self.closing.push((shard, connection, flush)),
+                Effect::Abort { connection } => self.free(shard, connection),
+                Effect::Hold { connection, hold: true } => self.held.push((shard, connection)),
+                Effect::Hold { connection, hold: false } => self.held.retain(|held| *held != (shard, connection)),
+            }
+        }
+    }
+
+    /// The socket is gone: step three of its end.
+    fn free(&mut self, shard: usize, connection: ConnectionKey) {
+        self.closing.retain(|(at, key, _)| (*at, *key) != (shard, connection));
+        self.held.retain(|held| *held != (shard, connection));
+        if let Some(device) = self.devices.iter_mut().find(|d| d.connection == Some((shard, connection))) {
+            device.lost(&self.ledger);
+        }
+        self.handle(shard, Event::Freed { connection });
+        self.free_slots[shard].push(connection);
+    }
+
+    // ------------------------------------------------------------ what clients do
+
+    pub(crate) fn connect(&mut self, index: usize) {
+        // A device that is connected already takes itself over; its old socket lives on until it is closed.
+        let shard = self.random.below(self.shards.len());
+        let connection = match self.free_slots[shard].pop() {
+            Some(used) => ConnectionKey { generation: used.generation + 1, ..used },
+            None => {
+                self.slots += 1;
+                ConnectionKey { slot: self.slots, generation: 1 }
+            }
+        };
+        self.connections += 1;
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        self.handle(shard, Event::Opened { connection, peer, transport: Transport::Plain });
+        if let Some((old_shard, old)) = self.devices[index].connection {
+            self.devices[index].lost(&self.ledger);
+            if self.random.one_in(2) {
+                self.handle(old_shard, Event::Ended { connection: old, reason: CloseReason::ConnectionReset });
+            }
+        }
+        let unix_ms = self.now.unix_ms;
+        let device = &mut self.devices[index];
+        let resumes = self.random.below(3) > 0;
+        let inbox = (resumes && device.inbox.epoch != 0).then_some(device.inbox);
+        let mut rooms = Vec::new();
+        if self.random.one_in(3) {
+            for room in ROOMS {
+                if self.random.one_in(2) {
+                    continue;
+                }
+                let since = device.left_at.get(room).copied().filter(|_| self.random.below(3) > 0);
+                rooms.push((room.to_owned(), since, recover(&mut self.random)));
+            }
+        }
+        let token = self.tokens.good(&mut self.random, &device.user, &device.name, unix_ms, self.calm);
+        device.connection = Some((shard, connection));
+        let request = device.connecting(self.connections, &token, inbox, rooms.clone(), &mut self.ledger, unix_ms);
+        // Where a test gives the gateway a large window, it wants it whole.
+        let window_max = self.ledger.settings.inbox.in_flight_max as usize;
+        let receive_window = if window_max < 100 { self.random.below(12) as u32 } else { 0 };
+        let rooms: Vec<_> =
+            rooms.iter().map(|(room, since, recover)| RoomCursor { room, since: *since, recover: *recover }).collect();
+        let connect = ConnectRequest {
+            request,
+            token: &token.text,
+            device: &device.name,
+            inbox,
+            rooms: &rooms,
+            receive_window,
+            ..Default::default()
+        };
+        let mut bytes = Vec::new();
+        self.encoder.connect(&mut bytes, &connect);
+        self.send(index, &bytes);
+    }
+
+    /// Whether a device may send a request now: right behind Connect, too.
+    fn may_ask(&self, index: usize) -> bool {
+        self.devices[index].connection.is_some()
+    }
+
+    pub(crate) fn send(&mut self, index: usize, bytes: &[u8]) {
+        self.devices[index].outgoing.extend_from_slice(bytes);
+        self.flush(index);
+    }
+
+    /// Delivers to the gateway what a device has sent, in random pieces, unless nothing is to be received from it.
+    fn flush(&mut self, index: usize) {
+        let Some((shard, connection)) = self.devices[index].connection else { return };
+        // What the socket had received already comes all the same.
+        if self.held.contains(&(shard, connection)) && !self.random.one_in(4) {
+            return;
+        }
+        let bytes = std::mem::take(&mut self.devices[index].outgoing);
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() && self.devices[index].connection == Some((shard, connection)) {
+            let take = if self.random.one_in(2) { rest.len() } else { 1 + self.random.below(rest.len()) };
+            let (piece, later) = rest.split_at(take);
+            self.handle(shard, Event::Received { connection, bytes: piece });
+            rest = later;
+        }
+    }
+
+    pub(crate) fn publish(&mut self, index: usize, topic: &str, ephemeral: bool) {
+        let user = self.devices[index].user.clone();
+        let with_id = !self.random.one_in(8);
+        let ttl_seconds = if self.ledger.ttls && self.random.one_in(4) { 1 + self.random.below(3) as u32 } else { 0 };
+        let number = self.ledger.write(&user, topic, with_id, ephemeral, ttl_seconds);
+        self.publish_number(index, number);
+    }
+
+    fn publish_number(&mut self, index: usize, number: u64) {
+        let request = self.devices[index].ask_publish(number, &mut self.ledger);
+        let sent = self.ledger.message(number);
+        let id = ClientMessageId { high: if sent.id == 0 { 0 } else { 7 }, low: sent.id };
+        let trace = Ledger::trace(number);
+        let mut bytes = Vec::new();
+        self.encoder.publish(
+            &mut bytes,
+            &PublishRequest {
+                request,
+                topic: &sent.topic,
+                client_message_id: id,
+                payload: &Ledger::payload(number),
+                ephemeral: sent.ephemeral,
+                ttl_seconds: sent.ttl_seconds,
+                trace: trace.as_deref(),
+            },
+        );
+        self.send(index, &bytes);
+    }
+
+    fn join_or_leave(&mut self, index: usize, room: &str) {
+        let device = &mut self.devices[index];
+        let mut bytes = Vec::new();
+        let leaves = device.rooms.contains_key(room) != self.random.one_in(12);
+        if leaves {
+            let request = device.ask_to_leave(room, &self.ledger);
+            self.encoder.unsubscribe(&mut bytes, request, room);
+        } else {
+            let since = device.left_at.get(room).copied().filter(|_| self.random.below(5) > 0);
+            let cursor = RoomCursor { room, since, recover: recover(&mut self.random) };
+            let request = device.ask_to_join(cursor, &self.ledger, self.now.unix_ms);
+            self.encoder.subscribe(&mut bytes, request, cursor);
+        }
+        self.send(index, &bytes);
+    }
+
+    fn history(&mut self, index: usize) {
+        let device = &self.devices[index];
+        let (topic, known) = match self.random.below(10) {
+            0 => (format!("@{}", self.devices[self.random.below(self.devices.len())].user), None),
+            1..=3 => (format!("@{}", device.user), Some(device.inbox).filter(|inbox| inbox.epoch != 0)),
+            _ => {
+                let room = ROOMS[self.random.below(ROOMS.len())];
+                let joined = device.rooms.get(room).map(|room| room.position);
+                (room.to_owned(), joined.or(device.left_at.get(room).copied()))
+            }
+        };
+        let back = self.random.below(30) as u64;
+        let place = known
+            .filter(|_| self.random.below(4) > 0)
+            .map(|known| Position { offset: known.offset.saturating_sub(back), ..known });
+        let limit = self.random.below(12) as u32;
+        let (since, before) = if self.random.one_in(3) { (None, place) } else { (place, None) };
+        self.ask_history(index, &topic, since, before, limit);
+    }
+
+    fn ask_history(
+        &mut self,
+        index: usize,
+        topic: &str,
+        since: Option<Position>,
+        before: Option<Position>,
+        limit: u32,
+    ) {
+        let request = self.devices[index].ask_history(topic, since, before, limit, &self.ledger, self.now.unix_ms);
+        let mut bytes = Vec::new();
+        self.encoder.history(&mut bytes, &HistoryRequest { request, topic, since, before, limit });
+        self.send(index, &bytes);
+    }
+
+    fn ask_presence(&mut self, index: usize, room: &str, limit: u32) {
+        let request = self.devices[index].ask_presence(room, limit, &self.ledger);
+        let mut bytes = Vec::new();
+        self.encoder.presence(&mut bytes, request, room, limit);
+        self.send(index, &bytes);
+    }
+
+    fn refresh(&mut self, index: usize) {
+        let device = &mut self.devices[index];
+        if device.is_refreshing() {
+            return;
+        }
+        let token = self.tokens.for_refresh(&mut self.random, &device.user, &device.name, self.now.unix_ms);
+        let request = device.ask_refresh(&token, &self.ledger);
+        let mut bytes = Vec::new();
+        self.encoder.refresh(&mut bytes, request, &token.text);
+        self.send(index, &bytes);
+    }
+
+    /// The next publish whose answer was lost is sent again.
+    fn repeat(&mut self, index: usize) {
+        if self.may_ask(index)
+            && let Some(number) = self.devices[index].unanswered.pop()
+        {
+            self.publish_number(index, number);
+        }
+    }
+
+    /// A device that has forgotten that it was answered.
+    fn repeat_needlessly(&mut self, index: usize) {
+        let pick = self.random.below(1000);
+        if let Some(number) = self.ledger.stored_of(&self.devices[index].user, pick) {
+            self.publish_number(index, number);
+        }
+    }
+
+    fn cut(&mut self, index: usize) {
+        let Some((shard, connection)) = self.devices[index].connection else { return };
+        if self.random.one_in(4) && self.devices[index].ready {
+            let mut bytes = Vec::new();
+            Encoder::empty(&mut bytes, Kind::Disconnect);
+            self.send(index, &bytes);
+        } else {
+            self.handle(shard, Event::Ended { connection, reason: CloseReason::ConnectionReset });
+        }
+    }
+
+    pub(crate) fn step(&mut self) {
+        let index = self.random.below(self.devices.len());
+        let room = ROOMS[self.random.below(ROOMS.len())];
+        let may_ask = self.may_ask(index);
+        match self.random.below(24) {
+            0 => self.connect(index),
+            1 if self.devices[index].connection.is_none() => self.connect(index),
+            1 if self.random.one_in(4) => self.cut(index),
+            2..=4 if may_ask => self.join_or_leave(index, room),
+            5..=7 if may_ask => {
+                let to = self.random.below(self.devices.len());
+                let topic = format!("@{}", self.devices[to].user);
+                let ephemeral = self.random.one_in(8);
+                self.publish(index, &topic, ephemeral);
+            }
+            8..=9 if may_ask => {
+                let joined: Vec<String> = self.devices[index].rooms.keys().cloned().collect();
+                let joined = joined.get(self.random.below(joined.len())).filter(|_| !self.random.one_in(4));
+                let room = joined.map_or(room, |joined| joined);
+                let ephemeral = self.random.one_in(8);
+                self.publish(index, room, ephemeral);
+            }
+            10 => self.repeat(index),
+            11 if may_ask => self.repeat_needlessly(index),
+            12 if self.devices[index].connection.is_some() => {
+                self.devices[index].stalled = self.random.one_in(2);
+            }
+            13 => self.devices[index].forgetful = self.random.one_in(3),
+            14 => {
+                let ms = if self.random.one_in(20) { 9_000 } else { self.random.below(400) as u64 };
+                self.pass(ms);
+            }
+            15 | 16 if may_ask => self.history(index),
+            17 if may_ask => {
+                let limit = self.random.below(5) as u32;
+                self.ask_presence(index, room, limit);
+            }
+            18 if may_ask => self.refresh(index),
+            19 => {
+                let shard = self.random.below(self.shards.len());
+                self.jammed[shard] = self.now.unix_ms + self.random.below(1500) as u64;
+            }
+            _ => {}
+        }
+        self.shuffle(4);
+    }
+
+    // ------------------------------------------------------------ what the shell does
+
+    /// Lets the machinery run a little, in random order.
+    fn shuffle(&mut self, rounds: usize) {
+        for _ in 0..rounds {
+            let shard = self.random.below(self.shards.len());
+            match self.random.below(7) {
+                0 => self.advance(shard),
+                1 => self.send_mail(shard),
+                2 if self.now.unix_ms < self.jammed[shard] => {}
+                2 => self.read_mail(shard),
+                3 => self.verify(shard),
+                4 => self.end_sockets(),
+                _ => {
+                    let index = self.random.below(self.devices.len());
+                    self.pull(index);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn advance(&mut self, shard: usize) {
+        self.shards[shard].advance(self.now);
+        self.take_effects(shard);
+    }
+
+    fn send_mail(&mut self, shard: usize) {
+        for (to, (letters, bytes)) in self.mail.send(shard).into_iter().enumerate() {
+            self.shards[shard].set_waiting(ShardId(to as u16), letters, bytes);
+        }
+    }
+
+    fn read_mail(&mut self, shard: usize) {
+        for _ in 0..1 + self.random.below(16) {
+            let Some(letter) = self.mail.take(shard) else { break };
+            self.handle(shard, Event::Mail(letter));
+        }
+    }
+
+    fn verify(&mut self, shard: usize) {
+        let Some((connection, refresh, token)) = self.unverified[shard].pop_front() else { return };
+        let result = self.tokens.verify(&token);
+        self.handle(shard, Event::Verified { connection, refresh, result });
+    }
+
+    /// Carries bytes from an outbox to a device that reads, and what it answers back.
+    pub(crate) fn pull(&mut self, index: usize) {
+        let Some((shard, connection)) = self.devices[index].connection else { return };
+        if self.devices[index].stalled {
+            return self.flush(index);
+        }
+        for _ in 0..1 + self.random.below(12) {
+            let Some(chunk) = self.shards[shard].pull(connection, self.now) else { break };
+            self.devices[index].receive(chunk.bytes(), &mut self.ledger, self.now.unix_ms);
+        }
+        self.devices[index].read_ms = self.now.unix_ms;
+        self.take_effects(shard);
+        self.flush(index);
+    }
+
+    /// Closes what the core wants closed: flushing ones give their bytes to the device first.
+    fn end_sockets(&mut self) {
+        let Some((shard, connection, flush)) = self.closing.pop() else { return };
+        let index = self.devices.iter().position(|d| d.connection == Some((shard, connection)));
+        if flush && let Some(index) = index {
+            self.devices[index].stalled = false;
+            for _ in 0..20 {
+                self.pull(index);
+            }
+        }
+        self.free(shard, connection);
+    }
+
+    pub(crate) fn sum(&self, cell: impl Fn(&ShardMetrics) -> u64) -> u64 {
+        self.metrics.iter().map(|metrics| cell(metrics)).sum()
+    }
+
+    pub(crate) fn check(&self) {
+        for shard in &self.shards {
+            shard.invariants();
+        }
+    }
+
+    /// All tokens are checked, all letters delivered, all closing sockets closed.
+    pub(crate) fn settle(&mut self) {
+        for shard in 0..self.shards.len() {
+            while !self.unverified[shard].is_empty() {
+                self.verify(shard);
+            }
+            self.advance(shard);
+        }
+        while self.mail.letters().next().is_some() {
+            let shard = self.random.below(self.shards.len());
+            self.send_mail(shard);
+            self.read_mail(shard);
+        }
+        while !self.closing.is_empty() {
+            self.end_sockets();
+        }
+    }
+
+    // ------------------------------------------------------------ the end
+
+    /// Everybody reads, acknowledges, reconnects and repeats; then nothing may be missing.
+    fn calm_down(&mut self) {
+        self.calm = true;
+        for device in &mut self.devices {
+            device.forgetful = false;
+        }
+        self.rounds(400);
+        self.check();
+        assert!(self.shards.iter().all(|shard| shard.pressure() == 0), "no broadcast waits any more");
+        let most = (self.shards.len() as u64 - 1) * CREDIT_DELIVERIES;
+        let owed = self.shards.iter().all(|shard| shard.under_way().0 <= most);
+        assert!(owed, "credit came back but for less than a portion");
+        assert!(self.shards.iter().all(|shard| shard.under_way().1 == 0), "every request is answered");
+        for index in 0..self.devices.len() {
+            self.devices[index].presence.clear();
+            for room in ROOMS {
+                self.ask_presence(index, room, 1000);
+                self.rounds(1);
+                self.ask_history(index, room, None, None, 20);
+                self.rounds(1);
+            }
+            let inbox = format!("@{}", self.devices[index].user);
+            self.ask_history(index, &inbox, None, None, 20);
+        }
+        self.rounds(10);
+        self.nothing_is_missing();
+    }
+
+    fn rounds(&mut self, count: usize) {
+        for round in 0..count {
+            for index in 0..self.devices.len() {
+                self.devices[index].stalled = false;
+                if self.devices[index].connection.is_none() {
+                    self.connect(index);
+                }
+                self.pull(index);
+                if self.devices[index].ready {
+                    self.repeat(index);
+                    Encoder::empty(&mut self.devices[index].outgoing, Kind::Ping);
+                    self.devices[index].acknowledge(&mut self.ledger);
+                    self.flush(index);
+                }
+            }
+            self.settle();
+            self.pass(100);
+            if round % 50 == 0 {
+                self.check();
+            }
+        }
+    }
+
+    fn nothing_is_missing(&mut self) {
+        for device in &self.devices {
+            device.finish(&mut self.ledger, self.now.unix_ms);
+        }
+        self.ledger.judge();
+        self.everybody_knows_who_is_there();
+        let pending = self.sum(|metrics| metrics.inbox_pending.read());
+        assert_eq!(pending, 0, "everything was acknowledged");
+        let queued = self.sum(|metrics| metrics.deliveries_queued.read());
+        let deferred = self.sum(|metrics| metrics.deliveries_deferred.read());
+        assert_eq!((queued, deferred), (0, 0), "everything was delivered");
+        let dropped = self.sum(|metrics| metrics.deliveries_dropped[DropReason::Slow as usize].read());
+        assert!(self.ledger.counts.dropped <= dropped, "rooms without a log miss more than was dropped");
+        self.metrics_agree();
+        if !self.trims && !self.ledger.ttls {
+            let lost = self.sum(|metrics| metrics.closes[0][CloseReason::InsufficientState.index()].read());
+            assert_eq!(lost, 0, "a log of 10 000 always reaches back");
+        }
+    }
+
+    /// What the shards have counted is what the clients have seen; more only where an answer was lost with its connection.
+    fn metrics_agree(&self) {
+        let counts = &self.ledger.counts;
+        assert_eq!(self.sum(|metrics| metrics.inbox_stored.read()), self.ledger.stored_in_inboxes());
+        let published = self.sum(|metrics| metrics.messages_published.read());
+        assert!((counts.published..=self.ledger.sent()).contains(&published), "{published} published: {counts:?}");
+        let hits = self.sum(|metrics| metrics.dedup_hits.read());
+        assert!(hits >= counts.repetitions, "{hits} repetitions: {counts:?}");
+        let denied = self.sum(|metrics| metrics.errors[ErrorCode::PermissionDenied.index()].read());
+        assert!(denied >= counts.denied, "{denied} denied: {counts:?}");
+    }
+
+    fn everybody_knows_who_is_there(&self) {
+        let dropped = self.sum(|metrics| metrics.deliveries_dropped[DropReason::Slow as usize].read());
+        for room in ROOMS {
+            let there = |device: &&Device| device.rooms.contains_key(room);
+            let name = |device: &Device| (device.user.clone(), device.name.clone());
+            let members: BTreeMap<_, _> = self.devices.iter().map(|d| (name(d), there(&d))).collect();
+            for device in &self.devices {
+                if let Some(answer) = device.presence.get(room) {
+                    let mut answer = answer.clone();
+                    answer.sort();
+                    let right: Vec<_> =
+                        members.iter().filter(|(_, there)| **there).map(|(name, _)| name.clone()).collect();
+                    assert_eq!(answer, right, "who is in {room}");
+                }
+                let events = device.rooms.get(room).map(|room| &room.events).into_iter().flatten();
+                for (other, joined) in events.filter(|_| dropped == 0) {
+                    let right = *other == name(device) || members.get(other) == Some(joined);
+                    assert!(right, "the last that {} heard of {other:?} in {room}: {joined}", device.user);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn run(&mut self, steps: usize) {
+        for _ in 0..steps {
+            self.step();
+            self.check();
+        }
+        self.calm_down();
+    }
+}
+
+/// What a subscriber wishes to be brought when the log does not reach back.
+fn recover(random: &mut Random) -> Recover {
+    if random.one_in(3) { Recover::Best } else { Recover::Exact }
+}

@@ -1,0 +1,19 @@
+//! The golden vectors of `schemas/vectors/`, checked by the Rust implementation: every frame of a client and of a
+//! gateway is read as the index says, what we encode reads the same, everything malformed is refused with its code;
+//! and a client that bends a vector in any way harms nobody but itself.
+
+#[path = "../../../../fuzz/src/bodies.rs"]
+#[allow(dead_code, reason = "shared with the fuzz targets; not every user needs all of it")]
+mod bodies;
+mod bombs;
+mod client;
+mod gateway;
+mod index;
+mod malformed;
+mod mutations;
+#[path = "../simulation/random.rs"]
+#[allow(dead_code, reason = "shared with the simulation")]
+mod random;
+#[path = "../../../../fuzz/src/world.rs"]
+#[allow(dead_code, reason = "shared with the fuzz targets; not every user needs all of it")]
+mod world;

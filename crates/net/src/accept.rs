@@ -1,0 +1,148 @@
+//! Accepting: as many accepts in flight as there are slots, the Busy frame sent to refused connections, a pause after
+//! an accept that failed.
+
+use std::os::fd::AsRawFd;
+use std::time::Instant;
+
+use io_uring::types::{DestinationSlot, Fd, Fixed};
+use io_uring::{opcode, squeue};
+
+use super::socket::Socket;
+use super::{ACCEPT, ACCEPT_PAUSE, DISCARD, Descriptors, Driver, Net};
+use crate::tls::Tls;
+use ringgate_core::id::ConnectionKey;
+use ringgate_core::session::Transport;
+
+/// Whether an accept failed for a reason that says nothing about the next one: a call that ended early, or what has become
+/// of a connection before it was accepted (accept(2)). After any other, such as a full table or a policy that forbids it,
+/// the next one would fail as well, and at once.
+fn is_of_one_connection(error: i32) -> bool {
+    matches!(
+        error,
+        libc::EINTR
+            | libc::EAGAIN
+            | libc::ECANCELED
+            | libc::ECONNABORTED
+            | libc::ECONNRESET
+            | libc::EPROTO
+            | libc::ENOPROTOOPT
+            | libc::ENETDOWN
+            | libc::ENETUNREACH
+            | libc::EHOSTDOWN
+            | libc::EHOSTUNREACH
+            | libc::ENONET
+            | libc::ETIMEDOUT
+    )
+}
+
+impl Net {
+    /// Arms as many accepts as the table has slots for: a connection accepted without a slot would be lost. Listeners
+    /// take turns, so that a small table serves each of them.
+    pub(super) fn arm_accepts(&mut self) {
+        if !self.accepting || self.accept_again.is_some() {
+            return;
+        }
+        self.arm_while_slots_last();
+        // An idle listener's accepts hold slots, too: the table may be full for a busy one before all slots are sockets.
+        let is_armed = |listener| self.accepts.iter().any(|accept| accept.listener == listener && accept.armed);
+        let exhausted = !(0..self.listeners.len()).all(is_armed);
+        if exhausted && !self.exhausted {
+            self.metrics.accept_exhausted.increment();
+        }
+        self.exhausted = exhausted;
+    }
+
+    fn arm_while_slots_last(&mut self) {
+        let (each, listeners) = (self.accepts_per_listener(), self.listeners.len());
+        for index in (0..each).flat_map(|turn| (0..listeners).map(move |listener| listener * each + turn)) {
+            if self.sockets.len() + self.accepts_armed >= self.options.slots as usize {
+                return;
+            }
+            let Some(accept) = self.accepts.get_mut(index).filter(|accept| !accept.armed) else { continue };
+            let Some(listener) = self.listeners.get(accept.listener) else { continue };
+            accept.armed = true;
+            let fd = Fd(listener.socket.as_raw_fd());
+            let (storage, length) = &mut *accept.address;
+            *length = storage.size_of();
+            let pointer = (&raw mut *storage).cast::<libc::sockaddr>();
+            let mut entry = opcode::Accept::new(fd, pointer, length).flags(libc::SOCK_CLOEXEC);
+            if self.options.descriptors == Descriptors::Direct {
+                entry = entry.file_index(Some(DestinationSlot::auto_target())).flags(0);
+            }
+            self.accepts_armed += 1;
+            self.push(entry.build(), ACCEPT, ConnectionKey { slot: index as u32, generation: 0 });
+        }
+    }
+
+    pub(super) fn on_accepted(&mut self, index: usize, result: i32, driver: &mut impl Driver) {
+        let Some(accept) = self.accepts.get_mut(index) else { return };
+        accept.armed = false;
+        self.accepts_armed -= 1;
+        let (peer, listener) = (accept.peer(), accept.listener);
+        if result < 0 {
+            if !is_of_one_connection(-result) {
+                self.metrics.accept_exhausted.increment();
+                self.accept_again = Some(Instant::now() + ACCEPT_PAUSE);
+            }
+            return self.arm_accepts();
+        }
+        let transport = self.listeners.get(listener).map(|listener| listener.transport);
+        let (Some(peer), Some(transport)) = (peer, transport) else { return self.discard(result) };
+        let (slot, fd) = match self.options.descriptors {
+            Descriptors::Direct => (result as u32, -1),
+            Descriptors::Ordinary => match self.free.pop() {
+                Some(slot) => (slot, result),
+                None => return self.discard(result),
+            },
+        };
+        let key = self.sockets.next_key(slot);
+        let mut socket = Socket::new(fd);
+        socket.stepwise = self.stepwise;
+        if transport == Transport::Tls {
+            let tls = self.server_tls.clone().map(Tls::accept);
+            let Some(Ok(tls)) = tls else { return self.refuse(slot, result) };
+            socket.tls = Some(Box::new(tls));
+        }
+        if !driver.opened(key, peer, transport) {
+            if transport == Transport::Plain {
+                self.say_farewell(result);
+            }
+            return self.refuse(slot, result);
+        }
+        self.sockets.insert_at(key, socket);
+        self.arm_receive(key);
+        self.arm_accepts();
+    }
+
+    /// Sends the next farewell on an accepted descriptor whose close is pushed next: nobody waits for either.
+    fn say_farewell(&mut self, descriptor: i32) {
+        let Some(farewell) = self.farewells.get(self.next_farewell) else { return };
+        self.next_farewell = (self.next_farewell + 1) % self.farewells.len();
+        let (pointer, length) = (farewell.as_ptr(), farewell.len() as u32);
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        let entry = match self.options.descriptors {
+            Descriptors::Direct => opcode::Send::new(Fixed(descriptor as u32), pointer, length).flags(flags).build(),
+            Descriptors::Ordinary => opcode::Send::new(Fd(descriptor), pointer, length).flags(flags).build(),
+        };
+        // Hard: the close follows whether the send succeeds or not.
+        let entry = entry.flags(squeue::Flags::IO_HARDLINK).user_data(DISCARD << 56);
+        self.ring.push(&entry, &self.metrics);
+    }
+
+    /// Closes an accepted descriptor that never became a socket of ours.
+    fn refuse(&mut self, slot: u32, result: i32) {
+        if self.options.descriptors == Descriptors::Ordinary {
+            self.free.push(slot);
+        }
+        self.discard(result);
+        self.arm_accepts();
+    }
+
+    fn discard(&mut self, descriptor: i32) {
+        let entry = match self.options.descriptors {
+            Descriptors::Direct => opcode::Close::new(Fixed(descriptor as u32)).build(),
+            Descriptors::Ordinary => opcode::Close::new(Fd(descriptor)).build(),
+        };
+        self.ring.push(&entry.user_data(DISCARD << 56), &self.metrics);
+    }
+}
