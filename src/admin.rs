@@ -14,7 +14,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,44 +29,8 @@ use tokio::sync::oneshot;
 
 use connections::{Connections, Socket};
 
-use crate::watch::StillShards;
+use crate::readiness::{Readiness, State};
 use ringgate_core::metrics::ShardMetrics;
-
-/// How the node stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum State {
-    /// Not listening yet.
-    Starting = 0,
-    /// Accepting clients.
-    Ready = 1,
-    /// Sending clients away.
-    Draining = 2,
-}
-
-/// The state, shared between the server and the admin listener.
-#[derive(Debug, Default)]
-pub struct Readiness {
-    state: AtomicU8,
-    /// Shards that stand still.
-    pub still: StillShards,
-}
-
-impl Readiness {
-    /// Changes the state.
-    pub fn set(&self, state: State) {
-        self.state.store(state as u8, Ordering::Release);
-    }
-
-    /// The state now.
-    pub fn state(&self) -> State {
-        match self.state.load(Ordering::Acquire) {
-            0 => State::Starting,
-            1 => State::Ready,
-            _ => State::Draining,
-        }
-    }
-}
 
 /// How long clients are waited for.
 #[derive(Clone, Copy, Debug)]

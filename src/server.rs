@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::admin::{Admin, Readiness, State};
-use crate::config::{Config, ListenerConfig, Runtime};
+use crate::admin::Admin;
+use crate::config::fit::check_host;
+use crate::config::{Config, ListenerConfig};
 use crate::cores::{self, Topology};
+use crate::readiness::{Readiness, State};
 use crate::thread::ThreadOptions;
 use crate::watch::Watch;
 use crate::worker::{Control, Mail, Reload, WorkerOptions};
@@ -23,7 +25,7 @@ use ringgate_core::metrics::ShardMetrics;
 use ringgate_core::session::{Admission, Transport};
 use ringgate_core::shard::ShardOptions;
 use ringgate_net::kernel;
-use ringgate_net::{Bell, Descriptors, NetOptions, Outcome, RingError, raise_descriptor_limit};
+use ringgate_net::{Bell, Descriptors, NetOptions, Outcome, RingError};
 
 /// A gateway that runs.
 pub struct Server {
@@ -51,59 +53,6 @@ impl std::fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
-
-/// Checks the table sizes against RLIMIT_NOFILE, after raising the soft limit to the hard one.
-pub fn check_descriptors(runtime: &Runtime) -> Result<(), String> {
-    let limit = raise_descriptor_limit();
-    let (wanted, what) = descriptors_wanted(runtime);
-    if wanted > limit {
-        return Err(format!(
-            "{wanted} {what} are more than the limit of open files, {limit}; raise that (ulimit -n {wanted}, or \
-             LimitNOFILE={wanted} for systemd) or lower runtime.connections_per_shard_max"
-        ));
-    }
-    Ok(())
-}
-
-/// What of `[runtime]` this host cannot give: keys, and what is wrong. A gateway with such a configuration would not start.
-pub fn check_host(runtime: &Runtime) -> Vec<(&'static str, String)> {
-    let mut problems = Vec::new();
-    if let Err(text) = check_descriptors(runtime) {
-        problems.push(("runtime.connections_per_shard_max", text));
-    }
-    if runtime.pin_cores
-        && let Err(text) = cores::plan(&Topology::of_this_process(), &runtime.cores, runtime.shard_count())
-    {
-        let text = text.strip_prefix("runtime.cores ").unwrap_or(&text).to_owned();
-        problems.push(("runtime.cores", text));
-    }
-    let bytes = buffer_bytes(runtime);
-    if let Some(memory) = crate::doctor::memory_bytes().filter(|memory| bytes > *memory) {
-        let text = format!(
-            "the receive buffers of {} shards, {} of {} bytes for each, are {bytes} bytes, more than the {memory} bytes of \
-             memory that this process may use; lower runtime.recv_buffers or runtime.recv_buffer_size",
-            runtime.shard_count(),
-            runtime.recv_buffers,
-            runtime.recv_buffer_bytes
-        );
-        problems.push(("runtime.recv_buffers", text));
-    }
-    problems
-}
-
-/// Bytes of the receive buffers of all shards.
-fn buffer_bytes(runtime: &Runtime) -> u64 {
-    runtime.shard_count() as u64 * u64::from(runtime.recv_buffers) * runtime.recv_buffer_bytes as u64
-}
-
-/// The limit of open files that these table sizes need, and what it counts.
-pub fn descriptors_wanted(runtime: &Runtime) -> (u64, &'static str) {
-    let what = match runtime.descriptors {
-        Descriptors::Direct => "slots in one table",
-        Descriptors::Ordinary => "descriptors for all shards",
-    };
-    (runtime.descriptors.limit_wanted(runtime.shard_count(), runtime.connections_per_shard_max), what)
-}
 
 /// The control plane's own mailbox end receives nothing and never sleeps.
 struct NoWake;

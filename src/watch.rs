@@ -5,45 +5,17 @@
 //! does not report its shards.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::admin::Readiness;
-use ringgate_core::limits::SHARDS_MAX;
+use crate::readiness::Readiness;
 use ringgate_core::metrics::{Cell, ShardMetrics};
 
 /// From one look to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Looks in a row that see no turn, after which a shard stands still: five seconds.
 const LOOKS_MAX: u32 = 20;
-
-/// Which shards stand still; written by the thread that watches, read by the admin listener.
-#[derive(Debug, Default)]
-pub struct StillShards([AtomicU64; SHARDS_MAX / 64]);
-
-impl StillShards {
-    fn set(&self, shard: usize, still: bool) {
-        let Some(word) = self.0.get(shard / 64) else { return };
-        match still {
-            true => word.fetch_or(1 << (shard % 64), Ordering::Release),
-            false => word.fetch_and(!(1 << (shard % 64)), Ordering::Release),
-        };
-    }
-
-    /// What to tell who asks whether the node is ready; none while all shards move.
-    pub fn describe(&self) -> Option<String> {
-        let words = self.0.iter().enumerate().map(|(index, word)| (index * 64, word.load(Ordering::Acquire)));
-        let shards = words.flat_map(|(first, word)| {
-            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| (first + bit).to_string())
-        });
-        match shards.collect::<Vec<_>>().as_slice() {
-            [] => None,
-            [shard] => Some(format!("shard {shard} stands still\n")),
-            shards => Some(format!("shards {} stand still\n", shards.join(", "))),
-        }
-    }
-}
 
 /// The thread; ends when dropped.
 pub(crate) struct Watch {
@@ -111,6 +83,7 @@ impl Looks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::readiness::StillShards;
 
     #[test]
     fn turns_do_not_grow_for_five_seconds_then_the_shard_stands_still_until_they_do() {

@@ -145,7 +145,7 @@ fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
 
 #[test]
 fn modules_of_a_crate_import_each_other_then_never_in_a_circle() {
-    for (folder, _) in CRATES.into_iter().filter(|(folder, _)| folder.starts_with("crates/")) {
+    for (folder, _) in CRATES.into_iter().filter(|(folder, _)| *folder != "loadtest/src") {
         let graph = graph(folder);
         if let Some(circle) = circle(&graph) {
             panic!("{folder}: {}", circle.join(" imports "));

@@ -3,6 +3,7 @@
 //! Nothing is bound and no thread is started before the whole file was understood. Every problem names file, line,
 //! key, what is wrong and what would be right, and all problems are reported at once.
 
+pub mod fit;
 mod raw;
 mod reload;
 mod validate;
@@ -198,7 +199,7 @@ impl Config {
 
     /// The same from memory; `file` is for messages.
     pub fn parse(text: &str, file: &str) -> Result<Config, Problems> {
-        Config::understand(text, file, crate::server::check_host)
+        Config::understand(text, file, fit::check_host)
     }
 
     fn understand(text: &str, file: &str, fits: validate::Fits) -> Result<Config, Problems> {

@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use super::host::Host;
 use super::isolated::Isolated;
 use super::nic::all_interrupts;
 use super::report::{Check, Finding};
 use super::target::Target;
 use crate::cores::{Topology, distinct, show_list};
+use crate::host::Host;
 
 const GROUP: &str = "cores";
 
@@ -137,10 +137,10 @@ pub(super) fn show_plan(host: &Host, target: &Target, topology: &Topology) -> St
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::tests::FakeHost;
     use super::super::report::State;
     use super::*;
     use crate::cores::{Cores, Cpu};
+    use crate::host::tests::FakeHost;
 
     fn topology() -> Topology {
         Topology { cpus: (0..8).map(|id| Cpu { id, core: id % 4, node: Some(0) }).collect(), nic_nodes: Vec::new() }

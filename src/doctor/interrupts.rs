@@ -4,11 +4,11 @@
 
 use std::cmp::Reverse;
 
-use super::host::Host;
 use super::nic;
 use super::report::{Check, Finding};
 use super::target::Target;
 use crate::cores::{Topology, distinct, parse_list, show_list};
+use crate::host::Host;
 
 /// How many are named before the rest is only counted.
 const NAMED_MAX: usize = 4;
@@ -134,10 +134,10 @@ fn show(interrupts: &[Interrupt]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::tests::FakeHost;
     use super::super::report::State;
     use super::*;
     use crate::cores::Cpu;
+    use crate::host::tests::FakeHost;
 
     /// Four cores; a disk with a queue that may be moved (38) and one that may not (39), a network card's queue (40), and
     /// something that hardly ever fires (41).

@@ -1,9 +1,9 @@
 //! Cores that the kernel keeps free of other work, and whether shards have them.
 
-use super::host::Host;
 use super::report::{Check, Finding};
 use super::target::Target;
 use crate::cores::{Cores, Topology, distinct, parse_list, show_list};
+use crate::host::Host;
 
 /// Cores that the kernel keeps free of other work.
 pub(super) struct Isolated {
@@ -86,10 +86,10 @@ pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, St
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::tests::FakeHost;
     use super::super::report::State;
     use super::*;
     use crate::cores::Cpu;
+    use crate::host::tests::FakeHost;
 
     fn topology() -> Topology {
         Topology { cpus: (0..8).map(|id| Cpu { id, core: id, node: None }).collect(), nic_nodes: Vec::new() }

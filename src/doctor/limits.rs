@@ -1,10 +1,10 @@
 //! How many descriptors, files and locked pages the process and the system allow.
 
-use super::host::Host;
 use super::report::{Check, Finding, State, bytes, count};
 use super::target::Target;
 use crate::config::Runtime;
-use crate::server::descriptors_wanted;
+use crate::config::fit::descriptors_wanted;
+use crate::host::Host;
 use ringgate_core::limits::SHARDS_MAX;
 use ringgate_net::Descriptors;
 
@@ -131,8 +131,8 @@ fn locked_memory(host: &Host, target: &Target) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::tests::FakeHost;
     use super::*;
+    use crate::host::tests::FakeHost;
 
     const GOOD: &[(&str, &str)] = &[
         ("proc/self/limits", "Max open files   1024  1200000  files\nMax locked memory  8388608  8388608  bytes\n"),

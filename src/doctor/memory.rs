@@ -1,10 +1,10 @@
 //! Whether the memory suffices, and how the kernel deals with it.
 
-use super::groups;
-use super::host::Host;
 use super::report::{Check, Finding, bytes, count};
 use super::target::Target;
 use crate::cores::{Topology, distinct, parse_list, show_list};
+use crate::host::Host;
+use crate::host::memory::{meminfo, memory_bytes};
 
 /// User memory of an idle, signed-in connection over TCP. Source: `tests/memory.rs` and `bench/run`; less than 400 B.
 const USER_BYTES_PLAIN: u64 = 400;
@@ -22,27 +22,6 @@ const GROUP: &str = "memory";
 
 pub(super) fn check(host: &Host, target: &Target, topology: &Result<Topology, String>) -> Vec<Finding> {
     vec![needed(host, target), huge_pages(host), nodes(host, target, topology)]
-}
-
-/// What this process may use: the machine's memory, or less in a control group.
-pub(super) fn memory_bytes(host: &Host) -> Result<u64, String> {
-    let total = meminfo(host, "MemTotal")?;
-    Ok(group_limit(host).map_or(total, |limit| total.min(limit)))
-}
-
-fn meminfo(host: &Host, name: &str) -> Result<u64, String> {
-    let text = host.field("proc/meminfo", name)?;
-    let kibibytes: Option<u64> = text.strip_suffix("kB").and_then(|number| number.trim().parse().ok());
-    kibibytes.map(|number| number * 1024).ok_or_else(|| format!("/proc/meminfo says {name}: {text:?}"))
-}
-
-/// The smallest limit of this process's control group and of those around it. A group without a file has no limit of its own.
-fn group_limit(host: &Host) -> Option<u64> {
-    let limit = |group: groups::Group| {
-        let file = if group.unified { "memory.max" } else { "memory.limit_in_bytes" };
-        host.number::<u64>(&format!("{}/{file}", group.folder)).ok()
-    };
-    groups::of_this_process(host, "memory").ok()?.into_iter().filter_map(limit).min()
 }
 
 fn needed(host: &Host, target: &Target) -> Finding {
@@ -143,10 +122,10 @@ fn nodes_of_memory(host: &Host) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::tests::FakeHost;
     use super::super::report::State;
     use super::*;
     use crate::cores::{Cores, Cpu};
+    use crate::host::tests::FakeHost;
 
     const MEMORY: (&str, &str) = ("proc/meminfo", "MemTotal:  8388608 kB\nMemFree: 1 kB\nMemAvailable:  8000000 kB\n");
 
@@ -173,39 +152,6 @@ mod tests {
         let problem = &run(&[MEMORY], 100_000_000, false)[0];
         let fit = ((8u64 << 30) - 2 * 1024 * 4096) / 3472;
         assert!(problem.fix.contains(&format!("--connections {fit} ")), "{problem:?}");
-    }
-
-    #[test]
-    fn a_control_group_may_allow_less() {
-        let fake =
-            FakeHost::new(&[MEMORY, ("proc/self/cgroup", "0::/a/b\n"), ("sys/fs/cgroup/a/b/memory.max", "max\n")]);
-        assert_eq!(memory_bytes(&fake.host), Ok(8 << 30));
-        fake.set("sys/fs/cgroup/a/b/memory.max", "1048576\n");
-        assert_eq!(memory_bytes(&fake.host), Ok(1 << 20));
-        fake.set("proc/self/cgroup", "9:name=systemd:/\n4:memory,cpu:/x\n0::/\n");
-        fake.set("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "2097152\n");
-        assert_eq!(memory_bytes(&fake.host), Ok(2 << 20));
-    }
-
-    #[test]
-    fn the_groups_around_it_count_as_well() {
-        let fake = FakeHost::new(&[
-            MEMORY,
-            ("proc/self/cgroup", "0::/system.slice/gate.service\n"),
-            ("sys/fs/cgroup/system.slice/gate.service/memory.max", "3221225472\n"),
-            ("sys/fs/cgroup/system.slice/memory.max", "1073741824\n"),
-        ]);
-        assert_eq!(memory_bytes(&fake.host), Ok(1 << 30));
-        fake.set("sys/fs/cgroup/system.slice/gate.service/memory.max", "max\n");
-        assert_eq!(memory_bytes(&fake.host), Ok(1 << 30));
-        fake.set("sys/fs/cgroup/system.slice/memory.max", "max\n");
-        assert_eq!(memory_bytes(&fake.host), Ok(8 << 30));
-        // The root of a container's own view; and version 1, whose path may be that of the host.
-        fake.set("sys/fs/cgroup/memory.max", "536870912\n");
-        assert_eq!(memory_bytes(&fake.host), Ok(512 << 20));
-        fake.set("proc/self/cgroup", "4:memory:/docker/x\n");
-        fake.set("sys/fs/cgroup/memory/memory.limit_in_bytes", "268435456\n");
-        assert_eq!(memory_bytes(&fake.host), Ok(256 << 20));
     }
 
     /// Two nodes of two cores each, the network card on the second.

@@ -1,11 +1,9 @@
 //! `ringgate doctor`: whether this host can hold a given number of connections, and what to change where it cannot.
 //!
-//! Checks read files of the host through a small `Host`, which tests point at a folder, and try the ring for real. They
+//! Checks read files of the host through [`Host`], which tests point at a folder, and try the ring for real. They
 //! change nothing. What cannot be found out is called unknown, with the reason, and never good.
 
 mod cpu;
-mod groups;
-mod host;
 mod interrupts;
 mod isolated;
 mod limits;
@@ -25,7 +23,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 
 use crate::config::Config;
 use crate::cores::{Topology, distinct, plan};
-use host::Host;
+use crate::host::Host;
 use report::{Finding, State, count};
 use ringgate_net::Probe;
 use target::Target;
@@ -64,11 +62,6 @@ Exit codes:
 
 fn load(file: &Path) -> Result<Arc<Config>, String> {
     Config::load_for_doctor(file).map(Arc::new).map_err(|problems| problems.to_string())
-}
-
-/// The memory that this process may use, in bytes; none where the host does not tell.
-pub(crate) fn memory_bytes() -> Option<u64> {
-    memory::memory_bytes(&Host::new("/")).ok()
 }
 
 /// What there is to say, and whether the target is out of reach.
@@ -130,9 +123,9 @@ fn examine(host: &Host, target: &Target, topology: &Result<Topology, String>, pr
 
 #[cfg(test)]
 mod tests {
-    use super::host::tests::FakeHost;
     use super::*;
     use crate::cores::{Cores, Cpu};
+    use crate::host::tests::FakeHost;
 
     #[test]
     fn an_empty_host_is_unknown_and_never_good() {

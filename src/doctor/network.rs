@@ -1,9 +1,10 @@
 //! The kernel's TCP settings, and whether connection tracking stands in the way.
 
-use super::host::Host;
-use super::memory::{PAGE_BYTES, memory_bytes};
+use super::memory::PAGE_BYTES;
 use super::report::{Check, Finding, State, bytes, count};
 use super::target::Target;
+use crate::host::Host;
+use crate::host::memory::memory_bytes;
 use ringgate_net::BACKLOG;
 
 /// A buffer that starts larger than this is memory that every slow reader may take before the gateway's own bound.
@@ -195,8 +196,8 @@ fn tracking(host: &Host, target: &Target) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::tests::FakeHost;
     use super::*;
+    use crate::host::tests::FakeHost;
 
     const MEMORY: (&str, &str) = ("proc/meminfo", "MemTotal:       24684092 kB\nMemAvailable:   23906940 kB\n");
 

@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::host::Host;
 use super::interrupts::{self, Interrupt};
 use super::report::{Check, Finding};
 use crate::cores::{distinct, show_list};
+use crate::host::Host;
 
 const GROUP: &str = "network cards";
 const NET: &str = "sys/class/net";
@@ -193,9 +193,9 @@ fn show_mask(cpus: &[usize]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::tests::FakeHost;
     use super::super::report::State;
     use super::*;
+    use crate::host::tests::FakeHost;
 
     const INTERRUPTS: &str = "           CPU0       CPU1\n 37:  0  1  PCI-MSIX  0-edge  virtio2-config\n \
                               38:  0  9  PCI-MSIX  1-edge  virtio2-input.0\n 39:  7  0  PCI-MSIX  2-edge  virtio2-output.0\n";

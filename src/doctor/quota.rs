@@ -1,10 +1,10 @@
 //! CPU quotas: how much time of its cores the control groups around this process leave it.
 
-use super::groups;
-use super::host::Host;
 use super::report::{Check, Finding};
 use super::target::Target;
 use crate::cores::{Topology, distinct};
+use crate::host::Host;
+use crate::host::groups;
 
 /// Time that a group may use in each period, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +94,10 @@ fn of_version_2(text: &str) -> Option<Option<Quota>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::tests::FakeHost;
     use super::super::report::State;
     use super::*;
     use crate::cores::{Cores, Cpu};
+    use crate::host::tests::FakeHost;
 
     fn run(files: &[(&str, &str)], shards: usize) -> Finding {
         let cpus = (0..4).map(|id| Cpu { id, core: id, node: None }).collect();

@@ -1,8 +1,8 @@
 //! The kernel, whether it allows io_uring, and whether io_uring does what `net` needs.
 
-use super::host::Host;
 use super::report::{Check, Finding};
 use super::target::Target;
+use crate::host::Host;
 use ringgate_net::kernel;
 use ringgate_net::{Descriptors, Outcome, Probe};
 
@@ -108,9 +108,9 @@ fn probed(probe: &Probe, target: &Target) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::tests::FakeHost;
     use super::super::report::State;
     use super::*;
+    use crate::host::tests::FakeHost;
 
     fn probes(outcome: &Outcome) -> Vec<Probe> {
         [("ring setup", false), ("direct accept", true)]

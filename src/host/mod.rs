@@ -2,34 +2,37 @@
 //!
 //! Whatever cannot be read is an error with a reason; no check may take it for a value.
 
+pub(crate) mod groups;
+pub(crate) mod memory;
+
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::cores::numbered;
 
 /// See the module.
-pub(super) struct Host {
+pub(crate) struct Host {
     root: PathBuf,
 }
 
 /// Soft and hard limit of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limit {
-    pub(super) soft: u64,
-    pub(super) hard: u64,
+pub(crate) struct Limit {
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
 }
 
 impl Host {
-    pub(super) fn new(root: impl Into<PathBuf>) -> Host {
+    pub(crate) fn new(root: impl Into<PathBuf>) -> Host {
         Host { root: root.into() }
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The text of a file, without blanks around it; `path` is relative to the root.
-    pub(super) fn read(&self, path: &str) -> Result<String, String> {
+    pub(crate) fn read(&self, path: &str) -> Result<String, String> {
         match std::fs::read_to_string(self.root.join(path)) {
             Ok(text) => Ok(text.trim().to_owned()),
             Err(error) => Err(format!("/{path} cannot be read: {}", reason(&error))),
@@ -37,33 +40,33 @@ impl Host {
     }
 
     /// The numbers of a file, at least one.
-    pub(super) fn numbers(&self, path: &str) -> Result<Vec<u64>, String> {
+    pub(crate) fn numbers(&self, path: &str) -> Result<Vec<u64>, String> {
         let text = self.read(path)?;
         let numbers: Option<Vec<u64>> = text.split_whitespace().map(|part| part.parse().ok()).collect();
         numbers.filter(|numbers| !numbers.is_empty()).ok_or_else(|| format!("/{path} holds {text:?}, not numbers"))
     }
 
     /// The number at a place of a file.
-    pub(super) fn number_at(&self, path: &str, index: usize) -> Result<u64, String> {
+    pub(crate) fn number_at(&self, path: &str, index: usize) -> Result<u64, String> {
         let numbers = self.numbers(path)?;
         numbers.get(index).copied().ok_or_else(|| format!("/{path} holds {} numbers only", numbers.len()))
     }
 
     /// The one number of a file.
-    pub(super) fn number<T: FromStr>(&self, path: &str) -> Result<T, String> {
+    pub(crate) fn number<T: FromStr>(&self, path: &str) -> Result<T, String> {
         let text = self.read(path)?;
         text.parse().map_err(|_| format!("/{path} holds {text:?}, not a number"))
     }
 
     /// The value of a line `name: value` of a file.
-    pub(super) fn field(&self, path: &str, name: &str) -> Result<String, String> {
+    pub(crate) fn field(&self, path: &str, name: &str) -> Result<String, String> {
         let text = self.read(path)?;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         value.map(|value| value.trim().to_owned()).ok_or_else(|| format!("/{path} has no line {name}"))
     }
 
     /// A resource limit of this process, by its name in /proc/self/limits.
-    pub(super) fn limit(&self, name: &str) -> Result<Limit, String> {
+    pub(crate) fn limit(&self, name: &str) -> Result<Limit, String> {
         const PATH: &str = "proc/self/limits";
         let text = self.read(PATH)?;
         let values = text.lines().find_map(|line| line.strip_prefix(name));
@@ -78,14 +81,14 @@ impl Host {
     }
 
     /// The word in brackets, as in "always [madvise] never".
-    pub(super) fn chosen(&self, path: &str) -> Result<String, String> {
+    pub(crate) fn chosen(&self, path: &str) -> Result<String, String> {
         let text = self.read(path)?;
         let chosen = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
         chosen.map(|(word, _)| word.to_owned()).ok_or_else(|| format!("/{path} holds {text:?}, nothing in brackets"))
     }
 
     /// The names in a folder, in order.
-    pub(super) fn names(&self, path: &str) -> Result<Vec<String>, String> {
+    pub(crate) fn names(&self, path: &str) -> Result<Vec<String>, String> {
         let entries = std::fs::read_dir(self.root.join(path))
             .map_err(|error| format!("/{path} cannot be read: {}", reason(&error)))?;
         let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
@@ -94,21 +97,21 @@ impl Host {
     }
 
     /// The numbers N of the entries `{prefix}N` of a folder.
-    pub(super) fn numbered(&self, path: &str, prefix: &str) -> Vec<usize> {
+    pub(crate) fn numbered(&self, path: &str, prefix: &str) -> Vec<usize> {
         numbered(&self.root.join(path), prefix)
     }
 
-    pub(super) fn exists(&self, path: &str) -> bool {
+    pub(crate) fn exists(&self, path: &str) -> bool {
         self.root.join(path).exists()
     }
 
     /// Whether nobody may write a file, not even root: so the kernel marks what it keeps to itself.
-    pub(super) fn is_read_only(&self, path: &str) -> bool {
+    pub(crate) fn is_read_only(&self, path: &str) -> bool {
         std::fs::metadata(self.root.join(path)).is_ok_and(|file| file.permissions().readonly())
     }
 
     /// Whether this process has a capability, by its number in capabilities(7).
-    pub(super) fn has_capability(&self, number: u32) -> Result<bool, String> {
+    pub(crate) fn has_capability(&self, number: u32) -> Result<bool, String> {
         let mask = self.field("proc/self/status", "CapEff")?;
         let mask = u64::from_str_radix(&mask, 16).map_err(|_| format!("CapEff {mask:?} is not a mask"))?;
         Ok(mask >> number & 1 == 1)
@@ -124,18 +127,18 @@ fn reason(error: &std::io::Error) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
 
     /// A host made of files in a folder that goes away with it.
-    pub(in super::super) struct FakeHost {
-        pub(in super::super) host: Host,
+    pub(crate) struct FakeHost {
+        pub(crate) host: Host,
     }
 
     impl FakeHost {
-        pub(in super::super) fn new(files: &[(&str, &str)]) -> FakeHost {
+        pub(crate) fn new(files: &[(&str, &str)]) -> FakeHost {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
             let root = std::env::temp_dir().join(format!("ringgate-host-{}-{number}", std::process::id()));
@@ -147,13 +150,13 @@ pub(super) mod tests {
             fake
         }
 
-        pub(in super::super) fn set(&self, path: &str, text: &str) {
+        pub(crate) fn set(&self, path: &str, text: &str) {
             let path = self.host.root.join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
 
-        pub(in super::super) fn make_read_only(&self, path: &str) {
+        pub(crate) fn make_read_only(&self, path: &str) {
             let path = self.host.root.join(path);
             let mut permissions = std::fs::metadata(&path).unwrap().permissions();
             permissions.set_readonly(true);

@@ -2,19 +2,19 @@
 
 use std::path::Path;
 
-use super::host::Host;
+use super::Host;
 
 /// A group that a controller may limit: its folder, relative to the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Group {
-    pub(super) folder: String,
+pub(crate) struct Group {
+    pub(crate) folder: String,
     /// Of version 2, in which all controllers share one tree.
-    pub(super) unified: bool,
+    pub(crate) unified: bool,
 }
 
 /// The groups with this controller that this process is in, the innermost first. What lies outside of a container's own view
 /// cannot be seen.
-pub(super) fn of_this_process(host: &Host, controller: &str) -> Result<Vec<Group>, String> {
+pub(crate) fn of_this_process(host: &Host, controller: &str) -> Result<Vec<Group>, String> {
     let text = host.read("proc/self/cgroup")?;
     let mut groups = Vec::new();
     for line in text.lines() {
