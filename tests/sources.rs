@@ -154,6 +154,40 @@ fn modules_of_a_crate_import_each_other_then_never_in_a_circle() {
     assert!(graph("crates/core/src").values().map(BTreeSet::len).sum::<usize>() > 20, "imports are found");
 }
 
+/// Files that lie beside each other, and which of the others each of them imports by `super::`.
+fn neighbours(folder: &str) -> BTreeMap<PathBuf, BTreeMap<String, BTreeSet<String>>> {
+    let sources = sources(folder);
+    let name = |path: &Path| match path.file_stem().unwrap().to_str().unwrap() {
+        "mod" => (path.parent().unwrap().parent().map(Path::to_owned), path.parent().unwrap().to_owned()),
+        _ => (path.parent().map(Path::to_owned), path.with_extension("")),
+    };
+    let mut graphs = BTreeMap::<PathBuf, BTreeMap<String, BTreeSet<String>>>::new();
+    let of = |path: &Path| {
+        let (folder, module) = name(path);
+        Some((folder?, module.file_name()?.to_str()?.to_owned()))
+    };
+    let all: BTreeSet<_> = sources.iter().filter_map(|(path, _)| of(path)).collect();
+    for (path, code) in &sources {
+        let Some((folder, module)) = of(path) else { continue };
+        let others = imports(code, "super").into_iter().map(str::to_owned);
+        let others = others.filter(|other| *other != module && all.contains(&(folder.clone(), other.clone())));
+        graphs.entry(folder.clone()).or_default().entry(module.clone()).or_default().extend(others);
+    }
+    graphs
+}
+
+#[test]
+fn files_beside_each_other_import_each_other_then_never_in_a_circle() {
+    for (folder, _) in CRATES.into_iter().filter(|(folder, _)| *folder != "loadtest/src") {
+        for (place, graph) in neighbours(folder) {
+            if let Some(circle) = circle(&graph) {
+                panic!("{folder}/{}: {}", place.display(), circle.join(" imports "));
+            }
+        }
+    }
+    assert!(neighbours("crates/core/src")[Path::new("shard")].len() > 8, "files are found");
+}
+
 #[test]
 fn circle_is_there_then_it_is_named() {
     let graph = |edges: &[(&str, &str)]| {

@@ -5,6 +5,7 @@
 
 mod cpu;
 mod interrupts;
+mod irq;
 mod isolated;
 mod limits;
 mod memory;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::interrupts::{self, Interrupt};
+use super::irq::{self, Interrupt};
 use super::report::{Check, Finding};
 use crate::cores::{distinct, show_list};
 use crate::host::Host;
@@ -155,7 +155,7 @@ fn transmit(host: &Host, card: &str, cpus: &[usize]) -> Finding {
 /// The interrupts of a card's queues, and not those that only tell of configuration changes and the like.
 fn card_interrupts(host: &Host, card: &str) -> Result<Vec<QueueInterrupt>, String> {
     const OTHERS: [&str; 6] = ["config", "event", "async", "control", "misc", "mgmnt"];
-    let all = interrupts::all(host)?;
+    let all = irq::all(host)?;
     let device = format!("{NET}/{card}/device");
     // A virtio device hangs below the PCI device that has the interrupts.
     let numbers =
@@ -168,7 +168,7 @@ fn card_interrupts(host: &Host, card: &str) -> Result<Vec<QueueInterrupt>, Strin
         if OTHERS.iter().any(|other| name.contains(other)) {
             continue;
         }
-        found.push(QueueInterrupt { number, name: name.clone(), cpus: interrupts::cores_of(host, number)? });
+        found.push(QueueInterrupt { number, name: name.clone(), cpus: irq::cores_of(host, number)? });
     }
     if found.is_empty() {
         return Err(format!("/proc/interrupts names no interrupt of {card}"));

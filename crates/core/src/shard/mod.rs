@@ -51,7 +51,6 @@ use crate::slots::Slots;
 use crate::wheel::Wheel;
 use crate::wire::{Encoder, encode};
 use home::Homes;
-use receive::{WEIGHT_OF_LARGE, WEIGHT_OF_REFRESH};
 use rooms::{Broadcast, LocalRooms};
 use signin::DeviceNames;
 use ways::{Credits, Ways};
@@ -248,6 +247,13 @@ pub struct ShardOptions {
     /// Keys every hash; the same for all shards of a node, for they must agree on homes.
     pub seed: u64,
 }
+
+/// What the requests in flight that others may have to wait for weigh, when the next request has to: two with large answers,
+/// or a Refresh, whose rights the next request is judged by.
+const WEIGHT_MAX: u8 = 2;
+const WEIGHT_OF_LARGE: u8 = 1;
+/// More than everything else that may be in flight with it, so that it can be told.
+const WEIGHT_OF_REFRESH: u8 = 2 * WEIGHT_MAX;
 
 /// Wheel entries, connections that broadcasts make writable, deliveries of broadcasts, and drained connections that one
 /// [`Shard::advance`] handles; broadcasts may go over by a room's portion.

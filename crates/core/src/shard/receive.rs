@@ -4,8 +4,8 @@
 //! passes this bound has brought; the rest waits in the socket. Before the session is signed in, a receive takes one buffer
 //! (one record, over TLS); later, whatever the kernel has at that moment. That bounds what a client can ask for without reading the answers, and lets requests follow Connect at once.
 
-use super::Shard;
 use super::rooms::{Asked, Wish};
+use super::{Shard, WEIGHT_MAX, WEIGHT_OF_REFRESH};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, Position};
 use crate::limits::{CONNECT_BODY_BYTES_MAX, HEADER_BYTES};
@@ -33,13 +33,6 @@ const PARKED_BYTES_MAX: usize = CONNECT_BODY_BYTES_MAX;
 /// Bytes of answers, and answers among messages, that a client has not read when its next request has to wait.
 const ANSWERS_BYTES_MAX: usize = 64 * 1024;
 const ANSWERS_IN_ORDER_MAX: usize = 256;
-/// What the requests in flight that others may have to wait for weigh, when the next request has to: two with large answers,
-/// or a Refresh, whose rights the next request is judged by.
-const WEIGHT_MAX: u8 = 2;
-pub(super) const WEIGHT_OF_LARGE: u8 = 1;
-/// More than everything else that may be in flight with it, so that it can be told.
-pub(super) const WEIGHT_OF_REFRESH: u8 = 2 * WEIGHT_MAX;
-
 impl Shard {
     pub(super) fn on_received(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| !connection.is_closing()) else {

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use super::letter::Attach;
-use super::receive::WEIGHT_OF_REFRESH;
 use super::rooms::Wish;
-use super::{Effect, Letter, Shard, SignInRecord};
+use super::{Effect, Letter, Shard, SignInRecord, WEIGHT_OF_REFRESH};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, ShardId, TopicKey};
 use crate::session::{AuthError, Grant, InboxFeed, Lag, Memberships, PendingConnect, PendingRoom, Phase, Session};
