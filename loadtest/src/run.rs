@@ -56,7 +56,8 @@ impl Run {
         let (shared, threads) = match drivers {
             Drivers::Own(access) => {
                 descriptors::check(&plan)?;
-                let shared = Arc::new(Shared::new(plan, Origin::after(Duration::ZERO), Vec::new()));
+                let shared = Shared::new(plan, Origin::after(Duration::ZERO), Vec::new()).naming(access.listed());
+                let shared = Arc::new(shared);
                 let threads = fleet::spawn(&shared, &Arc::new(access));
                 (shared, threads)
             }
@@ -157,6 +158,20 @@ impl Run {
             }
         }
         Ok(())
+    }
+
+    /// Whether the gateway takes payloads of so many bytes: it has said so to those who are connected.
+    pub(crate) fn check_payload(&self, bytes: usize) -> Result<(), String> {
+        if !self.shared.team.is_empty() {
+            // What workers were told is here when they have reported.
+            self.collect();
+        }
+        match self.shared.message_bytes_max() as usize {
+            limit if limit > 0 && bytes > limit => Err(format!(
+                "payloads of {bytes} bytes are longer than the gateway takes: at most {limit} (its client.message_size_limit)"
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Wants so many connections, until the gateway takes no more: it refuses one, or signs in nobody new for a while.

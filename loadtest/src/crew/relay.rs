@@ -129,7 +129,8 @@ impl Relay<'_> {
     /// Adds up what the worker says; what its clients have found if it is the last word.
     fn take_in(&mut self, message: FromWorker) -> Result<Option<Found>, String> {
         match message {
-            FromWorker::Status { tally, cpu_ns, threads } => {
+            FromWorker::Status { tally, cpu_ns, threads, message_bytes_max } => {
+                self.shared.limit_payloads(message_bytes_max);
                 self.count(tally);
                 self.shared.team[self.worker].set_load(cpu_ns, threads);
             }

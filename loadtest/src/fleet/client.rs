@@ -131,6 +131,8 @@ pub(super) enum End {
     Unexpected(Option<CloseReason>),
     /// It was not even made: where to, and the system's error number.
     Refused(SocketAddr, i32),
+    /// It was made, and the client not signed in in time.
+    TimedOut,
     /// The gateway said this code, and when to come back, if at all.
     Goodbye(u16, Option<u32>),
     /// The client left, and stays away.

@@ -5,18 +5,20 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `attempt` | a connect until its client is signed in, and what people are told when it fails |
 //! | `client` | what a client keeps, with and without a connection |
 //! | `orders` | traffic, leaving, coming back, churn |
 //! | `receive` | what arrives |
 //! | `thread` | rings that share a thread |
 
+mod attempt;
 mod client;
 mod orders;
 mod receive;
 mod thread;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,7 +37,8 @@ use crate::assignment::Plan;
 use crate::ledger::{Ledger, When};
 use crate::plan::{Shared, bump};
 use crate::record::Record;
-use client::{Client, Line, Ping, State};
+use attempt::Attempt;
+use client::{Client, End, Line, Ping, State};
 use orders::Active;
 pub(crate) use thread::spawn;
 
@@ -65,10 +68,12 @@ pub(crate) struct Fleet {
     /// Plain, TLS; by index within the ring.
     clients: [Vec<Client>; 2],
     lines: Slots<Line>,
+    /// What is known of connects whose clients are not signed in yet, by slot.
+    attempts: HashMap<u32, Attempt>,
     dirty: Vec<ConnectionKey>,
     leaving: Vec<ConnectionKey>,
     holding: Vec<(ConnectionKey, bool)>,
-    /// Heartbeats, by slot.
+    /// Heartbeats, and before them the end of a connect's time, by slot.
     beats: Wheel,
     /// When they were last looked at, in microseconds since the run's zero.
     beaten_us: u64,
@@ -125,6 +130,7 @@ impl Fleet {
             ring,
             clients: Default::default(),
             lines: Slots::default(),
+            attempts: HashMap::new(),
             dirty: Vec::new(),
             leaving: Vec::new(),
             holding: Vec::new(),
@@ -220,8 +226,13 @@ impl Fleet {
         let target = self.access.target(place.transport, client.returns, client.refused);
         let no_address = || std::io::Error::other("the gateway's name has no address");
         let connecting = target.ok_or_else(no_address);
-        match connecting.and_then(|target| net.connect(self.source(number, &target), &target)) {
-            Ok(key) => {
+        let begun =
+            connecting.and_then(|target| Ok((net.connect(self.source(number, &target), &target)?, target.address)));
+        match begun {
+            Ok((key, address)) => {
+                self.attempts.insert(key.slot, Attempt::to(address));
+                let timeout_ms = self.shared.plan.assignment.connect_timeout.as_millis() as u64;
+                self.beats.insert(key.slot, now_us / 1000 + timeout_ms);
                 self.connecting += 1;
                 bump(&self.shared.counts().connecting);
                 if let Some(client) = self.client_mut(place) {
@@ -320,6 +331,9 @@ impl Fleet {
         }
         self.dirty.append(&mut dirty);
         while let Some(key) = self.leaving.pop() {
+            if let Some(attempt) = self.attempts.get_mut(&key.slot) {
+                attempt.leaving(net.held_back(key));
+            }
             net.close(key, false, self);
         }
         while let Some((key, hold)) = self.holding.pop() {
@@ -341,6 +355,20 @@ impl Fleet {
         for slot in due {
             let Some(key) = self.lines.key_of(slot) else { continue };
             let Some(line) = self.lines.get_mut(key) else { continue };
+            if let Some(attempt) = self.attempts.get(&slot) {
+                if now_us / 1000 < self.missing_from_ms {
+                    // Its answer may have been waiting here to be read.
+                    self.beats.insert(slot, self.missing_from_ms);
+                    continue;
+                }
+                line.end = match attempt.calling() {
+                    // The host may have other addresses.
+                    Some(address) => End::Refused(address, libc::ETIMEDOUT),
+                    None => End::TimedOut,
+                };
+                self.leaving.push(key);
+                continue;
+            }
             if line.held {
                 self.beats.insert(slot, now_us / 1000 + interval_ms);
                 continue;

@@ -9,12 +9,13 @@ use ringgate::id::{ConnectionKey, Stamp as WireStamp};
 use ringgate::net::Driver;
 use ringgate::outbox::Chunk;
 use ringgate::session::Transport;
-use ringgate::tls::Handshake;
+use ringgate::tls::{Handshake, TlsError};
 use ringgate::wire::encode::ConnectRequest;
 use ringgate::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, split};
 
+use super::attempt::{Attempt, is_own, name_of, not_made};
 use super::client::{End, Line, Ping, State};
-use super::{Fleet, Place, without_number};
+use super::{Fleet, Place};
 use crate::ledger::{Stamp, When};
 use crate::plan::bump;
 use crate::record::Measure;
@@ -30,11 +31,11 @@ impl Fleet {
         let Some(place) = self.lines.get(key).map(|line| line.place) else { return };
         let Some(client) = self.client_mut(place) else { return };
         let (number, seen) = (client.number, client.seen);
-        match self.access.token(self.shared.user(number)) {
-            Ok(token) => {
+        match self.access.token(number, self.shared.user(number)) {
+            Ok((token, device)) => {
                 let connect = ConnectRequest {
                     token: &token,
-                    device: "load",
+                    device: &device,
                     client: concat!("ringgate-loadtest/", env!("CARGO_PKG_VERSION")),
                     inbox: (seen.epoch != 0).then_some(seen),
                     ..ConnectRequest::default()
@@ -87,7 +88,10 @@ impl Fleet {
                 Encoder::empty(&mut line.out, Kind::ClientPong);
                 self.mark(key);
             }
-            ServerFrame::Connected(_) => self.on_connected(key, place, now_us),
+            ServerFrame::Connected(connected) => {
+                self.shared.limit_payloads(connected.message_bytes_max());
+                self.on_connected(key, place, now_us);
+            }
             ServerFrame::Subscribed(_) => bump(&self.shared.counts().subscribed),
             ServerFrame::Error(error) => {
                 // Publishes count their requests from 1; everything else asks with 0.
@@ -158,6 +162,8 @@ impl Fleet {
         client.attempts = 0;
         client.churned_us = None;
         let (number, when) = (client.number, client.connect);
+        self.attempts.remove(&key.slot);
+        let Some(client) = self.client_mut(place) else { return };
         if core::mem::replace(&mut client.returns, true) {
             bump(&self.shared.counts().reconnects);
             self.record.borrow_mut().first_back.record(when.sent_us(), now_us);
@@ -179,7 +185,7 @@ impl Fleet {
     }
 
     /// A connection is over: books it, and has the client come back if it is to.
-    fn on_over(&mut self, Line { place, end, unanswered, pings, .. }: Line) {
+    fn on_over(&mut self, Line { place, end, unanswered, pings, .. }: Line, attempt: Option<Attempt>) {
         let counts = self.shared.counts();
         counts.undecided.fetch_add(u64::from(unanswered), Relaxed);
         counts.pings_under_way.fetch_sub(pings.of_load(), Relaxed);
@@ -201,7 +207,7 @@ impl Fleet {
             _ if self.shared.stopped() => return,
             End::Leave => return,
             // Not yet a failure: the host has other addresses.
-            End::Refused(..) if refused < self.access.lookup(place.transport).addresses() => {
+            End::Refused(..) if refused < self.access.lookup(place.transport).addresses().len() => {
                 if let Some(client) = self.client_mut(place) {
                     client.attempts = client.attempts.saturating_sub(1);
                     client.churned_us.get_or_insert(was_planned_us);
@@ -215,7 +221,7 @@ impl Fleet {
                 return self.return_at(place, Duration::ZERO);
             }
             End::Goodbye(code, _) => code,
-            End::Unexpected(_) | End::Refused(..) => 0,
+            End::Unexpected(_) | End::Refused(..) | End::TimedOut => 0,
         };
         if let Some(client) = self.client_mut(place) {
             // All addresses were tried: the next attempt begins anew.
@@ -229,50 +235,31 @@ impl Fleet {
                 let after = Duration::from_millis(after_ms.into());
                 self.return_at(place, if attempts > 1 { after.max(backoff) } else { after });
             }
-            End::Unexpected(_) | End::Refused(..) if reconnect => self.return_at(place, backoff),
+            End::Unexpected(_) | End::Refused(..) | End::TimedOut if reconnect => self.return_at(place, backoff),
             End::Goodbye(code, _) => self.error(format!("goodbye: {}", name_of(code))),
-            End::Refused(address, error) if is_own(error) => self.own_error(not_made(address, error)),
-            End::Refused(address, error) => self.error(not_made(address, error)),
-            _ if was_ready => self.error("a connection was lost without a word".to_owned()),
-            End::Unexpected(Some(CloseReason::TlsError)) => {
-                self.error("the TLS handshake failed: is that a port for tls://, and --ca right?".to_owned());
+            End::Refused(address, error) => {
+                let text = not_made(address, error, &self.access.lookup(place.transport).addresses());
+                if is_own(error) { self.own_error(text) } else { self.error(text) }
             }
+            _ if was_ready => self.error("a connection was lost without a word".to_owned()),
             _ => {
-                let scheme = if place.transport == Transport::Tls { "tls" } else { "tcp" };
-                self.error(format!("closed before it was signed in: is that a port for {scheme}://?"));
+                let (timeout, tls) = (self.shared.plan.assignment.connect_timeout, place.transport == Transport::Tls);
+                let text = attempt.map(|attempt| match end {
+                    End::TimedOut => attempt.timed_out(timeout, tls),
+                    _ => attempt.closed(tls),
+                });
+                self.error(text.unwrap_or_else(|| "a connection was closed before it was signed in".to_owned()));
             }
         }
     }
 }
 
-/// Why a connection was not made, with what that most often means.
-fn not_made(address: SocketAddr, error: i32) -> String {
-    let hint = match error {
-        libc::ECONNREFUSED => "; is the gateway running there?",
-        libc::EADDRNOTAVAIL => "; more --source addresses, or a wider net.ipv4.ip_local_port_range, have more ports",
-        _ => "",
-    };
-    let text = without_number(&std::io::Error::from_raw_os_error(error));
-    let who = if is_own(error) { "this load tester could not connect" } else { "connect" };
-    format!("{who} to {address}: {text}{hint}")
-}
-
-/// Whether a connect fails with this before anything was sent: for lack of a port, a descriptor, memory, a route or the
-/// right to. No gateway has refused anything then.
-fn is_own(error: i32) -> bool {
-    use libc::{EACCES, EADDRINUSE, EADDRNOTAVAIL, EMFILE, ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, EPERM};
-    [EACCES, EADDRINUSE, EADDRNOTAVAIL, EMFILE, ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, EPERM].contains(&error)
-}
-
-/// A close code with its name.
-fn name_of(code: u16) -> String {
-    let reason = CloseReason::ALL.iter().find(|reason| reason.code() == code);
-    format!("{} ({code})", reason.map_or("unknown", |reason| reason.label()))
-}
-
 impl Driver for Fleet {
     fn opened(&mut self, key: ConnectionKey, address: SocketAddr, transport: Transport) -> bool {
         self.access.lookup(transport).worked(address);
+        if let Some(attempt) = self.attempts.get_mut(&key.slot) {
+            attempt.connected();
+        }
         if transport == Transport::Plain {
             self.sign_in(key);
         }
@@ -285,10 +272,24 @@ impl Driver for Fleet {
             Handshake::Full => &counts.tls_full,
             Handshake::Resumed => &counts.tls_resumed,
         });
+        if let Some(attempt) = self.attempts.get_mut(&key.slot) {
+            attempt.secured();
+        }
         self.sign_in(key);
     }
 
+    fn tls_failed(&mut self, key: ConnectionKey, error: &TlsError) {
+        if let Some(attempt) = self.attempts.get_mut(&key.slot) {
+            attempt.tls_failed(error, &self.shared.plan.assignment.tls.host);
+        }
+    }
+
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        if !self.attempts.is_empty()
+            && let Some(attempt) = self.attempts.get_mut(&key.slot)
+        {
+            attempt.received(bytes);
+        }
         let Some(line) = self.lines.get_mut(key) else { return };
         let mut tail = core::mem::take(&mut line.tail);
         let owned = !tail.is_empty();
@@ -305,7 +306,11 @@ impl Driver for Fleet {
                 Ok(Split::Incomplete(_)) => break,
                 Err(error) => {
                     self.leaving.push(key);
-                    return self.error(format!("header: {}", error.label()));
+                    if !self.attempts.contains_key(&key.slot) {
+                        self.error(format!("header: {}", error.label()));
+                    }
+                    // Before that it is probably no gateway, which is said when the connection is over.
+                    return;
                 }
             }
         }
@@ -332,8 +337,9 @@ impl Driver for Fleet {
 
     fn freed(&mut self, key: ConnectionKey) {
         self.beats.cancel(key.slot);
+        let attempt = self.attempts.remove(&key.slot);
         if let Some(line) = self.lines.remove_at(key) {
-            self.on_over(line);
+            self.on_over(line, attempt);
         }
     }
 
