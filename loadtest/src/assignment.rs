@@ -18,6 +18,8 @@ pub(crate) struct Assignment {
     pub(crate) connections: [usize; 2],
     /// Between two Pings of a client.
     pub(crate) ping_interval: Duration,
+    /// How long what was accepted may take to arrive once nothing is sent any more; a Pong, whenever.
+    pub(crate) settle: Duration,
     /// Connects begun per second, all processes and threads together; none for as fast as it goes.
     pub(crate) ramp_rate: Option<f64>,
     /// Connects begun at once under that rate.
@@ -137,6 +139,7 @@ mod tests {
             tls: url("tls://127.0.0.1:2"),
             connections,
             ping_interval: Duration::from_secs(1),
+            settle: Duration::from_secs(1),
             ramp_rate: Some(1000.0),
             ramp_burst: 1,
             reconnect: false,

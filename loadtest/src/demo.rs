@@ -81,6 +81,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         tls: gateway.tls.parse()?,
         connections: [plain, tls],
         ping_interval: PING_INTERVAL,
+        settle: Duration::from_secs(10),
         ramp_rate: None,
         ramp_burst: 1,
         reconnect: false,

@@ -66,6 +66,8 @@ pub(crate) struct Record {
     pub(crate) latencies: [Latency; 4],
     /// How late the schedule was kept: the driver's own fault.
     pub(crate) lag: Histogram<u64>,
+    /// The longest time for which a driver thread was kept from running.
+    pub(crate) stall_us: u64,
     /// Who came back first.
     pub(crate) first_back: FirstBack,
     /// What went wrong.
@@ -151,6 +153,7 @@ impl Default for Record {
         Record {
             latencies: core::array::from_fn(|_| Latency::new()),
             lag: histogram(),
+            stall_us: 0,
             first_back: FirstBack::default(),
             troubles: Troubles::default(),
         }
@@ -176,6 +179,7 @@ impl Record {
             own.add(others);
         }
         let _ = self.lag.add(&other.lag);
+        self.stall_us = self.stall_us.max(other.stall_us);
         self.first_back.add(&other.first_back);
         self.troubles.add(&other.troubles);
     }
@@ -184,6 +188,7 @@ impl Record {
     pub(crate) fn is_empty(&self) -> bool {
         self.latencies.iter().all(|latency| latency.planned.is_empty())
             && self.lag.is_empty()
+            && self.stall_us == 0
             && self.first_back.0.is_empty()
             && self.troubles == Troubles::default()
     }
@@ -195,6 +200,7 @@ impl Record {
             latency.sent.reset();
         }
         self.lag.reset();
+        self.stall_us = 0;
         self.first_back.0.clear();
         self.troubles = Troubles::default();
     }

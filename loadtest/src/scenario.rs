@@ -187,6 +187,9 @@ impl Options {
             return Err(format!("{name} has no --{option}{why}; {}", have(scenarios)));
         }
         self.link.check(self.link.url.tls)?;
+        if scenario == Scenario::Ping && self.closed_loop.is_some_and(|window| window > 1) {
+            return Err("ping has --closed-loop 1 only: a Pong does not say which Ping it answers, so one is under way at a time".to_owned());
+        }
         if self.until_refused && self.link.reconnect {
             return Err("--until-refused is for connect without --reconnect".to_owned());
         }

@@ -14,6 +14,7 @@ pub(super) struct Packed {
     /// From the planned and from the sent time, in the order of `Measure::ALL`.
     latencies: [[String; 2]; 4],
     lag: String,
+    stall_us: u64,
     first_back: FirstBack,
     troubles: Troubles,
 }
@@ -24,6 +25,7 @@ impl Packed {
         Packed {
             latencies: record.latencies.each_ref().map(|latency| [pack(&latency.planned), pack(&latency.sent)]),
             lag: pack(&record.lag),
+            stall_us: record.stall_us,
             first_back: record.first_back.clone(),
             troubles: record.troubles.clone(),
         }
@@ -31,8 +33,8 @@ impl Packed {
 
     /// The record again. The error says what is wrong with it.
     pub(super) fn unpack(self) -> Result<Record, String> {
-        let Packed { latencies, lag, first_back, troubles } = self;
-        let mut record = Record { lag: unpack(&lag)?, first_back, troubles, ..Record::default() };
+        let Packed { latencies, lag, stall_us, first_back, troubles } = self;
+        let mut record = Record { lag: unpack(&lag)?, stall_us, first_back, troubles, ..Record::default() };
         for (latency, [planned, sent]) in record.latencies.iter_mut().zip(&latencies) {
             (latency.planned, latency.sent) = (unpack(planned)?, unpack(sent)?);
         }
@@ -77,6 +79,7 @@ mod tests {
             record.record(Measure::Deliver, 0, 0, us);
         }
         record.lag.record(9).unwrap();
+        record.stall_us = 70;
         record.first_back.record(5, 700);
         record.troubles.closed.insert(3008, 2);
         record.troubles.errors.insert("no pong".to_owned(), 1);
@@ -85,7 +88,7 @@ mod tests {
         for (one, other) in unpacked.latencies.iter().zip(&record.latencies) {
             assert_eq!((&one.planned, &one.sent), (&other.planned, &other.sent));
         }
-        assert_eq!((unpacked.lag, unpacked.first_back), (record.lag, record.first_back));
+        assert_eq!((unpacked.lag, unpacked.stall_us, unpacked.first_back), (record.lag, 70, record.first_back));
         assert_eq!(unpacked.troubles, record.troubles);
     }
 
