@@ -225,6 +225,7 @@ impl Fleet {
         let now_us = self.shared.now_us();
         let Some(client) = self.clients[place.transport as usize].get_mut(place.index) else { return };
         client.connect = When::new(planned_us * 1000, now_us * 1000);
+        client.attempt();
         let number = client.number;
         let target = self.access.target(place.transport, client.returns, client.refused);
         let no_address = || std::io::Error::other("the gateway's name has no address");
@@ -246,7 +247,6 @@ impl Fleet {
             Err(error) => {
                 if let Some(client) = self.client_mut(place) {
                     client.state = State::Away;
-                    client.attempts = client.attempts.saturating_add(1);
                 }
                 if self.shared.plan.assignment.reconnect {
                     // The table may be full of connections that are still being closed, or ports be short for a moment.

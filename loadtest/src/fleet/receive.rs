@@ -22,9 +22,6 @@ use crate::plan::bump;
 use crate::record::Measure;
 
 const BODY_BYTES_MAX: usize = 64 << 20;
-/// Back-off between attempts to come back: at most this, doubling up to the other, at a random place within.
-const BACKOFF: Duration = Duration::from_millis(500);
-const BACKOFF_MAX: Duration = Duration::from_secs(20);
 
 impl Fleet {
     /// Says who it is, on a connection that has just been made, with TLS or without.
@@ -206,7 +203,7 @@ impl Fleet {
         let interval_ms = (self.shared.plan.assignment.ping_interval.as_millis() as u64).max(1);
         let Some(client) = self.client_mut(place) else { return };
         client.state = State::Ready(key);
-        client.attempts = 0;
+        client.ready_ms = (now_us / 1000) as u32;
         client.churned_us = None;
         let (number, when) = (client.number, client.connect);
         self.attempts.remove(&key.slot);
@@ -226,8 +223,8 @@ impl Fleet {
 
     /// How long a client waits before its next attempt: at random, within a ceiling that doubles with every one.
     pub(super) fn back_off(&self, place: Place) -> Duration {
-        let attempts = self.clients[place.transport as usize].get(place.index).map_or(0, |client| client.attempts);
-        let ceiling = BACKOFF.saturating_mul(1 << u32::from(attempts.min(10))).min(BACKOFF_MAX);
+        let client = self.clients[place.transport as usize].get(place.index);
+        let ceiling = client.map_or(Duration::ZERO, |client| client.wait_max());
         Duration::from_millis(fastrand::u64(0..=ceiling.as_millis() as u64))
     }
 
@@ -250,14 +247,16 @@ impl Fleet {
                 self.abandon(place);
             }
         }
-        let reconnect = self.shared.plan.assignment.reconnect;
+        let (reconnect, now_ms) = (self.shared.plan.assignment.reconnect, self.shared.now_us() / 1000);
         let Some(client) = self.client_mut(place) else { return };
         let was_ready = matches!(client.state, State::Ready(_));
         client.state = State::Away;
         let was_planned_us = client.connect.planned_us();
         client.refused = if matches!(end, End::Refused(..)) { client.refused.saturating_add(1) } else { 0 };
         let refused = usize::from(client.refused);
-        client.attempts = client.attempts.saturating_add(1);
+        if was_ready {
+            client.left(now_ms, matches!(end, End::Leave | End::Return { .. }));
+        }
         let attempts = client.attempts;
         if was_ready {
             self.shared.counts().connections.fetch_sub(1, Relaxed);
@@ -298,7 +297,7 @@ impl Fleet {
         match end {
             End::Goodbye(_, Some(after_ms)) if reconnect => {
                 let after = Duration::from_millis(after_ms.into());
-                self.return_at(place, if attempts > 1 { after.max(backoff) } else { after });
+                self.return_at(place, if attempts > 0 { after.max(backoff) } else { after });
             }
             End::Unexpected(_) | End::Refused(..) | End::TimedOut | End::NoPong { .. } if reconnect => {
                 self.return_at(place, backoff);

@@ -8,6 +8,7 @@ mod html;
 mod metrics;
 mod names;
 mod numbers;
+mod reconnect;
 mod scenarios;
 mod strangers;
 mod support;
