@@ -353,7 +353,7 @@ impl Drive<'_> {
         let (all, planned) = (u64::from(self.options.connections), Order::churned(rate, until_ns - from_ns));
         // Who has just been told to leave still counts as connected.
         self.run.wait_for("coming back", Duration::from_secs(60), |tally| {
-            let done = tally.reconnects - before.reconnects + tally.skipped - before.skipped;
+            let done = tally.reconnects - before.reconnects + tally.churns_skipped - before.churns_skipped;
             tally.connections >= all && done >= planned
         })
     }
