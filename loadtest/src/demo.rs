@@ -125,17 +125,17 @@ fn phases(options: &Options, run: &mut Run, process: Process, idle_bytes: &mut [
     let plain = options.connections as usize - tls;
     // Memory: what the connections beyond a first part have added.
     let first = plain / 4;
-    run.connect(first, 0, timeout)?;
+    run.connect(first, 0, timeout, false)?;
     run.phase("idle");
     run.hold(SETTLE)?;
     let with_first = process.user_bytes();
     run.phase("connect");
-    run.connect(plain, 0, timeout)?;
+    run.connect(plain, 0, timeout, false)?;
     run.phase("idle");
     run.hold(SETTLE)?;
     let with_plain = process.user_bytes();
     run.phase("connect TLS");
-    run.connect(plain, tls, timeout)?;
+    run.connect(plain, tls, timeout, false)?;
     run.phase("idle");
     run.hold(SETTLE)?;
     let with_tls = process.user_bytes();

@@ -187,7 +187,7 @@ impl Link {
     pub(crate) fn ramp(&self, run: &mut Run, [plain, tls]: [usize; 2]) -> Result<(), String> {
         let connections = plain + tls;
         let by_rate = self.ramp_rate.map_or(connections as u64 / 500, |rate| (connections as f64 / rate) as u64);
-        run.connect(plain, tls, Duration::from_secs(60 + by_rate))
+        run.connect(plain, tls, Duration::from_secs(60 + by_rate), self.reconnect)
     }
 }
 

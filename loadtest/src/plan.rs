@@ -95,6 +95,8 @@ pub(crate) struct Shared {
     record: Mutex<Record>,
     /// The longest payload that the gateway takes, in bytes; 0 until it has said so.
     message_bytes_max: AtomicU32,
+    /// Why the last attempt failed, of a client that tries again: that is no error, until nobody gets in.
+    failed_attempt: Mutex<Option<String>>,
     /// How often everything recorded was asked for, and how often threads have handed it over since.
     collections: AtomicUsize,
     handed_over: AtomicUsize,
@@ -206,6 +208,7 @@ impl Shared {
             version: AtomicUsize::new(0),
             record: Mutex::default(),
             message_bytes_max: AtomicU32::new(0),
+            failed_attempt: Mutex::default(),
             collections: AtomicUsize::new(0),
             handed_over: AtomicUsize::new(0),
             counts: Counts::default(),
@@ -321,6 +324,18 @@ impl Shared {
     /// Microseconds since the run's zero.
     pub(crate) fn now_us(&self) -> u64 {
         self.now_ns() / 1000
+    }
+
+    /// An attempt to sign in has failed, and the client tries again.
+    pub(crate) fn note_failed_attempt(&self, why: String) {
+        if let Ok(mut last) = self.failed_attempt.lock() {
+            *last = Some(why);
+        }
+    }
+
+    /// Why the last one has; none where none has, or where workers have the clients.
+    pub(crate) fn failed_attempt(&self) -> Option<String> {
+        self.failed_attempt.lock().ok()?.clone()
     }
 
     /// The gateway has said what the longest payload is that it takes, in bytes.

@@ -140,20 +140,34 @@ impl Run {
         connections.iter().sum::<usize>() as u64
     }
 
-    /// Wants so many connections and waits until they are signed in.
-    pub(crate) fn connect(&mut self, plain: usize, tls: usize, timeout: Duration) -> Result<(), String> {
+    /// Wants so many connections and waits until they are signed in. Who is not `patient` does not wait for a gateway that lets
+    /// nobody in, although clients would go on trying.
+    pub(crate) fn connect(&mut self, plain: usize, tls: usize, timeout: Duration, patient: bool) -> Result<(), String> {
         let wanted = self.want([plain, tls]);
-        let deadline = Instant::now() + timeout;
+        let (began, assignment) = (Instant::now(), &self.shared.plan.assignment);
+        let (deadline, connect_timeout) = (began + timeout, assignment.connect_timeout);
+        let why = |shared: &Shared| {
+            shared.failed_attempt().map_or_else(String::new, |why| format!("; the last attempt: {why}"))
+        };
         while self.tally().connections < wanted && !self.interrupted() {
             self.pause()?;
             if self.tally().closed > 0 && !self.shared.plan.assignment.reconnect {
                 return Err("connections were refused or lost".to_owned());
             }
+            let tally = self.tally();
+            if tally.connections + tally.reconnects == 0
+                && tally.closed > 0
+                && !patient
+                && began.elapsed() > connect_timeout
+            {
+                return Err(format!("nobody could sign in{}", why(&self.shared)));
+            }
             if Instant::now() > deadline {
                 return Err(format!(
-                    "{} of {wanted} connections were signed in within {} s",
+                    "{} of {wanted} connections were signed in within {} s{}",
                     self.tally().connections,
-                    timeout.as_secs()
+                    timeout.as_secs(),
+                    why(&self.shared)
                 ));
             }
         }

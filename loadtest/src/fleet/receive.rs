@@ -300,25 +300,35 @@ impl Fleet {
                 self.return_at(place, if attempts > 0 { after.max(backoff) } else { after });
             }
             End::Unexpected(_) | End::Refused(..) | End::TimedOut | End::NoPong { .. } if reconnect => {
+                if !was_ready {
+                    self.shared.note_failed_attempt(self.why_not(place, end, attempt).0);
+                }
                 self.return_at(place, backoff);
             }
             // Said above, or counted among the Pings.
             End::NoPong { .. } => {}
             End::Goodbye(code, _) => self.error(format!("goodbye: {}", name_of(code))),
-            End::Refused(address, error) => {
-                let text = not_made(address, error, &self.access.lookup(place.transport).addresses());
-                if is_own(error) { self.own_error(text) } else { self.error(text) }
-            }
             _ if was_ready => self.error("a connection was lost without a word".to_owned()),
-            _ => {
-                let (timeout, tls) = (self.shared.plan.assignment.connect_timeout, place.transport == Transport::Tls);
-                let text = attempt.map(|attempt| match end {
-                    End::TimedOut => attempt.timed_out(timeout, tls),
-                    _ => attempt.closed(tls),
-                });
-                self.error(text.unwrap_or_else(|| "a connection was closed before it was signed in".to_owned()));
-            }
+            _ => match self.why_not(place, end, attempt) {
+                (text, true) => self.own_error(text),
+                (text, false) => self.error(text),
+            },
         }
+    }
+
+    /// Why a client was not signed in, and whether it was this load tester, or its host, that could not do it.
+    fn why_not(&self, place: Place, end: End, attempt: Option<Attempt>) -> (String, bool) {
+        let is_tls = place.transport == Transport::Tls;
+        let text = match (end, attempt) {
+            (End::Refused(address, error), _) => {
+                let text = not_made(address, error, &self.access.lookup(place.transport).addresses());
+                return (text, is_own(error));
+            }
+            (End::TimedOut, Some(attempt)) => attempt.timed_out(self.shared.plan.assignment.connect_timeout, is_tls),
+            (_, Some(attempt)) => attempt.closed(is_tls),
+            (_, None) => "a connection was closed before it was signed in".to_owned(),
+        };
+        (text, false)
     }
 }
 

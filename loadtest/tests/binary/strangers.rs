@@ -64,6 +64,22 @@ fn server_accepts_and_never_answers_then_the_run_says_so_soon() {
 }
 
 #[test]
+fn clients_that_would_try_again_get_nowhere_then_the_run_ends_and_says_why() {
+    let address = stranger(silent);
+    let url = format!("tcp://{address}");
+    let began = Instant::now();
+    let storm = ["storm", "--url", &url, "--dev", "--connections", "3", "--connect-timeout", "300ms", "--quiet"];
+    let output = loadtest(&storm);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("nobody could sign in; the last attempt: connected to ") && said.contains("within 300 ms"),
+        "{said}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+#[test]
 fn other_servers_are_recognised_by_their_first_bytes() {
     let (web, ssh) = (stranger(web_server), stranger(ssh_server));
     let plain = said(&format!("tcp://{web}"), &["--dev"]);
