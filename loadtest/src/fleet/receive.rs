@@ -22,6 +22,8 @@ use crate::plan::bump;
 use crate::record::Measure;
 
 const BODY_BYTES_MAX: usize = 64 << 20;
+/// The close code of a token whose time is over.
+const EXPIRED: u16 = CloseReason::Expired as u16;
 
 impl Fleet {
     /// Says who it is, on a connection that has just been made, with TLS or without.
@@ -295,7 +297,8 @@ impl Fleet {
             self.error(format!("no Pong within {}", crate::record::human_us(timeout * 1000)));
         }
         match end {
-            End::Goodbye(_, Some(after_ms)) if reconnect => {
+            // Whose token somebody else has signed cannot get another.
+            End::Goodbye(code, Some(after_ms)) if reconnect && (code != EXPIRED || self.access.listed().is_none()) => {
                 let after = Duration::from_millis(after_ms.into());
                 self.return_at(place, if attempts > 0 { after.max(backoff) } else { after });
             }

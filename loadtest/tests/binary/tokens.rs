@@ -7,8 +7,12 @@ use serde_json::Value;
 use crate::support::{Folder, Gateway, LOOPBACK, PROGRAM, Process, assert_clean, count, loadtest};
 
 fn token(user: &str) -> String {
+    token_for(user, 3600)
+}
+
+fn token_for(user: &str, ttl_seconds: u64) -> String {
     let issued_at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let spec = TokenSpec { user: user.to_owned(), issued_at, ttl_seconds: 3600, ..TokenSpec::default() };
+    let spec = TokenSpec { user: user.to_owned(), issued_at, ttl_seconds, ..TokenSpec::default() };
     Signer::dev().sign(&spec).unwrap()
 }
 
@@ -101,6 +105,26 @@ fn line_that_is_wrong_is_named_and_no_token_is_shown() {
         assert!(said.starts_with(&format!("ringgate-loadtest: --tokens {file}: {wanted}")), "{said}");
         assert!(!said.contains("eyJ"), "{said}");
     }
+}
+
+#[test]
+fn token_of_a_file_ends_within_the_run_then_its_client_does_not_come_back_with_it() {
+    let gateway = Gateway::start();
+    let folder = Folder::new("short-token");
+    let (file, url) = (folder.path("tokens.csv"), gateway.url(Transport::Plain));
+    std::fs::write(&file, format!("alice,phone,{}\n", token_for("alice", 3))).unwrap();
+    // The gateway gives it 5 s more.
+    let output = loadtest(
+        &[
+            &["idle", "--url", &url, "--tokens", &file, "--connections", "1", "--reconnect"][..],
+            &["--duration", "11s", "--json", "-", "--quiet"],
+        ]
+        .concat(),
+    );
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &result["closed_by_code"]), (Some(1), &serde_json::json!({"3005": 1})));
+    let errors = result["errors_by_kind"].to_string();
+    assert!(errors.contains("goodbye: expired (3005); the time of its token (exp) is over: make new ones"), "{errors}");
 }
 
 #[test]
