@@ -2,7 +2,7 @@
 
 use ringgate::session::Transport;
 
-use crate::support::{Folder, Gateway, assert_clean, count, loadtest};
+use crate::support::{Folder, Gateway, ON_A_BUSY_MACHINE, assert_clean, count, loadtest};
 
 /// What is said of arguments that cannot be run.
 fn refused(arguments: &[&str]) -> String {
@@ -19,7 +19,7 @@ const LINK: [&str; 3] = ["--url", "tcp://127.0.0.1:1", "--dev"];
 fn counts_and_rates_with_suffixes_are_read() {
     let gateway = Gateway::start();
     let arguments = ["--connections", "0.02k", "--rate", "0.05k/s", "--duration", "1s", "--payload-bytes", "0.1k"];
-    let (code, result) = gateway.drive("p2p", &arguments);
+    let (code, result) = gateway.drive("p2p", &[&arguments[..], &ON_A_BUSY_MACHINE].concat());
     assert_clean(code, &result);
     let load = &result["load"];
     assert_eq!(
@@ -27,8 +27,8 @@ fn counts_and_rates_with_suffixes_are_read() {
         (20, 100, Some(50.0))
     );
     assert_eq!(count(&result, "published"), 50);
-    let (code, result) =
-        gateway.drive("connect", &["--connections", "0.01k", "--ramp-rate", "0.1k/s", "--ramp-burst", "0.005k"]);
+    let arguments = ["--connections", "0.01k", "--ramp-rate", "0.1k/s", "--ramp-burst", "0.005k"];
+    let (code, result) = gateway.drive("connect", &[&arguments[..], &ON_A_BUSY_MACHINE].concat());
     assert_clean(code, &result);
     assert_eq!(result["load"]["ramp_rate"].as_f64(), Some(100.0));
 }
@@ -42,7 +42,9 @@ fn numbers_of_a_mixture_have_suffixes() {
                    payload_bytes='0.05k'\n[[phases]]\nname='p'\nduration='1s'\n";
     std::fs::write(&file, mixture).unwrap();
     let url = gateway.url(Transport::Plain);
-    let output = loadtest(&["mixed", &file, "--url", &url, "--dev", "--json", "-", "--quiet"]);
+    let output = loadtest(
+        &[&["mixed", &file, "--url", &url, "--dev", "--json", "-", "--quiet"][..], &ON_A_BUSY_MACHINE].concat(),
+    );
     let result = serde_json::from_slice(&output.stdout).unwrap();
     assert_clean(output.status.code().unwrap(), &result);
     assert_eq!((count(&result, "connections"), count(&result, "published")), (10, 20));

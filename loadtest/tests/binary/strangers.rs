@@ -204,7 +204,9 @@ fn payload_is_longer_than_the_gateway_takes_then_no_message_is_sent() {
     worker.end();
     assert_eq!(gateway.counter("ringgate_messages_published_total"), 0.0);
     // As long as it may be.
-    let (code, _) =
-        gateway.drive("p2p", &["--connections", "2", "--rate", "5", "--duration", "1s", "--payload-bytes", "65536"]);
+    let (code, _) = gateway.drive(
+        "p2p",
+        &["--connections", "2", "--rate", "5", "--duration", "1s", "--payload-bytes", "65536", "--allow", "driver"],
+    );
     assert_eq!(code, 0);
 }

@@ -15,6 +15,8 @@ use serde_json::Value;
 
 /// The load tester's binary.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_ringgate-loadtest");
+/// For tests that are not about this load tester's own speed.
+pub(crate) const ON_A_BUSY_MACHINE: [&str; 2] = ["--allow", "driver"];
 /// Where there is but one host.
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 

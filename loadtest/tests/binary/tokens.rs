@@ -4,7 +4,7 @@ use ringgate::auth::{Signer, TokenSpec};
 use ringgate::session::Transport;
 use serde_json::Value;
 
-use crate::support::{Folder, Gateway, LOOPBACK, PROGRAM, Process, assert_clean, count, loadtest};
+use crate::support::{Folder, Gateway, LOOPBACK, ON_A_BUSY_MACHINE, PROGRAM, Process, assert_clean, count, loadtest};
 
 fn token(user: &str) -> String {
     token_for(user, 3600)
@@ -37,7 +37,7 @@ fn clients_take_the_lines_of_a_file_in_order_and_write_to_these_users() {
         &["room", "--connections", "5", "--publishers", "2", "--rate", "10", "--duration", "1s"],
         &["offline", "--connections", "4", "--rate", "20", "--duration", "500ms"],
     ] {
-        let output = loadtest(&[load, &link].concat());
+        let output = loadtest(&[load, &link, &ON_A_BUSY_MACHINE].concat());
         let result: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
         assert_clean(output.status.code().unwrap(), &result);
@@ -57,7 +57,7 @@ fn workers_share_the_lines_of_a_file() {
     let (file, json, url) = (folder.path("tokens.csv"), folder.path("result.json"), gateway.url(Transport::Plain));
     std::fs::write(&file, lines(&PEOPLE)).unwrap();
     let load = ["p2p", "--url", &url, "--connections", "6", "--rate", "30", "--duration", "1s", "--json", &json];
-    let (controller, address) = Process::controller(LOOPBACK, "2", &load);
+    let (controller, address) = Process::controller(LOOPBACK, "2", &[&load[..], &ON_A_BUSY_MACHINE].concat());
     let worker = || Process::start(std::process::Command::new(PROGRAM), &["worker", &address, "--tokens", &file]);
     let workers = [worker(), worker()];
     let (code, _, said) = controller.end();
@@ -77,7 +77,7 @@ fn user_with_several_devices_may_not_be_in_pairs() {
     std::fs::write(&file, lines(&[("alice", "phone"), ("alice", "tablet")])).unwrap();
     let run = |load: &str, more: &[&str]| {
         let link = [load, "--url", &url, "--tokens", &file, "--connections", "2", "--duration", "500ms", "--quiet"];
-        let output = loadtest(&[&link[..], more].concat());
+        let output = loadtest(&[&link[..], more, &ON_A_BUSY_MACHINE].concat());
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     assert_eq!(run("idle", &[]).0, Some(0), "nobody takes the other's session over");
@@ -149,7 +149,7 @@ fn token_of_the_command_line_is_in_no_report() {
         let run =
             ["room", "--url", &gateway.url(Transport::Plain), "--connections", "1", "--publishers", "1", "--rate", "5"];
         let files = ["--duration", "1s", "--json", &json, "--html", &page, "--quiet"];
-        let output = loadtest(&[&run[..], token_options, &files].concat());
+        let output = loadtest(&[&run[..], token_options, &files, &ON_A_BUSY_MACHINE].concat());
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
         for file in [&json, &page] {
             let text = std::fs::read_to_string(file).unwrap();
