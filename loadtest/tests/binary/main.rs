@@ -3,10 +3,12 @@
 mod crew;
 mod descriptors;
 mod exit;
+mod faults;
 mod hosts;
 mod html;
 mod metrics;
 mod names;
+mod proxy;
 mod scenarios;
 mod support;
 mod terminal;
