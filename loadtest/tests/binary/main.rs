@@ -3,12 +3,14 @@
 mod crew;
 mod descriptors;
 mod exit;
+mod faults;
 mod hosts;
 mod html;
 mod metrics;
 mod names;
 mod numbers;
 mod reconnect;
+mod proxy;
 mod scenarios;
 mod strangers;
 mod support;
