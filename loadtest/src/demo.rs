@@ -9,6 +9,7 @@ use crate::Outcome;
 use crate::access::Credentials;
 use crate::assignment::Assignment;
 use crate::gateway::{Gateway, Process};
+use crate::record::Names;
 use crate::report::Report;
 use crate::run::{Drivers, Run};
 use crate::traffic::{Kind, Pace, Traffic};
@@ -78,6 +79,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         plain: gateway.tcp.parse()?,
         tls: gateway.tls.parse()?,
         connections: [plain, tls],
+        populations: Vec::new(),
         ping_interval: PING_INTERVAL,
         ramp_rate: None,
         ramp_burst: 1,
@@ -94,6 +96,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
             ..Outlets::default()
         },
     )?;
+    run.name(Names { populations: vec!["demo".to_owned()], streams: ["one-to-one", "room"].map(str::to_owned).into() });
     let mut idle_bytes = [None, None];
     let result = phases(options, &mut run, process, &mut idle_bytes);
     let mut report = run.finish();
@@ -141,6 +144,7 @@ fn phases(options: &Options, run: &mut Run, process: Process, idle_bytes: &mut [
 
     let traffic = Traffic {
         id: 0,
+        series: 1,
         kind: Kind::Pairs,
         first: 0,
         clients: options.connections,
@@ -153,6 +157,7 @@ fn phases(options: &Options, run: &mut Run, process: Process, idle_bytes: &mut [
     run.flow(traffic.clone())?;
     run.phase("room");
     let broadcasts = Traffic {
+        series: 2,
         kind: Kind::Rooms { name: "chat:demo".to_owned(), rooms: 1, publishers: 4 },
         pace: Pace::constant(BROADCASTS_PER_SECOND),
         clients: ROOM_MEMBERS.min(options.connections),

@@ -92,6 +92,7 @@ impl Link {
             plain,
             tls,
             connections,
+            populations: Vec::new(),
             ping_interval: Duration::from_millis(self.ping_interval.max(100)),
             ramp_rate: self.ramp_rate,
             ramp_burst: self.ramp_burst,

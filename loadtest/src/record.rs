@@ -1,6 +1,10 @@
-//! Latencies and troubles: what is measured, from when, and how it adds up without growing with the length of a run.
+//! Latencies and troubles: what is measured, of whom, from when, and how it adds up without growing with the length of a run.
+//!
+//! Latencies are kept per [`Series`]: whatever is recorded goes into two histograms of one of them. What a whole run has
+//! waited is their sum, made when it is asked for.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -33,6 +37,62 @@ impl Measure {
     }
 }
 
+/// Whose a latency is. The numbers are places in [`Names`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Series {
+    /// Connects and heartbeats of a population, from 0.
+    Population(u8),
+    /// Messages and Pings of a stream, from 1; several phases of a run have the same one, each as a `Traffic` of its own. 0
+    /// is one that this thread has not been told of yet: it has no name, and counts in the whole only.
+    Stream(u8),
+}
+
+impl Series {
+    /// Its place in a list of all of them.
+    fn place(self) -> usize {
+        match self {
+            Series::Stream(number) => usize::from(number) << 1,
+            Series::Population(number) => usize::from(number) << 1 | 1,
+        }
+    }
+
+    fn at(place: usize) -> Series {
+        let number = (place >> 1) as u8;
+        if place & 1 == 0 { Series::Stream(number) } else { Series::Population(number) }
+    }
+}
+
+/// What the series of a run are called, in reports and thresholds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    /// Populations, from number 0.
+    pub(crate) populations: Vec<String>,
+    /// Streams, from number 1.
+    pub(crate) streams: Vec<String>,
+}
+
+impl Names {
+    /// One population and one stream of this name.
+    pub(crate) fn single(name: &str) -> Names {
+        Names { populations: vec![name.to_owned()], streams: vec![name.to_owned()] }
+    }
+
+    /// All of them, each once: streams in their order, then populations that no stream is named after.
+    pub(crate) fn all(&self) -> Vec<&str> {
+        let mut seen = BTreeSet::new();
+        self.streams.iter().chain(&self.populations).map(String::as_str).filter(|name| seen.insert(*name)).collect()
+    }
+
+    /// Everything of this name: a stream, a population, or a population and the stream that has its name.
+    pub(crate) fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Series> + 'a {
+        let populations = self.populations.iter().zip(0u8..).filter(move |(own, _)| *own == name);
+        let streams = self.streams.iter().zip(1u8..).filter(move |(own, _)| *own == name);
+        populations
+            .map(|(_, number)| Series::Population(number))
+            .chain(streams.map(|(_, number)| Series::Stream(number)))
+    }
+}
+
 /// Microseconds, 1 us to 60 s, three digits.
 pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).unwrap_or_else(|_| unreachable!("constant bounds are good"))
@@ -62,8 +122,8 @@ impl Latency {
 /// All measures of a thread, a phase or a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
-    /// In the order of [`Measure::ALL`].
-    pub(crate) latencies: [Latency; 4],
+    /// In the order of [`Measure::ALL`], then by the place of the series. A series takes no memory before it has something.
+    latencies: [Vec<Option<Box<Latency>>>; 4],
     /// How late the schedule was kept: the driver's own fault.
     pub(crate) lag: Histogram<u64>,
     /// Who came back first.
@@ -149,7 +209,7 @@ fn merge<K: Ord + Clone>(into: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
 impl Default for Record {
     fn default() -> Self {
         Record {
-            latencies: core::array::from_fn(|_| Latency::new()),
+            latencies: Default::default(),
             lag: histogram(),
             first_back: FirstBack::default(),
             troubles: Troubles::default(),
@@ -159,21 +219,53 @@ impl Default for Record {
 
 impl Record {
     /// Records one duration from both starts; all in microseconds since the run's zero.
-    pub(crate) fn record(&mut self, measure: Measure, planned_us: u64, sent_us: u64, now_us: u64) {
-        let Latency { planned, sent } = &mut self.latencies[measure as usize];
+    pub(crate) fn record(&mut self, measure: Measure, series: Series, planned_us: u64, sent_us: u64, now_us: u64) {
+        let Latency { planned, sent } = self.latency_mut(measure, series);
         planned.saturating_record(now_us.saturating_sub(planned_us).max(1));
         sent.saturating_record(now_us.saturating_sub(sent_us).max(1));
     }
 
-    /// The histograms of a measure.
-    pub(crate) fn of(&self, measure: Measure) -> &Latency {
-        &self.latencies[measure as usize]
+    /// The histograms of one series, which get their memory now if they have none yet.
+    pub(crate) fn latency_mut(&mut self, measure: Measure, series: Series) -> &mut Latency {
+        let (all, place) = (&mut self.latencies[measure as usize], series.place());
+        if all.len() <= place {
+            all.resize_with(place + 1, || None);
+        }
+        all[place].get_or_insert_with(|| Box::new(Latency::new()))
+    }
+
+    /// A measure of all series together.
+    pub(crate) fn of(&self, measure: Measure) -> Cow<'_, Latency> {
+        self.of_those(measure, |_| true)
+    }
+
+    /// A measure of some series together.
+    pub(crate) fn of_those(&self, measure: Measure, wanted: impl Fn(Series) -> bool) -> Cow<'_, Latency> {
+        let mut wanted = self.series(measure).filter(|(series, _)| wanted(*series)).map(|(_, latency)| latency);
+        let Some(first) = wanted.next() else { return Cow::Owned(Latency::new()) };
+        let mut sum = Cow::Borrowed(first);
+        wanted.for_each(|latency| sum.to_mut().add(latency));
+        sum
+    }
+
+    /// Whether a measure has anything, of whichever series.
+    pub(crate) fn has(&self, measure: Measure) -> bool {
+        self.series(measure).next().is_some()
+    }
+
+    /// The series that have something of a measure.
+    pub(crate) fn series(&self, measure: Measure) -> impl Iterator<Item = (Series, &Latency)> {
+        let all = self.latencies[measure as usize].iter().enumerate();
+        all.filter_map(|(place, latency)| Some((Series::at(place), latency.as_deref()?)))
+            .filter(|(_, latency)| !latency.planned.is_empty())
     }
 
     /// Adds everything of another record.
     pub(crate) fn add(&mut self, other: &Record) {
-        for (own, others) in self.latencies.iter_mut().zip(&other.latencies) {
-            own.add(others);
+        for measure in Measure::ALL {
+            for (series, latency) in other.series(measure) {
+                self.latency_mut(measure, series).add(latency);
+            }
         }
         let _ = self.lag.add(&other.lag);
         self.first_back.add(&other.first_back);
@@ -182,7 +274,7 @@ impl Record {
 
     /// Whether nothing was recorded.
     pub(crate) fn is_empty(&self) -> bool {
-        self.latencies.iter().all(|latency| latency.planned.is_empty())
+        !Measure::ALL.into_iter().any(|measure| self.has(measure))
             && self.lag.is_empty()
             && self.first_back.0.is_empty()
             && self.troubles == Troubles::default()
@@ -190,7 +282,8 @@ impl Record {
 
     /// Back to nothing.
     pub(crate) fn reset(&mut self) {
-        for latency in &mut self.latencies {
+        // Those that have been quiet are empty already, and clearing a histogram is not free.
+        for latency in self.latencies.iter_mut().flatten().flatten().filter(|latency| !latency.planned.is_empty()) {
             latency.planned.reset();
             latency.sent.reset();
         }
@@ -202,7 +295,7 @@ impl Record {
     /// The measure that a short figure is about: deliveries if there are any, else what there is.
     pub(crate) fn main(&self) -> Measure {
         let order = [Measure::Deliver, Measure::Ping, Measure::Publish, Measure::Connect];
-        order.into_iter().find(|measure| !self.of(*measure).planned.is_empty()).unwrap_or(Measure::Deliver)
+        order.into_iter().find(|measure| self.has(*measure)).unwrap_or(Measure::Deliver)
     }
 }
 
@@ -259,10 +352,36 @@ mod tests {
     #[test]
     fn a_stall_shows_from_the_planned_time_only() {
         let mut record = Record::default();
-        record.record(Measure::Deliver, 1_000, 2_500, 2_600);
+        record.record(Measure::Deliver, Series::Stream(1), 1_000, 2_500, 2_600);
         let latency = record.of(Measure::Deliver);
         assert_eq!((latency.planned.max(), latency.sent.max()), (1_600, 100));
         assert_eq!(record.main(), Measure::Deliver);
+    }
+
+    #[test]
+    fn series_are_kept_apart_and_the_whole_is_their_sum() {
+        let (mut record, mut other) = (Record::default(), Record::default());
+        record.record(Measure::Ping, Series::Population(0), 0, 0, 100);
+        record.record(Measure::Ping, Series::Stream(1), 0, 0, 900);
+        other.record(Measure::Ping, Series::Stream(255), 0, 0, 5_000);
+        record.add(&other);
+        let max = |series: Series| record.of_those(Measure::Ping, |other| other == series).planned.max();
+        let all = [Series::Population(0), Series::Stream(1), Series::Stream(255), Series::Population(1)];
+        assert_eq!(all.map(max), [100, 900, 5_003, 0]);
+        assert_eq!((record.of(Measure::Ping).planned.len(), record.of(Measure::Ping).sent.max()), (3, 5_003));
+        assert!(record.has(Measure::Ping) && !record.has(Measure::Deliver));
+        record.reset();
+        assert!(record.is_empty() && record.of(Measure::Ping).planned.is_empty());
+    }
+
+    #[test]
+    fn a_name_is_a_population_a_stream_or_both() {
+        let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let names = Names { populations: of(&["people", "members"]), streams: of(&["chat", "people"]) };
+        assert_eq!(names.all(), ["chat", "people", "members"]);
+        assert_eq!(names.of("people").collect::<Vec<_>>(), [Series::Population(0), Series::Stream(2)]);
+        assert_eq!(names.of("chat").collect::<Vec<_>>(), [Series::Stream(1)]);
+        assert_eq!(names.of("who").count(), 0);
     }
 
     #[test]

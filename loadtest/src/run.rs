@@ -12,7 +12,7 @@ use crate::fleet;
 use crate::interrupt;
 use crate::ledger::{Ended, Found};
 use crate::plan::{Order, Origin, Shared, Tally};
-use crate::record::Measure;
+use crate::record::{Measure, Names};
 use crate::report::Report;
 use crate::traffic::Traffic;
 use crate::watch::{Outlets, Watch};
@@ -184,6 +184,11 @@ impl Run {
             }
         }
         if taken.max(self.tally().connections) == 0 { Err("nobody could sign in".to_owned()) } else { Ok(()) }
+    }
+
+    /// Says what its populations and streams are called.
+    pub(crate) fn name(&mut self, names: Names) {
+        self.watch.names = names;
     }
 
     /// Says what the run's latency is where nothing more is said.

@@ -9,7 +9,7 @@ use crate::Outcome;
 use crate::crew::Muster;
 use crate::options::{Link, Output, positive};
 use crate::plan::{Order, Tally};
-use crate::record::Measure;
+use crate::record::{Measure, Names};
 use crate::report::Report;
 use crate::run::Run;
 use crate::traffic::{Kind, Pace, Traffic};
@@ -100,6 +100,7 @@ pub(crate) fn measure(options: &Options, scenario: Scenario, muster: Option<Must
     let drivers = options.link.drivers(&assignment, muster)?;
     let mut run = options.output.start(assignment, drivers, &scenario.name())?;
     run.main_measure(scenario.measure());
+    run.name(Names::single(&scenario.name()));
     if options.until_refused {
         let taken = run.connect_until_refused(connections);
         return Ok(options.output.finish(run, load, taken));
@@ -221,6 +222,7 @@ impl Drive<'_> {
         };
         Traffic {
             id: 0,
+            series: 1,
             kind,
             first: 0,
             clients: options.connections,

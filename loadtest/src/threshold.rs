@@ -156,11 +156,12 @@ impl Threshold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Series;
 
     #[test]
     fn expressions() {
         let mut report = Report { lost: 3, ..Report::default() };
-        report.record.record(Measure::Deliver, 0, 0, 25_000);
+        report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, 25_000);
         let judge = |text: &str| text.parse::<Threshold>().unwrap().judge(&report);
         let fails = |text: &str| !judge(text).met;
         assert!(fails("p99>20ms") && fails("deliver.p99 > 20ms") && fails("max>=25ms") && fails("lost>0"));

@@ -12,7 +12,7 @@ use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
 use crate::metrics::{Live, Scraper};
 use crate::plan::{Shared, Tally};
-use crate::record::{Measure, Quantiles, Record};
+use crate::record::{Measure, Names, Quantiles, Record};
 use crate::report::{Phase, RAMP, Report, Worker};
 use crate::timeline::{Point, Timeline};
 use crate::traffic::Planned;
@@ -46,6 +46,8 @@ pub(crate) struct Watch {
     pub(crate) until: Option<Instant>,
     /// What the streams' schedules hold.
     pub(crate) planned: Planned,
+    /// What populations and streams are called.
+    pub(crate) names: Names,
     /// What the run's latency is where nothing more is said; what there is, if not given.
     pub(crate) measure: Option<Measure>,
     /// The run goes on until the gateway refuses: its refusals are no errors, but what the load tester could not do is.
@@ -90,6 +92,7 @@ impl Watch {
             last: now,
             until: None,
             planned: Planned::default(),
+            names: Names::default(),
             measure: None,
             until_refused: false,
         }
@@ -232,6 +235,7 @@ impl Watch {
             timeline: self.timeline.points().to_vec(),
             closed_loops: self.planned.closed_loops,
             phases: self.phases,
+            names: self.names,
             record: self.total,
             metrics: self.outlets.scraper.map(Scraper::finish),
             ..Report::default()

@@ -6,13 +6,13 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{FirstBack, Record, Troubles, histogram};
+use crate::record::{FirstBack, Measure, Record, Series, Troubles, histogram};
 
 /// A [`Record`] in text; empty histograms are empty strings.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Packed {
-    /// From the planned and from the sent time, in the order of `Measure::ALL`.
-    latencies: [[String; 2]; 4],
+    /// What has something, in the order of `Measure::ALL`: whose it is, from the planned and from the sent time.
+    latencies: [Vec<(Series, String, String)>; 4],
     lag: String,
     first_back: FirstBack,
     troubles: Troubles,
@@ -22,7 +22,10 @@ impl Packed {
     /// Packs a record.
     pub(super) fn of(record: &Record) -> Packed {
         Packed {
-            latencies: record.latencies.each_ref().map(|latency| [pack(&latency.planned), pack(&latency.sent)]),
+            latencies: Measure::ALL.map(|measure| {
+                let series = record.series(measure);
+                series.map(|(series, latency)| (series, pack(&latency.planned), pack(&latency.sent))).collect()
+            }),
             lag: pack(&record.lag),
             first_back: record.first_back.clone(),
             troubles: record.troubles.clone(),
@@ -32,9 +35,13 @@ impl Packed {
     /// The record again. The error says what is wrong with it.
     pub(super) fn unpack(self) -> Result<Record, String> {
         let Packed { latencies, lag, first_back, troubles } = self;
-        let mut record = Record { lag: unpack(&lag)?, first_back, troubles, ..Record::default() };
-        for (latency, [planned, sent]) in record.latencies.iter_mut().zip(&latencies) {
-            (latency.planned, latency.sent) = (unpack(planned)?, unpack(sent)?);
+        let mut record = Record::default();
+        (record.lag, record.first_back, record.troubles) = (unpack(&lag)?, first_back, troubles);
+        for (measure, all) in Measure::ALL.into_iter().zip(&latencies) {
+            for (series, planned, sent) in all {
+                let latency = record.latency_mut(measure, *series);
+                (latency.planned, latency.sent) = (unpack(planned)?, unpack(sent)?);
+            }
         }
         Ok(record)
     }
@@ -68,22 +75,27 @@ fn unpack(text: &str) -> Result<Histogram<u64>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Measure;
 
     #[test]
     fn records_survive_the_way() {
         let mut record = Record::default();
         for us in [1, 700, 60_000_000] {
-            record.record(Measure::Deliver, 0, 0, us);
+            record.record(Measure::Deliver, Series::Stream(2), 0, 0, us);
         }
+        record.record(Measure::Ping, Series::Population(1), 0, 0, 7);
+        record.record(Measure::Ping, Series::Stream(1), 0, 4, 9);
         record.lag.record(9).unwrap();
         record.first_back.record(5, 700);
         record.troubles.closed.insert(3008, 2);
         record.troubles.errors.insert("no pong".to_owned(), 1);
         let text = serde_json::to_string(&Packed::of(&record)).unwrap();
         let unpacked = serde_json::from_str::<Packed>(&text).unwrap().unpack().unwrap();
-        for (one, other) in unpacked.latencies.iter().zip(&record.latencies) {
-            assert_eq!((&one.planned, &one.sent), (&other.planned, &other.sent));
+        for measure in Measure::ALL {
+            let all = |record: &Record| -> Vec<_> {
+                let series = record.series(measure);
+                series.map(|(series, latency)| (series, latency.planned.clone(), latency.sent.clone())).collect()
+            };
+            assert_eq!(all(&unpacked), all(&record));
         }
         assert_eq!((unpacked.lag, unpacked.first_back), (record.lag, record.first_back));
         assert_eq!(unpacked.troubles, record.troubles);

@@ -13,7 +13,7 @@ use crate::ledger::Found;
 use crate::plan::{Order, Tally};
 
 /// Both ends must say the same. The number is that of these messages.
-pub(super) const VERSION: &str = concat!("ringgate-loadtest ", env!("CARGO_PKG_VERSION"), ", crew 4");
+pub(super) const VERSION: &str = concat!("ringgate-loadtest ", env!("CARGO_PKG_VERSION"), ", crew 5");
 
 /// From the controller.
 #[derive(Debug, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use ringgate::id::{ConnectionKey, Position};
 
 use super::Place;
 use crate::ledger::When;
+use crate::record::Series;
 
 /// A client, connected or not.
 pub(super) struct Client {
@@ -88,6 +89,15 @@ pub(super) struct Ping {
     pub(super) when: When,
     /// It keeps the connection alive, and no schedule asked for it.
     pub(super) heartbeat: bool,
+    /// Whose it is: the population of a heartbeat, the stream of any other.
+    pub(super) series: u8,
+}
+
+impl Ping {
+    /// See the field.
+    pub(super) fn series(self) -> Series {
+        if self.heartbeat { Series::Population(self.series) } else { Series::Stream(self.series) }
+    }
 }
 
 /// Pings without a Pong. Pongs come in their order. Hardly ever is there more than one, so only that one has its place here.
@@ -161,7 +171,7 @@ mod tests {
 
     #[test]
     fn pongs_answer_pings_in_their_order() {
-        let ping = |at: u64| Ping { when: When::new(at * 1000, at * 1000), heartbeat: at == 2 };
+        let ping = |at: u64| Ping { when: When::new(at * 1000, at * 1000), heartbeat: at == 2, series: 1 };
         let mut pings = Pings::default();
         assert_eq!(pings.pop(), None);
         (1..=3).for_each(|at| pings.push(ping(at)));

@@ -94,6 +94,8 @@ pub(crate) struct Fleet {
     active: Vec<Active>,
     /// Recipients of a message, by stream.
     recipients: [u32; 256],
+    /// Series of a stream.
+    series: [u8; 256],
     churns: Vec<orders::Churning>,
     orders_read: usize,
 }
@@ -144,6 +146,7 @@ impl Fleet {
             random: fastrand::Rng::with_seed(shared.origin.run ^ (ring * part.of + part.worker) as u64),
             active: Vec::new(),
             recipients: [0; 256],
+            series: [0; 256],
             churns: Vec::new(),
             orders_read: 0,
             shared,
@@ -357,7 +360,10 @@ impl Fleet {
                 continue;
             }
             self.beats.insert(slot, now_us / 1000 + interval_ms);
-            self.ping(key, Ping { when: When::new(now_us * 1000, now_us * 1000), heartbeat: true });
+            let place = line.place;
+            let number = self.client_mut(place).map_or(0, |client| client.number);
+            let series = self.shared.plan.assignment.population(number);
+            self.ping(key, Ping { when: When::new(now_us * 1000, now_us * 1000), heartbeat: true, series });
         }
     }
 

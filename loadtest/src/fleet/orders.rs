@@ -48,6 +48,7 @@ impl Fleet {
                     let traffic = Arc::new(traffic.clone());
                     self.join_rooms(&traffic);
                     self.recipients[usize::from(traffic.id)] = traffic.recipients() as u32;
+                    self.series[usize::from(traffic.id)] = traffic.series;
                     let schedule = Schedule::of(&traffic);
                     self.active.push(Active { traffic, schedule, looping: false });
                 }
@@ -275,7 +276,7 @@ impl Fleet {
         };
         self.record_lag(now_ns.saturating_sub(planned_ns) / 1000);
         if traffic.kind == Kind::Pings {
-            return self.ping(key, Ping { when, heartbeat: false });
+            return self.ping(key, Ping { when, heartbeat: false, series: traffic.series });
         }
         let topic = match traffic.partner(sender) {
             Some(partner) => format!("@{}", self.shared.user(partner)),

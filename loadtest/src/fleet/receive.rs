@@ -17,7 +17,7 @@ use super::client::{End, Line, Ping, State};
 use super::{Fleet, Place, without_number};
 use crate::ledger::{Stamp, When};
 use crate::plan::bump;
-use crate::record::Measure;
+use crate::record::{Measure, Series};
 
 const BODY_BYTES_MAX: usize = 64 << 20;
 /// Back-off between attempts to come back: at most this, doubling up to the other, at a random place within.
@@ -62,9 +62,10 @@ impl Fleet {
             ServerFrame::Published(published) => {
                 line.unanswered = line.unanswered.saturating_sub(1);
                 let when = When(published.client_message_id.high);
-                self.record.borrow_mut().record(Measure::Publish, when.planned_us(), when.sent_us(), now_us);
-                let stream = (published.client_message_id.low >> 56) as usize;
-                let recipients = self.recipients[stream & 0xff];
+                let stream = (published.client_message_id.low >> 56) as usize & 0xff;
+                let series = Series::Stream(self.series[stream]);
+                self.record.borrow_mut().record(Measure::Publish, series, when.planned_us(), when.sent_us(), now_us);
+                let recipients = self.recipients[stream];
                 self.shared.counts().owed.fetch_add(recipients.into(), Relaxed);
                 bump(&self.shared.counts().accepted);
                 if published.duplicate {
@@ -75,8 +76,11 @@ impl Fleet {
             }
             ServerFrame::Pong => {
                 bump(&self.shared.counts().pongs);
-                let Some(Ping { when, heartbeat }) = line.pings.pop() else { return };
-                self.record.borrow_mut().record(Measure::Ping, when.planned_us(), when.sent_us(), now_us);
+                let Some(ping) = line.pings.pop() else { return };
+                let Ping { when, heartbeat, .. } = ping;
+                let mut record = self.record.borrow_mut();
+                record.record(Measure::Ping, ping.series(), when.planned_us(), when.sent_us(), now_us);
+                drop(record);
                 let number = self.client_mut(place).map_or(0, |client| client.number);
                 if !heartbeat {
                     self.shared.counts().pings_under_way.fetch_sub(1, Relaxed);
@@ -139,6 +143,7 @@ impl Fleet {
                     bump(&self.shared.counts().delivered);
                     self.record.borrow_mut().record(
                         Measure::Deliver,
+                        Series::Stream(self.series[(ours.sender >> 24) as usize]),
                         ours.when.planned_us(),
                         ours.when.sent_us(),
                         now_us,
@@ -163,7 +168,8 @@ impl Fleet {
             self.record.borrow_mut().first_back.record(when.sent_us(), now_us);
         }
         self.made_or_given_up();
-        self.record.borrow_mut().record(Measure::Connect, when.planned_us(), when.sent_us(), now_us);
+        let series = Series::Population(self.shared.plan.assignment.population(number));
+        self.record.borrow_mut().record(Measure::Connect, series, when.planned_us(), when.sent_us(), now_us);
         let beat = u64::from(number.wrapping_mul(2_654_435_761)) % interval_ms;
         self.beats.insert(key.slot, now_us / 1000 + beat);
         bump(&self.shared.counts().connections);

@@ -160,8 +160,8 @@ impl TimeAxis<'_> {
 pub(super) fn percentiles(report: &Report) -> Vec<Chart> {
     let main = report.main();
     let rest = Measure::ALL.into_iter().filter(|measure| *measure != main);
-    let measured = std::iter::once(main).chain(rest).filter(|measure| !report.record.of(*measure).planned.is_empty());
-    measured.map(|measure| percentile_chart(measure, report.record.of(measure))).collect()
+    let measured = std::iter::once(main).chain(rest).filter(|measure| report.record.has(*measure));
+    measured.map(|measure| percentile_chart(measure, &report.record.of(measure))).collect()
 }
 
 fn percentile_chart(measure: Measure, latency: &Latency) -> Chart {

@@ -155,8 +155,7 @@ pub(super) fn phases(report: &Report) -> String {
             grouped(phase.errors as f64),
             format!("{:.0} %", phase.driver_busy * 100.0),
         ];
-        let measured: Vec<Measure> =
-            Measure::ALL.into_iter().filter(|m| !phase.record.of(*m).planned.is_empty()).collect();
+        let measured: Vec<Measure> = Measure::ALL.into_iter().filter(|m| phase.record.has(*m)).collect();
         if measured.is_empty() {
             rows.push(
                 own.iter().cloned().chain(std::iter::repeat_n("-".to_owned(), heads.len() - own.len())).collect(),

@@ -1,7 +1,7 @@
 //! The page as a whole, without a gateway.
 
 use super::*;
-use crate::record::Measure;
+use crate::record::{Measure, Series};
 use crate::report::Phase;
 use crate::threshold::Verdict;
 use crate::timeline::Point;
@@ -16,7 +16,7 @@ fn report() -> Report {
         Report { seconds: 3.0, command: "ringgate-loadtest p2p --room-name '<&>'".into(), ..Report::default() };
     for second in 1..=3u64 {
         for value in 1..=1000 {
-            report.record.record(Measure::Deliver, 0, 0, value * second);
+            report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, value * second);
         }
         let latency = Quantiles { count: 1000, p50: 500, p99: 990, p999: 999, max: 1000, ..Quantiles::default() };
         let point = Point {

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use crate::Outcome;
 use crate::metrics::Metrics;
 use crate::plan::Tally;
-use crate::record::{Measure, Quantiles, Record, histogram, human_us};
+use crate::record::{Measure, Names, Quantiles, Record, histogram, human_us};
 use crate::threshold::Verdict;
 use crate::timeline::Point;
 
@@ -64,6 +64,8 @@ pub(crate) struct Report {
     pub(crate) timeline: Vec<Point>,
     /// Something was sent in closed loops, without a plan.
     pub(crate) closed_loops: bool,
+    /// What the series of its records are called.
+    pub(crate) names: Names,
     /// All phases together.
     pub(crate) record: Record,
     /// What its latency is where nothing more is said; what there is, if none.
@@ -188,7 +190,7 @@ impl Report {
 
     /// What the run has come to. Where nobody ever signed in, there is nothing to judge.
     pub(crate) fn outcome(&self) -> Outcome {
-        let signed_in = |phase: &Phase| !phase.record.of(Measure::Connect).planned.is_empty();
+        let signed_in = |phase: &Phase| phase.record.has(Measure::Connect);
         match self.is_clean() {
             true => Outcome::Good,
             false if self.interrupted || self.phases.iter().any(signed_in) => Outcome::Failed,
@@ -208,8 +210,8 @@ impl Report {
 
     /// Deliveries later than [`LATE_US`] after the planned time.
     pub(crate) fn late(&self) -> u64 {
-        let planned = &self.record.of(Measure::Deliver).planned;
-        planned.count_between(LATE_US + 1, planned.high())
+        let latency = self.record.of(Measure::Deliver);
+        latency.planned.count_between(LATE_US + 1, latency.planned.high())
     }
 
     /// Phases in which messages or Pings flowed, or, in a run that is about connects, clients came. Of other runs the ramp is
@@ -217,7 +219,7 @@ impl Report {
     fn busy_phases(&self) -> impl Iterator<Item = &Phase> {
         let connects = self.main() == Measure::Connect;
         let is_busy = move |phase: &&Phase| {
-            let timed = |measure: Measure| !phase.record.of(measure).planned.is_empty();
+            let timed = |measure: Measure| phase.record.has(measure);
             let is_about = (connects && timed(Measure::Connect)) || (!phase.is_ramp() && timed(Measure::Ping));
             phase.sent > 0 || is_about
         };

@@ -10,7 +10,7 @@ use ratatui::style::Color;
 use super::*;
 use crate::metrics::Live;
 use crate::plan::Tally;
-use crate::record::{Measure, Quantiles, Record};
+use crate::record::{Measure, Quantiles, Record, Series};
 use crate::view::scene::Look;
 
 fn scene(now: Instant) -> Scene {
@@ -18,7 +18,7 @@ fn scene(now: Instant) -> Scene {
     (scene.began, scene.cores) = (now - Duration::from_secs(30), 4);
     for second in 1..=30u64 {
         let mut record = Record::default();
-        record.record(Measure::Deliver, 0, 0, 1);
+        record.record(Measure::Deliver, Series::Stream(1), 0, 0, 1);
         if second == 20 {
             record.troubles.errors.insert("a connection was lost without a word".to_owned(), 3);
             record.troubles.closed.insert(3008, 2);
