@@ -21,6 +21,8 @@ pub(crate) struct Assignment {
     pub(crate) populations: Vec<Range<u32>>,
     /// Between two Pings of a client.
     pub(crate) ping_interval: Duration,
+    /// How long what was accepted may take to arrive once nothing is sent any more; a Pong, whenever.
+    pub(crate) settle: Duration,
     /// Connects begun per second, all processes and threads together; none for as fast as it goes.
     pub(crate) ramp_rate: Option<f64>,
     /// Connects begun at once under that rate.
@@ -142,6 +144,7 @@ mod tests {
             connections,
             populations: vec![0..5, 9..12, 5..9],
             ping_interval: Duration::from_secs(1),
+            settle: Duration::from_secs(1),
             ramp_rate: Some(1000.0),
             ramp_burst: 1,
             reconnect: false,

@@ -184,8 +184,8 @@ fn reasons(report: &Report) -> String {
     let mut reasons: Vec<String> = report.failed().map(Verdict::to_string).collect();
     reasons.extend(report.failure.clone());
     reasons.extend(report.errors.iter().map(|(kind, count)| format!("{count} x {kind}")));
-    if report.lost > 0 {
-        reasons.push(format!("{} lost", report.lost));
+    if report.balance.lost > 0 {
+        reasons.push(format!("{} lost", report.balance.lost));
     }
     if let Some(limit) = report.driver_limit() {
         reasons.push(limit.what);

@@ -81,6 +81,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         connections: [plain, tls],
         populations: Vec::new(),
         ping_interval: PING_INTERVAL,
+        settle: Duration::from_secs(10),
         ramp_rate: None,
         ramp_burst: 1,
         reconnect: false,

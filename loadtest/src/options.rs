@@ -14,7 +14,7 @@ use crate::crew::Muster;
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
 use crate::metrics::{MetricsUrl, Scraper};
-use crate::report::Report;
+use crate::report::{Allowance, Report};
 use crate::run::{Drivers, Run};
 use crate::threshold::Threshold;
 use crate::view::{Scene, View};
@@ -38,6 +38,10 @@ pub(crate) struct Link {
     /// Between two Pings of a client.
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration_ms)]
     ping_interval: u64,
+    /// How long what was accepted may take to arrive once nothing is sent any more, and a Pong at any time; what has not come
+    /// then counts as lost.
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration_ms)]
+    settle: u64,
     /// Make every TLS handshake a full one.
     #[arg(long)]
     no_resumption: bool,
@@ -59,6 +63,10 @@ pub(crate) struct Output {
     /// of Pings.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) fail_if: Vec<Threshold>,
+    /// Do not fail the run because of this; more than one are separated by commas. What a gateway promises cannot be allowed to
+    /// fail: nothing accepted may be lost.
+    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
+    allow: Vec<Allowance>,
     /// Write every interval's latencies there, in the log format of HdrHistogram, in nanoseconds as its tools expect.
     #[arg(long, value_name = "FILE")]
     hdr_log: Option<PathBuf>,
@@ -94,6 +102,7 @@ impl Link {
             connections,
             populations: Vec::new(),
             ping_interval: Duration::from_millis(self.ping_interval.max(100)),
+            settle: Duration::from_millis(self.settle.max(100)),
             ramp_rate: self.ramp_rate,
             ramp_burst: self.ramp_burst,
             reconnect: self.reconnect,
@@ -110,6 +119,7 @@ impl Link {
             load.insert("resumption".to_owned(), (!self.no_resumption).into());
         }
         load.insert("ping_interval_ms".to_owned(), self.ping_interval.into());
+        load.insert("settle_ms".to_owned(), self.settle.into());
         load.insert("reconnect".to_owned(), self.reconnect.into());
         if let Some(rate) = self.ramp_rate {
             load.insert("ramp_rate".to_owned(), rate.into());
@@ -170,6 +180,7 @@ impl Output {
         }
         report.command = std::env::args().collect::<Vec<_>>().join(" ");
         report.failure = result.err();
+        report.allowed.clone_from(&self.allow);
         report.verdicts = self.fail_if.iter().map(|threshold| threshold.judge(&report)).collect();
         report
     }

@@ -58,6 +58,11 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// The run's id as payloads have it.
+    pub(crate) fn stamped(self) -> u32 {
+        self.run as u32
+    }
+
     /// A new run that begins after so long.
     pub(crate) fn after(lead: Duration) -> Origin {
         let run = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
@@ -76,6 +81,8 @@ pub(crate) struct Shared {
     pub(crate) plan: Plan,
     /// Workers that drive the clients; none when this process does.
     pub(crate) team: Vec<Mate>,
+    /// What all user ids of this run begin with.
+    prefix: String,
     stop: AtomicBool,
     wanted: [AtomicUsize; 2],
     /// When the ramp began, in microseconds since the run's zero; `u64::MAX` before it has.
@@ -128,8 +135,16 @@ counts! {
     tls_resumed,
     /// Publishes sent.
     sent,
-    /// Planned publishes whose sender was away at the time.
+    /// Of messages and Pings that a schedule holds: sent in time, or waiting for the Pong of the Ping before.
+    scheduled,
+    /// Of those: not sent, because their sender was not connected although the load had not taken it away.
     skipped,
+    /// The same, where the load had its clients come and go.
+    skipped_by_churn,
+    /// Clients that were to leave and come back, and were not back from the last time.
+    churns_skipped,
+    /// Streams that a ring has not come to the end of.
+    streams,
     /// Publishes answered with Published.
     accepted,
     /// Publishes answered with Error.
@@ -152,14 +167,16 @@ counts! {
     pongs,
     /// Pings of a schedule or a closed loop whose Pong may still come.
     pings_under_way,
+    /// Of those: the connection ended before.
+    pings_lost,
     /// Anything that went wrong.
     errors,
 }
 
 impl Tally {
-    /// Every publish has its answer, or lost its connection.
+    /// Everything planned was sent or given up, and every publish has its answer, or lost its connection.
     pub(crate) fn is_answered(&self) -> bool {
-        self.accepted + self.refused + self.undecided >= self.sent
+        self.streams == 0 && self.accepted + self.refused + self.undecided >= self.sent
     }
 
     /// The same, and everything accepted has arrived, and so have Pongs.
@@ -172,6 +189,7 @@ impl Shared {
     /// A run without connections.
     pub(crate) fn new(plan: Plan, origin: Origin, team: Vec<Mate>) -> Shared {
         Shared {
+            prefix: format!("u{:x}-", origin.run & 0xff_ffff),
             origin,
             plan,
             team,
@@ -301,7 +319,12 @@ impl Shared {
     /// The user id of a client: another one in each run, so that runs side by side do not take over each other's
     /// sessions.
     pub(crate) fn user(&self, number: u32) -> String {
-        format!("u{:x}-{number}", self.origin.run & 0xff_ffff)
+        format!("{}{number}", self.prefix)
+    }
+
+    /// Whether this is the user id of a client; asked for every message, so it makes no text.
+    pub(crate) fn is_user(&self, user: &str, number: u32) -> bool {
+        user.strip_prefix(&*self.prefix).is_some_and(|rest| rest.parse() == Ok(number))
     }
 }
 

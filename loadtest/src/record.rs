@@ -126,6 +126,8 @@ pub(crate) struct Record {
     latencies: [Vec<Option<Box<Latency>>>; 4],
     /// How late the schedule was kept: the driver's own fault.
     pub(crate) lag: Histogram<u64>,
+    /// The longest time for which a driver thread was kept from running.
+    pub(crate) stall_us: u64,
     /// Who came back first.
     pub(crate) first_back: FirstBack,
     /// What went wrong.
@@ -211,6 +213,7 @@ impl Default for Record {
         Record {
             latencies: Default::default(),
             lag: histogram(),
+            stall_us: 0,
             first_back: FirstBack::default(),
             troubles: Troubles::default(),
         }
@@ -268,6 +271,7 @@ impl Record {
             }
         }
         let _ = self.lag.add(&other.lag);
+        self.stall_us = self.stall_us.max(other.stall_us);
         self.first_back.add(&other.first_back);
         self.troubles.add(&other.troubles);
     }
@@ -276,6 +280,7 @@ impl Record {
     pub(crate) fn is_empty(&self) -> bool {
         !Measure::ALL.into_iter().any(|measure| self.has(measure))
             && self.lag.is_empty()
+            && self.stall_us == 0
             && self.first_back.0.is_empty()
             && self.troubles == Troubles::default()
     }
@@ -288,6 +293,7 @@ impl Record {
             latency.sent.reset();
         }
         self.lag.reset();
+        self.stall_us = 0;
         self.first_back.0.clear();
         self.troubles = Troubles::default();
     }

@@ -10,7 +10,7 @@ use crate::crew::{Crew, Mate};
 use crate::descriptors;
 use crate::fleet;
 use crate::interrupt;
-use crate::ledger::{Ended, Found};
+use crate::ledger::{Balance, Books, Ended};
 use crate::plan::{Order, Origin, Shared, Tally};
 use crate::record::{Measure, Names};
 use crate::report::Report;
@@ -33,8 +33,8 @@ pub(crate) struct Run {
     wanted: [usize; 2],
     watch: Watch,
     streams: u8,
-    /// What had arrived at the clients of those who have ended before the run, and why they have.
-    found: Vec<Found>,
+    /// What the clients know of all messages, of those drivers that have ended; and why some ended before the run.
+    books: Books,
     lost: Vec<String>,
 }
 
@@ -64,7 +64,7 @@ impl Run {
         };
         await_ready(&shared, &threads);
         let watch = Watch::new(shared.clone(), outlets);
-        Ok(Run { shared, threads, wanted: [0; 2], watch, streams: 0, found: Vec::new(), lost: Vec::new() })
+        Ok(Run { shared, threads, wanted: [0; 2], watch, streams: 0, books: Books::default(), lost: Vec::new() })
     }
 
     /// How long before its start something is ordered.
@@ -265,10 +265,10 @@ impl Run {
     /// Waits until what was sent is answered, and delivered if `done` asks for that. What is missing after a while is
     /// for the report.
     pub(crate) fn settle(&mut self, done: impl Fn(&Tally) -> bool) -> Result<(), String> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + self.shared.plan.assignment.settle;
         if self.interrupted() {
             self.order(Order::Stop);
-            self.watch.planned.clear();
+            self.watch.planned.stop(self.shared.now_ns());
             // What was sent up to now is still answered.
             std::thread::sleep(Duration::from_millis(200));
         }
@@ -283,44 +283,59 @@ impl Run {
     fn pause(&mut self) -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(10));
         if let Some(ended) = self.threads.iter().position(JoinHandle::is_finished) {
-            let Ended { found, error } = Ended::join(self.threads.swap_remove(ended));
-            self.found.push(found);
-            self.lost.push(error.unwrap_or_else(|| "a driver thread has ended".to_owned()));
-            return Err("whoever drove a part of the clients was lost".to_owned());
+            let ended = Ended::join(self.threads.swap_remove(ended));
+            self.take_in(ended, Some("a driver thread has ended"));
+            return Err("the driver of a part of the clients was lost".to_owned());
         }
         self.watch.tick(false, self.wanted.iter().sum());
         Ok(())
+    }
+
+    /// A driver has ended: what its clients know, and why it has ended if it was not told to.
+    fn take_in(&mut self, ended: Ended, untold: Option<&str>) {
+        match ended {
+            Ended::InOrder(books) => {
+                self.books.add(*books);
+                self.lost.extend(untold.map(str::to_owned));
+            }
+            Ended::Lost(error) => self.lost.push(error),
+        }
     }
 
     /// Ends the threads and adds everything up. What kept them from ending well is among the report's errors.
     pub(crate) fn finish(mut self) -> Report {
         self.phase("end");
         let tally = self.tally();
+        self.watch.planned.stop(self.shared.now_ns());
+        let planned = self.watch.planned.total;
         self.shared.stop();
-        let mut errors = std::mem::take(&mut self.lost);
-        for ended in self.threads.drain(..).map(Ended::join) {
-            self.found.push(ended.found);
-            errors.extend(ended.error);
+        for ended in std::mem::take(&mut self.threads).into_iter().map(Ended::join) {
+            self.take_in(ended, None);
         }
+        let balance = match self.lost.is_empty() {
+            true => self.books.balance(),
+            // What the clients of a lost driver know is lost with them: only sums are left.
+            false => Balance {
+                delivered: tally.delivered,
+                lost: tally.owed.saturating_sub(tally.delivered),
+                undecided: tally.undecided,
+                unanswered: tally.sent.saturating_sub(tally.accepted + tally.refused + tally.undecided),
+                ..Balance::default()
+            },
+        };
         let interrupted = self.interrupted();
-        let found: Found = self.found.iter().copied().sum();
         let mut report = Report {
             connections: self.wanted,
             reconnects: self.shared.plan.assignment.reconnect,
+            settle: self.shared.plan.assignment.settle,
             tally,
+            planned,
             interrupted,
-            delivered: found.delivered,
-            duplicated: found.duplicated,
-            reordered: found.reordered,
-            corrupted: found.corrupted,
-            lost: tally.owed.saturating_sub(found.delivered),
+            found: self.books.found,
+            balance,
             ..self.watch.finish()
         };
-        let unanswered = tally.sent.saturating_sub(tally.accepted + tally.refused + tally.undecided);
-        if unanswered > 0 {
-            report.errors.insert("publishes without an answer".to_owned(), unanswered);
-        }
-        for error in errors {
+        for error in self.lost {
             *report.errors.entry(error).or_default() += 1;
         }
         report

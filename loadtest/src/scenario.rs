@@ -144,6 +144,9 @@ impl Options {
         if self.closed_loop.is_some() && (!has_pace || scenario == Offline) {
             return Err(format!("{name} has no --closed-loop; ping, p2p, room and slow have"));
         }
+        if scenario == Scenario::Ping && self.closed_loop.is_some_and(|window| window > 1) {
+            return Err("ping has --closed-loop 1 only: a Pong does not say which Ping it answers, so one is under way at a time".to_owned());
+        }
         if self.until_refused && (scenario != Connect || self.link.reconnect) {
             return Err("--until-refused is for connect, and without --reconnect".to_owned());
         }

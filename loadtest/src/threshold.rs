@@ -14,11 +14,19 @@ pub(crate) struct Threshold {
 }
 
 const TIMES: [&str; 7] = ["p50", "p90", "p99", "p99.9", "p999", "max", "mean"];
-const OTHERS: [&str; 15] = [
+const OTHERS: [&str; 23] = [
     "lost",
     "duplicated",
     "reordered",
     "corrupted",
+    "misdelivered",
+    "answered_twice",
+    "delivered_refused",
+    "delivered_undecided",
+    "unanswered",
+    "pings_unanswered",
+    "never_sent",
+    "sent_share",
     "late",
     "skipped",
     "undecided",
@@ -160,7 +168,8 @@ mod tests {
 
     #[test]
     fn expressions() {
-        let mut report = Report { lost: 3, ..Report::default() };
+        let mut report = Report::default();
+        report.balance.lost = 3;
         report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, 25_000);
         let judge = |text: &str| text.parse::<Threshold>().unwrap().judge(&report);
         let fails = |text: &str| !judge(text).met;

@@ -134,6 +134,8 @@ pub(crate) struct Planned {
     streams: Vec<(Traffic, Schedule)>,
     /// There were streams in a closed loop, too, which have no schedule.
     pub(crate) closed_loops: bool,
+    /// Messages due so far.
+    pub(crate) total: u64,
 }
 
 impl Planned {
@@ -143,8 +145,9 @@ impl Planned {
         self.closed_loops |= matches!(traffic.pace, Pace::Closed { .. });
     }
 
-    /// Nothing is planned any more.
-    pub(crate) fn clear(&mut self) {
+    /// Nothing is planned any more beyond this moment.
+    pub(crate) fn stop(&mut self, now_ns: u64) {
+        self.advance(now_ns);
         self.streams.clear();
     }
 
@@ -158,6 +161,7 @@ impl Planned {
             }
             schedule.peek_ns(traffic).is_some()
         });
+        self.total += due;
         due
     }
 }
@@ -347,6 +351,15 @@ mod tests {
         assert_eq!(planned.advance(1_000_000_000), 50);
         assert_eq!(planned.advance(9_000_000_000), 50);
         assert!(planned.streams.is_empty());
+        assert_eq!(planned.total, 100);
+    }
+
+    #[test]
+    fn a_run_that_is_ended_early_then_what_was_due_later_was_not_planned() {
+        let mut planned = Planned::default();
+        planned.add(&traffic(Kind::Pairs, 10, Pace::constant(50.0)));
+        planned.stop(1_000_000_000);
+        assert_eq!((planned.total, planned.advance(9_000_000_000)), (50, 0));
     }
 
     #[test]

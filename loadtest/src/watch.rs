@@ -152,6 +152,7 @@ impl Watch {
         } else {
             // Latencies of a warm-up are left out, but what went wrong in it is not.
             self.total.troubles.add(&record.troubles);
+            self.total.stall_us = self.total.stall_us.max(record.stall_us);
         }
         self.outlets.view.show(Look {
             phase: &self.phase.name,

@@ -31,7 +31,7 @@ pub use header::{
     Body, Kind, RawFrame, Split, WireError, append_header, other_protocol, split, split_first_of_client,
     split_of_client,
 };
-pub use server_frame::ServerFrame;
+pub use server_frame::{Published, ServerFrame};
 
 use crate::id::{ClientMessageId, Position, Recover, Stamp};
 

@@ -14,6 +14,7 @@ pub(super) struct Packed {
     /// What has something, in the order of `Measure::ALL`: whose it is, from the planned and from the sent time.
     latencies: [Vec<(Series, String, String)>; 4],
     lag: String,
+    stall_us: u64,
     first_back: FirstBack,
     troubles: Troubles,
 }
@@ -27,6 +28,7 @@ impl Packed {
                 series.map(|(series, latency)| (series, pack(&latency.planned), pack(&latency.sent))).collect()
             }),
             lag: pack(&record.lag),
+            stall_us: record.stall_us,
             first_back: record.first_back.clone(),
             troubles: record.troubles.clone(),
         }
@@ -34,9 +36,10 @@ impl Packed {
 
     /// The record again. The error says what is wrong with it.
     pub(super) fn unpack(self) -> Result<Record, String> {
-        let Packed { latencies, lag, first_back, troubles } = self;
+        let Packed { latencies, lag, stall_us, first_back, troubles } = self;
         let mut record = Record::default();
-        (record.lag, record.first_back, record.troubles) = (unpack(&lag)?, first_back, troubles);
+        (record.lag, record.stall_us) = (unpack(&lag)?, stall_us);
+        (record.first_back, record.troubles) = (first_back, troubles);
         for (measure, all) in Measure::ALL.into_iter().zip(&latencies) {
             for (series, planned, sent) in all {
                 let latency = record.latency_mut(measure, *series);
@@ -85,6 +88,7 @@ mod tests {
         record.record(Measure::Ping, Series::Population(1), 0, 0, 7);
         record.record(Measure::Ping, Series::Stream(1), 0, 4, 9);
         record.lag.record(9).unwrap();
+        record.stall_us = 70;
         record.first_back.record(5, 700);
         record.troubles.closed.insert(3008, 2);
         record.troubles.errors.insert("no pong".to_owned(), 1);
@@ -97,7 +101,7 @@ mod tests {
             };
             assert_eq!(all(&unpacked), all(&record));
         }
-        assert_eq!((unpacked.lag, unpacked.first_back), (record.lag, record.first_back));
+        assert_eq!((unpacked.lag, unpacked.stall_us, unpacked.first_back), (record.lag, 70, record.first_back));
         assert_eq!(unpacked.troubles, record.troubles);
     }
 

@@ -7,7 +7,7 @@ use super::clock::wall_ns;
 use super::muster::BEATS_EVERY;
 use super::wire::{FromWorker, Start, ToWorker, Wire};
 use crate::assignment::Part;
-use crate::ledger::{Ended, Found};
+use crate::ledger::{Books, Ended};
 use crate::plan::{Shared, Tally};
 
 /// A worker that says nothing for so long is lost.
@@ -28,6 +28,8 @@ struct Relay<'a> {
     orders: usize,
     collections: usize,
     stopped: bool,
+    /// What its clients know of all messages, as far as it has come.
+    books: Books,
 }
 
 /// Runs worker number `worker` until it has ended, in order or not.
@@ -44,15 +46,14 @@ pub(super) fn relay(shared: &Shared, worker: usize, wire: Wire) -> Ended {
         orders: 0,
         collections: 0,
         stopped: false,
+        books: Books::default(),
     };
     match relay.run() {
-        Ok(found) => Ended { found, error: None },
+        Ok(()) => Ended::InOrder(Box::new(relay.books)),
         Err(error) => {
             // Its connections are gone with it; what had arrived at them has arrived.
-            relay.count(Tally { connections: 0, connecting: 0, pings_under_way: 0, ..relay.counted });
-            let found = Found { delivered: relay.counted.delivered, ..Found::default() };
-            let address = shared.team[worker].address;
-            Ended { found, error: Some(lost(worker, shared.team.len(), address, &error)) }
+            relay.count(Tally { connections: 0, connecting: 0, pings_under_way: 0, streams: 0, ..relay.counted });
+            Ended::Lost(lost(worker, shared.team.len(), shared.team[worker].address, &error))
         }
     }
 }
@@ -63,7 +64,7 @@ pub(super) fn lost(worker: usize, of: usize, address: SocketAddr, error: &str) -
 }
 
 impl Relay<'_> {
-    fn run(&mut self) -> Result<Found, String> {
+    fn run(&mut self) -> Result<(), String> {
         let start = self.start();
         self.wire.send(&ToWorker::Start(Box::new(start)))?;
         loop {
@@ -71,8 +72,8 @@ impl Relay<'_> {
             match self.wire.receive(PAUSE)? {
                 Some(message) => {
                     self.heard = Instant::now();
-                    if let Some(found) = self.take_in(message)? {
-                        return Ok(found);
+                    if self.take_in(message)? {
+                        return Ok(());
                     }
                 }
                 None if self.heard.elapsed() > SILENCE_MAX => {
@@ -126,8 +127,8 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// Adds up what the worker says; what its clients have found if it is the last word.
-    fn take_in(&mut self, message: FromWorker) -> Result<Option<Found>, String> {
+    /// Adds up what the worker says; true if it is the last word.
+    fn take_in(&mut self, message: FromWorker) -> Result<bool, String> {
         match message {
             FromWorker::Status { tally, cpu_ns, threads } => {
                 self.count(tally);
@@ -135,11 +136,12 @@ impl Relay<'_> {
             }
             FromWorker::Record(packed) => self.shared.add_record(&packed.unpack()?),
             FromWorker::Collected => self.shared.hand_over(),
-            FromWorker::End(found) => return Ok(Some(found)),
+            FromWorker::Books(books) => self.books.add(*books),
+            FromWorker::End => return Ok(true),
             FromWorker::Failed(error) => return Err(error),
             FromWorker::Hello(_) | FromWorker::Time(_) => return Err("it said what nobody had asked for".to_owned()),
         }
-        Ok(None)
+        Ok(false)
     }
 
     fn count(&mut self, tally: Tally) {

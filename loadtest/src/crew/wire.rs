@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::packed::Packed;
 use crate::assignment::{Assignment, Part};
-use crate::ledger::Found;
+use crate::ledger::Books;
 use crate::plan::{Order, Tally};
 
 /// Both ends must say the same. The number is that of these messages.
@@ -71,8 +71,10 @@ pub(super) enum FromWorker {
     Record(Box<Packed>),
     /// The answer to Collect, after Status and Record.
     Collected,
-    /// The answer to Stop, after Status and Record. Nothing follows.
-    End(Found),
+    /// After Stop: a piece of what its clients know of all messages.
+    Books(Box<Books>),
+    /// The answer to Stop, after Status, Record and Books. Nothing follows.
+    End,
     /// It cannot go on. Nothing follows.
     Failed(String),
 }

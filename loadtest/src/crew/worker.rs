@@ -15,7 +15,7 @@ use crate::descriptors;
 use crate::fleet;
 use crate::gateway::Process;
 use crate::interrupt;
-use crate::ledger::{Ended, Found};
+use crate::ledger::{Books, Ended};
 use crate::plan::{Origin, Shared};
 
 /// Options of `worker`.
@@ -40,6 +40,8 @@ const STATUS_EVERY: Duration = Duration::from_millis(100);
 const RECORDS_EVERY: Duration = Duration::from_millis(250);
 /// How often something to send is looked for.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Rows of what clients know that are sent in one line.
+const ROWS_MAX: usize = 20_000;
 
 /// Why a worker ends before its run does.
 enum Failure {
@@ -61,8 +63,8 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
     let worker = format!("worker {} of {}", start.part.worker + 1, start.part.of);
     note(&format!("{worker}: the run begins"));
     match drive(&mut wire, start, access) {
-        Ok(found) => {
-            note(&format!("{worker}: the run is over, {} messages arrived here", found.delivered));
+        Ok(arrived) => {
+            note(&format!("{worker}: the run is over, {arrived} messages arrived here"));
             Ok(Outcome::Good)
         }
         Err(failure) => {
@@ -171,8 +173,8 @@ struct Duty<'a> {
     collecting: bool,
 }
 
-/// Drives the clients until the run is over; what had arrived at them.
-fn drive(wire: &mut Wire, start: Start, access: Access) -> Result<Found, Failure> {
+/// Drives the clients until the run is over; how many messages had arrived at them.
+fn drive(wire: &mut Wire, start: Start, access: Access) -> Result<u64, Failure> {
     let origin = Origin { run: start.run, zero: instant_of(start.zero_ns) };
     let shared = Arc::new(Shared::new(start.assignment.plan(start.part), origin, Vec::new()));
     let threads = fleet::spawn(&shared, &Arc::new(access));
@@ -180,12 +182,16 @@ fn drive(wire: &mut Wire, start: Start, access: Access) -> Result<Found, Failure
     let result = duty.serve();
     // However it ends, the clients say goodbye.
     duty.shared.stop();
-    let found = duty.join();
+    let books = duty.join();
     result?;
     duty.report(true).map_err(Failure::Gone)?;
-    let found = found.map_err(Failure::Own)?;
-    duty.wire.send(&FromWorker::End(found)).map_err(Failure::Gone)?;
-    Ok(found)
+    let books = books.map_err(Failure::Own)?;
+    let arrived = books.found.arrived;
+    for piece in books.split(ROWS_MAX) {
+        duty.wire.send(&FromWorker::Books(Box::new(piece))).map_err(Failure::Gone)?;
+    }
+    duty.wire.send(&FromWorker::End).map_err(Failure::Gone)?;
+    Ok(arrived)
 }
 
 /// The moment at which this process's wall clock shows so much.
@@ -249,11 +255,14 @@ impl Duty<'_> {
         if record.is_empty() { Ok(()) } else { self.wire.send(&FromWorker::Record(Box::new(Packed::of(&record)))) }
     }
 
-    fn join(&mut self) -> Result<Found, String> {
-        let ended: Vec<Ended> = self.threads.drain(..).map(Ended::join).collect();
-        match ended.iter().find_map(|ended| ended.error.clone()) {
-            Some(error) => Err(error),
-            None => Ok(ended.iter().map(|ended| ended.found).sum()),
+    fn join(&mut self) -> Result<Books, String> {
+        let mut books = Books::default();
+        for ended in self.threads.drain(..).map(Ended::join) {
+            match ended {
+                Ended::InOrder(own) => books.add(*own),
+                Ended::Lost(error) => return Err(error),
+            }
         }
+        Ok(books)
     }
 }

@@ -7,7 +7,7 @@ use ringgate::close::CloseReason;
 use ringgate::id::{ConnectionKey, Position};
 
 use super::Place;
-use crate::ledger::When;
+use crate::ledger::{Recipient, When};
 use crate::record::Series;
 
 /// A client, connected or not.
@@ -20,9 +20,6 @@ pub(super) struct Client {
     pub(super) churned_us: Option<u64>,
     /// The last message of the inbox.
     pub(super) seen: Position,
-    /// Sequence of the last message that was sent, and the stream that it belongs to.
-    pub(super) sequence: u32,
-    pub(super) stream: u8,
     /// It has been signed in before.
     pub(super) returns: bool,
     /// Attempts since it was last signed in.
@@ -30,6 +27,8 @@ pub(super) struct Client {
     /// Addresses that refused it in a row.
     pub(super) refused: u8,
     pub(super) room: Option<Box<str>>,
+    /// As it stands in the payloads that are sent there.
+    pub(super) room_in_stamps: Recipient,
     /// The last message of the room.
     pub(super) seen_in_room: Position,
 }
@@ -48,6 +47,10 @@ pub(super) enum State {
 }
 
 impl Client {
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready(_))
+    }
+
     pub(super) fn new(number: u32) -> Self {
         Client {
             number,
@@ -55,12 +58,11 @@ impl Client {
             connect: When::default(),
             churned_us: None,
             seen: Position::default(),
-            sequence: 0,
-            stream: 0,
             returns: false,
             attempts: 0,
             refused: 0,
             room: None,
+            room_in_stamps: Recipient::default(),
             seen_in_room: Position::default(),
         }
     }
@@ -100,37 +102,46 @@ impl Ping {
     }
 }
 
-/// Pings without a Pong. Pongs come in their order. Hardly ever is there more than one, so only that one has its place here.
+/// Pings without a Pong. A Pong does not say which Ping it answers: only one is under way at a time, so that a missing Pong
+/// is not mistaken for the next one's. Others that are due meanwhile wait, and are timed from when they were planned.
 #[derive(Debug, Default)]
 pub(super) struct Pings {
-    oldest: Option<Ping>,
+    under_way: Option<Ping>,
     #[expect(clippy::box_collection, reason = "three words fewer for every one of a million idle connections")]
-    younger: Option<Box<VecDeque<Ping>>>,
+    waiting: Option<Box<VecDeque<Ping>>>,
 }
 
 impl Pings {
-    pub(super) fn oldest(&self) -> Option<Ping> {
-        self.oldest
+    pub(super) fn under_way(&self) -> Option<Ping> {
+        self.under_way
     }
 
-    pub(super) fn push(&mut self, ping: Ping) {
-        if self.oldest.is_none() {
-            self.oldest = Some(ping);
-        } else {
-            self.younger.get_or_insert_default().push_back(ping);
+    /// True if it is to be sent now; a heartbeat is forgotten otherwise, since the Ping under way does as well.
+    pub(super) fn push(&mut self, ping: Ping) -> bool {
+        if self.under_way.is_none() {
+            self.under_way = Some(ping);
+            return true;
         }
+        if !ping.heartbeat {
+            self.waiting.get_or_insert_default().push_back(ping);
+        }
+        false
     }
 
-    /// How many of them are no heartbeats.
+    /// How many of them are no heartbeats, sent or not.
     pub(super) fn of_load(&self) -> u64 {
-        let younger = self.younger.iter().flat_map(|younger| younger.iter());
-        self.oldest.iter().chain(younger).filter(|ping| !ping.heartbeat).count() as u64
+        let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.len());
+        u64::from(self.under_way.is_some_and(|ping| !ping.heartbeat)) + waiting as u64
     }
 
-    /// The one that a Pong answers.
-    pub(super) fn pop(&mut self) -> Option<Ping> {
-        let next = self.younger.as_mut().and_then(|younger| younger.pop_front());
-        core::mem::replace(&mut self.oldest, next)
+    /// The one that a Pong answers; none if there was none.
+    pub(super) fn answered(&mut self) -> Option<Ping> {
+        self.under_way.take()
+    }
+
+    /// The next one that waited; it is to be pushed again when it is sent.
+    pub(super) fn next(&mut self) -> Option<Ping> {
+        self.waiting.as_mut()?.pop_front()
     }
 }
 
@@ -145,6 +156,8 @@ pub(super) enum End {
     Goodbye(u16, Option<u32>),
     /// The client left, and stays away.
     Leave,
+    /// The client left because a Pong did not come; the Ping was a heartbeat, or one of the load.
+    NoPong { heartbeat: bool },
     /// The client left, and comes back at once: its schedule planned that for this time since the run's zero.
     Return { planned_us: u64 },
 }
@@ -170,18 +183,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pongs_answer_pings_in_their_order() {
-        let ping = |at: u64| Ping { when: When::new(at * 1000, at * 1000), heartbeat: at == 2, series: 1 };
+    fn one_ping_is_under_way_at_a_time() {
+        let when = |at: u64| When::new(at * 1000, at * 1000);
+        let ping = |at: u64| Ping { when: when(at), heartbeat: false, series: 1 };
         let mut pings = Pings::default();
-        assert_eq!(pings.pop(), None);
-        (1..=3).for_each(|at| pings.push(ping(at)));
+        assert_eq!(pings.answered(), None);
+        assert!(pings.push(Ping { heartbeat: true, ..ping(1) }));
+        assert!(![2, 3].map(ping).into_iter().any(|ping| pings.push(ping)));
+        assert!(!pings.push(Ping { heartbeat: true, ..ping(4) }), "it need not be sent at all");
         assert_eq!(pings.of_load(), 2);
-        assert_eq!((pings.oldest(), pings.pop()), (Some(ping(1)), Some(ping(1))));
-        pings.push(ping(4));
-        assert_eq!(
-            [pings.pop(), pings.pop(), pings.pop(), pings.pop()],
-            [Some(ping(2)), Some(ping(3)), Some(ping(4)), None]
-        );
-        assert_eq!((pings.oldest(), pings.of_load()), (None, 0));
+        assert_eq!(pings.answered().map(|ping| ping.heartbeat), Some(true));
+        assert_eq!(pings.answered(), None, "a Pong too many answers nothing");
+        assert_eq!(pings.next(), Some(ping(2)));
+        assert!(pings.push(ping(2)));
+        assert_eq!((pings.under_way(), pings.of_load()), (Some(ping(2)), 2));
+        assert_eq!((pings.answered(), pings.next(), pings.next()), (Some(ping(2)), Some(ping(3)), None));
+        assert_eq!(pings.of_load(), 0);
     }
 }

@@ -31,11 +31,11 @@ use ringgate::wheel::Wheel;
 use ringgate::wire::{Encoder, Kind};
 
 use crate::access::Access;
-use crate::assignment::Plan;
-use crate::ledger::{Ledger, When};
+use crate::assignment::{Assignment, Plan};
+use crate::ledger::{Books, Ledger, When};
 use crate::plan::{Shared, bump};
 use crate::record::Record;
-use client::{Client, Line, Ping, State};
+use client::{Client, End, Line, Ping, State};
 use orders::Active;
 pub(crate) use thread::spawn;
 
@@ -96,6 +96,8 @@ pub(crate) struct Fleet {
     recipients: [u32; 256],
     /// Series of a stream.
     series: [u8; 256],
+    /// The highest stream so far: they are numbered from 1.
+    streams: u8,
     churns: Vec<orders::Churning>,
     orders_read: usize,
 }
@@ -147,6 +149,7 @@ impl Fleet {
             active: Vec::new(),
             recipients: [0; 256],
             series: [0; 256],
+            streams: 0,
             churns: Vec::new(),
             orders_read: 0,
             shared,
@@ -273,6 +276,11 @@ impl Fleet {
         (lane > 0 && is_v4_loopback).then(|| IpAddr::from([127, 0, (lane >> 8) as u8, lane as u8 + 1]))
     }
 
+    /// What this ring's clients know of all messages. They have none any more.
+    fn take_books(&mut self) -> Books {
+        core::mem::take(&mut self.ledger).books()
+    }
+
     fn client_mut(&mut self, place: Place) -> Option<&mut Client> {
         self.clients[place.transport as usize].get_mut(place.index)
     }
@@ -348,14 +356,14 @@ impl Fleet {
                 self.beats.insert(slot, now_us / 1000 + interval_ms);
                 continue;
             }
-            if let Some(oldest) = line.pings.oldest() {
-                // It may be a Ping of the load, sent a moment ago: each gets a whole interval.
-                let until_ms = (oldest.when.sent_us() / 1000 + interval_ms).max(self.missing_from_ms);
+            if let Some(Ping { when, heartbeat, .. }) = line.pings.under_way() {
+                let timeout_ms = pong_timeout_ms(&self.shared.plan.assignment);
+                let until_ms = (when.sent_us() / 1000 + timeout_ms).max(self.missing_from_ms);
                 if now_us / 1000 < until_ms {
                     self.beats.insert(slot, until_ms);
                 } else {
+                    line.end = End::NoPong { heartbeat };
                     self.leaving.push(key);
-                    self.error("no pong".to_owned());
                 }
                 continue;
             }
@@ -368,12 +376,28 @@ impl Fleet {
     }
 
     fn ping(&mut self, key: ConnectionKey, ping: Ping) {
+        let counts = self.shared.counts();
+        if !ping.heartbeat {
+            bump(&counts.pings_under_way);
+        }
+        self.send_ping(key, ping);
+    }
+
+    /// Sends a Ping, or has it wait for the Pong of the one before.
+    fn send_ping(&mut self, key: ConnectionKey, ping: Ping) {
         let Some(line) = self.lines.get_mut(key) else { return };
-        line.pings.push(ping);
+        if !line.pings.push(ping) {
+            return;
+        }
         Encoder::empty(&mut line.out, Kind::Ping);
         let counts = self.shared.counts();
         bump(&counts.pings);
-        bump(if ping.heartbeat { &counts.heartbeats } else { &counts.pings_under_way });
+        if ping.heartbeat {
+            bump(&counts.heartbeats);
+        }
+        // Its Pong is missed in time, whenever the next heartbeat is.
+        self.beats
+            .insert_if_earlier(key.slot, ping.when.sent_us() / 1000 + pong_timeout_ms(&self.shared.plan.assignment));
         self.mark(key);
     }
 
@@ -386,6 +410,11 @@ impl Fleet {
             net.close(key, is_ready, self);
         }
     }
+}
+
+/// How long a Pong may take before its connection is taken for dead.
+fn pong_timeout_ms(assignment: &Assignment) -> u64 {
+    assignment.settle.min(assignment.ping_interval).as_millis() as u64
 }
 
 /// An error without the number in brackets that std adds.

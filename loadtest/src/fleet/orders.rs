@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ringgate::id::{ClientMessageId, ConnectionKey};
@@ -9,11 +10,29 @@ use ringgate::net::Net;
 use ringgate::session::Transport;
 use ringgate::wire::encode::PublishRequest;
 
-use super::client::{End, Ping, State};
+use super::client::{Client, End, Ping, State};
 use super::{CONNECTS_PER_TURN, Fleet, LONGEST, Place};
-use crate::ledger::{Stamp, When};
+use crate::ledger::{Recipient, Sender, Stamp, When};
 use crate::plan::{Order, bump};
 use crate::traffic::{Kind, Pace, Schedule, Traffic, exponential};
+
+/// Messages of one stream sent between two looks at the ring.
+const SENDS_PER_TURN: usize = 1024;
+/// How long after the end of a stream a thread that is late still sends what was planned before: a run ends near its
+/// duration, and says what was never sent.
+const LATE_NS: u64 = 1_000_000_000;
+
+/// The number of a publish's request: no two that a client has under way are equal. The stream, then the end of the sequence.
+pub(super) fn request_of(sender: Sender, sequence: u32) -> u32 {
+    u32::from(sender.stream()) << 24 | (sequence & 0xff_ffff)
+}
+
+/// The sender and sequence of a request of this client, whose last sequences `last` knows.
+pub(super) fn publish_of(request: u32, client: u32, last: impl Fn(Sender) -> u32) -> (Sender, u32) {
+    let sender = Sender::new(client, (request >> 24) as u8);
+    let last = last(sender);
+    (sender, last.wrapping_sub(last.wrapping_sub(request) & 0xff_ffff))
+}
 
 /// A stream that is under way.
 pub(super) struct Active {
@@ -49,7 +68,9 @@ impl Fleet {
                     self.join_rooms(&traffic);
                     self.recipients[usize::from(traffic.id)] = traffic.recipients() as u32;
                     self.series[usize::from(traffic.id)] = traffic.series;
+                    self.streams = self.streams.max(traffic.id);
                     let schedule = Schedule::of(&traffic);
+                    bump(&self.shared.counts().streams);
                     self.active.push(Active { traffic, schedule, looping: false });
                 }
                 Order::Leave(clients) => self.each(clients, |fleet, place| fleet.leave(place, End::Leave)),
@@ -64,6 +85,7 @@ impl Fleet {
                     done: 0,
                 }),
                 Order::Stop => {
+                    self.shared.counts().streams.fetch_sub(self.active.len() as u64, Relaxed);
                     self.active.clear();
                     self.churns.clear();
                 }
@@ -147,7 +169,7 @@ impl Fleet {
                     self.leave(place, End::Return { planned_us });
                 } else {
                     // It is not back yet from the last time.
-                    bump(&self.shared.counts().skipped);
+                    bump(&self.shared.counts().churns_skipped);
                 }
             }
             now_ns < churn.until_ns
@@ -165,8 +187,12 @@ impl Fleet {
         for stream in &mut active {
             wait = wait.min(self.advance(stream, now_ns));
         }
-        // Who is late still sends what was planned before the end.
-        active.retain(|stream| now_ns < stream.traffic.end_ns() || stream.schedule.peek_ns(&stream.traffic).is_some());
+        // A thread that is late still sends for a moment what was planned before the end.
+        let before = active.len();
+        active.retain(|Active { traffic, schedule, .. }| {
+            now_ns < traffic.end_ns() || (now_ns < traffic.end_ns() + LATE_NS && schedule.peek_ns(traffic).is_some())
+        });
+        self.shared.counts().streams.fetch_sub((before - active.len()) as u64, Relaxed);
         // Orders that came meanwhile are read by the same thread: nothing was added.
         self.active = active;
         wait
@@ -186,14 +212,15 @@ impl Fleet {
                 self.begin_loop(&traffic, traffic.sender(index), window, think);
             }
         }
-        while let Some(planned_ns) = stream.schedule.peek_ns(&traffic) {
+        for _ in 0..SENDS_PER_TURN {
+            let Some(planned_ns) = stream.schedule.peek_ns(&traffic) else { return LONGEST };
             if planned_ns > now_ns {
                 return Duration::from_nanos(planned_ns - now_ns).min(LONGEST);
             }
             let index = stream.schedule.take(&traffic);
-            self.send(&traffic, traffic.sender(index), planned_ns);
+            self.send_as_planned(&traffic, traffic.sender(index), planned_ns);
         }
-        LONGEST
+        Duration::ZERO
     }
 
     /// The first messages of a sender in a closed loop.
@@ -263,51 +290,61 @@ impl Fleet {
         }
     }
 
+    /// A message or Ping that a schedule holds, if its sender is one of this ring's clients.
+    fn send_as_planned(&mut self, traffic: &Traffic, sender: u32, planned_ns: u64) {
+        let Some(place) = self.own(sender) else { return };
+        let counts = self.shared.counts();
+        if self.clients[place.transport as usize].get(place.index).is_some_and(Client::is_ready) {
+            bump(&counts.scheduled);
+            return self.send(traffic, sender, planned_ns);
+        }
+        let churns = self.client_mut(place).is_some_and(|client| client.churned_us.is_some());
+        let counts = self.shared.counts();
+        bump(if churns { &counts.skipped_by_churn } else { &counts.skipped });
+    }
+
     fn send(&mut self, traffic: &Traffic, sender: u32, planned_ns: u64) {
         let Some(place) = self.own(sender) else { return };
+        let Some((key, _)) = self.line_of(place) else { return };
         let now_ns = self.shared.now_ns();
         let when = When::new(planned_ns, now_ns);
-        let Some((key, _)) = self.line_of(place) else {
-            bump(&self.shared.counts().skipped);
-            if !self.shared.plan.assignment.reconnect {
-                self.error("a sender was not connected".to_owned());
-            }
-            return;
-        };
         self.record_lag(now_ns.saturating_sub(planned_ns) / 1000);
         if traffic.kind == Kind::Pings {
             return self.ping(key, Ping { when, heartbeat: false, series: traffic.series });
         }
-        let topic = match traffic.partner(sender) {
-            Some(partner) => format!("@{}", self.shared.user(partner)),
-            None => traffic.room(sender).unwrap_or_default(),
+        let (topic, to) = match traffic.partner(sender) {
+            Some(partner) => (format!("@{}", self.shared.user(partner)), Recipient::client(partner)),
+            None => {
+                let room = traffic.room(sender).unwrap_or_default();
+                let to = Recipient::room(&room);
+                (room, to)
+            }
         };
-        self.publish(key, place, traffic, &topic, when);
+        self.publish(key, Sender::new(sender, traffic.id), traffic.payload_bytes, (&topic, to), when);
     }
 
-    fn publish(&mut self, key: ConnectionKey, place: Place, traffic: &Traffic, topic: &str, when: When) {
-        let Fleet { clients, lines, encoder, shared, .. } = self;
-        let (Some(client), Some(line)) = (clients[place.transport as usize].get_mut(place.index), lines.get_mut(key))
-        else {
-            return;
-        };
-        // Each stream counts anew, under a name of its own.
-        if core::mem::replace(&mut client.stream, traffic.id) != traffic.id {
-            client.sequence = 0;
-        }
-        client.sequence += 1;
+    fn publish(
+        &mut self,
+        key: ConnectionKey,
+        sender: Sender,
+        payload_bytes: usize,
+        (topic, to): (&str, Recipient),
+        when: When,
+    ) {
+        let Fleet { lines, encoder, shared, ledger, recipients, .. } = self;
+        let Some(line) = lines.get_mut(key) else { return };
+        let sequence = ledger.send(sender, recipients[usize::from(sender.stream())]);
         line.unanswered += 1;
-        let sender = client.number | u32::from(traffic.id) << 24;
-        let stamp = Stamp { run: shared.origin.run, sender, sequence: client.sequence, when };
+        let stamp = Stamp { run: shared.origin.stamped(), to, sender, sequence, when };
         let publish = PublishRequest {
-            request: client.sequence,
+            request: request_of(sender, sequence),
             topic,
             // The time is in the id, so that the answer brings it back.
             client_message_id: ClientMessageId {
                 high: when.0,
-                low: u64::from(sender) << 32 | u64::from(client.sequence),
+                low: u64::from(sender.to_bits()) << 32 | u64::from(sequence),
             },
-            payload: &stamp.payload(traffic.payload_bytes),
+            payload: &stamp.payload(payload_bytes),
             ..PublishRequest::default()
         };
         encoder.publish(&mut line.out, &publish);
@@ -326,6 +363,7 @@ impl Fleet {
                 if client.room.as_deref() == Some(&*room) {
                     continue;
                 }
+                client.room_in_stamps = Recipient::room(&room);
                 client.room = Some(room.into());
                 client.seen_in_room = ringgate::id::Position::default();
                 let State::Ready(key) = client.state else { continue };
@@ -342,5 +380,20 @@ impl Fleet {
         let since = (client.seen_in_room.epoch != 0).then_some(client.seen_in_room);
         encoder.subscribe(&mut line.out, 0, (room, since).into());
         self.mark(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_leads_back_to_its_publish_also_when_its_number_wraps() {
+        let sender = Sender::new(77, 200);
+        for (last, sequence) in
+            [(1, 1), (9, 3), (0x100_0000, 0x100_0000), (0x100_0005, 0xff_fff0), (0x300_0001, 0x2ff_ffff)]
+        {
+            assert_eq!(publish_of(request_of(sender, sequence), 77, |_| last), (sender, sequence));
+        }
     }
 }

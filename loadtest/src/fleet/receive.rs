@@ -14,8 +14,9 @@ use ringgate::wire::encode::ConnectRequest;
 use ringgate::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, split};
 
 use super::client::{End, Line, Ping, State};
+use super::orders::publish_of;
 use super::{Fleet, Place, without_number};
-use crate::ledger::{Stamp, When};
+use crate::ledger::{Answer, Recipient, Sender, Stamp, When};
 use crate::plan::bump;
 use crate::record::{Measure, Series};
 
@@ -59,34 +60,8 @@ impl Fleet {
         let place = line.place;
         match parsed {
             ServerFrame::Message(message) => self.on_message(key, place, &message, now_us),
-            ServerFrame::Published(published) => {
-                line.unanswered = line.unanswered.saturating_sub(1);
-                let when = When(published.client_message_id.high);
-                let stream = (published.client_message_id.low >> 56) as usize & 0xff;
-                let series = Series::Stream(self.series[stream]);
-                self.record.borrow_mut().record(Measure::Publish, series, when.planned_us(), when.sent_us(), now_us);
-                let recipients = self.recipients[stream];
-                self.shared.counts().owed.fetch_add(recipients.into(), Relaxed);
-                bump(&self.shared.counts().accepted);
-                if published.duplicate {
-                    self.error("an unexpected duplicate answer".to_owned());
-                }
-                let number = self.client_mut(place).map_or(0, |client| client.number);
-                self.send_next(number, false);
-            }
-            ServerFrame::Pong => {
-                bump(&self.shared.counts().pongs);
-                let Some(ping) = line.pings.pop() else { return };
-                let Ping { when, heartbeat, .. } = ping;
-                let mut record = self.record.borrow_mut();
-                record.record(Measure::Ping, ping.series(), when.planned_us(), when.sent_us(), now_us);
-                drop(record);
-                let number = self.client_mut(place).map_or(0, |client| client.number);
-                if !heartbeat {
-                    self.shared.counts().pings_under_way.fetch_sub(1, Relaxed);
-                    self.send_next(number, true);
-                }
-            }
+            ServerFrame::Published(published) => self.on_published(key, place, &published, now_us),
+            ServerFrame::Pong => self.on_pong(key, place, now_us),
             ServerFrame::Ping => {
                 Encoder::empty(&mut line.out, Kind::ClientPong);
                 self.mark(key);
@@ -94,10 +69,13 @@ impl Fleet {
             ServerFrame::Connected(_) => self.on_connected(key, place, now_us),
             ServerFrame::Subscribed(_) => bump(&self.shared.counts().subscribed),
             ServerFrame::Error(error) => {
-                // Publishes count their requests from 1; everything else asks with 0.
+                // Publishes have requests; everything else asks with 0.
                 if error.request() != 0 {
-                    line.unanswered = line.unanswered.saturating_sub(1);
-                    bump(&self.shared.counts().refused);
+                    let number = self.client_mut(place).map_or(0, |client| client.number);
+                    let (sender, sequence) = publish_of(error.request(), number, |sender| self.ledger.last(sender));
+                    if self.on_answer(key, sender, sequence, false) {
+                        bump(&self.shared.counts().refused);
+                    }
                 } else if error.code() != ErrorCode::TooManyRequests.code() {
                     // Of what is asked for without a number, only joining a room can be refused otherwise.
                     bump(&self.shared.counts().turned_away);
@@ -114,6 +92,66 @@ impl Fleet {
         }
     }
 
+    /// Books the answer to a publish. True if it is the first one.
+    fn on_answer(&mut self, key: ConnectionKey, sender: Sender, sequence: u32, accepted: bool) -> bool {
+        match self.ledger.answer(sender, sequence, accepted) {
+            Answer::First => {
+                if let Some(line) = self.lines.get_mut(key) {
+                    line.unanswered = line.unanswered.saturating_sub(1);
+                }
+                return true;
+            }
+            // Counted in the ledger.
+            Answer::Again => {}
+            Answer::Unasked => self.error("an answer to a publish that was not sent".to_owned()),
+        }
+        false
+    }
+
+    fn on_published(&mut self, key: ConnectionKey, place: Place, published: &ringgate::wire::Published, now_us: u64) {
+        let id = published.client_message_id;
+        let sender = Sender::from_bits((id.low >> 32) as u32);
+        let Some(number) = self.client_mut(place).map(|client| client.number) else { return };
+        if sender.client() != number {
+            return self.error("an answer to a publish that was not sent".to_owned());
+        }
+        if !self.on_answer(key, sender, id.low as u32, true) {
+            return;
+        }
+        let when = When(id.high);
+        let series = Series::Stream(self.series[usize::from(sender.stream())]);
+        self.record.borrow_mut().record(Measure::Publish, series, when.planned_us(), when.sent_us(), now_us);
+        let counts = self.shared.counts();
+        counts.owed.fetch_add(self.recipients[usize::from(sender.stream())].into(), Relaxed);
+        bump(&counts.accepted);
+        if published.duplicate {
+            self.error("an unexpected duplicate answer".to_owned());
+        }
+        self.send_next(number, false);
+    }
+
+    fn on_pong(&mut self, key: ConnectionKey, place: Place, now_us: u64) {
+        bump(&self.shared.counts().pongs);
+        let Some(line) = self.lines.get_mut(key) else { return };
+        let Some(ping) = line.pings.answered() else {
+            return self.error("a Pong without a Ping".to_owned());
+        };
+        let Ping { when, heartbeat, .. } = ping;
+        let waiting = line.pings.next();
+        self.record.borrow_mut().record(Measure::Ping, ping.series(), when.planned_us(), when.sent_us(), now_us);
+        let interval_ms = self.shared.plan.assignment.ping_interval.as_millis() as u64;
+        self.beats.insert(key.slot, when.sent_us() / 1000 + interval_ms.max(1));
+        if let Some(waiting) = waiting {
+            let when = When::new(waiting.when.planned_us() * 1000, now_us * 1000);
+            self.send_ping(key, Ping { when, ..waiting });
+        }
+        if !heartbeat {
+            self.shared.counts().pings_under_way.fetch_sub(1, Relaxed);
+            let number = self.client_mut(place).map_or(0, |client| client.number);
+            self.send_next(number, true);
+        }
+    }
+
     fn on_message(
         &mut self,
         key: ConnectionKey,
@@ -124,8 +162,14 @@ impl Fleet {
         let Some(client) = self.clients[place.transport as usize].get_mut(place.index) else { return };
         let number = client.number;
         let at = message.stamp().map(WireStamp::from).unwrap_or_default().position;
-        let to_inbox = message.topic().is_some_and(|topic| topic.starts_with('@'));
-        if at.offset != 0 && !to_inbox {
+        let topic = message.topic().unwrap_or_default();
+        let inbox = topic.strip_prefix('@');
+        // Whom a message of this topic is for, if it is for this client at all.
+        let to = match inbox {
+            Some(user) => self.shared.is_user(user, number).then(|| Recipient::client(number)),
+            None => (client.room.as_deref() == Some(topic)).then_some(client.room_in_stamps),
+        };
+        if at.offset != 0 && inbox.is_none() {
             client.seen_in_room = at;
         } else if at.offset != 0 {
             if at.epoch != client.seen.epoch || at.offset > client.seen.offset {
@@ -137,22 +181,23 @@ impl Fleet {
             self.mark(key);
         }
         let payload = message.payload().map(|payload| payload.bytes()).unwrap_or_default();
-        match Stamp::parse(payload) {
-            Some(ours) if ours.run == self.shared.origin.run => {
-                if self.ledger.arrived(number, ours) {
-                    bump(&self.shared.counts().delivered);
-                    self.record.borrow_mut().record(
-                        Measure::Deliver,
-                        Series::Stream(self.series[(ours.sender >> 24) as usize]),
-                        ours.when.planned_us(),
-                        ours.when.sent_us(),
-                        now_us,
-                    );
-                }
-            }
+        let Some(stamp) = Stamp::parse(payload) else {
+            self.ledger.found.corrupted += 1;
+            return;
+        };
+        if stamp.run != self.shared.origin.stamped() {
             // Left over from an earlier run.
-            Some(_) => {}
-            None => self.ledger.found.corrupted += 1,
+            return;
+        }
+        let from = message.sender().unwrap_or_default();
+        if to != Some(stamp.to) || !self.shared.is_user(from, stamp.sender.client()) {
+            self.ledger.found.misdelivered += 1;
+            return;
+        }
+        if self.ledger.arrived(number, stamp) {
+            bump(&self.shared.counts().delivered);
+            let (series, when) = (Series::Stream(self.series[usize::from(stamp.sender.stream())]), stamp.when);
+            self.record.borrow_mut().record(Measure::Deliver, series, when.planned_us(), when.sent_us(), now_us);
         }
     }
 
@@ -184,11 +229,25 @@ impl Fleet {
         Duration::from_millis(fastrand::u64(0..=ceiling.as_millis() as u64))
     }
 
+    /// What a client has sent and nobody has answered stays undecided.
+    fn abandon(&mut self, place: Place) {
+        let Some(number) = self.client_mut(place).map(|client| client.number) else { return };
+        for stream in 1..=self.streams {
+            self.ledger.abandon(Sender::new(number, stream));
+        }
+    }
+
     /// A connection is over: books it, and has the client come back if it is to.
     fn on_over(&mut self, Line { place, end, unanswered, pings, .. }: Line) {
         let counts = self.shared.counts();
-        counts.undecided.fetch_add(u64::from(unanswered), Relaxed);
-        counts.pings_under_way.fetch_sub(pings.of_load(), Relaxed);
+        if !self.shared.stopped() {
+            counts.undecided.fetch_add(u64::from(unanswered), Relaxed);
+            counts.pings_under_way.fetch_sub(pings.of_load(), Relaxed);
+            counts.pings_lost.fetch_add(pings.of_load(), Relaxed);
+            if unanswered > 0 {
+                self.abandon(place);
+            }
+        }
         let reconnect = self.shared.plan.assignment.reconnect;
         let Some(client) = self.client_mut(place) else { return };
         let was_ready = matches!(client.state, State::Ready(_));
@@ -221,7 +280,7 @@ impl Fleet {
                 return self.return_at(place, Duration::ZERO);
             }
             End::Goodbye(code, _) => code,
-            End::Unexpected(_) | End::Refused(..) => 0,
+            End::Unexpected(_) | End::Refused(..) | End::NoPong { .. } => 0,
         };
         if let Some(client) = self.client_mut(place) {
             // All addresses were tried: the next attempt begins anew.
@@ -230,12 +289,18 @@ impl Fleet {
         *self.record.borrow_mut().troubles.closed.entry(code).or_default() += 1;
         bump(&self.shared.counts().closed);
         let backoff = self.back_off(place);
+        if end == (End::NoPong { heartbeat: true }) {
+            let timeout = super::pong_timeout_ms(&self.shared.plan.assignment);
+            self.error(format!("no Pong within {}", crate::record::human_us(timeout * 1000)));
+        }
         match end {
             End::Goodbye(_, Some(after_ms)) if reconnect => {
                 let after = Duration::from_millis(after_ms.into());
                 self.return_at(place, if attempts > 1 { after.max(backoff) } else { after });
             }
-            End::Unexpected(_) | End::Refused(..) if reconnect => self.return_at(place, backoff),
+            End::Unexpected(_) | End::Refused(..) | End::NoPong { .. } if reconnect => self.return_at(place, backoff),
+            // Said above, or counted among the Pings.
+            End::NoPong { .. } => {}
             End::Goodbye(code, _) => self.error(format!("goodbye: {}", name_of(code))),
             End::Refused(address, error) if is_own(error) => self.own_error(not_made(address, error)),
             End::Refused(address, error) => self.error(not_made(address, error)),

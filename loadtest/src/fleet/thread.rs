@@ -11,7 +11,7 @@ use ringgate::net::{Bell, Net, NetOptions};
 
 use super::{Fleet, LONGEST};
 use crate::access::Access;
-use crate::ledger::{Ended, Found};
+use crate::ledger::{Books, Ended};
 use crate::plan::Shared;
 use crate::record::Record;
 
@@ -30,20 +30,20 @@ struct Ring {
     due: Instant,
 }
 
-/// Starts the driver threads of this process. Each ends, with what arrived at its clients, when the run is stopped.
+/// Starts the driver threads of this process. Each ends, with what its clients know of all messages, when the run is stopped.
 pub(crate) fn spawn(shared: &Arc<Shared>, access: &Arc<Access>) -> Vec<JoinHandle<Ended>> {
     let thread = |thread: usize| {
         let (shared, access) = (shared.clone(), access.clone());
         std::thread::spawn(move || match run(&shared, &access, thread) {
-            Ok(found) => Ended { found, error: None },
-            Err(error) => Ended { found: Found::default(), error: Some(error) },
+            Ok(books) => Ended::InOrder(Box::new(books)),
+            Err(error) => Ended::Lost(error),
         })
     };
     (0..shared.plan.threads).map(thread).collect()
 }
 
-/// Runs the clients of thread `thread`'s rings until the run is stopped; what arrived at them.
-fn run(shared: &Arc<Shared>, access: &Arc<Access>, thread: usize) -> Result<Found, String> {
+/// Runs the clients of thread `thread`'s rings until the run is stopped; what they know of all messages.
+fn run(shared: &Arc<Shared>, access: &Arc<Access>, thread: usize) -> Result<Books, String> {
     let bell = Bell::new().map_err(|error| error.to_string())?;
     let mut recorder = Recorder::new(shared.clone());
     let plan = &shared.plan;
@@ -61,9 +61,13 @@ fn run(shared: &Arc<Shared>, access: &Arc<Access>, thread: usize) -> Result<Foun
     };
     let mut rings = (thread..plan.rings).step_by(plan.threads).map(ring).collect::<Result<Vec<_>, String>>()?;
     let mut beat = Instant::now();
+    let (mut came, mut wait) = (Instant::now(), Duration::ZERO);
     while !shared.stopped() {
+        // Beyond the sleep that it asked for, a thread that is free to run is back at once.
+        let last = core::mem::replace(&mut came, Instant::now());
+        recorder.stalled((came - last).saturating_sub(wait));
         let collections = shared.collections();
-        let wait = turn(&mut rings, &mut beat);
+        wait = turn(&mut rings, &mut beat);
         recorder.hand_over(collections, false);
         if !wait.is_zero() {
             sleep(&mut rings, &bell, wait);
@@ -71,7 +75,9 @@ fn run(shared: &Arc<Shared>, access: &Arc<Access>, thread: usize) -> Result<Foun
     }
     say_goodbye(&mut rings, &bell);
     recorder.hand_over(shared.collections(), true);
-    Ok(rings.iter().map(|ring| ring.fleet.ledger.found).sum())
+    let mut books = Books::default();
+    rings.iter_mut().for_each(|ring| books.add(ring.fleet.take_books()));
+    Ok(books)
 }
 
 /// A turn of every ring that has something to do. How long none of them has, then. Heartbeats of all rings are sent
@@ -146,6 +152,12 @@ struct Recorder {
 impl Recorder {
     fn new(shared: Arc<Shared>) -> Recorder {
         Recorder { shared, record: Rc::default(), recorded: Instant::now(), collected: 0 }
+    }
+
+    /// The thread was kept from running for so long.
+    fn stalled(&self, stall: Duration) {
+        let mut record = self.record.borrow_mut();
+        record.stall_us = record.stall_us.max(stall.as_micros() as u64);
     }
 
     /// Hands over what was recorded, if it is time or somebody has asked: `collections` times by the beginning of the turn

@@ -102,7 +102,7 @@ fn tiles(report: &Report) -> String {
         tiles.push((format!("p99 of the first {} back", grouped(back.count as f64)), human_us(back.p99)));
     }
     if report.has_messages() {
-        tiles.push(("messages lost".to_owned(), grouped(report.lost as f64)));
+        tiles.push(("messages lost".to_owned(), grouped(report.balance.lost as f64)));
     }
     if let Some(cpu) = report.cpu_us_per_delivery() {
         tiles.push(("gateway CPU per delivery".to_owned(), format!("{cpu:.2} us")));

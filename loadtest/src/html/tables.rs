@@ -12,15 +12,9 @@ use crate::report::Report;
 
 /// Why a run was not clean, in a few words each.
 pub(super) fn reasons(report: &Report) -> Vec<String> {
-    let counts = [
-        (report.lost, "lost"),
-        (report.duplicated, "duplicated"),
-        (report.reordered, "reordered"),
-        (report.corrupted, "corrupted"),
-        (report.errors.values().sum(), "errors"),
-    ];
-    let counted = counts.iter().filter(|(count, _)| *count > 0);
-    let counted = counted.map(|(count, what)| format!("{} {what}", grouped(*count as f64)));
+    let errors = report.errors.values().sum();
+    let counted = report.faults().chain((errors > 0).then_some(("errors", errors)));
+    let counted = counted.map(|(what, count)| format!("{} {what}", grouped(count as f64)));
     let mut reasons: Vec<String> = report.failure.iter().cloned().chain(counted).collect();
     reasons.extend(report.failed().map(|verdict| format!("threshold {verdict}")));
     reasons
@@ -49,12 +43,13 @@ pub(super) fn ledger(report: &Report) -> String {
     let messages = [
         ("sent", tally.sent, "messages that clients published"),
         ("accepted", tally.accepted, "of those, answered by the gateway with its promise to deliver"),
-        ("undecided", tally.undecided, "messages whose connection ended before the answer came"),
-        ("delivered", report.delivered, "messages that arrived, counted once at each recipient"),
-        ("lost", report.lost, "accepted, but not arrived: must be 0"),
-        ("duplicated", report.duplicated, "arrived again at the same recipient: must be 0"),
-        ("reordered", report.reordered, "arrived after a later one of the same sender: must be 0"),
-        ("corrupted", report.corrupted, "arrived damaged: must be 0"),
+        ("undecided", report.balance.undecided, "messages whose connection ended before the answer came"),
+        ("delivered", report.balance.delivered, "messages that arrived, counted once at each recipient"),
+        ("lost", report.balance.lost, "accepted, but not arrived: must be 0"),
+        ("duplicated", report.found.duplicated, "arrived again at the same recipient: must be 0"),
+        ("reordered", report.found.reordered, "arrived after a later one of the same sender: must be 0"),
+        ("corrupted", report.found.corrupted, "arrived damaged: must be 0"),
+        ("misdelivered", report.found.misdelivered, "arrived at somebody else, or in another name: must be 0"),
         ("late", report.late(), "arrived more than 1 s after their planned time"),
     ];
     let others = [

@@ -30,7 +30,7 @@ fn report() -> Report {
         };
         report.timeline.push(point);
     }
-    report.delivered = 3000;
+    report.balance.delivered = 3000;
     report.errors.insert("\u{1b}[31m<script>".into(), 2);
     report.closed.insert(3008, 1);
     report.closed.insert(0, 4);

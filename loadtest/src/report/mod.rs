@@ -10,9 +10,10 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::Outcome;
+use crate::ledger::{Balance, Found};
 use crate::metrics::Metrics;
 use crate::plan::Tally;
 use crate::record::{Measure, Names, Quantiles, Record, histogram, human_us};
@@ -36,16 +37,16 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     /// Somebody ended it early.
     pub(crate) interrupted: bool,
-    /// Different deliveries.
-    pub(crate) delivered: u64,
-    /// Accepted and not delivered.
-    pub(crate) lost: u64,
-    /// Delivered again.
-    pub(crate) duplicated: u64,
-    /// Delivered after a later one.
-    pub(crate) reordered: u64,
-    /// Damaged payloads.
-    pub(crate) corrupted: u64,
+    /// Messages and Pings that the schedules held.
+    pub(crate) planned: u64,
+    /// What was seen when messages came.
+    pub(crate) found: Found,
+    /// What became of all messages.
+    pub(crate) balance: Balance,
+    /// How long what was accepted could take to arrive.
+    pub(crate) settle: Duration,
+    /// What does not fail the run.
+    pub(crate) allowed: Vec<Allowance>,
     /// Anything that went wrong, by kind.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Why the run did not get to its end; what of it went wrong how often is among the errors.
@@ -78,6 +79,22 @@ pub(crate) struct Report {
     pub(crate) workers: Vec<Worker>,
     /// Thresholds, in the order in which they were given.
     pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// Something that fails a run unless it is allowed: it says more about the load, or about this load tester, than about what a
+/// gateway promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Allowance {
+    /// Planned messages whose sender was not connected, and churn of clients that were not back yet.
+    Skipped,
+    /// Publishes whose connection ended before the answer.
+    Undecided,
+    /// Planned messages that this load tester came too late to send.
+    NeverSent,
+    /// Pings of the load without a Pong.
+    PingsUnanswered,
+    /// The load tester itself was the limit: saturated, or kept from running.
+    Driver,
 }
 
 /// A process that drove a part of the clients.
@@ -147,6 +164,8 @@ impl Phase {
 
 /// How the load tester itself got in the way.
 pub(crate) struct DriverLimit {
+    /// It fails the run unless [`Allowance::Driver`] is given.
+    pub(crate) fails: bool,
     /// What it was.
     pub(crate) what: String,
     /// What follows for the figures.
@@ -157,11 +176,13 @@ pub(crate) struct DriverLimit {
 
 impl DriverLimit {
     const TOO_SLOW: DriverLimit = DriverLimit {
+        fails: true,
         what: String::new(),
         so: "latencies and rates are its own, not the gateway's",
         advice: "use a faster machine for it, or a lower rate",
     };
     const KEPT_WAITING: DriverLimit = DriverLimit {
+        fails: false,
         what: String::new(),
         so: "latencies contain that wait, which is not the gateway's",
         advice: "give it cores that nothing else uses",
@@ -172,20 +193,80 @@ impl DriverLimit {
 const DRIVER_BUSY_MAX: f64 = 0.85;
 /// One that is late although it was less busy than this was kept from working.
 const DRIVER_IDLE_MAX: f64 = 0.5;
-/// So is one that keeps its schedule worse than this, at p99.
-const LAG_MAX_US: u64 = 1_000;
+/// A driver thread that was kept from running for so long has measured its own absence.
+const STALL_MAX_US: u64 = 1_000_000;
+/// A schedule that is kept so much worse, at p99, than the latency that was measured, shows in it.
+const LAG_SHARE_MAX: f64 = 0.1;
+/// Below this nobody looks.
+const LAG_MIN_US: u64 = 100;
 
 /// A delivery that takes longer than this is late.
 const LATE_US: u64 = 1_000_000;
 
 impl Report {
-    /// Whether nothing was lost, duplicated, reordered, damaged or refused, and every threshold was met.
+    /// Whether nothing went wrong that is not allowed, and every threshold was met.
     pub(crate) fn is_clean(&self) -> bool {
-        self.lost + self.duplicated + self.reordered + self.corrupted == 0
+        self.faults().next().is_none()
             && self.errors.is_empty()
             && self.failure.is_none()
             && self.failed().next().is_none()
+            && !self.driver_fails()
             && !self.interrupted
+    }
+
+    /// Whether this load tester was the limit, in a way that makes the figures worthless, and that is not allowed.
+    pub(crate) fn driver_fails(&self) -> bool {
+        !self.allowed.contains(&Allowance::Driver) && self.driver_limit().is_some_and(|limit| limit.fails)
+    }
+
+    /// What went wrong with messages and Pings, beside errors, with what allows it.
+    fn counted(&self) -> [(&'static str, u64, Option<Allowance>); 12] {
+        use Allowance::{NeverSent, PingsUnanswered, Skipped, Undecided};
+        let Balance { lost, delivered_refused, unanswered, undecided, .. } = self.balance;
+        let Found { duplicated, reordered, corrupted, misdelivered, answered_twice, .. } = self.found;
+        [
+            ("accepted messages lost", lost, None),
+            ("messages duplicated", duplicated, None),
+            ("messages reordered", reordered, None),
+            ("messages corrupted", corrupted, None),
+            ("messages misdelivered", misdelivered, None),
+            ("refused messages delivered", delivered_refused, None),
+            ("publishes answered twice", answered_twice, None),
+            ("publishes without an answer", unanswered, None),
+            ("publishes undecided: the connection ended before the answer", undecided, Some(Undecided)),
+            ("planned, but skipped: the client was not connected", self.skipped(), Some(Skipped)),
+            ("planned, but never sent: this load tester was too late", self.never_sent(), Some(NeverSent)),
+            ("Pings without a Pong", self.pings_unanswered(), Some(PingsUnanswered)),
+        ]
+    }
+
+    /// What fails the run, beside errors: what it was, and how often.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let fails = |(_, count, allowance): &(_, u64, Option<Allowance>)| {
+            *count > 0 && allowance.is_none_or(|allowance| !self.allowed.contains(&allowance))
+        };
+        self.counted().into_iter().filter(fails).map(|(what, count, _)| (what, count))
+    }
+
+    /// Planned and not sent, or churn not carried out, because the client was not connected.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.tally.skipped + self.tally.churns_skipped
+    }
+
+    /// Planned and not sent because this load tester came too late.
+    pub(crate) fn never_sent(&self) -> u64 {
+        let Tally { scheduled, skipped, skipped_by_churn, .. } = self.tally;
+        self.planned.saturating_sub(scheduled + skipped + skipped_by_churn)
+    }
+
+    /// Share of what was planned that was sent; none where nothing was planned.
+    pub(crate) fn sent_share(&self) -> Option<f64> {
+        (self.planned > 0).then(|| (self.tally.scheduled as f64 / self.planned as f64).min(1.0))
+    }
+
+    /// Pings of the load without a Pong.
+    pub(crate) fn pings_unanswered(&self) -> u64 {
+        self.tally.pings_lost + self.tally.pings_under_way
     }
 
     /// What the run has come to. Where nobody ever signed in, there is nothing to judge.
@@ -251,7 +332,7 @@ impl Report {
     /// where its metrics were not asked.
     pub(crate) fn enters_per_delivery(&self) -> Option<f64> {
         let enters = self.metrics.as_ref()?.added("ringgate_uring_enters")?;
-        (self.delivered > 0).then(|| enters / self.delivered as f64)
+        (self.balance.delivered > 0).then(|| enters / self.balance.delivered as f64)
     }
 
     /// Connections signed in per second of the ramp.
@@ -287,13 +368,24 @@ impl Report {
             let _ = lag.add(&phase.record.lag);
         }
         let lag = Quantiles::from(&lag);
-        let late = format!("this load tester sent late: p99 {} behind its schedule", human_us(lag.p99));
+        if self.record.stall_us >= STALL_MAX_US {
+            let stall = human_us(self.record.stall_us);
+            let what = format!("this load tester was kept from running for {stall}");
+            return Some(DriverLimit { what, fails: true, ..DriverLimit::KEPT_WAITING });
+        }
         if busy > DRIVER_BUSY_MAX {
             let what = format!("this load tester was busy for {percent:.0} % of its cores' time in its busiest phase");
             return Some(DriverLimit { what, ..DriverLimit::TOO_SLOW });
         }
-        (lag.p99 > LAG_MAX_US).then(|| match busy > DRIVER_IDLE_MAX {
-            true => DriverLimit { what: late, ..DriverLimit::TOO_SLOW },
+        let measured = Quantiles::from(&self.record.of(self.main()).planned).p99;
+        let bearable = LAG_MIN_US.max((measured as f64 * LAG_SHARE_MAX) as u64);
+        let late = format!(
+            "this load tester sent late: p99 {} behind its schedule, where the measured p99 is {}",
+            human_us(lag.p99),
+            human_us(measured)
+        );
+        (lag.p99 > bearable).then(|| match busy > DRIVER_IDLE_MAX {
+            true => DriverLimit { what: late, fails: false, ..DriverLimit::TOO_SLOW },
             false => {
                 let what = format!(
                     "{late}, though busy for {percent:.0} % of its cores' time only: it had to wait for a core, or had much to do at one time"
@@ -326,13 +418,22 @@ impl Report {
             "p99.9" | "p999" => timed(quantiles.p999 as f64),
             "max" => timed(quantiles.max as f64),
             "mean" => timed(quantiles.mean),
-            "lost" => Some(self.lost as f64),
-            "duplicated" => Some(self.duplicated as f64),
-            "reordered" => Some(self.reordered as f64),
-            "corrupted" => Some(self.corrupted as f64),
+            "lost" => Some(self.balance.lost as f64),
+            "duplicated" => Some(self.found.duplicated as f64),
+            "reordered" => Some(self.found.reordered as f64),
+            "corrupted" => Some(self.found.corrupted as f64),
+            "misdelivered" => Some(self.found.misdelivered as f64),
+            "answered_twice" => Some(self.found.answered_twice as f64),
+            "delivered_refused" => Some(self.balance.delivered_refused as f64),
+            "delivered_undecided" => Some(self.balance.delivered_undecided as f64),
+            "unanswered" => Some(self.balance.unanswered as f64),
+            "undecided" => Some(self.balance.undecided as f64),
+            "pings_unanswered" => Some(self.pings_unanswered() as f64),
+            "never_sent" => Some(self.never_sent() as f64),
+            "sent_share" => self.sent_share(),
             "late" => Some(self.late() as f64),
-            "skipped" => Some(self.tally.skipped as f64),
-            "undecided" => Some(self.tally.undecided as f64),
+            "skipped" => Some(self.skipped() as f64),
+            "stall" => Some(self.record.stall_us as f64),
             "errors" => Some(self.errors.values().sum::<u64>() as f64),
             "refused" => Some(self.refused.values().sum::<u64>() as f64),
             "closed" => Some(self.closed.values().sum::<u64>() as f64),

@@ -30,13 +30,13 @@ fn a_driver_that_was_kept_waiting_is_not_called_too_slow() {
         report
     };
     let said = |busy, lag_us| report(busy, lag_us).driver_limit().map(|limit| (limit.what, limit.so));
-    assert_eq!(said(0.84, 900), None);
+    assert_eq!(said(0.84, 90), None);
     let (what, so) = said(0.97, 9_000).unwrap();
     assert!(what.contains("busy for 97 %") && so.contains("latencies and rates are its own"), "{what}: {so}");
     let (what, so) = said(0.7, 9_000).unwrap();
     assert!(what.contains("p99 9.01 ms behind") && !what.contains("wait") && so.contains("its own"), "{what}: {so}");
     let (what, so) = said(0.12, 9_000).unwrap();
-    assert!(what.contains("p99 9.01 ms behind its schedule, though busy for 12 %"), "{what}");
+    assert!(what.contains("p99 9.01 ms behind its schedule") && what.contains("though busy for 12 %"), "{what}");
     assert!(so.contains("contain that wait") && report(0.12, 9_000).table().contains(so), "{so}");
 }
 
@@ -104,4 +104,106 @@ fn latencies_are_told_apart_by_name_in_the_whole_and_in_each_phase() {
         let pings = &by_name["people"]["ping"]["planned"];
         assert_eq!((&pings["count"], &pings["max"]), (&2.into(), &90.into()), "{pings}");
     }
+}
+
+#[test]
+fn a_lag_is_said_where_it_shows_in_what_was_measured() {
+    let report = |lag_us: u64, measured_us: u64| {
+        let mut report = Report { phases: vec![phase("steady", 0.2)], ..Report::default() };
+        report.phases[0].record.lag.record(lag_us).unwrap();
+        report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, measured_us);
+        report
+    };
+    for (lag_us, measured_us, said) in [(90, 200, false), (300, 900, true), (300, 9_000, false), (5_000, 9_000, true)] {
+        let report = report(lag_us, measured_us);
+        assert_eq!(report.driver_limit().is_some(), said, "{lag_us} of {measured_us}");
+        assert!(!report.driver_fails(), "it is in the figures, and said");
+    }
+}
+
+#[test]
+fn a_driver_that_was_saturated_or_kept_from_running_fails_the_run_unless_allowed() {
+    let saturated = Report { phases: vec![phase("steady", 0.9)], ..Report::default() };
+    let mut paused = Report { phases: vec![phase("steady", 0.1)], ..Report::default() };
+    paused.record.stall_us = 3_000_000;
+    for mut report in [saturated, paused] {
+        assert!(report.driver_fails() && !report.is_clean());
+        report.allowed = vec![Allowance::NeverSent, Allowance::Skipped];
+        assert!(!report.is_clean());
+        report.allowed.push(Allowance::Driver);
+        assert!(report.is_clean() && report.driver_limit().is_some(), "it is still said");
+    }
+    let mut short = Report::default();
+    short.record.stall_us = 900_000;
+    assert!(short.is_clean());
+}
+
+#[test]
+fn each_thing_that_goes_wrong_fails_a_run_on_its_own() {
+    type Change = fn(&mut Report);
+    let never: [(&str, Change); 12] = [
+        ("lost", |report| report.balance.lost = 1),
+        ("duplicated", |report| report.found.duplicated = 1),
+        ("reordered", |report| report.found.reordered = 1),
+        ("corrupted", |report| report.found.corrupted = 1),
+        ("misdelivered", |report| report.found.misdelivered = 1),
+        ("answered_twice", |report| report.found.answered_twice = 1),
+        ("delivered_refused", |report| report.balance.delivered_refused = 1),
+        ("unanswered", |report| report.balance.unanswered = 1),
+        ("errors", |report| report.errors = BTreeMap::from([("no Pong".to_owned(), 1)])),
+        ("", |report| report.failure = Some("it ended".to_owned())),
+        ("", |report| report.interrupted = true),
+        ("", |report| {
+            let condition = "lost<1".parse::<crate::threshold::Threshold>().unwrap();
+            report.verdicts = vec![condition.judge(report)];
+        }),
+    ];
+    let every =
+        [Allowance::Skipped, Allowance::Undecided, Allowance::NeverSent, Allowance::PingsUnanswered, Allowance::Driver];
+    for (figure, change) in never {
+        let mut report = Report { allowed: every.to_vec(), ..Report::default() };
+        assert!(report.is_clean());
+        change(&mut report);
+        assert!(!report.is_clean(), "{figure}");
+        assert!(figure.is_empty() || report.figure(figure) == Some(1.0), "{figure}");
+    }
+}
+
+#[test]
+fn what_may_be_allowed_fails_a_run_unless_it_is() {
+    type Change = fn(&mut Report);
+    let cases: [(Allowance, &str, Change); 6] = [
+        (Allowance::Skipped, "skipped", |report| report.tally.skipped = 1),
+        (Allowance::Skipped, "skipped", |report| report.tally.churns_skipped = 1),
+        (Allowance::Undecided, "undecided", |report| report.balance.undecided = 1),
+        (Allowance::NeverSent, "never_sent", |report| report.planned = 1),
+        (Allowance::PingsUnanswered, "pings_unanswered", |report| report.tally.pings_under_way = 1),
+        (Allowance::PingsUnanswered, "pings_unanswered", |report| report.tally.pings_lost = 1),
+    ];
+    for (allowance, figure, change) in cases {
+        let mut report = Report::default();
+        change(&mut report);
+        assert!(!report.is_clean(), "{figure}");
+        assert_eq!((report.figure(figure), report.faults().count()), (Some(1.0), 1));
+        report.allowed = vec![Allowance::Driver];
+        assert!(!report.is_clean(), "{figure} is not what was allowed");
+        report.allowed = vec![allowance];
+        assert!(report.is_clean(), "{figure}");
+        assert_eq!(report.figure(figure), Some(1.0), "it is counted all the same");
+    }
+}
+
+#[test]
+fn what_churn_kept_from_being_sent_is_neither_skipped_nor_never_sent() {
+    let tally = Tally { scheduled: 6, skipped_by_churn: 4, ..Tally::default() };
+    let report = Report { planned: 10, tally, ..Report::default() };
+    assert!(report.is_clean());
+    assert_eq!((report.sent_share(), report.never_sent()), (Some(0.6), 0));
+}
+
+#[test]
+fn deliveries_without_an_answer_do_not_fail_a_run() {
+    let mut report = Report::default();
+    report.balance.delivered_undecided = 3;
+    assert!(report.is_clean() && report.table().contains("deliveries without Published"), "{}", report.table());
 }

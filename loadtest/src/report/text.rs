@@ -20,6 +20,9 @@ impl Report {
             let width = 50_usize.saturating_sub(value.chars().count());
             lines.push(format!("  {name:<width$} {value}"));
         };
+        if let Some(share) = self.sent_share() {
+            row("sent of what was planned", format!("{:.1} %", share * 100.0));
+        }
         row("connections, TCP / TLS", format!("{} / {}", self.connections[0], self.connections[1]));
         let (signed_in, wanted) = (self.tally.connections, self.connections.iter().sum::<usize>());
         if signed_in < wanted as u64 {
@@ -34,18 +37,19 @@ impl Report {
         row("Pings sent / answered", format!("{} / {}", self.tally.pings, self.tally.pongs));
         if self.has_messages() {
             row("messages published / accepted", format!("{} / {}", self.tally.sent, self.tally.accepted));
-            row("deliveries", self.delivered.to_string());
-            row("lost", self.lost.to_string());
-            row("duplicated", self.duplicated.to_string());
-            row("reordered", self.reordered.to_string());
-            row("corrupted", self.corrupted.to_string());
+            row("deliveries", self.balance.delivered.to_string());
+            row(&format!("lost (not arrived within {} s)", self.settle.as_secs_f64()), self.balance.lost.to_string());
+            row("duplicated", self.found.duplicated.to_string());
+            row("reordered", self.found.reordered.to_string());
+            row("corrupted", self.found.corrupted.to_string());
+            row("misdelivered", self.found.misdelivered.to_string());
             row("late (after more than 1 s)", self.late().to_string());
         }
-        if self.tally.skipped > 0 {
-            row("skipped (client was away)", self.tally.skipped.to_string());
+        if self.balance.delivered_undecided > 0 {
+            row("deliveries without Published", self.balance.delivered_undecided.to_string());
         }
-        if self.tally.undecided > 0 {
-            row("undecided (connection ended)", self.tally.undecided.to_string());
+        if self.tally.skipped_by_churn > 0 {
+            row("skipped (sender came and went)", self.tally.skipped_by_churn.to_string());
         }
         if self.tally.reconnects > 0 {
             row("reconnects", self.tally.reconnects.to_string());
@@ -130,6 +134,7 @@ impl Report {
         if let Some(failure) = &self.failure {
             lines.push(format!("  ! {failure}"));
         }
+        lines.extend(self.faults().map(|(what, count)| format!("  ! {count} {what}")));
         for (kind, count) in &self.errors {
             lines.push(format!("  ! {count} x {kind}"));
         }
