@@ -9,7 +9,7 @@ use crate::Outcome;
 use crate::access::Credentials;
 use crate::assignment::Assignment;
 use crate::gateway::{Gateway, Process};
-use crate::record::Names;
+use crate::record::{Names, StreamName};
 use crate::report::Report;
 use crate::run::{Drivers, Run};
 use crate::traffic::{Kind, Pace, Traffic};
@@ -97,7 +97,10 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
             ..Outlets::default()
         },
     )?;
-    run.name(Names { populations: vec!["demo".to_owned()], streams: ["one-to-one", "room"].map(str::to_owned).into() });
+    run.name(Names {
+        populations: vec!["demo".to_owned()],
+        streams: ["one-to-one", "room"].map(|name| StreamName { name: name.to_owned(), pings: false }).into(),
+    });
     let mut idle_bytes = [None, None];
     let result = phases(options, &mut run, process, &mut idle_bytes);
     let mut report = run.finish();

@@ -8,8 +8,8 @@
 //! | `fleet` | one driver thread: a ring full of clients |
 //! | `crew` | a controller and its workers: several driver processes |
 //! | `run`, `interrupt` | drivers and phases; how a run is ended early |
-//! | `watch`, `view`, `console`, `hdr_log` | what is gathered, seen and written meanwhile |
-//! | `report`, `html`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
+//! | `watch`, `guard`, `view`, `console`, `hdr_log` | what is gathered, seen and written meanwhile |
+//! | `report`, `html`, `figure`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
 //! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
 //! | `demo`, `options`, `load`, `scenario`, `mixed`, `capacity` | what is driven |
 //! | `overload` | a gateway that is given more than it can do |
@@ -22,8 +22,10 @@ mod console;
 mod crew;
 mod demo;
 mod descriptors;
+mod figure;
 mod fleet;
 mod gateway;
+mod guard;
 mod hdr_log;
 mod html;
 mod interrupt;

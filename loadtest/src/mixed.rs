@@ -11,7 +11,8 @@ use crate::Outcome;
 use crate::crew::Muster;
 use crate::options::{Link, Output};
 use crate::plan::{Order, Tally};
-use crate::record::{Measure, Names};
+use crate::record::{Measure, Names, StreamName};
+use crate::report::RAMP;
 use crate::run::Run;
 use crate::threshold::Threshold;
 use crate::traffic::{Kind, Pace, Traffic};
@@ -285,11 +286,11 @@ impl Mix {
 
 /// What each stream is called: its own name, or that of its population, with what it sends if the population has several
 /// streams without a name.
-fn stream_names(script: &Script) -> Result<Vec<String>, String> {
+fn stream_names(script: &Script) -> Result<Vec<StreamName>, String> {
     if script.streams.len() > usize::from(u8::MAX) {
         return Err(format!("{} streams are more than {}", script.streams.len(), u8::MAX));
     }
-    let mut names: Vec<String> = Vec::new();
+    let mut names: Vec<StreamName> = Vec::new();
     for (index, stream) in script.streams.iter().enumerate() {
         let name = match &stream.name {
             Some(name) => {
@@ -314,10 +315,10 @@ fn stream_names(script: &Script) -> Result<Vec<String>, String> {
                 }
             }
         };
-        if names.contains(&name) {
+        if names.iter().any(|other| other.name == name) {
             return Err(format!("streams[{index}]: there is another stream of the name \"{name}\""));
         }
-        names.push(name);
+        names.push(StreamName { name, pings: stream.kind == StreamKind::Pings });
     }
     Ok(names)
 }
@@ -417,8 +418,10 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, 
     assignment.reconnect |= !mix.churn.is_empty();
     assignment.populations = mix.populations.clone();
     output.check()?;
-    let only_pings = mix.streams.iter().all(|(traffic, _)| traffic.kind == Kind::Pings);
-    output.check_thresholds("this mixture", !only_pings)?;
+    let only_pings = !mix.names.has_messages();
+    let mut phases = vec![RAMP.to_owned()];
+    phases.extend(mix.phases.iter().map(|phase| phase.name.clone()));
+    output.check_thresholds("this mixture", &mix.names, phases)?;
     let drivers = options.link.drivers(&assignment, muster)?;
     let mut run = output.start(assignment, drivers, "mixed")?;
     run.name(mix.names.clone());
@@ -503,12 +506,14 @@ mod tests {
             }
             Mix::parse(&text).map(|mix| (mix.names, mix.streams.iter().map(|(traffic, _)| traffic.series).collect()))
         };
+        let joined =
+            |names: &Names| names.streams.iter().map(|stream| stream.name.as_str()).collect::<Vec<_>>().join(" ");
         let (of, series): (_, Vec<u8>) =
             names(&[("a", "pairs", ""), ("b", "pairs", ""), ("b", "pings", ""), ("b", "pings", "")]).unwrap();
-        assert_eq!((of.streams.join(" "), series), ("a b-pairs b-pings b-pings-2".to_owned(), vec![1, 2, 3, 4]));
+        assert_eq!((joined(&of), series), ("a b-pairs b-pings b-pings-2".to_owned(), vec![1, 2, 3, 4]));
         assert_eq!(of.populations, ["a", "b"]);
         let (of, _) = names(&[("a", "pairs", "name='chat'"), ("a", "pings", ""), ("b", "pings", "name='b'")]).unwrap();
-        assert_eq!(of.streams.join(" "), "chat a b");
+        assert_eq!(joined(&of), "chat a b");
         let error = |streams: &[_]| names(streams).unwrap_err();
         assert!(error(&[("a", "pairs", "name='b'")]).contains("\"b\" is that of a population of others"));
         let twice = error(&[("a", "pairs", "name='x'"), ("b", "pairs", "name='x'")]);
@@ -535,7 +540,7 @@ mod tests {
             let error = Mix::parse(&format!("{good}{more}")).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
-        let error = Mix::parse(&format!("fail_if = ['p98>1ms']\n{good}")).unwrap_err();
+        let error = Mix::parse(&format!("fail_if = ['q98>1ms']\n{good}")).unwrap_err();
         assert!(error.contains("fail_if[0]") && error.contains("p99.9"), "{error}");
     }
 }

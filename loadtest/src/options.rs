@@ -11,9 +11,11 @@ use crate::Outcome;
 use crate::access::Credentials;
 use crate::assignment::Assignment;
 use crate::crew::Muster;
+use crate::figure::Known;
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
 use crate::metrics::{MetricsUrl, Scraper};
+use crate::record::Names;
 use crate::report::{Allowance, Report};
 use crate::run::{Drivers, Run};
 use crate::threshold::Threshold;
@@ -58,11 +60,16 @@ pub(crate) struct Output {
     /// Where the gateway's metrics are, http://HOST:PORT/metrics: asked once a second, and reported with the rest.
     #[arg(long, value_name = "URL")]
     metrics_url: Option<MetricsUrl>,
-    /// Fail the run (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'lost>0', 'rate<5000'; may be
-    /// repeated. A bare p99 is that of deliveries where messages are sent, of connects for connect, churn and storm, and else
-    /// of Pings.
+    /// Fail the run (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'chat.deliver.p95>5ms' (one stream or
+    /// population, by its name), 'phase(steady).deliver.p99>5ms' (one phase), 'lost>0', 'rate<5000', 'lag>1ms'; may be repeated.
+    /// Any percentile will do. A bare p99 is that of deliveries where messages are sent, of connects for connect, churn and
+    /// storm, and else of Pings.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) fail_if: Vec<Threshold>,
+    /// End the run early (exit code 1) as soon as this condition holds; may be repeated. Latencies, lag and rate are those of
+    /// the last 5 s, and need 100 samples in them; counts are those of the run so far.
+    #[arg(long, value_name = "CONDITION")]
+    pub(crate) abort_if: Vec<Threshold>,
     /// Do not fail the run because of this; more than one are separated by commas. What a gateway promises cannot be allowed to
     /// fail: nothing accepted may be lost.
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
@@ -155,8 +162,10 @@ impl Output {
     }
 
     /// Whether the load of this name can have the figures that it is to be judged by.
-    pub(crate) fn check_thresholds(&self, load: &str, has_messages: bool) -> Result<(), String> {
-        self.fail_if.iter().try_for_each(|threshold| threshold.check(load, has_messages, self.pid.is_some()))
+    pub(crate) fn check_thresholds(&self, load: &str, names: &Names, phases: Vec<String>) -> Result<(), String> {
+        let known = Known { load, names, phases, has_process: self.pid.is_some() };
+        self.abort_if.iter().try_for_each(Threshold::check_abort)?;
+        self.fail_if.iter().chain(&self.abort_if).try_for_each(|threshold| threshold.check(&known))
     }
 
     /// Starts a run that is looked at as these options ask, and called `title` where it is shown.
@@ -164,6 +173,8 @@ impl Output {
         let outlets = Outlets {
             process: self.pid.map(Process),
             scraper: self.metrics_url.clone().map(Scraper::start).transpose()?,
+            fail_if: self.fail_if.clone(),
+            abort_if: self.abort_if.clone(),
             hdr_log: self.hdr_log.as_deref().map(HdrLog::create).transpose()?,
             // Last, so that what cannot be had is not said on a screen that vanishes.
             view: View::new(self.quiet, self.plain, Scene::new(title.to_owned())),

@@ -26,6 +26,11 @@ impl Measure {
     /// All, in the order of reports.
     pub(crate) const ALL: [Measure; 4] = [Measure::Connect, Measure::Ping, Measure::Publish, Measure::Deliver];
 
+    /// Only loads with messages have it.
+    pub(crate) fn is_of_messages(self) -> bool {
+        matches!(self, Measure::Publish | Measure::Deliver)
+    }
+
     /// In reports and thresholds.
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -68,25 +73,54 @@ pub(crate) struct Names {
     /// Populations, from number 0.
     pub(crate) populations: Vec<String>,
     /// Streams, from number 1.
-    pub(crate) streams: Vec<String>,
+    pub(crate) streams: Vec<StreamName>,
+}
+
+/// What a stream is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamName {
+    /// In reports and thresholds.
+    pub(crate) name: String,
+    /// It consists of Pings; of messages otherwise.
+    pub(crate) pings: bool,
 }
 
 impl Names {
-    /// One population and one stream of this name.
-    pub(crate) fn single(name: &str) -> Names {
-        Names { populations: vec![name.to_owned()], streams: vec![name.to_owned()] }
+    /// One population of this name, and one stream of the same if anything is sent.
+    pub(crate) fn single(name: &str, stream_of_pings: Option<bool>) -> Names {
+        let stream = stream_of_pings.map(|pings| StreamName { name: name.to_owned(), pings });
+        Names { populations: vec![name.to_owned()], streams: stream.into_iter().collect() }
     }
 
     /// All of them, each once: streams in their order, then populations that no stream is named after.
     pub(crate) fn all(&self) -> Vec<&str> {
         let mut seen = BTreeSet::new();
-        self.streams.iter().chain(&self.populations).map(String::as_str).filter(|name| seen.insert(*name)).collect()
+        let streams = self.streams.iter().map(|stream| stream.name.as_str());
+        streams.chain(self.populations.iter().map(String::as_str)).filter(|name| seen.insert(*name)).collect()
+    }
+
+    /// Whether any stream is one of messages.
+    pub(crate) fn has_messages(&self) -> bool {
+        self.streams.iter().any(|stream| !stream.pings)
+    }
+
+    /// What is timed of everything of this name; nothing if there is nothing of this name.
+    pub(crate) fn measures_of(&self, name: &str) -> Vec<Measure> {
+        let measures = |series: Series| match series {
+            Series::Population(_) => [Measure::Connect, Measure::Ping],
+            Series::Stream(number) => match self.streams.get(usize::from(number).wrapping_sub(1)) {
+                Some(StreamName { pings: false, .. }) => [Measure::Publish, Measure::Deliver],
+                _ => [Measure::Ping; 2],
+            },
+        };
+        let has: Vec<Measure> = self.of(name).flat_map(measures).collect();
+        Measure::ALL.into_iter().filter(|measure| has.contains(measure)).collect()
     }
 
     /// Everything of this name: a stream, a population, or a population and the stream that has its name.
     pub(crate) fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Series> + 'a {
         let populations = self.populations.iter().zip(0u8..).filter(move |(own, _)| *own == name);
-        let streams = self.streams.iter().zip(1u8..).filter(move |(own, _)| *own == name);
+        let streams = self.streams.iter().zip(1u8..).filter(move |(own, _)| own.name == name);
         populations
             .map(|(_, number)| Series::Population(number))
             .chain(streams.map(|(_, number)| Series::Stream(number)))
@@ -314,6 +348,8 @@ pub(crate) struct Quantiles {
     pub(crate) p50: u64,
     /// 90 %.
     pub(crate) p90: u64,
+    /// 95 %.
+    pub(crate) p95: u64,
     /// 99 %.
     pub(crate) p99: u64,
     /// 99.9 %.
@@ -333,6 +369,7 @@ impl From<&Histogram<u64>> for Quantiles {
             count: histogram.len(),
             p50: histogram.value_at_quantile(0.5),
             p90: histogram.value_at_quantile(0.9),
+            p95: histogram.value_at_quantile(0.95),
             p99: histogram.value_at_quantile(0.99),
             p999: histogram.value_at_quantile(0.999),
             max: histogram.max(),
@@ -383,7 +420,12 @@ mod tests {
     #[test]
     fn a_name_is_a_population_a_stream_or_both() {
         let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let names = Names { populations: of(&["people", "members"]), streams: of(&["chat", "people"]) };
+        let stream = |name: &str, pings| StreamName { name: name.to_owned(), pings };
+        let streams = vec![stream("chat", false), stream("people", true)];
+        let names = Names { populations: of(&["people", "members"]), streams };
+        assert_eq!(names.measures_of("people"), [Measure::Connect, Measure::Ping]);
+        assert_eq!(names.measures_of("chat"), [Measure::Publish, Measure::Deliver]);
+        assert!(names.measures_of("who").is_empty() && names.has_messages());
         assert_eq!(names.all(), ["chat", "people", "members"]);
         assert_eq!(names.of("people").collect::<Vec<_>>(), [Series::Population(0), Series::Stream(2)]);
         assert_eq!(names.of("chat").collect::<Vec<_>>(), [Series::Stream(1)]);

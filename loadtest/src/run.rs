@@ -77,9 +77,9 @@ impl Run {
         self.shared.counts().read()
     }
 
-    /// Whether somebody has asked for the end.
+    /// Whether somebody has asked for the end, or `--abort-if` has.
     pub(crate) fn interrupted(&self) -> bool {
-        interrupt::asked()
+        interrupt::asked() || self.watch.aborted.is_some()
     }
 
     /// Tells all clients to do something.

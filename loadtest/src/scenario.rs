@@ -10,7 +10,7 @@ use crate::crew::Muster;
 use crate::options::{Link, Output, positive};
 use crate::plan::{Order, Tally};
 use crate::record::{Measure, Names};
-use crate::report::Report;
+use crate::report::{RAMP, Report};
 use crate::run::Run;
 use crate::traffic::{Kind, Pace, Traffic};
 
@@ -100,7 +100,7 @@ pub(crate) fn measure(options: &Options, scenario: Scenario, muster: Option<Must
     let drivers = options.link.drivers(&assignment, muster)?;
     let mut run = options.output.start(assignment, drivers, &scenario.name())?;
     run.main_measure(scenario.measure());
-    run.name(Names::single(&scenario.name()));
+    run.name(scenario.names());
     if options.until_refused {
         let taken = run.connect_until_refused(connections);
         return Ok(options.output.finish(run, load, taken));
@@ -120,6 +120,30 @@ impl Scenario {
             Scenario::Connect | Scenario::Churn | Scenario::Storm => Measure::Connect,
             Scenario::Idle | Scenario::Ping => Measure::Ping,
             Scenario::P2p | Scenario::Room | Scenario::Offline | Scenario::Slow => Measure::Deliver,
+        }
+    }
+
+    /// What its clients, and what they send, are called.
+    fn names(self) -> Names {
+        let stream_of_pings = match self {
+            Scenario::Connect | Scenario::Idle | Scenario::Churn | Scenario::Storm => None,
+            Scenario::Ping => Some(true),
+            Scenario::P2p | Scenario::Room | Scenario::Offline | Scenario::Slow => Some(false),
+        };
+        Names::single(&self.name(), stream_of_pings)
+    }
+
+    /// What it goes through, beginning with the ramp.
+    fn phases(self, warm_up: bool) -> &'static [&'static str] {
+        match self {
+            Scenario::Connect => &[RAMP],
+            Scenario::Idle => &[RAMP, "idle"],
+            Scenario::Ping | Scenario::P2p | Scenario::Room if warm_up => &[RAMP, "warm-up", "steady"],
+            Scenario::Ping | Scenario::P2p | Scenario::Room => &[RAMP, "steady"],
+            Scenario::Offline => &[RAMP, "leave", "away", "return"],
+            Scenario::Churn => &[RAMP, "churn"],
+            Scenario::Storm => &[RAMP, "leave", "storm", "after"],
+            Scenario::Slow => &[RAMP, "before", "slow", "reading on"],
         }
     }
 
@@ -162,7 +186,8 @@ impl Options {
                 self.room_name
             ));
         }
-        self.output.check_thresholds(&scenario.name(), scenario.measure() == Measure::Deliver)?;
+        let phases = scenario.phases(self.warm_up > 0).iter().map(|phase| (*phase).to_owned()).collect();
+        self.output.check_thresholds(&scenario.name(), &scenario.names(), phases)?;
         self.output.check()
     }
 

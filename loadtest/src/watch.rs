@@ -8,12 +8,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::assignment::Part;
 use crate::crew::Mate;
+use crate::figure::What;
 use crate::gateway::Process;
+use crate::guard::{self, Guard, Piece, Standing};
 use crate::hdr_log::HdrLog;
 use crate::metrics::{Live, Scraper};
 use crate::plan::{Shared, Tally};
 use crate::record::{Measure, Names, Quantiles, Record};
 use crate::report::{Phase, RAMP, Report, Worker};
+use crate::threshold::Threshold;
 use crate::timeline::{Point, Timeline};
 use crate::traffic::Planned;
 use crate::view::{Look, View};
@@ -29,12 +32,19 @@ pub(crate) struct Outlets {
     pub(crate) scraper: Option<Scraper>,
     /// A file of intervals.
     pub(crate) hdr_log: Option<HdrLog>,
+    /// What the run will be judged by.
+    pub(crate) fail_if: Vec<Threshold>,
+    /// What ends it early.
+    pub(crate) abort_if: Vec<Threshold>,
 }
 
 /// See the module.
 pub(crate) struct Watch {
     shared: Arc<Shared>,
     outlets: Outlets,
+    guard: Guard,
+    /// The condition that is to end the run early, with what was found.
+    pub(crate) aborted: Option<String>,
     began: Instant,
     timeline: Timeline,
     total: Record,
@@ -78,11 +88,13 @@ const POINT: Duration = Duration::from_millis(1000);
 
 impl Watch {
     /// Begins with the phase `connect`.
-    pub(crate) fn new(shared: Arc<Shared>, outlets: Outlets) -> Watch {
+    pub(crate) fn new(shared: Arc<Shared>, mut outlets: Outlets) -> Watch {
         let now = Sample::take(&shared, outlets.process);
         Watch {
             shared,
+            guard: Guard::new(std::mem::take(&mut outlets.abort_if)),
             outlets,
+            aborted: None,
             began: Instant::now(),
             timeline: Timeline::default(),
             total: Record::default(),
@@ -154,7 +166,14 @@ impl Watch {
             self.total.troubles.add(&record.troubles);
             self.total.stall_us = self.total.stall_us.max(record.stall_us);
         }
+        if self.guard.is_needed() && self.aborted.is_none() {
+            let busy = busy(&self.last, &sample).into_iter().fold(0.0, f64::max);
+            let main = self.measure.unwrap_or_else(|| self.total.main());
+            self.aborted = self.guard.look(Piece::of(&point, &record, busy), sample.tally, &self.names, main);
+        }
+        let standings = self.standings(sample.tally);
         self.outlets.view.show(Look {
+            standings,
             phase: &self.phase.name,
             until: self.until,
             point: &point,
@@ -191,6 +210,25 @@ impl Watch {
             gateway_cores: seen.map(|(now, before)| cores(now, before)).or(live.cores),
             gateway_bytes: self.outlets.process.map(Process::user_bytes).or(live.bytes.map(|bytes| bytes as u64)),
         }
+    }
+
+    /// How the thresholds stand now.
+    fn standings(&self, tally: Tally) -> Vec<Standing> {
+        let main = self.measure.unwrap_or_else(|| self.total.main());
+        let value = |threshold: &Threshold| {
+            let figure = threshold.figure();
+            match (&figure.what, &figure.phase) {
+                (What::Other(name), None) => guard::count(name, tally),
+                (What::Other(_), Some(_)) => None,
+                (_, None) => figure.of_records(std::iter::once(&self.total), &self.names, main).map(|(value, _)| value),
+                (_, Some(name)) => {
+                    let done = self.phases.iter().filter(|phase| phase.name == *name).map(|phase| &phase.record);
+                    let open = (self.phase.name == *name).then_some(&self.phase.record);
+                    figure.of_records(done.chain(open), &self.names, main).map(|(value, _)| value)
+                }
+            }
+        };
+        self.outlets.fail_if.iter().map(|threshold| Standing::new(threshold, value(threshold))).collect()
     }
 
     fn measure_of(&self, record: &Record) -> Measure {
@@ -236,6 +274,7 @@ impl Watch {
             timeline: self.timeline.points().to_vec(),
             closed_loops: self.planned.closed_loops,
             phases: self.phases,
+            aborted: self.aborted,
             names: self.names,
             record: self.total,
             metrics: self.outlets.scraper.map(Scraper::finish),

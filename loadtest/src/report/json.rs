@@ -9,6 +9,9 @@ use super::{Phase, Report};
 use crate::record::{Latency, Measure, Quantiles, Record, Series};
 use crate::threshold::Verdict;
 
+/// Number of what the object looks like: it grows when a key goes away or means something else, and not when one is added.
+const SCHEMA: u32 = 2;
+
 impl Report {
     /// See the module.
     pub(crate) fn json(&self) -> Value {
@@ -19,12 +22,14 @@ impl Report {
 
     fn circumstances(&self) -> Value {
         json!({
+            "schema": SCHEMA,
             "version": env!("CARGO_PKG_VERSION"),
             "command": self.command,
             "load": self.load,
             "began": self.began.map(|began| humantime::format_rfc3339_seconds(began).to_string()),
             "seconds": self.seconds,
             "interrupted": self.interrupted,
+            "aborted": self.aborted,
             "failure": self.failure,
         })
     }
@@ -42,7 +47,7 @@ impl Report {
             "published": self.tally.sent,
             "accepted": self.tally.accepted,
             "planned": self.planned,
-            "sent": self.tally.sent + self.tally.pings.saturating_sub(self.tally.heartbeats),
+            "sent": self.sent(),
             "sent_share": self.sent_share(),
             "never_sent": self.never_sent(),
             "skipped": self.skipped(),
@@ -72,7 +77,7 @@ impl Report {
         let main = Quantiles::from(&self.record.of(self.main()).planned);
         json!({
             "connects_per_second": self.connects_per_second(),
-            "latency_us": {"p50": main.p50, "p90": main.p90, "p99": main.p99, "p999": main.p999, "max": main.max},
+            "latency_us": {"p50": main.p50, "p90": main.p90, "p95": main.p95, "p99": main.p99, "p999": main.p999, "max": main.max},
             "latencies_us": latencies(&self.record, |_| true),
             "latencies_by_name_us": self.by_name(&self.record),
             "first_1000_back_us": self.first_back(),

@@ -1,9 +1,9 @@
 //! What is said of a run, without one.
 
 use super::*;
-use crate::record::Series;
+use crate::record::{Series, StreamName};
 
-fn phase(name: &str, driver_busy: f64) -> Phase {
+pub(crate) fn phase(name: &str, driver_busy: f64) -> Phase {
     Phase {
         name: name.to_owned(),
         seconds: 1.0,
@@ -91,7 +91,9 @@ fn an_end_while_clients_connect_says_how_many_there_were() {
 
 #[test]
 fn latencies_are_told_apart_by_name_in_the_whole_and_in_each_phase() {
-    let names = Names { populations: vec!["people".to_owned()], streams: vec!["chat".to_owned(), "people".to_owned()] };
+    let stream = |name: &str, pings| StreamName { name: name.to_owned(), pings };
+    let names =
+        Names { populations: vec!["people".to_owned()], streams: vec![stream("chat", false), stream("people", true)] };
     let mut report = Report { names, ..Report::default() };
     report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, 500);
     report.record.record(Measure::Ping, Series::Stream(2), 0, 0, 90);

@@ -5,6 +5,7 @@ mod descriptors;
 mod exit;
 mod hosts;
 mod html;
+mod judged;
 mod metrics;
 mod names;
 mod scenarios;
