@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::Outcome;
 use crate::access::Credentials;
 use crate::assignment::Assignment;
 use crate::gateway::{Gateway, Process};
@@ -15,6 +14,7 @@ use crate::run::{Drivers, Run};
 use crate::traffic::{Kind, Pace, Traffic};
 use crate::view::{Scene, View};
 use crate::watch::Outlets;
+use crate::{Outcome, Results};
 
 /// Options of the demo.
 #[derive(clap::Args, Debug)]
@@ -61,12 +61,13 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
             options.tls_connections, options.connections
         ));
     }
-    crate::check_writable(&[options.json.as_deref(), options.html.as_deref()])?;
+    let results = Results { json: options.json.as_deref(), html: options.html.as_deref(), ..Results::default() };
+    results.check()?;
     let folder = std::env::temp_dir().join(format!("ringgate-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let report = measure(options, &folder.join("ca.pem"));
     let _ = std::fs::remove_dir_all(&folder);
-    crate::conclude(&report?, options.json.as_deref(), options.html.as_deref())
+    crate::conclude(&report?, results)
 }
 
 fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {

@@ -78,6 +78,10 @@ impl HdrLog {
                 self.failed = Some(error);
             }
         }
+        // Who ends this process, or looks at the file meanwhile, has every interval that is over.
+        if let Err(error) = self.out.flush() {
+            self.failed.get_or_insert(error.to_string());
+        }
     }
 
     /// Writes out what is buffered; the first error of the run, if there was one.
@@ -116,7 +120,9 @@ mod tests {
         let mut record = Record::default();
         [100, 200, 2_000].into_iter().for_each(|us| record.record(Measure::Deliver, Series::Stream(1), 0, 0, us));
         log.write(Duration::from_secs(3), Duration::from_secs(1), &record);
+        let written = std::fs::read(&path).unwrap();
         log.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), written, "an interval that is over is in the file");
         let bytes = std::fs::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let text = String::from_utf8_lossy(&bytes);

@@ -148,11 +148,32 @@ pub(crate) fn check_writable(paths: &[Option<&Path>]) -> Result<(), String> {
     Ok(())
 }
 
+/// Where a report is written, besides the table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Results<'a> {
+    /// The object for programs; `-` is standard output.
+    pub(crate) json: Option<&'a Path>,
+    /// The page.
+    pub(crate) html: Option<&'a Path>,
+    /// The verdict for CI services.
+    pub(crate) junit: Option<&'a Path>,
+    /// Latencies for spreadsheets.
+    pub(crate) csv: Option<&'a Path>,
+}
+
+impl Results<'_> {
+    /// See [`check_writable`].
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let Results { json, html, junit, csv } = *self;
+        check_writable(&[json, html, junit, csv])
+    }
+}
+
 /// Writes a report, and says what its run has come to: the table and the page for people, the object for a program.
 /// Standard output belongs to the program when it asked for it. That a run has failed is never hidden by a result that
 /// cannot be written.
-pub(crate) fn conclude(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<Outcome, String> {
-    let written = write_report(report, json, html);
+pub(crate) fn conclude(report: &Report, results: Results<'_>) -> Result<Outcome, String> {
+    let written = write_report(report, results);
     match (report.outcome(), written) {
         (Outcome::Good, Err(error)) => Err(error),
         (outcome, written) => {
@@ -164,7 +185,7 @@ pub(crate) fn conclude(report: &Report, json: Option<&Path>, html: Option<&Path>
     }
 }
 
-fn write_report(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<(), String> {
+fn write_report(report: &Report, Results { json, html, junit, csv }: Results<'_>) -> Result<(), String> {
     let text = serde_json::to_string_pretty(&report.json()).map_err(|error| error.to_string())?;
     if json.is_some_and(|path| path == Path::new("-")) {
         console::note(&report.table());
@@ -175,5 +196,11 @@ fn write_report(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Re
             std::fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
         }
     }
+    let write = |path: Option<&Path>, text: &dyn Fn() -> String| {
+        let Some(path) = path else { return Ok(()) };
+        std::fs::write(path, text()).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    write(junit, &|| report.junit())?;
+    write(csv, &|| report.csv())?;
     html.map_or(Ok(()), |path| html::write(report, path))
 }

@@ -7,7 +7,6 @@ use ringgate::client::Url;
 use ringgate::config::parse_duration_ms;
 use serde_json::{Map, Value};
 
-use crate::Outcome;
 use crate::access::Credentials;
 use crate::assignment::Assignment;
 use crate::crew::Muster;
@@ -21,6 +20,7 @@ use crate::run::{Drivers, Run};
 use crate::threshold::Threshold;
 use crate::view::{Scene, View};
 use crate::watch::Outlets;
+use crate::{Outcome, Results};
 
 /// Where the gateway is, and who its clients are.
 #[derive(clap::Args, Clone, Debug)]
@@ -83,6 +83,12 @@ pub(crate) struct Output {
     /// Write the result there as a page of HTML with charts: one file, which needs nothing else.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Write the verdict there as JUnit's XML, for CI services: a case for each promise and each threshold.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Write latencies there as CSV: a row for each phase, stream or population, and measure.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
     /// Show progress as lines instead of a screen; so it is anyway where there is no terminal, or TERM is dumb.
     #[arg(long)]
     plain: bool,
@@ -158,7 +164,16 @@ impl Output {
         {
             return Err(format!("--pid {pid}: no such process on this machine"));
         }
-        crate::check_writable(&[self.json.as_deref(), self.html.as_deref()])
+        self.results().check()
+    }
+
+    fn results(&self) -> Results<'_> {
+        Results {
+            json: self.json.as_deref(),
+            html: self.html.as_deref(),
+            junit: self.junit.as_deref(),
+            csv: self.csv.as_deref(),
+        }
     }
 
     /// Whether the load of this name can have the figures that it is to be judged by.
@@ -198,6 +213,6 @@ impl Output {
 
     /// Writes what was asked for, and says what the run has come to.
     pub(crate) fn conclude(&self, report: &Report) -> Result<Outcome, String> {
-        crate::conclude(report, self.json.as_deref(), self.html.as_deref())
+        crate::conclude(report, self.results())
     }
 }

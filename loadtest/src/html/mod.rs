@@ -129,7 +129,7 @@ const GLOSSARY: &str = "<h2>Words</h2>\n<dl>\n\
     <dt>us, ms</dt><dd>Microseconds, milliseconds.</dd>\n</dl>\n";
 
 /// Text that may stand between tags and in quoted attributes. Control characters, which XML forbids, are replaced.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

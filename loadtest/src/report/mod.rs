@@ -4,8 +4,11 @@
 //! |---|---|
 //! | `text` | a table for people |
 //! | `json` | an object for programs |
+//! | `junit`, `csv` | the verdict for CI services, latencies for spreadsheets |
 
+mod csv;
 mod json;
+mod junit;
 mod text;
 
 use std::borrow::Cow;

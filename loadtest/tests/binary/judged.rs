@@ -9,7 +9,7 @@ use crate::support::{Folder, Gateway, count, loadtest};
 const MIXTURE: &str = "[[populations]]\nname = 'people'\nconnections = 10\n\
     [[populations]]\nname = 'members'\nconnections = 6\n\
     [[streams]]\nname = 'chat'\npopulation = 'people'\nkind = 'pairs'\nrate = 100\n\
-    [[streams]]\npopulation = 'people'\nkind = 'pings'\nrate = 30\n\
+    [[streams]]\nname = 'probes'\npopulation = 'people'\nkind = 'pings'\nrate = 30\n\
     [[streams]]\npopulation = 'members'\nkind = 'rooms'\nrate = 20\npublishers = 2\n\
     [[phases]]\nname = 'first'\nduration = '1s'\n[[phases]]\nname = 'second'\nduration = '1s'\nload = 2.0\n";
 
@@ -23,12 +23,11 @@ fn streams_and_populations_are_told_apart_and_judged_by_name() {
         ("chat.deliver.p95>1us", false),
         ("chat.deliver.p99.95>50s", true),
         ("phase(first).members.deliver.max>1us", false),
-        ("phase(second).people.ping.p75>50s", true),
+        ("phase(second).probes.ping.p75>50s", true),
         ("phase(second).rate<1", true),
         ("members.connect.mean>1us", false),
     ];
-    // No heartbeats, which would be Pings of the population, too.
-    let mut arguments = vec![file.as_str(), "--ping-interval", "1h"];
+    let mut arguments = vec![file.as_str()];
     conditions.iter().for_each(|(condition, _)| arguments.extend(["--fail-if", condition]));
     let (code, result) = gateway.drive("mixed", &arguments);
     assert_eq!((code, count(&result, "lost")), (1, 0), "{result:#}");
@@ -45,7 +44,7 @@ fn streams_and_populations_are_told_apart_and_judged_by_name() {
         whole
     };
     assert_eq!((named("chat", "deliver"), named("chat", "publish"), named("members", "deliver")), (300, 300, 360));
-    assert_eq!((named("people", "ping"), named("people", "connect"), named("members", "connect")), (90, 10, 6));
+    assert_eq!((named("probes", "ping"), named("people", "connect"), named("members", "connect")), (90, 10, 6));
     assert_eq!(result["latencies_us"]["deliver"]["planned"]["count"], 660, "the whole is the sum");
 }
 
@@ -56,7 +55,7 @@ fn names_that_a_load_has_not_are_refused_before_it_runs() {
     let (url, file) = (gateway.url(Transport::Plain), folder.path("mixed.toml"));
     std::fs::write(&file, MIXTURE.replace("'1s'", "'1h'")).unwrap();
     for (option, condition, says) in [
-        ("--fail-if", "chta.deliver.p95>1s", "no stream or population \"chta\"; it has chat, people, members"),
+        ("--fail-if", "chta.deliver.p95>1s", "no stream or population \"chta\"; it has chat, probes, members, people"),
         ("--fail-if", "people.deliver.p95>1s", "\"people\" has no deliver; it has connect, ping"),
         ("--fail-if", "phase(third).p95>1s", "no phase \"third\"; it has connect, first, second"),
         ("--abort-if", "chta.deliver.p95>1s", "no stream or population \"chta\""),
@@ -66,6 +65,32 @@ fn names_that_a_load_has_not_are_refused_before_it_runs() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(says) && said.contains(condition), "{said}");
+    }
+}
+
+#[test]
+fn results_for_ci_and_spreadsheets_say_what_the_object_says() {
+    let gateway = Gateway::start();
+    let folder = Folder::new("junit");
+    let (junit, csv) = (folder.path("junit.xml"), folder.path("latencies.csv"));
+    let options = ["--connections", "4", "--rate", "50", "--duration", "1s", "--junit", &junit, "--csv", &csv];
+    let (code, result) =
+        gateway.drive("p2p", &[&options[..], &["--fail-if", "p95>50s", "--fail-if", "max>=1us"]].concat());
+    assert_eq!(code, 1, "{result:#}");
+    let text = std::fs::read_to_string(&junit).unwrap();
+    let document = roxmltree::Document::parse(&text).unwrap();
+    let cases = document.descendants().filter(|node| node.has_tag_name("testcase"));
+    let failed = cases.filter(|case| case.children().any(|node| node.has_tag_name("failure")));
+    assert_eq!(failed.map(|case| case.attribute("name").unwrap()).collect::<Vec<_>>(), ["not max>=1us"], "{text}");
+    let text = std::fs::read_to_string(&csv).unwrap();
+    let row = text.lines().find(|line| line.starts_with("steady,p2p,deliver,")).unwrap();
+    let cells: Vec<&str> = row.split(',').collect();
+    let head: Vec<&str> = text.lines().next().unwrap().split(',').collect();
+    assert_eq!((cells.len(), cells[3]), (head.len(), "50"), "{text}");
+    let planned = &result["latencies_us"]["deliver"]["planned"];
+    let column = |name: &str| cells[head.iter().position(|head| *head == name).unwrap()];
+    for (name, key) in [("p50_us", "p50"), ("p95_us", "p95"), ("p999_us", "p999"), ("max_us", "max")] {
+        assert_eq!(column(name), planned[key].to_string(), "{name}");
     }
 }
 

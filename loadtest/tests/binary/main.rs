@@ -6,6 +6,7 @@ mod exit;
 mod hosts;
 mod html;
 mod judged;
+mod keys;
 mod metrics;
 mod names;
 mod scenarios;
