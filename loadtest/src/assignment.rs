@@ -81,6 +81,18 @@ pub(crate) struct Plan {
 }
 
 impl Assignment {
+    /// Where its clients go, as URLs.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let used = [(&self.plain, self.connections[0]), (&self.tls, self.connections[1])];
+        let used = used.into_iter().filter(|(_, connections)| *connections > 0);
+        used.map(|(Url { host, port, tls }, _)| {
+            let scheme = if *tls { "tls" } else { "tcp" };
+            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            format!("{scheme}://{host}:{port}")
+        })
+        .collect()
+    }
+
     /// Number of the population that a client belongs to.
     pub(crate) fn population(&self, client: u32) -> u8 {
         self.populations.iter().position(|clients| clients.contains(&client)).unwrap_or(0) as u8
@@ -151,6 +163,14 @@ mod tests {
             no_resumption: false,
         };
         assignment.plan(part)
+    }
+
+    #[test]
+    fn addresses_are_those_that_clients_go_to() {
+        let Plan { assignment, .. } = plan([3, 1], Part::ALONE);
+        assert_eq!(assignment.addresses(), ["tcp://127.0.0.1:1", "tls://127.0.0.1:2"]);
+        let tls = "tls://[::1]:2".parse::<Url>().unwrap();
+        assert_eq!(Assignment { connections: [0, 2], tls, ..assignment }.addresses(), ["tls://[::1]:2"]);
     }
 
     #[test]

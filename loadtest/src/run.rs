@@ -13,7 +13,7 @@ use crate::interrupt;
 use crate::ledger::{Balance, Books, Ended};
 use crate::plan::{Order, Origin, Shared, Tally};
 use crate::record::{Measure, Names};
-use crate::report::Report;
+use crate::report::{Host, Report};
 use crate::traffic::Traffic;
 use crate::watch::{Outlets, Watch};
 
@@ -326,6 +326,8 @@ impl Run {
         let interrupted = self.interrupted();
         let mut report = Report {
             connections: self.wanted,
+            gateways: self.shared.plan.assignment.addresses(),
+            host: Host::this(),
             reconnects: self.shared.plan.assignment.reconnect,
             settle: self.shared.plan.assignment.settle,
             tally,

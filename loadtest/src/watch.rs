@@ -253,10 +253,29 @@ impl Watch {
         team.iter().zip(busy).enumerate().map(worker).collect()
     }
 
+    /// Of what came after the last phase, messages are a phase of their own. Anything else is the last one's: a heartbeat that
+    /// was answered then says nothing for itself.
+    fn join_rest(&mut self) {
+        let Some(rest) = self.phases.pop() else { return };
+        let has_messages = rest.sent + rest.accepted + rest.delivered > 0 || rest.record.has(Measure::Deliver);
+        match self.phases.last_mut() {
+            Some(last) if !has_messages => last.take_in(rest),
+            _ => self.phases.push(rest),
+        }
+    }
+
     /// Everything that was gathered. Called when the driver threads have ended.
     pub(crate) fn finish(mut self) -> Report {
-        // What came in while connections were being closed.
-        self.total.add(&self.shared.take_record());
+        // What came in since the last phase ended, while connections were being closed.
+        self.guard = Guard::default();
+        self.tick(true, 0);
+        let now = Sample::take(&self.shared, self.outlets.process);
+        let rest = std::mem::replace(
+            &mut self.phase,
+            Open { name: String::new(), measured: true, record: Record::default(), from: now.clone() },
+        );
+        self.close_phase(rest, now);
+        self.join_rest();
         let troubles = std::mem::take(&mut self.total.troubles);
         let (errors, refusals) = match self.until_refused {
             true => (troubles.own, troubles.errors),

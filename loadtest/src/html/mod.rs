@@ -32,7 +32,9 @@ fn page(report: &Report) -> String {
         include_str!("style.css")
     );
     out += &head(report);
+    out += "<main>\n";
     out += &tiles(report);
+    out += &tables::tested(report);
     out += &tables::thresholds(report);
     out += &tables::ledger(report);
     out += &tables::troubles(report);
@@ -41,10 +43,11 @@ fn page(report: &Report) -> String {
     out += "<h2>How latencies are spread</h2>\n";
     charts::percentiles(report).iter().for_each(|chart| out += &chart.figure());
     out += &tables::phases(report);
+    out += &tables::latencies(report);
     out += &tables::workers(report);
     out += &tables::metrics(report);
     out += GLOSSARY;
-    out += "</body></html>\n";
+    out += "</main>\n</body></html>\n";
     out
 }
 
@@ -85,10 +88,13 @@ fn head(report: &Report) -> String {
 fn tiles(report: &Report) -> String {
     let main = report.main();
     let latency = Quantiles::from(&report.record.of(main).planned);
-    let mut tiles = vec![("connections".to_owned(), grouped(report.connections.iter().sum::<usize>() as f64))];
+    let mut tiles = Vec::new();
+    if let Some(share) = report.sent_share() {
+        tiles.push(("sent of what was planned".to_owned(), format!("{:.1} %", share * 100.0)));
+    }
+    tiles.push(("connections".to_owned(), grouped(report.connections.iter().sum::<usize>() as f64)));
     if latency.count > 0 {
-        for (name, value) in [("p50", latency.p50), ("p99", latency.p99), ("p99.9", latency.p999), ("max", latency.max)]
-        {
+        for (name, value) in [("p50", latency.p50), ("p95", latency.p95), ("p99", latency.p99), ("max", latency.max)] {
             tiles.push((format!("{} latency, {name}", main.label()), human_us(value)));
         }
     }
@@ -127,6 +133,11 @@ const GLOSSARY: &str = "<h2>Words</h2>\n<dl>\n\
     <dt>connect, ping, publish, deliver</dt><dd>From the decision to connect to being signed in; from Ping to Pong; from \
     sending a message to the gateway's answer; from sending a message to its arrival at a recipient.</dd>\n\
     <dt>us, ms</dt><dd>Microseconds, milliseconds.</dd>\n</dl>\n";
+
+/// The beginning of a `div` whose content may be too wide: it can be scrolled with the keyboard, and has a name.
+fn scrollable(label: &str) -> String {
+    format!("<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">", escape(label))
+}
 
 /// Text that may stand between tags and in quoted attributes. Control characters, which XML forbids, are replaced.
 pub(crate) fn escape(text: &str) -> String {

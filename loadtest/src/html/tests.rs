@@ -72,6 +72,7 @@ fn the_page_is_well_formed_and_says_what_went_wrong() {
         "what is all zero is not drawn"
     );
     assert!(page.contains("2 errors; threshold p99&gt;1ms (p99 was 2.97 ms)"));
+    assert!(page.contains("id=\"errors-total\">2<"));
     assert!(page.contains("<td>3008</td><td>1</td><td class=\"text\">slow</td>") && page.contains("without a word"));
     assert!(page.contains("<dt>this load tester was busy in its busiest phase, a &lt; b</dt><dd>50 %</dd>"));
     assert!(!page.contains("Careful"));

@@ -26,6 +26,8 @@ impl Report {
             "version": env!("CARGO_PKG_VERSION"),
             "command": self.command,
             "load": self.load,
+            "gateways": self.gateways,
+            "host": self.host,
             "began": self.began.map(|began| humantime::format_rfc3339_seconds(began).to_string()),
             "seconds": self.seconds,
             "interrupted": self.interrupted,

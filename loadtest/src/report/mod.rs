@@ -32,6 +32,10 @@ pub(crate) struct Report {
     pub(crate) command: String,
     /// What was driven: what two results must have in common to be compared. By the names of options.
     pub(crate) load: serde_json::Map<String, serde_json::Value>,
+    /// Where the gateway was: the addresses that clients went to.
+    pub(crate) gateways: Vec<String>,
+    /// Where this load tester ran; its workers, if it had any, say where they connected from.
+    pub(crate) host: Host,
     /// When the run began.
     pub(crate) began: Option<SystemTime>,
     /// Connections that were wanted: plain, TLS.
@@ -86,6 +90,34 @@ pub(crate) struct Report {
     pub(crate) workers: Vec<Worker>,
     /// Thresholds, in the order in which they were given.
     pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// A host, as far as a result depends on it.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub(crate) struct Host {
+    /// What it calls itself.
+    pub(crate) name: String,
+    /// Release of its kernel.
+    pub(crate) kernel: String,
+    /// Cores that this process may use.
+    pub(crate) cores: usize,
+}
+
+impl Host {
+    /// The one that this runs on. What cannot be found out is empty.
+    pub(crate) fn this() -> Host {
+        let read = |name: &str| {
+            let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
+            text.trim().to_owned()
+        };
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        Host { name: read("hostname"), kernel: read("osrelease"), cores }
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        format!("{}, {} cores, Linux {}", self.name, self.cores, self.kernel)
+    }
 }
 
 /// A latency of a run or a phase.
@@ -181,6 +213,21 @@ pub(crate) struct Phase {
 }
 
 impl Phase {
+    /// Adds what came after it. Its length and the CPU time in it stay what they are.
+    pub(crate) fn take_in(&mut self, rest: Phase) {
+        self.connected += rest.connected;
+        for (own, others) in self.handshakes.iter_mut().zip(rest.handshakes) {
+            *own += others;
+        }
+        self.sent += rest.sent;
+        self.accepted += rest.accepted;
+        self.delivered += rest.delivered;
+        self.pongs += rest.pongs;
+        self.errors += rest.errors;
+        self.reconnects += rest.reconnects;
+        self.record.add(&rest.record);
+    }
+
     /// Whether clients connect in it, of all or of one kind.
     fn is_ramp(&self) -> bool {
         self.name.starts_with(RAMP)

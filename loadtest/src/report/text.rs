@@ -117,8 +117,8 @@ impl Report {
         }
         let coded = |codes: &BTreeMap<u16, u64>, what: &str| -> Vec<String> {
             let said = |(code, count): (&u16, &u64)| match code {
-                // Each of them is among the errors, with its reason.
-                0 if !self.reconnects => None,
+                // Each of them is among the errors, or what ended the ramp, with its reason.
+                _ if !self.reconnects => None,
                 0 => Some(format!("  ! {count} x {what} without a word, or not made")),
                 _ => Some(format!("  ! {count} x {what} with code {code}")),
             };
