@@ -23,7 +23,7 @@ mod table;
 #[rustfmt::skip]
 mod generated;
 
-pub use client_frame::{ClientFrame, RoomCursor, RoomCursors};
+pub use client_frame::{ClientFrame, Publish, RoomCursor, RoomCursors};
 pub use draft::Draft;
 pub use encode::Encoder;
 pub use generated::ringgate::wire as schema;

@@ -8,8 +8,9 @@ use std::rc::Rc;
 
 use base64::Engine as _;
 use ringgate::id::{ClientMessageId, Durability, Position, Stamp};
+use ringgate::limits::HEADER_BYTES;
 use ringgate::wire::encode::{self, Connected};
-use ringgate::wire::{ClientFrame, Draft, Encoder, Kind, Split, split};
+use ringgate::wire::{ClientFrame, Draft, Encoder, Kind, Publish, Split, split};
 
 /// What waits to be sent to a client.
 #[derive(Default)]
@@ -37,6 +38,8 @@ struct Route {
     payload_from: usize,
     payload_to: usize,
     payload_bytes: usize,
+    /// Where a publish has its client message id.
+    id_from: usize,
     offset_at: usize,
     offset: u64,
     frame_bytes: usize,
@@ -128,7 +131,7 @@ impl Exchange {
                         self.answer(index, |encoder, out| encoder.subscribed(out, &subscribed));
                     }
                     Ok(ClientFrame::Publish(publish)) => {
-                        self.learn(index, whole, publish.topic, publish.payload);
+                        self.learn(index, whole, &publish);
                         self.publish(index, whole);
                     }
                     _ => {}
@@ -184,7 +187,8 @@ impl Exchange {
         });
     }
 
-    fn learn(&mut self, index: usize, publish: &[u8], topic: &str, payload: &[u8]) {
+    fn learn(&mut self, index: usize, frame: &[u8], publish: &Publish<'_>) {
+        let Publish { topic, payload, client_message_id, .. } = *publish;
         let partner = topic.strip_prefix('@').map(|user| self.users.get(user).copied().unwrap_or(index));
         let offset = 0x5a5a_1234_8765_a5a5_u64;
         let stamp = Stamp { position: Position { epoch: 1, offset }, message_id: 1, timestamp_ms: 1 };
@@ -193,12 +197,13 @@ impl Exchange {
         let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|window| window == what).unwrap_or(0);
         self.clients[index].route = Some(Route {
             partner,
-            payload_from: find(publish, payload),
+            payload_from: find(frame, payload),
             payload_to: find(&message, payload),
             payload_bytes: payload.len(),
+            id_from: find(frame, &id_bytes(client_message_id)),
             offset_at: find(&message, &offset.to_le_bytes()),
             offset: 0,
-            frame_bytes: publish.len(),
+            frame_bytes: frame.len(),
             message,
         });
     }
@@ -210,7 +215,7 @@ impl Exchange {
         route.offset += 1;
         route.message[route.offset_at..route.offset_at + 8].copy_from_slice(&route.offset.to_le_bytes());
         let message = std::mem::take(&mut route.message);
-        let partner = route.partner;
+        let (partner, id_from) = (route.partner, route.id_from);
         let message = match partner {
             Some(partner) => {
                 self.clients[partner].outgoing.bytes.extend_from_slice(&message);
@@ -223,6 +228,7 @@ impl Exchange {
             route.message = message;
         }
         let Exchange { clients, published, .. } = self;
+        published[PUBLISHED_ID].copy_from_slice(&publish[id_from..id_from + PUBLISHED_ID.len()]);
         clients[index].outgoing.bytes.extend_from_slice(published);
         self.mark(index);
     }
@@ -241,6 +247,17 @@ impl Exchange {
         }
         message
     }
+}
+
+/// Where a Published has the client message id that it answers: behind the header.
+const PUBLISHED_ID: std::ops::Range<usize> = HEADER_BYTES..HEADER_BYTES + 16;
+
+/// As frames have it.
+fn id_bytes(id: ClientMessageId) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&id.high.to_le_bytes());
+    bytes[8..].copy_from_slice(&id.low.to_le_bytes());
+    bytes
 }
 
 /// `sub` of a token that nobody has verified.
