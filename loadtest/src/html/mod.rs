@@ -14,6 +14,7 @@ mod tables;
 
 use std::path::Path;
 
+use crate::capacity::Finding;
 use crate::record::{Quantiles, human_us};
 use crate::report::Report;
 
@@ -22,15 +23,38 @@ pub(crate) fn write(report: &Report, path: &Path) -> Result<(), String> {
     std::fs::write(path, page(report)).map_err(|error| format!("--html {}: {error}", path.display()))
 }
 
-/// The page.
-fn page(report: &Report) -> String {
-    let mut out = format!(
+/// Writes the page of a search for a capacity. The error names the file.
+pub(crate) fn write_capacity(finding: &Finding, path: &Path) -> Result<(), String> {
+    std::fs::write(path, capacity_page(finding)).map_err(|error| format!("--html {}: {error}", path.display()))
+}
+
+/// The page of a search for a capacity.
+pub(crate) fn capacity_page(finding: &Finding) -> String {
+    let class = if finding.found.is_some() { "good" } else { "bad" };
+    let mut out = begin(if finding.found.is_some() { "capacity found" } else { "no capacity found" });
+    out += &format!(
+        "<header>\n<h1>Capacity of a ringgate gateway</h1>\n<p class=\"{class}\">{}</p>\n</header>\n<main>\n",
+        escape(&finding.answer)
+    );
+    out += &tables::settings(&finding.load);
+    out += "<h2>Runs</h2>\n";
+    charts::by_rate(finding).iter().for_each(|chart| out += &chart.figure());
+    out += &tables::trials(finding);
+    out + "</main>\n</body></html>\n"
+}
+
+fn begin(title: &str) -> String {
+    format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
-         <title>Load test: {}</title>\n<style>\n{}</style></head><body>\n",
-        if report.is_clean() { "passed" } else { "failed" },
+         <title>Load test: {title}</title>\n<style>\n{}</style></head><body>\n",
         include_str!("style.css")
-    );
+    )
+}
+
+/// The page.
+fn page(report: &Report) -> String {
+    let mut out = begin(if report.is_clean() { "passed" } else { "failed" });
     out += &head(report);
     out += "<main>\n";
     out += &tiles(report);

@@ -5,9 +5,10 @@ use std::fmt::Write;
 
 use clap::ValueEnum;
 use ringgate::close::{CloseReason, ErrorCode};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{escape, grouped};
+use crate::capacity::Finding;
 use crate::metrics::{Figures, Series};
 use crate::record::{Quantiles, human_us};
 use crate::report::Report;
@@ -43,15 +44,7 @@ pub(super) fn thresholds(report: &Report) -> String {
 pub(super) fn tested(report: &Report) -> String {
     let mut rows =
         vec![("gateway".to_owned(), report.gateways.join(", ")), ("load tester".to_owned(), report.host.text())];
-    let settings = report.load.iter().filter(|(name, _)| *name != MIXTURE);
-    rows.extend(settings.map(|(name, value)| {
-        let value = match value {
-            Value::String(text) => text.clone(),
-            Value::Null => "-".to_owned(),
-            other => other.to_string(),
-        };
-        (name.replace('_', " "), value)
-    }));
+    rows.extend(settings_of(&report.load));
     if !report.allowed.is_empty() {
         let names = report.allowed.iter().filter_map(ValueEnum::to_possible_value);
         let names: Vec<String> = names.map(|value| value.get_name().to_owned()).collect();
@@ -67,6 +60,40 @@ pub(super) fn tested(report: &Report) -> String {
         out += &format!("<h3>The file</h3>\n{begin}<pre id=\"mixture\">{}</pre></div>\n", text.join("\n"));
     }
     out
+}
+
+/// The settings of a search for a capacity.
+pub(super) fn settings(load: &Map<String, Value>) -> String {
+    let rows = settings_of(load).map(|(name, value)| vec![escape(&name), escape(&value)]);
+    "<h2>What was tested</h2>\n".to_owned() + &table("Settings as they were in effect.", &["setting", "value"], rows)
+}
+
+fn settings_of(load: &Map<String, Value>) -> impl Iterator<Item = (String, String)> {
+    load.iter().filter(|(name, _)| *name != MIXTURE).map(|(name, value)| {
+        let value = match value {
+            Value::String(text) => text.clone(),
+            Value::Null => "-".to_owned(),
+            other => other.to_string(),
+        };
+        (name.replace('_', " "), value)
+    })
+}
+
+/// The runs of a search for a capacity, by their rate.
+pub(super) fn trials(finding: &Finding) -> String {
+    let heads = ["per second", "p50", "p95", "p99", "max", "tester busy", "thresholds", "the limit was", "meaning"];
+    let rows = finding.sorted().into_iter().map(|trial| {
+        let Quantiles { p50, p95, p99, max, .. } = trial.latency_us;
+        let mut row = vec![grouped(trial.rate.round())];
+        row.extend([p50, p95, p99, max].map(human_us));
+        row.push(trial.driver_busy.map_or("-".to_owned(), |busy| format!("{:.0} %", busy * 100.0)));
+        let (class, word) = if trial.met { ("good", "met") } else { ("bad", "missed") };
+        row.push(format!("<span class=\"{class}\">{word}</span>"));
+        row.push(trial.limit.map_or("-", |limit| limit.text()).to_owned());
+        row.push(escape(&trial.why));
+        row
+    });
+    table("The rate that was found was tried twice.", &heads, rows)
 }
 
 /// The file of a mixed load, by its key in [`Report::load`].
@@ -296,4 +323,4 @@ pub(super) fn table(caption: &str, heads: &[&str], rows: impl Iterator<Item = Ve
 }
 
 /// Columns of words.
-const TEXTS: [&str; 6] = ["meaning", "found", "threshold", "latency", "labels", "value"];
+const TEXTS: [&str; 7] = ["meaning", "the limit was", "found", "threshold", "latency", "labels", "value"];

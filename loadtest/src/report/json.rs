@@ -10,7 +10,7 @@ use crate::record::{Latency, Measure, Quantiles, Record, Series};
 use crate::threshold::Verdict;
 
 /// Number of what the object looks like: it grows when a key goes away or means something else, and not when one is added.
-const SCHEMA: u32 = 2;
+pub(crate) const SCHEMA: u32 = 2;
 
 impl Report {
     /// See the module.

@@ -11,6 +11,8 @@ mod json;
 mod junit;
 mod text;
 
+pub(crate) use json::SCHEMA;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -119,3 +119,28 @@ fn a_condition_that_holds_ends_the_run_early() {
     let (code, said, result) = run("p2p.deliver.p50>50s", &["--duration", "1s"]);
     assert_eq!((code, &result["aborted"]), (Some(0), &serde_json::Value::Null), "{said}");
 }
+
+#[test]
+fn a_capacity_is_an_object_and_a_page_and_says_what_the_limit_was() {
+    let gateway = Gateway::start();
+    let folder = Folder::new("capacity");
+    let (url, json, page) = (gateway.url(Transport::Plain), folder.path("capacity.json"), folder.path("capacity.html"));
+    let search = |scenario: &str, condition: &str, rate_max: &str| {
+        let link =
+            ["capacity", scenario, "--url", &url, "--dev", "--connections", "4", "--duration", "300ms", "--rate", "20"];
+        let more = ["--rate-max", rate_max, "--precision", "99", "--allow", "driver", "--fail-if", condition];
+        let output = loadtest(&[&link[..], &more, &["--quiet", "--json", &json, "--html", &page]].concat());
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let result: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+        (output.status.code(), said, result)
+    };
+    let (code, said, result) = search("p2p", "p99>50s", "40");
+    assert_eq!((code, &result["capacity_per_second"], &result["limit"]), (Some(0), &40.0.into(), &().into()), "{said}");
+    assert!(said.contains("capacity: at least 40 per second, confirmed by a second run; --rate-max ended"), "{said}");
+    assert!(std::fs::read_to_string(&page).unwrap().contains("at least 40 per second"));
+    let (code, said, result) = search("ping", "max>=1us", "40");
+    assert_eq!((code, &result["capacity_per_second"]), (Some(1), &().into()), "{said}");
+    assert!(said.contains("no rate down to ") && said.contains("the limit was "), "{said}");
+    let trials = result["trials"].as_array().unwrap();
+    assert!(trials.iter().all(|trial| trial["met"] == false && trial["limit"].is_string()), "{result:#}");
+}

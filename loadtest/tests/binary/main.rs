@@ -7,6 +7,7 @@ mod hosts;
 mod html;
 mod judged;
 mod keys;
+mod late;
 mod metrics;
 mod names;
 mod scenarios;

@@ -399,8 +399,8 @@ fn mistakes_are_named_before_anything_starts() {
     assert!(refused(&["p2p", "--url", "http://x", "--dev"]).contains("tcp://HOST:PORT"));
     assert!(refused(&["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev"]).contains("--fail-if"));
     let capacity =
-        ["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev", "--fail-if", "lost>0", "--html", "x.html"];
-    assert!(refused(&capacity).contains("--html and --json are for a single one"));
+        ["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev", "--fail-if", "lost>0", "--junit", "x.xml"];
+    assert!(refused(&capacity).contains("--junit and --csv are for a single run"));
     assert!(refused(&[&url[..], &["--connections", "2", "--quiet"]].concat()).is_empty());
     assert!(refused(&[&url[..], &["--pid", "4194305"]].concat()).contains("no such process"));
     assert!(refused(&[&url[..], &["--connections", "1"]].concat()).contains("--connections 2 at least"));
