@@ -13,7 +13,7 @@ use crate::crew::Muster;
 use crate::figure::Known;
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
-use crate::metrics::{MetricsUrl, Scraper};
+use crate::metrics::{Exporter, MetricsUrl, Scraper};
 use crate::record::Names;
 use crate::report::{Allowance, Report};
 use crate::run::{Drivers, Run};
@@ -60,6 +60,9 @@ pub(crate) struct Output {
     /// Where the gateway's metrics are, http://HOST:PORT/metrics: asked once a second, and reported with the rest.
     #[arg(long, value_name = "URL")]
     metrics_url: Option<MetricsUrl>,
+    /// Answer GET /metrics there with this load tester's own counts and latencies, as OpenMetrics text.
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics_listen: Option<String>,
     /// Fail the run (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'chat.deliver.p95>5ms' (one stream or
     /// population, by its name), 'phase(steady).deliver.p99>5ms' (one phase), 'lost>0', 'rate<5000', 'lag>1ms'; may be repeated.
     /// Any percentile will do. A bare p99 is that of deliveries where messages are sent, of connects for connect, churn and
@@ -188,6 +191,7 @@ impl Output {
         let outlets = Outlets {
             process: self.pid.map(Process),
             scraper: self.metrics_url.clone().map(Scraper::start).transpose()?,
+            exporter: self.metrics_listen.as_deref().map(Exporter::listen).transpose()?,
             fail_if: self.fail_if.clone(),
             abort_if: self.abort_if.clone(),
             hdr_log: self.hdr_log.as_deref().map(HdrLog::create).transpose()?,

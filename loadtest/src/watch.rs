@@ -12,7 +12,7 @@ use crate::figure::What;
 use crate::gateway::Process;
 use crate::guard::{self, Guard, Piece, Standing};
 use crate::hdr_log::HdrLog;
-use crate::metrics::{Live, Scraper};
+use crate::metrics::{Exporter, Live, Scraper};
 use crate::plan::{Shared, Tally};
 use crate::record::{Measure, Names, Quantiles, Record};
 use crate::report::{Phase, RAMP, Report, Worker};
@@ -30,6 +30,8 @@ pub(crate) struct Outlets {
     pub(crate) process: Option<Process>,
     /// The gateway's own metrics.
     pub(crate) scraper: Option<Scraper>,
+    /// Programs that ask for this load tester's own metrics.
+    pub(crate) exporter: Option<Exporter>,
     /// A file of intervals.
     pub(crate) hdr_log: Option<HdrLog>,
     /// What the run will be judged by.
@@ -170,6 +172,9 @@ impl Watch {
             let busy = busy(&self.last, &sample).into_iter().fold(0.0, f64::max);
             let main = self.measure.unwrap_or_else(|| self.total.main());
             self.aborted = self.guard.look(Piece::of(&point, &record, busy), sample.tally, &self.names, main);
+        }
+        if let Some(exporter) = &self.outlets.exporter {
+            exporter.show(&self.phase.name, &sample.tally, &self.total, &self.names);
         }
         let standings = self.standings(sample.tally);
         self.outlets.view.show(Look {
