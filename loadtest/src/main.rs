@@ -60,7 +60,8 @@ use crate::report::Report;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXIT_CODES: &str = "Exit code: 0 when nothing went wrong and no threshold (--fail-if) failed the run, 1 when it did or the run was \
-    ended early, 2 when it could not be run: bad options, a file that cannot be read or written, nobody could sign in.";
+    ended early, 2 when it could not be run: bad options, a file that cannot be read or written, nobody could sign in. \
+    Of compare: 0 when nothing is worse, 1 when something is, 2 when the loads differ.";
 
 /// Drives very many connections against a ringgate gateway.
 #[derive(Parser)]
@@ -86,7 +87,7 @@ enum Command {
     Capacity(capacity::Search),
     /// Start gateways and give them more than they can do: what still gets through, and whom it delays.
     Overload(overload::Options),
-    /// Compare two results that were written with --json.
+    /// Compare results that were written with --json: what has changed, and whether anything is worse.
     Compare(compare::Options),
 }
 
