@@ -31,6 +31,10 @@ pub(crate) struct Assignment {
     pub(crate) reconnect: bool,
     /// Every TLS handshake is a full one.
     pub(crate) no_resumption: bool,
+    /// How long a client may take from the beginning of its connect until it is signed in.
+    pub(crate) connect_timeout: Duration,
+    /// Clients are written to by the name of their user, so that each needs one of its own.
+    pub(crate) addressed: bool,
 }
 
 /// How a [`Url`] is sent.
@@ -161,6 +165,8 @@ mod tests {
             ramp_burst: 1,
             reconnect: false,
             no_resumption: false,
+            connect_timeout: Duration::from_secs(10),
+            addressed: false,
         };
         assignment.plan(part)
     }

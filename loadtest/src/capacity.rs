@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::Outcome;
 use crate::console::{note, print};
 use crate::html;
+use crate::number;
 use crate::record::{Quantiles, human_us};
 use crate::report::Report;
 use crate::scenario::{self, Scenario};
@@ -18,10 +19,10 @@ pub(crate) struct Search {
     #[arg(value_enum)]
     scenario: Searched,
     /// Where the search ends: neighbouring rates are within this many percent of each other.
-    #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
+    #[arg(long, default_value_t = 5.0, value_name = "PERCENT", allow_negative_numbers = true, value_parser = number::positive)]
     precision: f64,
     /// The highest rate that is tried; --rate is the first one.
-    #[arg(long, default_value_t = 1e6, value_name = "N")]
+    #[arg(long, default_value_t = 1e6, value_name = "N", allow_negative_numbers = true, value_parser = number::rate)]
     rate_max: f64,
     #[command(flatten)]
     each: scenario::Options,

@@ -4,14 +4,14 @@
 //! |---|---|
 //! | `ledger`, `record`, `timeline` | payload stamps; lost, duplicated, reordered; latencies and troubles; over time |
 //! | `traffic`, `assignment`, `plan` | who sends what and when; who has which clients; what the threads share |
-//! | `access`, `lookup`, `descriptors` | keys, certificates, addresses and open files of this process's clients |
+//! | `access`, `tokens`, `lookup`, `descriptors` | keys, tokens, certificates, addresses and open files of this process's clients |
 //! | `fleet` | one driver thread: a ring full of clients |
 //! | `crew` | a controller and its workers: several driver processes |
 //! | `run`, `interrupt` | drivers and phases; how a run is ended early |
 //! | `watch`, `guard`, `view`, `console`, `hdr_log` | what is gathered, seen and written meanwhile |
 //! | `report`, `html`, `figure`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
 //! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
-//! | `demo`, `options`, `load`, `scenario`, `mixed`, `capacity` | what is driven |
+//! | `demo`, `options`, `number`, `load`, `scenario`, `mixed`, `capacity` | what is driven |
 //! | `overload` | a gateway that is given more than it can do |
 
 mod access;
@@ -34,6 +34,7 @@ mod load;
 mod lookup;
 mod metrics;
 mod mixed;
+mod number;
 mod options;
 mod overload;
 mod plan;
@@ -44,6 +45,7 @@ mod scenario;
 mod threshold;
 mod tickets;
 mod timeline;
+mod tokens;
 mod traffic;
 mod view;
 mod watch;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::Outcome;
 use crate::crew::Muster;
+use crate::number;
 use crate::options::{Link, Output};
 use crate::plan::{Order, Tally};
 use crate::record::{Measure, Names, StreamName};
@@ -43,10 +44,32 @@ struct Elsewhere {
     _rate: Option<String>,
     #[arg(long = "duration", hide = true, value_parser = in_file)]
     _duration: Option<String>,
+    #[arg(long = "poisson", hide = true, num_args = 0..=1, default_missing_value = "", value_parser = in_file)]
+    _poisson: Option<String>,
+    #[arg(long = "closed-loop", hide = true, value_parser = in_file)]
+    _closed_loop: Option<String>,
+    #[arg(long = "warm-up", hide = true, value_parser = in_file)]
+    _warm_up: Option<String>,
+    #[arg(long = "payload-bytes", hide = true, value_parser = in_file)]
+    _payload_bytes: Option<String>,
+    #[arg(long = "rooms", hide = true, value_parser = in_file)]
+    _rooms: Option<String>,
+    #[arg(long = "publishers", hide = true, value_parser = in_file)]
+    _publishers: Option<String>,
+    #[arg(long = "room-name", hide = true, value_parser = in_file)]
+    _room_name: Option<String>,
+    #[arg(long = "slow-share", hide = true, value_parser = in_slow)]
+    _slow_share: Option<String>,
 }
 
 fn in_file(_: &str) -> Result<String, String> {
-    Err("mixed has it in its FILE, for each population, stream or phase".to_owned())
+    Err("mixed has it in its FILE, for each population, stream or phase; `ringgate-loadtest mixed-example` prints one with \
+         every key explained"
+        .to_owned())
+}
+
+fn in_slow(_: &str) -> Result<String, String> {
+    Err("mixed has no readers that stop reading; slow has".to_owned())
 }
 
 /// Most populations of a file: their numbers are bytes.
@@ -73,10 +96,11 @@ struct Script {
 #[serde(deny_unknown_fields)]
 struct Population {
     name: String,
+    #[serde(deserialize_with = "number::count_in_file")]
     connections: u32,
     #[serde(default)]
     tls: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number::rate_in_file")]
     churn: f64,
 }
 
@@ -87,15 +111,16 @@ struct Stream {
     name: Option<String>,
     population: String,
     kind: StreamKind,
+    #[serde(default, deserialize_with = "number::rate_in_file_if_any")]
     rate: Option<f64>,
     think_time: Option<String>,
     #[serde(default)]
     poisson: bool,
-    #[serde(default = "default_payload")]
-    payload_bytes: usize,
-    #[serde(default = "one")]
+    #[serde(default = "default_payload", deserialize_with = "number::count_in_file")]
+    payload_bytes: u32,
+    #[serde(default = "one", deserialize_with = "number::count_in_file")]
     rooms: u32,
-    #[serde(default = "default_publishers")]
+    #[serde(default = "default_publishers", deserialize_with = "number::count_in_file")]
     publishers: u32,
     #[serde(default = "default_room")]
     room: String,
@@ -139,7 +164,7 @@ enum Load {
     Ramp([f64; 2]),
 }
 
-fn default_payload() -> usize {
+fn default_payload() -> u32 {
     100
 }
 
@@ -222,11 +247,14 @@ impl Mix {
         if script.populations.len() > POPULATIONS_MAX {
             return Err(format!("{} populations are more than {POPULATIONS_MAX}", script.populations.len()));
         }
-        let plain: u32 = script.populations.iter().filter(|population| !population.tls).map(|p| p.connections).sum();
-        let tls: u32 = script.populations.iter().filter(|population| population.tls).map(|p| p.connections).sum();
-        if plain.saturating_add(tls) > crate::CONNECTIONS_MAX {
+        let all = |with_tls: bool| {
+            let population = script.populations.iter().filter(move |population| population.tls == with_tls);
+            population.map(|population| u64::from(population.connections)).sum::<u64>()
+        };
+        if all(false) + all(true) > u64::from(crate::CONNECTIONS_MAX) {
             return Err(format!("populations: more than {} connections", crate::CONNECTIONS_MAX));
         }
+        let [plain, tls] = [all(false) as u32, all(true) as u32];
         // Plain clients are numbered first, then those with TLS.
         let mut next = [0, plain];
         let mut clients: Vec<(String, Range<u32>)> = Vec::new();
@@ -363,7 +391,7 @@ impl Stream {
             start_ns: 0,
             duration: Duration::ZERO,
             pace: Pace::constant(0.0),
-            payload_bytes: self.payload_bytes,
+            payload_bytes: self.payload_bytes as usize,
         };
         Ok((traffic, how))
     }
@@ -409,6 +437,7 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, 
             return Err(format!("a population needs {scheme}://; say where with --other-url {scheme}://HOST:PORT"));
         }
     }
+    options.link.check(mix.connections[1] > 0)?;
     let mut load = options.link.load(mix.connections);
     load.insert("scenario".to_owned(), "mixed".into());
     load.insert("mixture".to_owned(), mix.text.clone().into());
@@ -417,6 +446,7 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, 
     let mut assignment = options.link.assignment(mix.connections, options.other_url.as_ref());
     assignment.reconnect |= !mix.churn.is_empty();
     assignment.populations = mix.populations.clone();
+    assignment.addressed = mix.streams.iter().any(|(traffic, _)| traffic.kind == Kind::Pairs);
     output.check()?;
     let only_pings = !mix.names.has_messages();
     let mut phases = vec![RAMP.to_owned()];
@@ -426,7 +456,15 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, 
     let mut run = output.start(assignment, drivers, "mixed")?;
     run.name(mix.names.clone());
     run.main_measure(if only_pings { Measure::Ping } else { Measure::Deliver });
-    let result = options.link.ramp(&mut run, mix.connections).and_then(|()| match run.interrupted() {
+    let has_payload = |traffic: &&Traffic| traffic.kind != Kind::Pings;
+    let payloads = mix.streams.iter().map(|(traffic, _)| traffic).filter(has_payload);
+    let longest = payloads.map(|traffic| traffic.payload_bytes).max().unwrap_or(0);
+    let result = options.link.ramp(&mut run, mix.connections);
+    if let Some(refused) = result.is_ok().then(|| run.check_payload(longest).err()).flatten() {
+        run.finish();
+        return Err(format!("{}: payload_bytes: {refused}", options.file.display()));
+    }
+    let result = result.and_then(|()| match run.interrupted() {
         true => Ok(()),
         false => mix.drive(&mut run),
     });

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::parser::ValueSource;
 use ringgate::client::Url;
 use ringgate::config::parse_duration_ms;
 use serde_json::{Map, Value};
@@ -14,6 +15,7 @@ use crate::figure::Known;
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
 use crate::metrics::{Exporter, MetricsUrl, Scraper};
+use crate::number;
 use crate::record::Names;
 use crate::report::{Allowance, Report};
 use crate::run::{Drivers, Run};
@@ -29,14 +31,17 @@ pub(crate) struct Link {
     #[arg(long)]
     pub(crate) url: Url,
     /// Connects begun per second; as fast as it goes if not given.
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number::rate)]
     pub(crate) ramp_rate: Option<f64>,
     /// Begin so many of them at once, then pause for as long as the rate asks.
-    #[arg(long, default_value_t = 1, value_name = "N", requires = "ramp_rate", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "ramp_rate", allow_negative_numbers = true, value_parser = number::count_u32(1..=u32::MAX))]
     ramp_burst: u32,
     /// Clients that lose their connection come back, as the protocol asks, instead of counting as errors.
     #[arg(long)]
     pub(crate) reconnect: bool,
+    /// How long a client may take to be connected and signed in, TLS handshake included.
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = time_above_0)]
+    connect_timeout: u64,
     /// Between two Pings of a client.
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration_ms)]
     ping_interval: u64,
@@ -55,7 +60,7 @@ pub(crate) struct Link {
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Output {
     /// Process id of the gateway, if it runs on this machine: its CPU time and memory are reported, too.
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", allow_negative_numbers = true, value_parser = number::count_u32(1..=u32::MAX))]
     pub(crate) pid: Option<u32>,
     /// Where the gateway's metrics are, http://HOST:PORT/metrics: asked once a second, and reported with the rest.
     #[arg(long, value_name = "URL")]
@@ -100,14 +105,56 @@ pub(crate) struct Output {
     pub(crate) quiet: bool,
 }
 
-pub(crate) fn positive(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("must be a number above 0".to_owned()),
+/// Names of the options that were given on the command line, as opposed to those that have their default. It has to be the
+/// first field of its options: those that follow are taken out of what was read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Given(Vec<String>);
+
+impl Given {
+    /// Whether `--name` was given.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|id| id.replace('_', "-") == name)
+    }
+}
+
+impl clap::Args for Given {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        command
+    }
+}
+
+impl clap::FromArgMatches for Given {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        let is_given = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+        Ok(Given(matches.ids().filter(is_given).map(|id| id.to_string()).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        Given::from_arg_matches(matches).map(|given| *self = given)
+    }
+}
+
+/// Milliseconds of a time that is not 0.
+fn time_above_0(text: &str) -> Result<u64, String> {
+    match parse_duration_ms(text)? {
+        0 => Err("must be above 0, for instance \"500ms\" or \"10s\"".to_owned()),
+        ms => Ok(ms),
     }
 }
 
 impl Link {
+    /// Whether each of these options has a use, with clients that use TLS or without.
+    pub(crate) fn check(&self, tls: bool) -> Result<(), String> {
+        if self.no_resumption && !tls {
+            return Err("--no-resumption is for tls://: there are no TLS handshakes over tcp://".to_owned());
+        }
+        Ok(())
+    }
+
     /// A run of so many connections: plain, TLS. `other` is where those go that `--url` does not say.
     pub(crate) fn assignment(&self, connections: [usize; 2], other: Option<&Url>) -> Assignment {
         let (own, other) = (self.url.clone(), other.unwrap_or(&self.url).clone());
@@ -123,6 +170,8 @@ impl Link {
             ramp_burst: self.ramp_burst,
             reconnect: self.reconnect,
             no_resumption: self.no_resumption,
+            connect_timeout: Duration::from_millis(self.connect_timeout),
+            addressed: false,
         }
     }
 
@@ -155,7 +204,7 @@ impl Link {
     pub(crate) fn ramp(&self, run: &mut Run, [plain, tls]: [usize; 2]) -> Result<(), String> {
         let connections = plain + tls;
         let by_rate = self.ramp_rate.map_or(connections as u64 / 500, |rate| (connections as f64 / rate) as u64);
-        run.connect(plain, tls, Duration::from_secs(60 + by_rate))
+        run.connect(plain, tls, Duration::from_secs(60 + by_rate), self.reconnect)
     }
 }
 
@@ -208,7 +257,7 @@ impl Output {
         if !report.workers.is_empty() {
             report.load.insert("workers".to_owned(), report.workers.len().into());
         }
-        report.command = std::env::args().collect::<Vec<_>>().join(" ");
+        report.command = crate::console::command_line();
         report.failure = result.err();
         report.allowed.clone_from(&self.allow);
         report.verdicts = self.fail_if.iter().map(|threshold| threshold.judge(&report)).collect();

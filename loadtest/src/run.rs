@@ -56,7 +56,8 @@ impl Run {
         let (shared, threads) = match drivers {
             Drivers::Own(access) => {
                 descriptors::check(&plan)?;
-                let shared = Arc::new(Shared::new(plan, Origin::after(Duration::ZERO), Vec::new()));
+                let shared = Shared::new(plan, Origin::after(Duration::ZERO), Vec::new()).naming(access.listed());
+                let shared = Arc::new(shared);
                 let threads = fleet::spawn(&shared, &Arc::new(access));
                 (shared, threads)
             }
@@ -139,24 +140,52 @@ impl Run {
         connections.iter().sum::<usize>() as u64
     }
 
-    /// Wants so many connections and waits until they are signed in.
-    pub(crate) fn connect(&mut self, plain: usize, tls: usize, timeout: Duration) -> Result<(), String> {
+    /// Wants so many connections and waits until they are signed in. Who is not `patient` does not wait for a gateway that lets
+    /// nobody in, although clients would go on trying.
+    pub(crate) fn connect(&mut self, plain: usize, tls: usize, timeout: Duration, patient: bool) -> Result<(), String> {
         let wanted = self.want([plain, tls]);
-        let deadline = Instant::now() + timeout;
+        let (began, assignment) = (Instant::now(), &self.shared.plan.assignment);
+        let (deadline, connect_timeout) = (began + timeout, assignment.connect_timeout);
+        let why = |shared: &Shared| {
+            shared.failed_attempt().map_or_else(String::new, |why| format!("; the last attempt: {why}"))
+        };
         while self.tally().connections < wanted && !self.interrupted() {
             self.pause()?;
             if self.tally().closed > 0 && !self.shared.plan.assignment.reconnect {
                 return Err("connections were refused or lost".to_owned());
             }
+            let tally = self.tally();
+            if tally.connections + tally.reconnects == 0
+                && tally.closed > 0
+                && !patient
+                && began.elapsed() > connect_timeout
+            {
+                return Err(format!("nobody could sign in{}", why(&self.shared)));
+            }
             if Instant::now() > deadline {
                 return Err(format!(
-                    "{} of {wanted} connections were signed in within {} s",
+                    "{} of {wanted} connections were signed in within {} s{}",
                     self.tally().connections,
-                    timeout.as_secs()
+                    timeout.as_secs(),
+                    why(&self.shared)
                 ));
             }
         }
         Ok(())
+    }
+
+    /// Whether the gateway takes payloads of so many bytes: it has said so to those who are connected.
+    pub(crate) fn check_payload(&self, bytes: usize) -> Result<(), String> {
+        if !self.shared.team.is_empty() {
+            // What workers were told is here when they have reported.
+            self.collect();
+        }
+        match self.shared.message_bytes_max() as usize {
+            limit if limit > 0 && bytes > limit => Err(format!(
+                "payloads of {bytes} bytes are longer than the gateway takes: at most {limit} (its client.message_size_limit)"
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Wants so many connections, until the gateway takes no more: it refuses one, or signs in nobody new for a while.

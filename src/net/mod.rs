@@ -63,7 +63,7 @@ use crate::outbox::Chunk;
 use crate::prefetch::TOGETHER;
 use crate::session::Transport;
 use crate::slots::Slots;
-use crate::tls::{Handshake, TlsError};
+use crate::tls::{Handshake, Tls, TlsError};
 use buffers::{Buffers, Bundle};
 use gather::{gather_plain, gather_tls};
 use listen::{Accept, Listener};
@@ -358,6 +358,12 @@ impl Net {
             }
         }
         self.listeners.clear();
+    }
+
+    /// What a peer has said within an unfinished TLS handshake, and nobody has looked at yet: one that closes right behind it
+    /// may have said why. Empty without TLS.
+    pub fn held_back(&self, key: ConnectionKey) -> &[u8] {
+        self.sockets.get(key).and_then(|socket| socket.tls.as_deref()).map_or(&[], Tls::held_back)
     }
 
     /// Sockets that are not freed yet.

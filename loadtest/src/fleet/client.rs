@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ringgate::close::CloseReason;
 use ringgate::id::{ConnectionKey, Position};
@@ -22,8 +23,10 @@ pub(super) struct Client {
     pub(super) seen: Position,
     /// It has been signed in before.
     pub(super) returns: bool,
-    /// Attempts since it was last signed in.
+    /// Attempts since it was last signed in for long enough: see [`Client::left`].
     pub(super) attempts: u8,
+    /// When it was last signed in, in milliseconds since the run's zero.
+    pub(super) ready_ms: u32,
     /// Addresses that refused it in a row.
     pub(super) refused: u8,
     pub(super) room: Option<Box<str>>,
@@ -60,6 +63,7 @@ impl Client {
             seen: Position::default(),
             returns: false,
             attempts: 0,
+            ready_ms: 0,
             refused: 0,
             room: None,
             room_in_stamps: Recipient::default(),
@@ -67,6 +71,32 @@ impl Client {
         }
     }
 }
+
+impl Client {
+    /// An attempt to connect begins.
+    pub(super) fn attempt(&mut self) {
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// It has been signed in until now, in milliseconds since the run's zero. A connection that has lasted is what attempts are
+    /// counted anew from (docs/protocol.md, Reconnecting); so is one that the load itself ends.
+    pub(super) fn left(&mut self, now_ms: u64, on_purpose: bool) {
+        if on_purpose || now_ms.saturating_sub(self.ready_ms.into()) >= LASTING_MS {
+            self.attempts = 0;
+        }
+    }
+
+    /// The most that it waits before its next attempt.
+    pub(super) fn wait_max(&self) -> Duration {
+        BACKOFF.saturating_mul(1 << u32::from(self.attempts.min(10))).min(BACKOFF_MAX)
+    }
+}
+
+/// Back-off between attempts to come back: at most this, doubling up to the other, at a random place within.
+const BACKOFF: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(20);
+/// A client that was signed in for so long counts its attempts anew, in milliseconds.
+const LASTING_MS: u64 = 5_000;
 
 /// A client's connection.
 pub(super) struct Line {
@@ -152,6 +182,8 @@ pub(super) enum End {
     Unexpected(Option<CloseReason>),
     /// It was not even made: where to, and the system's error number.
     Refused(SocketAddr, i32),
+    /// It was made, and the client not signed in in time.
+    TimedOut,
     /// The gateway said this code, and when to come back, if at all.
     Goodbye(u16, Option<u32>),
     /// The client left, and stays away.
@@ -181,6 +213,25 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connection_lasts_5_s_then_the_back_off_begins_anew() {
+        let mut client = Client::new(1);
+        let waits = |client: &Client| client.wait_max().as_millis();
+        client.attempt();
+        assert_eq!(waits(&client), 1000, "the first wait of a client that never had a connection");
+        client.ready_ms = 10_000;
+        client.left(14_999, false);
+        assert_eq!(waits(&client), 1000, "it did not last");
+        client.attempt();
+        client.ready_ms = 20_000;
+        client.left(25_000, false);
+        assert_eq!((client.attempts, waits(&client)), (0, 500));
+        (0..30).for_each(|_| client.attempt());
+        assert_eq!(waits(&client), 20_000);
+        client.left(20_000, true);
+        assert_eq!(client.attempts, 0, "the load itself had it leave");
+    }
 
     #[test]
     fn one_ping_is_under_way_at_a_time() {

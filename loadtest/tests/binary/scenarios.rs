@@ -187,8 +187,8 @@ fn connections_that_cannot_be_made_say_why() {
     let (tcp, tls) = (gateway.url(Transport::Plain), gateway.url(Transport::Tls));
     for (url, reason) in [
         ("tcp://127.0.0.1:1".to_owned(), "Connection refused; is the gateway running there?"),
-        (tcp.replace("tcp://", "tls://"), "is that a port for tls://"),
-        (tls.replace("tls://", "tcp://"), "closed before it was signed in: is that a port for tcp://?"),
+        (tcp.replace("tcp://", "tls://"), "try tcp://"),
+        (tls.replace("tls://", "tcp://"), "speaks TLS: try tls://"),
     ] {
         for until_refused in [&[][..], &["--until-refused"]] {
             let mut arguments = vec!["connect", "--url", &url, "--dev", "--connections", "3", "--quiet"];
@@ -404,7 +404,7 @@ fn mistakes_are_named_before_anything_starts() {
     assert!(refused(&[&url[..], &["--connections", "2", "--quiet"]].concat()).is_empty());
     assert!(refused(&[&url[..], &["--pid", "4194305"]].concat()).contains("no such process"));
     assert!(refused(&[&url[..], &["--connections", "1"]].concat()).contains("--connections 2 at least"));
-    assert!(refused(&[&url[..], &["--until-refused"]].concat()).contains("--until-refused is for connect"));
+    assert!(refused(&[&url[..], &["--until-refused"]].concat()).contains("p2p has no --until-refused"));
     let of = |scenario: &str, option: &[&str]| {
         refused(&[&[scenario, "--url", "tcp://127.0.0.1:1", "--dev"], option].concat())
     };
