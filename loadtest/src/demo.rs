@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::Outcome;
 use crate::access::Credentials;
 use crate::assignment::Assignment;
 use crate::gateway::{Gateway, Process};
 use crate::number;
+use crate::record::{Names, StreamName};
 use crate::report::Report;
 use crate::run::{Drivers, Run};
 use crate::traffic::{Kind, Pace, Traffic};
 use crate::view::{Scene, View};
 use crate::watch::Outlets;
+use crate::{Outcome, Results};
 
 /// Options of the demo.
 #[derive(clap::Args, Debug)]
@@ -62,12 +63,13 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
             options.tls_connections, options.connections
         ));
     }
-    crate::check_writable(&[options.json.as_deref(), options.html.as_deref()])?;
+    let results = Results { json: options.json.as_deref(), html: options.html.as_deref(), ..Results::default() };
+    results.check()?;
     let folder = std::env::temp_dir().join(format!("ringgate-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let report = measure(options, &folder.join("ca.pem"));
     let _ = std::fs::remove_dir_all(&folder);
-    crate::conclude(&report?, options.json.as_deref(), options.html.as_deref())
+    crate::conclude(&report?, results)
 }
 
 fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
@@ -80,6 +82,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         plain: gateway.tcp.parse()?,
         tls: gateway.tls.parse()?,
         connections: [plain, tls],
+        populations: Vec::new(),
         ping_interval: PING_INTERVAL,
         settle: Duration::from_secs(10),
         ramp_rate: None,
@@ -99,6 +102,10 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
             ..Outlets::default()
         },
     )?;
+    run.name(Names {
+        populations: vec!["demo".to_owned()],
+        streams: ["one-to-one", "room"].map(|name| StreamName { name: name.to_owned(), pings: false }).into(),
+    });
     let mut idle_bytes = [None, None];
     let result = phases(options, &mut run, process, &mut idle_bytes);
     let mut report = run.finish();
@@ -146,6 +153,7 @@ fn phases(options: &Options, run: &mut Run, process: Process, idle_bytes: &mut [
 
     let traffic = Traffic {
         id: 0,
+        series: 1,
         kind: Kind::Pairs,
         first: 0,
         clients: options.connections,
@@ -158,6 +166,7 @@ fn phases(options: &Options, run: &mut Run, process: Process, idle_bytes: &mut [
     run.flow(traffic.clone())?;
     run.phase("room");
     let broadcasts = Traffic {
+        series: 2,
         kind: Kind::Rooms { name: "chat:demo".to_owned(), rooms: 1, publishers: 4 },
         pace: Pace::constant(BROADCASTS_PER_SECOND),
         clients: ROOM_MEMBERS.min(options.connections),

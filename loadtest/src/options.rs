@@ -8,19 +8,21 @@ use ringgate::client::Url;
 use ringgate::config::parse_duration_ms;
 use serde_json::{Map, Value};
 
-use crate::Outcome;
 use crate::access::Credentials;
 use crate::assignment::Assignment;
 use crate::crew::Muster;
+use crate::figure::Known;
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
-use crate::metrics::{MetricsUrl, Scraper};
+use crate::metrics::{Exporter, MetricsUrl, Scraper};
 use crate::number;
+use crate::record::Names;
 use crate::report::{Allowance, Report};
 use crate::run::{Drivers, Run};
 use crate::threshold::Threshold;
 use crate::view::{Scene, View};
 use crate::watch::Outlets;
+use crate::{Outcome, Results};
 
 /// Where the gateway is, and who its clients are.
 #[derive(clap::Args, Clone, Debug)]
@@ -63,11 +65,19 @@ pub(crate) struct Output {
     /// Where the gateway's metrics are, http://HOST:PORT/metrics: asked once a second, and reported with the rest.
     #[arg(long, value_name = "URL")]
     metrics_url: Option<MetricsUrl>,
-    /// Fail the run (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'lost>0', 'rate<5000'; may be
-    /// repeated. A bare p99 is that of deliveries where messages are sent, of connects for connect, churn and storm, and else
-    /// of Pings.
+    /// Answer GET /metrics there with this load tester's own counts and latencies, as OpenMetrics text.
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics_listen: Option<String>,
+    /// Fail the run (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'chat.deliver.p95>5ms' (one stream or
+    /// population, by its name), 'phase(steady).deliver.p99>5ms' (one phase), 'lost>0', 'rate<5000', 'lag>1ms'; may be repeated.
+    /// Any percentile will do. A bare p99 is that of deliveries where messages are sent, of connects for connect, churn and
+    /// storm, and else of Pings.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) fail_if: Vec<Threshold>,
+    /// End the run early (exit code 1) as soon as this condition holds; may be repeated. Latencies, lag and rate are those of
+    /// the last 5 s, and need 100 samples in them; counts are those of the run so far.
+    #[arg(long, value_name = "CONDITION")]
+    pub(crate) abort_if: Vec<Threshold>,
     /// Do not fail the run because of this; more than one are separated by commas. What a gateway promises cannot be allowed to
     /// fail: nothing accepted may be lost.
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
@@ -81,6 +91,12 @@ pub(crate) struct Output {
     /// Write the result there as a page of HTML with charts: one file, which needs nothing else.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Write the verdict there as JUnit's XML, for CI services: a case for each promise and each threshold.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Write latencies there as CSV: a row for each phase, stream or population, and measure.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
     /// Show progress as lines instead of a screen; so it is anyway where there is no terminal, or TERM is dumb.
     #[arg(long)]
     plain: bool,
@@ -147,6 +163,7 @@ impl Link {
             plain,
             tls,
             connections,
+            populations: Vec::new(),
             ping_interval: Duration::from_millis(self.ping_interval.max(100)),
             settle: Duration::from_millis(self.settle.max(100)),
             ramp_rate: self.ramp_rate,
@@ -199,12 +216,23 @@ impl Output {
         {
             return Err(format!("--pid {pid}: no such process on this machine"));
         }
-        crate::check_writable(&[self.json.as_deref(), self.html.as_deref()])
+        self.results().check()
+    }
+
+    fn results(&self) -> Results<'_> {
+        Results {
+            json: self.json.as_deref(),
+            html: self.html.as_deref(),
+            junit: self.junit.as_deref(),
+            csv: self.csv.as_deref(),
+        }
     }
 
     /// Whether the load of this name can have the figures that it is to be judged by.
-    pub(crate) fn check_thresholds(&self, load: &str, has_messages: bool) -> Result<(), String> {
-        self.fail_if.iter().try_for_each(|threshold| threshold.check(load, has_messages, self.pid.is_some()))
+    pub(crate) fn check_thresholds(&self, load: &str, names: &Names, phases: Vec<String>) -> Result<(), String> {
+        let known = Known { load, names, phases, has_process: self.pid.is_some() };
+        self.abort_if.iter().try_for_each(Threshold::check_abort)?;
+        self.fail_if.iter().chain(&self.abort_if).try_for_each(|threshold| threshold.check(&known))
     }
 
     /// Starts a run that is looked at as these options ask, and called `title` where it is shown.
@@ -212,6 +240,9 @@ impl Output {
         let outlets = Outlets {
             process: self.pid.map(Process),
             scraper: self.metrics_url.clone().map(Scraper::start).transpose()?,
+            exporter: self.metrics_listen.as_deref().map(Exporter::listen).transpose()?,
+            fail_if: self.fail_if.clone(),
+            abort_if: self.abort_if.clone(),
             hdr_log: self.hdr_log.as_deref().map(HdrLog::create).transpose()?,
             // Last, so that what cannot be had is not said on a screen that vanishes.
             view: View::new(self.quiet, self.plain, Scene::new(title.to_owned())),
@@ -235,6 +266,6 @@ impl Output {
 
     /// Writes what was asked for, and says what the run has come to.
     pub(crate) fn conclude(&self, report: &Report) -> Result<Outcome, String> {
-        crate::conclude(report, self.json.as_deref(), self.html.as_deref())
+        crate::conclude(report, self.results())
     }
 }

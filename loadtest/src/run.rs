@@ -12,8 +12,8 @@ use crate::fleet;
 use crate::interrupt;
 use crate::ledger::{Balance, Books, Ended};
 use crate::plan::{Order, Origin, Shared, Tally};
-use crate::record::Measure;
-use crate::report::Report;
+use crate::record::{Measure, Names};
+use crate::report::{Host, Report};
 use crate::traffic::Traffic;
 use crate::watch::{Outlets, Watch};
 
@@ -78,9 +78,9 @@ impl Run {
         self.shared.counts().read()
     }
 
-    /// Whether somebody has asked for the end.
+    /// Whether somebody has asked for the end, or `--abort-if` has.
     pub(crate) fn interrupted(&self) -> bool {
-        interrupt::asked()
+        interrupt::asked() || self.watch.aborted.is_some()
     }
 
     /// Tells all clients to do something.
@@ -213,6 +213,11 @@ impl Run {
             }
         }
         if taken.max(self.tally().connections) == 0 { Err("nobody could sign in".to_owned()) } else { Ok(()) }
+    }
+
+    /// Says what its populations and streams are called.
+    pub(crate) fn name(&mut self, names: Names) {
+        self.watch.names = names;
     }
 
     /// Says what the run's latency is where nothing more is said.
@@ -350,6 +355,8 @@ impl Run {
         let interrupted = self.interrupted();
         let mut report = Report {
             connections: self.wanted,
+            gateways: self.shared.plan.assignment.addresses(),
+            host: Host::this(),
             reconnects: self.shared.plan.assignment.reconnect,
             settle: self.shared.plan.assignment.settle,
             tally,

@@ -10,8 +10,8 @@ use crate::crew::Muster;
 use crate::number;
 use crate::options::{Given, Link, Output};
 use crate::plan::{Order, Tally};
-use crate::record::Measure;
-use crate::report::Report;
+use crate::record::{Measure, Names};
+use crate::report::{RAMP, Report};
 use crate::run::Run;
 use crate::traffic::{Kind, Pace, Traffic};
 
@@ -140,6 +140,7 @@ pub(crate) fn measure(options: &Options, scenario: Scenario, muster: Option<Must
     let drivers = options.link.drivers(&assignment, muster)?;
     let mut run = options.output.start(assignment, drivers, &scenario.name())?;
     run.main_measure(scenario.measure());
+    run.name(scenario.names());
     if options.until_refused {
         let taken = run.connect_until_refused(connections);
         return Ok(options.output.finish(run, load, taken));
@@ -164,6 +165,30 @@ impl Scenario {
             Scenario::Connect | Scenario::Churn | Scenario::Storm => Measure::Connect,
             Scenario::Idle | Scenario::Ping => Measure::Ping,
             Scenario::P2p | Scenario::Room | Scenario::Offline | Scenario::Slow => Measure::Deliver,
+        }
+    }
+
+    /// What its clients, and what they send, are called.
+    fn names(self) -> Names {
+        let stream_of_pings = match self {
+            Scenario::Connect | Scenario::Idle | Scenario::Churn | Scenario::Storm => None,
+            Scenario::Ping => Some(true),
+            Scenario::P2p | Scenario::Room | Scenario::Offline | Scenario::Slow => Some(false),
+        };
+        Names::single(&self.name(), stream_of_pings)
+    }
+
+    /// What it goes through, beginning with the ramp.
+    fn phases(self, warm_up: bool) -> &'static [&'static str] {
+        match self {
+            Scenario::Connect => &[RAMP],
+            Scenario::Idle => &[RAMP, "idle"],
+            Scenario::Ping | Scenario::P2p | Scenario::Room if warm_up => &[RAMP, "warm-up", "steady"],
+            Scenario::Ping | Scenario::P2p | Scenario::Room => &[RAMP, "steady"],
+            Scenario::Offline => &[RAMP, "leave", "away", "return"],
+            Scenario::Churn => &[RAMP, "churn"],
+            Scenario::Storm => &[RAMP, "leave", "storm", "after"],
+            Scenario::Slow => &[RAMP, "before", "slow", "reading on"],
         }
     }
 
@@ -205,7 +230,8 @@ impl Options {
                 self.room_name
             ));
         }
-        self.output.check_thresholds(&scenario.name(), scenario.measure() == Measure::Deliver)?;
+        let phases = scenario.phases(self.warm_up > 0).iter().map(|phase| (*phase).to_owned()).collect();
+        self.output.check_thresholds(&scenario.name(), &scenario.names(), phases)?;
         self.output.check()
     }
 
@@ -268,6 +294,7 @@ impl Drive<'_> {
         };
         Traffic {
             id: 0,
+            series: 1,
             kind,
             first: 0,
             clients: options.connections,

@@ -9,6 +9,7 @@ use ringgate::id::{ConnectionKey, Position};
 
 use super::Place;
 use crate::ledger::{Recipient, When};
+use crate::record::Series;
 
 /// A client, connected or not.
 pub(super) struct Client {
@@ -120,6 +121,15 @@ pub(super) struct Ping {
     pub(super) when: When,
     /// It keeps the connection alive, and no schedule asked for it.
     pub(super) heartbeat: bool,
+    /// Whose it is: the population of a heartbeat, the stream of any other.
+    pub(super) series: u8,
+}
+
+impl Ping {
+    /// See the field.
+    pub(super) fn series(self) -> Series {
+        if self.heartbeat { Series::Population(self.series) } else { Series::Stream(self.series) }
+    }
 }
 
 /// Pings without a Pong. A Pong does not say which Ping it answers: only one is under way at a time, so that a missing Pong
@@ -128,7 +138,7 @@ pub(super) struct Ping {
 pub(super) struct Pings {
     under_way: Option<Ping>,
     #[expect(clippy::box_collection, reason = "three words fewer for every one of a million idle connections")]
-    waiting: Option<Box<VecDeque<When>>>,
+    waiting: Option<Box<VecDeque<Ping>>>,
 }
 
 impl Pings {
@@ -143,7 +153,7 @@ impl Pings {
             return true;
         }
         if !ping.heartbeat {
-            self.waiting.get_or_insert_default().push_back(ping.when);
+            self.waiting.get_or_insert_default().push_back(ping);
         }
         false
     }
@@ -160,7 +170,7 @@ impl Pings {
     }
 
     /// The next one that waited; it is to be pushed again when it is sent.
-    pub(super) fn next(&mut self) -> Option<When> {
+    pub(super) fn next(&mut self) -> Option<Ping> {
         self.waiting.as_mut()?.pop_front()
     }
 }
@@ -226,7 +236,7 @@ mod tests {
     #[test]
     fn one_ping_is_under_way_at_a_time() {
         let when = |at: u64| When::new(at * 1000, at * 1000);
-        let ping = |at: u64| Ping { when: when(at), heartbeat: false };
+        let ping = |at: u64| Ping { when: when(at), heartbeat: false, series: 1 };
         let mut pings = Pings::default();
         assert_eq!(pings.answered(), None);
         assert!(pings.push(Ping { heartbeat: true, ..ping(1) }));
@@ -235,10 +245,10 @@ mod tests {
         assert_eq!(pings.of_load(), (0, 2));
         assert_eq!(pings.answered().map(|ping| ping.heartbeat), Some(true));
         assert_eq!(pings.answered(), None, "a Pong too many answers nothing");
-        assert_eq!(pings.next(), Some(when(2)));
+        assert_eq!(pings.next(), Some(ping(2)));
         assert!(pings.push(ping(2)));
         assert_eq!((pings.under_way(), pings.of_load()), (Some(ping(2)), (1, 1)));
-        assert_eq!((pings.answered(), pings.next(), pings.next()), (Some(ping(2)), Some(when(3)), None));
+        assert_eq!((pings.answered(), pings.next(), pings.next()), (Some(ping(2)), Some(ping(3)), None));
         assert_eq!(pings.of_load(), (0, 0));
     }
 }

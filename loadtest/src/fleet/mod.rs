@@ -99,6 +99,8 @@ pub(crate) struct Fleet {
     active: Vec<Active>,
     /// Recipients of a message, by stream.
     recipients: [u32; 256],
+    /// Series of a stream.
+    series: [u8; 256],
     /// The highest stream so far: they are numbered from 1.
     streams: u8,
     churns: Vec<orders::Churning>,
@@ -152,6 +154,7 @@ impl Fleet {
             random: fastrand::Rng::with_seed(shared.origin.run ^ (ring * part.of + part.worker) as u64),
             active: Vec::new(),
             recipients: [0; 256],
+            series: [0; 256],
             streams: 0,
             churns: Vec::new(),
             orders_read: 0,
@@ -381,7 +384,7 @@ impl Fleet {
                 self.beats.insert(slot, now_us / 1000 + interval_ms);
                 continue;
             }
-            if let Some(Ping { when, heartbeat }) = line.pings.under_way() {
+            if let Some(Ping { when, heartbeat, .. }) = line.pings.under_way() {
                 let timeout_ms = pong_timeout_ms(&self.shared.plan.assignment);
                 let until_ms = (when.sent_us() / 1000 + timeout_ms).max(self.missing_from_ms);
                 if now_us / 1000 < until_ms {
@@ -393,7 +396,10 @@ impl Fleet {
                 continue;
             }
             self.beats.insert(slot, now_us / 1000 + interval_ms);
-            self.ping(key, Ping { when: When::new(now_us * 1000, now_us * 1000), heartbeat: true });
+            let place = line.place;
+            let number = self.client_mut(place).map_or(0, |client| client.number);
+            let series = self.shared.plan.assignment.population(number);
+            self.ping(key, Ping { when: When::new(now_us * 1000, now_us * 1000), heartbeat: true, series });
         }
     }
 

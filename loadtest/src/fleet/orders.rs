@@ -67,6 +67,7 @@ impl Fleet {
                     let traffic = Arc::new(traffic.clone());
                     self.join_rooms(&traffic);
                     self.recipients[usize::from(traffic.id)] = traffic.recipients() as u32;
+                    self.series[usize::from(traffic.id)] = traffic.series;
                     self.streams = self.streams.max(traffic.id);
                     let schedule = Schedule::of(&traffic);
                     bump(&self.shared.counts().streams);
@@ -312,7 +313,7 @@ impl Fleet {
         let when = When::new(planned_ns, now_ns);
         self.record_lag(now_ns.saturating_sub(planned_ns) / 1000);
         if traffic.kind == Kind::Pings {
-            return self.ping(key, Ping { when, heartbeat: false });
+            return self.ping(key, Ping { when, heartbeat: false, series: traffic.series });
         }
         let (topic, to) = match traffic.partner(sender) {
             Some(partner) => (format!("@{}", self.shared.user(partner)), Recipient::client(partner)),

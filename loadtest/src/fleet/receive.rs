@@ -19,7 +19,7 @@ use super::orders::publish_of;
 use super::{Fleet, Place};
 use crate::ledger::{Answer, Recipient, Sender, Stamp, When};
 use crate::plan::bump;
-use crate::record::Measure;
+use crate::record::{Measure, Series};
 
 const BODY_BYTES_MAX: usize = 64 << 20;
 /// The close code of a token whose time is over.
@@ -122,7 +122,8 @@ impl Fleet {
             return;
         }
         let when = When(id.high);
-        self.record.borrow_mut().record(Measure::Publish, when.planned_us(), when.sent_us(), now_us);
+        let series = Series::Stream(self.series[usize::from(sender.stream())]);
+        self.record.borrow_mut().record(Measure::Publish, series, when.planned_us(), when.sent_us(), now_us);
         let counts = self.shared.counts();
         counts.owed.fetch_add(self.recipients[usize::from(sender.stream())].into(), Relaxed);
         bump(&counts.accepted);
@@ -135,17 +136,18 @@ impl Fleet {
     fn on_pong(&mut self, key: ConnectionKey, place: Place, now_us: u64) {
         bump(&self.shared.counts().pongs);
         let Some(line) = self.lines.get_mut(key) else { return };
-        let Some(Ping { when, heartbeat }) = line.pings.answered() else {
+        let Some(ping) = line.pings.answered() else {
             return self.error("a Pong without a Ping".to_owned());
         };
+        let Ping { when, heartbeat, .. } = ping;
         let waiting = line.pings.next();
-        self.record.borrow_mut().record(Measure::Ping, when.planned_us(), when.sent_us(), now_us);
+        self.record.borrow_mut().record(Measure::Ping, ping.series(), when.planned_us(), when.sent_us(), now_us);
         let interval_ms = self.shared.plan.assignment.ping_interval.as_millis() as u64;
         self.beats.insert(key.slot, when.sent_us() / 1000 + interval_ms.max(1));
         if let Some(waiting) = waiting {
-            let when = When::new(waiting.planned_us() * 1000, now_us * 1000);
+            let when = When::new(waiting.when.planned_us() * 1000, now_us * 1000);
             self.shared.counts().pings_waiting.fetch_sub(1, Relaxed);
-            self.send_ping(key, Ping { when, heartbeat: false });
+            self.send_ping(key, Ping { when, ..waiting });
         }
         if !heartbeat {
             self.shared.counts().pings_under_way.fetch_sub(1, Relaxed);
@@ -199,7 +201,8 @@ impl Fleet {
         }
         if self.ledger.arrived(number, stamp) {
             bump(&self.shared.counts().delivered);
-            self.record.borrow_mut().record(Measure::Deliver, stamp.when.planned_us(), stamp.when.sent_us(), now_us);
+            let (series, when) = (Series::Stream(self.series[usize::from(stamp.sender.stream())]), stamp.when);
+            self.record.borrow_mut().record(Measure::Deliver, series, when.planned_us(), when.sent_us(), now_us);
         }
     }
 
@@ -217,7 +220,8 @@ impl Fleet {
             self.record.borrow_mut().first_back.record(when.sent_us(), now_us);
         }
         self.made_or_given_up();
-        self.record.borrow_mut().record(Measure::Connect, when.planned_us(), when.sent_us(), now_us);
+        let series = Series::Population(self.shared.plan.assignment.population(number));
+        self.record.borrow_mut().record(Measure::Connect, series, when.planned_us(), when.sent_us(), now_us);
         let beat = u64::from(number.wrapping_mul(2_654_435_761)) % interval_ms;
         self.beats.insert(key.slot, now_us / 1000 + beat);
         bump(&self.shared.counts().connections);

@@ -64,9 +64,9 @@ fn pongs_come_after_the_next_ping_is_due_then_it_waits_and_its_latency_says_so()
         if p50("sent") < time * 99 / 100 || p50("sent") > time * 2 || p50("planned") < p50("sent") * 2 {
             differences.push(format!("each is {time:?} late, and a Ping is due every 50 ms: {latency}"));
         }
-        // What had to wait until the end was never sent: that is said, and no Pong is missed.
+        // What had to wait until the end was never sent, and each client may have had one under way then.
         let figure = |name: &str| outcome.result[name].as_u64().unwrap();
-        if figure("skipped") == 0 || figure("pings_unanswered") > 0 || figure("errors") > 0 {
+        if figure("skipped") == 0 || figure("pings_unanswered") > figure("connections") || figure("errors") > 0 {
             differences.push(format!("{}", outcome.result));
         }
         differences
