@@ -176,6 +176,8 @@ counts! {
     pings_under_way,
     /// Of those: the connection ended before.
     pings_lost,
+    /// Pings of a schedule that are due and not sent yet: they wait for the Pong of the one before.
+    pings_waiting,
     /// Anything that went wrong.
     errors,
 }
@@ -188,7 +190,7 @@ impl Tally {
 
     /// The same, and everything accepted has arrived, and so have Pongs.
     pub(crate) fn is_settled(&self) -> bool {
-        self.is_answered() && self.delivered >= self.owed && self.pings_under_way == 0
+        self.is_answered() && self.delivered >= self.owed && self.pings_under_way + self.pings_waiting == 0
     }
 }
 

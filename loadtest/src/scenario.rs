@@ -364,8 +364,14 @@ impl Drive<'_> {
         self.run.settle(Tally::is_answered)?;
         self.run.phase("return");
         self.run.order(Order::Return(half..2 * half));
+        // Who has no connection then gets nothing more.
         let timeout = Duration::from_secs(60 + u64::from(half) / 500);
-        self.run.wait_for("the gap", timeout, |tally| tally.connections >= u64::from(all) && tally.is_settled())
+        let reconnect = self.options.link.reconnect;
+        self.run.wait_for("coming back", timeout, |tally| {
+            let closed = if reconnect { 0 } else { tally.closed };
+            tally.connections + closed >= u64::from(all)
+        })?;
+        self.run.settle(Tally::is_settled)
     }
 
     fn churn(&mut self) -> Result<(), String> {

@@ -158,10 +158,10 @@ impl Pings {
         false
     }
 
-    /// How many of them are no heartbeats, sent or not.
-    pub(super) fn of_load(&self) -> u64 {
+    /// How many were sent and are no heartbeats, and how many wait.
+    pub(super) fn of_load(&self) -> (u64, u64) {
         let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.len());
-        u64::from(self.under_way.is_some_and(|ping| !ping.heartbeat)) + waiting as u64
+        (self.under_way.is_some_and(|ping| !ping.heartbeat).into(), waiting as u64)
     }
 
     /// The one that a Pong answers; none if there was none.
@@ -242,13 +242,13 @@ mod tests {
         assert!(pings.push(Ping { heartbeat: true, ..ping(1) }));
         assert!(![2, 3].map(ping).into_iter().any(|ping| pings.push(ping)));
         assert!(!pings.push(Ping { heartbeat: true, ..ping(4) }), "it need not be sent at all");
-        assert_eq!(pings.of_load(), 2);
+        assert_eq!(pings.of_load(), (0, 2));
         assert_eq!(pings.answered().map(|ping| ping.heartbeat), Some(true));
         assert_eq!(pings.answered(), None, "a Pong too many answers nothing");
         assert_eq!(pings.next(), Some(ping(2)));
         assert!(pings.push(ping(2)));
-        assert_eq!((pings.under_way(), pings.of_load()), (Some(ping(2)), 2));
+        assert_eq!((pings.under_way(), pings.of_load()), (Some(ping(2)), (1, 1)));
         assert_eq!((pings.answered(), pings.next(), pings.next()), (Some(ping(2)), Some(ping(3)), None));
-        assert_eq!(pings.of_load(), 0);
+        assert_eq!(pings.of_load(), (0, 0));
     }
 }

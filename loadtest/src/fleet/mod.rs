@@ -404,29 +404,26 @@ impl Fleet {
     }
 
     fn ping(&mut self, key: ConnectionKey, ping: Ping) {
-        let counts = self.shared.counts();
-        if !ping.heartbeat {
-            bump(&counts.pings_under_way);
+        if !self.send_ping(key, ping) && !ping.heartbeat {
+            bump(&self.shared.counts().pings_waiting);
         }
-        self.send_ping(key, ping);
     }
 
-    /// Sends a Ping, or has it wait for the Pong of the one before.
-    fn send_ping(&mut self, key: ConnectionKey, ping: Ping) {
-        let Some(line) = self.lines.get_mut(key) else { return };
+    /// Sends a Ping, or has it wait for the Pong of the one before. True if it is sent.
+    fn send_ping(&mut self, key: ConnectionKey, ping: Ping) -> bool {
+        let Some(line) = self.lines.get_mut(key) else { return false };
         if !line.pings.push(ping) {
-            return;
+            return false;
         }
         Encoder::empty(&mut line.out, Kind::Ping);
         let counts = self.shared.counts();
         bump(&counts.pings);
-        if ping.heartbeat {
-            bump(&counts.heartbeats);
-        }
+        bump(if ping.heartbeat { &counts.heartbeats } else { &counts.pings_under_way });
         // Its Pong is missed in time, whenever the next heartbeat is.
         self.beats
             .insert_if_earlier(key.slot, ping.when.sent_us() / 1000 + pong_timeout_ms(&self.shared.plan.assignment));
         self.mark(key);
+        true
     }
 
     /// Leaves in order, so that the gateway does not count resets. Nobody waits for an end of those that it has never

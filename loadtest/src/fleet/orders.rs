@@ -212,6 +212,9 @@ impl Fleet {
                 self.begin_loop(&traffic, traffic.sender(index), window, think);
             }
         }
+        if now_ns >= traffic.end_ns() + LATE_NS {
+            return LONGEST;
+        }
         for _ in 0..SENDS_PER_TURN {
             let Some(planned_ns) = stream.schedule.peek_ns(&traffic) else { return LONGEST };
             if planned_ns > now_ns {

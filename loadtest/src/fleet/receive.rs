@@ -146,6 +146,7 @@ impl Fleet {
         self.beats.insert(key.slot, when.sent_us() / 1000 + interval_ms.max(1));
         if let Some(waiting) = waiting {
             let when = When::new(waiting.when.planned_us() * 1000, now_us * 1000);
+            self.shared.counts().pings_waiting.fetch_sub(1, Relaxed);
             self.send_ping(key, Ping { when, ..waiting });
         }
         if !heartbeat {
@@ -172,9 +173,10 @@ impl Fleet {
             Some(user) => self.shared.is_user(user, number).then(|| Recipient::client(number)),
             None => (client.room.as_deref() == Some(topic)).then_some(client.room_in_stamps),
         };
-        if at.offset != 0 && inbox.is_none() {
+        // A place in somebody else's inbox, or in another room, says nothing about this client's.
+        if at.offset != 0 && to.is_some() && inbox.is_none() {
             client.seen_in_room = at;
-        } else if at.offset != 0 {
+        } else if at.offset != 0 && to.is_some() {
             if at.epoch != client.seen.epoch || at.offset > client.seen.offset {
                 client.seen = at;
             }
@@ -247,8 +249,13 @@ impl Fleet {
         let counts = self.shared.counts();
         if !self.shared.stopped() {
             counts.undecided.fetch_add(u64::from(unanswered), Relaxed);
-            counts.pings_under_way.fetch_sub(pings.of_load(), Relaxed);
-            counts.pings_lost.fetch_add(pings.of_load(), Relaxed);
+            let (under_way, waiting) = pings.of_load();
+            counts.pings_under_way.fetch_sub(under_way, Relaxed);
+            counts.pings_lost.fetch_add(under_way, Relaxed);
+            // They were due, and nobody sends them any more.
+            counts.pings_waiting.fetch_sub(waiting, Relaxed);
+            counts.scheduled.fetch_sub(waiting, Relaxed);
+            counts.skipped.fetch_add(waiting, Relaxed);
             if unanswered > 0 {
                 self.abandon(place);
             }

@@ -265,6 +265,8 @@ impl DriverLimit {
 
 /// A driver busier than this is the limit itself.
 const DRIVER_BUSY_MAX: f64 = 0.85;
+/// In a shorter phase, the time of a process is too coarse, and a burst at its beginning is no limit.
+const BUSY_SECONDS_MIN: f64 = 0.5;
 /// One that is late although it was less busy than this was kept from working.
 const DRIVER_IDLE_MAX: f64 = 0.5;
 /// A driver thread that was kept from running for so long has measured its own absence.
@@ -308,7 +310,7 @@ impl Report {
             ("publishes answered twice", answered_twice, None),
             ("publishes without an answer", unanswered, None),
             ("publishes undecided: the connection ended before the answer", undecided, Some(Undecided)),
-            ("planned, but skipped: the client was not connected", self.skipped(), Some(Skipped)),
+            ("planned, but skipped: the client was not connected, or waited for a Pong", self.skipped(), Some(Skipped)),
             ("planned, but never sent: this load tester was too late", self.never_sent(), Some(NeverSent)),
             ("Pings without a Pong", self.pings_unanswered(), Some(PingsUnanswered)),
         ]
@@ -324,7 +326,7 @@ impl Report {
 
     /// Planned and not sent, or churn not carried out, because the client was not connected.
     pub(crate) fn skipped(&self) -> u64 {
-        self.tally.skipped + self.tally.churns_skipped
+        self.tally.skipped + self.tally.churns_skipped + self.tally.pings_waiting
     }
 
     /// Planned and not sent because this load tester came too late.
@@ -340,7 +342,10 @@ impl Report {
 
     /// Share of what was planned that was sent; none where nothing was planned.
     pub(crate) fn sent_share(&self) -> Option<f64> {
-        (self.planned > 0).then(|| (self.tally.scheduled as f64 / self.planned as f64).min(1.0))
+        (self.planned > 0).then(|| {
+            let sent = self.tally.scheduled.saturating_sub(self.tally.pings_waiting);
+            (sent as f64 / self.planned as f64).min(1.0)
+        })
     }
 
     /// Pings of the load without a Pong.
@@ -429,7 +434,8 @@ impl Report {
 
     /// The phase in which the driver was busiest.
     pub(crate) fn busiest_phase(&self) -> Option<&Phase> {
-        self.busy_phases().max_by(|a, b| a.driver_busy.total_cmp(&b.driver_busy))
+        let is_long = |phase: &&Phase| phase.seconds >= BUSY_SECONDS_MIN;
+        self.busy_phases().filter(is_long).max_by(|a, b| a.driver_busy.total_cmp(&b.driver_busy))
     }
 
     /// How busy the driver was then.
