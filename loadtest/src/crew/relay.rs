@@ -132,7 +132,7 @@ impl Relay<'_> {
         match message {
             FromWorker::Status { tally, cpu_ns, threads, message_bytes_max } => {
                 self.shared.limit_payloads(message_bytes_max);
-                self.count(tally);
+                self.count(*tally);
                 self.shared.team[self.worker].set_load(cpu_ns, threads);
             }
             FromWorker::Record(packed) => self.shared.add_record(&packed.unpack()?),

@@ -61,7 +61,7 @@ pub(super) enum FromWorker {
     /// How it stands.
     Status {
         /// Live counts.
-        tally: Tally,
+        tally: Box<Tally>,
         /// CPU time of the process so far.
         cpu_ns: u64,
         /// Driver threads.

@@ -252,7 +252,7 @@ impl Duty<'_> {
         let (tally, threads) = (self.shared.counts().read(), self.shared.plan.threads);
         let cpu_ns = Process::own().cpu().as_nanos() as u64;
         let message_bytes_max = self.shared.message_bytes_max();
-        self.wire.send(&FromWorker::Status { tally, cpu_ns, threads, message_bytes_max })?;
+        self.wire.send(&FromWorker::Status { tally: Box::new(tally), cpu_ns, threads, message_bytes_max })?;
         let record = if record { self.shared.take_record() } else { return Ok(()) };
         if record.is_empty() { Ok(()) } else { self.wire.send(&FromWorker::Record(Box::new(Packed::of(&record)))) }
     }
