@@ -16,10 +16,11 @@ use rustls::pki_types::ServerName;
 use crate::assignment::Assignment;
 use crate::lookup::Lookup;
 use crate::tickets;
+use crate::tokens::{DEVICE, Listed};
 
 /// How the clients of this process sign in, whom they trust and where they connect from.
 #[derive(clap::Args, Clone, Debug, Default)]
-#[command(group(clap::ArgGroup::new("tokens").args(["dev", "key", "token"])))]
+#[command(group(clap::ArgGroup::new("signing").args(["dev", "key", "token", "tokens"])))]
 pub(crate) struct Credentials {
     /// Sign tokens with the development key of `serve --dev`.
     #[arg(long)]
@@ -30,9 +31,13 @@ pub(crate) struct Credentials {
     /// `kid` of the tokens signed with --key.
     #[arg(long, requires = "key")]
     kid: Option<String>,
-    /// Use this token for all clients.
+    /// Sign in with this token; for a single connection.
     #[arg(long)]
     token: Option<String>,
+    /// Sign in with the tokens of this file, one `user,device,token` a line; clients take the lines in order. Each worker
+    /// is given the same file.
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
     /// Certificates to trust; with --dev any is trusted.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -54,10 +59,12 @@ impl Credentials {
     /// Reads keys and certificates, and looks names up. Errors say which option is missing or what is wrong with it.
     pub(crate) fn access(&self, assignment: &Assignment) -> Result<Access, String> {
         let secured = |url: &Url| self.tls(url, assignment.no_resumption);
+        let tokens = self.tokens()?;
+        self.check_tokens(&tokens, assignment)?;
         Ok(Access {
-            lookups: [Lookup::new(&assignment.plain)?, Lookup::new(&assignment.tls)?],
+            lookups: [self.lookup(&assignment.plain)?, self.lookup(&assignment.tls)?],
             tls: Box::new([secured(&assignment.plain)?, secured(&assignment.tls)?]),
-            tokens: self.tokens()?,
+            tokens,
             sources: self.source.clone(),
         })
     }
@@ -65,6 +72,7 @@ impl Credentials {
     /// Whether tokens can be had and certificates be read; asked before anything is waited for.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.tokens()?;
+        self.source.family()?;
         self.ca.as_ref().map_or(Ok(()), |path| tls_of(path).map(|_| ()))
     }
 
@@ -74,6 +82,7 @@ impl Credentials {
             (self.dev, "--dev"),
             (self.key.is_some(), "--key"),
             (self.token.is_some(), "--token"),
+            (self.tokens.is_some(), "--tokens"),
             (self.ca.is_some(), "--ca"),
             (!self.source.0.is_empty(), "--source"),
         ];
@@ -86,15 +95,54 @@ impl Credentials {
     }
 
     fn tokens(&self) -> Result<Tokens, String> {
-        match (&self.key, &self.token) {
-            (Some(path), _) => {
-                let signer = Signer::from_key_file(path, None, self.kid.as_deref());
-                Ok(Tokens::Signer(Box::new(signer.map_err(|error| format!("--key {error}"))?)))
-            }
-            (None, Some(token)) => Ok(Tokens::Fixed(token.clone())),
-            (None, None) if self.dev => Ok(Tokens::Signer(Box::new(Signer::dev()))),
-            (None, None) => Err("clients need tokens: give --dev, --key FILE or --token TOKEN".to_owned()),
+        if let Some(path) = &self.key {
+            let signer = Signer::from_key_file(path, None, self.kid.as_deref());
+            return Ok(Tokens::Signer(Box::new(signer.map_err(|error| format!("--key {error}"))?)));
         }
+        match (&self.token, &self.tokens) {
+            (Some(token), _) => Ok(Tokens::Listed(Arc::new(Listed::one(token)?))),
+            (None, Some(path)) => Ok(Tokens::Listed(Arc::new(Listed::read(path)?))),
+            (None, None) if self.dev => Ok(Tokens::Signer(Box::new(Signer::dev()))),
+            (None, None) => {
+                Err("clients need tokens: give --dev, --key FILE, --tokens FILE or --token TOKEN".to_owned())
+            }
+        }
+    }
+
+    /// Whether every client of a run has a token, and a user of its own where it needs one.
+    fn check_tokens(&self, tokens: &Tokens, assignment: &Assignment) -> Result<(), String> {
+        let Tokens::Listed(listed) = tokens else { return Ok(()) };
+        let connections: usize = assignment.connections.iter().sum();
+        match &self.tokens {
+            _ if connections <= listed.len() => {}
+            None => {
+                return Err(format!(
+                    "--token is for one connection, and these are {connections}: each would take over the session of the one \
+                     before; give --tokens FILE with a user,device,token for each, or --key FILE to sign tokens"
+                ));
+            }
+            Some(path) => {
+                return Err(format!(
+                    "--tokens {} has {} lines with a token, and there are {connections} connections: add lines, or take \
+                     at most {} connections",
+                    path.display(),
+                    listed.len(),
+                    listed.len()
+                ));
+            }
+        }
+        match listed.shared_user() {
+            Some(user) if assignment.addressed => Err(format!(
+                "--tokens: user \"{user}\" has several lines, and messages to a user go to all its devices: for pairs, each \
+                 client needs a user of its own"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The addresses of a gateway that clients can reach from the source addresses, if there are any.
+    fn lookup(&self, url: &Url) -> Result<Lookup, String> {
+        Lookup::new(url, self.source.family()?)
     }
 
     /// TLS for the first time, and again; none for a plain URL.
@@ -104,7 +152,7 @@ impl Credentials {
         }
         let config = match &self.ca {
             Some(path) => tls_of(path)?,
-            None if !self.dev => return Err("tls:// needs --ca FILE".to_owned()),
+            None if !self.dev => return Err("tls:// needs --ca FILE, with the certificates to trust".to_owned()),
             None => client_tls(Trust::Anybody)?,
         };
         let name = url.server_name()?;
@@ -143,8 +191,8 @@ pub(crate) struct Access {
 enum Tokens {
     /// Signed for each client.
     Signer(Box<Signer>),
-    /// One for all: every client is another device of one user.
-    Fixed(String),
+    /// Of a file, by the client's number.
+    Listed(Arc<Listed>),
 }
 
 impl Access {
@@ -161,16 +209,30 @@ impl Access {
         &self.lookups[transport as usize]
     }
 
-    /// A token for a user.
-    pub(crate) fn token(&self, user: String) -> Result<String, String> {
+    /// The token and the device of client number `client`, whose user is this.
+    pub(crate) fn token(&self, client: u32, user: String) -> Result<(String, String), String> {
         match &self.tokens {
-            Tokens::Fixed(token) => Ok(token.clone()),
-            Tokens::Signer(signer) => signer.sign(&TokenSpec {
-                user,
-                issued_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-                ttl_seconds: 24 * 3600,
-                ..TokenSpec::default()
-            }),
+            Tokens::Listed(listed) => {
+                let entry = listed.entry(client).ok_or_else(|| "--tokens has too few lines".to_owned())?;
+                Ok((entry.token.to_string(), entry.device.to_string()))
+            }
+            Tokens::Signer(signer) => {
+                let token = signer.sign(&TokenSpec {
+                    user,
+                    issued_at: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+                    ttl_seconds: 24 * 3600,
+                    ..TokenSpec::default()
+                })?;
+                Ok((token, DEVICE.to_owned()))
+            }
+        }
+    }
+
+    /// Who the clients are, if a file says so.
+    pub(crate) fn listed(&self) -> Option<Arc<Listed>> {
+        match &self.tokens {
+            Tokens::Listed(listed) => Some(listed.clone()),
+            Tokens::Signer(_) => None,
         }
     }
 }
@@ -205,6 +267,17 @@ impl std::str::FromStr for Sources {
 }
 
 impl Sources {
+    /// Whether they are IPv4; an error if they are both, and none if there are none.
+    fn family(&self) -> Result<Option<bool>, String> {
+        let of = |is_ipv4: bool| self.0.iter().map(|(address, _)| address).find(|address| address.is_ipv4() == is_ipv4);
+        match (of(true), of(false)) {
+            (Some(v4), Some(v6)) => Err(format!(
+                "--source has IPv4 and IPv6 addresses ({v4}, {v6}): a connection is of one kind; use two workers for both"
+            )),
+            (v4, v6) => Ok(v4.or(v6).map(IpAddr::is_ipv4)),
+        }
+    }
+
     /// The address of a client: a list is dealt out in turns, so that the gateway sees as many hosts as it has addresses; of a
     /// network no more are taken than are needed. None if no source was given.
     pub(crate) fn of(&self, client: usize, clients_per_address: usize) -> Option<IpAddr> {

@@ -1,5 +1,6 @@
 //! What a run is made of, and which of its clients are whose: dealt out in turn to processes, and in each to rings.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use ringgate_core::session::Transport;
@@ -16,6 +17,8 @@ pub(crate) struct Assignment {
     pub(crate) tls: Url,
     /// Most connections that will ever be wanted: plain, TLS. TLS clients are numbered after the plain ones.
     pub(crate) connections: [usize; 2],
+    /// Clients of each population, in the order of their names; empty where there is only one population.
+    pub(crate) populations: Vec<Range<u32>>,
     /// Between two Pings of a client.
     pub(crate) ping_interval: Duration,
     /// How long what was accepted may take to arrive once nothing is sent any more; a Pong, whenever.
@@ -28,6 +31,10 @@ pub(crate) struct Assignment {
     pub(crate) reconnect: bool,
     /// Every TLS handshake is a full one.
     pub(crate) no_resumption: bool,
+    /// How long a client may take from the beginning of its connect until it is signed in.
+    pub(crate) connect_timeout: Duration,
+    /// Clients are written to by the name of their user, so that each needs one of its own.
+    pub(crate) addressed: bool,
 }
 
 /// How a [`Url`] is sent.
@@ -78,6 +85,23 @@ pub(crate) struct Plan {
 }
 
 impl Assignment {
+    /// Where its clients go, as URLs.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let used = [(&self.plain, self.connections[0]), (&self.tls, self.connections[1])];
+        let used = used.into_iter().filter(|(_, connections)| *connections > 0);
+        used.map(|(Url { host, port, tls }, _)| {
+            let scheme = if *tls { "tls" } else { "tcp" };
+            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            format!("{scheme}://{host}:{port}")
+        })
+        .collect()
+    }
+
+    /// Number of the population that a client belongs to.
+    pub(crate) fn population(&self, client: u32) -> u8 {
+        self.populations.iter().position(|clients| clients.contains(&client)).unwrap_or(0) as u8
+    }
+
     /// A part of it.
     pub(crate) fn plan(self, part: Part) -> Plan {
         let own = self.connections.iter().map(|count| part.share(*count)).sum();
@@ -134,14 +158,33 @@ mod tests {
             plain: url("tcp://127.0.0.1:1"),
             tls: url("tls://127.0.0.1:2"),
             connections,
+            populations: vec![0..5, 9..12, 5..9],
             ping_interval: Duration::from_secs(1),
             settle: Duration::from_secs(1),
             ramp_rate: Some(1000.0),
             ramp_burst: 1,
             reconnect: false,
             no_resumption: false,
+            connect_timeout: Duration::from_secs(10),
+            addressed: false,
         };
         assignment.plan(part)
+    }
+
+    #[test]
+    fn addresses_are_those_that_clients_go_to() {
+        let Plan { assignment, .. } = plan([3, 1], Part::ALONE);
+        assert_eq!(assignment.addresses(), ["tcp://127.0.0.1:1", "tls://127.0.0.1:2"]);
+        let tls = "tls://[::1]:2".parse::<Url>().unwrap();
+        assert_eq!(Assignment { connections: [0, 2], tls, ..assignment }.addresses(), ["tls://[::1]:2"]);
+    }
+
+    #[test]
+    fn clients_know_their_population() {
+        let plan = plan([9, 3], Part::ALONE);
+        let of = |client| plan.assignment.population(client);
+        assert_eq!([of(0), of(4), of(5), of(8), of(9), of(11)], [0, 0, 2, 2, 1, 1]);
+        assert_eq!(Assignment { populations: Vec::new(), ..plan.assignment }.population(7), 0);
     }
 
     #[test]

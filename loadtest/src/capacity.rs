@@ -1,7 +1,12 @@
-//! `capacity`: the highest rate at which a scenario still meets the thresholds, found by bisection and confirmed.
+//! `capacity`: the highest rate at which a scenario still meets the thresholds, found by bisection and confirmed, and who
+//! was in the way of a higher one: the gateway, or this load tester.
+
+use serde_json::{Map, Value, json};
 
 use crate::Outcome;
 use crate::console::{note, print};
+use crate::html;
+use crate::number;
 use crate::record::{Quantiles, human_us};
 use crate::report::Report;
 use crate::scenario::{self, Scenario};
@@ -14,10 +19,10 @@ pub(crate) struct Search {
     #[arg(value_enum)]
     scenario: Searched,
     /// Where the search ends: neighbouring rates are within this many percent of each other.
-    #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
+    #[arg(long, default_value_t = 5.0, value_name = "PERCENT", allow_negative_numbers = true, value_parser = number::positive)]
     precision: f64,
     /// The highest rate that is tried; --rate is the first one.
-    #[arg(long, default_value_t = 1e6, value_name = "N")]
+    #[arg(long, default_value_t = 1e6, value_name = "N", allow_negative_numbers = true, value_parser = number::rate)]
     rate_max: f64,
     #[command(flatten)]
     each: scenario::Options,
@@ -44,17 +49,59 @@ impl From<Searched> for Scenario {
     }
 }
 
-struct Trial {
-    rate: f64,
-    good: bool,
-    /// Its figures are those of this load tester.
-    driver_limited: bool,
-    line: String,
+/// Who was in the way when a rate was missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Limit {
+    /// It refused, lost or damaged something, or was too slow for a load tester that had time.
+    Gateway,
+    /// This load tester was saturated, kept from running, or too late with its schedule.
+    Driver,
+}
+
+impl Limit {
+    /// For people.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Limit::Gateway => "the gateway",
+            Limit::Driver => "this load tester, not the gateway",
+        }
+    }
+}
+
+/// One run of the search.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Trial {
+    /// Per second.
+    pub(crate) rate: f64,
+    /// It met the thresholds, and nothing went wrong.
+    pub(crate) met: bool,
+    /// Who was in the way, if it was missed.
+    pub(crate) limit: Option<Limit>,
+    /// Why it was missed; what has to be said although it was met, otherwise.
+    pub(crate) why: String,
+    /// How busy the load tester was in its busiest phase: 0 to 1.
+    pub(crate) driver_busy: Option<f64>,
+    /// What the load is about, in microseconds from the planned time.
+    pub(crate) latency_us: Quantiles,
+}
+
+/// What the search has come to.
+pub(crate) struct Finding {
+    /// What was driven, by the names of options, without the rate.
+    pub(crate) load: Map<String, Value>,
+    /// The highest rate that was met, and met again.
+    pub(crate) found: Option<f64>,
+    /// In words.
+    pub(crate) answer: String,
+    /// In their order.
+    pub(crate) trials: Vec<Trial>,
 }
 
 /// Runs the search. Good when a rate was found and confirmed.
 pub(crate) fn run(options: &Search) -> Result<Outcome, String> {
-    if options.each.output.fail_if.is_empty() {
+    let output = &options.each.output;
+    if output.fail_if.is_empty() {
         return Err(
             "capacity needs --fail-if: the condition that a rate must not meet, for instance 'p99>20ms'".to_owned()
         );
@@ -65,47 +112,144 @@ pub(crate) fn run(options: &Search) -> Result<Outcome, String> {
     if options.each.closed_loop.is_some() {
         return Err("capacity searches for a rate: --closed-loop has none".to_owned());
     }
-    if options.each.output.html.is_some() || options.each.output.json.is_some() {
-        return Err("capacity prints a table of all its runs; --html and --json are for a single one".to_owned());
+    if output.junit.is_some() || output.csv.is_some() {
+        return Err("capacity writes --json and --html; --junit and --csv are for a single run".to_owned());
     }
-    let mut trials = Vec::new();
-    let (mut low, mut high) = (None, None);
-    let mut next = Some(options.each.rate());
-    let mut refuted = 0;
-    loop {
-        while let Some(rate) = next {
-            let Some(trial) = attempt(options, rate, trials.is_empty())? else { return ended_early(&trials) };
-            if trial.good {
-                low = Some(rate)
-            } else {
-                high = Some(rate)
+    let mut search = Running { options, load: Map::new(), trials: Vec::new() };
+    let (found, answer) = search.search()?;
+    let Running { load, trials, .. } = search;
+    let finding = Finding { load, found, answer, trials };
+    finding.write(output.json.as_deref(), output.html.as_deref())?;
+    Ok(if found.is_some() { Outcome::Good } else { Outcome::Failed })
+}
+
+/// A search under way.
+struct Running<'a> {
+    options: &'a Search,
+    load: Map<String, Value>,
+    trials: Vec<Trial>,
+}
+
+impl Running<'_> {
+    /// The rate, if one was confirmed, and what there is to say.
+    fn search(&mut self) -> Result<(Option<f64>, String), String> {
+        const ENDED: &str = "ended early: no rate was confirmed";
+        let (mut low, mut high) = (None, None);
+        let mut next = Some(self.options.each.rate());
+        let mut refuted = 0;
+        loop {
+            while let Some(rate) = next {
+                let Some(met) = self.attempt(rate)? else { return Ok((None, ENDED.to_owned())) };
+                if met {
+                    low = Some(rate)
+                } else {
+                    high = Some(rate)
+                }
+                next = next_rate(self.options, low, high);
             }
-            trials.push(trial);
-            next = next_rate(options, low, high);
+            let Some(found) = low else {
+                let lowest = high.unwrap_or_default();
+                let limit = blame(&self.trials).map(|limit| format!("; the limit was {limit}")).unwrap_or_default();
+                return Ok((None, format!("no rate down to {lowest:.1} meets the thresholds{limit}")));
+            };
+            let Some(met) = self.attempt(found)? else { return Ok((None, ENDED.to_owned())) };
+            if met {
+                return Ok((Some(found), answer(found, &self.trials)));
+            }
+            refuted += 1;
+            if refuted == REFUTED_MAX {
+                let why = "was met once and missed once, as others before it: not shown; run longer (--duration)";
+                return Ok((None, format!("{found:.0} per second {why}")));
+            }
+            // What was met once only is missed: the answer lies below.
+            high = Some(found);
+            low = below(found, &self.trials);
+            next = next_rate(self.options, low, high);
         }
-        let Some(found) = low else {
-            let lowest = high.unwrap_or_default();
-            print(&format!("{}\nno rate down to {lowest:.1} meets the thresholds", evidence(&trials)))?;
-            return Ok(Outcome::Failed);
-        };
-        let Some(confirmed) = attempt(options, found, false)? else { return ended_early(&trials) };
-        let good = confirmed.good;
-        trials.push(confirmed);
-        if good {
-            print(&format!("{}\n{}", evidence(&trials), answer(found, &trials)))?;
-            return Ok(Outcome::Good);
-        }
-        refuted += 1;
-        if refuted == REFUTED_MAX {
-            let why = "was met once and missed once, as others before it: not shown; run longer (--duration)";
-            print(&format!("{}\n{found:.0} per second {why}", evidence(&trials)))?;
-            return Ok(Outcome::Failed);
-        }
-        // What was met once only is missed: the answer lies below.
-        high = Some(found);
-        low = below(found, &trials);
-        next = next_rate(options, low, high);
     }
+
+    /// One run at a rate, and whether it was met; none if somebody ended it early. An error if nobody can sign in the first
+    /// time: a lower rate would not help. Later it may be the rate before that did it.
+    fn attempt(&mut self, rate: f64) -> Result<Option<bool>, String> {
+        let mut each = self.options.each.clone();
+        each.rate = Some(rate);
+        each.output.quiet = true;
+        let report = scenario::measure(&each, self.options.scenario.into(), None)?;
+        // A run that --abort-if has ended was missed; one that a person has ended was not.
+        if report.interrupted && report.aborted.is_none() {
+            return Ok(None);
+        }
+        if self.trials.is_empty() && report.outcome() == Outcome::NotRun {
+            return Err(reasons(&report).join("; "));
+        }
+        self.load.clone_from(&report.load);
+        self.load.remove("rate");
+        let trial = Trial::of(rate, &report);
+        if !self.options.each.output.quiet {
+            note(&trial.line());
+        }
+        let met = trial.met;
+        self.trials.push(trial);
+        Ok(Some(met))
+    }
+}
+
+impl Trial {
+    fn of(rate: f64, report: &Report) -> Trial {
+        let met = report.is_clean();
+        let limit = report.driver_limit();
+        Trial {
+            rate,
+            met,
+            limit: (!met).then(|| limit_of(report)),
+            why: match (met, limit) {
+                (true, None) => String::new(),
+                (true, Some(limit)) => limit.what,
+                (false, _) => reasons(report).join("; "),
+            },
+            driver_busy: report.driver_busy(),
+            latency_us: Quantiles::from(&report.record.of(report.main()).planned),
+        }
+    }
+
+    fn line(&self) -> String {
+        let verdict = match self.limit {
+            Some(limit) => format!("missed by {}: {}", limit.text(), self.why),
+            None if self.why.is_empty() => "met".to_owned(),
+            None => format!("met, though {}", self.why),
+        };
+        let Quantiles { p50, p99, max, .. } = self.latency_us;
+        format!(
+            "{:>10.0}/s  p50 {:>9}  p99 {:>9}  max {:>9}  driver {:>3.0} %  {verdict}",
+            self.rate,
+            human_us(p50),
+            human_us(p99),
+            human_us(max),
+            self.driver_busy.unwrap_or(0.0) * 100.0,
+        )
+    }
+}
+
+/// Who is to blame for a run that was missed. What a gateway says or breaks is its own, however busy the load tester was; what
+/// is late may be either's.
+fn limit_of(report: &Report) -> Limit {
+    let is_own = |kind: &String| kind.starts_with("this load tester");
+    let balance = &report.balance;
+    let found = &report.found;
+    let broken = balance.lost
+        + balance.delivered_refused
+        + balance.unanswered
+        + found.duplicated
+        + found.reordered
+        + found.corrupted
+        + found.misdelivered
+        + found.answered_twice;
+    let gateway_said = report.errors.keys().any(|kind| !is_own(kind)) || !report.refused.is_empty();
+    if broken > 0 || gateway_said {
+        return Limit::Gateway;
+    }
+    let driver = report.driver_limit().is_some() || report.never_sent() > 0 || report.errors.keys().any(is_own);
+    if driver { Limit::Driver } else { Limit::Gateway }
 }
 
 /// Doubles or halves until the answer lies between two rates, then halves the distance; none when that is small enough.
@@ -123,98 +267,160 @@ const REFUTED_MAX: usize = 4;
 
 /// The highest rate below this one that was met each time it was tried.
 fn below(rate: f64, trials: &[Trial]) -> Option<f64> {
-    let was_missed = |rate: f64| trials.iter().any(|trial| trial.rate == rate && !trial.good);
+    let was_missed = |rate: f64| trials.iter().any(|trial| trial.rate == rate && !trial.met);
     let met = trials.iter().map(|trial| trial.rate).filter(|other| *other < rate && !was_missed(*other));
     met.max_by(f64::total_cmp)
 }
 
+/// The lowest rate that was missed.
+fn lowest_missed(trials: &[Trial]) -> Option<&Trial> {
+    trials.iter().filter(|trial| !trial.met).min_by(|a, b| a.rate.total_cmp(&b.rate))
+}
+
+/// Who was the limit at the lowest rate that was missed, and why.
+fn blame(trials: &[Trial]) -> Option<String> {
+    let trial = lowest_missed(trials)?;
+    Some(format!("{} ({})", trial.limit?.text(), trial.why))
+}
+
 /// What was found, and what it is bounded by: the lowest rate that missed.
 fn answer(found: f64, trials: &[Trial]) -> String {
-    let missed = trials.iter().filter(|trial| !trial.good).min_by(|a, b| a.rate.total_cmp(&b.rate));
-    let (at_least, why) = match missed {
-        None => ("at least ", "; --rate-max ended the search"),
-        Some(trial) if trial.driver_limited => ("at least ", "; beyond, this load tester is the limit"),
-        Some(_) => ("", ""),
+    let (at_least, why) = match lowest_missed(trials) {
+        None => ("at least ", "; --rate-max ended the search".to_owned()),
+        Some(missed) => {
+            let at_least = if missed.limit == Some(Limit::Driver) { "at least " } else { "" };
+            let limit = blame(trials).unwrap_or_default();
+            (at_least, format!("; beyond, at {:.0} per second, the limit was {limit}", missed.rate))
+        }
     };
     format!("capacity: {at_least}{found:.0} per second, confirmed by a second run{why}")
 }
 
-fn ended_early(trials: &[Trial]) -> Result<Outcome, String> {
-    print(&format!("{}\nended early: no rate was confirmed", evidence(trials)))?;
-    Ok(Outcome::Failed)
-}
-
-/// One run at a rate; none if somebody ended it early. An error if nobody can sign in the first time: a lower rate would not
-/// help. Later it may be the rate before that did it.
-fn attempt(options: &Search, rate: f64, is_first: bool) -> Result<Option<Trial>, String> {
-    let mut each = options.each.clone();
-    each.rate = Some(rate);
-    each.output.quiet = true;
-    let report = scenario::measure(&each, options.scenario.into(), None)?;
-    if report.interrupted {
-        return Ok(None);
-    }
-    if is_first && report.outcome() == Outcome::NotRun {
-        return Err(reasons(&report));
-    }
-    let line = line(rate, &report);
-    if !options.each.output.quiet {
-        note(&line);
-    }
-    Ok(Some(Trial { rate, good: report.is_clean(), driver_limited: report.driver_limit().is_some(), line }))
-}
-
-fn line(rate: f64, report: &Report) -> String {
-    let latency = Quantiles::from(&report.record.of(report.main()).planned);
-    let verdict = match report.driver_limit() {
-        _ if !report.is_clean() => format!("missed: {}", reasons(report)),
-        Some(limit) => format!("met, though {}", limit.what),
-        None => "met".to_owned(),
-    };
-    format!(
-        "{rate:>10.0}/s  p50 {:>9}  p99 {:>9}  max {:>9}  driver {:>3.0} %  {verdict}",
-        human_us(latency.p50),
-        human_us(latency.p99),
-        human_us(latency.max),
-        report.driver_busy().unwrap_or(0.0) * 100.0,
-    )
-}
-
-fn reasons(report: &Report) -> String {
+fn reasons(report: &Report) -> Vec<String> {
     let mut reasons: Vec<String> = report.failed().map(Verdict::to_string).collect();
     reasons.extend(report.failure.clone());
+    reasons.extend(report.interruption());
     reasons.extend(report.errors.iter().map(|(kind, count)| format!("{count} x {kind}")));
-    if report.balance.lost > 0 {
-        reasons.push(format!("{} lost", report.balance.lost));
-    }
-    if let Some(limit) = report.driver_limit() {
-        reasons.push(limit.what);
-    }
-    reasons.join("; ")
+    reasons.extend(report.faults().map(|(what, count)| format!("{count} {what}")));
+    reasons.extend(report.driver_limit().map(|limit| limit.what));
+    reasons
 }
 
-fn evidence(trials: &[Trial]) -> String {
-    let mut sorted: Vec<&Trial> = trials.iter().collect();
-    sorted.sort_by(|a, b| a.rate.total_cmp(&b.rate));
-    sorted.iter().map(|trial| trial.line.as_str()).collect::<Vec<_>>().join("\n")
+impl Finding {
+    /// Trials by their rate.
+    pub(crate) fn sorted(&self) -> Vec<&Trial> {
+        let mut sorted: Vec<&Trial> = self.trials.iter().collect();
+        sorted.sort_by(|a, b| a.rate.total_cmp(&b.rate));
+        sorted
+    }
+
+    fn json(&self) -> Value {
+        let missed = lowest_missed(&self.trials);
+        json!({
+            "schema": crate::report::SCHEMA,
+            "version": env!("CARGO_PKG_VERSION"),
+            "load": self.load,
+            "capacity_per_second": self.found,
+            "answer": self.answer,
+            "limit": missed.and_then(|trial| trial.limit),
+            "missed_per_second": missed.map(|trial| trial.rate),
+            "trials": self.trials,
+        })
+    }
+
+    /// The table and the answer for people, the object and the page where they are wanted.
+    fn write(&self, json: Option<&std::path::Path>, page: Option<&std::path::Path>) -> Result<(), String> {
+        let lines: Vec<String> = self.sorted().into_iter().map(Trial::line).collect();
+        let table = format!("{}\n{}", lines.join("\n"), self.answer);
+        let object = serde_json::to_string_pretty(&self.json()).map_err(|error| error.to_string())?;
+        if json.is_some_and(|path| path == std::path::Path::new("-")) {
+            note(&table);
+            print(&object)?;
+        } else {
+            print(&table)?;
+            if let Some(path) = json {
+                std::fs::write(path, object + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
+            }
+        }
+        page.map_or(Ok(()), |path| html::write_capacity(self, path))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Measure, Series};
+    use crate::report::tests::phase;
+
+    fn trial((rate, met): (f64, bool)) -> Trial {
+        let limit = (!met).then_some(Limit::Gateway);
+        let why = if met { "" } else { "p99>20ms (p99 was 3 s)" };
+        Trial { rate, met, limit, why: why.to_owned(), driver_busy: None, latency_us: Quantiles::default() }
+    }
 
     #[test]
     fn below_a_rate_that_was_missed_the_second_time_is_the_best_that_was_always_met() {
-        let trial = |(rate, good)| Trial { rate, good, driver_limited: false, line: String::new() };
         let trials: Vec<Trial> =
             [(1000.0, true), (2000.0, true), (4000.0, false), (3000.0, true), (2000.0, false), (3000.0, false)]
                 .map(trial)
                 .into();
         assert_eq!(below(4000.0, &trials), Some(1000.0));
         assert_eq!(below(1000.0, &trials), None);
-        assert_eq!(answer(1000.0, &trials), "capacity: 1000 per second, confirmed by a second run");
-        let limited = [trial((1000.0, true)), Trial { driver_limited: true, ..trial((2000.0, false)) }];
-        assert!(answer(1000.0, &limited).contains("at least 1000 per second"));
+        let said = answer(1000.0, &trials);
+        let wanted = "capacity: 1000 per second, confirmed by a second run; beyond, at 2000 per second, the limit was the gateway \
+                      (p99>20ms (p99 was 3 s))";
+        assert_eq!(said, wanted);
+        let limited = [
+            trial((1000.0, true)),
+            Trial { limit: Some(Limit::Driver), why: "it was busy".into(), ..trial((2000.0, false)) },
+        ];
+        let said = answer(1000.0, &limited);
+        assert!(
+            said.contains("at least 1000 per second")
+                && said.contains("this load tester, not the gateway (it was busy)")
+        );
         assert!(answer(1000.0, &limited[..1]).contains("--rate-max"));
+    }
+
+    #[test]
+    fn a_miss_is_blamed_on_whom_it_was() {
+        let report = |busy: f64| {
+            let mut report = Report { phases: vec![phase("steady", busy)], ..Report::default() };
+            report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, 5_000_000);
+            let threshold = "p99>20ms".parse::<crate::threshold::Threshold>().unwrap();
+            report.verdicts = vec![threshold.judge(&report)];
+            report
+        };
+        assert_eq!(Trial::of(1.0, &report(0.2)).limit, Some(Limit::Gateway), "this side had time");
+        let saturated = Trial::of(1.0, &report(0.97));
+        assert_eq!(saturated.limit, Some(Limit::Driver));
+        assert!(saturated.why.contains("busy for 97 %") && saturated.line().contains("missed by this load tester"));
+        let never_sent = Report { planned: 10, ..report(0.2) };
+        assert_eq!(Trial::of(1.0, &never_sent).limit, Some(Limit::Driver));
+        let mut refused = report(0.97);
+        refused.errors.insert("refused: too many requests (111)".to_owned(), 3);
+        let mut lost = report(0.97);
+        lost.balance.lost = 1;
+        for report in [refused, lost] {
+            assert_eq!(Trial::of(1.0, &report).limit, Some(Limit::Gateway), "no load tester makes a gateway do that");
+        }
+        let mut own = report(0.2);
+        own.errors.insert("this load tester could not connect: no port".to_owned(), 3);
+        assert_eq!(Trial::of(1.0, &own).limit, Some(Limit::Driver));
+        assert_eq!(Trial::of(1.0, &Report::default()).limit, None);
+    }
+
+    #[test]
+    fn a_finding_is_an_object_and_a_page() {
+        let trials = vec![trial((1000.0, true)), trial((2000.0, false)), trial((1000.0, true))];
+        let finding = Finding { load: Map::new(), found: Some(1000.0), answer: answer(1000.0, &trials), trials };
+        let json = finding.json();
+        assert_eq!((&json["capacity_per_second"], &json["missed_per_second"]), (&1000.0.into(), &2000.0.into()));
+        assert_eq!((&json["limit"], &json["trials"][1]["met"]), (&"gateway".into(), &false.into()));
+        let page = html::capacity_page(&finding);
+        let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
+        let document = roxmltree::Document::parse_with_options(&page, options).unwrap();
+        assert_eq!(document.descendants().filter(|node| node.has_tag_name("svg")).count(), 0, "there was no latency");
+        assert!(page.contains("confirmed by a second run") && page.contains("p99&gt;20ms (p99 was 3 s)"));
     }
 }

@@ -5,30 +5,32 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::Outcome;
 use crate::access::Credentials;
 use crate::assignment::Assignment;
 use crate::gateway::{Gateway, Process};
+use crate::number;
+use crate::record::{Names, StreamName};
 use crate::report::Report;
 use crate::run::{Drivers, Run};
 use crate::traffic::{Kind, Pace, Traffic};
 use crate::view::{Scene, View};
 use crate::watch::Outlets;
+use crate::{Outcome, Results};
 
 /// Options of the demo.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Options {
     /// Connections in all.
-    #[arg(long, default_value_t = 5000, value_name = "N", value_parser = clap::value_parser!(u32).range(4..=60_000))]
+    #[arg(long, default_value_t = 5000, value_name = "N", allow_negative_numbers = true, value_parser = number::count_u32(4..=60_000))]
     connections: u32,
     /// How many of them use TLS.
-    #[arg(long, default_value_t = 1000, value_name = "N")]
+    #[arg(long, default_value_t = 1000, value_name = "N", allow_negative_numbers = true, value_parser = number::count_u32(0..=60_000))]
     tls_connections: u32,
     /// Let the gateway keep little of each TLS connection, as `tls.memory = "compact"` does.
     #[arg(long)]
     compact_tls: bool,
     /// Seconds of traffic.
-    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=3600))]
+    #[arg(long, default_value_t = 16, value_name = "N", allow_negative_numbers = true, value_parser = number::count(2..=3600))]
     seconds: u64,
     /// Write the result there as JSON; `-` is standard output, and nothing else goes there then.
     #[arg(long, value_name = "FILE")]
@@ -45,6 +47,7 @@ pub(crate) struct Options {
 }
 
 const PING_INTERVAL: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MESSAGES_PER_SECOND: f64 = 4_000.0;
 const BROADCASTS_PER_SECOND: f64 = 8.0;
 const PAYLOAD_BYTES: usize = 100;
@@ -60,12 +63,13 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
             options.tls_connections, options.connections
         ));
     }
-    crate::check_writable(&[options.json.as_deref(), options.html.as_deref()])?;
+    let results = Results { json: options.json.as_deref(), html: options.html.as_deref(), ..Results::default() };
+    results.check()?;
     let folder = std::env::temp_dir().join(format!("ringgate-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let report = measure(options, &folder.join("ca.pem"));
     let _ = std::fs::remove_dir_all(&folder);
-    crate::conclude(&report?, options.json.as_deref(), options.html.as_deref())
+    crate::conclude(&report?, results)
 }
 
 fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
@@ -78,12 +82,15 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         plain: gateway.tcp.parse()?,
         tls: gateway.tls.parse()?,
         connections: [plain, tls],
+        populations: Vec::new(),
         ping_interval: PING_INTERVAL,
         settle: Duration::from_secs(10),
         ramp_rate: None,
         ramp_burst: 1,
         reconnect: false,
         no_resumption: false,
+        connect_timeout: CONNECT_TIMEOUT,
+        addressed: true,
     };
     let drivers = Drivers::Own(Credentials::dev(ca).access(&assignment)?);
     let mut run = Run::start(
@@ -95,11 +102,15 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
             ..Outlets::default()
         },
     )?;
+    run.name(Names {
+        populations: vec!["demo".to_owned()],
+        streams: ["one-to-one", "room"].map(|name| StreamName { name: name.to_owned(), pings: false }).into(),
+    });
     let mut idle_bytes = [None, None];
     let result = phases(options, &mut run, process, &mut idle_bytes);
     let mut report = run.finish();
     report.failure = result.err();
-    report.command = std::env::args().collect::<Vec<_>>().join(" ");
+    report.command = crate::console::command_line();
     report.load = Map::from_iter([
         ("scenario".to_owned(), Value::from("demo")),
         ("connections".to_owned(), options.connections.into()),
@@ -121,17 +132,17 @@ fn phases(options: &Options, run: &mut Run, process: Process, idle_bytes: &mut [
     let plain = options.connections as usize - tls;
     // Memory: what the connections beyond a first part have added.
     let first = plain / 4;
-    run.connect(first, 0, timeout)?;
+    run.connect(first, 0, timeout, false)?;
     run.phase("idle");
     run.hold(SETTLE)?;
     let with_first = process.user_bytes();
     run.phase("connect");
-    run.connect(plain, 0, timeout)?;
+    run.connect(plain, 0, timeout, false)?;
     run.phase("idle");
     run.hold(SETTLE)?;
     let with_plain = process.user_bytes();
     run.phase("connect TLS");
-    run.connect(plain, tls, timeout)?;
+    run.connect(plain, tls, timeout, false)?;
     run.phase("idle");
     run.hold(SETTLE)?;
     let with_tls = process.user_bytes();
@@ -142,6 +153,7 @@ fn phases(options: &Options, run: &mut Run, process: Process, idle_bytes: &mut [
 
     let traffic = Traffic {
         id: 0,
+        series: 1,
         kind: Kind::Pairs,
         first: 0,
         clients: options.connections,
@@ -154,6 +166,7 @@ fn phases(options: &Options, run: &mut Run, process: Process, idle_bytes: &mut [
     run.flow(traffic.clone())?;
     run.phase("room");
     let broadcasts = Traffic {
+        series: 2,
         kind: Kind::Rooms { name: "chat:demo".to_owned(), rooms: 1, publishers: 4 },
         pace: Pace::constant(BROADCASTS_PER_SECOND),
         clients: ROOM_MEMBERS.min(options.connections),

@@ -52,7 +52,8 @@ impl HdrLog {
     /// One interval; measures without a value are left out.
     pub(crate) fn write(&mut self, start: Duration, length: Duration, record: &Record) {
         for measure in Measure::ALL {
-            let histogram = &record.of(measure).planned;
+            let latency = record.of(measure);
+            let histogram = &latency.planned;
             if histogram.is_empty() || self.failed.is_some() {
                 continue;
             }
@@ -76,6 +77,10 @@ impl HdrLog {
             if let Err(error) = written {
                 self.failed = Some(error);
             }
+        }
+        // Who ends this process, or looks at the file meanwhile, has every interval that is over.
+        if let Err(error) = self.out.flush() {
+            self.failed.get_or_insert(error.to_string());
         }
     }
 
@@ -106,15 +111,18 @@ mod tests {
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
     use super::*;
+    use crate::record::Series;
 
     #[test]
     fn intervals_are_in_nanoseconds_and_their_longest_in_milliseconds() {
         let path = std::env::temp_dir().join(format!("ringgate-hdr-log-{}", std::process::id()));
         let mut log = HdrLog::create(&path).unwrap();
         let mut record = Record::default();
-        [100, 200, 2_000].into_iter().for_each(|us| record.record(Measure::Deliver, 0, 0, us));
+        [100, 200, 2_000].into_iter().for_each(|us| record.record(Measure::Deliver, Series::Stream(1), 0, 0, us));
         log.write(Duration::from_secs(3), Duration::from_secs(1), &record);
+        let written = std::fs::read(&path).unwrap();
         log.finish().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), written, "an interval that is over is in the file");
         let bytes = std::fs::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         let text = String::from_utf8_lossy(&bytes);

@@ -29,19 +29,37 @@ struct Known {
     looked_up: Instant,
 }
 
+/// The addresses of a gateway, all or those of one kind.
+fn reachable(url: &Url, is_ipv4: Option<bool>) -> Result<Vec<SocketAddr>, String> {
+    let all = url.addresses()?;
+    let fits = |address: &SocketAddr| is_ipv4.is_none_or(|is_ipv4| address.is_ipv4() == is_ipv4);
+    let fitting: Vec<SocketAddr> = all.iter().copied().filter(fits).collect();
+    if fitting.is_empty() {
+        let (own, other) = if is_ipv4 == Some(true) { ("IPv4", "IPv6") } else { ("IPv6", "IPv4") };
+        let all: Vec<String> = all.iter().map(|address| address.ip().to_string()).collect();
+        return Err(format!(
+            "--source is {own}, and {} has only {other} addresses ({}): give {other} addresses to --source, or another --url",
+            url.host,
+            all.join(", ")
+        ));
+    }
+    Ok(fitting)
+}
+
 fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
     // It is whole after every change.
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lookup {
-    /// The first lookup is made before this returns; an error says which name has no address.
-    pub(crate) fn new(url: &Url) -> Result<Lookup, String> {
+    /// The first lookup is made before this returns; an error says which name has no address, or none of the kind that clients
+    /// can connect to: IPv4 if that is true, IPv6 if not, and any if it is not known.
+    pub(crate) fn new(url: &Url, is_ipv4: Option<bool>) -> Result<Lookup, String> {
         if url.host.parse::<IpAddr>().is_ok() {
-            return Ok(Lookup::of(url.addresses()?, None, EVERY));
+            return Ok(Lookup::of(reachable(url, is_ipv4)?, None, EVERY));
         }
         let url = url.clone();
-        Lookup::with(move || url.addresses(), EVERY)
+        Lookup::with(move || reachable(&url, is_ipv4), EVERY)
     }
 
     /// `resolve` returns at least one address.
@@ -73,9 +91,9 @@ impl Lookup {
         known.addresses.get(index).copied()
     }
 
-    /// How many addresses there are.
-    pub(crate) fn addresses(&self) -> usize {
-        lock(&self.known).addresses.len()
+    /// All addresses, in the order in which they are tried.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        lock(&self.known).addresses.clone()
     }
 
     /// A connect to this address has worked.
@@ -114,7 +132,7 @@ mod tests {
     #[test]
     fn address_is_refused_then_the_next_one_is_tried_and_what_works_is_kept() {
         let lookup = Lookup::with(|| Ok(vec![at(1), at(2), at(3)]), Duration::from_secs(3600)).unwrap();
-        assert_eq!(lookup.addresses(), 3);
+        assert_eq!(lookup.addresses().len(), 3);
         let tried = |lookup: &Lookup| (0..4).map(|refused| lookup.address(refused).unwrap()).collect::<Vec<_>>();
         assert_eq!(tried(&lookup), [at(1), at(2), at(3), at(1)]);
         lookup.worked(at(2));
@@ -146,7 +164,7 @@ mod tests {
 
     #[test]
     fn host_is_an_address_then_nothing_is_looked_up() {
-        let lookup = Lookup::new(&"tcp://192.0.2.1:7400".parse().unwrap()).unwrap();
+        let lookup = Lookup::new(&"tcp://192.0.2.1:7400".parse().unwrap(), None).unwrap();
         assert!(lookup.ask.is_none());
         assert_eq!((lookup.address(0), lookup.address(7)), (Some(at(1)), Some(at(1))));
     }

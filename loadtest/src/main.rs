@@ -4,14 +4,14 @@
 //! |---|---|
 //! | `ledger`, `record`, `timeline` | payload stamps; lost, duplicated, reordered; latencies and troubles; over time |
 //! | `traffic`, `assignment`, `plan` | who sends what and when; who has which clients; what the threads share |
-//! | `access`, `lookup`, `descriptors` | keys, certificates, addresses and open files of this process's clients |
+//! | `access`, `tokens`, `lookup`, `descriptors` | keys, tokens, certificates, addresses and open files of this process's clients |
 //! | `fleet` | one driver thread: a ring full of clients |
 //! | `crew` | a controller and its workers: several driver processes |
 //! | `run`, `interrupt` | drivers and phases; how a run is ended early |
-//! | `watch`, `view`, `console`, `hdr_log` | what is gathered, seen and written meanwhile |
-//! | `report`, `html`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
+//! | `watch`, `guard`, `view`, `console`, `hdr_log` | what is gathered, seen and written meanwhile |
+//! | `report`, `html`, `figure`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
 //! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
-//! | `demo`, `options`, `load`, `scenario`, `mixed`, `capacity` | what is driven |
+//! | `demo`, `options`, `number`, `load`, `scenario`, `mixed`, `capacity` | what is driven |
 //! | `overload` | a gateway that is given more than it can do |
 
 mod access;
@@ -22,8 +22,10 @@ mod console;
 mod crew;
 mod demo;
 mod descriptors;
+mod figure;
 mod fleet;
 mod gateway;
+mod guard;
 mod hdr_log;
 mod html;
 mod interrupt;
@@ -32,6 +34,7 @@ mod load;
 mod lookup;
 mod metrics;
 mod mixed;
+mod number;
 mod options;
 mod overload;
 mod plan;
@@ -42,6 +45,7 @@ mod scenario;
 mod threshold;
 mod tickets;
 mod timeline;
+mod tokens;
 mod traffic;
 mod view;
 mod watch;
@@ -58,7 +62,8 @@ use crate::report::Report;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXIT_CODES: &str = "Exit code: 0 when nothing went wrong and no threshold (--fail-if) failed the run, 1 when it did or the run was \
-    ended early, 2 when it could not be run: bad options, a file that cannot be read or written, nobody could sign in.";
+    ended early, 2 when it could not be run: bad options, a file that cannot be read or written, nobody could sign in. \
+    Of compare: 0 when nothing is worse, 1 when something is, 2 when the loads differ.";
 
 /// Drives very many connections against a ringgate gateway.
 #[derive(Parser)]
@@ -84,7 +89,7 @@ enum Command {
     Capacity(capacity::Search),
     /// Start gateways and give them more than they can do: what still gets through, and whom it delays.
     Overload(overload::Options),
-    /// Compare two results that were written with --json.
+    /// Compare results that were written with --json: what has changed, and whether anything is worse.
     Compare(compare::Options),
 }
 
@@ -146,11 +151,32 @@ pub(crate) fn check_writable(paths: &[Option<&Path>]) -> Result<(), String> {
     Ok(())
 }
 
+/// Where a report is written, besides the table.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Results<'a> {
+    /// The object for programs; `-` is standard output.
+    pub(crate) json: Option<&'a Path>,
+    /// The page.
+    pub(crate) html: Option<&'a Path>,
+    /// The verdict for CI services.
+    pub(crate) junit: Option<&'a Path>,
+    /// Latencies for spreadsheets.
+    pub(crate) csv: Option<&'a Path>,
+}
+
+impl Results<'_> {
+    /// See [`check_writable`].
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let Results { json, html, junit, csv } = *self;
+        check_writable(&[json, html, junit, csv])
+    }
+}
+
 /// Writes a report, and says what its run has come to: the table and the page for people, the object for a program.
 /// Standard output belongs to the program when it asked for it. That a run has failed is never hidden by a result that
 /// cannot be written.
-pub(crate) fn conclude(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<Outcome, String> {
-    let written = write_report(report, json, html);
+pub(crate) fn conclude(report: &Report, results: Results<'_>) -> Result<Outcome, String> {
+    let written = write_report(report, results);
     match (report.outcome(), written) {
         (Outcome::Good, Err(error)) => Err(error),
         (outcome, written) => {
@@ -162,7 +188,7 @@ pub(crate) fn conclude(report: &Report, json: Option<&Path>, html: Option<&Path>
     }
 }
 
-fn write_report(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Result<(), String> {
+fn write_report(report: &Report, Results { json, html, junit, csv }: Results<'_>) -> Result<(), String> {
     let text = serde_json::to_string_pretty(&report.json()).map_err(|error| error.to_string())?;
     if json.is_some_and(|path| path == Path::new("-")) {
         console::note(&report.table());
@@ -173,5 +199,11 @@ fn write_report(report: &Report, json: Option<&Path>, html: Option<&Path>) -> Re
             std::fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
         }
     }
+    let write = |path: Option<&Path>, text: &dyn Fn() -> String| {
+        let Some(path) = path else { return Ok(()) };
+        std::fs::write(path, text()).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    write(junit, &|| report.junit())?;
+    write(csv, &|| report.csv())?;
     html.map_or(Ok(()), |path| html::write(report, path))
 }

@@ -9,9 +9,11 @@ use serde::Deserialize;
 
 use crate::Outcome;
 use crate::crew::Muster;
+use crate::number;
 use crate::options::{Link, Output};
 use crate::plan::{Order, Tally};
-use crate::record::Measure;
+use crate::record::{Measure, Names, StreamName};
+use crate::report::RAMP;
 use crate::run::Run;
 use crate::threshold::Threshold;
 use crate::traffic::{Kind, Pace, Traffic};
@@ -42,11 +44,36 @@ struct Elsewhere {
     _rate: Option<String>,
     #[arg(long = "duration", hide = true, value_parser = in_file)]
     _duration: Option<String>,
+    #[arg(long = "poisson", hide = true, num_args = 0..=1, default_missing_value = "", value_parser = in_file)]
+    _poisson: Option<String>,
+    #[arg(long = "closed-loop", hide = true, value_parser = in_file)]
+    _closed_loop: Option<String>,
+    #[arg(long = "warm-up", hide = true, value_parser = in_file)]
+    _warm_up: Option<String>,
+    #[arg(long = "payload-bytes", hide = true, value_parser = in_file)]
+    _payload_bytes: Option<String>,
+    #[arg(long = "rooms", hide = true, value_parser = in_file)]
+    _rooms: Option<String>,
+    #[arg(long = "publishers", hide = true, value_parser = in_file)]
+    _publishers: Option<String>,
+    #[arg(long = "room-name", hide = true, value_parser = in_file)]
+    _room_name: Option<String>,
+    #[arg(long = "slow-share", hide = true, value_parser = in_slow)]
+    _slow_share: Option<String>,
 }
 
 fn in_file(_: &str) -> Result<String, String> {
-    Err("mixed has it in its FILE, for each population, stream or phase".to_owned())
+    Err("mixed has it in its FILE, for each population, stream or phase; `ringgate-loadtest mixed-example` prints one with \
+         every key explained"
+        .to_owned())
 }
+
+fn in_slow(_: &str) -> Result<String, String> {
+    Err("mixed has no readers that stop reading; slow has".to_owned())
+}
+
+/// Most populations of a file: their numbers are bytes.
+const POPULATIONS_MAX: usize = 255;
 
 /// An example with every key explained.
 pub(crate) const EXAMPLE: &str = include_str!("../mixed.toml");
@@ -69,27 +96,31 @@ struct Script {
 #[serde(deny_unknown_fields)]
 struct Population {
     name: String,
+    #[serde(deserialize_with = "number::count_in_file")]
     connections: u32,
     #[serde(default)]
     tls: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "number::rate_in_file")]
     churn: f64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stream {
+    /// In reports and thresholds; that of the population if not given.
+    name: Option<String>,
     population: String,
     kind: StreamKind,
+    #[serde(default, deserialize_with = "number::rate_in_file_if_any")]
     rate: Option<f64>,
     think_time: Option<String>,
     #[serde(default)]
     poisson: bool,
-    #[serde(default = "default_payload")]
-    payload_bytes: usize,
-    #[serde(default = "one")]
+    #[serde(default = "default_payload", deserialize_with = "number::count_in_file")]
+    payload_bytes: u32,
+    #[serde(default = "one", deserialize_with = "number::count_in_file")]
     rooms: u32,
-    #[serde(default = "default_publishers")]
+    #[serde(default = "default_publishers", deserialize_with = "number::count_in_file")]
     publishers: u32,
     #[serde(default = "default_room")]
     room: String,
@@ -101,6 +132,17 @@ enum StreamKind {
     Pairs,
     Rooms,
     Pings,
+}
+
+impl StreamKind {
+    /// As it is written in the file.
+    fn label(self) -> &'static str {
+        match self {
+            StreamKind::Pairs => "pairs",
+            StreamKind::Rooms => "rooms",
+            StreamKind::Pings => "pings",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -122,7 +164,7 @@ enum Load {
     Ramp([f64; 2]),
 }
 
-fn default_payload() -> usize {
+fn default_payload() -> u32 {
     100
 }
 
@@ -165,6 +207,10 @@ pub(crate) struct Mix {
     pub(crate) fail_if: Vec<Threshold>,
     /// Connections: plain, TLS.
     pub(crate) connections: [usize; 2],
+    /// Clients of each population.
+    populations: Vec<Range<u32>>,
+    /// What populations and streams are called in reports and thresholds.
+    pub(crate) names: Names,
     /// Clients of each population that comes and goes, and how many do per second.
     churn: Vec<(Range<u32>, f64)>,
     streams: Vec<(Traffic, How)>,
@@ -198,11 +244,17 @@ impl Mix {
         if script.populations.is_empty() || script.phases.is_empty() {
             return Err("needs at least one of [[populations]] and one of [[phases]]".to_owned());
         }
-        let plain: u32 = script.populations.iter().filter(|population| !population.tls).map(|p| p.connections).sum();
-        let tls: u32 = script.populations.iter().filter(|population| population.tls).map(|p| p.connections).sum();
-        if plain.saturating_add(tls) > crate::CONNECTIONS_MAX {
+        if script.populations.len() > POPULATIONS_MAX {
+            return Err(format!("{} populations are more than {POPULATIONS_MAX}", script.populations.len()));
+        }
+        let all = |with_tls: bool| {
+            let population = script.populations.iter().filter(move |population| population.tls == with_tls);
+            population.map(|population| u64::from(population.connections)).sum::<u64>()
+        };
+        if all(false) + all(true) > u64::from(crate::CONNECTIONS_MAX) {
             return Err(format!("populations: more than {} connections", crate::CONNECTIONS_MAX));
         }
+        let [plain, tls] = [all(false) as u32, all(true) as u32];
         // Plain clients are numbered first, then those with TLS.
         let mut next = [0, plain];
         let mut clients: Vec<(String, Range<u32>)> = Vec::new();
@@ -226,9 +278,15 @@ impl Mix {
             }
             clients.push((population.name.clone(), range));
         }
-        let streams = script.streams.iter().enumerate();
+        let names = Names {
+            populations: clients.iter().map(|(name, _)| name.clone()).collect(),
+            streams: stream_names(&script)?,
+        };
+        let streams = script.streams.iter().zip(1u8..).enumerate();
         let streams = streams
-            .map(|(index, stream)| stream.check(&clients).map_err(|error| format!("streams[{index}]: {error}")))
+            .map(|(index, (stream, series))| {
+                stream.check(&clients, series).map_err(|error| format!("streams[{index}]: {error}"))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let phases = script.phases.iter().enumerate();
         let phases = phases
@@ -248,12 +306,53 @@ impl Mix {
             .map(|(index, text)| text.parse().map_err(|error| format!("fail_if[{index}]: {error}")))
             .collect::<Result<Vec<_>, _>>()?;
         let connections = [plain as usize, tls as usize];
-        Ok(Mix { text: text.to_owned(), seed: script.seed, fail_if, connections, churn, streams, phases })
+        let populations = clients.into_iter().map(|(_, clients)| clients).collect();
+        let Script { seed, .. } = script;
+        Ok(Mix { text: text.to_owned(), seed, fail_if, connections, populations, names, churn, streams, phases })
     }
 }
 
+/// What each stream is called: its own name, or that of its population, with what it sends if the population has several
+/// streams without a name.
+fn stream_names(script: &Script) -> Result<Vec<StreamName>, String> {
+    if script.streams.len() > usize::from(u8::MAX) {
+        return Err(format!("{} streams are more than {}", script.streams.len(), u8::MAX));
+    }
+    let mut names: Vec<StreamName> = Vec::new();
+    for (index, stream) in script.streams.iter().enumerate() {
+        let name = match &stream.name {
+            Some(name) => {
+                let is_good = |character: char| character.is_alphanumeric() || "-_".contains(character);
+                if name.is_empty() || !name.chars().all(is_good) {
+                    return Err(format!("streams[{index}]: name \"{name}\" must be of letters, digits, - and _"));
+                }
+                let is_others = |other: &Population| other.name == *name && other.name != stream.population;
+                if script.populations.iter().any(is_others) {
+                    return Err(format!("streams[{index}]: name \"{name}\" is that of a population of others"));
+                }
+                name.clone()
+            }
+            None => {
+                let unnamed = |other: &&Stream| other.name.is_none() && other.population == stream.population;
+                let of_kind = |other: &&Stream| unnamed(other) && other.kind == stream.kind;
+                let place = script.streams[..index].iter().filter(of_kind).count() + 1;
+                match script.streams.iter().filter(unnamed).count() {
+                    1 => stream.population.clone(),
+                    _ if place > 1 => format!("{}-{}-{place}", stream.population, stream.kind.label()),
+                    _ => format!("{}-{}", stream.population, stream.kind.label()),
+                }
+            }
+        };
+        if names.iter().any(|other| other.name == name) {
+            return Err(format!("streams[{index}]: there is another stream of the name \"{name}\""));
+        }
+        names.push(StreamName { name, pings: stream.kind == StreamKind::Pings });
+    }
+    Ok(names)
+}
+
 impl Stream {
-    fn check(&self, populations: &[(String, Range<u32>)]) -> Result<(Traffic, How), String> {
+    fn check(&self, populations: &[(String, Range<u32>)], series: u8) -> Result<(Traffic, How), String> {
         let Some((_, clients)) = populations.iter().find(|(name, _)| *name == self.population) else {
             let known: Vec<_> = populations.iter().map(|(name, _)| name.as_str()).collect();
             return Err(format!("there is no population \"{}\"; there are {}", self.population, known.join(", ")));
@@ -285,13 +384,14 @@ impl Stream {
         };
         let traffic = Traffic {
             id: 0,
+            series,
             kind,
             first: clients.start,
             clients: count,
             start_ns: 0,
             duration: Duration::ZERO,
             pace: Pace::constant(0.0),
-            payload_bytes: self.payload_bytes,
+            payload_bytes: self.payload_bytes as usize,
         };
         Ok((traffic, how))
     }
@@ -337,6 +437,7 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, 
             return Err(format!("a population needs {scheme}://; say where with --other-url {scheme}://HOST:PORT"));
         }
     }
+    options.link.check(mix.connections[1] > 0)?;
     let mut load = options.link.load(mix.connections);
     load.insert("scenario".to_owned(), "mixed".into());
     load.insert("mixture".to_owned(), mix.text.clone().into());
@@ -344,13 +445,26 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, 
     output.fail_if.extend(mix.fail_if.iter().cloned());
     let mut assignment = options.link.assignment(mix.connections, options.other_url.as_ref());
     assignment.reconnect |= !mix.churn.is_empty();
+    assignment.populations = mix.populations.clone();
+    assignment.addressed = mix.streams.iter().any(|(traffic, _)| traffic.kind == Kind::Pairs);
     output.check()?;
-    let only_pings = mix.streams.iter().all(|(traffic, _)| traffic.kind == Kind::Pings);
-    output.check_thresholds("this mixture", !only_pings)?;
+    let only_pings = !mix.names.has_messages();
+    let mut phases = vec![RAMP.to_owned()];
+    phases.extend(mix.phases.iter().map(|phase| phase.name.clone()));
+    output.check_thresholds("this mixture", &mix.names, phases)?;
     let drivers = options.link.drivers(&assignment, muster)?;
     let mut run = output.start(assignment, drivers, "mixed")?;
+    run.name(mix.names.clone());
     run.main_measure(if only_pings { Measure::Ping } else { Measure::Deliver });
-    let result = options.link.ramp(&mut run, mix.connections).and_then(|()| match run.interrupted() {
+    let has_payload = |traffic: &&Traffic| traffic.kind != Kind::Pings;
+    let payloads = mix.streams.iter().map(|(traffic, _)| traffic).filter(has_payload);
+    let longest = payloads.map(|traffic| traffic.payload_bytes).max().unwrap_or(0);
+    let result = options.link.ramp(&mut run, mix.connections);
+    if let Some(refused) = result.is_ok().then(|| run.check_payload(longest).err()).flatten() {
+        run.finish();
+        return Err(format!("{}: payload_bytes: {refused}", options.file.display()));
+    }
+    let result = result.and_then(|()| match run.interrupted() {
         true => Ok(()),
         false => mix.drive(&mut run),
     });
@@ -420,6 +534,31 @@ mod tests {
     }
 
     #[test]
+    fn streams_are_named_after_their_population_unless_they_have_a_name() {
+        let names = |streams: &[(&str, &str, &str)]| {
+            let mut text = "[[populations]]\nname='a'\nconnections=10\n[[populations]]\nname='b'\nconnections=10\n\
+                [[phases]]\nname='p'\nduration='1s'\n"
+                .to_owned();
+            for (population, kind, more) in streams {
+                text += &format!("[[streams]]\npopulation='{population}'\nkind='{kind}'\nrate=1\n{more}\n");
+            }
+            Mix::parse(&text).map(|mix| (mix.names, mix.streams.iter().map(|(traffic, _)| traffic.series).collect()))
+        };
+        let joined =
+            |names: &Names| names.streams.iter().map(|stream| stream.name.as_str()).collect::<Vec<_>>().join(" ");
+        let (of, series): (_, Vec<u8>) =
+            names(&[("a", "pairs", ""), ("b", "pairs", ""), ("b", "pings", ""), ("b", "pings", "")]).unwrap();
+        assert_eq!((joined(&of), series), ("a b-pairs b-pings b-pings-2".to_owned(), vec![1, 2, 3, 4]));
+        assert_eq!(of.populations, ["a", "b"]);
+        let (of, _) = names(&[("a", "pairs", "name='chat'"), ("a", "pings", ""), ("b", "pings", "name='b'")]).unwrap();
+        assert_eq!(joined(&of), "chat a b");
+        let error = |streams: &[_]| names(streams).unwrap_err();
+        assert!(error(&[("a", "pairs", "name='b'")]).contains("\"b\" is that of a population of others"));
+        let twice = error(&[("a", "pairs", "name='x'"), ("b", "pairs", "name='x'")]);
+        assert!(twice.contains("streams[1]: there is another stream of the name \"x\""), "{twice}");
+    }
+
+    #[test]
     fn bad_files_say_what_would_be_right() {
         let good = "[[populations]]\nname='a'\nconnections=10\n[[phases]]\nname='p'\nduration='1s'\n";
         for (more, part) in [
@@ -430,6 +569,7 @@ mod tests {
             ("[[streams]]\npopulation='a'\nkind='pears'\nrate=1", "pairs"),
             ("[[streams]]\npopulation='a'\nkind='rooms'\nrate=1\nrooms=11", "from 1 to the population's 10"),
             ("[[streams]]\npopulation='a'\nkind='pings'\nrate=1\npayload_bytes=3", "from 32"),
+            ("[[streams]]\npopulation='a'\nkind='pings'\nrate=1\nname='a b'", "letters, digits, - and _"),
             ("[[populations]]\nname='a'\nconnections=1", "another one of this name"),
             ("[[phases]]\nname='q'\nduration='soon'", "phases[1] \"q\": duration"),
             ("[[phases]]\nname='q'\nduration='1s'\nload=-1.0", "factor"),
@@ -438,7 +578,7 @@ mod tests {
             let error = Mix::parse(&format!("{good}{more}")).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
-        let error = Mix::parse(&format!("fail_if = ['p98>1ms']\n{good}")).unwrap_err();
+        let error = Mix::parse(&format!("fail_if = ['q98>1ms']\n{good}")).unwrap_err();
         assert!(error.contains("fail_if[0]") && error.contains("p99.9"), "{error}");
     }
 }

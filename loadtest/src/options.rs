@@ -3,22 +3,26 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::parser::ValueSource;
 use ringgate_core::units::parse_duration_ms;
 use ringgate_net::dial::Url;
 use serde_json::{Map, Value};
 
-use crate::Outcome;
 use crate::access::Credentials;
 use crate::assignment::Assignment;
 use crate::crew::Muster;
+use crate::figure::Known;
 use crate::gateway::Process;
 use crate::hdr_log::HdrLog;
-use crate::metrics::{MetricsUrl, Scraper};
+use crate::metrics::{Exporter, MetricsUrl, Scraper};
+use crate::number;
+use crate::record::Names;
 use crate::report::{Allowance, Report};
 use crate::run::{Drivers, Run};
 use crate::threshold::Threshold;
 use crate::view::{Scene, View};
 use crate::watch::Outlets;
+use crate::{Outcome, Results};
 
 /// Where the gateway is, and who its clients are.
 #[derive(clap::Args, Clone, Debug)]
@@ -27,14 +31,17 @@ pub(crate) struct Link {
     #[arg(long)]
     pub(crate) url: Url,
     /// Connects begun per second; as fast as it goes if not given.
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number::rate)]
     pub(crate) ramp_rate: Option<f64>,
     /// Begin so many of them at once, then pause for as long as the rate asks.
-    #[arg(long, default_value_t = 1, value_name = "N", requires = "ramp_rate", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "ramp_rate", allow_negative_numbers = true, value_parser = number::count_u32(1..=u32::MAX))]
     ramp_burst: u32,
     /// Clients that lose their connection come back, as the protocol asks, instead of counting as errors.
     #[arg(long)]
     pub(crate) reconnect: bool,
+    /// How long a client may take to be connected and signed in, TLS handshake included.
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = time_above_0)]
+    connect_timeout: u64,
     /// Between two Pings of a client.
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration_ms)]
     ping_interval: u64,
@@ -53,16 +60,24 @@ pub(crate) struct Link {
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Output {
     /// Process id of the gateway, if it runs on this machine: its CPU time and memory are reported, too.
-    #[arg(long, value_name = "PID")]
+    #[arg(long, value_name = "PID", allow_negative_numbers = true, value_parser = number::count_u32(1..=u32::MAX))]
     pub(crate) pid: Option<u32>,
     /// Where the gateway's metrics are, http://HOST:PORT/metrics: asked once a second, and reported with the rest.
     #[arg(long, value_name = "URL")]
     metrics_url: Option<MetricsUrl>,
-    /// Fail the run (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'lost>0', 'rate<5000'; may be
-    /// repeated. A bare p99 is that of deliveries where messages are sent, of connects for connect, churn and storm, and else
-    /// of Pings.
+    /// Answer GET /metrics there with this load tester's own counts and latencies, as OpenMetrics text.
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics_listen: Option<String>,
+    /// Fail the run (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'chat.deliver.p95>5ms' (one stream or
+    /// population, by its name), 'phase(steady).deliver.p99>5ms' (one phase), 'lost>0', 'rate<5000', 'lag>1ms'; may be repeated.
+    /// Any percentile will do. A bare p99 is that of deliveries where messages are sent, of connects for connect, churn and
+    /// storm, and else of Pings.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) fail_if: Vec<Threshold>,
+    /// End the run early (exit code 1) as soon as this condition holds; may be repeated. Latencies, lag and rate are those of
+    /// the last 5 s, and need 100 samples in them; counts are those of the run so far.
+    #[arg(long, value_name = "CONDITION")]
+    pub(crate) abort_if: Vec<Threshold>,
     /// Do not fail the run because of this; more than one are separated by commas. What a gateway promises cannot be allowed to
     /// fail: nothing accepted may be lost.
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
@@ -76,6 +91,12 @@ pub(crate) struct Output {
     /// Write the result there as a page of HTML with charts: one file, which needs nothing else.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Write the verdict there as JUnit's XML, for CI services: a case for each promise and each threshold.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Write latencies there as CSV: a row for each phase, stream or population, and measure.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
     /// Show progress as lines instead of a screen; so it is anyway where there is no terminal, or TERM is dumb.
     #[arg(long)]
     plain: bool,
@@ -84,14 +105,56 @@ pub(crate) struct Output {
     pub(crate) quiet: bool,
 }
 
-pub(crate) fn positive(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
-        _ => Err("must be a number above 0".to_owned()),
+/// Names of the options that were given on the command line, as opposed to those that have their default. It has to be the
+/// first field of its options: those that follow are taken out of what was read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Given(Vec<String>);
+
+impl Given {
+    /// Whether `--name` was given.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|id| id.replace('_', "-") == name)
+    }
+}
+
+impl clap::Args for Given {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        command
+    }
+}
+
+impl clap::FromArgMatches for Given {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        let is_given = |id: &&clap::Id| matches.value_source(id.as_str()) == Some(ValueSource::CommandLine);
+        Ok(Given(matches.ids().filter(is_given).map(|id| id.to_string()).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        Given::from_arg_matches(matches).map(|given| *self = given)
+    }
+}
+
+/// Milliseconds of a time that is not 0.
+fn time_above_0(text: &str) -> Result<u64, String> {
+    match parse_duration_ms(text)? {
+        0 => Err("must be above 0, for instance \"500ms\" or \"10s\"".to_owned()),
+        ms => Ok(ms),
     }
 }
 
 impl Link {
+    /// Whether each of these options has a use, with clients that use TLS or without.
+    pub(crate) fn check(&self, tls: bool) -> Result<(), String> {
+        if self.no_resumption && !tls {
+            return Err("--no-resumption is for tls://: there are no TLS handshakes over tcp://".to_owned());
+        }
+        Ok(())
+    }
+
     /// A run of so many connections: plain, TLS. `other` is where those go that `--url` does not say.
     pub(crate) fn assignment(&self, connections: [usize; 2], other: Option<&Url>) -> Assignment {
         let (own, other) = (self.url.clone(), other.unwrap_or(&self.url).clone());
@@ -100,12 +163,15 @@ impl Link {
             plain,
             tls,
             connections,
+            populations: Vec::new(),
             ping_interval: Duration::from_millis(self.ping_interval.max(100)),
             settle: Duration::from_millis(self.settle.max(100)),
             ramp_rate: self.ramp_rate,
             ramp_burst: self.ramp_burst,
             reconnect: self.reconnect,
             no_resumption: self.no_resumption,
+            connect_timeout: Duration::from_millis(self.connect_timeout),
+            addressed: false,
         }
     }
 
@@ -138,7 +204,7 @@ impl Link {
     pub(crate) fn ramp(&self, run: &mut Run, [plain, tls]: [usize; 2]) -> Result<(), String> {
         let connections = plain + tls;
         let by_rate = self.ramp_rate.map_or(connections as u64 / 500, |rate| (connections as f64 / rate) as u64);
-        run.connect(plain, tls, Duration::from_secs(60 + by_rate))
+        run.connect(plain, tls, Duration::from_secs(60 + by_rate), self.reconnect)
     }
 }
 
@@ -150,12 +216,23 @@ impl Output {
         {
             return Err(format!("--pid {pid}: no such process on this machine"));
         }
-        crate::check_writable(&[self.json.as_deref(), self.html.as_deref()])
+        self.results().check()
+    }
+
+    fn results(&self) -> Results<'_> {
+        Results {
+            json: self.json.as_deref(),
+            html: self.html.as_deref(),
+            junit: self.junit.as_deref(),
+            csv: self.csv.as_deref(),
+        }
     }
 
     /// Whether the load of this name can have the figures that it is to be judged by.
-    pub(crate) fn check_thresholds(&self, load: &str, has_messages: bool) -> Result<(), String> {
-        self.fail_if.iter().try_for_each(|threshold| threshold.check(load, has_messages, self.pid.is_some()))
+    pub(crate) fn check_thresholds(&self, load: &str, names: &Names, phases: Vec<String>) -> Result<(), String> {
+        let known = Known { load, names, phases, has_process: self.pid.is_some() };
+        self.abort_if.iter().try_for_each(Threshold::check_abort)?;
+        self.fail_if.iter().chain(&self.abort_if).try_for_each(|threshold| threshold.check(&known))
     }
 
     /// Starts a run that is looked at as these options ask, and called `title` where it is shown.
@@ -163,6 +240,9 @@ impl Output {
         let outlets = Outlets {
             process: self.pid.map(Process),
             scraper: self.metrics_url.clone().map(Scraper::start).transpose()?,
+            exporter: self.metrics_listen.as_deref().map(Exporter::listen).transpose()?,
+            fail_if: self.fail_if.clone(),
+            abort_if: self.abort_if.clone(),
             hdr_log: self.hdr_log.as_deref().map(HdrLog::create).transpose()?,
             // Last, so that what cannot be had is not said on a screen that vanishes.
             view: View::new(self.quiet, self.plain, Scene::new(title.to_owned())),
@@ -177,7 +257,7 @@ impl Output {
         if !report.workers.is_empty() {
             report.load.insert("workers".to_owned(), report.workers.len().into());
         }
-        report.command = std::env::args().collect::<Vec<_>>().join(" ");
+        report.command = crate::console::command_line();
         report.failure = result.err();
         report.allowed.clone_from(&self.allow);
         report.verdicts = self.fail_if.iter().map(|threshold| threshold.judge(&report)).collect();
@@ -186,6 +266,6 @@ impl Output {
 
     /// Writes what was asked for, and says what the run has come to.
     pub(crate) fn conclude(&self, report: &Report) -> Result<Outcome, String> {
-        crate::conclude(report, self.json.as_deref(), self.html.as_deref())
+        crate::conclude(report, self.results())
     }
 }

@@ -1,7 +1,7 @@
 //! What all driver threads share: how many connections are wanted, what they are told to do, and the live counts.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -11,6 +11,7 @@ use crate::assignment::Plan;
 use crate::crew::Mate;
 use crate::gateway::Process;
 use crate::record::Record;
+use crate::tokens::Listed;
 use crate::traffic::Traffic;
 
 /// Something for the clients to do. Every thread carries out every order, for its own clients, in order.
@@ -81,7 +82,9 @@ pub(crate) struct Shared {
     pub(crate) plan: Plan,
     /// Workers that drive the clients; none when this process does.
     pub(crate) team: Vec<Mate>,
-    /// What all user ids of this run begin with.
+    /// Who the clients are, if a file says so.
+    listed: Option<Arc<Listed>>,
+    /// What all user ids of this run begin with, where no file names them.
     prefix: String,
     stop: AtomicBool,
     wanted: [AtomicUsize; 2],
@@ -90,6 +93,10 @@ pub(crate) struct Shared {
     orders: Mutex<Vec<Arc<Order>>>,
     version: AtomicUsize,
     record: Mutex<Record>,
+    /// The longest payload that the gateway takes, in bytes; 0 until it has said so.
+    message_bytes_max: AtomicU32,
+    /// Why the last attempt failed, of a client that tries again: that is no error, until nobody gets in.
+    failed_attempt: Mutex<Option<String>>,
     /// How often everything recorded was asked for, and how often threads have handed it over since.
     collections: AtomicUsize,
     handed_over: AtomicUsize,
@@ -169,6 +176,8 @@ counts! {
     pings_under_way,
     /// Of those: the connection ended before.
     pings_lost,
+    /// Pings of a schedule that are due and not sent yet: they wait for the Pong of the one before.
+    pings_waiting,
     /// Anything that went wrong.
     errors,
 }
@@ -181,7 +190,7 @@ impl Tally {
 
     /// The same, and everything accepted has arrived, and so have Pongs.
     pub(crate) fn is_settled(&self) -> bool {
-        self.is_answered() && self.delivered >= self.owed && self.pings_under_way == 0
+        self.is_answered() && self.delivered >= self.owed && self.pings_under_way + self.pings_waiting == 0
     }
 }
 
@@ -193,16 +202,24 @@ impl Shared {
             origin,
             plan,
             team,
+            listed: None,
             stop: AtomicBool::new(false),
             wanted: Default::default(),
             ramp_began_us: AtomicU64::new(u64::MAX),
             orders: Mutex::default(),
             version: AtomicUsize::new(0),
             record: Mutex::default(),
+            message_bytes_max: AtomicU32::new(0),
+            failed_attempt: Mutex::default(),
             collections: AtomicUsize::new(0),
             handed_over: AtomicUsize::new(0),
             counts: Counts::default(),
         }
+    }
+
+    /// The same, with clients that a file names.
+    pub(crate) fn naming(self, listed: Option<Arc<Listed>>) -> Shared {
+        Shared { listed, ..self }
     }
 
     /// Who hands over what was recorded: driver threads, or workers.
@@ -311,20 +328,50 @@ impl Shared {
         self.now_ns() / 1000
     }
 
+    /// An attempt to sign in has failed, and the client tries again.
+    pub(crate) fn note_failed_attempt(&self, why: String) {
+        if let Ok(mut last) = self.failed_attempt.lock() {
+            *last = Some(why);
+        }
+    }
+
+    /// Why the last one has; none where none has, or where workers have the clients.
+    pub(crate) fn failed_attempt(&self) -> Option<String> {
+        self.failed_attempt.lock().ok()?.clone()
+    }
+
+    /// The gateway has said what the longest payload is that it takes, in bytes.
+    pub(crate) fn limit_payloads(&self, bytes_max: u32) {
+        if bytes_max > 0 {
+            self.message_bytes_max.store(bytes_max, Relaxed);
+        }
+    }
+
+    /// What it has said; 0 if nothing yet.
+    pub(crate) fn message_bytes_max(&self) -> u32 {
+        self.message_bytes_max.load(Relaxed)
+    }
+
     /// How many of the wanted connections are this ring's.
     pub(crate) fn share(&self, transport: Transport, ring: usize) -> usize {
         self.plan.share(self.wanted()[transport as usize], ring)
     }
 
-    /// The user id of a client: another one in each run, so that runs side by side do not take over each other's
-    /// sessions.
+    /// The user id of a client. Where no file names it: another one in each run, so that runs side by side do not take over
+    /// each other's sessions.
     pub(crate) fn user(&self, number: u32) -> String {
+        if let Some(entry) = self.listed.as_ref().and_then(|listed| listed.entry(number)) {
+            return entry.user.to_string();
+        }
         format!("{}{number}", self.prefix)
     }
 
     /// Whether this is the user id of a client; asked for every message, so it makes no text.
     pub(crate) fn is_user(&self, user: &str, number: u32) -> bool {
-        user.strip_prefix(&*self.prefix).is_some_and(|rest| rest.parse() == Ok(number))
+        match &self.listed {
+            Some(listed) => listed.entry(number).is_some_and(|entry| *entry.user == *user),
+            None => user.strip_prefix(&*self.prefix).is_some_and(|rest| rest.parse() == Ok(number)),
+        }
     }
 }
 

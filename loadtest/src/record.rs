@@ -1,6 +1,10 @@
-//! Latencies and troubles: what is measured, from when, and how it adds up without growing with the length of a run.
+//! Latencies and troubles: what is measured, of whom, from when, and how it adds up without growing with the length of a run.
+//!
+//! Latencies are kept per [`Series`]: whatever is recorded goes into two histograms of one of them. What a whole run has
+//! waited is their sum, made when it is asked for.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -22,6 +26,11 @@ impl Measure {
     /// All, in the order of reports.
     pub(crate) const ALL: [Measure; 4] = [Measure::Connect, Measure::Ping, Measure::Publish, Measure::Deliver];
 
+    /// Only loads with messages have it.
+    pub(crate) fn is_of_messages(self) -> bool {
+        matches!(self, Measure::Publish | Measure::Deliver)
+    }
+
     /// In reports and thresholds.
     pub(crate) fn label(self) -> &'static str {
         match self {
@@ -30,6 +39,91 @@ impl Measure {
             Measure::Publish => "publish",
             Measure::Deliver => "deliver",
         }
+    }
+}
+
+/// Whose a latency is. The numbers are places in [`Names`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Series {
+    /// Connects and heartbeats of a population, from 0.
+    Population(u8),
+    /// Messages and Pings of a stream, from 1; several phases of a run have the same one, each as a `Traffic` of its own. 0
+    /// is one that this thread has not been told of yet: it has no name, and counts in the whole only.
+    Stream(u8),
+}
+
+impl Series {
+    /// Its place in a list of all of them.
+    fn place(self) -> usize {
+        match self {
+            Series::Stream(number) => usize::from(number) << 1,
+            Series::Population(number) => usize::from(number) << 1 | 1,
+        }
+    }
+
+    fn at(place: usize) -> Series {
+        let number = (place >> 1) as u8;
+        if place & 1 == 0 { Series::Stream(number) } else { Series::Population(number) }
+    }
+}
+
+/// What the series of a run are called, in reports and thresholds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    /// Populations, from number 0.
+    pub(crate) populations: Vec<String>,
+    /// Streams, from number 1.
+    pub(crate) streams: Vec<StreamName>,
+}
+
+/// What a stream is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamName {
+    /// In reports and thresholds.
+    pub(crate) name: String,
+    /// It consists of Pings; of messages otherwise.
+    pub(crate) pings: bool,
+}
+
+impl Names {
+    /// One population of this name, and one stream of the same if anything is sent.
+    pub(crate) fn single(name: &str, stream_of_pings: Option<bool>) -> Names {
+        let stream = stream_of_pings.map(|pings| StreamName { name: name.to_owned(), pings });
+        Names { populations: vec![name.to_owned()], streams: stream.into_iter().collect() }
+    }
+
+    /// All of them, each once: streams in their order, then populations that no stream is named after.
+    pub(crate) fn all(&self) -> Vec<&str> {
+        let mut seen = BTreeSet::new();
+        let streams = self.streams.iter().map(|stream| stream.name.as_str());
+        streams.chain(self.populations.iter().map(String::as_str)).filter(|name| seen.insert(*name)).collect()
+    }
+
+    /// Whether any stream is one of messages.
+    pub(crate) fn has_messages(&self) -> bool {
+        self.streams.iter().any(|stream| !stream.pings)
+    }
+
+    /// What is timed of everything of this name; nothing if there is nothing of this name.
+    pub(crate) fn measures_of(&self, name: &str) -> Vec<Measure> {
+        let measures = |series: Series| match series {
+            Series::Population(_) => [Measure::Connect, Measure::Ping],
+            Series::Stream(number) => match self.streams.get(usize::from(number).wrapping_sub(1)) {
+                Some(StreamName { pings: false, .. }) => [Measure::Publish, Measure::Deliver],
+                _ => [Measure::Ping; 2],
+            },
+        };
+        let has: Vec<Measure> = self.of(name).flat_map(measures).collect();
+        Measure::ALL.into_iter().filter(|measure| has.contains(measure)).collect()
+    }
+
+    /// Everything of this name: a stream, a population, or a population and the stream that has its name.
+    pub(crate) fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Series> + 'a {
+        let populations = self.populations.iter().zip(0u8..).filter(move |(own, _)| *own == name);
+        let streams = self.streams.iter().zip(1u8..).filter(move |(own, _)| own.name == name);
+        populations
+            .map(|(_, number)| Series::Population(number))
+            .chain(streams.map(|(_, number)| Series::Stream(number)))
     }
 }
 
@@ -62,8 +156,8 @@ impl Latency {
 /// All measures of a thread, a phase or a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
-    /// In the order of [`Measure::ALL`].
-    pub(crate) latencies: [Latency; 4],
+    /// In the order of [`Measure::ALL`], then by the place of the series. A series takes no memory before it has something.
+    latencies: [Vec<Option<Box<Latency>>>; 4],
     /// How late the schedule was kept: the driver's own fault.
     pub(crate) lag: Histogram<u64>,
     /// The longest time for which a driver thread was kept from running.
@@ -151,7 +245,7 @@ fn merge<K: Ord + Clone>(into: &mut BTreeMap<K, u64>, from: &BTreeMap<K, u64>) {
 impl Default for Record {
     fn default() -> Self {
         Record {
-            latencies: core::array::from_fn(|_| Latency::new()),
+            latencies: Default::default(),
             lag: histogram(),
             stall_us: 0,
             first_back: FirstBack::default(),
@@ -162,21 +256,53 @@ impl Default for Record {
 
 impl Record {
     /// Records one duration from both starts; all in microseconds since the run's zero.
-    pub(crate) fn record(&mut self, measure: Measure, planned_us: u64, sent_us: u64, now_us: u64) {
-        let Latency { planned, sent } = &mut self.latencies[measure as usize];
+    pub(crate) fn record(&mut self, measure: Measure, series: Series, planned_us: u64, sent_us: u64, now_us: u64) {
+        let Latency { planned, sent } = self.latency_mut(measure, series);
         planned.saturating_record(now_us.saturating_sub(planned_us).max(1));
         sent.saturating_record(now_us.saturating_sub(sent_us).max(1));
     }
 
-    /// The histograms of a measure.
-    pub(crate) fn of(&self, measure: Measure) -> &Latency {
-        &self.latencies[measure as usize]
+    /// The histograms of one series, which get their memory now if they have none yet.
+    pub(crate) fn latency_mut(&mut self, measure: Measure, series: Series) -> &mut Latency {
+        let (all, place) = (&mut self.latencies[measure as usize], series.place());
+        if all.len() <= place {
+            all.resize_with(place + 1, || None);
+        }
+        all[place].get_or_insert_with(|| Box::new(Latency::new()))
+    }
+
+    /// A measure of all series together.
+    pub(crate) fn of(&self, measure: Measure) -> Cow<'_, Latency> {
+        self.of_those(measure, |_| true)
+    }
+
+    /// A measure of some series together.
+    pub(crate) fn of_those(&self, measure: Measure, wanted: impl Fn(Series) -> bool) -> Cow<'_, Latency> {
+        let mut wanted = self.series(measure).filter(|(series, _)| wanted(*series)).map(|(_, latency)| latency);
+        let Some(first) = wanted.next() else { return Cow::Owned(Latency::new()) };
+        let mut sum = Cow::Borrowed(first);
+        wanted.for_each(|latency| sum.to_mut().add(latency));
+        sum
+    }
+
+    /// Whether a measure has anything, of whichever series.
+    pub(crate) fn has(&self, measure: Measure) -> bool {
+        self.series(measure).next().is_some()
+    }
+
+    /// The series that have something of a measure.
+    pub(crate) fn series(&self, measure: Measure) -> impl Iterator<Item = (Series, &Latency)> {
+        let all = self.latencies[measure as usize].iter().enumerate();
+        all.filter_map(|(place, latency)| Some((Series::at(place), latency.as_deref()?)))
+            .filter(|(_, latency)| !latency.planned.is_empty())
     }
 
     /// Adds everything of another record.
     pub(crate) fn add(&mut self, other: &Record) {
-        for (own, others) in self.latencies.iter_mut().zip(&other.latencies) {
-            own.add(others);
+        for measure in Measure::ALL {
+            for (series, latency) in other.series(measure) {
+                self.latency_mut(measure, series).add(latency);
+            }
         }
         let _ = self.lag.add(&other.lag);
         self.stall_us = self.stall_us.max(other.stall_us);
@@ -186,7 +312,7 @@ impl Record {
 
     /// Whether nothing was recorded.
     pub(crate) fn is_empty(&self) -> bool {
-        self.latencies.iter().all(|latency| latency.planned.is_empty())
+        !Measure::ALL.into_iter().any(|measure| self.has(measure))
             && self.lag.is_empty()
             && self.stall_us == 0
             && self.first_back.0.is_empty()
@@ -195,7 +321,8 @@ impl Record {
 
     /// Back to nothing.
     pub(crate) fn reset(&mut self) {
-        for latency in &mut self.latencies {
+        // Those that have been quiet are empty already, and clearing a histogram is not free.
+        for latency in self.latencies.iter_mut().flatten().flatten().filter(|latency| !latency.planned.is_empty()) {
             latency.planned.reset();
             latency.sent.reset();
         }
@@ -208,7 +335,7 @@ impl Record {
     /// The measure that a short figure is about: deliveries if there are any, else what there is.
     pub(crate) fn main(&self) -> Measure {
         let order = [Measure::Deliver, Measure::Ping, Measure::Publish, Measure::Connect];
-        order.into_iter().find(|measure| !self.of(*measure).planned.is_empty()).unwrap_or(Measure::Deliver)
+        order.into_iter().find(|measure| self.has(*measure)).unwrap_or(Measure::Deliver)
     }
 }
 
@@ -221,6 +348,8 @@ pub(crate) struct Quantiles {
     pub(crate) p50: u64,
     /// 90 %.
     pub(crate) p90: u64,
+    /// 95 %.
+    pub(crate) p95: u64,
     /// 99 %.
     pub(crate) p99: u64,
     /// 99.9 %.
@@ -240,6 +369,7 @@ impl From<&Histogram<u64>> for Quantiles {
             count: histogram.len(),
             p50: histogram.value_at_quantile(0.5),
             p90: histogram.value_at_quantile(0.9),
+            p95: histogram.value_at_quantile(0.95),
             p99: histogram.value_at_quantile(0.99),
             p999: histogram.value_at_quantile(0.999),
             max: histogram.max(),
@@ -265,10 +395,41 @@ mod tests {
     #[test]
     fn a_stall_shows_from_the_planned_time_only() {
         let mut record = Record::default();
-        record.record(Measure::Deliver, 1_000, 2_500, 2_600);
+        record.record(Measure::Deliver, Series::Stream(1), 1_000, 2_500, 2_600);
         let latency = record.of(Measure::Deliver);
         assert_eq!((latency.planned.max(), latency.sent.max()), (1_600, 100));
         assert_eq!(record.main(), Measure::Deliver);
+    }
+
+    #[test]
+    fn series_are_kept_apart_and_the_whole_is_their_sum() {
+        let (mut record, mut other) = (Record::default(), Record::default());
+        record.record(Measure::Ping, Series::Population(0), 0, 0, 100);
+        record.record(Measure::Ping, Series::Stream(1), 0, 0, 900);
+        other.record(Measure::Ping, Series::Stream(255), 0, 0, 5_000);
+        record.add(&other);
+        let max = |series: Series| record.of_those(Measure::Ping, |other| other == series).planned.max();
+        let all = [Series::Population(0), Series::Stream(1), Series::Stream(255), Series::Population(1)];
+        assert_eq!(all.map(max), [100, 900, 5_003, 0]);
+        assert_eq!((record.of(Measure::Ping).planned.len(), record.of(Measure::Ping).sent.max()), (3, 5_003));
+        assert!(record.has(Measure::Ping) && !record.has(Measure::Deliver));
+        record.reset();
+        assert!(record.is_empty() && record.of(Measure::Ping).planned.is_empty());
+    }
+
+    #[test]
+    fn a_name_is_a_population_a_stream_or_both() {
+        let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let stream = |name: &str, pings| StreamName { name: name.to_owned(), pings };
+        let streams = vec![stream("chat", false), stream("people", true)];
+        let names = Names { populations: of(&["people", "members"]), streams };
+        assert_eq!(names.measures_of("people"), [Measure::Connect, Measure::Ping]);
+        assert_eq!(names.measures_of("chat"), [Measure::Publish, Measure::Deliver]);
+        assert!(names.measures_of("who").is_empty() && names.has_messages());
+        assert_eq!(names.all(), ["chat", "people", "members"]);
+        assert_eq!(names.of("people").collect::<Vec<_>>(), [Series::Population(0), Series::Stream(2)]);
+        assert_eq!(names.of("chat").collect::<Vec<_>>(), [Series::Stream(1)]);
+        assert_eq!(names.of("who").count(), 0);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use crate::fleet;
 use crate::interrupt;
 use crate::ledger::{Balance, Books, Ended};
 use crate::plan::{Order, Origin, Shared, Tally};
-use crate::record::Measure;
-use crate::report::Report;
+use crate::record::{Measure, Names};
+use crate::report::{Host, Report};
 use crate::traffic::Traffic;
 use crate::watch::{Outlets, Watch};
 
@@ -56,7 +56,8 @@ impl Run {
         let (shared, threads) = match drivers {
             Drivers::Own(access) => {
                 descriptors::check(&plan)?;
-                let shared = Arc::new(Shared::new(plan, Origin::after(Duration::ZERO), Vec::new()));
+                let shared = Shared::new(plan, Origin::after(Duration::ZERO), Vec::new()).naming(access.listed());
+                let shared = Arc::new(shared);
                 let threads = fleet::spawn(&shared, &Arc::new(access));
                 (shared, threads)
             }
@@ -77,9 +78,9 @@ impl Run {
         self.shared.counts().read()
     }
 
-    /// Whether somebody has asked for the end.
+    /// Whether somebody has asked for the end, or `--abort-if` has.
     pub(crate) fn interrupted(&self) -> bool {
-        interrupt::asked()
+        interrupt::asked() || self.watch.aborted.is_some()
     }
 
     /// Tells all clients to do something.
@@ -139,24 +140,52 @@ impl Run {
         connections.iter().sum::<usize>() as u64
     }
 
-    /// Wants so many connections and waits until they are signed in.
-    pub(crate) fn connect(&mut self, plain: usize, tls: usize, timeout: Duration) -> Result<(), String> {
+    /// Wants so many connections and waits until they are signed in. Who is not `patient` does not wait for a gateway that lets
+    /// nobody in, although clients would go on trying.
+    pub(crate) fn connect(&mut self, plain: usize, tls: usize, timeout: Duration, patient: bool) -> Result<(), String> {
         let wanted = self.want([plain, tls]);
-        let deadline = Instant::now() + timeout;
+        let (began, assignment) = (Instant::now(), &self.shared.plan.assignment);
+        let (deadline, connect_timeout) = (began + timeout, assignment.connect_timeout);
+        let why = |shared: &Shared| {
+            shared.failed_attempt().map_or_else(String::new, |why| format!("; the last attempt: {why}"))
+        };
         while self.tally().connections < wanted && !self.interrupted() {
             self.pause()?;
             if self.tally().closed > 0 && !self.shared.plan.assignment.reconnect {
                 return Err("connections were refused or lost".to_owned());
             }
+            let tally = self.tally();
+            if tally.connections + tally.reconnects == 0
+                && tally.closed > 0
+                && !patient
+                && began.elapsed() > connect_timeout
+            {
+                return Err(format!("nobody could sign in{}", why(&self.shared)));
+            }
             if Instant::now() > deadline {
                 return Err(format!(
-                    "{} of {wanted} connections were signed in within {} s",
+                    "{} of {wanted} connections were signed in within {} s{}",
                     self.tally().connections,
-                    timeout.as_secs()
+                    timeout.as_secs(),
+                    why(&self.shared)
                 ));
             }
         }
         Ok(())
+    }
+
+    /// Whether the gateway takes payloads of so many bytes: it has said so to those who are connected.
+    pub(crate) fn check_payload(&self, bytes: usize) -> Result<(), String> {
+        if !self.shared.team.is_empty() {
+            // What workers were told is here when they have reported.
+            self.collect();
+        }
+        match self.shared.message_bytes_max() as usize {
+            limit if limit > 0 && bytes > limit => Err(format!(
+                "payloads of {bytes} bytes are longer than the gateway takes: at most {limit} (its client.message_size_limit)"
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Wants so many connections, until the gateway takes no more: it refuses one, or signs in nobody new for a while.
@@ -184,6 +213,11 @@ impl Run {
             }
         }
         if taken.max(self.tally().connections) == 0 { Err("nobody could sign in".to_owned()) } else { Ok(()) }
+    }
+
+    /// Says what its populations and streams are called.
+    pub(crate) fn name(&mut self, names: Names) {
+        self.watch.names = names;
     }
 
     /// Says what the run's latency is where nothing more is said.
@@ -321,6 +355,8 @@ impl Run {
         let interrupted = self.interrupted();
         let mut report = Report {
             connections: self.wanted,
+            gateways: self.shared.plan.assignment.addresses(),
+            host: Host::this(),
             reconnects: self.shared.plan.assignment.reconnect,
             settle: self.shared.plan.assignment.settle,
             tally,

@@ -7,10 +7,11 @@ use serde_json::{Map, Value};
 
 use crate::Outcome;
 use crate::crew::Muster;
-use crate::options::{Link, Output, positive};
+use crate::number;
+use crate::options::{Given, Link, Output};
 use crate::plan::{Order, Tally};
-use crate::record::Measure;
-use crate::report::Report;
+use crate::record::{Measure, Names};
+use crate::report::{RAMP, Report};
 use crate::run::Run;
 use crate::traffic::{Kind, Pace, Traffic};
 
@@ -41,22 +42,24 @@ pub(crate) enum Scenario {
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Options {
     #[command(flatten)]
+    given: Given,
+    #[command(flatten)]
     pub(crate) link: Link,
     #[command(flatten)]
     pub(crate) output: Output,
     /// Clients.
-    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::CONNECTIONS_MAX)))]
+    #[arg(long, default_value_t = 1000, value_name = "N", allow_negative_numbers = true, value_parser = number::count_u32(1..=crate::CONNECTIONS_MAX))]
     pub(crate) connections: u32,
     /// Messages (p2p, room, offline, slow), Pings (ping) or reconnects (churn) per second, all clients together; 1000 if
     /// not given.
-    #[arg(long, value_name = "N", value_parser = positive)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number::rate)]
     pub(crate) rate: Option<f64>,
     /// Send at random times, as many independent clients would, instead of evenly; the seed makes it repeatable.
-    #[arg(long, value_name = "SEED", num_args = 0..=1, default_missing_value = "1")]
+    #[arg(long, value_name = "SEED", num_args = 0..=1, default_missing_value = "1", allow_negative_numbers = true, value_parser = number::seed)]
     poisson: Option<u64>,
     /// Instead of a rate: each sender has N messages under way and waits for answers. Finds out what the gateway can
     /// do; its latencies say nothing about a given load.
-    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "poisson"], value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", conflicts_with_all = ["rate", "poisson"], allow_negative_numbers = true, value_parser = number::count_u32(1..=1000))]
     pub(crate) closed_loop: Option<u32>,
     /// How long to hold or to send.
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration_ms)]
@@ -65,24 +68,56 @@ pub(crate) struct Options {
     #[arg(long, default_value = "0s", value_name = "TIME", value_parser = parse_duration_ms)]
     warm_up: u64,
     /// Bytes of each payload; 32 at least.
-    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(32..=16_777_216))]
+    #[arg(long, default_value_t = 100, value_name = "N", allow_negative_numbers = true, value_parser = number::count_u32(32..=16_777_216))]
     payload_bytes: u32,
     /// Rooms, which share the clients among them (room, slow).
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true, value_parser = number::count_u32(1..=1_000_000))]
     rooms: u32,
     /// Publishers in each room.
-    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 4, value_name = "N", allow_negative_numbers = true, value_parser = number::count_u32(1..=u32::MAX))]
     publishers: u32,
     /// Name of the room; several get numbers behind it.
     #[arg(long, default_value = "chat:load", value_name = "NAME")]
     room_name: String,
     /// Readers that stop reading, in percent (slow).
-    #[arg(long, default_value_t = 10, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
+    #[arg(long, default_value_t = 10, value_name = "PERCENT", allow_negative_numbers = true, value_parser = number::count_u32(1..=99))]
     slow_share: u32,
     /// Go on connecting until the gateway refuses, or signs in nobody for 10 s, and report how many it took (connect).
     #[arg(long)]
     until_refused: bool,
 }
+
+/// Options that not every scenario uses, what the others should know about them, and which scenarios do. An option that would
+/// change nothing is refused rather than ignored: who gives it expects something of it.
+const USES: [(&str, &str, &[Scenario]); 11] = {
+    use Scenario::{Churn, Connect, Idle, Offline, P2p, Ping, Room, Slow, Storm};
+    [
+        ("rate", "; how fast clients connect is --ramp-rate", &[Ping, P2p, Room, Offline, Churn, Slow]),
+        ("poisson", ": it sends nothing at a rate", &[Ping, P2p, Room, Offline, Slow]),
+        ("closed-loop", "", &[Ping, P2p, Room, Slow]),
+        ("duration", ": it ends when everybody is connected", &[Idle, Ping, P2p, Room, Offline, Churn, Storm, Slow]),
+        ("warm-up", "", &[Ping, P2p, Room]),
+        ("payload-bytes", ": it sends no messages", &[P2p, Room, Offline, Slow]),
+        ("rooms", ": nobody is in a room", &[Room, Slow]),
+        ("publishers", ": nobody is in a room", &[Room, Slow]),
+        ("room-name", ": nobody is in a room", &[Room, Slow]),
+        ("slow-share", ": everybody reads", &[Slow]),
+        ("until-refused", ": it holds a number of connections that is given", &[Connect]),
+    ]
+};
+
+/// Which scenarios have an option.
+fn have(scenarios: &[Scenario]) -> String {
+    let names: Vec<String> = scenarios.iter().map(|scenario| scenario.name()).collect();
+    match names.split_last() {
+        Some((last, [])) => format!("{last} has it"),
+        Some((last, others)) => format!("{} and {last} have it", others.join(", ")),
+        None => "no load has it".to_owned(),
+    }
+}
+
+/// A connect of a ramp until the gateway refuses is not given up before that ends: see [`crate::run::REFUSED_AFTER`].
+const PATIENCE_UNTIL_REFUSED: Duration = Duration::from_secs(60);
 
 /// Runs a scenario, reports, and writes what was asked for.
 pub(crate) fn run(options: &Options, scenario: Scenario, muster: Option<Muster>) -> Result<Outcome, String> {
@@ -97,14 +132,25 @@ pub(crate) fn measure(options: &Options, scenario: Scenario, muster: Option<Must
     let load = options.load(scenario, connections);
     let mut assignment = options.link.assignment(connections, None);
     assignment.reconnect |= matches!(scenario, Scenario::Storm | Scenario::Slow);
+    assignment.addressed = matches!(scenario, Scenario::P2p | Scenario::Offline);
+    if options.until_refused {
+        // A gateway that takes no more is recognised by signing in nobody for a while, not by each that waits.
+        assignment.connect_timeout = assignment.connect_timeout.max(PATIENCE_UNTIL_REFUSED);
+    }
     let drivers = options.link.drivers(&assignment, muster)?;
     let mut run = options.output.start(assignment, drivers, &scenario.name())?;
     run.main_measure(scenario.measure());
+    run.name(scenario.names());
     if options.until_refused {
         let taken = run.connect_until_refused(connections);
         return Ok(options.output.finish(run, load, taken));
     }
     let result = options.link.ramp(&mut run, connections);
+    let payload = if scenario.has_payload() { options.payload_bytes as usize } else { 0 };
+    if let Some(refused) = result.is_ok().then(|| run.check_payload(payload).err()).flatten() {
+        run.finish();
+        return Err(format!("--payload-bytes: {refused}"));
+    }
     let result = result.and_then(|()| match run.interrupted() {
         true => Ok(()),
         false => Drive { run: &mut run, options }.drive(scenario),
@@ -122,6 +168,34 @@ impl Scenario {
         }
     }
 
+    /// What its clients, and what they send, are called.
+    fn names(self) -> Names {
+        let stream_of_pings = match self {
+            Scenario::Connect | Scenario::Idle | Scenario::Churn | Scenario::Storm => None,
+            Scenario::Ping => Some(true),
+            Scenario::P2p | Scenario::Room | Scenario::Offline | Scenario::Slow => Some(false),
+        };
+        Names::single(&self.name(), stream_of_pings)
+    }
+
+    /// What it goes through, beginning with the ramp.
+    fn phases(self, warm_up: bool) -> &'static [&'static str] {
+        match self {
+            Scenario::Connect => &[RAMP],
+            Scenario::Idle => &[RAMP, "idle"],
+            Scenario::Ping | Scenario::P2p | Scenario::Room if warm_up => &[RAMP, "warm-up", "steady"],
+            Scenario::Ping | Scenario::P2p | Scenario::Room => &[RAMP, "steady"],
+            Scenario::Offline => &[RAMP, "leave", "away", "return"],
+            Scenario::Churn => &[RAMP, "churn"],
+            Scenario::Storm => &[RAMP, "leave", "storm", "after"],
+            Scenario::Slow => &[RAMP, "before", "slow", "reading on"],
+        }
+    }
+
+    fn has_payload(self) -> bool {
+        self.measure() == Measure::Deliver
+    }
+
     fn name(self) -> String {
         format!("{self:?}").to_lowercase()
     }
@@ -130,24 +204,19 @@ impl Scenario {
 impl Options {
     /// Whether the scenario can be run like this; before anybody is connected.
     fn check(&self, scenario: Scenario) -> Result<(), String> {
-        use Scenario::{Churn, Connect, Idle, Offline, P2p, Room, Slow, Storm};
+        use Scenario::{Offline, P2p, Room, Slow};
         let name = scenario.name();
-        let has_rate = !matches!(scenario, Connect | Idle | Storm);
-        let has_pace = has_rate && scenario != Churn;
-        if self.rate.is_some() && !has_rate {
-            return Err(format!("{name} has no --rate; how fast clients connect is --ramp-rate"));
+        if let Some((option, why, scenarios)) =
+            USES.iter().find(|(option, _, scenarios)| self.given.has(option) && !scenarios.contains(&scenario))
+        {
+            return Err(format!("{name} has no --{option}{why}; {}", have(scenarios)));
         }
-        if self.poisson.is_some() && !has_pace {
-            return Err(format!("{name} has no --poisson: it sends no messages"));
-        }
-        if self.closed_loop.is_some() && (!has_pace || scenario == Offline) {
-            return Err(format!("{name} has no --closed-loop; ping, p2p, room and slow have"));
-        }
+        self.link.check(self.link.url.tls)?;
         if scenario == Scenario::Ping && self.closed_loop.is_some_and(|window| window > 1) {
             return Err("ping has --closed-loop 1 only: a Pong does not say which Ping it answers, so one is under way at a time".to_owned());
         }
-        if self.until_refused && (scenario != Connect || self.link.reconnect) {
-            return Err("--until-refused is for connect, and without --reconnect".to_owned());
+        if self.until_refused && self.link.reconnect {
+            return Err("--until-refused is for connect without --reconnect".to_owned());
         }
         if matches!(scenario, P2p | Offline) && self.connections < 2 {
             return Err(format!("{name} needs --connections 2 at least: its clients are pairs"));
@@ -161,7 +230,8 @@ impl Options {
                 self.room_name
             ));
         }
-        self.output.check_thresholds(&scenario.name(), scenario.measure() == Measure::Deliver)?;
+        let phases = scenario.phases(self.warm_up > 0).iter().map(|phase| (*phase).to_owned()).collect();
+        self.output.check_thresholds(&scenario.name(), &scenario.names(), phases)?;
         self.output.check()
     }
 
@@ -224,6 +294,7 @@ impl Drive<'_> {
         };
         Traffic {
             id: 0,
+            series: 1,
             kind,
             first: 0,
             clients: options.connections,
@@ -293,8 +364,14 @@ impl Drive<'_> {
         self.run.settle(Tally::is_answered)?;
         self.run.phase("return");
         self.run.order(Order::Return(half..2 * half));
+        // Who has no connection then gets nothing more.
         let timeout = Duration::from_secs(60 + u64::from(half) / 500);
-        self.run.wait_for("the gap", timeout, |tally| tally.connections >= u64::from(all) && tally.is_settled())
+        let reconnect = self.options.link.reconnect;
+        self.run.wait_for("coming back", timeout, |tally| {
+            let closed = if reconnect { 0 } else { tally.closed };
+            tally.connections + closed >= u64::from(all)
+        })?;
+        self.run.settle(Tally::is_settled)
     }
 
     fn churn(&mut self) -> Result<(), String> {
@@ -309,7 +386,7 @@ impl Drive<'_> {
         let (all, planned) = (u64::from(self.options.connections), Order::churned(rate, until_ns - from_ns));
         // Who has just been told to leave still counts as connected.
         self.run.wait_for("coming back", Duration::from_secs(60), |tally| {
-            let done = tally.reconnects - before.reconnects + tally.skipped - before.skipped;
+            let done = tally.reconnects - before.reconnects + tally.churns_skipped - before.churns_skipped;
             tally.connections >= all && done >= planned
         })
     }

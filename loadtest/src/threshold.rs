@@ -1,61 +1,19 @@
-//! Thresholds: `p99>20ms`, `lost>0`. A run that exceeds one fails.
+//! Thresholds: `p99>20ms`, `lost>0`. A run that exceeds one fails; one of `--abort-if` ends it early.
 
-use crate::record::{Measure, human_us};
+use crate::figure::{Figure, Known, What};
+use crate::record::human_us;
 use crate::report::Report;
 
 /// A condition under which a run fails.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Threshold {
     text: String,
-    figure: String,
+    /// As it was written.
+    name: String,
+    figure: Figure,
     above: bool,
     or_equal: bool,
     limit: f64,
-}
-
-const TIMES: [&str; 7] = ["p50", "p90", "p99", "p99.9", "p999", "max", "mean"];
-const OTHERS: [&str; 23] = [
-    "lost",
-    "duplicated",
-    "reordered",
-    "corrupted",
-    "misdelivered",
-    "answered_twice",
-    "delivered_refused",
-    "delivered_undecided",
-    "unanswered",
-    "pings_unanswered",
-    "never_sent",
-    "sent_share",
-    "late",
-    "skipped",
-    "undecided",
-    "errors",
-    "refused",
-    "closed",
-    "reconnects",
-    "rate",
-    "connects",
-    "cpu",
-    "driver_busy",
-];
-
-/// Whether a figure is one of messages. What became of them is not meant: without messages none is lost, which is true, and
-/// one set of thresholds may serve several loads.
-fn is_of_messages(figure: &str) -> bool {
-    ["rate", "cpu"].contains(&figure) || ["publish.", "deliver."].iter().any(|measure| figure.starts_with(measure))
-}
-
-/// What there is, for whoever has named something else.
-fn figures(has_messages: bool) -> String {
-    let is_there = |figure: &String| has_messages || !is_of_messages(figure);
-    let timed = Measure::ALL.map(|measure| format!("{}.p99", measure.label())).into_iter().filter(is_there);
-    let others = OTHERS.map(str::to_owned).into_iter().filter(is_there);
-    format!(
-        "p50, p90, p99, p99.9, max, mean (also as {}), {}",
-        timed.collect::<Vec<_>>().join(", "),
-        others.collect::<Vec<_>>().join(", ")
-    )
 }
 
 impl std::str::FromStr for Threshold {
@@ -65,20 +23,18 @@ impl std::str::FromStr for Threshold {
         let at = text.find(['<', '>']).ok_or_else(|| {
             format!("\"{text}\" has no < or >; write for instance 'p99>20ms', 'lost>0' or 'rate<5000'")
         })?;
-        let (figure, rest) = text.split_at(at);
-        let figure = figure.trim();
+        let (name, rest) = text.split_at(at);
+        let name = name.trim();
         let above = rest.starts_with('>');
         let rest = &rest[1..];
         let (or_equal, value) = rest.strip_prefix('=').map_or((false, rest), |value| (true, value));
         let value = value.trim();
-        let is_time = TIMES.contains(&quantile_of(figure));
-        if !is_known(figure) {
-            return Err(format!("\"{text}\": there is no figure \"{figure}\"; there are {}", figures(true)));
-        }
+        let figure: Figure = name.parse().map_err(|error| format!("\"{text}\": {error}"))?;
+        let is_time = figure.what.is_time();
         let limit = if is_time { microseconds(value) } else { number(value) };
-        let (unit, most) = match figure {
+        let (unit, most) = match figure.what {
             _ if is_time => ("a time such as 500us, 20ms or 1.5s", f64::INFINITY),
-            "driver_busy" => ("a share from 0 to 1", 1.0),
+            What::Other("driver_busy" | "sent_share") => ("a share from 0 to 1", 1.0),
             _ => ("a number from 0 on", f64::INFINITY),
         };
         let limit = limit.filter(|limit| (0.0..=most).contains(limit));
@@ -87,19 +43,8 @@ impl std::str::FromStr for Threshold {
             let always = if above { "is always" } else { "is never" };
             return Err(format!("\"{text}\" {always} true: no figure is below 0"));
         }
-        Ok(Threshold { text: text.to_owned(), figure: figure.to_owned(), above, or_equal, limit })
+        Ok(Threshold { text: text.to_owned(), name: name.to_owned(), figure, above, or_equal, limit })
     }
-}
-
-/// A figure without the measure that it is of.
-fn quantile_of(figure: &str) -> &str {
-    let measures = Measure::ALL.map(Measure::label);
-    let of = |measure: &&str| figure.strip_prefix(*measure)?.strip_prefix('.');
-    measures.iter().find_map(of).unwrap_or(figure)
-}
-
-fn is_known(figure: &str) -> bool {
-    TIMES.contains(&quantile_of(figure)) || OTHERS.contains(&figure)
 }
 
 fn number(text: &str) -> Option<f64> {
@@ -128,48 +73,85 @@ impl std::fmt::Display for Verdict {
     }
 }
 
+/// Figures of `--abort-if` that are no times: they are known while a run goes on.
+pub(crate) const WHILE_RUNNING: [&str; 6] = ["errors", "closed", "refused", "skipped", "rate", "driver_busy"];
+/// A latency of fewer samples than this says nothing yet.
+pub(crate) const ABORT_SAMPLES_MIN: u64 = 100;
+
 impl Threshold {
-    /// Refuses a figure that this load cannot have, before anybody is connected for nothing. CPU time is that of a gateway
-    /// whose process is known.
-    pub(crate) fn check(&self, load: &str, has_messages: bool, has_process: bool) -> Result<(), String> {
+    /// As it was written.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What it is about.
+    pub(crate) fn figure(&self) -> &Figure {
+        &self.figure
+    }
+
+    /// Refuses a figure that this load cannot have, before anybody is connected for nothing.
+    pub(crate) fn check(&self, known: &Known<'_>) -> Result<(), String> {
+        self.figure.check(known).map_err(|error| format!("\"{}\": {error}", self.text))
+    }
+
+    /// Refuses a figure that is known only when a run is over, or of a phase.
+    pub(crate) fn check_abort(&self) -> Result<(), String> {
         let Threshold { text, figure, .. } = self;
-        if !has_messages && is_of_messages(figure) {
-            let there = figures(false);
-            return Err(format!("\"{text}\": {load} sends no messages and has no {figure}; there are {there}"));
+        if figure.phase.is_some() {
+            return Err(format!(
+                "--abort-if \"{text}\" looks at the last seconds, whatever the phase: leave phase() out"
+            ));
         }
-        if figure == "cpu" && !has_process {
-            return Err(format!("\"{text}\": cpu is there with --pid only"));
+        match figure.what {
+            What::Other(name) if !WHILE_RUNNING.contains(&name) => Err(format!(
+                "--abort-if \"{text}\": {name} is known when the run is over; while it goes on there are latencies, lag, \
+                 stall, {}",
+                WHILE_RUNNING.join(", ")
+            )),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether the condition holds for this value.
+    pub(crate) fn holds(&self, value: f64) -> bool {
+        let beyond = if self.above { value > self.limit } else { value < self.limit };
+        beyond || (self.or_equal && value == self.limit)
+    }
+
+    /// What was found, in words.
+    pub(crate) fn found(&self, value: f64) -> String {
+        let value = match self.figure.what {
+            What::Latency { .. } | What::Lag(_) | What::Stall => human_us(value.round() as u64),
+            What::Other("driver_busy" | "sent_share") => {
+                // A share that is just missed must not look as if it were met.
+                let text = format!("{value:.4}");
+                text.trim_end_matches('0').trim_end_matches('.').to_owned()
+            }
+            What::Other(_) => format!("{value:.1}").trim_end_matches(".0").to_owned(),
+        };
+        format!("{} was {value}", self.name)
     }
 
     /// Judges a run. A figure that does not exist in it fails it: nothing was shown.
     pub(crate) fn judge(&self, report: &Report) -> Verdict {
         let condition = self.text.clone();
-        let Some(value) = report.figure(&self.figure) else {
-            return Verdict { condition, found: format!("this run has no {}", self.figure), met: false };
-        };
-        let beyond = if self.above { value > self.limit } else { value < self.limit };
-        let met = !(beyond || (self.or_equal && value == self.limit));
-        let is_time = TIMES.contains(&quantile_of(&self.figure));
-        let value = if is_time {
-            human_us(value.round() as u64)
-        } else {
-            format!("{:.1}", value).trim_end_matches(".0").to_owned()
-        };
-        Verdict { condition, found: format!("{} was {value}", self.figure), met }
+        match report.value(&self.figure) {
+            Some(value) => Verdict { condition, found: self.found(value), met: !self.holds(value) },
+            None => Verdict { condition, found: format!("this run has no {}", self.name), met: false },
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{Measure, Names, Series, StreamName};
 
     #[test]
     fn expressions() {
         let mut report = Report::default();
         report.balance.lost = 3;
-        report.record.record(Measure::Deliver, 0, 0, 25_000);
+        report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, 25_000);
         let judge = |text: &str| text.parse::<Threshold>().unwrap().judge(&report);
         let fails = |text: &str| !judge(text).met;
         assert!(fails("p99>20ms") && fails("deliver.p99 > 20ms") && fails("max>=25ms") && fails("lost>0"));
@@ -182,28 +164,99 @@ mod tests {
     }
 
     #[test]
+    fn percentiles_streams_and_phases_are_judged_by_their_names() {
+        let stream = |name: &str, pings| StreamName { name: name.to_owned(), pings };
+        let names =
+            Names { populations: vec!["people".into()], streams: vec![stream("chat", false), stream("people", true)] };
+        let mut report = Report { names, ..Report::default() };
+        for us in 1..=1000 {
+            report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, us * 100);
+            report.record.record(Measure::Ping, Series::Stream(2), 0, 0, us);
+        }
+        report.record.lag.record(700).unwrap();
+        report.record.stall_us = 2_000_000;
+        let found = |text: &str| text.parse::<Threshold>().unwrap().judge(&report);
+        for (text, value) in [
+            ("p95>95ms", "p95 was 95.04 ms"),
+            ("chat.deliver.p95>95ms", "chat.deliver.p95 was 95.04 ms"),
+            ("chat.deliver.p99.95>99ms", "chat.deliver.p99.95 was 100.03 ms"),
+            ("people.ping.p75>749us", "people.ping.p75 was 750 us"),
+            ("lag>1us", "lag was 700 us"),
+            ("lag.max>1us", "lag.max was 700 us"),
+            ("stall>=1s", "stall was 2.00 s"),
+        ] {
+            let verdict = found(text);
+            assert_eq!((verdict.met, verdict.found.as_str()), (false, value), "{text}");
+        }
+        assert!(found("chat.deliver.p95>96ms").met && found("people.ping.max>1ms").met);
+        assert_eq!(found("chat.publish.p99>1s").found, "this run has no chat.publish.p99");
+    }
+
+    #[test]
+    fn phases_are_judged_on_their_own() {
+        let mut report = Report::default();
+        for (name, us) in [("warm-up", 900_000), ("steady", 1_000), ("steady", 3_000)] {
+            let mut phase = crate::report::tests::phase(name, 0.5);
+            phase.record.record(Measure::Deliver, Series::Stream(1), 0, 0, us);
+            report.phases.push(phase);
+        }
+        let judge = |text: &str| text.parse::<Threshold>().unwrap().judge(&report);
+        assert!(judge("phase(steady).deliver.max>4ms").met && !judge("phase(steady).deliver.max>2ms").met);
+        assert!(!judge("phase(warm-up).p50>20ms").met);
+        assert_eq!(
+            judge("phase(steady).published<2").to_string(),
+            "phase(steady).published<2 (phase(steady).published was 2)"
+        );
+        assert_eq!(judge("phase(steady).rate<1").found, "phase(steady).rate was 1");
+        assert_eq!(judge("phase(other).rate<1").found, "this run has no phase(other).rate");
+    }
+
+    #[test]
+    fn what_can_end_a_run_is_known_while_it_goes_on() {
+        let check = |text: &str| text.parse::<Threshold>().unwrap().check_abort();
+        for good in ["p99>1s", "chat.deliver.p95>1s", "errors>10", "rate<5", "lag>1s", "stall>1s", "closed>0"] {
+            assert_eq!(check(good), Ok(()));
+        }
+        assert!(check("lost>0").unwrap_err().contains("lost is known when the run is over"));
+        assert!(check("phase(steady).p99>1s").unwrap_err().contains("leave phase() out"));
+    }
+
+    #[test]
     fn figures_that_a_load_cannot_have_are_refused() {
-        let check = |text: &str, has_messages, has_process| {
-            text.parse::<Threshold>().unwrap().check("connect", has_messages, has_process)
+        let check = |text: &str, pings: Option<bool>, has_process| {
+            let names = Names::single("some", pings);
+            let known =
+                Known { load: "some", names: &names, phases: vec!["connect".into(), "steady".into()], has_process };
+            text.parse::<Threshold>().unwrap().check(&known)
         };
         for text in ["rate<5", "cpu>9", "publish.p99>1s", "deliver.max>1s"] {
-            let error = check(text, false, true).unwrap_err();
-            let there = "there are p50, p90, p99, p99.9, max, mean (also as connect.p99, ping.p99), lost, ";
-            assert!(error.contains("connect sends no messages and has no ") && error.contains(there), "{error}");
+            let error = check(text, None, true).unwrap_err();
+            let there =
+                "there are p50, p95, p99, p99.9 and any other percentile, max, mean (also as connect.p99, ping.p99, of";
+            assert!(error.contains("some sends no messages and has no ") && error.contains(there), "{error}");
             assert!(!error.contains(", rate") && !error.contains(", cpu"), "{error}");
-            assert!(check(text, true, true).is_ok());
+            assert_eq!(check(text, Some(false), true), Ok(()));
         }
         for text in ["p99>1s", "connect.p99>1s", "ping.p99>1s", "lost>0", "connects<5", "driver_busy>0.8"] {
-            assert!(check(text, false, false).is_ok(), "{text}");
+            assert!(check(text, None, false).is_ok(), "{text}");
         }
-        assert!(check("cpu>9", true, false).unwrap_err().contains("--pid"));
+        assert!(check("cpu>9", Some(false), false).unwrap_err().contains("--pid"));
+        for (text, pings, says) in [
+            ("chat.deliver.p99>1s", Some(false), "some has no stream or population \"chat\"; it has some"),
+            ("some.deliver.p99>1s", Some(true), "\"some\" has no deliver; it has connect, ping"),
+            ("phase(stedy).p99>1s", Some(true), "some has no phase \"stedy\"; it has connect, steady"),
+        ] {
+            let error = check(text, pings, false).unwrap_err();
+            assert!(error.contains(says) && error.contains(text), "{error}");
+        }
+        assert!(check("phase(steady).some.deliver.p99.9>1s", Some(false), false).is_ok());
     }
 
     #[test]
     fn bad_expressions_say_what_would_be_right() {
         let refused = |text: &str| text.parse::<Threshold>().unwrap_err();
         assert!(refused("p99").contains("'p99>20ms'"));
-        assert!(refused("p98>1ms").contains("p99.9"));
+        assert!(refused("q98>1ms").contains("p99.9"));
         assert!(refused("p99>20").contains("20ms"));
         assert!(refused("lost>few").contains("a number"));
     }

@@ -62,6 +62,7 @@ impl Point {
             count: a.count + b.count,
             p50: a.p50.max(b.p50),
             p90: a.p90.max(b.p90),
+            p95: a.p95.max(b.p95),
             p99: a.p99.max(b.p99),
             p999: a.p999.max(b.p999),
             max: a.max.max(b.max),

@@ -55,6 +55,8 @@ pub(crate) enum Kind {
 pub(crate) struct Traffic {
     /// Which stream it is, 1..=255: sequences are counted per stream.
     pub(crate) id: u8,
+    /// Whose its latencies are: the number of `Series::Stream`, the same in all phases.
+    pub(crate) series: u8,
     /// What is sent.
     pub(crate) kind: Kind,
     /// First client that takes part.
@@ -282,6 +284,7 @@ mod tests {
     fn traffic(kind: Kind, clients: u32, pace: Pace) -> Traffic {
         Traffic {
             id: 1,
+            series: 1,
             kind,
             first: 100,
             clients,

@@ -8,12 +8,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::assignment::Part;
 use crate::crew::Mate;
+use crate::figure::What;
 use crate::gateway::Process;
+use crate::guard::{self, Guard, Piece, Standing};
 use crate::hdr_log::HdrLog;
-use crate::metrics::{Live, Scraper};
+use crate::metrics::{Exporter, Live, Scraper};
 use crate::plan::{Shared, Tally};
-use crate::record::{Measure, Quantiles, Record};
+use crate::record::{Measure, Names, Quantiles, Record};
 use crate::report::{Phase, RAMP, Report, Worker};
+use crate::threshold::Threshold;
 use crate::timeline::{Point, Timeline};
 use crate::traffic::Planned;
 use crate::view::{Look, View};
@@ -27,14 +30,23 @@ pub(crate) struct Outlets {
     pub(crate) process: Option<Process>,
     /// The gateway's own metrics.
     pub(crate) scraper: Option<Scraper>,
+    /// Programs that ask for this load tester's own metrics.
+    pub(crate) exporter: Option<Exporter>,
     /// A file of intervals.
     pub(crate) hdr_log: Option<HdrLog>,
+    /// What the run will be judged by.
+    pub(crate) fail_if: Vec<Threshold>,
+    /// What ends it early.
+    pub(crate) abort_if: Vec<Threshold>,
 }
 
 /// See the module.
 pub(crate) struct Watch {
     shared: Arc<Shared>,
     outlets: Outlets,
+    guard: Guard,
+    /// The condition that is to end the run early, with what was found.
+    pub(crate) aborted: Option<String>,
     began: Instant,
     timeline: Timeline,
     total: Record,
@@ -46,6 +58,8 @@ pub(crate) struct Watch {
     pub(crate) until: Option<Instant>,
     /// What the streams' schedules hold.
     pub(crate) planned: Planned,
+    /// What populations and streams are called.
+    pub(crate) names: Names,
     /// What the run's latency is where nothing more is said; what there is, if not given.
     pub(crate) measure: Option<Measure>,
     /// The run goes on until the gateway refuses: its refusals are no errors, but what the load tester could not do is.
@@ -76,11 +90,13 @@ const POINT: Duration = Duration::from_millis(1000);
 
 impl Watch {
     /// Begins with the phase `connect`.
-    pub(crate) fn new(shared: Arc<Shared>, outlets: Outlets) -> Watch {
+    pub(crate) fn new(shared: Arc<Shared>, mut outlets: Outlets) -> Watch {
         let now = Sample::take(&shared, outlets.process);
         Watch {
             shared,
+            guard: Guard::new(std::mem::take(&mut outlets.abort_if)),
             outlets,
+            aborted: None,
             began: Instant::now(),
             timeline: Timeline::default(),
             total: Record::default(),
@@ -90,6 +106,7 @@ impl Watch {
             last: now,
             until: None,
             planned: Planned::default(),
+            names: Names::default(),
             measure: None,
             until_refused: false,
         }
@@ -151,7 +168,17 @@ impl Watch {
             self.total.troubles.add(&record.troubles);
             self.total.stall_us = self.total.stall_us.max(record.stall_us);
         }
+        if self.guard.is_needed() && self.aborted.is_none() {
+            let busy = busy(&self.last, &sample).into_iter().fold(0.0, f64::max);
+            let main = self.measure.unwrap_or_else(|| self.total.main());
+            self.aborted = self.guard.look(Piece::of(&point, &record, busy), sample.tally, &self.names, main);
+        }
+        if let Some(exporter) = &self.outlets.exporter {
+            exporter.show(&self.phase.name, &sample.tally, &self.total, &self.names);
+        }
+        let standings = self.standings(sample.tally);
         self.outlets.view.show(Look {
+            standings,
             phase: &self.phase.name,
             until: self.until,
             point: &point,
@@ -190,6 +217,25 @@ impl Watch {
         }
     }
 
+    /// How the thresholds stand now.
+    fn standings(&self, tally: Tally) -> Vec<Standing> {
+        let main = self.measure.unwrap_or_else(|| self.total.main());
+        let value = |threshold: &Threshold| {
+            let figure = threshold.figure();
+            match (&figure.what, &figure.phase) {
+                (What::Other(name), None) => guard::count(name, tally),
+                (What::Other(_), Some(_)) => None,
+                (_, None) => figure.of_records(std::iter::once(&self.total), &self.names, main).map(|(value, _)| value),
+                (_, Some(name)) => {
+                    let done = self.phases.iter().filter(|phase| phase.name == *name).map(|phase| &phase.record);
+                    let open = (self.phase.name == *name).then_some(&self.phase.record);
+                    figure.of_records(done.chain(open), &self.names, main).map(|(value, _)| value)
+                }
+            }
+        };
+        self.outlets.fail_if.iter().map(|threshold| Standing::new(threshold, value(threshold))).collect()
+    }
+
     fn measure_of(&self, record: &Record) -> Measure {
         self.measure.unwrap_or_else(|| record.main())
     }
@@ -212,10 +258,29 @@ impl Watch {
         team.iter().zip(busy).enumerate().map(worker).collect()
     }
 
+    /// Of what came after the last phase, messages are a phase of their own. Anything else is the last one's: a heartbeat that
+    /// was answered then says nothing for itself.
+    fn join_rest(&mut self) {
+        let Some(rest) = self.phases.pop() else { return };
+        let has_messages = rest.sent + rest.accepted + rest.delivered > 0 || rest.record.has(Measure::Deliver);
+        match self.phases.last_mut() {
+            Some(last) if !has_messages => last.take_in(rest),
+            _ => self.phases.push(rest),
+        }
+    }
+
     /// Everything that was gathered. Called when the driver threads have ended.
     pub(crate) fn finish(mut self) -> Report {
-        // What came in while connections were being closed.
-        self.total.add(&self.shared.take_record());
+        // What came in since the last phase ended, while connections were being closed.
+        self.guard = Guard::default();
+        self.tick(true, 0);
+        let now = Sample::take(&self.shared, self.outlets.process);
+        let rest = std::mem::replace(
+            &mut self.phase,
+            Open { name: String::new(), measured: true, record: Record::default(), from: now.clone() },
+        );
+        self.close_phase(rest, now);
+        self.join_rest();
         let troubles = std::mem::take(&mut self.total.troubles);
         let (errors, refusals) = match self.until_refused {
             true => (troubles.own, troubles.errors),
@@ -233,6 +298,8 @@ impl Watch {
             timeline: self.timeline.points().to_vec(),
             closed_loops: self.planned.closed_loops,
             phases: self.phases,
+            aborted: self.aborted,
+            names: self.names,
             record: self.total,
             metrics: self.outlets.scraper.map(Scraper::finish),
             ..Report::default()

@@ -79,7 +79,11 @@ impl Net {
                 driver.refused(key, peer, -result);
                 self.terminate(key);
             }
-            _ => self.terminate(key),
+            _ => {
+                self.terminate(key);
+                // One that was terminated while it was being made has waited for this.
+                self.join(key);
+            }
         }
     }
 }

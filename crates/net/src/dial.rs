@@ -27,19 +27,30 @@ impl std::str::FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wanted = || format!("\"{text}\" is not a gateway's address; write tcp://HOST:PORT or tls://HOST:PORT");
-        let (scheme, rest) = text.split_once("://").ok_or_else(wanted)?;
-        let (host, port) = rest.trim_end_matches('/').rsplit_once(':').ok_or_else(wanted)?;
+        let wanted = |what: &str| format!("\"{text}\" {what}; write tcp://HOST:PORT or tls://HOST:PORT");
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| wanted("is not a gateway's address"))?;
+        let tls = match scheme {
+            "tcp" => false,
+            "tls" => true,
+            "ws" | "wss" => return Err(wanted("is WebSocket, which is not supported yet")),
+            "http" | "https" => return Err(wanted("is a web server's address, not a gateway's")),
+            _ => return Err(wanted("is not a gateway's address")),
+        };
+        let no_port = || wanted("has no port");
+        let (host, port) = rest.trim_end_matches('/').rsplit_once(':').ok_or_else(no_port)?;
+        // The colon of an IPv6 address without a port.
+        if host.starts_with('[') != host.ends_with(']') {
+            return Err(no_port());
+        }
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port = port.parse().map_err(|_| wanted())?;
+        let port: u16 = port.parse().unwrap_or_default();
+        if port == 0 {
+            return Err(wanted("has no port from 1 to 65535"));
+        }
         if host.is_empty() {
-            return Err(wanted());
+            return Err(wanted("has no host"));
         }
-        match scheme {
-            "tcp" => Ok(Url { host, port, tls: false }),
-            "tls" => Ok(Url { host, port, tls: true }),
-            _ => Err(wanted()),
-        }
+        Ok(Url { host, port, tls })
     }
 }
 
@@ -347,6 +358,15 @@ mod tests {
         assert_eq!(url("tcp://[::1]:7400"), Ok(Url { host: "::1".into(), port: 7400, tls: false }));
         for bad in ["", "example.org:1", "http://a:1", "tcp://a", "tcp://:1", "tcp://a:b", "tcp://a:70000"] {
             assert!(url(bad).unwrap_err().contains("tcp://HOST:PORT"), "{bad}");
+        }
+        for (bad, part) in [
+            ("tcp://a:99999", "has no port from 1 to 65535"),
+            ("tcp://a:0", "has no port from 1 to 65535"),
+            ("tls://[::1]", "has no port"),
+            ("ws://a:1", "WebSocket, which is not supported yet"),
+            ("wss://a", "WebSocket, which is not supported yet"),
+        ] {
+            assert!(url(bad).unwrap_err().contains(part), "{bad}: {:?}", url(bad));
         }
     }
 

@@ -57,7 +57,7 @@ pub use listen::{bind, is_taken, shrink_buffers};
 pub use probe::{Outcome, Probe, probe};
 pub use ring::RingError;
 
-use crate::tls::{Handshake, TlsError};
+use crate::tls::{Handshake, Tls, TlsError};
 use buffers::{Buffers, Bundle};
 use gather::{gather_plain, gather_tls};
 use listen::{Accept, Listener};
@@ -359,6 +359,12 @@ impl Net {
             }
         }
         self.listeners.clear();
+    }
+
+    /// What a peer has said within an unfinished TLS handshake, and nobody has looked at yet: one that closes right behind it
+    /// may have said why. Empty without TLS.
+    pub fn held_back(&self, key: ConnectionKey) -> &[u8] {
+        self.sockets.get(key).and_then(|socket| socket.tls.as_deref()).map_or(&[], Tls::held_back)
     }
 
     /// Sockets that are not freed yet.

@@ -67,14 +67,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7499")]
     listen: String,
     /// Begin when there are so many workers.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    workers: u16,
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = crate::number::count_u32(1..=256))]
+    workers: u32,
     #[command(subcommand)]
     load: Load,
 }
 
 /// Runs a load with workers, reports, and writes what was asked for.
 pub(crate) fn control(options: &Options) -> Result<Outcome, String> {
-    let muster = Muster::bind(&options.listen, options.workers.into())?;
+    let muster = Muster::bind(&options.listen, options.workers as usize)?;
     options.load.run(Some(muster))
 }

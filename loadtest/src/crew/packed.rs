@@ -6,13 +6,13 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{FirstBack, Record, Troubles, histogram};
+use crate::record::{FirstBack, Measure, Record, Series, Troubles, histogram};
 
 /// A [`Record`] in text; empty histograms are empty strings.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Packed {
-    /// From the planned and from the sent time, in the order of `Measure::ALL`.
-    latencies: [[String; 2]; 4],
+    /// What has something, in the order of `Measure::ALL`: whose it is, from the planned and from the sent time.
+    latencies: [Vec<(Series, String, String)>; 4],
     lag: String,
     stall_us: u64,
     first_back: FirstBack,
@@ -23,7 +23,10 @@ impl Packed {
     /// Packs a record.
     pub(super) fn of(record: &Record) -> Packed {
         Packed {
-            latencies: record.latencies.each_ref().map(|latency| [pack(&latency.planned), pack(&latency.sent)]),
+            latencies: Measure::ALL.map(|measure| {
+                let series = record.series(measure);
+                series.map(|(series, latency)| (series, pack(&latency.planned), pack(&latency.sent))).collect()
+            }),
             lag: pack(&record.lag),
             stall_us: record.stall_us,
             first_back: record.first_back.clone(),
@@ -34,9 +37,14 @@ impl Packed {
     /// The record again. The error says what is wrong with it.
     pub(super) fn unpack(self) -> Result<Record, String> {
         let Packed { latencies, lag, stall_us, first_back, troubles } = self;
-        let mut record = Record { lag: unpack(&lag)?, stall_us, first_back, troubles, ..Record::default() };
-        for (latency, [planned, sent]) in record.latencies.iter_mut().zip(&latencies) {
-            (latency.planned, latency.sent) = (unpack(planned)?, unpack(sent)?);
+        let mut record = Record::default();
+        (record.lag, record.stall_us) = (unpack(&lag)?, stall_us);
+        (record.first_back, record.troubles) = (first_back, troubles);
+        for (measure, all) in Measure::ALL.into_iter().zip(&latencies) {
+            for (series, planned, sent) in all {
+                let latency = record.latency_mut(measure, *series);
+                (latency.planned, latency.sent) = (unpack(planned)?, unpack(sent)?);
+            }
         }
         Ok(record)
     }
@@ -70,14 +78,15 @@ fn unpack(text: &str) -> Result<Histogram<u64>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Measure;
 
     #[test]
     fn records_survive_the_way() {
         let mut record = Record::default();
         for us in [1, 700, 60_000_000] {
-            record.record(Measure::Deliver, 0, 0, us);
+            record.record(Measure::Deliver, Series::Stream(2), 0, 0, us);
         }
+        record.record(Measure::Ping, Series::Population(1), 0, 0, 7);
+        record.record(Measure::Ping, Series::Stream(1), 0, 4, 9);
         record.lag.record(9).unwrap();
         record.stall_us = 70;
         record.first_back.record(5, 700);
@@ -85,8 +94,12 @@ mod tests {
         record.troubles.errors.insert("no pong".to_owned(), 1);
         let text = serde_json::to_string(&Packed::of(&record)).unwrap();
         let unpacked = serde_json::from_str::<Packed>(&text).unwrap().unpack().unwrap();
-        for (one, other) in unpacked.latencies.iter().zip(&record.latencies) {
-            assert_eq!((&one.planned, &one.sent), (&other.planned, &other.sent));
+        for measure in Measure::ALL {
+            let all = |record: &Record| -> Vec<_> {
+                let series = record.series(measure);
+                series.map(|(series, latency)| (series, latency.planned.clone(), latency.sent.clone())).collect()
+            };
+            assert_eq!(all(&unpacked), all(&record));
         }
         assert_eq!((unpacked.lag, unpacked.stall_us, unpacked.first_back), (record.lag, 70, record.first_back));
         assert_eq!(unpacked.troubles, record.troubles);

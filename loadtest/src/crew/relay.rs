@@ -130,8 +130,9 @@ impl Relay<'_> {
     /// Adds up what the worker says; true if it is the last word.
     fn take_in(&mut self, message: FromWorker) -> Result<bool, String> {
         match message {
-            FromWorker::Status { tally, cpu_ns, threads } => {
-                self.count(tally);
+            FromWorker::Status { tally, cpu_ns, threads, message_bytes_max } => {
+                self.shared.limit_payloads(message_bytes_max);
+                self.count(*tally);
                 self.shared.team[self.worker].set_load(cpu_ns, threads);
             }
             FromWorker::Record(packed) => self.shared.add_record(&packed.unpack()?),

@@ -61,11 +61,13 @@ pub(super) enum FromWorker {
     /// How it stands.
     Status {
         /// Live counts.
-        tally: Tally,
+        tally: Box<Tally>,
         /// CPU time of the process so far.
         cpu_ns: u64,
         /// Driver threads.
         threads: usize,
+        /// The longest payload that the gateway takes, in bytes; 0 while that is not known.
+        message_bytes_max: u32,
     },
     /// What was recorded since the last one.
     Record(Box<Packed>),

@@ -176,7 +176,8 @@ struct Duty<'a> {
 /// Drives the clients until the run is over; how many messages had arrived at them.
 fn drive(wire: &mut Wire, start: Start, access: Access) -> Result<u64, Failure> {
     let origin = Origin { run: start.run, zero: instant_of(start.zero_ns) };
-    let shared = Arc::new(Shared::new(start.assignment.plan(start.part), origin, Vec::new()));
+    let shared = Shared::new(start.assignment.plan(start.part), origin, Vec::new()).naming(access.listed());
+    let shared = Arc::new(shared);
     let threads = fleet::spawn(&shared, &Arc::new(access));
     let mut duty = Duty { wire, shared, threads, collecting: false };
     let result = duty.serve();
@@ -250,7 +251,8 @@ impl Duty<'_> {
     fn report(&mut self, record: bool) -> Result<(), String> {
         let (tally, threads) = (self.shared.counts().read(), self.shared.plan.threads);
         let cpu_ns = Process::own().cpu().as_nanos() as u64;
-        self.wire.send(&FromWorker::Status { tally, cpu_ns, threads })?;
+        let message_bytes_max = self.shared.message_bytes_max();
+        self.wire.send(&FromWorker::Status { tally: Box::new(tally), cpu_ns, threads, message_bytes_max })?;
         let record = if record { self.shared.take_record() } else { return Ok(()) };
         if record.is_empty() { Ok(()) } else { self.wire.send(&FromWorker::Record(Box::new(Packed::of(&record)))) }
     }

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::{ConnectionKey, Position};
 
 use super::Place;
 use crate::ledger::{Recipient, When};
+use crate::record::Series;
 
 /// A client, connected or not.
 pub(super) struct Client {
@@ -21,8 +23,10 @@ pub(super) struct Client {
     pub(super) seen: Position,
     /// It has been signed in before.
     pub(super) returns: bool,
-    /// Attempts since it was last signed in.
+    /// Attempts since it was last signed in for long enough: see [`Client::left`].
     pub(super) attempts: u8,
+    /// When it was last signed in, in milliseconds since the run's zero.
+    pub(super) ready_ms: u32,
     /// Addresses that refused it in a row.
     pub(super) refused: u8,
     pub(super) room: Option<Box<str>>,
@@ -59,6 +63,7 @@ impl Client {
             seen: Position::default(),
             returns: false,
             attempts: 0,
+            ready_ms: 0,
             refused: 0,
             room: None,
             room_in_stamps: Recipient::default(),
@@ -66,6 +71,32 @@ impl Client {
         }
     }
 }
+
+impl Client {
+    /// An attempt to connect begins.
+    pub(super) fn attempt(&mut self) {
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// It has been signed in until now, in milliseconds since the run's zero. A connection that has lasted is what attempts are
+    /// counted anew from (docs/protocol.md, Reconnecting); so is one that the load itself ends.
+    pub(super) fn left(&mut self, now_ms: u64, on_purpose: bool) {
+        if on_purpose || now_ms.saturating_sub(self.ready_ms.into()) >= LASTING_MS {
+            self.attempts = 0;
+        }
+    }
+
+    /// The most that it waits before its next attempt.
+    pub(super) fn wait_max(&self) -> Duration {
+        BACKOFF.saturating_mul(1 << u32::from(self.attempts.min(10))).min(BACKOFF_MAX)
+    }
+}
+
+/// Back-off between attempts to come back: at most this, doubling up to the other, at a random place within.
+const BACKOFF: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(20);
+/// A client that was signed in for so long counts its attempts anew, in milliseconds.
+const LASTING_MS: u64 = 5_000;
 
 /// A client's connection.
 pub(super) struct Line {
@@ -90,6 +121,15 @@ pub(super) struct Ping {
     pub(super) when: When,
     /// It keeps the connection alive, and no schedule asked for it.
     pub(super) heartbeat: bool,
+    /// Whose it is: the population of a heartbeat, the stream of any other.
+    pub(super) series: u8,
+}
+
+impl Ping {
+    /// See the field.
+    pub(super) fn series(self) -> Series {
+        if self.heartbeat { Series::Population(self.series) } else { Series::Stream(self.series) }
+    }
 }
 
 /// Pings without a Pong. A Pong does not say which Ping it answers: only one is under way at a time, so that a missing Pong
@@ -98,7 +138,7 @@ pub(super) struct Ping {
 pub(super) struct Pings {
     under_way: Option<Ping>,
     #[expect(clippy::box_collection, reason = "three words fewer for every one of a million idle connections")]
-    waiting: Option<Box<VecDeque<When>>>,
+    waiting: Option<Box<VecDeque<Ping>>>,
 }
 
 impl Pings {
@@ -113,15 +153,15 @@ impl Pings {
             return true;
         }
         if !ping.heartbeat {
-            self.waiting.get_or_insert_default().push_back(ping.when);
+            self.waiting.get_or_insert_default().push_back(ping);
         }
         false
     }
 
-    /// How many of them are no heartbeats, sent or not.
-    pub(super) fn of_load(&self) -> u64 {
+    /// How many were sent and are no heartbeats, and how many wait.
+    pub(super) fn of_load(&self) -> (u64, u64) {
         let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.len());
-        u64::from(self.under_way.is_some_and(|ping| !ping.heartbeat)) + waiting as u64
+        (self.under_way.is_some_and(|ping| !ping.heartbeat).into(), waiting as u64)
     }
 
     /// The one that a Pong answers; none if there was none.
@@ -130,7 +170,7 @@ impl Pings {
     }
 
     /// The next one that waited; it is to be pushed again when it is sent.
-    pub(super) fn next(&mut self) -> Option<When> {
+    pub(super) fn next(&mut self) -> Option<Ping> {
         self.waiting.as_mut()?.pop_front()
     }
 }
@@ -142,6 +182,8 @@ pub(super) enum End {
     Unexpected(Option<CloseReason>),
     /// It was not even made: where to, and the system's error number.
     Refused(SocketAddr, i32),
+    /// It was made, and the client not signed in in time.
+    TimedOut,
     /// The gateway said this code, and when to come back, if at all.
     Goodbye(u16, Option<u32>),
     /// The client left, and stays away.
@@ -173,21 +215,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn connection_lasts_5_s_then_the_back_off_begins_anew() {
+        let mut client = Client::new(1);
+        let waits = |client: &Client| client.wait_max().as_millis();
+        client.attempt();
+        assert_eq!(waits(&client), 1000, "the first wait of a client that never had a connection");
+        client.ready_ms = 10_000;
+        client.left(14_999, false);
+        assert_eq!(waits(&client), 1000, "it did not last");
+        client.attempt();
+        client.ready_ms = 20_000;
+        client.left(25_000, false);
+        assert_eq!((client.attempts, waits(&client)), (0, 500));
+        (0..30).for_each(|_| client.attempt());
+        assert_eq!(waits(&client), 20_000);
+        client.left(20_000, true);
+        assert_eq!(client.attempts, 0, "the load itself had it leave");
+    }
+
+    #[test]
     fn one_ping_is_under_way_at_a_time() {
         let when = |at: u64| When::new(at * 1000, at * 1000);
-        let ping = |at: u64| Ping { when: when(at), heartbeat: false };
+        let ping = |at: u64| Ping { when: when(at), heartbeat: false, series: 1 };
         let mut pings = Pings::default();
         assert_eq!(pings.answered(), None);
         assert!(pings.push(Ping { heartbeat: true, ..ping(1) }));
         assert!(![2, 3].map(ping).into_iter().any(|ping| pings.push(ping)));
         assert!(!pings.push(Ping { heartbeat: true, ..ping(4) }), "it need not be sent at all");
-        assert_eq!(pings.of_load(), 2);
+        assert_eq!(pings.of_load(), (0, 2));
         assert_eq!(pings.answered().map(|ping| ping.heartbeat), Some(true));
         assert_eq!(pings.answered(), None, "a Pong too many answers nothing");
-        assert_eq!(pings.next(), Some(when(2)));
+        assert_eq!(pings.next(), Some(ping(2)));
         assert!(pings.push(ping(2)));
-        assert_eq!((pings.under_way(), pings.of_load()), (Some(ping(2)), 2));
-        assert_eq!((pings.answered(), pings.next(), pings.next()), (Some(ping(2)), Some(when(3)), None));
-        assert_eq!(pings.of_load(), 0);
+        assert_eq!((pings.under_way(), pings.of_load()), (Some(ping(2)), (1, 1)));
+        assert_eq!((pings.answered(), pings.next(), pings.next()), (Some(ping(2)), Some(ping(3)), None));
+        assert_eq!(pings.of_load(), (0, 0));
     }
 }

@@ -5,18 +5,20 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `attempt` | a connect until its client is signed in, and what people are told when it fails |
 //! | `client` | what a client keeps, with and without a connection |
 //! | `orders` | traffic, leaving, coming back, churn |
 //! | `receive` | what arrives |
 //! | `thread` | rings that share a thread |
 
+mod attempt;
 mod client;
 mod orders;
 mod receive;
 mod thread;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,6 +37,7 @@ use crate::assignment::{Assignment, Plan};
 use crate::ledger::{Books, Ledger, When};
 use crate::plan::{Shared, bump};
 use crate::record::Record;
+use attempt::Attempt;
 use client::{Client, End, Line, Ping, State};
 use orders::Active;
 pub(crate) use thread::spawn;
@@ -65,10 +68,12 @@ pub(crate) struct Fleet {
     /// Plain, TLS; by index within the ring.
     clients: [Vec<Client>; 2],
     lines: Slots<Line>,
+    /// What is known of connects whose clients are not signed in yet, by slot.
+    attempts: HashMap<u32, Attempt>,
     dirty: Vec<ConnectionKey>,
     leaving: Vec<ConnectionKey>,
     holding: Vec<(ConnectionKey, bool)>,
-    /// Heartbeats, by slot.
+    /// Heartbeats, and before them the end of a connect's time, by slot.
     beats: Wheel,
     /// When they were last looked at, in microseconds since the run's zero.
     beaten_us: u64,
@@ -94,6 +99,8 @@ pub(crate) struct Fleet {
     active: Vec<Active>,
     /// Recipients of a message, by stream.
     recipients: [u32; 256],
+    /// Series of a stream.
+    series: [u8; 256],
     /// The highest stream so far: they are numbered from 1.
     streams: u8,
     churns: Vec<orders::Churning>,
@@ -127,6 +134,7 @@ impl Fleet {
             ring,
             clients: Default::default(),
             lines: Slots::default(),
+            attempts: HashMap::new(),
             dirty: Vec::new(),
             leaving: Vec::new(),
             holding: Vec::new(),
@@ -146,6 +154,7 @@ impl Fleet {
             random: fastrand::Rng::with_seed(shared.origin.run ^ (ring * part.of + part.worker) as u64),
             active: Vec::new(),
             recipients: [0; 256],
+            series: [0; 256],
             streams: 0,
             churns: Vec::new(),
             orders_read: 0,
@@ -219,12 +228,18 @@ impl Fleet {
         let now_us = self.shared.now_us();
         let Some(client) = self.clients[place.transport as usize].get_mut(place.index) else { return };
         client.connect = When::new(planned_us * 1000, now_us * 1000);
+        client.attempt();
         let number = client.number;
         let target = self.access.target(place.transport, client.returns, client.refused);
         let no_address = || std::io::Error::other("the gateway's name has no address");
         let connecting = target.ok_or_else(no_address);
-        match connecting.and_then(|target| net.connect(self.source(number, &target), &target)) {
-            Ok(key) => {
+        let begun =
+            connecting.and_then(|target| Ok((net.connect(self.source(number, &target), &target)?, target.address)));
+        match begun {
+            Ok((key, address)) => {
+                self.attempts.insert(key.slot, Attempt::to(address));
+                let timeout_ms = self.shared.plan.assignment.connect_timeout.as_millis() as u64;
+                self.beats.insert(key.slot, now_us / 1000 + timeout_ms);
                 self.connecting += 1;
                 bump(&self.shared.counts().connecting);
                 if let Some(client) = self.client_mut(place) {
@@ -235,7 +250,6 @@ impl Fleet {
             Err(error) => {
                 if let Some(client) = self.client_mut(place) {
                     client.state = State::Away;
-                    client.attempts = client.attempts.saturating_add(1);
                 }
                 if self.shared.plan.assignment.reconnect {
                     // The table may be full of connections that are still being closed, or ports be short for a moment.
@@ -328,6 +342,9 @@ impl Fleet {
         }
         self.dirty.append(&mut dirty);
         while let Some(key) = self.leaving.pop() {
+            if let Some(attempt) = self.attempts.get_mut(&key.slot) {
+                attempt.leaving(net.held_back(key));
+            }
             net.close(key, false, self);
         }
         while let Some((key, hold)) = self.holding.pop() {
@@ -349,11 +366,25 @@ impl Fleet {
         for slot in due {
             let Some(key) = self.lines.key_of(slot) else { continue };
             let Some(line) = self.lines.get_mut(key) else { continue };
+            if let Some(attempt) = self.attempts.get(&slot) {
+                if now_us / 1000 < self.missing_from_ms {
+                    // Its answer may have been waiting here to be read.
+                    self.beats.insert(slot, self.missing_from_ms);
+                    continue;
+                }
+                line.end = match attempt.calling() {
+                    // The host may have other addresses.
+                    Some(address) => End::Refused(address, libc::ETIMEDOUT),
+                    None => End::TimedOut,
+                };
+                self.leaving.push(key);
+                continue;
+            }
             if line.held {
                 self.beats.insert(slot, now_us / 1000 + interval_ms);
                 continue;
             }
-            if let Some(Ping { when, heartbeat }) = line.pings.under_way() {
+            if let Some(Ping { when, heartbeat, .. }) = line.pings.under_way() {
                 let timeout_ms = pong_timeout_ms(&self.shared.plan.assignment);
                 let until_ms = (when.sent_us() / 1000 + timeout_ms).max(self.missing_from_ms);
                 if now_us / 1000 < until_ms {
@@ -365,34 +396,34 @@ impl Fleet {
                 continue;
             }
             self.beats.insert(slot, now_us / 1000 + interval_ms);
-            self.ping(key, Ping { when: When::new(now_us * 1000, now_us * 1000), heartbeat: true });
+            let place = line.place;
+            let number = self.client_mut(place).map_or(0, |client| client.number);
+            let series = self.shared.plan.assignment.population(number);
+            self.ping(key, Ping { when: When::new(now_us * 1000, now_us * 1000), heartbeat: true, series });
         }
     }
 
     fn ping(&mut self, key: ConnectionKey, ping: Ping) {
-        let counts = self.shared.counts();
-        if !ping.heartbeat {
-            bump(&counts.pings_under_way);
+        if !self.send_ping(key, ping) && !ping.heartbeat {
+            bump(&self.shared.counts().pings_waiting);
         }
-        self.send_ping(key, ping);
     }
 
-    /// Sends a Ping, or has it wait for the Pong of the one before.
-    fn send_ping(&mut self, key: ConnectionKey, ping: Ping) {
-        let Some(line) = self.lines.get_mut(key) else { return };
+    /// Sends a Ping, or has it wait for the Pong of the one before. True if it is sent.
+    fn send_ping(&mut self, key: ConnectionKey, ping: Ping) -> bool {
+        let Some(line) = self.lines.get_mut(key) else { return false };
         if !line.pings.push(ping) {
-            return;
+            return false;
         }
         Encoder::empty(&mut line.out, Kind::Ping);
         let counts = self.shared.counts();
         bump(&counts.pings);
-        if ping.heartbeat {
-            bump(&counts.heartbeats);
-        }
+        bump(if ping.heartbeat { &counts.heartbeats } else { &counts.pings_under_way });
         // Its Pong is missed in time, whenever the next heartbeat is.
         self.beats
             .insert_if_earlier(key.slot, ping.when.sent_us() / 1000 + pong_timeout_ms(&self.shared.plan.assignment));
         self.mark(key);
+        true
     }
 
     /// Leaves in order, so that the gateway does not count resets. Nobody waits for an end of those that it has never

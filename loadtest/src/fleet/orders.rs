@@ -67,6 +67,7 @@ impl Fleet {
                     let traffic = Arc::new(traffic.clone());
                     self.join_rooms(&traffic);
                     self.recipients[usize::from(traffic.id)] = traffic.recipients() as u32;
+                    self.series[usize::from(traffic.id)] = traffic.series;
                     self.streams = self.streams.max(traffic.id);
                     let schedule = Schedule::of(&traffic);
                     bump(&self.shared.counts().streams);
@@ -211,6 +212,9 @@ impl Fleet {
                 self.begin_loop(&traffic, traffic.sender(index), window, think);
             }
         }
+        if now_ns >= traffic.end_ns() + LATE_NS {
+            return LONGEST;
+        }
         for _ in 0..SENDS_PER_TURN {
             let Some(planned_ns) = stream.schedule.peek_ns(&traffic) else { return LONGEST };
             if planned_ns > now_ns {
@@ -309,7 +313,7 @@ impl Fleet {
         let when = When::new(planned_ns, now_ns);
         self.record_lag(now_ns.saturating_sub(planned_ns) / 1000);
         if traffic.kind == Kind::Pings {
-            return self.ping(key, Ping { when, heartbeat: false });
+            return self.ping(key, Ping { when, heartbeat: false, series: traffic.series });
         }
         let (topic, to) = match traffic.partner(sender) {
             Some(partner) => (format!("@{}", self.shared.user(partner)), Recipient::client(partner)),

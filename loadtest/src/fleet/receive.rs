@@ -11,19 +11,19 @@ use ringgate_core::session::Transport;
 use ringgate_core::wire::encode::ConnectRequest;
 use ringgate_core::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, split};
 use ringgate_net::Driver;
-use ringgate_net::tls::Handshake;
+use ringgate_net::tls::{Handshake, TlsError};
 
+use super::attempt::{Attempt, is_own, name_of, not_made};
 use super::client::{End, Line, Ping, State};
 use super::orders::publish_of;
-use super::{Fleet, Place, without_number};
+use super::{Fleet, Place};
 use crate::ledger::{Answer, Recipient, Sender, Stamp, When};
 use crate::plan::bump;
-use crate::record::Measure;
+use crate::record::{Measure, Series};
 
 const BODY_BYTES_MAX: usize = 64 << 20;
-/// Back-off between attempts to come back: at most this, doubling up to the other, at a random place within.
-const BACKOFF: Duration = Duration::from_millis(500);
-const BACKOFF_MAX: Duration = Duration::from_secs(20);
+/// The close code of a token whose time is over.
+const EXPIRED: u16 = CloseReason::Expired as u16;
 
 impl Fleet {
     /// Says who it is, on a connection that has just been made, with TLS or without.
@@ -31,11 +31,11 @@ impl Fleet {
         let Some(place) = self.lines.get(key).map(|line| line.place) else { return };
         let Some(client) = self.client_mut(place) else { return };
         let (number, seen) = (client.number, client.seen);
-        match self.access.token(self.shared.user(number)) {
-            Ok(token) => {
+        match self.access.token(number, self.shared.user(number)) {
+            Ok((token, device)) => {
                 let connect = ConnectRequest {
                     token: &token,
-                    device: "load",
+                    device: &device,
                     client: concat!("ringgate-loadtest/", env!("CARGO_PKG_VERSION")),
                     inbox: (seen.epoch != 0).then_some(seen),
                     ..ConnectRequest::default()
@@ -66,7 +66,10 @@ impl Fleet {
                 Encoder::empty(&mut line.out, Kind::ClientPong);
                 self.mark(key);
             }
-            ServerFrame::Connected(_) => self.on_connected(key, place, now_us),
+            ServerFrame::Connected(connected) => {
+                self.shared.limit_payloads(connected.message_bytes_max());
+                self.on_connected(key, place, now_us);
+            }
             ServerFrame::Subscribed(_) => bump(&self.shared.counts().subscribed),
             ServerFrame::Error(error) => {
                 // Publishes have requests; everything else asks with 0.
@@ -125,7 +128,8 @@ impl Fleet {
             return;
         }
         let when = When(id.high);
-        self.record.borrow_mut().record(Measure::Publish, when.planned_us(), when.sent_us(), now_us);
+        let series = Series::Stream(self.series[usize::from(sender.stream())]);
+        self.record.borrow_mut().record(Measure::Publish, series, when.planned_us(), when.sent_us(), now_us);
         let counts = self.shared.counts();
         counts.owed.fetch_add(self.recipients[usize::from(sender.stream())].into(), Relaxed);
         bump(&counts.accepted);
@@ -138,16 +142,18 @@ impl Fleet {
     fn on_pong(&mut self, key: ConnectionKey, place: Place, now_us: u64) {
         bump(&self.shared.counts().pongs);
         let Some(line) = self.lines.get_mut(key) else { return };
-        let Some(Ping { when, heartbeat }) = line.pings.answered() else {
+        let Some(ping) = line.pings.answered() else {
             return self.error("a Pong without a Ping".to_owned());
         };
+        let Ping { when, heartbeat, .. } = ping;
         let waiting = line.pings.next();
-        self.record.borrow_mut().record(Measure::Ping, when.planned_us(), when.sent_us(), now_us);
+        self.record.borrow_mut().record(Measure::Ping, ping.series(), when.planned_us(), when.sent_us(), now_us);
         let interval_ms = self.shared.plan.assignment.ping_interval.as_millis() as u64;
         self.beats.insert(key.slot, when.sent_us() / 1000 + interval_ms.max(1));
         if let Some(waiting) = waiting {
-            let when = When::new(waiting.planned_us() * 1000, now_us * 1000);
-            self.send_ping(key, Ping { when, heartbeat: false });
+            let when = When::new(waiting.when.planned_us() * 1000, now_us * 1000);
+            self.shared.counts().pings_waiting.fetch_sub(1, Relaxed);
+            self.send_ping(key, Ping { when, ..waiting });
         }
         if !heartbeat {
             self.shared.counts().pings_under_way.fetch_sub(1, Relaxed);
@@ -173,9 +179,10 @@ impl Fleet {
             Some(user) => self.shared.is_user(user, number).then(|| Recipient::client(number)),
             None => (client.room.as_deref() == Some(topic)).then_some(client.room_in_stamps),
         };
-        if at.offset != 0 && inbox.is_none() {
+        // A place in somebody else's inbox, or in another room, says nothing about this client's.
+        if at.offset != 0 && to.is_some() && inbox.is_none() {
             client.seen_in_room = at;
-        } else if at.offset != 0 {
+        } else if at.offset != 0 && to.is_some() {
             if at.epoch != client.seen.epoch || at.offset > client.seen.offset {
                 client.seen = at;
             }
@@ -200,7 +207,8 @@ impl Fleet {
         }
         if self.ledger.arrived(number, stamp) {
             bump(&self.shared.counts().delivered);
-            self.record.borrow_mut().record(Measure::Deliver, stamp.when.planned_us(), stamp.when.sent_us(), now_us);
+            let (series, when) = (Series::Stream(self.series[usize::from(stamp.sender.stream())]), stamp.when);
+            self.record.borrow_mut().record(Measure::Deliver, series, when.planned_us(), when.sent_us(), now_us);
         }
     }
 
@@ -208,15 +216,18 @@ impl Fleet {
         let interval_ms = (self.shared.plan.assignment.ping_interval.as_millis() as u64).max(1);
         let Some(client) = self.client_mut(place) else { return };
         client.state = State::Ready(key);
-        client.attempts = 0;
+        client.ready_ms = (now_us / 1000) as u32;
         client.churned_us = None;
         let (number, when) = (client.number, client.connect);
+        self.attempts.remove(&key.slot);
+        let Some(client) = self.client_mut(place) else { return };
         if core::mem::replace(&mut client.returns, true) {
             bump(&self.shared.counts().reconnects);
             self.record.borrow_mut().first_back.record(when.sent_us(), now_us);
         }
         self.made_or_given_up();
-        self.record.borrow_mut().record(Measure::Connect, when.planned_us(), when.sent_us(), now_us);
+        let series = Series::Population(self.shared.plan.assignment.population(number));
+        self.record.borrow_mut().record(Measure::Connect, series, when.planned_us(), when.sent_us(), now_us);
         let beat = u64::from(number.wrapping_mul(2_654_435_761)) % interval_ms;
         self.beats.insert(key.slot, now_us / 1000 + beat);
         bump(&self.shared.counts().connections);
@@ -226,8 +237,8 @@ impl Fleet {
 
     /// How long a client waits before its next attempt: at random, within a ceiling that doubles with every one.
     pub(super) fn back_off(&self, place: Place) -> Duration {
-        let attempts = self.clients[place.transport as usize].get(place.index).map_or(0, |client| client.attempts);
-        let ceiling = BACKOFF.saturating_mul(1 << u32::from(attempts.min(10))).min(BACKOFF_MAX);
+        let client = self.clients[place.transport as usize].get(place.index);
+        let ceiling = client.map_or(Duration::ZERO, |client| client.wait_max());
         Duration::from_millis(fastrand::u64(0..=ceiling.as_millis() as u64))
     }
 
@@ -240,24 +251,31 @@ impl Fleet {
     }
 
     /// A connection is over: books it, and has the client come back if it is to.
-    fn on_over(&mut self, Line { place, end, unanswered, pings, .. }: Line) {
+    fn on_over(&mut self, Line { place, end, unanswered, pings, .. }: Line, attempt: Option<Attempt>) {
         let counts = self.shared.counts();
         if !self.shared.stopped() {
             counts.undecided.fetch_add(u64::from(unanswered), Relaxed);
-            counts.pings_under_way.fetch_sub(pings.of_load(), Relaxed);
-            counts.pings_lost.fetch_add(pings.of_load(), Relaxed);
+            let (under_way, waiting) = pings.of_load();
+            counts.pings_under_way.fetch_sub(under_way, Relaxed);
+            counts.pings_lost.fetch_add(under_way, Relaxed);
+            // They were due, and nobody sends them any more.
+            counts.pings_waiting.fetch_sub(waiting, Relaxed);
+            counts.scheduled.fetch_sub(waiting, Relaxed);
+            counts.skipped.fetch_add(waiting, Relaxed);
             if unanswered > 0 {
                 self.abandon(place);
             }
         }
-        let reconnect = self.shared.plan.assignment.reconnect;
+        let (reconnect, now_ms) = (self.shared.plan.assignment.reconnect, self.shared.now_us() / 1000);
         let Some(client) = self.client_mut(place) else { return };
         let was_ready = matches!(client.state, State::Ready(_));
         client.state = State::Away;
         let was_planned_us = client.connect.planned_us();
         client.refused = if matches!(end, End::Refused(..)) { client.refused.saturating_add(1) } else { 0 };
         let refused = usize::from(client.refused);
-        client.attempts = client.attempts.saturating_add(1);
+        if was_ready {
+            client.left(now_ms, matches!(end, End::Leave | End::Return { .. }));
+        }
         let attempts = client.attempts;
         if was_ready {
             self.shared.counts().connections.fetch_sub(1, Relaxed);
@@ -268,7 +286,7 @@ impl Fleet {
             _ if self.shared.stopped() => return,
             End::Leave => return,
             // Not yet a failure: the host has other addresses.
-            End::Refused(..) if refused < self.access.lookup(place.transport).addresses() => {
+            End::Refused(..) if refused < self.access.lookup(place.transport).addresses().len() => {
                 if let Some(client) = self.client_mut(place) {
                     client.attempts = client.attempts.saturating_sub(1);
                     client.churned_us.get_or_insert(was_planned_us);
@@ -282,7 +300,7 @@ impl Fleet {
                 return self.return_at(place, Duration::ZERO);
             }
             End::Goodbye(code, _) => code,
-            End::Unexpected(_) | End::Refused(..) | End::NoPong { .. } => 0,
+            End::Unexpected(_) | End::Refused(..) | End::TimedOut | End::NoPong { .. } => 0,
         };
         if let Some(client) = self.client_mut(place) {
             // All addresses were tried: the next attempt begins anew.
@@ -296,56 +314,50 @@ impl Fleet {
             self.error(format!("no Pong within {}", crate::record::human_us(timeout * 1000)));
         }
         match end {
-            End::Goodbye(_, Some(after_ms)) if reconnect => {
+            // Whose token somebody else has signed cannot get another.
+            End::Goodbye(code, Some(after_ms)) if reconnect && (code != EXPIRED || self.access.listed().is_none()) => {
                 let after = Duration::from_millis(after_ms.into());
-                self.return_at(place, if attempts > 1 { after.max(backoff) } else { after });
+                self.return_at(place, if attempts > 0 { after.max(backoff) } else { after });
             }
-            End::Unexpected(_) | End::Refused(..) | End::NoPong { .. } if reconnect => self.return_at(place, backoff),
+            End::Unexpected(_) | End::Refused(..) | End::TimedOut | End::NoPong { .. } if reconnect => {
+                if !was_ready {
+                    self.shared.note_failed_attempt(self.why_not(place, end, attempt).0);
+                }
+                self.return_at(place, backoff);
+            }
             // Said above, or counted among the Pings.
             End::NoPong { .. } => {}
             End::Goodbye(code, _) => self.error(format!("goodbye: {}", name_of(code))),
-            End::Refused(address, error) if is_own(error) => self.own_error(not_made(address, error)),
-            End::Refused(address, error) => self.error(not_made(address, error)),
             _ if was_ready => self.error("a connection was lost without a word".to_owned()),
-            End::Unexpected(Some(CloseReason::TlsError)) => {
-                self.error("the TLS handshake failed: is that a port for tls://, and --ca right?".to_owned());
-            }
-            _ => {
-                let scheme = if place.transport == Transport::Tls { "tls" } else { "tcp" };
-                self.error(format!("closed before it was signed in: is that a port for {scheme}://?"));
-            }
+            _ => match self.why_not(place, end, attempt) {
+                (text, true) => self.own_error(text),
+                (text, false) => self.error(text),
+            },
         }
     }
-}
 
-/// Why a connection was not made, with what that most often means.
-fn not_made(address: SocketAddr, error: i32) -> String {
-    let hint = match error {
-        libc::ECONNREFUSED => "; is the gateway running there?",
-        libc::EADDRNOTAVAIL => "; more --source addresses, or a wider net.ipv4.ip_local_port_range, have more ports",
-        _ => "",
-    };
-    let text = without_number(&std::io::Error::from_raw_os_error(error));
-    let who = if is_own(error) { "this load tester could not connect" } else { "connect" };
-    format!("{who} to {address}: {text}{hint}")
-}
-
-/// Whether a connect fails with this before anything was sent: for lack of a port, a descriptor, memory, a route or the
-/// right to. No gateway has refused anything then.
-fn is_own(error: i32) -> bool {
-    use libc::{EACCES, EADDRINUSE, EADDRNOTAVAIL, EMFILE, ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, EPERM};
-    [EACCES, EADDRINUSE, EADDRNOTAVAIL, EMFILE, ENETUNREACH, ENFILE, ENOBUFS, ENOMEM, EPERM].contains(&error)
-}
-
-/// A close code with its name.
-fn name_of(code: u16) -> String {
-    let reason = CloseReason::ALL.iter().find(|reason| reason.code() == code);
-    format!("{} ({code})", reason.map_or("unknown", |reason| reason.label()))
+    /// Why a client was not signed in, and whether it was this load tester, or its host, that could not do it.
+    fn why_not(&self, place: Place, end: End, attempt: Option<Attempt>) -> (String, bool) {
+        let is_tls = place.transport == Transport::Tls;
+        let text = match (end, attempt) {
+            (End::Refused(address, error), _) => {
+                let text = not_made(address, error, &self.access.lookup(place.transport).addresses());
+                return (text, is_own(error));
+            }
+            (End::TimedOut, Some(attempt)) => attempt.timed_out(self.shared.plan.assignment.connect_timeout, is_tls),
+            (_, Some(attempt)) => attempt.closed(is_tls),
+            (_, None) => "a connection was closed before it was signed in".to_owned(),
+        };
+        (text, false)
+    }
 }
 
 impl Driver for Fleet {
     fn opened(&mut self, key: ConnectionKey, address: SocketAddr, transport: Transport) -> bool {
         self.access.lookup(transport).worked(address);
+        if let Some(attempt) = self.attempts.get_mut(&key.slot) {
+            attempt.connected();
+        }
         if transport == Transport::Plain {
             self.sign_in(key);
         }
@@ -358,10 +370,24 @@ impl Driver for Fleet {
             Handshake::Full => &counts.tls_full,
             Handshake::Resumed => &counts.tls_resumed,
         });
+        if let Some(attempt) = self.attempts.get_mut(&key.slot) {
+            attempt.secured();
+        }
         self.sign_in(key);
     }
 
+    fn tls_failed(&mut self, key: ConnectionKey, error: &TlsError) {
+        if let Some(attempt) = self.attempts.get_mut(&key.slot) {
+            attempt.tls_failed(error, &self.shared.plan.assignment.tls.host);
+        }
+    }
+
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        if !self.attempts.is_empty()
+            && let Some(attempt) = self.attempts.get_mut(&key.slot)
+        {
+            attempt.received(bytes);
+        }
         let Some(line) = self.lines.get_mut(key) else { return };
         let mut tail = core::mem::take(&mut line.tail);
         let owned = !tail.is_empty();
@@ -378,7 +404,11 @@ impl Driver for Fleet {
                 Ok(Split::Incomplete(_)) => break,
                 Err(error) => {
                     self.leaving.push(key);
-                    return self.error(format!("header: {}", error.label()));
+                    if !self.attempts.contains_key(&key.slot) {
+                        self.error(format!("header: {}", error.label()));
+                    }
+                    // Before that it is probably no gateway, which is said when the connection is over.
+                    return;
                 }
             }
         }
@@ -405,8 +435,9 @@ impl Driver for Fleet {
 
     fn freed(&mut self, key: ConnectionKey) {
         self.beats.cancel(key.slot);
+        let attempt = self.attempts.remove(&key.slot);
         if let Some(line) = self.lines.remove_at(key) {
-            self.on_over(line);
+            self.on_over(line, attempt);
         }
     }
 

@@ -5,8 +5,8 @@
 
 use std::fmt::Write;
 
-use super::escape;
 use super::scale::{Scale, Span};
+use super::{escape, scrollable};
 
 /// What is drawn.
 pub(super) struct Chart {
@@ -195,14 +195,19 @@ impl Chart {
         let step = points.len().div_ceil(ROWS_MAX).max(1);
         let summary = if step == 1 { "As a table".to_owned() } else { format!("As a table (one row in {step})") };
         let mut out = format!(
-            "<details><summary>{summary}</summary>\n<table><thead><tr><th scope=\"col\">{}</th>",
+            "<details><summary>{summary}</summary>\n{}<table><thead><tr><th scope=\"col\">{}</th>",
+            scrollable(&format!("{}, as a table", self.title)),
             escape(&self.x.label)
         );
         for series in &self.series {
             let _ = write!(out, "<th scope=\"col\">{}</th>", escape(&series.name));
         }
         out += "</tr></thead><tbody>\n";
-        for (row, (x, _)) in points.iter().enumerate().step_by(step) {
+        // The end is there in any case.
+        let rows = (0..points.len())
+            .step_by(step)
+            .chain((points.len().saturating_sub(1) % step != 0).then(|| points.len() - 1));
+        for (row, (x, _)) in rows.filter_map(|row| Some((row, points.get(row)?))) {
             let _ = write!(out, "<tr><th scope=\"row\">{}</th>", escape(&(self.x.format)(*x)));
             for series in &self.series {
                 let value = series.points.get(row).and_then(|(_, y)| *y);
@@ -211,7 +216,7 @@ impl Chart {
             }
             out += "</tr>\n";
         }
-        out += "</tbody></table></details>\n";
+        out += "</tbody></table></div></details>\n";
         out
     }
 }
@@ -275,7 +280,8 @@ mod tests {
         let figure = chart(&points).figure();
         let document = parse(&figure);
         let count = |name: &str| document.descendants().filter(|node| node.has_tag_name(name)).count();
-        assert_eq!((count("tr"), count("circle")), (61, 0));
+        assert_eq!((count("tr"), count("circle")), (62, 0));
+        assert!(figure.contains("<th scope=\"row\">1799</th>"), "the end is there");
         assert!(figure.contains("one row in 30"));
     }
 }

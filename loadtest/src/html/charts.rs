@@ -5,7 +5,8 @@ use hdrhistogram::Histogram;
 use super::chart::{Axis, Chart, Series};
 use super::grouped;
 use super::scale::Scale;
-use crate::record::{Latency, Measure, human_us};
+use crate::capacity::{Finding, Trial};
+use crate::record::{Latency, Measure, Quantiles, human_us};
 use crate::report::Report;
 use crate::timeline::Point;
 
@@ -156,12 +157,33 @@ impl TimeAxis<'_> {
     }
 }
 
+/// Latency by rate, of a search for a capacity; nothing if nothing was timed.
+pub(super) fn by_rate(finding: &Finding) -> Option<Chart> {
+    let trials = finding.sorted();
+    if trials.iter().all(|trial| trial.latency_us.count == 0) {
+        return None;
+    }
+    let line = |name: &str, pick: fn(&Quantiles) -> u64| {
+        let value = |trial: &Trial| (trial.latency_us.count > 0).then(|| pick(&trial.latency_us) as f64);
+        Series { name: name.to_owned(), points: trials.iter().map(|trial| (trial.rate, value(trial))).collect() }
+    };
+    Some(Chart {
+        id: "by-rate".to_owned(),
+        title: "Latency by rate".to_owned(),
+        reading: "Where the lines turn up, something is at its limit; the table says whether that is the gateway.",
+        x: Axis { label: "per second".to_owned(), scale: Scale::Linear, format: grouped },
+        y: Axis { label: "latency".to_owned(), scale: Scale::Log, format: short_us },
+        series: vec![line("p50", |of| of.p50), line("p99", |of| of.p99), line("max", |of| of.max)],
+        marks: Vec::new(),
+    })
+}
+
 /// A percentile curve for each thing that was timed, the most interesting first.
 pub(super) fn percentiles(report: &Report) -> Vec<Chart> {
     let main = report.main();
     let rest = Measure::ALL.into_iter().filter(|measure| *measure != main);
-    let measured = std::iter::once(main).chain(rest).filter(|measure| !report.record.of(*measure).planned.is_empty());
-    measured.map(|measure| percentile_chart(measure, report.record.of(measure))).collect()
+    let measured = std::iter::once(main).chain(rest).filter(|measure| report.record.has(*measure));
+    measured.map(|measure| percentile_chart(measure, &report.record.of(measure))).collect()
 }
 
 fn percentile_chart(measure: Measure, latency: &Latency) -> Chart {

@@ -14,6 +14,7 @@ mod tables;
 
 use std::path::Path;
 
+use crate::capacity::Finding;
 use crate::record::{Quantiles, human_us};
 use crate::report::Report;
 
@@ -22,17 +23,42 @@ pub(crate) fn write(report: &Report, path: &Path) -> Result<(), String> {
     std::fs::write(path, page(report)).map_err(|error| format!("--html {}: {error}", path.display()))
 }
 
-/// The page.
-fn page(report: &Report) -> String {
-    let mut out = format!(
+/// Writes the page of a search for a capacity. The error names the file.
+pub(crate) fn write_capacity(finding: &Finding, path: &Path) -> Result<(), String> {
+    std::fs::write(path, capacity_page(finding)).map_err(|error| format!("--html {}: {error}", path.display()))
+}
+
+/// The page of a search for a capacity.
+pub(crate) fn capacity_page(finding: &Finding) -> String {
+    let class = if finding.found.is_some() { "good" } else { "bad" };
+    let mut out = begin(if finding.found.is_some() { "capacity found" } else { "no capacity found" });
+    out += &format!(
+        "<header>\n<h1>Capacity of a ringgate gateway</h1>\n<p class=\"{class}\">{}</p>\n</header>\n<main>\n",
+        escape(&finding.answer)
+    );
+    out += &tables::settings(&finding.load);
+    out += "<h2>Runs</h2>\n";
+    charts::by_rate(finding).iter().for_each(|chart| out += &chart.figure());
+    out += &tables::trials(finding);
+    out + "</main>\n</body></html>\n"
+}
+
+fn begin(title: &str) -> String {
+    format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
-         <title>Load test: {}</title>\n<style>\n{}</style></head><body>\n",
-        if report.is_clean() { "passed" } else { "failed" },
+         <title>Load test: {title}</title>\n<style>\n{}</style></head><body>\n",
         include_str!("style.css")
-    );
+    )
+}
+
+/// The page.
+fn page(report: &Report) -> String {
+    let mut out = begin(if report.is_clean() { "passed" } else { "failed" });
     out += &head(report);
+    out += "<main>\n";
     out += &tiles(report);
+    out += &tables::tested(report);
     out += &tables::thresholds(report);
     out += &tables::ledger(report);
     out += &tables::troubles(report);
@@ -41,10 +67,11 @@ fn page(report: &Report) -> String {
     out += "<h2>How latencies are spread</h2>\n";
     charts::percentiles(report).iter().for_each(|chart| out += &chart.figure());
     out += &tables::phases(report);
+    out += &tables::latencies(report);
     out += &tables::workers(report);
     out += &tables::metrics(report);
     out += GLOSSARY;
-    out += "</body></html>\n";
+    out += "</main>\n</body></html>\n";
     out
 }
 
@@ -85,10 +112,13 @@ fn head(report: &Report) -> String {
 fn tiles(report: &Report) -> String {
     let main = report.main();
     let latency = Quantiles::from(&report.record.of(main).planned);
-    let mut tiles = vec![("connections".to_owned(), grouped(report.connections.iter().sum::<usize>() as f64))];
+    let mut tiles = Vec::new();
+    if let Some(share) = report.sent_share() {
+        tiles.push(("sent of what was planned".to_owned(), format!("{:.1} %", share * 100.0)));
+    }
+    tiles.push(("connections".to_owned(), grouped(report.connections.iter().sum::<usize>() as f64)));
     if latency.count > 0 {
-        for (name, value) in [("p50", latency.p50), ("p99", latency.p99), ("p99.9", latency.p999), ("max", latency.max)]
-        {
+        for (name, value) in [("p50", latency.p50), ("p95", latency.p95), ("p99", latency.p99), ("max", latency.max)] {
             tiles.push((format!("{} latency, {name}", main.label()), human_us(value)));
         }
     }
@@ -128,8 +158,13 @@ const GLOSSARY: &str = "<h2>Words</h2>\n<dl>\n\
     sending a message to the gateway's answer; from sending a message to its arrival at a recipient.</dd>\n\
     <dt>us, ms</dt><dd>Microseconds, milliseconds.</dd>\n</dl>\n";
 
+/// The beginning of a `div` whose content may be too wide: it can be scrolled with the keyboard, and has a name.
+fn scrollable(label: &str) -> String {
+    format!("<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">", escape(label))
+}
+
 /// Text that may stand between tags and in quoted attributes. Control characters, which XML forbids, are replaced.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -1,7 +1,7 @@
 //! The page as a whole, without a gateway.
 
 use super::*;
-use crate::record::Measure;
+use crate::record::{Measure, Series};
 use crate::report::Phase;
 use crate::threshold::Verdict;
 use crate::timeline::Point;
@@ -16,7 +16,7 @@ fn report() -> Report {
         Report { seconds: 3.0, command: "ringgate-loadtest p2p --room-name '<&>'".into(), ..Report::default() };
     for second in 1..=3u64 {
         for value in 1..=1000 {
-            report.record.record(Measure::Deliver, 0, 0, value * second);
+            report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, value * second);
         }
         let latency = Quantiles { count: 1000, p50: 500, p99: 990, p999: 999, max: 1000, ..Quantiles::default() };
         let point = Point {
@@ -72,6 +72,7 @@ fn the_page_is_well_formed_and_says_what_went_wrong() {
         "what is all zero is not drawn"
     );
     assert!(page.contains("2 errors; threshold p99&gt;1ms (p99 was 2.97 ms)"));
+    assert!(page.contains("id=\"errors-total\">2<"));
     assert!(page.contains("<td>3008</td><td>1</td><td class=\"text\">slow</td>") && page.contains("without a word"));
     assert!(page.contains("<dt>this load tester was busy in its busiest phase, a &lt; b</dt><dd>50 %</dd>"));
     assert!(!page.contains("Careful"));

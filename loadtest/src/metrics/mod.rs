@@ -5,7 +5,9 @@
 //! | `openmetrics` | the text format |
 //! | `track`, `gather` | what each series did, scrape by scrape, in constant memory |
 //! | `scraper` | the thread that asks once a second |
+//! | `exporter` | the other way round, `--metrics-listen`: what this load tester knows, for those who ask |
 
+mod exporter;
 mod gather;
 mod openmetrics;
 mod scraper;
@@ -16,6 +18,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::record::human_us;
+pub(crate) use exporter::Exporter;
 pub(crate) use scraper::{MetricsUrl, Scraper};
 pub(crate) use track::Figures;
 use track::Quantile;

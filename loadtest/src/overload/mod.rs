@@ -39,13 +39,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "WORKLOADS", value_delimiter = ',')]
     only: Option<Vec<Workload>>,
     /// Numbers of shards [default: 1,2,4; with --short 2].
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=64))]
-    shards: Option<Vec<u16>>,
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true, value_parser = crate::number::count_u32(1..=64))]
+    shards: Option<Vec<u32>>,
     /// Loads as multiples of the capacity [default: 1,2,5,20; with --short 1,5].
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = factor)]
     factors: Option<Vec<f64>>,
     /// Length of each load [default: 5; with --short 2].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = crate::number::count(1..=3600))]
     seconds: Option<u64>,
     /// One big room, one-to-one, default limits and sign-ins, within a minute and with bounds that hold on a busy machine.
     #[arg(long)]
@@ -91,7 +91,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
     let (mut results, mut good) = (Vec::new(), true);
     for workload in workloads {
         for &shards in &shards {
-            let rows = series(workload, shards.into(), &factors, times)?;
+            let rows = series(workload, shards as usize, &factors, times)?;
             let best = rows.iter().map(|row| row.goodput.max(row.capacity)).fold(0.0, f64::max);
             for row in &rows {
                 say(&row.line(best, &promises))?;
@@ -107,7 +107,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
     if let Some(path) = &options.json {
         let machine = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let all = json!({
-            "command": std::env::args().collect::<Vec<_>>().join(" "),
+            "command": console::command_line(),
             "kernel": machine.trim(),
             "cores": std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
             "short": short,

@@ -1,11 +1,16 @@
 //! The object that programs read. Times are microseconds, unless a name says otherwise.
 
+use std::borrow::Cow;
+
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
 use super::{Phase, Report};
-use crate::record::{Measure, Quantiles, Record};
+use crate::record::{Latency, Measure, Quantiles, Record, Series};
 use crate::threshold::Verdict;
+
+/// Number of what the object looks like: it grows when a key goes away or means something else, and not when one is added.
+pub(crate) const SCHEMA: u32 = 2;
 
 impl Report {
     /// See the module.
@@ -17,12 +22,16 @@ impl Report {
 
     fn circumstances(&self) -> Value {
         json!({
+            "schema": SCHEMA,
             "version": env!("CARGO_PKG_VERSION"),
             "command": self.command,
             "load": self.load,
+            "gateways": self.gateways,
+            "host": self.host,
             "began": self.began.map(|began| humantime::format_rfc3339_seconds(began).to_string()),
             "seconds": self.seconds,
             "interrupted": self.interrupted,
+            "aborted": self.aborted,
             "failure": self.failure,
         })
     }
@@ -40,7 +49,7 @@ impl Report {
             "published": self.tally.sent,
             "accepted": self.tally.accepted,
             "planned": self.planned,
-            "sent": self.tally.sent + self.tally.pings.saturating_sub(self.tally.heartbeats),
+            "sent": self.sent(),
             "sent_share": self.sent_share(),
             "never_sent": self.never_sent(),
             "skipped": self.skipped(),
@@ -70,12 +79,13 @@ impl Report {
         let main = Quantiles::from(&self.record.of(self.main()).planned);
         json!({
             "connects_per_second": self.connects_per_second(),
-            "latency_us": {"p50": main.p50, "p90": main.p90, "p99": main.p99, "p999": main.p999, "max": main.max},
-            "latencies_us": latencies(&self.record),
+            "latency_us": {"p50": main.p50, "p90": main.p90, "p95": main.p95, "p99": main.p99, "p999": main.p999, "max": main.max},
+            "latencies_us": latencies(&self.record, |_| true),
+            "latencies_by_name_us": self.by_name(&self.record),
             "first_1000_back_us": self.first_back(),
             "send_lag_us": Quantiles::from(&self.record.lag),
             "stall_us": self.record.stall_us,
-            "phases": self.phases.iter().map(phase).collect::<Vec<_>>(),
+            "phases": self.phases.iter().map(|phase| self.phase(phase)).collect::<Vec<_>>(),
             "timeline": self.timeline,
         })
     }
@@ -102,23 +112,36 @@ impl Report {
     }
 }
 
-fn phase(phase: &Phase) -> Value {
-    json!({
-        "name": phase.name,
-        "seconds": phase.seconds,
-        "connected": phase.connected,
-        "tls_handshakes": handshakes(phase.handshakes),
-        "sent": phase.sent,
-        "accepted": phase.accepted,
-        "delivered": phase.delivered,
-        "pongs": phase.pongs,
-        "reconnects": phase.reconnects,
-        "errors": phase.errors,
-        "driver_busy": phase.driver_busy,
-        "driver_cpu_seconds": phase.driver_cpu_seconds,
-        "gateway_cpu_seconds": phase.server_cpu_seconds,
-        "latency_us": latencies(&phase.record),
-    })
+impl Report {
+    fn phase(&self, phase: &Phase) -> Value {
+        json!({
+            "name": phase.name,
+            "seconds": phase.seconds,
+            "connected": phase.connected,
+            "tls_handshakes": handshakes(phase.handshakes),
+            "sent": phase.sent,
+            "accepted": phase.accepted,
+            "delivered": phase.delivered,
+            "pongs": phase.pongs,
+            "reconnects": phase.reconnects,
+            "errors": phase.errors,
+            "driver_busy": phase.driver_busy,
+            "driver_cpu_seconds": phase.driver_cpu_seconds,
+            "gateway_cpu_seconds": phase.server_cpu_seconds,
+            "latency_us": latencies(&phase.record, |_| true),
+            "latency_by_name_us": self.by_name(&phase.record),
+        })
+    }
+
+    /// The latencies of each stream and population; those that have none are left out.
+    fn by_name(&self, record: &Record) -> Map<String, Value> {
+        let latencies = |name: &str| {
+            let series: Vec<Series> = self.names.of(name).collect();
+            latencies(record, |other| series.contains(&other))
+        };
+        let all = self.names.all().into_iter().map(|name| (name.to_owned(), latencies(name)));
+        all.filter(|(_, latencies)| !latencies.is_empty()).map(|(name, all)| (name, Value::Object(all))).collect()
+    }
 }
 
 fn handshakes([full, resumed]: [u64; 2]) -> Value {
@@ -126,10 +149,12 @@ fn handshakes([full, resumed]: [u64; 2]) -> Value {
 }
 
 /// By the name of what was timed; what was not is left out.
-fn latencies(record: &Record) -> Map<String, Value> {
-    let measured = Measure::ALL.into_iter().filter(|measure| !record.of(*measure).planned.is_empty());
-    let latency = |measure: Measure| {
-        let latency = record.of(measure);
+fn latencies(record: &Record, wanted: impl Fn(Series) -> bool) -> Map<String, Value> {
+    let measured = Measure::ALL.into_iter().filter_map(|measure| {
+        let latency = record.of_those(measure, &wanted);
+        (!latency.planned.is_empty()).then_some((measure, latency))
+    });
+    let latency = |(measure, latency): (Measure, Cow<'_, Latency>)| {
         let value = json!({
             "planned": Quantiles::from(&latency.planned),
             "sent": Quantiles::from(&latency.sent),

@@ -4,19 +4,26 @@
 //! |---|---|
 //! | `text` | a table for people |
 //! | `json` | an object for programs |
+//! | `junit`, `csv` | the verdict for CI services, latencies for spreadsheets |
 
+mod csv;
 mod json;
+mod junit;
 mod text;
 
+pub(crate) use json::SCHEMA;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::Outcome;
+use crate::figure::{Figure, What};
 use crate::ledger::{Balance, Found};
 use crate::metrics::Metrics;
 use crate::plan::Tally;
-use crate::record::{Measure, Quantiles, Record, histogram, human_us};
+use crate::record::{Latency, Measure, Names, Quantiles, Record, Series, histogram, human_us};
 use crate::threshold::Verdict;
 use crate::timeline::Point;
 
@@ -27,6 +34,10 @@ pub(crate) struct Report {
     pub(crate) command: String,
     /// What was driven: what two results must have in common to be compared. By the names of options.
     pub(crate) load: serde_json::Map<String, serde_json::Value>,
+    /// Where the gateway was: the addresses that clients went to.
+    pub(crate) gateways: Vec<String>,
+    /// Where this load tester ran; its workers, if it had any, say where they connected from.
+    pub(crate) host: Host,
     /// When the run began.
     pub(crate) began: Option<SystemTime>,
     /// Connections that were wanted: plain, TLS.
@@ -37,6 +48,8 @@ pub(crate) struct Report {
     pub(crate) seconds: f64,
     /// Somebody ended it early.
     pub(crate) interrupted: bool,
+    /// The condition of `--abort-if` that ended it, and what was found.
+    pub(crate) aborted: Option<String>,
     /// Messages and Pings that the schedules held.
     pub(crate) planned: u64,
     /// What was seen when messages came.
@@ -65,6 +78,8 @@ pub(crate) struct Report {
     pub(crate) timeline: Vec<Point>,
     /// Something was sent in closed loops, without a plan.
     pub(crate) closed_loops: bool,
+    /// What the series of its records are called.
+    pub(crate) names: Names,
     /// All phases together.
     pub(crate) record: Record,
     /// What its latency is where nothing more is said; what there is, if none.
@@ -77,6 +92,52 @@ pub(crate) struct Report {
     pub(crate) workers: Vec<Worker>,
     /// Thresholds, in the order in which they were given.
     pub(crate) verdicts: Vec<Verdict>,
+}
+
+/// A host, as far as a result depends on it.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub(crate) struct Host {
+    /// What it calls itself.
+    pub(crate) name: String,
+    /// Release of its kernel.
+    pub(crate) kernel: String,
+    /// Cores that this process may use.
+    pub(crate) cores: usize,
+}
+
+impl Host {
+    /// The one that this runs on. What cannot be found out is empty.
+    pub(crate) fn this() -> Host {
+        let read = |name: &str| {
+            let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default();
+            text.trim().to_owned()
+        };
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        Host { name: read("hostname"), kernel: read("osrelease"), cores }
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        format!("{}, {} cores, Linux {}", self.name, self.cores, self.kernel)
+    }
+}
+
+/// A latency of a run or a phase.
+pub(crate) struct Timed<'a> {
+    /// Of this stream or population; of all if none.
+    pub(crate) name: Option<&'a str>,
+    /// What.
+    pub(crate) measure: Measure,
+    /// The durations.
+    pub(crate) latency: Cow<'a, Latency>,
+}
+
+impl Timed<'_> {
+    /// `deliver` or `chat.deliver`.
+    pub(crate) fn label(&self) -> String {
+        let measure = self.measure.label();
+        self.name.map_or(measure.to_owned(), |name| format!("{name}.{measure}"))
+    }
 }
 
 /// Something that fails a run unless it is allowed: it says more about the load, or about this load tester, than about what a
@@ -154,6 +215,21 @@ pub(crate) struct Phase {
 }
 
 impl Phase {
+    /// Adds what came after it. Its length and the CPU time in it stay what they are.
+    pub(crate) fn take_in(&mut self, rest: Phase) {
+        self.connected += rest.connected;
+        for (own, others) in self.handshakes.iter_mut().zip(rest.handshakes) {
+            *own += others;
+        }
+        self.sent += rest.sent;
+        self.accepted += rest.accepted;
+        self.delivered += rest.delivered;
+        self.pongs += rest.pongs;
+        self.errors += rest.errors;
+        self.reconnects += rest.reconnects;
+        self.record.add(&rest.record);
+    }
+
     /// Whether clients connect in it, of all or of one kind.
     fn is_ramp(&self) -> bool {
         self.name.starts_with(RAMP)
@@ -189,6 +265,8 @@ impl DriverLimit {
 
 /// A driver busier than this is the limit itself.
 const DRIVER_BUSY_MAX: f64 = 0.85;
+/// In a shorter phase, the time of a process is too coarse, and a burst at its beginning is no limit.
+const BUSY_SECONDS_MIN: f64 = 0.5;
 /// One that is late although it was less busy than this was kept from working.
 const DRIVER_IDLE_MAX: f64 = 0.5;
 /// A driver thread that was kept from running for so long has measured its own absence.
@@ -232,7 +310,7 @@ impl Report {
             ("publishes answered twice", answered_twice, None),
             ("publishes without an answer", unanswered, None),
             ("publishes undecided: the connection ended before the answer", undecided, Some(Undecided)),
-            ("planned, but skipped: the client was not connected", self.skipped(), Some(Skipped)),
+            ("planned, but skipped: the client was not connected, or waited for a Pong", self.skipped(), Some(Skipped)),
             ("planned, but never sent: this load tester was too late", self.never_sent(), Some(NeverSent)),
             ("Pings without a Pong", self.pings_unanswered(), Some(PingsUnanswered)),
         ]
@@ -248,7 +326,7 @@ impl Report {
 
     /// Planned and not sent, or churn not carried out, because the client was not connected.
     pub(crate) fn skipped(&self) -> u64 {
-        self.tally.skipped + self.tally.churns_skipped
+        self.tally.skipped + self.tally.churns_skipped + self.tally.pings_waiting
     }
 
     /// Planned and not sent because this load tester came too late.
@@ -257,9 +335,17 @@ impl Report {
         self.planned.saturating_sub(scheduled + skipped + skipped_by_churn)
     }
 
+    /// Messages, and Pings that are no heartbeats, that were sent.
+    pub(crate) fn sent(&self) -> u64 {
+        self.tally.sent + self.tally.pings.saturating_sub(self.tally.heartbeats)
+    }
+
     /// Share of what was planned that was sent; none where nothing was planned.
     pub(crate) fn sent_share(&self) -> Option<f64> {
-        (self.planned > 0).then(|| (self.tally.scheduled as f64 / self.planned as f64).min(1.0))
+        (self.planned > 0).then(|| {
+            let sent = self.tally.scheduled.saturating_sub(self.tally.pings_waiting);
+            (sent as f64 / self.planned as f64).min(1.0)
+        })
     }
 
     /// Pings of the load without a Pong.
@@ -269,7 +355,7 @@ impl Report {
 
     /// What the run has come to. Where nobody ever signed in, there is nothing to judge.
     pub(crate) fn outcome(&self) -> Outcome {
-        let signed_in = |phase: &Phase| !phase.record.of(Measure::Connect).planned.is_empty();
+        let signed_in = |phase: &Phase| phase.record.has(Measure::Connect);
         match self.is_clean() {
             true => Outcome::Good,
             false if self.interrupted || self.phases.iter().any(signed_in) => Outcome::Failed,
@@ -289,8 +375,8 @@ impl Report {
 
     /// Deliveries later than [`LATE_US`] after the planned time.
     pub(crate) fn late(&self) -> u64 {
-        let planned = &self.record.of(Measure::Deliver).planned;
-        planned.count_between(LATE_US + 1, planned.high())
+        let latency = self.record.of(Measure::Deliver);
+        latency.planned.count_between(LATE_US + 1, latency.planned.high())
     }
 
     /// Phases in which messages or Pings flowed, or, in a run that is about connects, clients came. Of other runs the ramp is
@@ -298,7 +384,7 @@ impl Report {
     fn busy_phases(&self) -> impl Iterator<Item = &Phase> {
         let connects = self.main() == Measure::Connect;
         let is_busy = move |phase: &&Phase| {
-            let timed = |measure: Measure| !phase.record.of(measure).planned.is_empty();
+            let timed = |measure: Measure| phase.record.has(measure);
             let is_about = (connects && timed(Measure::Connect)) || (!phase.is_ramp() && timed(Measure::Ping));
             phase.sent > 0 || is_about
         };
@@ -348,7 +434,8 @@ impl Report {
 
     /// The phase in which the driver was busiest.
     pub(crate) fn busiest_phase(&self) -> Option<&Phase> {
-        self.busy_phases().max_by(|a, b| a.driver_busy.total_cmp(&b.driver_busy))
+        let is_long = |phase: &&Phase| phase.seconds >= BUSY_SECONDS_MIN;
+        self.busy_phases().filter(is_long).max_by(|a, b| a.driver_busy.total_cmp(&b.driver_busy))
     }
 
     /// How busy the driver was then.
@@ -397,25 +484,87 @@ impl Report {
     pub(crate) fn interruption(&self) -> Option<String> {
         let (signed_in, wanted) = (self.tally.connections, self.connections.iter().sum::<usize>() as u64);
         let ramping = self.phases.iter().all(|phase| phase.is_ramp()) && signed_in < wanted;
+        if let Some(aborted) = &self.aborted {
+            return Some(format!("ended early by --abort-if: {aborted}"));
+        }
         self.interrupted.then(|| match ramping {
             true => format!("ended early, while clients were connecting: {signed_in} of {wanted} were signed in"),
             false => "ended early".to_owned(),
         })
     }
 
+    /// What was timed in a record of this run: each measure as a whole, followed by its streams and populations by name.
+    pub(crate) fn timed<'a>(&'a self, record: &'a Record) -> Vec<Timed<'a>> {
+        let mut all = Vec::new();
+        for measure in Measure::ALL.into_iter().filter(|measure| record.has(*measure)) {
+            all.push(Timed { name: None, measure, latency: record.of(measure) });
+            for name in self.names.all() {
+                let series: Vec<Series> = self.names.of(name).collect();
+                let latency = record.of_those(measure, |other| series.contains(&other));
+                if !latency.planned.is_empty() {
+                    all.push(Timed { name: Some(name), measure, latency });
+                }
+            }
+        }
+        all
+    }
+
+    /// The same for people: names are left out where a measure is of one only.
+    pub(crate) fn timed_briefly<'a>(&'a self, record: &'a Record) -> Vec<Timed<'a>> {
+        let mut all = self.timed(record);
+        let several = Measure::ALL.map(|measure| all.iter().filter(|timed| timed.measure == measure).count() > 2);
+        all.retain(|timed| timed.name.is_none() || several[timed.measure as usize]);
+        all
+    }
+
     /// A figure by the name that thresholds use; none when it does not exist in this run.
     pub(crate) fn figure(&self, name: &str) -> Option<f64> {
-        let of = |measure: Measure| Some((measure, name.strip_prefix(measure.label())?.strip_prefix('.')?));
-        let (measure, quantile) = Measure::ALL.into_iter().find_map(of).unwrap_or((self.main(), name));
-        let quantiles = Quantiles::from(&self.record.of(measure).planned);
-        let timed = |value: f64| (quantiles.count > 0).then_some(value);
-        match quantile {
-            "p50" => timed(quantiles.p50 as f64),
-            "p90" => timed(quantiles.p90 as f64),
-            "p99" => timed(quantiles.p99 as f64),
-            "p99.9" | "p999" => timed(quantiles.p999 as f64),
-            "max" => timed(quantiles.max as f64),
-            "mean" => timed(quantiles.mean),
+        self.value(&name.parse().ok()?)
+    }
+
+    /// The same.
+    pub(crate) fn value(&self, figure: &Figure) -> Option<f64> {
+        let main = self.main();
+        match (&figure.phase, &figure.what) {
+            (None, What::Other(name)) => self.other(name),
+            (Some(phase), What::Other(name)) => self.other_of_phase(phase, name),
+            (None, _) => figure.of_records(std::iter::once(&self.record), &self.names, main).map(|(value, _)| value),
+            (Some(phase), _) => {
+                let records = self.phases_of(phase).map(|phase| &phase.record);
+                figure.of_records(records, &self.names, main).map(|(value, _)| value)
+            }
+        }
+    }
+
+    fn phases_of(&self, name: &str) -> impl Iterator<Item = &Phase> + Clone {
+        self.phases.iter().filter(move |phase| phase.name == name)
+    }
+
+    /// A figure that is no time, of all phases of a name.
+    fn other_of_phase(&self, phase: &str, name: &str) -> Option<f64> {
+        let phases = || self.phases_of(phase);
+        phases().next()?;
+        let sum = |count: fn(&Phase) -> u64| phases().map(count).sum::<u64>() as f64;
+        match name {
+            "published" => Some(sum(|phase| phase.sent)),
+            "accepted" => Some(sum(|phase| phase.accepted)),
+            "delivered" => Some(sum(|phase| phase.delivered)),
+            "errors" => Some(sum(|phase| phase.errors)),
+            "reconnects" => Some(sum(|phase| phase.reconnects)),
+            "rate" => Some(sum(|phase| phase.accepted) / phases().map(|phase| phase.seconds).sum::<f64>()),
+            "driver_busy" => phases().map(|phase| phase.driver_busy).reduce(f64::max),
+            _ => None,
+        }
+    }
+
+    fn other(&self, name: &str) -> Option<f64> {
+        match name {
+            "planned" => Some(self.planned as f64),
+            "published" => Some(self.tally.sent as f64),
+            "sent" => Some(self.sent() as f64),
+            "accepted" => Some(self.tally.accepted as f64),
+            "delivered" => Some(self.balance.delivered as f64),
+            "skipped_by_churn" => Some(self.tally.skipped_by_churn as f64),
             "lost" => Some(self.balance.lost as f64),
             "duplicated" => Some(self.found.duplicated as f64),
             "reordered" => Some(self.found.reordered as f64),
@@ -431,7 +580,6 @@ impl Report {
             "sent_share" => self.sent_share(),
             "late" => Some(self.late() as f64),
             "skipped" => Some(self.skipped() as f64),
-            "stall" => Some(self.record.stall_us as f64),
             "errors" => Some(self.errors.values().sum::<u64>() as f64),
             "refused" => Some(self.refused.values().sum::<u64>() as f64),
             "closed" => Some(self.closed.values().sum::<u64>() as f64),
@@ -450,4 +598,4 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

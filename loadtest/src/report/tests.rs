@@ -1,8 +1,9 @@
 //! What is said of a run, without one.
 
 use super::*;
+use crate::record::{Series, StreamName};
 
-fn phase(name: &str, driver_busy: f64) -> Phase {
+pub(crate) fn phase(name: &str, driver_busy: f64) -> Phase {
     Phase {
         name: name.to_owned(),
         seconds: 1.0,
@@ -44,7 +45,7 @@ fn a_ramp_says_nothing_about_the_figures_of_what_follows() {
     let mut ramp = phase("connect TLS", 0.99);
     ramp.record.lag.record(9_000).unwrap();
     // Who came first kept its connection alive meanwhile.
-    ramp.record.record(Measure::Ping, 1, 1, 2);
+    ramp.record.record(Measure::Ping, Series::Population(0), 1, 1, 2);
     ramp.sent = 0;
     let steady = phase("steady", 0.02);
     let mut report = Report { phases: vec![ramp, steady], measure: Some(Measure::Deliver), ..Report::default() };
@@ -52,7 +53,7 @@ fn a_ramp_says_nothing_about_the_figures_of_what_follows() {
     assert_eq!(report.driver_busy(), Some(0.02));
     // A run that is about connects is about its ramp.
     report.measure = Some(Measure::Connect);
-    report.phases[0].record.record(Measure::Connect, 1, 1, 2);
+    report.phases[0].record.record(Measure::Connect, Series::Population(0), 1, 1, 2);
     assert!(report.driver_limit().unwrap().what.contains("busy for 99 %"));
 }
 
@@ -69,7 +70,7 @@ fn the_busiest_phase_is_named() {
 fn a_rate_is_that_of_the_phases_with_messages() {
     let idle = || {
         let mut idle = Phase { sent: 0, accepted: 0, delivered: 0, ..phase("idle", 0.1) };
-        idle.record.record(Measure::Ping, 0, 0, 100);
+        idle.record.record(Measure::Ping, Series::Population(0), 0, 0, 100);
         idle
     };
     let mut report = Report { phases: vec![idle()], ..Report::default() };
@@ -89,11 +90,30 @@ fn an_end_while_clients_connect_says_how_many_there_were() {
 }
 
 #[test]
+fn latencies_are_told_apart_by_name_in_the_whole_and_in_each_phase() {
+    let stream = |name: &str, pings| StreamName { name: name.to_owned(), pings };
+    let names =
+        Names { populations: vec!["people".to_owned()], streams: vec![stream("chat", false), stream("people", true)] };
+    let mut report = Report { names, ..Report::default() };
+    report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, 500);
+    report.record.record(Measure::Ping, Series::Stream(2), 0, 0, 90);
+    report.record.record(Measure::Ping, Series::Population(0), 0, 0, 40);
+    report.phases.push(Phase { record: report.record.clone(), ..phase("steady", 0.1) });
+    let json = report.json();
+    for by_name in [&json["latencies_by_name_us"], &json["phases"][0]["latency_by_name_us"]] {
+        assert_eq!(by_name["chat"]["deliver"]["planned"]["max"], 500);
+        assert!(by_name["chat"]["ping"].is_null());
+        let pings = &by_name["people"]["ping"]["planned"];
+        assert_eq!((&pings["count"], &pings["max"]), (&2.into(), &90.into()), "{pings}");
+    }
+}
+
+#[test]
 fn a_lag_is_said_where_it_shows_in_what_was_measured() {
     let report = |lag_us: u64, measured_us: u64| {
         let mut report = Report { phases: vec![phase("steady", 0.2)], ..Report::default() };
         report.phases[0].record.lag.record(lag_us).unwrap();
-        report.record.record(Measure::Deliver, 0, 0, measured_us);
+        report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, measured_us);
         report
     };
     for (lag_us, measured_us, said) in [(90, 200, false), (300, 900, true), (300, 9_000, false), (5_000, 9_000, true)] {

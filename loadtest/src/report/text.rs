@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Report;
 use crate::metrics::Metrics;
-use crate::record::{Measure, Quantiles, human_us};
+use crate::record::{Quantiles, human_us};
 use crate::run::REFUSED_AFTER;
 
 impl Report {
@@ -76,29 +76,23 @@ impl Report {
             }
         }
         lines.push(String::new());
+        let all = self.phases.iter().flat_map(|phase| {
+            let timed = self.timed_briefly(&phase.record);
+            timed.into_iter().map(|timed| (phase.name.as_str(), timed.label(), timed.latency))
+        });
+        let all: Vec<_> = all.collect();
+        let width = all.iter().map(|(_, label, _)| label.chars().count()).max().unwrap_or(0).max(9);
         lines.push(format!(
-            "  {:<12} {:<9} {:>9} {:>10} {:>10} {:>10} {:>10} {:>10} {:>14}",
-            "phase", "latency", "count", "p50", "p90", "p99", "p99.9", "max", "p99, uncorr."
+            "  {:<12} {:<width$} {:>9} {:>10} {:>10} {:>10} {:>10} {:>10} {:>10} {:>12}",
+            "phase", "latency", "count", "p50", "p90", "p95", "p99", "p99.9", "max", "p99, uncorr."
         ));
-        for phase in &self.phases {
-            for measure in Measure::ALL {
-                let latency = phase.record.of(measure);
-                let (planned, sent) = (Quantiles::from(&latency.planned), Quantiles::from(&latency.sent));
-                if planned.count > 0 {
-                    lines.push(format!(
-                        "  {:<12} {:<9} {:>9} {:>10} {:>10} {:>10} {:>10} {:>10} {:>14}",
-                        phase.name,
-                        measure.label(),
-                        planned.count,
-                        human_us(planned.p50),
-                        human_us(planned.p90),
-                        human_us(planned.p99),
-                        human_us(planned.p999),
-                        human_us(planned.max),
-                        human_us(sent.p99),
-                    ));
-                }
+        for (phase, label, latency) in all {
+            let (planned, sent) = (Quantiles::from(&latency.planned), Quantiles::from(&latency.sent));
+            let mut line = format!("  {phase:<12} {label:<width$} {:>9}", planned.count);
+            for us in [planned.p50, planned.p90, planned.p95, planned.p99, planned.p999, planned.max] {
+                line += &format!(" {:>10}", human_us(us));
             }
+            lines.push(format!("{line} {:>12}", human_us(sent.p99)));
         }
         if !self.workers.is_empty() {
             lines.push(String::new());
@@ -123,8 +117,8 @@ impl Report {
         }
         let coded = |codes: &BTreeMap<u16, u64>, what: &str| -> Vec<String> {
             let said = |(code, count): (&u16, &u64)| match code {
-                // Each of them is among the errors, with its reason.
-                0 if !self.reconnects => None,
+                // Each of them is among the errors, or what ended the ramp, with its reason.
+                _ if !self.reconnects => None,
                 0 => Some(format!("  ! {count} x {what} without a word, or not made")),
                 _ => Some(format!("  ! {count} x {what} with code {code}")),
             };

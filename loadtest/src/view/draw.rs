@@ -10,6 +10,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, LegendPosition, Paragraph, Sparkline};
 
 use super::scene::Scene;
+use crate::guard::Standing;
 use crate::record::human_us;
 use crate::timeline::Point;
 
@@ -17,6 +18,8 @@ use crate::timeline::Point;
 pub(super) const WIDTH_MIN: u16 = 60;
 /// The same.
 pub(super) const HEIGHT_MIN: u16 = 14;
+/// From here on there is room for a chart.
+const CHART_HEIGHT_MIN: u16 = 20;
 
 /// Colours, or none.
 #[derive(Clone, Copy)]
@@ -49,7 +52,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, scene: &Scene, palette: Palette, now: 
         return frame.render_widget(Paragraph::new(text), area);
     }
     let troubles = troubles(scene);
-    let bottom = (troubles.len() as u16 + 2).clamp(5, (area.height / 3).max(5));
+    // On a low terminal a chart would have no room: the figures come first.
+    let low_screen = area.height < CHART_HEIGHT_MIN;
+    let bottom_min = if low_screen { 4 } else { 5 };
+    let bottom = (troubles.len() as u16 + 2).clamp(bottom_min, (area.height / 3).max(bottom_min));
     let rows = [Constraint::Length(1), Constraint::Length(6), Constraint::Min(0), Constraint::Length(bottom)];
     let [top, figures, latency, low] = Layout::vertical(rows).areas(area);
     draw_head(frame, top, scene, palette, now);
@@ -59,7 +65,15 @@ pub(super) fn draw(frame: &mut Frame<'_>, scene: &Scene, palette: Palette, now: 
         left,
     );
     draw_rates(frame, right, scene, palette);
-    draw_latency(frame, latency, scene, palette);
+    if low_screen {
+        draw_latency_in_words(frame, latency, scene);
+    } else {
+        let thresholds = (scene.standings.len() as u16 + 2).min(latency.height / 3);
+        let thresholds = if scene.standings.is_empty() { 0 } else { thresholds };
+        let [latency, below] = Layout::vertical([Constraint::Min(0), Constraint::Length(thresholds)]).areas(latency);
+        draw_latency(frame, latency, scene, palette);
+        draw_thresholds(frame, below, scene, palette);
+    }
     let [left, right] = Layout::horizontal([Constraint::Length(30), Constraint::Min(0)]).areas(low);
     frame.render_widget(Paragraph::new(machines(scene)).block(Block::bordered().title(" machines ")), left);
     let style = if scene.tally.errors > 0 { palette.of(Color::Red) } else { Style::new() };
@@ -113,7 +127,12 @@ fn connections(scene: &Scene, palette: Palette) -> Vec<Line<'static>> {
 type Pick = fn(&Point) -> u64;
 
 fn draw_rates(frame: &mut Frame<'_>, area: Rect, scene: &Scene, palette: Palette) {
-    let block = Block::bordered().title(" per second ");
+    let (unanswered, undelivered) = scene.in_flight();
+    let title = match area.width {
+        0..60 => format!(" per second, {} in flight ", unanswered + undelivered),
+        _ => format!(" per second; in flight: {unanswered} unanswered, {undelivered} undelivered "),
+    };
+    let block = Block::bordered().title(title);
     let inner = block.inner(area);
     frame.render_widget(block, area);
     let messages = scene.tally.sent > 0 || scene.tally.owed > 0;
@@ -130,6 +149,44 @@ fn draw_rates(frame: &mut Frame<'_>, area: Rect, scene: &Scene, palette: Palette
         let shown = &points[points.len().saturating_sub(line.width.into())..];
         frame.render_widget(Sparkline::default().data(shown.iter().map(rate)).style(palette.of(Color::Cyan)), line);
     }
+}
+
+/// The newest percentiles, and how many thresholds are met, where there is no room for more.
+fn draw_latency_in_words(frame: &mut Frame<'_>, area: Rect, scene: &Scene) {
+    let measured = scene.timeline.points().iter().rfind(|point| point.latency.count > 0);
+    let newest = measured.map(|point| point.latency).unwrap_or_default();
+    let figures = [("p50", newest.p50), ("p99", newest.p99), ("p99.9", newest.p999), ("max", newest.max)];
+    let text = match scene.measure {
+        "" => " nothing was timed yet".to_owned(),
+        _ => figures.map(|(name, us)| format!(" {name} {}", human_us(us))).join(" "),
+    };
+    let title = if scene.measure.is_empty() { " latency ".to_owned() } else { format!(" {} latency ", scene.measure) };
+    let mut block = Block::bordered().title(title);
+    if !scene.standings.is_empty() {
+        let count = |wanted: Option<bool>| {
+            let is_wanted = |standing: &&Standing| standing.found.as_ref().map(|(_, met)| *met) == wanted;
+            scene.standings.iter().filter(is_wanted).count()
+        };
+        let (missed, met, open) = (count(Some(false)), count(Some(true)), count(None));
+        block = block.title_bottom(format!(" thresholds: {missed} missed, {met} met, {open} open "));
+    }
+    frame.render_widget(Paragraph::new(text).block(block), area);
+}
+
+/// How the thresholds stand, those that are missed first.
+fn draw_thresholds(frame: &mut Frame<'_>, area: Rect, scene: &Scene, palette: Palette) {
+    let mut standings: Vec<&Standing> = scene.standings.iter().collect();
+    standings.sort_by_key(|standing| standing.found.as_ref().map_or(1, |(_, met)| if *met { 2 } else { 0 }));
+    let line = |standing: &Standing| match &standing.found {
+        Some((found, true)) => Line::from(format!(" met     {} ({found})", standing.condition)),
+        Some((found, false)) => {
+            Line::from(format!(" missed  {} ({found})", standing.condition)).style(palette.of(Color::Red))
+        }
+        None => Line::from(format!(" open    {}", standing.condition)),
+    };
+    let lines: Vec<Line<'_>> = standings.into_iter().map(line).collect();
+    let block = Block::bordered().title(" thresholds: the run fails if ");
+    frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
 /// Percentiles over the whole run, by factors of ten.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::guard::Standing;
 use crate::metrics::Live;
 use crate::plan::Tally;
 use crate::record::{Measure, Record, Troubles};
@@ -25,6 +26,8 @@ pub(crate) struct Look<'a> {
     pub(crate) measure: Measure,
     /// What the gateway said last, if it is asked.
     pub(crate) live: Live,
+    /// How the thresholds stand.
+    pub(crate) standings: Vec<Standing>,
 }
 
 /// Everything that is drawn. Bounded, however long the run.
@@ -41,6 +44,8 @@ pub(crate) struct Scene {
     pub(super) timeline: Timeline,
     pub(super) troubles: Troubles,
     pub(super) live: Live,
+    /// How the thresholds stand.
+    pub(super) standings: Vec<Standing>,
     /// Cores of this machine.
     pub(super) cores: usize,
     /// The end has been asked for.
@@ -61,6 +66,7 @@ impl Scene {
             timeline: Timeline::default(),
             troubles: Troubles::default(),
             live: Live::default(),
+            standings: Vec::new(),
             cores: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
             ending: false,
         }
@@ -76,12 +82,20 @@ impl Scene {
             self.measure = look.measure.label();
         }
         self.troubles.add(&look.record.troubles);
+        self.standings = look.standings;
         self.timeline.push(look.point.clone());
     }
 
     /// The newest point.
     pub(super) fn newest(&self) -> Option<&Point> {
         self.timeline.points().last()
+    }
+
+    /// Messages that wait for their answer, and deliveries of accepted ones that have not come.
+    pub(super) fn in_flight(&self) -> (u64, u64) {
+        let tally = &self.tally;
+        let answered = tally.accepted + tally.refused + tally.undecided;
+        (tally.sent.saturating_sub(answered), tally.owed.saturating_sub(tally.delivered))
     }
 
     /// How long the present wait still takes.

@@ -232,8 +232,8 @@ fn mistakes_of_controllers_and_workers_are_named() {
     assert!(controller("127.0.0.1:0", &["--dev"]).contains("give --dev to each `worker`"));
     assert!(controller("127.0.0.1:0", &["--json", "/nowhere/x"]).contains("/nowhere/x cannot be written"));
     assert!(refused(&["worker", "nowhere", "--dev"]).contains("write HOST:PORT"));
-    assert!(refused(&["worker", "127.0.0.1:1"]).contains("--dev, --key FILE or --token"));
-    assert!(refused(&load).contains("--dev, --key FILE or --token"));
+    assert!(refused(&["worker", "127.0.0.1:1"]).contains("--dev, --key FILE, --tokens FILE or --token"));
+    assert!(refused(&load).contains("--dev, --key FILE, --tokens FILE or --token"));
     // A gateway is no controller.
     let gateway = Gateway::start();
     let address = gateway.url(Transport::Plain).replace("tcp://", "");

@@ -30,7 +30,7 @@ fn what_cannot_be_run_is_no_failed_run() {
         &["p2p", "--url", "http://x", "--dev"],
         &["p2p", "--url", &tcp],
         &["p2p", "--url", &tcp, "--dev", "--connections", "1"],
-        &["p2p", "--url", &tcp, "--dev", "--fail-if", "p98>1ms"],
+        &["p2p", "--url", &tcp, "--dev", "--fail-if", "q98>1ms"],
         &["p2p", "--url", &tcp, "--dev", "--json", "/nowhere/x"],
         &["p2p", "--url", &tcp, "--key", &nothing],
         &["p2p", "--url", &tls, "--dev", "--ca", &nothing],
@@ -68,7 +68,7 @@ fn thresholds_of_what_a_load_cannot_have_are_refused_before_it_runs() {
             let said = String::from_utf8_lossy(&stderr);
             assert_eq!(status.code(), Some(2), "{load:?}: {said}");
             assert!(
-                said.contains("sends no messages and has no ") && said.contains("connect.p99, ping.p99)"),
+                said.contains("sends no messages and has no ") && said.contains("connect.p99, ping.p99, of one"),
                 "{said}"
             );
         }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -228,6 +228,50 @@ fn a_ramp_until_refused_that_runs_out_of_ports_says_so() {
         let errors = result["errors_by_kind"].to_string();
         assert!(errors.contains("this load tester could not connect to 10.0.0.1:"), "{errors}");
         assert!(errors.contains("Cannot assign requested address; more --source addresses"), "{errors}");
+    });
+}
+
+#[test]
+fn first_address_of_the_name_never_answers_then_clients_connect_to_the_next_in_time() {
+    on_first_host("first_address_of_the_name_never_answers_then_clients_connect_to_the_next_in_time", || {
+        // The system prefers 127.0.0.1, which is that of the interface.
+        let (at, silent) = (Ipv4Addr::new(127, 0, 0, 9), Ipv4Addr::LOCALHOST);
+        let (gateway, folder) = (Gateway::start_at(at.into()), Folder::new("silent-address"));
+        let (url, hosts) = (gateway.url(Transport::Plain), folder.path("hosts"));
+        std::fs::write(&hosts, format!("{silent} gateway.test\n{at} gateway.test\n")).unwrap();
+        // A listener whose queue is full does not answer: the kernel drops what comes.
+        std::fs::write("/proc/sys/net/core/somaxconn", "1").unwrap();
+        let port = url.rsplit(':').next().unwrap().parse().unwrap();
+        let _listener = TcpListener::bind((silent, port)).unwrap();
+        let waiting = || TcpStream::connect_timeout(&(silent, port).into(), Duration::from_millis(500)).ok();
+        let _queue: Vec<_> = std::iter::from_fn(waiting).collect();
+        let url = url.replace(&at.to_string(), "gateway.test");
+        let run = |url: &str, more: &[&str]| {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\"", &hosts, PROGRAM]);
+            command.args([
+                "connect",
+                "--url",
+                url,
+                "--dev",
+                "--connections",
+                "3",
+                "--connect-timeout",
+                "1s",
+                "--quiet",
+            ]);
+            let output = command.args(more).stdin(Stdio::null()).output().unwrap();
+            (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let (code, said) = run(&url, &["--json", "-", "--allow", "driver"]);
+        let result: Value = serde_json::from_str(&said).unwrap();
+        assert_clean(code.unwrap(), &result);
+        // From the plan on: what the silent address took is a part of it.
+        let slowest = &result["latencies_us"]["connect"]["planned"]["max"];
+        assert!(slowest.as_u64().is_some_and(|slowest| slowest >= 1_000_000), "{result:#}");
+        let (code, said) = run(&format!("tcp://{silent}:{port}"), &[]);
+        let wanted = format!("connect to {silent}:{port}: Connection timed out; is there such a host, and no firewall");
+        assert!(code == Some(2) && said.contains(&wanted), "{said}");
     });
 }
 

@@ -1,12 +1,14 @@
 //! `--metrics-url`: what the gateway says about itself, in the same report.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use ringgate_core::session::Transport;
 use serde_json::Value;
 
-use crate::support::{Folder, Gateway, assert_clean, count, loadtest};
+use crate::support::{Folder, Gateway, PROGRAM, Process, assert_clean, count, loadtest};
 
 /// The figures of a series without labels, or with these.
 fn series<'a>(result: &'a Value, name: &str, labels: &[(&str, &str)]) -> &'a Value {
@@ -14,6 +16,43 @@ fn series<'a>(result: &'a Value, name: &str, labels: &[(&str, &str)]) -> &'a Val
     let all = result["metrics"]["series"].as_array().unwrap();
     let found = all.iter().find(|series| series["name"] == name && series["labels"] == wanted);
     found.unwrap_or_else(|| panic!("{name} {wanted} in {:#}", result["metrics"]))
+}
+
+#[test]
+fn the_load_tester_says_how_it_stands_while_it_runs() {
+    let gateway = Gateway::start();
+    let url = gateway.url(Transport::Plain);
+    let load = ["p2p", "--url", &url, "--dev", "--connections", "4", "--rate", "100", "--duration", "10m", "--quiet"];
+    let mut command = Command::new(PROGRAM);
+    command.args(load);
+    let mut process = Process::start(command, &["--metrics-listen", "127.0.0.1:0"]);
+    let line = process.wait_for_line("metrics of this load tester: ");
+    let address = line.trim().rsplit_once("http://").unwrap().1.strip_suffix("/metrics").unwrap().to_owned();
+    let ask = || {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = ask();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("# EOF\n"), "{answer}");
+        let figure = |name: &str| {
+            let line = answer.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+            line.unwrap_or(0.0)
+        };
+        let latency = "ringgate_loadtest_latency_seconds{measure=\"deliver\",name=\"p2p\",quantile=\"0.99\"}";
+        if figure("ringgate_loadtest_delivered_total") > 0.0 && figure(latency) > 0.0 {
+            assert_eq!(figure("ringgate_loadtest_connections"), 4.0);
+            break;
+        }
+        assert!(Instant::now() < deadline, "{answer}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    process.signal("-INT");
+    assert_eq!(process.end().0, Some(1));
 }
 
 #[test]

@@ -72,4 +72,7 @@ fn no_address_of_the_name_answers_then_the_run_says_so() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("Connection refused") && said.contains("is the gateway running there?"), "{said}");
+    let port = other.local_addr().unwrap().port();
+    let tried = format!("the last of 2 addresses that were tried: 127.0.0.1:{port}, {GATEWAY}:{port}");
+    assert!(said.contains(&tried), "{said}");
 }

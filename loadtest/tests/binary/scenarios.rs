@@ -187,8 +187,8 @@ fn connections_that_cannot_be_made_say_why() {
     let (tcp, tls) = (gateway.url(Transport::Plain), gateway.url(Transport::Tls));
     for (url, reason) in [
         ("tcp://127.0.0.1:1".to_owned(), "Connection refused; is the gateway running there?"),
-        (tcp.replace("tcp://", "tls://"), "is that a port for tls://"),
-        (tls.replace("tls://", "tcp://"), "closed before it was signed in: is that a port for tcp://?"),
+        (tcp.replace("tcp://", "tls://"), "try tcp://"),
+        (tls.replace("tls://", "tcp://"), "speaks TLS: try tls://"),
     ] {
         for until_refused in [&[][..], &["--until-refused"]] {
             let mut arguments = vec!["connect", "--url", &url, "--dev", "--connections", "3", "--quiet"];
@@ -309,11 +309,11 @@ fn two_results_are_compared_and_intervals_logged() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("deliveries"));
     }
     let compare = |before: &str, after: &str| {
-        let output = loadtest(&["compare", &path(before), &path(after)]);
-        assert!(output.status.success());
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let output = loadtest(&["compare", "--tolerance", "100000", &path(before), &path(after)]);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    let text = compare("a.json", "b.json");
+    let (code, text) = compare("a.json", "b.json");
+    assert_eq!(code, Some(0), "{text}");
     assert!(text.starts_with("  the same load: p2p\n"), "{text}");
     let figures = |name: &str| {
         let line = text
@@ -340,7 +340,11 @@ fn two_results_are_compared_and_intervals_logged() {
         phase["delivered"] = 0.into();
     }
     std::fs::write(path("broken.json"), broken.to_string()).unwrap();
-    let text = compare("a.json", "broken.json");
+    let (code, text) = compare("a.json", "broken.json");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("  worse: it did not get to its end"), "{text}");
+    let output = loadtest(&["compare", &path("a.json"), &path("broken.json")]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("broken.json: the gateway fell over"), "{text}");
     let fallen = text.lines().find(|line| line.starts_with("  delivered per second ")).unwrap();
     assert!(fallen.ends_with("-100 % worse"), "{fallen}");
@@ -349,7 +353,9 @@ fn two_results_are_compared_and_intervals_logged() {
     let (code, result) = gateway.drive_over(Transport::Tls, "p2p", &other);
     assert_clean(code, &result);
     std::fs::write(path("other.json"), result.to_string()).unwrap();
-    let text = compare("a.json", "other.json");
+    let (code, text) = compare("a.json", "other.json");
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("not judged: the loads differ"), "{text}");
     assert!(text.starts_with("  ! different loads"), "{text}");
     let differing: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("  !   ")).collect();
     let wanted = [
@@ -359,6 +365,23 @@ fn two_results_are_compared_and_intervals_logged() {
         "tls connections: 0 before, 6 after",
     ];
     assert_eq!(differing, wanted);
+
+    // Several runs a side; what must be 0 is worse if one run has it.
+    let mut lossy: Value = serde_json::from_str(&std::fs::read_to_string(path("a.json")).unwrap()).unwrap();
+    lossy["lost"] = 1.into();
+    std::fs::write(path("lossy.json"), lossy.to_string()).unwrap();
+    let list = |names: [&str; 3]| names.map(&path).join(",");
+    let (before, good) = (list(["a.json", "b.json", "a.json"]), list(["a.json", "b.json", "b.json"]));
+    for (after, wanted) in [(good, Some(0)), (list(["a.json", "b.json", "lossy.json"]), Some(1))] {
+        let output = loadtest(&["compare", "--tolerance", "100000%", "--before", &before, "--after", &after]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), wanted, "{text}");
+        assert!(
+            text.contains("..") && (wanted == Some(0) || text.contains("  worse: lost 0 [0..0] to 0 [0..1]")),
+            "{text}"
+        );
+    }
+    assert_eq!(loadtest(&["compare", "--before", &before]).status.code(), Some(2));
     let log = std::fs::read_to_string(path("log.hlog")).unwrap();
     assert!(log.contains("#[StartTime:") && log.contains("Tag=deliver,") && log.contains("HISTFA"), "{log}");
 }
@@ -371,17 +394,17 @@ fn mistakes_are_named_before_anything_starts() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let url = ["p2p", "--url", "tcp://127.0.0.1:1", "--dev"];
-    assert!(refused(&[&url[..], &["--fail-if", "p98>1ms"]].concat()).contains("there is no figure \"p98\""));
+    assert!(refused(&[&url[..], &["--fail-if", "q98>1ms"]].concat()).contains("there is no figure \"q98\""));
     assert!(refused(&[&url[..], &["--source", "nowhere"]].concat()).contains("127.0.0.0/8"));
     assert!(refused(&["p2p", "--url", "http://x", "--dev"]).contains("tcp://HOST:PORT"));
     assert!(refused(&["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev"]).contains("--fail-if"));
     let capacity =
-        ["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev", "--fail-if", "lost>0", "--html", "x.html"];
-    assert!(refused(&capacity).contains("--html and --json are for a single one"));
+        ["capacity", "p2p", "--url", "tcp://127.0.0.1:1", "--dev", "--fail-if", "lost>0", "--junit", "x.xml"];
+    assert!(refused(&capacity).contains("--junit and --csv are for a single run"));
     assert!(refused(&[&url[..], &["--connections", "2", "--quiet"]].concat()).is_empty());
     assert!(refused(&[&url[..], &["--pid", "4194305"]].concat()).contains("no such process"));
     assert!(refused(&[&url[..], &["--connections", "1"]].concat()).contains("--connections 2 at least"));
-    assert!(refused(&[&url[..], &["--until-refused"]].concat()).contains("--until-refused is for connect"));
+    assert!(refused(&[&url[..], &["--until-refused"]].concat()).contains("p2p has no --until-refused"));
     let of = |scenario: &str, option: &[&str]| {
         refused(&[&[scenario, "--url", "tcp://127.0.0.1:1", "--dev"], option].concat())
     };

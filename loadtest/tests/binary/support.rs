@@ -4,20 +4,26 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use ringgate::config::Config;
+use ringgate::config::{Config, server_config};
 use ringgate::server::Server;
 use ringgate_core::session::Transport;
 use serde_json::Value;
 
 /// The load tester's binary.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_ringgate-loadtest");
+/// For tests that are not about this load tester's own speed.
+pub(crate) const ON_A_BUSY_MACHINE: [&str; 2] = ["--allow", "driver"];
 /// Where there is but one host.
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-pub(crate) struct Gateway(Option<Server>);
+pub(crate) struct Gateway {
+    server: Option<Server>,
+    certificate: String,
+}
 
 impl Gateway {
     pub(crate) fn start() -> Gateway {
@@ -26,26 +32,47 @@ impl Gateway {
 
     /// One whose clients come to this address.
     pub(crate) fn start_at(address: IpAddr) -> Gateway {
-        let (mut config, _) = Config::dev(Some(2)).unwrap();
+        Gateway::start_with(address, None)
+    }
+
+    /// One with this certificate and its key, both PEM.
+    pub(crate) fn start_with(address: IpAddr, own: Option<(String, String)>) -> Gateway {
+        let (mut config, mut certificate) = Config::dev(Some(2)).unwrap();
         for listener in &mut config.listeners {
             listener.address = (address, 0).into();
+        }
+        if let Some((own, key)) = own {
+            config.tls = Some(Arc::new(server_config(own.as_bytes(), key.as_bytes()).unwrap()));
+            certificate = own;
         }
         config.admin = Some((address, 0).into());
         config.runtime.pin_cores = false;
         config.runtime.connections_per_shard_max = 1024;
-        Gateway(Some(Server::start(config).unwrap()))
+        Gateway { server: Some(Server::start(config).unwrap()), certificate }
     }
 
     pub(crate) fn url(&self, transport: Transport) -> String {
-        let server = self.0.as_ref().unwrap();
+        let server = self.server.as_ref().unwrap();
         let listener = server.addresses().iter().find(|listener| listener.transport == transport).unwrap();
         let scheme = if transport == Transport::Tls { "tls" } else { "tcp" };
         format!("{scheme}://{}", listener.address)
     }
 
+    /// Its certificate, which is that of its issuer, too; PEM.
+    pub(crate) fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// The sum of a counter, all shards and labels together.
+    pub(crate) fn counter(&self, name: &str) -> f64 {
+        let text = ureq::get(self.metrics_url()).call().unwrap().body_mut().read_to_string().unwrap();
+        let is_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        text.lines().filter(is_it).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
     /// Where its metrics are.
     pub(crate) fn metrics_url(&self) -> String {
-        let address = self.0.as_ref().unwrap().admin_address().unwrap();
+        let address = self.server.as_ref().unwrap().admin_address().unwrap();
         format!("http://{address}/metrics")
     }
 
@@ -67,7 +94,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        if let Some(server) = self.0.take() {
+        if let Some(server) = self.server.take() {
             server.shutdown(&AtomicBool::new(false));
         }
     }

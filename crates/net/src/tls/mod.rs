@@ -28,7 +28,12 @@ pub enum TlsError {
     /// What the peer began and did not end takes more than this many bytes: see [`HANDSHAKE_BYTES_MAX`] and
     /// [`UNFINISHED_BYTES_MAX`].
     Unfinished(usize),
+    /// A server's first bytes are no TLS: these, at most [`FIRST_BYTES_MAX`] of them. Only clients are told.
+    NotTls(Vec<u8>),
 }
+
+/// Bytes that are kept of an answer that is no TLS.
+pub const FIRST_BYTES_MAX: usize = 48;
 
 impl std::fmt::Display for TlsError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -36,6 +41,7 @@ impl std::fmt::Display for TlsError {
             TlsError::Rustls(error) => error.fmt(f),
             TlsError::Record(error) => error.fmt(f),
             TlsError::Unfinished(bytes) => write!(f, "an unfinished handshake message takes more than {bytes} bytes"),
+            TlsError::NotTls(first) => write!(f, "the server answered without TLS: \"{}\"", first.escape_ascii()),
         }
     }
 }
@@ -175,6 +181,15 @@ impl Tls {
         match &self.0 {
             Mode::Ordinary(ordinary) => ordinary.incoming().len(),
             Mode::Compact(compact) => compact.incoming().len(),
+        }
+    }
+
+    /// Bytes of the peer that are kept for a later [`Self::receive`]; after an error in a client's handshake, the first of those
+    /// that were not understood.
+    pub fn held_back(&self) -> &[u8] {
+        match &self.0 {
+            Mode::Ordinary(ordinary) => ordinary.incoming(),
+            Mode::Compact(compact) => compact.incoming(),
         }
     }
 

@@ -18,7 +18,7 @@ use rustls_pki_types::ServerName;
 
 use super::compact::traffic::{HEADER_BYTES, Suite, TrafficKeys};
 use super::compact::{ApplicationSecrets, Compact, take_captured};
-use super::{Handshake, Progress, TlsError};
+use super::{FIRST_BYTES_MAX, Handshake, Progress, TlsError};
 
 /// A record, its header, and the largest expansion that TLS allows.
 const RECORD_BYTES_MAX: usize = 5 + 16 * 1024 + 2048;
@@ -221,7 +221,18 @@ impl Ordinary {
         } else {
             let mut incoming = core::mem::take(&mut self.incoming);
             append(&mut incoming, bytes, self.incoming_bytes_max());
-            let (used, closed) = self.process(&mut incoming, plaintext)?;
+            let is_client = matches!(self.side, Side::Client(_)) && !self.established;
+            let (used, closed) = match self.process(&mut incoming, plaintext) {
+                Ok(processed) => processed,
+                Err(error) if is_client => {
+                    let error = explained(error, &incoming);
+                    // For [`super::Tls::held_back`]: whom an error tells nothing, because the peer is gone, can still look.
+                    incoming.truncate(FIRST_BYTES_MAX);
+                    self.incoming = incoming;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            };
             self.keep(incoming, used)?;
             closed
         };
@@ -432,5 +443,17 @@ where
         if done || closed {
             return Ok((used, closed));
         }
+    }
+}
+
+/// An error of a client's handshake: where the server's bytes are those of no record, they say more than rustls does.
+fn explained(error: TlsError, bytes: &[u8]) -> TlsError {
+    // Content types of TLS (RFC 8446, 5.1), heartbeats among them.
+    let is_record = bytes.first().is_some_and(|kind| (20..=24).contains(kind));
+    match error {
+        TlsError::Rustls(rustls::Error::InvalidMessage(_)) if !is_record => {
+            TlsError::NotTls(bytes.get(..FIRST_BYTES_MAX).unwrap_or(bytes).to_vec())
+        }
+        error => error,
     }
 }

@@ -472,3 +472,30 @@ fn records_carry_less_than_they_take_then_the_rest_is_counted() {
         }
     }
 }
+
+#[test]
+fn server_answers_without_tls_then_the_client_is_told_its_first_bytes() {
+    let config = ends(false).client(SUITES[0]);
+    let answer = format!("HTTP/1.1 400 Bad Request\r\n\r\n{}", "x".repeat(100));
+    let first = &answer.as_bytes()[..FIRST_BYTES_MAX];
+    let mut tls = Tls::connect(config.clone(), "localhost".try_into().unwrap()).unwrap();
+    tls.hold_back(answer.as_bytes()).unwrap();
+    assert_eq!(tls.held_back(), answer.as_bytes());
+    let error = tls.receive(&mut [], |_| {}).unwrap_err();
+    assert!(matches!(&error, TlsError::NotTls(bytes) if bytes == first), "{error}");
+    assert!(
+        error.to_string().starts_with("the server answered without TLS: \"HTTP/1.1 400 Bad Request\\r\\n"),
+        "{error}"
+    );
+    assert_eq!(tls.held_back(), first, "kept for those who were not told");
+
+    // A record that is none of a handshake is rustls' to judge.
+    let mut tls = Tls::connect(config, "localhost".try_into().unwrap()).unwrap();
+    tls.hold_back(&[22, 3, 3, 0, 4, 9, 9, 9, 9]).unwrap();
+    assert!(matches!(tls.receive(&mut [], |_| {}), Err(TlsError::Rustls(_))));
+
+    // A server learns nothing: what a stranger says is no text for the log.
+    let mut server = ends(false).server();
+    server.hold_back(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(matches!(server.receive(&mut [], |_| {}), Err(TlsError::Rustls(_))));
+}

@@ -10,15 +10,39 @@ use ratatui::style::Color;
 use super::*;
 use crate::metrics::Live;
 use crate::plan::Tally;
-use crate::record::{Measure, Quantiles, Record};
+use crate::record::{Measure, Quantiles, Record, Series};
 use crate::view::scene::Look;
+
+fn standings() -> Vec<Standing> {
+    let standing = |condition: &str, value| Standing::new(&condition.parse().unwrap(), value);
+    vec![standing("lost>0", None), standing("p99>20ms", Some(2_000.0)), standing("chat.deliver.p95>1ms", Some(1_500.0))]
+}
+
+#[test]
+fn messages_in_flight_and_thresholds_are_shown() {
+    let large = text(100, 30);
+    for part in [
+        "per second; in flight: 12 unanswered, 18 undelivered",
+        " missed  chat.deliver.p95>1ms (chat.deliver.p95 was 1.50 ms)",
+        " met     p99>20ms (p99 was 2.00 ms)",
+        " open    lost>0",
+    ] {
+        assert!(large.contains(part), "{part}:\n{large}");
+    }
+    let small = text(60, 14);
+    for part in
+        ["p50 300 us  p99 2.00 ms  p99.9 3.00 ms  max 4.00 ms", "30 in flight", "thresholds: 1 missed, 1 met, 1 open"]
+    {
+        assert!(small.contains(part), "{part}:\n{small}");
+    }
+}
 
 fn scene(now: Instant) -> Scene {
     let mut scene = Scene::new("p2p localhost:7400".to_owned());
     (scene.began, scene.cores) = (now - Duration::from_secs(30), 4);
     for second in 1..=30u64 {
         let mut record = Record::default();
-        record.record(Measure::Deliver, 0, 0, 1);
+        record.record(Measure::Deliver, Series::Stream(1), 0, 0, 1);
         if second == 20 {
             record.troubles.errors.insert("a connection was lost without a word".to_owned(), 3);
             record.troubles.closed.insert(3008, 2);
@@ -47,8 +71,17 @@ fn scene(now: Instant) -> Scene {
             gateway_bytes: Some(48 << 20),
             ..Point::default()
         };
-        let tally =
-            Tally { connections: 995, connecting: 2, closed: 5, reconnects: 3, sent: 1, errors: 6, ..Tally::default() };
+        let tally = Tally {
+            connections: 995,
+            connecting: 2,
+            closed: 5,
+            reconnects: 3,
+            sent: 30,
+            accepted: 18,
+            owed: 18,
+            errors: 6,
+            ..Tally::default()
+        };
         let live = Live { queued: Some(12.0), queued_bytes: Some(3_456.0), ..Live::default() };
         let until = Some(now + Duration::from_millis(8_500));
         scene.add(Look {
@@ -60,6 +93,7 @@ fn scene(now: Instant) -> Scene {
             record: &record,
             measure: Measure::Deliver,
             live,
+            standings: standings(),
         });
     }
     scene

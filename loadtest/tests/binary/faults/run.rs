@@ -1,0 +1,253 @@
+//! A run of the load tester through the proxy, and its report beside the proxy's book.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use ringgate_core::session::Transport;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::load::Load;
+use crate::proxy::{Book, Fault, Points, Proxy};
+use crate::support::{Folder, Gateway, LOOPBACK, PROGRAM, Process};
+
+/// Every figure that a report has of what became of messages and Pings: each is compared in each run.
+const FIGURES: [&str; 21] = [
+    "planned",
+    "sent",
+    "published",
+    "pings",
+    "pongs",
+    "accepted",
+    "delivered",
+    "lost",
+    "duplicated",
+    "reordered",
+    "corrupted",
+    "misdelivered",
+    "delivered_undecided",
+    "delivered_refused",
+    "answered_twice",
+    "unanswered",
+    "undecided",
+    "pings_unanswered",
+    "skipped",
+    "skipped_by_churn",
+    "never_sent",
+];
+
+/// Figures that fail a run when they are not 0, whatever was allowed.
+pub(super) const PROMISES: [&str; 8] = [
+    "lost",
+    "duplicated",
+    "reordered",
+    "corrupted",
+    "misdelivered",
+    "delivered_refused",
+    "answered_twice",
+    "unanswered",
+];
+/// Figures that do unless the kind is allowed, and its name.
+pub(super) const ALLOWABLE: [(&str, &str); 4] = [
+    ("undecided", "undecided"),
+    ("pings_unanswered", "pings-unanswered"),
+    ("skipped", "skipped"),
+    ("never_sent", "never-sent"),
+];
+
+/// A run of the load tester through a proxy.
+pub(super) struct Run<'a> {
+    pub(super) load: Load,
+    pub(super) seconds: u64,
+    pub(super) plan: &'a [(Fault, Points)],
+    /// Two workers drive the clients, told by a controller.
+    pub(super) crew: bool,
+    /// How long what is under way may take to arrive after the end.
+    pub(super) settle: &'a str,
+    /// Besides those of the load.
+    pub(super) options: &'a [&'a str],
+    /// Kinds of failures that are allowed. Where the load tester itself is not what is tested, it may be late: cores are busy.
+    pub(super) allow: &'a [&'a str],
+}
+
+/// What a run has come to.
+pub(super) struct Outcome {
+    pub(super) load: Load,
+    pub(super) what: String,
+    pub(super) planned: u64,
+    pub(super) allow: Vec<String>,
+    pub(super) code: i32,
+    pub(super) result: Value,
+    pub(super) book: Book,
+}
+
+impl Run<'_> {
+    pub(super) const fn of(load: Load, plan: &[(Fault, Points)]) -> Run<'_> {
+        Run { load, seconds: 1, plan, crew: false, settle: "1s", options: &[], allow: &["driver"] }
+    }
+
+    /// Runs it through a proxy before this gateway. `meanwhile` is given the process id of who drives clients, of one of two
+    /// workers.
+    pub(super) fn run(&self, gateway: SocketAddr, meanwhile: impl FnOnce(&Proxy, u32)) -> Outcome {
+        static RUNS: AtomicU64 = AtomicU64::new(0);
+        let name = format!("faults-{}", RUNS.fetch_add(1, Relaxed));
+        let folder = Folder::new(&name);
+        let proxy = Proxy::start(gateway, self.plan);
+        let url = proxy.url();
+        let load = self.load.arguments(&name, self.seconds, &folder);
+        let common = ["--url", &url, "--quiet", "--json", "-", "--settle", self.settle, "--ping-interval", "10m"];
+        let allow = self.allow.join(",");
+        let allow = if allow.is_empty() { vec![] } else { vec!["--allow", &*allow] };
+        let load: Vec<_> = load.iter().map(String::as_str).chain(common).chain(allow).collect();
+        let load = [&load[..], self.options].concat();
+        let (process, workers) = if self.crew {
+            let (controller, listens) = Process::controller(LOOPBACK, "2", &load);
+            (controller, vec![Process::worker(&listens), Process::worker(&listens)])
+        } else {
+            (Process::start(Command::new(PROGRAM), &[&load[..], &["--dev"]].concat()), Vec::new())
+        };
+        meanwhile(&proxy, workers.last().unwrap_or(&process).id());
+        let (code, stdout, stderr) = process.end();
+        let result = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout} {stderr}"));
+        for worker in workers {
+            let (code, _, stderr) = worker.end();
+            assert_eq!(code, Some(0), "{stderr}");
+        }
+        Outcome {
+            load: self.load,
+            what: format!(
+                "{:?}{} {:?} {:?}",
+                self.load,
+                if self.crew { " of two workers" } else { "" },
+                self.plan,
+                self.options
+            ),
+            planned: self.load.rate() * self.seconds,
+            allow: self.allow.iter().map(|kind| (*kind).to_owned()).collect(),
+            code: code.unwrap(),
+            result,
+            book: proxy.finish(),
+        }
+    }
+
+    /// How often its first fault is done when every connection lives to the end.
+    pub(super) fn injections(&self) -> u64 {
+        let (fault, points) = self.plan[0];
+        let flows = self.load.flows(fault.subject());
+        flows.into_iter().map(|length| points.within(length * self.seconds)).sum()
+    }
+}
+
+impl Outcome {
+    pub(super) fn figure(&self, name: &str) -> Option<u64> {
+        self.result[name].as_u64()
+    }
+
+    /// What must be in the report.
+    pub(super) fn expected(&self) -> BTreeMap<&'static str, u64> {
+        let mut expected = self.book.figures();
+        // On the wire Pings that only keep a connection alive are like others: the first client sends one when it comes.
+        let [published, pings, sent] = ["published", "pings", "sent"].map(|name| self.figure(name).unwrap_or(0));
+        let heartbeats = (published + pings).saturating_sub(sent);
+        let (seconds, failure) = (&self.result["seconds"], &self.result["failure"]);
+        let few = heartbeats <= 1 + self.book.cut.len() as u64;
+        assert!(few, "{}: {heartbeats} heartbeats in {seconds} s, failure {failure}", self.what);
+        expected.insert("sent", expected["published"] + expected["pings"] - heartbeats);
+        expected.insert("planned", self.planned);
+        expected.extend(["skipped", "skipped_by_churn", "never_sent"].map(|name| (name, 0)));
+        expected
+    }
+
+    /// Where the report differs from what happened, and from what these figures are to be.
+    pub(super) fn differences(
+        &self,
+        mut expected: BTreeMap<&'static str, u64>,
+        more: &[(&'static str, u64)],
+    ) -> Vec<String> {
+        for (name, count) in more {
+            let booked = expected.insert(name, *count).unwrap_or_default();
+            assert_eq!(booked, *count, "{}: {name} by the book and by the plan", self.what);
+        }
+        let mut differences: Vec<_> = FIGURES
+            .iter()
+            .filter(|name| self.figure(name) != expected.get(*name).copied())
+            .map(|name| format!("{name} is {}, not {}", self.result[*name], expected[name]))
+            .collect();
+        let is_wrong = |name: &str| expected.get(name).is_some_and(|count| *count > 0);
+        let is_allowed = |kind: &str| self.allow.iter().any(|allowed| allowed == kind);
+        let fails = PROMISES.into_iter().any(is_wrong)
+            || ALLOWABLE.into_iter().any(|(name, kind)| is_wrong(name) && !is_allowed(kind))
+            || (!self.book.cut.is_empty() && self.result["load"]["reconnect"] == false);
+        if (self.code, &self.result["clean"]) != (i32::from(fails), &Value::Bool(!fails)) {
+            differences.push(format!("the exit code is {}, and clean {}", self.code, self.result["clean"]));
+        }
+        let (share, sent) = (self.result["sent_share"].as_f64(), self.figure("sent").unwrap_or(0));
+        if share.is_none_or(|share| (share - sent as f64 / self.planned as f64).abs() > 1e-9) {
+            differences.push(format!("sent_share is {share:?}: {sent} of {}", self.planned));
+        }
+        if self.book.wrong_acks > 0 {
+            differences.push(format!("{} Acks of what is in another inbox", self.book.wrong_acks));
+        }
+        let kinds = self.result["errors_by_kind"].as_object().into_iter().flatten();
+        let errors = kinds.filter_map(|(_, count)| count.as_u64()).sum();
+        if self.figure("errors") != Some(errors) {
+            differences.push(format!("errors are {}, and by kind {errors}", self.result["errors"]));
+        }
+        let (failure, errors) = (&self.result["failure"], &self.result["errors_by_kind"]);
+        if !differences.is_empty() {
+            differences.push(format!("[{}] failure {failure}, errors {errors}", self.what));
+        }
+        differences
+    }
+
+    /// The longest latency of what the load is about, by its plan, in microseconds.
+    pub(super) fn slowest_us(&self) -> u64 {
+        self.result["latency_us"]["max"].as_u64().unwrap()
+    }
+}
+
+/// Everything in the report is as the book has it, and what was planned and not sent is `skipped`.
+pub(super) fn skipped_the_rest(outcome: &Outcome, more: &[(&'static str, u64)]) -> Vec<String> {
+    let mut expected = outcome.expected();
+    expected.insert("skipped", outcome.planned - expected["sent"]);
+    outcome.differences(expected, more)
+}
+
+/// Does a test with each of these at once; panics with everything that was wrong.
+pub(super) fn with_each<T: Copy + Sync>(cases: &[T], test: impl Fn(T) -> Vec<String> + Sync) {
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = cases.iter().map(|case| scope.spawn(|| test(*case))).collect();
+        threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    });
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// The same, where all have one gateway: its address.
+pub(super) fn on_one_gateway<T: Copy + Sync>(cases: &[T], test: impl Fn(T, SocketAddr) -> Vec<String> + Sync) {
+    let gateway = Gateway::start();
+    let address = address_of(&gateway);
+    with_each(cases, |case| test(case, address));
+}
+
+/// What is allowed, and the exit code that follows.
+pub(super) type Verdict = (&'static [&'static str], i32);
+
+/// Each of these loads with each of these.
+pub(super) fn judged(loads: &[Load], verdicts: &[Verdict]) -> Vec<(Load, Verdict)> {
+    loads.iter().flat_map(|load| verdicts.iter().map(|verdict| (*load, *verdict))).collect()
+}
+
+/// Sends a signal at once: a program that does it may have to wait for a core until the run is over.
+pub(super) fn signal(process: u32, which: Signal) {
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw).unwrap();
+    kill_process(process, which).unwrap();
+}
+
+fn address_of(gateway: &Gateway) -> SocketAddr {
+    gateway.url(Transport::Plain).strip_prefix("tcp://").unwrap().parse().unwrap()
+}

@@ -1,0 +1,137 @@
+//! Numbers as people write them, and options that a load has no use for.
+
+use ringgate_core::session::Transport;
+
+use crate::support::{Folder, Gateway, ON_A_BUSY_MACHINE, assert_clean, count, loadtest};
+
+/// What is said of arguments that cannot be run.
+fn refused(arguments: &[&str]) -> String {
+    let output = loadtest(arguments);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+    // Lines are broken where there is room for them.
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+const LINK: [&str; 3] = ["--url", "tcp://127.0.0.1:1", "--dev"];
+
+#[test]
+fn counts_and_rates_with_suffixes_are_read() {
+    let gateway = Gateway::start();
+    let arguments = ["--connections", "0.02k", "--rate", "0.05k/s", "--duration", "1s", "--payload-bytes", "0.1k"];
+    let (code, result) = gateway.drive("p2p", &[&arguments[..], &ON_A_BUSY_MACHINE].concat());
+    assert_clean(code, &result);
+    let load = &result["load"];
+    assert_eq!(
+        (count(load, "connections"), count(load, "payload_bytes"), load["rate"].as_f64()),
+        (20, 100, Some(50.0))
+    );
+    assert_eq!(count(&result, "published"), 50);
+    let arguments = ["--connections", "0.01k", "--ramp-rate", "0.1k/s", "--ramp-burst", "0.005k"];
+    let (code, result) = gateway.drive("connect", &[&arguments[..], &ON_A_BUSY_MACHINE].concat());
+    assert_clean(code, &result);
+    assert_eq!(result["load"]["ramp_rate"].as_f64(), Some(100.0));
+}
+
+#[test]
+fn numbers_of_a_mixture_have_suffixes() {
+    let gateway = Gateway::start();
+    let folder = Folder::new("suffixes");
+    let file = folder.path("mixed.toml");
+    let mixture = "[[populations]]\nname='a'\nconnections='0.01k'\n[[streams]]\npopulation='a'\nkind='pairs'\nrate='0.02k/s'\n\
+                   payload_bytes='0.05k'\n[[phases]]\nname='p'\nduration='1s'\n";
+    std::fs::write(&file, mixture).unwrap();
+    let url = gateway.url(Transport::Plain);
+    let output = loadtest(
+        &[&["mixed", &file, "--url", &url, "--dev", "--json", "-", "--quiet"][..], &ON_A_BUSY_MACHINE].concat(),
+    );
+    let result = serde_json::from_slice(&output.stdout).unwrap();
+    assert_clean(output.status.code().unwrap(), &result);
+    assert_eq!((count(&result, "connections"), count(&result, "published")), (10, 20));
+
+    std::fs::write(&file, mixture.replace("0.02k/s", "fast")).unwrap();
+    let said = refused(&["mixed", &file, "--url", &url, "--dev"]);
+    assert!(said.contains("\"fast\" must be a number per second above 0") && said.contains("line 7"), "{said}");
+}
+
+#[test]
+fn numbers_that_are_wrong_are_answered_with_what_would_be_right() {
+    let count = "must be a whole number from 1 to 2000000, such as 500, 10k or 1.5m";
+    let rate = "must be a number per second above 0, such as 500, 2.5, 10k or 5k/s";
+    for (option, value, wanted) in [
+        ("--connections", "many", count),
+        ("--connections", "3m", count),
+        ("--connections", "-5", count),
+        ("--connections", "1.5", count),
+        ("--connections", "10/s", "it is a count, not a rate: leave the /s away"),
+        ("--rate", "-5", rate),
+        ("--rate", "fast", rate),
+        ("--rate", "5k/m", rate),
+        ("--ramp-rate", "0", rate),
+        ("--poisson", "abc", "a whole number from 0 on, such as 7, or nothing; how many are sent per second is --rate"),
+        ("--poisson", "-1", "a whole number from 0 on"),
+        ("--payload-bytes", "8", "must be a whole number from 32 to 16777216"),
+        ("--closed-loop", "x", "must be a whole number from 1 to 1000"),
+        ("--connect-timeout", "0s", "must be above 0"),
+        ("--connect-timeout", "10", "write for instance \"500ms\""),
+        ("--pid", "me", "must be a whole number from 1"),
+    ] {
+        let said = refused(&[&["p2p"], &LINK[..], &[option, value]].concat());
+        assert!(said.contains(wanted) && said.contains(option), "{option} {value}: {said}");
+        assert!(!said.contains("invalid digit"), "{option} {value}: {said}");
+    }
+    let said = refused(&["slow", "--url", "tcp://127.0.0.1:1", "--dev", "--slow-share", "100"]);
+    assert!(said.contains("must be a whole number from 1 to 99"), "{said}");
+    let said = refused(&["controller", "--workers", "two", "p2p", "--url", "tcp://127.0.0.1:1"]);
+    assert!(said.contains("must be a whole number from 1 to 256"), "{said}");
+    let said = refused(&["demo", "--connections", "1"]);
+    assert!(said.contains("must be a whole number from 4 to 60000"), "{said}");
+}
+
+#[test]
+fn addresses_that_are_wrong_are_answered_with_what_would_be_right() {
+    for (url, wanted) in [
+        ("tcp://h:99999", "has no port from 1 to 65535"),
+        ("tcp://h", "has no port"),
+        ("ws://h:7400", "is WebSocket, which is not supported yet"),
+        ("wss://h:7400/path", "is WebSocket, which is not supported yet"),
+        ("https://h", "is a web server's address"),
+        ("h:7400", "is not a gateway's address"),
+    ] {
+        let said = refused(&["p2p", "--dev", "--url", url]);
+        assert!(said.contains(wanted) && said.contains("write tcp://HOST:PORT or tls://HOST:PORT"), "{url}: {said}");
+    }
+}
+
+#[test]
+fn option_that_a_load_does_not_use_is_refused_and_the_loads_that_use_it_are_named() {
+    for (scenario, option, value, wanted) in [
+        (
+            "ping",
+            "--payload-bytes",
+            "200",
+            "ping has no --payload-bytes: it sends no messages; p2p, room, offline and slow have it",
+        ),
+        ("p2p", "--publishers", "4", "p2p has no --publishers: nobody is in a room; room and slow have it"),
+        ("p2p", "--rooms", "1", "p2p has no --rooms: nobody is in a room; room and slow have it"),
+        ("churn", "--room-name", "chat:x", "churn has no --room-name: nobody is in a room; room and slow have it"),
+        ("room", "--slow-share", "10", "room has no --slow-share: everybody reads; slow has it"),
+        ("storm", "--warm-up", "0s", "storm has no --warm-up; ping, p2p and room have it"),
+        ("offline", "--warm-up", "1s", "offline has no --warm-up; ping, p2p and room have it"),
+        ("connect", "--duration", "10s", "connect has no --duration: it ends when everybody is connected; idle, "),
+        ("idle", "--rate", "1000", "idle has no --rate; how fast clients connect is --ramp-rate; ping, p2p, "),
+        ("offline", "--closed-loop", "1", "offline has no --closed-loop; ping, p2p, room and slow have it"),
+    ] {
+        // The default is refused, too, when somebody writes it.
+        let said = refused(&[&[scenario], &LINK[..], &[option, value]].concat());
+        assert!(said.contains(wanted), "{scenario} {option}: {said}");
+    }
+    let said = refused(&[&["p2p"], &LINK[..], &["--no-resumption"]].concat());
+    assert!(said.contains("--no-resumption is for tls://"), "{said}");
+    for option in
+        ["--rooms", "--publishers", "--room-name", "--payload-bytes", "--poisson", "--closed-loop", "--warm-up"]
+    {
+        let said = refused(&[&["mixed", "/nowhere"], &LINK[..], &[option, "5"]].concat());
+        assert!(said.contains(option) && said.contains("mixed has it in its FILE"), "{said}");
+    }
+}
