@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Mate;
 use super::clock::{Clock, Probe, wall_ns};
 use super::relay::{lost, relay};
-use super::wire::{FromWorker, ToWorker, VERSION, Wire};
+use super::wire::{BEATS_EVERY, FromWorker, ToWorker, VERSION, Wire};
 use crate::assignment::Plan;
 use crate::console::note;
 use crate::interrupt;
@@ -20,8 +20,6 @@ use crate::plan::{Origin, Shared};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Questions for the time.
 const PROBES: usize = 16;
-/// How often a worker that waits hears that it still does.
-pub(super) const BEATS_EVERY: Duration = Duration::from_secs(1);
 
 /// A place where workers are waited for.
 #[derive(Debug)]

@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::clock::wall_ns;
-use super::muster::BEATS_EVERY;
-use super::wire::{FromWorker, Start, ToWorker, Wire};
+use super::wire::{BEATS_EVERY, FromWorker, Start, ToWorker, Wire};
 use crate::assignment::Part;
 use crate::ledger::{Books, Ended};
 use crate::plan::{Shared, Tally};

@@ -81,6 +81,8 @@ pub(super) enum FromWorker {
     Failed(String),
 }
 
+/// How often the controller says something, so that a worker knows that it is there.
+pub(super) const BEATS_EVERY: Duration = Duration::from_secs(1);
 /// Longest line while nobody knows yet who the other is, and later: a record is a few hundred kilobytes at most.
 const HELLO_BYTES_MAX: usize = 4096;
 const LINE_BYTES_MAX: usize = 16 << 20;
