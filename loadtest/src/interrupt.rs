@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::view::restore_terminal;
+use crate::tty;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
@@ -34,7 +34,7 @@ fn start() -> Result<(), String> {
 /// Somebody wants the end.
 pub(crate) fn ask() {
     if ASKED.swap(true, Ordering::Relaxed) {
-        restore_terminal();
+        tty::restore();
         std::process::exit(EXIT_CODE);
     }
 }

@@ -6,23 +6,26 @@
 //! | `traffic`, `assignment`, `plan` | who sends what and when; who has which clients; what the threads share |
 //! | `access`, `tokens`, `lookup`, `descriptors` | keys, tokens, certificates, addresses and open files of this process's clients |
 //! | `fleet` | one driver thread: a ring full of clients |
-//! | `crew` | a controller and its workers: several driver processes |
-//! | `run`, `interrupt` | drivers and phases; how a run is ended early |
+//! | `crew`, `mate`, `clock`, `controller` | several driver processes: a controller and its workers, and their clocks |
+//! | `run`, `interrupt`, `tty` | drivers and phases; how a run is ended early, and the terminal given back |
 //! | `watch`, `guard`, `view`, `console`, `hdr_log` | what is gathered, seen and written meanwhile |
-//! | `report`, `html`, `figure`, `threshold`, `compare` | what was found, whether it is good enough, what has changed |
+//! | `report`, `html`, `figure`, `threshold`, `compare`, `xml` | what was found, whether it is good enough, what has changed |
 //! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
-//! | `demo`, `options`, `number`, `load`, `scenario`, `mixed`, `capacity` | what is driven |
+//! | `demo`, `options`, `number`, `load`, `scenario`, `mixed`, `capacity`, `finding` | what is driven |
 //! | `overload` | a gateway that is given more than it can do |
 
 mod access;
 mod assignment;
 mod capacity;
+mod clock;
 mod compare;
 mod console;
+mod controller;
 mod crew;
 mod demo;
 mod descriptors;
 mod figure;
+mod finding;
 mod fleet;
 mod gateway;
 mod guard;
@@ -32,6 +35,7 @@ mod interrupt;
 mod ledger;
 mod load;
 mod lookup;
+mod mate;
 mod metrics;
 mod mixed;
 mod number;
@@ -47,8 +51,10 @@ mod tickets;
 mod timeline;
 mod tokens;
 mod traffic;
+mod tty;
 mod view;
 mod watch;
+mod xml;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -82,7 +88,7 @@ enum Command {
     /// Print a file for mixed, with every key explained.
     MixedExample,
     /// Direct workers, on this host or others, who have the clients of a load.
-    Controller(crew::Options),
+    Controller(controller::Options),
     /// Have a part of the clients of a load that a controller directs.
     Worker(crew::worker::Options),
     /// Search for the highest rate that meets the thresholds.
@@ -108,7 +114,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
         Command::Load(load) => load.run(None),
-        Command::Controller(options) => crew::control(&options),
+        Command::Controller(options) => controller::control(&options),
         Command::Worker(options) => crew::worker::run(&options),
         Command::MixedExample => console::print(mixed::EXAMPLE).map(|()| Outcome::Good),
         Command::Capacity(options) => capacity::run(&options),

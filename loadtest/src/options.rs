@@ -260,7 +260,7 @@ impl Output {
         report.command = crate::console::command_line();
         report.failure = result.err();
         report.allowed.clone_from(&self.allow);
-        report.verdicts = self.fail_if.iter().map(|threshold| threshold.judge(&report)).collect();
+        report.verdicts = self.fail_if.iter().map(|threshold| report.judge(threshold)).collect();
         report
     }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ringgate_core::session::Transport;
 
 use crate::assignment::Plan;
-use crate::crew::Mate;
 use crate::gateway::Process;
+use crate::mate::Mate;
 use crate::record::Record;
 use crate::tokens::Listed;
 use crate::traffic::Traffic;
@@ -73,6 +73,10 @@ impl Origin {
 
 /// From the first wish for connections to the first connect: every thread has noticed by then.
 const RAMP_LEAD: Duration = Duration::from_millis(10);
+
+/// A gateway that has signed in nobody new for so long takes no more. One that was busy for a moment may have left
+/// connects to the kernel, which tries them again 1, 3 and 7 s after their beginning.
+pub(crate) const REFUSED_AFTER: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(crate) struct Shared {

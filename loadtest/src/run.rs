@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::access::Access;
 use crate::assignment::{Assignment, Part};
-use crate::crew::{Crew, Mate};
+use crate::crew::Crew;
 use crate::descriptors;
 use crate::fleet;
 use crate::interrupt;
 use crate::ledger::{Balance, Books, Ended};
-use crate::plan::{Order, Origin, Shared, Tally};
+use crate::mate::Mate;
+use crate::plan::{Order, Origin, REFUSED_AFTER, Shared, Tally};
 use crate::record::{Measure, Names};
 use crate::report::{Host, Report};
 use crate::traffic::Traffic;
@@ -42,9 +43,6 @@ pub(crate) struct Run {
 /// one of them does, wherever it is.
 const LEAD: Duration = Duration::from_millis(50);
 const LEAD_OF_CREW: Duration = Duration::from_millis(500);
-/// A gateway that has signed in nobody new for so long takes no more. One that was busy for a moment may have left
-/// connects to the kernel, which tries them again 1, 3 and 7 s after their beginning.
-pub(crate) const REFUSED_AFTER: Duration = Duration::from_secs(10);
 /// How long workers may take to get ready before the run begins without them; they catch up.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -116,7 +116,7 @@ fn have(scenarios: &[Scenario]) -> String {
     }
 }
 
-/// A connect of a ramp until the gateway refuses is not given up before that ends: see [`crate::run::REFUSED_AFTER`].
+/// A connect of a ramp until the gateway refuses is not given up before that ends: see [`crate::plan::REFUSED_AFTER`].
 const PATIENCE_UNTIL_REFUSED: Duration = Duration::from_secs(60);
 
 /// Runs a scenario, reports, and writes what was asked for.

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::assignment::Part;
-use crate::crew::Mate;
 use crate::figure::What;
 use crate::gateway::Process;
 use crate::guard::{self, Guard, Piece, Standing};
 use crate::hdr_log::HdrLog;
+use crate::mate::Mate;
 use crate::metrics::{Exporter, Live, Scraper};
 use crate::plan::{Shared, Tally};
 use crate::record::{Measure, Names, Quantiles, Record};

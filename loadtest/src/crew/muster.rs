@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use super::Mate;
-use super::clock::{Clock, Probe, wall_ns};
 use super::relay::{lost, relay};
 use super::wire::{BEATS_EVERY, FromWorker, ToWorker, VERSION, Wire};
 use crate::assignment::Plan;
+use crate::clock::{Clock, Probe, wall_ns};
 use crate::console::note;
 use crate::interrupt;
 use crate::ledger::Ended;
+use crate::mate::Mate;
 use crate::plan::{Origin, Shared};
 
 /// How long a newcomer may take to say who it is, and a worker to say what time it is.

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::clock::wall_ns;
 use super::wire::{BEATS_EVERY, FromWorker, Start, ToWorker, Wire};
 use crate::assignment::Part;
+use crate::clock::wall_ns;
 use crate::ledger::{Books, Ended};
 use crate::plan::{Shared, Tally};
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::clock::wall_ns;
 use super::packed::Packed;
 use super::wire::{FromWorker, Start, ToWorker, VERSION, Wire};
 use crate::Outcome;
 use crate::access::{Access, Credentials};
+use crate::clock::wall_ns;
 use crate::console::note;
 use crate::descriptors;
 use crate::fleet;

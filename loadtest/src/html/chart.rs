@@ -6,7 +6,8 @@
 use std::fmt::Write;
 
 use super::scale::{Scale, Span};
-use super::{escape, scrollable};
+use super::scrollable;
+use crate::xml::escape;
 
 /// What is drawn.
 pub(super) struct Chart {

@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 use super::chart::{Axis, Chart, Series};
 use super::grouped;
 use super::scale::Scale;
-use crate::capacity::{Finding, Trial};
+use crate::finding::{Finding, Trial};
 use crate::record::{Latency, Measure, Quantiles, human_us};
 use crate::report::Report;
 use crate::timeline::Point;

@@ -14,9 +14,10 @@ mod tables;
 
 use std::path::Path;
 
-use crate::capacity::Finding;
+use crate::finding::Finding;
 use crate::record::{Quantiles, human_us};
 use crate::report::Report;
+use crate::xml::escape;
 
 /// Writes the page. The error names the file.
 pub(crate) fn write(report: &Report, path: &Path) -> Result<(), String> {
@@ -161,24 +162,6 @@ const GLOSSARY: &str = "<h2>Words</h2>\n<dl>\n\
 /// The beginning of a `div` whose content may be too wide: it can be scrolled with the keyboard, and has a name.
 fn scrollable(label: &str) -> String {
     format!("<div class=\"wide\" tabindex=\"0\" role=\"region\" aria-label=\"{}\">", escape(label))
-}
-
-/// Text that may stand between tags and in quoted attributes. Control characters, which XML forbids, are replaced.
-pub(crate) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => out += "&amp;",
-            '<' => out += "&lt;",
-            '>' => out += "&gt;",
-            '"' => out += "&quot;",
-            '\'' => out += "&#39;",
-            '\n' | '\t' => out.push(' '),
-            character if character.is_control() || matches!(character, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
-            character => out.push(character),
-        }
-    }
-    out
 }
 
 /// A number with its thousands apart, and with as many decimals as matter.

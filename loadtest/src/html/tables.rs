@@ -7,11 +7,12 @@ use clap::ValueEnum;
 use ringgate_core::close::{CloseReason, ErrorCode};
 use serde_json::{Map, Value};
 
-use super::{escape, grouped};
-use crate::capacity::Finding;
+use super::grouped;
+use crate::finding::Finding;
 use crate::metrics::{Figures, Series};
 use crate::record::{Quantiles, human_us};
 use crate::report::Report;
+use crate::xml::escape;
 
 /// Why a run was not clean, in a few words each.
 pub(super) fn reasons(report: &Report) -> Vec<String> {

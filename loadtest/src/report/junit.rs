@@ -1,7 +1,7 @@
 //! The verdict as JUnit's XML, which CI services show: one case for each promise and each threshold.
 
 use super::Report;
-use crate::html::escape;
+use crate::xml::escape;
 
 /// A promise, and what broke it.
 struct Case {
@@ -70,8 +70,7 @@ mod tests {
         report.load.insert("scenario".to_owned(), "p2p".into());
         report.balance.lost = 3;
         report.errors.insert("a \"<word>\"".to_owned(), 2);
-        report.verdicts =
-            ["lost>0", "lost>5"].map(|text| text.parse::<crate::threshold::Threshold>().unwrap().judge(&report)).into();
+        report.verdicts = ["lost>0", "lost>5"].map(|text| report.judge(&text.parse().unwrap())).into();
         let text = report.junit();
         let document = roxmltree::Document::parse(&text).unwrap();
         let suite = document.descendants().find(|node| node.has_tag_name("testsuite")).unwrap();

@@ -24,7 +24,7 @@ use crate::ledger::{Balance, Found};
 use crate::metrics::Metrics;
 use crate::plan::Tally;
 use crate::record::{Latency, Measure, Names, Quantiles, Record, Series, histogram, human_us};
-use crate::threshold::Verdict;
+use crate::threshold::{Threshold, Verdict};
 use crate::timeline::Point;
 
 /// Everything that is known at the end.
@@ -361,6 +361,11 @@ impl Report {
             false if self.interrupted || self.phases.iter().any(signed_in) => Outcome::Failed,
             false => Outcome::NotRun,
         }
+    }
+
+    /// Whether the run meets a threshold.
+    pub(crate) fn judge(&self, threshold: &Threshold) -> Verdict {
+        threshold.judge(self.value(threshold.figure()))
     }
 
     /// Thresholds that were not met.

@@ -156,8 +156,8 @@ fn each_thing_that_goes_wrong_fails_a_run_on_its_own() {
         ("", |report| report.failure = Some("it ended".to_owned())),
         ("", |report| report.interrupted = true),
         ("", |report| {
-            let condition = "lost<1".parse::<crate::threshold::Threshold>().unwrap();
-            report.verdicts = vec![condition.judge(report)];
+            let condition = "lost<1".parse::<Threshold>().unwrap();
+            report.verdicts = vec![report.judge(&condition)];
         }),
     ];
     let every =

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Report;
 use crate::metrics::Metrics;
+use crate::plan::REFUSED_AFTER;
 use crate::record::{Quantiles, human_us};
-use crate::run::REFUSED_AFTER;
 
 impl Report {
     /// The table that a person reads.

@@ -15,7 +15,6 @@ use std::io::{IsTerminal, Write};
 use crate::record::human_us;
 pub(crate) use scene::{Look, Scene};
 use terminal::Screen;
-pub(crate) use terminal::restore as restore_terminal;
 
 /// How a run is shown. By default not at all.
 #[derive(Default)]

@@ -13,31 +13,31 @@ pub(crate) struct Clock {
 
 /// One question for the time, and its answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Probe {
+pub(crate) struct Probe {
     /// When it was asked, by the controller's wall clock.
-    pub(super) asked_ns: u64,
+    pub(crate) asked_ns: u64,
     /// How long it took until the answer was here.
-    pub(super) round_trip_ns: u64,
+    pub(crate) round_trip_ns: u64,
     /// The answer: the worker's wall clock.
-    pub(super) answer_ns: u64,
+    pub(crate) answer_ns: u64,
 }
 
 impl Clock {
     /// The estimate from several probes: the quickest bounds it best. None without a probe.
-    pub(super) fn estimate(probes: &[Probe]) -> Option<Clock> {
+    pub(crate) fn estimate(probes: &[Probe]) -> Option<Clock> {
         let best = probes.iter().min_by_key(|probe| probe.round_trip_ns)?;
         let half = best.round_trip_ns / 2;
         Some(Clock { offset_ns: best.answer_ns.wrapping_sub(best.asked_ns + half) as i64, error_ns: half })
     }
 
     /// What this clock shows when the controller's shows `wall_ns`.
-    pub(super) fn at(self, wall_ns: u64) -> u64 {
+    pub(crate) fn at(self, wall_ns: u64) -> u64 {
         wall_ns.saturating_add_signed(self.offset_ns)
     }
 }
 
 /// This process's wall clock, in nanoseconds since 1970.
-pub(super) fn wall_ns() -> u64 {
+pub(crate) fn wall_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
 }
 

@@ -1,0 +1,61 @@
+//! The terminal: taken for a screen, and given back whatever happens.
+
+use std::io::{Stderr, stderr};
+use std::sync::{Mutex, MutexGuard, Once};
+use std::time::{Duration, Instant};
+
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::{Hide, Show};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScreen};
+
+/// Whether the terminal is ours. The thread that draws holds the lock, so that nothing is drawn after it was given back.
+static OURS: Mutex<bool> = Mutex::new(false);
+
+/// Held by the thread that draws: nobody gives the terminal back meanwhile. None after a panic while drawing.
+pub(crate) fn lock() -> Option<MutexGuard<'static, bool>> {
+    OURS.lock().ok()
+}
+
+/// Takes the terminal; none if it cannot be had.
+pub(crate) fn take() -> Option<Terminal<CrosstermBackend<Stderr>>> {
+    let mut ours = OURS.lock().ok()?;
+    terminal::enable_raw_mode().ok()?;
+    *ours = true;
+    drop(ours);
+    let taken = execute!(stderr(), EnterAlternateScreen, Hide);
+    let terminal = taken.and_then(|()| Terminal::new(CrosstermBackend::new(stderr())));
+    terminal.inspect_err(|_| restore()).ok()
+}
+
+/// Gives the terminal back, if it was taken.
+pub(crate) fn restore() {
+    // A thread that draws is soon done, unless it has panicked while drawing; then the lock is free only after this.
+    let deadline = Instant::now() + Duration::from_millis(100);
+    let mut ours = loop {
+        match OURS.try_lock() {
+            Ok(ours) => break Some(ours),
+            Err(_) if Instant::now() > deadline => break None,
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
+    let was_ours = ours.as_mut().is_none_or(|ours| std::mem::take(&mut **ours));
+    if was_ours {
+        // There is nobody left to tell if this fails.
+        let _ = execute!(stderr(), LeaveAlternateScreen, Show);
+        let _ = terminal::disable_raw_mode();
+    }
+}
+
+/// Before a panic is reported: on the screen nobody would read it.
+pub(crate) fn restore_on_panic() {
+    static HOOKED: Once = Once::new();
+    HOOKED.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            restore();
+            report(panic);
+        }));
+    });
+}
