@@ -15,7 +15,7 @@ use crate::record::Measure;
 #[derive(clap::Args, Debug)]
 pub(crate) struct Options {
     /// The earlier result and the later one.
-    #[arg(value_name = "FILE", num_args = 2, required_unless_present_any = ["before", "after"])]
+    #[arg(value_names = ["BEFORE", "AFTER"], num_args = 2, required_unless_present_any = ["before", "after"])]
     files: Vec<PathBuf>,
     /// Several earlier results, separated by commas, instead of one.
     #[arg(long, value_name = "FILE", value_delimiter = ',', requires = "after", conflicts_with = "files")]
@@ -179,11 +179,9 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
 
 fn read(path: &Path) -> Result<Value, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    if value.get("latency_us").is_none() {
-        return Err(format!("{}: not a result of ringgate-loadtest --json", path.display()));
-    }
-    Ok(value)
+    let value: Option<Value> = serde_json::from_str(&text).ok();
+    let result = value.filter(|value| value.get("latency_us").is_some());
+    result.ok_or_else(|| format!("{}: no result that ringgate-loadtest has written with --json", path.display()))
 }
 
 /// Whether all are of the same load; what differs, if not.

@@ -152,7 +152,10 @@ pub(crate) fn slots_for(connections: usize, rings: usize) -> u32 {
 pub(crate) fn check_writable(paths: &[Option<&Path>]) -> Result<(), String> {
     for path in paths.iter().flatten().filter(|path| **path != Path::new("-")) {
         let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        opened.map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+        opened.map_err(|error| {
+            let hint = if error.kind() == std::io::ErrorKind::NotFound { "; its folder must exist" } else { "" };
+            format!("{} cannot be written: {error}{hint}", path.display())
+        })?;
     }
     Ok(())
 }

@@ -310,8 +310,16 @@ impl Report {
             ("publishes answered twice", answered_twice, None),
             ("publishes without an answer", unanswered, None),
             ("publishes undecided: the connection ended before the answer", undecided, Some(Undecided)),
-            ("planned, but skipped: the client was not connected, or waited for a Pong", self.skipped(), Some(Skipped)),
-            ("planned, but never sent: this load tester was too late", self.never_sent(), Some(NeverSent)),
+            (
+                "planned messages and Pings skipped: the client was not connected, or waited for a Pong",
+                self.skipped(),
+                Some(Skipped),
+            ),
+            (
+                "planned messages and Pings never sent: this load tester was too late",
+                self.never_sent(),
+                Some(NeverSent),
+            ),
             ("Pings without a Pong", self.pings_unanswered(), Some(PingsUnanswered)),
         ]
     }

@@ -12,7 +12,9 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let mut lines = Vec::new();
         if let Some(limit) = self.driver_limit() {
-            lines.push(format!("  ! {}; {}", limit.what, limit.so));
+            // A `!` stands before what fails the run, and before nothing else.
+            let mark = if self.driver_fails() { "!" } else { "note:" };
+            lines.push(format!("  {mark} {}; {}", limit.what, limit.so));
         }
         lines.extend(self.interruption().map(|said| format!("  ! {said}")));
         // Values end in one column; a long one takes the room that its name leaves.
