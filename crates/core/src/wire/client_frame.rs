@@ -318,7 +318,7 @@ const TABLES_MAX: usize = 64;
 /// The same for Connect: itself and its rooms, with room for fields of newer versions.
 const CONNECT_TABLES_MAX: usize = CONNECT_ROOMS_MAX + 64;
 
-/// Verifies the body as one FlatBuffer. Work is bounded by the body's length, see `tests/vectors/bombs.rs`.
+/// Verifies the body as one FlatBuffer. Work is bounded by the body's length, see `crates/core/tests/vectors/bombs.rs`.
 fn root<'a, T: Follow<'a, Inner = T> + Verifiable + 'a>(body: &'a [u8], tables_max: usize) -> Result<T, WireError> {
     if body.len() < BODY_BYTES_MIN {
         return Err(WireError::BodyLength);
