@@ -80,7 +80,7 @@ pub(crate) struct Output {
     pub(crate) abort_if: Vec<Threshold>,
     /// Do not fail the run because of this; more than one are separated by commas. What a gateway promises cannot be allowed to
     /// fail: nothing accepted may be lost.
-    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
+    #[arg(long, env = "RINGGATE_LOADTEST_ALLOW", value_name = "KIND", value_enum, value_delimiter = ',')]
     allow: Vec<Allowance>,
     /// Write every interval's latencies there, in the log format of HdrHistogram, in nanoseconds as its tools expect.
     #[arg(long, value_name = "FILE")]

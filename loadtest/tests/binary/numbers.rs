@@ -19,7 +19,7 @@ const LINK: [&str; 3] = ["--url", "tcp://127.0.0.1:1", "--dev"];
 fn counts_and_rates_with_suffixes_are_read() {
     let gateway = Gateway::start();
     let arguments = ["--connections", "0.02k", "--rate", "0.05k/s", "--duration", "1s", "--payload-bytes", "0.1k"];
-    let (code, result) = gateway.drive("p2p", &[&arguments[..], &ON_A_BUSY_MACHINE].concat());
+    let (code, result) = gateway.drive("p2p", &arguments);
     assert_clean(code, &result);
     let load = &result["load"];
     assert_eq!(
@@ -28,7 +28,7 @@ fn counts_and_rates_with_suffixes_are_read() {
     );
     assert_eq!(count(&result, "published"), 50);
     let arguments = ["--connections", "0.01k", "--ramp-rate", "0.1k/s", "--ramp-burst", "0.005k"];
-    let (code, result) = gateway.drive("connect", &[&arguments[..], &ON_A_BUSY_MACHINE].concat());
+    let (code, result) = gateway.drive("connect", &arguments);
     assert_clean(code, &result);
     assert_eq!(result["load"]["ramp_rate"].as_f64(), Some(100.0));
 }
