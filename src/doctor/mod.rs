@@ -1,6 +1,6 @@
 //! `ringgate doctor`: whether this host can hold a given number of connections, and what to change where it cannot.
 //!
-//! Checks read files of the host through [`Host`], which tests point at a folder, and try the ring for real. They
+//! Checks read files of the host through `host::Host`, which tests point at a folder, and try the ring for real. They
 //! change nothing. What cannot be found out is called unknown, with the reason, and never good.
 
 mod cpu;
