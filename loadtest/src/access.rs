@@ -228,7 +228,7 @@ impl Access {
         }
     }
 
-    /// Who the clients are, if a file says so.
+    /// The users of `--tokens`, in the order of the clients; none without that file.
     pub(crate) fn listed(&self) -> Option<Arc<Listed>> {
         match &self.tokens {
             Tokens::Listed(listed) => Some(listed.clone()),

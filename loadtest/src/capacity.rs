@@ -182,7 +182,7 @@ impl Trial {
     }
 }
 
-/// Who is to blame for a run that was missed. What a gateway says or breaks is its own, however busy the load tester was; what
+/// Whether the gateway or this load tester was the limit of a run that missed its thresholds. What a gateway says or breaks is its own, however busy the load tester was; what
 /// is late may be either's.
 fn limit_of(report: &Report) -> Limit {
     let is_own = |kind: &String| kind.starts_with("this load tester");
@@ -229,7 +229,7 @@ fn lowest_missed(trials: &[Trial]) -> Option<&Trial> {
     trials.iter().filter(|trial| !trial.met).min_by(|a, b| a.rate.total_cmp(&b.rate))
 }
 
-/// Who was the limit at the lowest rate that was missed, and why.
+/// Whether the gateway or the load tester was the limit at the lowest rate that was missed, and why.
 fn blame(trials: &[Trial]) -> Option<String> {
     let trial = lowest_missed(trials)?;
     Some(format!("{} ({})", trial.limit?.text(), trial.why))

@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_done_is_compared_too() {
+    fn messages_were_not_sent_then_compare_has_rows_for_them() {
         let result = |count: u64| {
             json!({"skipped": count, "undecided": count, "late": count, "closed_by_code": {"0": count, "3008": 1},
                 "misdelivered": count, "never_sent": count, "sent": 1000, "sent_share": 1.0 - count as f64 / 1000.0})

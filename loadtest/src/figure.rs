@@ -187,7 +187,7 @@ impl Statistic {
     }
 }
 
-/// What there is, for somebody who has named something else.
+/// The figures that exist, for an error that names a wrong one.
 fn there_is(has_messages: bool) -> String {
     let measures = Measure::ALL.into_iter().filter(|measure| has_messages || !measure.is_of_messages());
     let measures: Vec<_> = measures.map(|measure| format!("{}.p99", measure.label())).collect();

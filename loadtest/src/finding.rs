@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::record::Quantiles;
 
-/// Who was in the way when a rate was missed.
+/// The limit of a run that missed its thresholds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Limit {
@@ -31,7 +31,7 @@ pub(crate) struct Trial {
     pub(crate) rate: f64,
     /// It met the thresholds, and nothing went wrong.
     pub(crate) met: bool,
-    /// Who was in the way, if it was missed.
+    /// What the limit was, if the thresholds were missed.
     pub(crate) limit: Option<Limit>,
     /// Why it was missed; what has to be said although it was met, otherwise.
     pub(crate) why: String,

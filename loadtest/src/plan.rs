@@ -86,7 +86,7 @@ pub(crate) struct Shared {
     pub(crate) plan: Plan,
     /// Workers that drive the clients; none when this process does.
     pub(crate) team: Vec<Mate>,
-    /// Who the clients are, if a file says so.
+    /// The users of `--tokens`, in the order of the clients; none without that file.
     listed: Option<Arc<Listed>>,
     /// What all user ids of this run begin with, where no file names them.
     prefix: String,

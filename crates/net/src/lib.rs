@@ -12,6 +12,8 @@
 //! |---|---|
 //! | `listen`, `accept` | listeners, and connections that come |
 //! | `connect` | connections that are made |
+//! | `driver`, `options` | what the caller is told, and how much there is of everything |
+//! | `handshake` | TLS of a socket: how it begins, ends and fails |
 //! | `buffers`, `gather`, `send` | where bytes are received; what leaves in one send |
 //! | `quiet` | ends that the kernel does not announce |
 //! | `starved` | receives that found no buffer |
@@ -24,9 +26,12 @@ mod bell;
 mod buffers;
 mod connect;
 pub mod dial;
+mod driver;
 mod gather;
+mod handshake;
 pub mod kernel;
 mod listen;
+mod options;
 mod probe;
 mod quiet;
 mod ring;
@@ -39,25 +44,26 @@ mod tests;
 pub mod tls;
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::types::{Fd, Fixed};
 use io_uring::{cqueue, opcode, squeue};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustls::ServerConfig;
 use socket2::SockAddr;
 
 pub use bell::Bell;
 pub use connect::Target;
+pub use driver::Driver;
 pub use listen::BACKLOG;
 pub use listen::{bind, is_taken, shrink_buffers};
+pub use options::{Descriptors, NetOptions, raise_descriptor_limit};
 pub use probe::{Outcome, Probe, probe};
 pub use ring::RingError;
 
-use crate::tls::{Handshake, Tls, TlsError};
+use crate::tls::Tls;
 use buffers::{Buffers, Bundle};
 use gather::{gather_plain, gather_tls};
 use listen::{Accept, Listener};
@@ -66,116 +72,12 @@ use ring::Ring;
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::ConnectionKey;
 use ringgate_core::metrics::ShardMetrics;
-use ringgate_core::outbox::Chunk;
 use ringgate_core::prefetch::TOGETHER;
 use ringgate_core::session::Transport;
 use ringgate_core::slots::Slots;
 use send::{Owner, Send, SendKey, Sends};
 use socket::{Peer, Socket, Stage, Step};
 use starved::Starved;
-
-/// Who uses the sockets.
-pub trait Driver {
-    /// A socket was accepted, or connected. False closes it at once, without a further call for it.
-    fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool;
-    /// A connect failed, with this error number of the system. Only outgoing connections need this.
-    fn refused(&mut self, _key: ConnectionKey, _address: SocketAddr, _error: i32) {}
-    /// The TLS handshake is over, and was of this kind.
-    fn secured(&mut self, key: ConnectionKey, handshake: Handshake);
-    /// [`Self::received`] or [`Self::ended`] is about to follow, unless the socket is gone: whoever looks something up for it
-    /// can have its memory brought meanwhile.
-    fn expect(&mut self, _key: ConnectionKey) {}
-    /// Bytes have come.
-    fn received(&mut self, key: ConnectionKey, bytes: &[u8]);
-    /// Whether a socket that is not trusted yet may be received from again: see [`Net::receive_stepwise`]. Once this was
-    /// false, nothing is received until [`Net::hold`] is called with false, or [`Net::close`].
-    fn takes_more(&mut self, _key: ConnectionKey) -> bool {
-        true
-    }
-    /// The records in which bytes came took so many more: headers, padding, tags, handshake messages.
-    fn carried(&mut self, _key: ConnectionKey, _overhead_bytes: usize) {}
-    /// Why TLS failed, for the log; [`Self::ended`] follows.
-    fn tls_failed(&mut self, _key: ConnectionKey, _error: &TlsError) {}
-    /// The peer has closed its side, or the socket has failed; to be answered with [`Net::close`] sooner or later.
-    fn ended(&mut self, key: ConnectionKey, reason: CloseReason);
-    /// The socket is closed; its slot may be given out again.
-    fn freed(&mut self, key: ConnectionKey);
-    /// The next bytes for this socket. Once there are none, the driver can count on being asked again only after
-    /// [`Net::flush`].
-    fn pull(&mut self, key: ConnectionKey) -> Option<Chunk>;
-    /// A part of what `pull` gave was sent, and the rest follows.
-    fn progressed(&mut self, _key: ConnectionKey) {}
-    /// A control chunk that `pull` gave is sent, or copied; its memory may be used again.
-    fn recycle(&mut self, key: ConnectionKey, buffer: Vec<u8>);
-}
-
-/// Where sockets live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Descriptors {
-    /// In the ring's own table: cheaper, and not limited per process. Leaks on kernels before 6.13.
-    Direct,
-    /// In the process's table.
-    Ordinary,
-}
-
-impl Descriptors {
-    /// Direct where the kernel keeps nothing of them alive that is closed.
-    pub fn for_this_kernel() -> Self {
-        if kernel::is_at_least(kernel::DIRECT_DESCRIPTORS) { Descriptors::Direct } else { Descriptors::Ordinary }
-    }
-
-    /// The limit of open files that so many tables of so many slots need: it bounds each table by itself, or all
-    /// descriptors of the process.
-    pub fn limit_wanted(self, tables: usize, slots: u32) -> u64 {
-        match self {
-            Descriptors::Direct => slots.into(),
-            Descriptors::Ordinary => u64::from(slots) * tables as u64 + OWN_DESCRIPTORS,
-        }
-    }
-}
-
-/// Descriptors that are not sockets of clients: rings, bells, listeners, files.
-const OWN_DESCRIPTORS: u64 = 64;
-
-/// Makes the hard limit of open files the soft one, too, and says what it is now; `u64::MAX` is none.
-pub fn raise_descriptor_limit() -> u64 {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    raised.map_or(current, |()| maximum).unwrap_or(u64::MAX)
-}
-
-/// Sizes of a [`Net`].
-#[derive(Clone, Debug)]
-pub struct NetOptions {
-    /// Most sockets at once.
-    pub slots: u32,
-    /// Where they live.
-    pub descriptors: Descriptors,
-    /// Receive buffers, a power of two up to 32768.
-    pub recv_buffers: u16,
-    /// Bytes of each.
-    pub recv_buffer_bytes: usize,
-    /// Accepts in flight per listener.
-    pub accepts_in_flight: usize,
-    /// Submission queue entries.
-    pub submission_entries: u32,
-    /// Completion queue entries.
-    pub completion_entries: u32,
-}
-
-impl Default for NetOptions {
-    fn default() -> Self {
-        NetOptions {
-            slots: 16_384,
-            descriptors: Descriptors::for_this_kernel(),
-            recv_buffers: 1024,
-            recv_buffer_bytes: 4096,
-            accepts_in_flight: 32,
-            submission_entries: 1024,
-            completion_entries: 8192,
-        }
-    }
-}
 
 /// See the module.
 pub struct Net {
@@ -696,75 +598,6 @@ impl Net {
             }
             Err(error) => self.refuse_tls(key, &error, driver),
         }
-    }
-
-    fn step_handshake(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        socket.handshaking = false;
-        if socket.stage != Stage::Open {
-            return;
-        }
-        let Some(tls) = socket.tls.as_deref_mut() else { return };
-        // Bytes behind the handshake may be in the same flight: they come after the news that it is over.
-        let mut early = Vec::new();
-        match tls.receive(&mut [], |plaintext| early.extend_from_slice(plaintext)) {
-            Ok(progress) => {
-                if let Some(handshake) = progress.established {
-                    self.metrics.tls_handshakes[handshake as usize].increment();
-                    if tls.is_compact() {
-                        self.metrics.tls_compacted.increment();
-                    }
-                    driver.secured(key, handshake);
-                }
-                if !early.is_empty() {
-                    driver.received(key, &early);
-                }
-                if progress.closed {
-                    return self.answer_close(key, driver);
-                }
-                self.flush(key, driver);
-            }
-            Err(error) => self.refuse_tls(key, &error, driver),
-        }
-    }
-
-    /// The peer sends no more: so does the gateway (RFC 8446, 6.1), with a close_notify that [`Self::close`] sends behind what
-    /// is in the kernel.
-    fn answer_close(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.peer == Peer::There && socket.stage == Stage::Open {
-            socket.peer = Peer::Leaving;
-            driver.ended(key, CloseReason::ConnectionClosed);
-        }
-    }
-
-    /// The alert, if there is one, is tried once; nobody waits for it.
-    fn refuse_tls(&mut self, key: ConnectionKey, error: &TlsError, driver: &mut impl Driver) {
-        self.send_alert(key);
-        self.fail_tls(key, error, driver);
-    }
-
-    fn fail_tls(&mut self, key: ConnectionKey, error: &TlsError, driver: &mut impl Driver) {
-        if self.sockets.get(key).is_some_and(|socket| socket.stage == Stage::Open && socket.peer == Peer::There) {
-            driver.tls_failed(key, error);
-        }
-        self.end(key, CloseReason::TlsError, driver);
-    }
-
-    /// Sends what TLS has for the peer, unless a send is in the kernel already. The kernel takes entries in their order, and
-    /// tries this one before it looks at the cancel that follows.
-    fn send_alert(&mut self, key: ConnectionKey) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        if follows(socket, &mut self.sends) {
-            return;
-        }
-        let Some(tls) = socket.tls.as_deref_mut() else { return };
-        let alert = tls.take_outgoing();
-        if alert.is_empty() {
-            return;
-        }
-        let index = self.sends.insert(Send { owner: Owner::Copied(alert), sent: 0, more: false });
-        self.submit_send(key, index);
     }
 
     fn on_sent(&mut self, key: ConnectionKey, result: i32, driver: &mut impl Driver) {

@@ -3,7 +3,11 @@
 use std::io::Write;
 use std::net::TcpStream;
 
+use std::net::SocketAddr;
+
 use super::*;
+use crate::tls::Handshake;
+use ringgate_core::outbox::Chunk;
 
 /// As long as a test may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -1,0 +1,45 @@
+//! What [`crate::Net`] tells its caller, and asks of it.
+
+use std::net::SocketAddr;
+
+use ringgate_core::close::CloseReason;
+use ringgate_core::id::ConnectionKey;
+use ringgate_core::outbox::Chunk;
+use ringgate_core::session::Transport;
+
+use crate::tls::{Handshake, TlsError};
+
+/// The user of a shard's sockets.
+pub trait Driver {
+    /// A socket was accepted, or connected. False closes it at once, without a further call for it.
+    fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool;
+    /// A connect failed, with this error number of the system. Only outgoing connections need this.
+    fn refused(&mut self, _key: ConnectionKey, _address: SocketAddr, _error: i32) {}
+    /// The TLS handshake is over, and was of this kind.
+    fn secured(&mut self, key: ConnectionKey, handshake: Handshake);
+    /// [`Self::received`] or [`Self::ended`] is about to follow, unless the socket is gone: whoever looks something up for it
+    /// can have its memory brought meanwhile.
+    fn expect(&mut self, _key: ConnectionKey) {}
+    /// Bytes have come.
+    fn received(&mut self, key: ConnectionKey, bytes: &[u8]);
+    /// Whether a socket that is not trusted yet may be received from again: see [`Net::receive_stepwise`]. Once this was
+    /// false, nothing is received until [`Net::hold`] is called with false, or [`Net::close`].
+    fn takes_more(&mut self, _key: ConnectionKey) -> bool {
+        true
+    }
+    /// The records in which bytes came took so many more: headers, padding, tags, handshake messages.
+    fn carried(&mut self, _key: ConnectionKey, _overhead_bytes: usize) {}
+    /// Why TLS failed, for the log; [`Self::ended`] follows.
+    fn tls_failed(&mut self, _key: ConnectionKey, _error: &TlsError) {}
+    /// The peer has closed its side, or the socket has failed; to be answered with [`Net::close`] sooner or later.
+    fn ended(&mut self, key: ConnectionKey, reason: CloseReason);
+    /// The socket is closed; its slot may be given out again.
+    fn freed(&mut self, key: ConnectionKey);
+    /// The next bytes for this socket. Once there are none, the driver can count on being asked again only after
+    /// [`Net::flush`].
+    fn pull(&mut self, key: ConnectionKey) -> Option<Chunk>;
+    /// A part of what `pull` gave was sent, and the rest follows.
+    fn progressed(&mut self, _key: ConnectionKey) {}
+    /// A control chunk that `pull` gave is sent, or copied; its memory may be used again.
+    fn recycle(&mut self, key: ConnectionKey, buffer: Vec<u8>);
+}
