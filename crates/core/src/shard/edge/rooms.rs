@@ -15,9 +15,7 @@ use hashbrown::HashTable;
 
 use super::inbox::{CatchUpRoom, settle};
 use super::jobs::{Job, Jobs, RoomJobs};
-use super::letter::{History, Subscribe, Subscribed};
-use super::ways::Work;
-use super::{Effect, FANOUT_DELIVERIES_PER_TURN, FANOUT_SENDS_PER_TURN, Letter, Shard, Source, WEIGHT_OF_LARGE};
+use super::requests::WEIGHT_OF_LARGE;
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{Address, ConnectionKey, Now, Position, Recover, ShardId, TopicKey};
 use crate::keyed::{Keyed, keyed};
@@ -25,13 +23,16 @@ use crate::limits::{HISTORY_MESSAGES_MAX, PRESENCE_MEMBERS_MAX, WAY_DELIVERIES_M
 use crate::metrics::DropReason;
 use crate::outbox::Delivery;
 use crate::session::{Connection, Membership, Session, Verb};
+use crate::shard::letter::{History, Subscribe, Subscribed};
+use crate::shard::ways::Work;
+use crate::shard::{Effect, FANOUT_DELIVERIES_PER_TURN, FANOUT_SENDS_PER_TURN, Letter, Shard, Source};
 use crate::slots::Slots;
 use crate::topics::Gap;
 use crate::wire::encode;
 
 /// Rooms that have members, or are about to have some, on this shard.
 #[derive(Debug)]
-pub(super) struct LocalRooms {
+pub(in crate::shard) struct LocalRooms {
     rooms: Slots<LocalRoom>,
     names: HashTable<TopicKey>,
     hash: Keyed,
@@ -74,31 +75,31 @@ struct Member {
 }
 
 /// A broadcast that has arrived.
-pub(super) struct Broadcast {
-    pub(super) offset: u64,
-    pub(super) logged: bool,
-    pub(super) delivery: Delivery,
-    pub(super) without: Option<Address>,
-    pub(super) home: ShardId,
-    pub(super) room: TopicKey,
-    pub(super) work: Work,
+pub(in crate::shard) struct Broadcast {
+    pub(in crate::shard) offset: u64,
+    pub(in crate::shard) logged: bool,
+    pub(in crate::shard) delivery: Delivery,
+    pub(in crate::shard) without: Option<Address>,
+    pub(in crate::shard) home: ShardId,
+    pub(in crate::shard) room: TopicKey,
+    pub(in crate::shard) work: Work,
 }
 
 /// What a Subscribe, or a room of Connect, asks for.
 #[derive(Clone, Copy)]
-pub(super) struct Wish<'a> {
-    pub(super) request: u32,
-    pub(super) room: &'a str,
-    pub(super) since: Option<Position>,
-    pub(super) recover: Recover,
+pub(in crate::shard) struct Wish<'a> {
+    pub(in crate::shard) request: u32,
+    pub(in crate::shard) room: &'a str,
+    pub(in crate::shard) since: Option<Position>,
+    pub(in crate::shard) recover: Recover,
 }
 
 /// Which messages a History asks for.
 #[derive(Clone, Copy)]
-pub(super) struct Asked {
-    pub(super) since: Option<Position>,
-    pub(super) before: Option<Position>,
-    pub(super) limit: u32,
+pub(in crate::shard) struct Asked {
+    pub(in crate::shard) since: Option<Position>,
+    pub(in crate::shard) before: Option<Position>,
+    pub(in crate::shard) limit: u32,
 }
 
 /// Messages that are brought together, and deliveries after which it is the next room's turn: the more messages, the
@@ -117,7 +118,7 @@ const REST_MS_MAX: u16 = 400;
 const HOLES_MAX: u32 = 64;
 
 impl LocalRooms {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::shard) fn new(seed: u64) -> Self {
         LocalRooms { rooms: Slots::default(), names: HashTable::new(), hash: keyed(seed), jobs: Jobs::default() }
     }
 
@@ -165,7 +166,7 @@ impl LocalRooms {
     }
 
     /// A broadcast has come. False when the key is stale: the last member has just left, and there is nothing to do.
-    pub(super) fn enqueue(&mut self, local: TopicKey, broadcast: Broadcast) -> bool {
+    pub(in crate::shard) fn enqueue(&mut self, local: TopicKey, broadcast: Broadcast) -> bool {
         let Some(room) = self.rooms.get_mut(local) else { return false };
         let members = room.members.len() as u32;
         let Broadcast { offset, logged, delivery, without, home, room: at_home, work } = broadcast;
@@ -175,32 +176,32 @@ impl LocalRooms {
     }
 
     /// Whether broadcasts wait for their turn.
-    pub(super) fn has_jobs(&self) -> bool {
+    pub(in crate::shard) fn has_jobs(&self) -> bool {
         self.jobs.has_line()
     }
 
     /// How much of what one home may owe waits here, in percent.
-    pub(super) fn pressure(&self) -> usize {
+    pub(in crate::shard) fn pressure(&self) -> usize {
         (self.jobs.work().deliveries * 100).div_ceil(WAY_DELIVERIES_MAX) as usize
     }
 
     /// Lets go of memory that is only kept for the next busy moment.
-    pub(super) fn release_spares(&mut self) {
+    pub(in crate::shard) fn release_spares(&mut self) {
         self.jobs.release_spares();
     }
 
     /// Whether the session has asked to be in this room, and its home has not answered yet.
-    pub(super) fn is_joining(&self, session: &Session, name: &str) -> bool {
+    pub(in crate::shard) fn is_joining(&self, session: &Session, name: &str) -> bool {
         let membership = self.find(name).and_then(|key| session.rooms.find(key));
         membership.is_some_and(|membership| membership.index.is_none())
     }
 
     /// Whether the session is in this room, or has asked to be.
-    pub(super) fn is_member(&self, session: &Session, name: &str) -> bool {
+    pub(in crate::shard) fn is_member(&self, session: &Session, name: &str) -> bool {
         self.find(name).is_some_and(|key| session.rooms.find(key).is_some())
     }
 
-    pub(super) fn invariants(&self, connections: &Slots<Connection>) -> u64 {
+    pub(in crate::shard) fn invariants(&self, connections: &Slots<Connection>) -> u64 {
         self.jobs.invariants();
         let mut deferred = 0;
         for (key, room) in self.rooms.iter() {
@@ -223,7 +224,7 @@ impl LocalRooms {
 impl Shard {
     /// A client joins a room. Rooms of a Connect do not count among its requests in flight, and are never refused because
     /// much waits: the shell verifies no token then.
-    pub(super) fn on_subscribe(&mut self, key: ConnectionKey, wish: Wish<'_>, of_connect: bool, now: Now) {
+    pub(in crate::shard) fn on_subscribe(&mut self, key: ConnectionKey, wish: Wish<'_>, of_connect: bool, now: Now) {
         let Wish { request, room: name, .. } = wish;
         let namespace = match self.may_use_room(key, name, Verb::Subscribe) {
             Ok(namespace) => namespace,
@@ -270,7 +271,7 @@ impl Shard {
     }
 
     /// The home has counted the session in.
-    pub(super) fn on_subscribed(&mut self, subscribed: &Subscribed, now: Now) {
+    pub(in crate::shard) fn on_subscribed(&mut self, subscribed: &Subscribed, now: Now) {
         let Subscribed { to: key, local, home, .. } = *subscribed;
         let Some(room) = self.rooms.rooms.get_mut(local) else { return };
         room.pending -= 1;
@@ -330,7 +331,7 @@ impl Shard {
     }
 
     /// A client leaves a room.
-    pub(super) fn on_unsubscribe(&mut self, key: ConnectionKey, request: u32, name: &str, now: Now) {
+    pub(in crate::shard) fn on_unsubscribe(&mut self, key: ConnectionKey, request: u32, name: &str, now: Now) {
         let room = self.rooms.find(name);
         let Some(session) = self.session_mut(key) else { return };
         match room.filter(|room| session.rooms.find(*room).is_some()) {
@@ -341,7 +342,7 @@ impl Shard {
 
     /// The session's rights have changed: takes away the rooms that it may not be in any more. Those that it is about to
     /// join are looked at when their homes have answered.
-    pub(super) fn take_rooms_away(&mut self, key: ConnectionKey, now: Now) {
+    pub(in crate::shard) fn take_rooms_away(&mut self, key: ConnectionKey, now: Now) {
         let Some(session) = self.session_mut(key) else { return };
         for membership in session.rooms.as_slice().to_vec() {
             let Some(name) = self.rooms.rooms.get(membership.room).map(|room| room.name.clone()) else { continue };
@@ -353,7 +354,7 @@ impl Shard {
 
     /// Takes a session out of a room's members and tells the home. A membership that the home has not answered yet
     /// is taken back when the answer comes.
-    pub(super) fn leave_room(&mut self, key: ConnectionKey, membership: Membership, taken_over: bool) {
+    pub(in crate::shard) fn leave_room(&mut self, key: ConnectionKey, membership: Membership, taken_over: bool) {
         let (Some(index), Some(room)) = (membership.index, self.rooms.rooms.get_mut(membership.room)) else { return };
         let Some(member) = room.members.get_mut(index as usize) else { return };
         debug_assert_eq!(member.connection, Some(key));
@@ -390,7 +391,7 @@ impl Shard {
 
     /// Works jobs off, a bounded portion of them, and gives homes their credit back. What costs most is a send, so outboxes
     /// that were empty are counted by themselves. Returns true when jobs are left.
-    pub(super) fn fan_out(&mut self, now: Now) -> bool {
+    pub(in crate::shard) fn fan_out(&mut self, now: Now) -> bool {
         self.rooms.jobs.end_rests(now.mono_ms());
         let (mut deliveries, sends) = (0, self.stalls.filled.len());
         while deliveries < FANOUT_DELIVERIES_PER_TURN
@@ -509,7 +510,7 @@ impl Shard {
     }
 
     /// Tells homes what of their broadcasts was worked off since the last time.
-    pub(super) fn give_credit_back(&mut self) {
+    pub(in crate::shard) fn give_credit_back(&mut self) {
         while let Some((home, credit)) = self.credits.pop(self.id) {
             if home == self.id {
                 self.on_credit(home, &credit);
@@ -520,7 +521,7 @@ impl Shard {
     }
 
     /// Asks the homes of this session's lagging rooms for what is missing.
-    pub(super) fn catch_up_rooms(&mut self, key: ConnectionKey) {
+    pub(in crate::shard) fn catch_up_rooms(&mut self, key: ConnectionKey) {
         let from = self.address(key);
         let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_ref()) else {
             return;
@@ -543,7 +544,7 @@ impl Shard {
     }
 
     /// A room's home brings what a lagging member was missing.
-    pub(super) fn on_room_caught_up(&mut self, key: ConnectionKey, local: TopicKey, gap: Gap, now: Now) {
+    pub(in crate::shard) fn on_room_caught_up(&mut self, key: ConnectionKey, local: TopicKey, gap: Gap, now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else { return };
         let Some(session) = connection.session.as_mut() else { return };
         let index = session.rooms.find(local).and_then(|membership| membership.index);
@@ -586,7 +587,7 @@ impl Shard {
     }
 
     /// A client asks who is in a room.
-    pub(super) fn on_presence(&mut self, key: ConnectionKey, request: u32, room: &str, limit: u32, now: Now) {
+    pub(in crate::shard) fn on_presence(&mut self, key: ConnectionKey, request: u32, room: &str, limit: u32, now: Now) {
         match self.may_use_room(key, room, Verb::Presence) {
             Err(code) => self.refuse(key, request, code, now),
             Ok(namespace) if !self.settings.namespaces.get(namespace).is_some_and(|n| n.presence) => {
@@ -608,7 +609,14 @@ impl Shard {
     }
 
     /// A client asks what was said.
-    pub(super) fn on_history(&mut self, key: ConnectionKey, request: u32, topic: &str, asked: Asked, now: Now) {
+    pub(in crate::shard) fn on_history(
+        &mut self,
+        key: ConnectionKey,
+        request: u32,
+        topic: &str,
+        asked: Asked,
+        now: Now,
+    ) {
         let allowed = match topic.strip_prefix('@') {
             Some(user) => {
                 let own = self.session_mut(key).is_some_and(|session| *session.user == *user);

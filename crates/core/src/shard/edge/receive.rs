@@ -4,13 +4,14 @@
 //! passes this bound has brought; the rest waits in the socket. Before the session is signed in, a receive takes one buffer
 //! (one record, over TLS); later, whatever the kernel has at that moment. That bounds what a client can ask for without reading the answers, and lets requests follow Connect at once.
 
+use super::requests::{WEIGHT_MAX, WEIGHT_OF_REFRESH};
 use super::rooms::{Asked, Wish};
-use super::{Shard, WEIGHT_MAX, WEIGHT_OF_REFRESH};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, Position};
 use crate::limits::{CONNECT_BODY_BYTES_MAX, HEADER_BYTES};
 use crate::session::{Connection, Phase, Tail};
 use crate::shard::Effect;
+use crate::shard::Shard;
 use crate::wire::{
     ClientFrame, Encoder, Kind, RawFrame, Split, WireError, other_protocol, split_first_of_client, split_of_client,
 };
@@ -34,7 +35,7 @@ const PARKED_BYTES_MAX: usize = CONNECT_BODY_BYTES_MAX;
 const ANSWERS_BYTES_MAX: usize = 64 * 1024;
 const ANSWERS_IN_ORDER_MAX: usize = 256;
 impl Shard {
-    pub(super) fn on_received(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
+    pub(in crate::shard) fn on_received(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| !connection.is_closing()) else {
             return;
         };
@@ -200,14 +201,14 @@ impl Shard {
     }
 
     /// Something has happened that parked bytes may have waited for.
-    pub(super) fn wake_parked(&mut self, key: ConnectionKey) {
+    pub(in crate::shard) fn wake_parked(&mut self, key: ConnectionKey) {
         if self.connections.get(key).is_some_and(Connection::is_parked) {
             self.unparked.push(key);
         }
     }
 
     /// Reads on where bytes were parked and what they waited for may have happened.
-    pub(super) fn read_parked(&mut self, now: Now) {
+    pub(in crate::shard) fn read_parked(&mut self, now: Now) {
         let mut unparked = core::mem::take(&mut self.unparked);
         for key in unparked.drain(..) {
             self.unpark(key, now);
@@ -219,7 +220,7 @@ impl Shard {
     }
 
     /// Reads what was parked, as far as it may be read now.
-    pub(super) fn unpark(&mut self, key: ConnectionKey, now: Now) {
+    pub(in crate::shard) fn unpark(&mut self, key: ConnectionKey, now: Now) {
         if self.must_wait(key) {
             return;
         }
@@ -320,7 +321,7 @@ impl Shard {
     }
 
     /// Over the rate: within a second of the first time the request is refused, later the connection is closed.
-    pub(super) fn warn_about_rate(&mut self, key: ConnectionKey, request: u32, room: Option<&str>, now: Now) {
+    pub(in crate::shard) fn warn_about_rate(&mut self, key: ConnectionKey, request: u32, room: Option<&str>, now: Now) {
         const GRACE_MS: u32 = 1000;
         const FORGIVEN_MS: u32 = 10_000;
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -337,7 +338,7 @@ impl Shard {
     }
 
     /// Counts a request that will be answered later; refuses it when too many wait already.
-    pub(super) fn begin_request(&mut self, key: ConnectionKey, request: u32, now: Now) -> bool {
+    pub(in crate::shard) fn begin_request(&mut self, key: ConnectionKey, request: u32, now: Now) -> bool {
         let begins = self.count_request(key);
         if !begins {
             self.refuse(key, request, ErrorCode::TooManyInFlight, now);
@@ -346,7 +347,7 @@ impl Shard {
     }
 
     /// [`Self::begin_request`] without an answer.
-    pub(super) fn count_request(&mut self, key: ConnectionKey) -> bool {
+    pub(in crate::shard) fn count_request(&mut self, key: ConnectionKey) -> bool {
         let limit = self.settings.client.requests_in_flight_max;
         let Some(session) = self.session_mut(key) else { return false };
         let begins = usize::from(session.in_flight) < limit;

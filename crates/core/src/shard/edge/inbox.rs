@@ -5,20 +5,16 @@
 //! missing, for what comes after the last one. Because letters keep their order, the first live message after the
 //! answer is the one that follows it: no hole, no repetition.
 
-use super::{Letter, Shard, Source};
 use crate::id::{ConnectionKey, Now, Position};
 use crate::metrics::DropReason;
 use crate::outbox::Delivery;
 use crate::session::{InboxFeed, Lag, Ticks};
+use crate::shard::{Letter, Shard, Source};
 use crate::topics::Gap;
-
-/// Messages and bytes that one answer to CatchUp carries.
-pub(super) const CATCH_UP_MESSAGES: usize = 128;
-pub(super) const CATCH_UP_BYTES: usize = 256 * 1024;
 
 impl Shard {
     /// A live message of the session's inbox.
-    pub(super) fn on_deliver(&mut self, key: ConnectionKey, offset: u64, delivery: Delivery, now: Now) {
+    pub(in crate::shard) fn on_deliver(&mut self, key: ConnectionKey, offset: u64, delivery: Delivery, now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else {
             // Closed in the meantime, or not yet ready: a logged message is still in the log.
             return;
@@ -74,7 +70,7 @@ impl Shard {
     }
 
     /// Appends a message to an outbox; the caller has counted it as owed and asked for room.
-    pub(super) fn queue(&mut self, key: ConnectionKey, delivery: Delivery, now: Now) {
+    pub(in crate::shard) fn queue(&mut self, key: ConnectionKey, delivery: Delivery, now: Now) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         let was_empty = connection.outbox.is_empty();
         self.metrics.deliveries_queued.add(1);
@@ -84,7 +80,7 @@ impl Shard {
     }
 
     /// The client has kept everything up to `position`.
-    pub(super) fn acknowledge(&mut self, key: ConnectionKey, position: Position, now: Now) {
+    pub(in crate::shard) fn acknowledge(&mut self, key: ConnectionKey, position: Position, now: Now) {
         let from = self.address(key);
         let ack_wait_ms = self.settings.inbox.ack_wait_ms;
         let Some(session) = self.session_mut(key) else { return };
@@ -109,7 +105,7 @@ impl Shard {
     }
 
     /// The Ack did not come: everything after the cursor is brought once more.
-    pub(super) fn repeat_unacknowledged(&mut self, key: ConnectionKey, now: Now) {
+    pub(in crate::shard) fn repeat_unacknowledged(&mut self, key: ConnectionKey, now: Now) {
         let settings = self.settings.clone();
         let Some(session) = self.session_mut(key) else { return };
         let feed = &mut session.inbox;
@@ -133,7 +129,7 @@ impl Shard {
     }
 
     /// Asks the homes for what this session's lagging topics are missing, if its outbox has room for it.
-    pub(super) fn catch_up(&mut self, key: ConnectionKey) {
+    pub(in crate::shard) fn catch_up(&mut self, key: ConnectionKey) {
         let from = self.address(key);
         let Some(session) = self.session_mut(key) else { return };
         let receive_window = session.receive_window;
@@ -147,7 +143,7 @@ impl Shard {
     }
 
     /// The home brings what was missing.
-    pub(super) fn on_inbox_caught_up(&mut self, key: ConnectionKey, gap: Gap, now: Now) {
+    pub(in crate::shard) fn on_inbox_caught_up(&mut self, key: ConnectionKey, gap: Gap, now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else { return };
         let Some(session) = connection.session.as_mut() else { return };
         let receive_window = session.receive_window;
@@ -193,7 +189,7 @@ impl Shard {
     }
 
     /// Queues replayed frames and books them: `deferred` of them were counted as owed already.
-    pub(super) fn replay(
+    pub(in crate::shard) fn replay(
         &mut self,
         key: ConnectionKey,
         frames: Vec<bytes::Bytes>,
@@ -214,7 +210,7 @@ impl Shard {
 
     /// Goes on at once when the outbox has room; else the next pull does. Only after progress, or it would go round
     /// in circles when the next message fits into an empty outbox alone.
-    pub(super) fn catch_up_when_drained(&mut self, key: ConnectionKey) {
+    pub(in crate::shard) fn catch_up_when_drained(&mut self, key: ConnectionKey) {
         let limits = self.outbox_limits;
         if self.connections.get(key).is_some_and(|connection| connection.outbox.is_drained(limits)) {
             self.catch_up(key);
@@ -224,15 +220,15 @@ impl Shard {
 
 /// What became of deferred messages.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Settled {
+pub(in crate::shard) struct Settled {
     /// Now in the outbox.
-    pub(super) brought: u64,
+    pub(in crate::shard) brought: u64,
     /// No longer in the log.
-    pub(super) gone: u64,
+    pub(in crate::shard) gone: u64,
 }
 
 /// Books `brought` replayed messages against `behind` deferred ones; returns how many are owed anew.
-pub(super) fn settle(behind: &mut u32, brought: u64, complete: bool) -> (u64, Settled) {
+pub(in crate::shard) fn settle(behind: &mut u32, brought: u64, complete: bool) -> (u64, Settled) {
     let of_deferred = brought.min(u64::from(*behind));
     *behind -= of_deferred as u32;
     let gone = if complete { u64::from(core::mem::take(behind)) } else { 0 };
@@ -240,14 +236,14 @@ pub(super) fn settle(behind: &mut u32, brought: u64, complete: bool) -> (u64, Se
 }
 
 /// Room in an outbox while a replay is being put in.
-pub(super) struct CatchUpRoom {
+pub(in crate::shard) struct CatchUpRoom {
     bytes: usize,
     frames: usize,
     empty: bool,
 }
 
 impl CatchUpRoom {
-    pub(super) fn of(outbox: &crate::outbox::Outbox, limits: crate::outbox::OutboxLimits) -> Self {
+    pub(in crate::shard) fn of(outbox: &crate::outbox::Outbox, limits: crate::outbox::OutboxLimits) -> Self {
         CatchUpRoom {
             bytes: limits.bytes_max.saturating_sub(outbox.data_bytes()),
             frames: limits.frames_max.saturating_sub(outbox.frames()),
@@ -255,7 +251,7 @@ impl CatchUpRoom {
         }
     }
 
-    pub(super) fn take(&mut self, bytes: usize) -> bool {
+    pub(in crate::shard) fn take(&mut self, bytes: usize) -> bool {
         if !self.empty && (bytes > self.bytes || self.frames == 0) {
             return false;
         }

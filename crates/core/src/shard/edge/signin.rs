@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use super::letter::Attach;
+use super::requests::WEIGHT_OF_REFRESH;
 use super::rooms::Wish;
-use super::{Effect, Letter, Shard, SignInRecord, WEIGHT_OF_REFRESH};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, ShardId, TopicKey};
 use crate::session::{AuthError, Grant, InboxFeed, Lag, Memberships, PendingConnect, PendingRoom, Phase, Session};
+use crate::shard::letter::Attach;
+use crate::shard::{Effect, Letter, Shard, SignInRecord};
 use crate::topics::Attachment;
 use crate::wire::client_frame::{Connect, RoomCursor};
 use crate::wire::encode::{Connected, PROTOCOL_VERSION};
 
 /// The device names of late: most sessions have one of a few (`phone`, `web`), and share its memory.
 #[derive(Debug, Default)]
-pub(super) struct DeviceNames {
+pub(in crate::shard) struct DeviceNames {
     names: Vec<Arc<str>>,
     oldest: usize,
 }
@@ -38,7 +39,7 @@ impl DeviceNames {
 }
 
 impl Shard {
-    pub(super) fn on_connect(&mut self, key: ConnectionKey, connect: &Connect<'_>, now: Now) {
+    pub(in crate::shard) fn on_connect(&mut self, key: ConnectionKey, connect: &Connect<'_>, now: Now) {
         if connect.version != PROTOCOL_VERSION {
             return self.close(key, CloseReason::InappropriateProtocol, "this gateway speaks version 1", now);
         }
@@ -63,7 +64,7 @@ impl Shard {
         self.effects.push_back(Effect::Verify { connection: key, refresh: None, token: connect.token.into() });
     }
 
-    pub(super) fn on_verified(
+    pub(in crate::shard) fn on_verified(
         &mut self,
         key: ConnectionKey,
         refresh: Option<u32>,
@@ -146,7 +147,7 @@ impl Shard {
     }
 
     /// The inbox's home has taken the session on: it is signed in.
-    pub(super) fn on_attached(
+    pub(in crate::shard) fn on_attached(
         &mut self,
         key: ConnectionKey,
         at: ShardId,

@@ -7,10 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::{HashSet, HashTable};
 
-use super::inbox::{CATCH_UP_BYTES, CATCH_UP_MESSAGES};
-use super::letter::{Attach, History, HistoryResult, PresenceResult, Subscribe, Subscribed};
-use super::ways::{Credit, Work};
-use super::{Letter, Shard, Source};
 use crate::close::CloseReason;
 use crate::id::{Address, Durability, Now, Position, Recover, ShardId, TopicKey};
 use crate::keyed::{Keyed, keyed};
@@ -19,6 +15,9 @@ use crate::limits::{
 };
 use crate::metrics::{ExpireReason, ForgetReason, ShardMetrics};
 use crate::outbox::Delivery;
+use crate::shard::letter::{Attach, History, HistoryResult, PresenceResult, Subscribe, Subscribed};
+use crate::shard::ways::{Credit, Work};
+use crate::shard::{Letter, Shard, Source};
 use crate::slots::Slots;
 use crate::topics::{
     Dedup, Device, DeviceLimits, Head, Heads, Inbox, Keeps, Log, LogLimits, MemberName, Message, Publishers, Room,
@@ -27,14 +26,14 @@ use crate::topics::{
 
 /// A topic at home.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Topic {
+pub(in crate::shard) enum Topic {
     Inbox(TopicKey),
     Room(TopicKey),
 }
 
 /// All topics whose home is this shard.
 #[derive(Debug)]
-pub(super) struct Homes {
+pub(in crate::shard) struct Homes {
     inboxes: Slots<Inbox>,
     /// Slots of `inboxes` by user id.
     users: HashTable<u32>,
@@ -47,7 +46,7 @@ pub(super) struct Homes {
     publishers: Publishers,
     /// The logs' use was above the mark, and has not been below the lower one since.
     above_mark: bool,
-    pub(super) dedup: Dedup,
+    pub(in crate::shard) dedup: Dedup,
     hash: Keyed,
     shard: ShardId,
     shards: u64,
@@ -57,11 +56,15 @@ pub(super) struct Homes {
     sweep_room: u32,
 }
 
+/// Messages and bytes that one answer to CatchUp carries.
+const CATCH_UP_MESSAGES: usize = 128;
+const CATCH_UP_BYTES: usize = 256 * 1024;
+
 /// Topics looked at by one sweep.
 const SWEPT: u32 = 64;
 
 impl Homes {
-    pub(super) fn new(shard: ShardId, shards: u16, settings: &Settings, seed: u64) -> Self {
+    pub(in crate::shard) fn new(shard: ShardId, shards: u16, settings: &Settings, seed: u64) -> Self {
         Homes {
             inboxes: Slots::default(),
             users: HashTable::new(),
@@ -91,7 +94,7 @@ impl Homes {
     /// 40 bits of milliseconds since 2024, 10 of node, and 14 for a counter and, below it, the shard, which takes as many
     /// bits as the node's shards need. A node gives out 16 million ids a second before it borrows from the next
     /// millisecond: ids never run so far ahead that a restart could repeat them.
-    pub(super) fn next_message_id(&mut self, node: u16, now: Now) -> u64 {
+    pub(in crate::shard) fn next_message_id(&mut self, node: u16, now: Now) -> u64 {
         const START_2024_MS: u64 = 1_704_067_200_000;
         const TIME: u64 = 1 << 24;
         const NODE: u64 = 1 << 14;
@@ -161,7 +164,7 @@ impl Homes {
     }
 
     /// A topic that [`Self::find`] did not find.
-    pub(super) fn make(
+    pub(in crate::shard) fn make(
         &mut self,
         topic: &str,
         namespace: usize,
@@ -177,7 +180,7 @@ impl Homes {
     }
 
     /// A topic that somebody has connected to, joined or written to.
-    pub(super) fn find(&self, topic: &str) -> Option<Topic> {
+    pub(in crate::shard) fn find(&self, topic: &str) -> Option<Topic> {
         match topic.strip_prefix('@') {
             Some(user) => self.find_user(user).map(Topic::Inbox),
             None => self.find_room(topic).map(Topic::Room),
@@ -185,7 +188,7 @@ impl Homes {
     }
 
     /// The position that the next message gets; offset 0 when it is in no log.
-    pub(super) fn next_position(&self, topic: Option<Topic>, durability: Durability) -> Position {
+    pub(in crate::shard) fn next_position(&self, topic: Option<Topic>, durability: Durability) -> Position {
         let position = match topic {
             Some(Topic::Inbox(key)) => self.inboxes.get(key).map(|inbox| inbox.position()),
             Some(Topic::Room(key)) => self.rooms.get(key).map(|room| room.log.position()),
@@ -197,13 +200,13 @@ impl Homes {
     }
 
     /// What a user's messages are counted under.
-    pub(super) fn publisher(&self, user: &[u8]) -> u64 {
+    pub(in crate::shard) fn publisher(&self, user: &[u8]) -> u64 {
         self.hash.hash_one(user)
     }
 
     /// Whether a message of this user may still be kept: what is free must hold it, and what the user's messages take
     /// may not be more than [`PUBLISHER_SHARE_OF_FREE`] times that.
-    pub(super) fn has_room_for(
+    pub(in crate::shard) fn has_room_for(
         &self,
         user: &[u8],
         frame_bytes: usize,
@@ -218,7 +221,7 @@ impl Homes {
     }
 
     /// Appends to a topic's log and trims it.
-    pub(super) fn commit(
+    pub(in crate::shard) fn commit(
         &mut self,
         topic: Topic,
         message: Message,
@@ -263,7 +266,13 @@ impl Homes {
 
     /// A message that is in no log goes to a topic; none where the topic is not known. Where the namespace keeps no log,
     /// nobody can be told any more that nothing was missed.
-    pub(super) fn pass_by(&mut self, topic: Option<Topic>, name: &str, namespace: usize, settings: &Settings) {
+    pub(in crate::shard) fn pass_by(
+        &mut self,
+        topic: Option<Topic>,
+        name: &str,
+        namespace: usize,
+        settings: &Settings,
+    ) {
         if name.starts_with('@')
             || settings.namespaces.get(namespace).is_none_or(|n| n.durability != Durability::Ephemeral)
         {
@@ -358,33 +367,40 @@ impl Homes {
     }
 
     /// The connected address of the inbox's device number `index`; none past the last device.
-    pub(super) fn device(&self, inbox: TopicKey, index: usize) -> Option<Option<Address>> {
+    pub(in crate::shard) fn device(&self, inbox: TopicKey, index: usize) -> Option<Option<Address>> {
         self.inboxes.get(inbox)?.devices().get(index).map(Device::connected)
     }
 
     /// Where the inbox's devices are connected.
-    pub(super) fn addresses(&self, inbox: TopicKey) -> impl Iterator<Item = Address> {
+    pub(in crate::shard) fn addresses(&self, inbox: TopicKey) -> impl Iterator<Item = Address> {
         let devices = self.inboxes.get(inbox).map_or(&[][..], Inbox::devices);
         devices.iter().filter_map(Device::connected)
     }
 
     /// The room's members, by shard.
-    pub(super) fn members(&self, room: TopicKey) -> &[ShardMembers] {
+    pub(in crate::shard) fn members(&self, room: TopicKey) -> &[ShardMembers] {
         self.rooms.get(room).map_or(&[], Room::shards)
     }
 
     /// Whether publishers of this room hear themselves.
-    pub(super) fn echo(&self, room: TopicKey, settings: &Settings) -> bool {
+    pub(in crate::shard) fn echo(&self, room: TopicKey, settings: &Settings) -> bool {
         self.rooms.get(room).and_then(|room| settings.namespaces.get(room.namespace)).is_none_or(|n| n.echo)
     }
 
-    pub(super) fn detach(&mut self, home: TopicKey, from: Address, now: Now) {
+    pub(in crate::shard) fn detach(&mut self, home: TopicKey, from: Address, now: Now) {
         if let Some(inbox) = self.inboxes.get_mut(home) {
             inbox.detach(from, now.mono_ms());
         }
     }
 
-    pub(super) fn acknowledge(&mut self, home: TopicKey, from: Address, offset: u64, metrics: &ShardMetrics, now: Now) {
+    pub(in crate::shard) fn acknowledge(
+        &mut self,
+        home: TopicKey,
+        from: Address,
+        offset: u64,
+        metrics: &ShardMetrics,
+        now: Now,
+    ) {
         let acked = self.change_inbox(home, metrics, |inbox, publishers| {
             inbox.acknowledge(from, offset, publishers, now.mono_ms())
         });
@@ -399,20 +415,20 @@ impl Homes {
     }
 
     /// The device that sent messages needs no copies of them; see [`Inbox::skip_own`].
-    pub(super) fn skip_own(&mut self, home: TopicKey, from: Address, metrics: &ShardMetrics, now: Now) {
+    pub(in crate::shard) fn skip_own(&mut self, home: TopicKey, from: Address, metrics: &ShardMetrics, now: Now) {
         let acked =
             self.change_inbox(home, metrics, |inbox, publishers| inbox.skip_own(from, publishers, now.mono_ms()));
         book_acked(metrics, acked.unwrap_or_default());
     }
 
     /// Whether the user has another device than the one that is connected there.
-    pub(super) fn has_other_devices(&self, home: TopicKey, from: Address) -> bool {
+    pub(in crate::shard) fn has_other_devices(&self, home: TopicKey, from: Address) -> bool {
         self.inboxes.get(home).is_some_and(|inbox| inbox.has_other_devices(from))
     }
 
     /// True once when the logs take more than [`LOG_WARNING_PERCENT`] of what they may, and again only after they took less
     /// than [`LOG_CALM_PERCENT`].
-    pub(super) fn passes_mark(&mut self, settings: &Settings, metrics: &ShardMetrics) -> bool {
+    pub(in crate::shard) fn passes_mark(&mut self, settings: &Settings, metrics: &ShardMetrics) -> bool {
         let percent = (metrics.log_bytes.read() as usize).saturating_mul(100) / settings.log_bytes_per_shard_max.max(1);
         let was_above = self.above_mark;
         self.above_mark = percent > LOG_WARNING_PERCENT || (was_above && percent >= LOG_CALM_PERCENT);
@@ -420,7 +436,7 @@ impl Homes {
     }
 
     /// Lets age work on a few topics, and forgets those of which nothing would be missed.
-    pub(super) fn sweep(&mut self, settings: &Settings, metrics: &ShardMetrics, now: Now) {
+    pub(in crate::shard) fn sweep(&mut self, settings: &Settings, metrics: &ShardMetrics, now: Now) {
         self.dedup.forget_old(now);
         let gone = self.heads.expire(settings.topic_ttl_ms, now.mono_ms(), SWEPT as usize);
         metrics.topics_forgotten[ForgetReason::Age as usize].add(gone);
@@ -511,7 +527,7 @@ impl Homes {
         }
     }
 
-    pub(super) fn invariants(&self, settings: &Settings, metrics: &ShardMetrics) {
+    pub(in crate::shard) fn invariants(&self, settings: &Settings, metrics: &ShardMetrics) {
         self.dedup.invariants();
         let (mut books, mut pending, mut shares) = (Books::default(), 0, HashMap::new());
         for (key, inbox) in self.inboxes.iter() {
@@ -630,7 +646,7 @@ fn book_forgotten(metrics: &ShardMetrics, expired: u64) {
 
 impl Shard {
     /// A device connects.
-    pub(super) fn on_attach(&mut self, attach: Attach, now: Now) {
+    pub(in crate::shard) fn on_attach(&mut self, attach: Attach, now: Now) {
         let Attach { user, device, from, resume } = attach;
         let known = self.homes.find_user(&user);
         let home = known.unwrap_or_else(|| self.homes.make_user(user, &self.metrics, now));
@@ -666,7 +682,7 @@ impl Shard {
     }
 
     /// A session asks for what it is missing.
-    pub(super) fn on_catch_up(&mut self, topic: Source, from: Address, since: u64, now: Now) {
+    pub(in crate::shard) fn on_catch_up(&mut self, topic: Source, from: Address, since: u64, now: Now) {
         let at_home = match topic {
             Source::Inbox(key) => Topic::Inbox(key),
             Source::Room { home, .. } => Topic::Room(home),
@@ -686,7 +702,7 @@ impl Shard {
     }
 
     /// A session joins a room.
-    pub(super) fn on_subscribe_at_home(&mut self, subscribe: Subscribe, now: Now) {
+    pub(in crate::shard) fn on_subscribe_at_home(&mut self, subscribe: Subscribe, now: Now) {
         let Subscribe { room: name, namespace, from, user, device, request, since, recover, local, counted } =
             subscribe;
         let known = self.homes.find_room(&name);
@@ -720,7 +736,13 @@ impl Shard {
     }
 
     /// A session has left a room.
-    pub(super) fn on_unsubscribe_at_home(&mut self, home: TopicKey, from: Address, taken_over: bool, now: Now) {
+    pub(in crate::shard) fn on_unsubscribe_at_home(
+        &mut self,
+        home: TopicKey,
+        from: Address,
+        taken_over: bool,
+        now: Now,
+    ) {
         let Some(room) = self.homes.rooms.get_mut(home) else { return };
         let (namespace, left) = (room.namespace, room.leave(from, taken_over, now.mono_ms()));
         if room.expects() {
@@ -736,7 +758,7 @@ impl Shard {
     }
 
     /// Announces that devices have left which were taken over and did not join again in time.
-    pub(super) fn announce_not_come_back(&mut self, now: Now) {
+    pub(in crate::shard) fn announce_not_come_back(&mut self, now: Now) {
         if self.expecting.is_empty() {
             return;
         }
@@ -766,7 +788,7 @@ impl Shard {
     }
 
     /// One letter to each shard that has members. What is in no log has offset 0.
-    pub(super) fn fan_out_from_home(
+    pub(in crate::shard) fn fan_out_from_home(
         &mut self,
         room: TopicKey,
         offset: u64,
@@ -787,7 +809,7 @@ impl Shard {
     }
 
     /// A shard has worked off broadcasts of rooms whose home is here.
-    pub(super) fn on_credit(&mut self, from: ShardId, credit: &Credit) {
+    pub(in crate::shard) fn on_credit(&mut self, from: ShardId, credit: &Credit) {
         self.ways.settle(from, credit.work);
         for (room, deliveries) in &credit.rooms {
             // The last member there may have left, and others come: what those owe is less than what was given back then.
@@ -797,7 +819,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_presence_at_home(&mut self, name: Arc<str>, from: Address, request: u32, limit: u32) {
+    pub(in crate::shard) fn on_presence_at_home(&mut self, name: Arc<str>, from: Address, request: u32, limit: u32) {
         let room = self.homes.find_room(&name).and_then(|key| self.homes.rooms.get(key));
         let result = PresenceResult {
             to: from.connection,
@@ -809,7 +831,7 @@ impl Shard {
         self.post(from.shard, Letter::PresenceResult(Box::new(result)));
     }
 
-    pub(super) fn on_history_at_home(&mut self, history: History, now: Now) {
+    pub(in crate::shard) fn on_history_at_home(&mut self, history: History, now: Now) {
         let History { topic, from, request, since, before, limit } = history;
         let found = self.homes.find(&topic);
         if let Some(found) = found {
