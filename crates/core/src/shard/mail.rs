@@ -5,10 +5,13 @@
 
 use super::edge::Broadcast;
 use super::edge::requests::WEIGHT_OF_LARGE;
+use super::letter::{Publish, Published};
 use super::{Effect, Letter, Posted, Shard, Source, letter};
 use crate::close::ErrorCode;
-use crate::id::{Now, ShardId};
+use crate::id::{Address, Now, ShardId, TopicKey};
 use crate::limits::ASKED_MAX;
+use crate::outbox::Delivery;
+use crate::topics::DedupKey;
 use crate::wire::encode;
 
 impl Shard {
@@ -38,8 +41,64 @@ impl Shard {
 
     /// Whether a letter to that shard would be the next one that is read here: then it need not be written down. Asked for
     /// letters of the most frequent kinds.
-    pub(super) fn reads_at_once(&self, to: ShardId) -> bool {
+    fn reads_at_once(&self, to: ShardId) -> bool {
         to == self.id && self.own_mail.is_empty()
+    }
+
+    /// A Publish to a home of which it is known already that it goes there: what the home looks at first is brought.
+    pub(super) fn expect_publish(&self, home: ShardId, key: DedupKey) {
+        if home == self.id {
+            self.homes.dedup.prefetch(key);
+        }
+    }
+
+    #[inline]
+    pub(super) fn publish_or_post(&mut self, home: ShardId, publish: Publish, now: Now) {
+        if home == self.id {
+            self.asked += 1;
+            // After what was posted before, as if it were posted, too.
+            self.read_own_mail(now);
+            self.on_publish_at_home(publish, now);
+        } else {
+            self.ask(home, Letter::Publish(Box::new(publish)));
+        }
+    }
+
+    #[inline]
+    pub(super) fn acknowledge_or_post(&mut self, at: ShardId, home: TopicKey, from: Address, offset: u64, now: Now) {
+        if self.reads_at_once(at) {
+            self.homes.acknowledge(home, from, offset, &self.metrics, now);
+        } else {
+            self.post(at, Letter::Ack { home, from, offset });
+        }
+    }
+
+    #[inline]
+    pub(super) fn deliver_or_post(&mut self, to: Address, offset: u64, delivery: Delivery, now: Now) {
+        let Address { shard, connection: to } = to;
+        if self.reads_at_once(shard) {
+            self.on_deliver(to, offset, delivery, now);
+        } else {
+            self.post(shard, Letter::Deliver { to, offset, delivery });
+        }
+    }
+
+    #[inline]
+    pub(super) fn answer_or_post(&mut self, publisher: ShardId, published: Published, now: Now) {
+        if self.reads_at_once(publisher) {
+            self.on_published(&published, now);
+        } else {
+            self.post(publisher, Letter::Published(published));
+        }
+    }
+
+    pub(super) fn fail_or_post(&mut self, publisher: Address, request: u32, code: ErrorCode, now: Now) {
+        let Address { shard, connection: to } = publisher;
+        if self.reads_at_once(shard) {
+            self.on_failed(to, request, code, now);
+        } else {
+            self.post(shard, Letter::Failed { to, request, code });
+        }
     }
 
     pub(super) fn read_own_mail(&mut self, now: Now) {
@@ -105,6 +164,17 @@ impl Shard {
                 }
             }
             Letter::Credit { from, credit } => self.on_credit(from, &credit),
+        }
+    }
+
+    /// Tells homes what of their broadcasts was worked off since the last time.
+    pub(in crate::shard) fn give_credit_back(&mut self) {
+        while let Some((home, credit)) = self.credits.pop(self.id) {
+            if home == self.id {
+                self.on_credit(home, &credit);
+            } else {
+                self.post(home, Letter::Credit { from: self.id, credit: Box::new(credit) });
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 //! missing, for what comes after the last one. Because letters keep their order, the first live message after the
 //! answer is the one that follows it: no hole, no repetition.
 
+use super::catch_up::{CatchUpRoom, settle};
 use crate::id::{ConnectionKey, Now, Position};
 use crate::metrics::DropReason;
 use crate::outbox::Delivery;
@@ -69,16 +70,6 @@ impl Shard {
         }
     }
 
-    /// Appends a message to an outbox; the caller has counted it as owed and asked for room.
-    pub(in crate::shard) fn queue(&mut self, key: ConnectionKey, delivery: Delivery, now: Now) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let was_empty = connection.outbox.is_empty();
-        self.metrics.deliveries_queued.add(1);
-        self.metrics.outbox_bytes.add(delivery.frame.len() as u64);
-        connection.outbox.push(delivery, &mut self.spares, now.mono_ms());
-        self.mark_writable(key, was_empty);
-    }
-
     /// The client has kept everything up to `position`.
     pub(in crate::shard) fn acknowledge(&mut self, key: ConnectionKey, position: Position, now: Now) {
         let from = self.address(key);
@@ -94,18 +85,14 @@ impl Shard {
         feed.attempts = 0;
         feed.ack_deadline = (feed.unacked > 0).then(|| Ticks::from_ms(now.mono_ms() + ack_wait_ms));
         let InboxFeed { at, home, lag, .. } = *feed;
-        if self.reads_at_once(at) {
-            self.homes.acknowledge(home, from, position.offset, &self.metrics, now);
-        } else {
-            self.post(at, Letter::Ack { home, from, offset: position.offset });
-        }
+        self.acknowledge_or_post(at, home, from, position.offset, now);
         if lag != Lag::None {
             self.catch_up(key);
         }
     }
 
     /// The Ack did not come: everything after the cursor is brought once more.
-    pub(in crate::shard) fn repeat_unacknowledged(&mut self, key: ConnectionKey, now: Now) {
+    pub(super) fn repeat_unacknowledged(&mut self, key: ConnectionKey, now: Now) {
         let settings = self.settings.clone();
         let Some(session) = self.session_mut(key) else { return };
         let feed = &mut session.inbox;
@@ -126,20 +113,6 @@ impl Shard {
         self.metrics.retries.increment();
         let from = self.address(key);
         self.post(at, Letter::CatchUp { topic: Source::Inbox(home), from, since });
-    }
-
-    /// Asks the homes for what this session's lagging topics are missing, if its outbox has room for it.
-    pub(in crate::shard) fn catch_up(&mut self, key: ConnectionKey) {
-        let from = self.address(key);
-        let Some(session) = self.session_mut(key) else { return };
-        let receive_window = session.receive_window;
-        let feed = &mut session.inbox;
-        if feed.lag == Lag::Behind && feed.unacked < receive_window {
-            feed.lag = Lag::CatchingUp;
-            let InboxFeed { at, home, seen: since, .. } = *feed;
-            self.post(at, Letter::CatchUp { topic: Source::Inbox(home), from, since });
-        }
-        self.catch_up_rooms(key);
     }
 
     /// The home brings what was missing.
@@ -186,78 +159,5 @@ impl Shard {
         if !complete && (fits || progress) {
             self.catch_up_when_drained(key);
         }
-    }
-
-    /// Queues replayed frames and books them: `deferred` of them were counted as owed already.
-    pub(in crate::shard) fn replay(
-        &mut self,
-        key: ConnectionKey,
-        frames: Vec<bytes::Bytes>,
-        owed: u64,
-        settled: Settled,
-        complete: bool,
-        now: Now,
-    ) {
-        self.metrics.messages_replayed.add(frames.len() as u64);
-        self.metrics.deliveries_owed.add(owed);
-        self.metrics.deliveries_deferred.subtract(settled.brought + settled.gone);
-        debug_assert!(complete || settled.gone == 0);
-        Self::count_dropped(&self.metrics, DropReason::Unrecoverable, settled.gone);
-        for frame in frames {
-            self.queue(key, Delivery { frame, received_us: 0 }, now);
-        }
-    }
-
-    /// Goes on at once when the outbox has room; else the next pull does. Only after progress, or it would go round
-    /// in circles when the next message fits into an empty outbox alone.
-    pub(in crate::shard) fn catch_up_when_drained(&mut self, key: ConnectionKey) {
-        let limits = self.outbox_limits;
-        if self.connections.get(key).is_some_and(|connection| connection.outbox.is_drained(limits)) {
-            self.catch_up(key);
-        }
-    }
-}
-
-/// What became of deferred messages.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::shard) struct Settled {
-    /// Now in the outbox.
-    pub(in crate::shard) brought: u64,
-    /// No longer in the log.
-    pub(in crate::shard) gone: u64,
-}
-
-/// Books `brought` replayed messages against `behind` deferred ones; returns how many are owed anew.
-pub(in crate::shard) fn settle(behind: &mut u32, brought: u64, complete: bool) -> (u64, Settled) {
-    let of_deferred = brought.min(u64::from(*behind));
-    *behind -= of_deferred as u32;
-    let gone = if complete { u64::from(core::mem::take(behind)) } else { 0 };
-    (brought - of_deferred, Settled { brought: of_deferred, gone })
-}
-
-/// Room in an outbox while a replay is being put in.
-pub(in crate::shard) struct CatchUpRoom {
-    bytes: usize,
-    frames: usize,
-    empty: bool,
-}
-
-impl CatchUpRoom {
-    pub(in crate::shard) fn of(outbox: &crate::outbox::Outbox, limits: crate::outbox::OutboxLimits) -> Self {
-        CatchUpRoom {
-            bytes: limits.bytes_max.saturating_sub(outbox.data_bytes()),
-            frames: limits.frames_max.saturating_sub(outbox.frames()),
-            empty: outbox.frames() == 0,
-        }
-    }
-
-    pub(in crate::shard) fn take(&mut self, bytes: usize) -> bool {
-        if !self.empty && (bytes > self.bytes || self.frames == 0) {
-            return false;
-        }
-        self.empty = false;
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.frames = self.frames.saturating_sub(1);
-        true
     }
 }

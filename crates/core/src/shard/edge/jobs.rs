@@ -16,24 +16,24 @@ use crate::shard::Work;
 
 /// One frame for all members of a room on this shard.
 #[derive(Debug)]
-pub(in crate::shard) struct Job {
-    pub(in crate::shard) offset: u64,
-    pub(in crate::shard) logged: bool,
-    pub(in crate::shard) delivery: Delivery,
-    pub(in crate::shard) without: Option<Address>,
+pub(super) struct Job {
+    pub(super) offset: u64,
+    pub(super) logged: bool,
+    pub(super) delivery: Delivery,
+    pub(super) without: Option<Address>,
     /// Members before this index have been served.
-    pub(in crate::shard) next: u32,
+    pub(super) next: u32,
     /// Members when it came. A session that joins while it waits stands after its message, perhaps in another epoch.
-    pub(in crate::shard) members: u32,
+    pub(super) members: u32,
     /// The room's home, which gets its credit back, and the room there.
-    pub(in crate::shard) home: ShardId,
-    pub(in crate::shard) room: TopicKey,
-    pub(in crate::shard) work: Work,
+    pub(super) home: ShardId,
+    pub(super) room: TopicKey,
+    pub(super) work: Work,
 }
 
 /// A room's jobs: the first and the last in the slab.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::shard) struct RoomJobs {
+pub(super) struct RoomJobs {
     ends: Option<(u32, u32)>,
 }
 
@@ -52,7 +52,7 @@ struct Place {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(in crate::shard) struct Jobs {
+pub(super) struct Jobs {
     slab: Vec<Place>,
     free: Vec<u32>,
     /// Rooms with jobs, each once, in the order of their turns.
@@ -64,7 +64,7 @@ pub(in crate::shard) struct Jobs {
 
 impl Jobs {
     /// Whether a room waits for its turn.
-    pub(in crate::shard) fn has_line(&self) -> bool {
+    pub(super) fn has_line(&self) -> bool {
         !self.line.is_empty()
     }
 
@@ -74,7 +74,7 @@ impl Jobs {
     }
 
     /// Appends a job to the queue of its room, which may rest until some time, in monotonic ms; 0 if it does not.
-    pub(in crate::shard) fn push(&mut self, room: TopicKey, queue: &mut RoomJobs, job: Job, rests_until_ms: u64) {
+    pub(super) fn push(&mut self, room: TopicKey, queue: &mut RoomJobs, job: Job, rests_until_ms: u64) {
         self.work.add(job.work);
         let place = self.free.pop().unwrap_or_else(|| {
             self.slab.push(Place { job: None, next: 0 });
@@ -101,40 +101,40 @@ impl Jobs {
     }
 
     /// The room whose turn it is; to be given back with [`Self::line_up`] while it has jobs.
-    pub(in crate::shard) fn next_room(&mut self) -> Option<TopicKey> {
+    pub(super) fn next_room(&mut self) -> Option<TopicKey> {
         self.line.pop_front()
     }
 
     /// Puts a room with jobs at the end of the line.
-    pub(in crate::shard) fn line_up(&mut self, room: TopicKey) {
+    pub(super) fn line_up(&mut self, room: TopicKey) {
         self.line.push_back(room);
     }
 
     /// Keeps a room with jobs out of the line until then.
-    pub(in crate::shard) fn rest(&mut self, room: TopicKey, until_ms: u64) {
+    pub(super) fn rest(&mut self, room: TopicKey, until_ms: u64) {
         self.resting.push((until_ms, room));
     }
 
     /// Lines up rooms that have rested.
-    pub(in crate::shard) fn end_rests(&mut self, now_ms: u64) {
+    pub(super) fn end_rests(&mut self, now_ms: u64) {
         let Jobs { resting, line, .. } = self;
         line.extend(resting.extract_if(.., |(until_ms, _)| *until_ms <= now_ms).map(|(_, room)| room));
     }
 
     /// How far the room's oldest job is; none without jobs.
-    pub(in crate::shard) fn next_of(&self, queue: RoomJobs) -> Option<u32> {
+    pub(super) fn next_of(&self, queue: RoomJobs) -> Option<u32> {
         let (first, _) = queue.ends?;
         self.slab.get(first as usize)?.job.as_ref().map(|job| job.next)
     }
 
     /// Whether all members were served the room's oldest job.
-    pub(in crate::shard) fn is_first_done(&self, queue: RoomJobs) -> bool {
+    pub(super) fn is_first_done(&self, queue: RoomJobs) -> bool {
         let first = queue.ends.and_then(|(first, _)| self.slab.get(first as usize)?.job.as_ref());
         first.is_some_and(|job| job.next >= job.members)
     }
 
     /// Takes the oldest job of a room out if all its members are served.
-    pub(in crate::shard) fn pop_done(&mut self, queue: &mut RoomJobs) -> Option<Job> {
+    pub(super) fn pop_done(&mut self, queue: &mut RoomJobs) -> Option<Job> {
         let (first, last) = queue.ends?;
         let place = self.slab.get_mut(first as usize)?;
         place.job.as_ref().filter(|job| job.next >= job.members)?;
@@ -147,7 +147,7 @@ impl Jobs {
     }
 
     /// Calls `change` for the jobs of a room, oldest first, until it says no.
-    pub(in crate::shard) fn visit(&mut self, queue: RoomJobs, mut change: impl FnMut(&mut Job) -> bool) {
+    pub(super) fn visit(&mut self, queue: RoomJobs, mut change: impl FnMut(&mut Job) -> bool) {
         let Some((mut place, last)) = queue.ends else { return };
         while let Some(entry) = self.slab.get_mut(place as usize) {
             let goes_on = entry.job.as_mut().is_some_and(&mut change);

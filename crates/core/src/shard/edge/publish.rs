@@ -4,26 +4,27 @@ use std::hash::BuildHasher;
 
 use crate::close::ErrorCode;
 use crate::id::{ConnectionKey, Now};
-use crate::session::{Session, Verb};
+use crate::shard::Shard;
 use crate::shard::letter::{Publish, Published};
-use crate::shard::{Letter, Shard};
+use crate::topics::DedupKey;
 use crate::wire::{Draft, Encoder, client_frame};
 
 impl Shard {
     /// A client publishes. Whether it may is found here; with an id the answer is the home's, which looks first whether an
     /// earlier attempt was stored.
-    pub(in crate::shard) fn on_publish(&mut self, key: ConnectionKey, publish: &client_frame::Publish<'_>, now: Now) {
+    pub(super) fn on_publish(&mut self, key: ConnectionKey, publish: &client_frame::Publish<'_>, now: Now) {
         let request = publish.request;
         let home = self.home_of_topic(publish.topic);
         let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_ref()) else {
             return;
         };
-        let (id, dedup) = (publish.client_message_id, &self.homes.dedup);
+        let id = publish.client_message_id;
         let sender = self.hash.hash_one(&*session.user);
-        let dedup_key = (!id.is_none()).then(|| dedup.key(sender, self.hash.hash_one((sender, publish.topic)), id));
-        if let Some(key) = dedup_key.filter(|_| home == self.id) {
+        let sender_and_topic = || self.hash.hash_one((sender, publish.topic));
+        let dedup_key = (!id.is_none()).then(|| DedupKey::new(&self.hash, sender, sender_and_topic(), id));
+        if let Some(key) = dedup_key {
             // As early as possible: it lies anywhere in a lot of memory.
-            dedup.prefetch(key);
+            self.expect_publish(home, key);
         }
         let (namespace, refused) = match self.may_publish(session, publish.topic) {
             Ok(_) if publish.payload.len() > self.settings.client.message_bytes_max => {
@@ -52,30 +53,7 @@ impl Shard {
             ttl_ms: u64::from(publish.ttl_seconds) * 1000,
             received_us: now.mono_us.max(1),
         };
-        if home == self.id {
-            self.asked += 1;
-            // After what was posted before, as if it were posted, too.
-            self.read_own_mail(now);
-            self.on_publish_at_home(letter, now);
-        } else {
-            self.ask(home, Letter::Publish(Box::new(letter)));
-        }
-    }
-
-    /// The index of the topic's namespace (0 for an inbox), or why the session may not publish to it.
-    fn may_publish(&self, session: &Session, topic: &str) -> Result<usize, ErrorCode> {
-        let granted = session.grants.as_ref().is_some_and(|grants| grants.allows(Verb::Publish, topic));
-        if topic.starts_with('@') {
-            return if self.settings.inbox.publish_all || granted { Ok(0) } else { Err(ErrorCode::PermissionDenied) };
-        }
-        let (index, namespace) = self.settings.namespace_of(topic).ok_or(ErrorCode::UnknownRoom)?;
-        if !namespace.publish_all && !granted {
-            return Err(ErrorCode::PermissionDenied);
-        }
-        if !namespace.publish_without_subscribe && !self.rooms.is_member(session, topic) {
-            return Err(ErrorCode::NotSubscribed);
-        }
-        Ok(index)
+        self.publish_or_post(home, letter, now);
     }
 
     /// The publisher's shard hears that nothing came of it.

@@ -4,8 +4,9 @@
 //! passes this bound has brought; the rest waits in the socket. Before the session is signed in, a receive takes one buffer
 //! (one record, over TLS); later, whatever the kernel has at that moment. That bounds what a client can ask for without reading the answers, and lets requests follow Connect at once.
 
+use super::lookup::Asked;
 use super::requests::{WEIGHT_MAX, WEIGHT_OF_REFRESH};
-use super::rooms::{Asked, Wish};
+use super::rooms::Wish;
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, Position};
 use crate::limits::{CONNECT_BODY_BYTES_MAX, HEADER_BYTES};
@@ -201,7 +202,7 @@ impl Shard {
     }
 
     /// Something has happened that parked bytes may have waited for.
-    pub(in crate::shard) fn wake_parked(&mut self, key: ConnectionKey) {
+    pub(super) fn wake_parked(&mut self, key: ConnectionKey) {
         if self.connections.get(key).is_some_and(Connection::is_parked) {
             self.unparked.push(key);
         }
@@ -220,7 +221,7 @@ impl Shard {
     }
 
     /// Reads what was parked, as far as it may be read now.
-    pub(in crate::shard) fn unpark(&mut self, key: ConnectionKey, now: Now) {
+    pub(super) fn unpark(&mut self, key: ConnectionKey, now: Now) {
         if self.must_wait(key) {
             return;
         }
@@ -321,7 +322,7 @@ impl Shard {
     }
 
     /// Over the rate: within a second of the first time the request is refused, later the connection is closed.
-    pub(in crate::shard) fn warn_about_rate(&mut self, key: ConnectionKey, request: u32, room: Option<&str>, now: Now) {
+    pub(super) fn warn_about_rate(&mut self, key: ConnectionKey, request: u32, room: Option<&str>, now: Now) {
         const GRACE_MS: u32 = 1000;
         const FORGIVEN_MS: u32 = 10_000;
         let Some(connection) = self.connections.get_mut(key) else { return };
@@ -338,7 +339,7 @@ impl Shard {
     }
 
     /// Counts a request that will be answered later; refuses it when too many wait already.
-    pub(in crate::shard) fn begin_request(&mut self, key: ConnectionKey, request: u32, now: Now) -> bool {
+    pub(super) fn begin_request(&mut self, key: ConnectionKey, request: u32, now: Now) -> bool {
         let begins = self.count_request(key);
         if !begins {
             self.refuse(key, request, ErrorCode::TooManyInFlight, now);
@@ -347,7 +348,7 @@ impl Shard {
     }
 
     /// [`Self::begin_request`] without an answer.
-    pub(in crate::shard) fn count_request(&mut self, key: ConnectionKey) -> bool {
+    pub(super) fn count_request(&mut self, key: ConnectionKey) -> bool {
         let limit = self.settings.client.requests_in_flight_max;
         let Some(session) = self.session_mut(key) else { return false };
         let begins = usize::from(session.in_flight) < limit;

@@ -8,10 +8,10 @@ use crate::shard::Shard;
 
 /// What the requests in flight that others may have to wait for weigh, when the next request has to: two with large answers,
 /// or a Refresh, whose rights the next request is judged by.
-pub(in crate::shard) const WEIGHT_MAX: u8 = 2;
+pub(super) const WEIGHT_MAX: u8 = 2;
 pub(in crate::shard) const WEIGHT_OF_LARGE: u8 = 1;
 /// More than everything else that may be in flight with it, so that it can be told.
-pub(in crate::shard) const WEIGHT_OF_REFRESH: u8 = 2 * WEIGHT_MAX;
+pub(super) const WEIGHT_OF_REFRESH: u8 = 2 * WEIGHT_MAX;
 
 impl Shard {
     /// A request of this session has its answer.
@@ -22,12 +22,12 @@ impl Shard {
     }
 
     /// A request that others of its connection may have to wait for is under way; see `receive`.
-    pub(in crate::shard) fn begin_heavy(&mut self, key: ConnectionKey, weight: u8) {
+    pub(super) fn begin_heavy(&mut self, key: ConnectionKey, weight: u8) {
         *self.heavy_in_flight.entry(key).or_default() += weight;
     }
 
     /// Whether the session waits for the answer to a Refresh.
-    pub(in crate::shard) fn is_refreshing(&self, key: ConnectionKey) -> bool {
+    pub(super) fn is_refreshing(&self, key: ConnectionKey) -> bool {
         self.heavy_in_flight.get(&key).is_some_and(|weight| *weight >= WEIGHT_OF_REFRESH)
     }
 

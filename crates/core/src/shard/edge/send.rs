@@ -53,7 +53,7 @@ impl Shard {
         self.spares.recycle(buffer);
     }
 
-    pub(in crate::shard) fn session_mut(&mut self, key: ConnectionKey) -> Option<&mut Session> {
+    pub(super) fn session_mut(&mut self, key: ConnectionKey) -> Option<&mut Session> {
         self.connections.get_mut(key)?.session.as_mut()
     }
 
@@ -78,7 +78,7 @@ impl Shard {
     }
 
     /// Appends a reply that must not overtake messages.
-    pub(in crate::shard) fn reply_in_order(
+    pub(super) fn reply_in_order(
         &mut self,
         key: ConnectionKey,
         now: Now,
@@ -98,7 +98,7 @@ impl Shard {
     }
 
     /// Tells the shell, once, that an outbox is not empty any more.
-    pub(in crate::shard) fn mark_writable(&mut self, key: ConnectionKey, was_empty: bool) {
+    fn mark_writable(&mut self, key: ConnectionKey, was_empty: bool) {
         let Some(connection) = self.connections.get_mut(key) else { return };
         if was_empty {
             self.stalls.filled.push(key);
@@ -109,23 +109,16 @@ impl Shard {
         }
     }
 
-    pub(in crate::shard) fn refuse(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
+    pub(super) fn refuse(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
         self.refuse_with(key, request, code, code.label(), None, now);
     }
 
     /// Refuses a Subscribe, or a room of Connect.
-    pub(in crate::shard) fn refuse_room(
-        &mut self,
-        key: ConnectionKey,
-        request: u32,
-        code: ErrorCode,
-        room: &str,
-        now: Now,
-    ) {
+    pub(super) fn refuse_room(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, room: &str, now: Now) {
         self.refuse_with(key, request, code, code.label(), Some(room), now);
     }
 
-    pub(in crate::shard) fn refuse_with(
+    pub(super) fn refuse_with(
         &mut self,
         key: ConnectionKey,
         request: u32,
@@ -145,7 +138,17 @@ impl Shard {
         self.reply(key, now, |encoder, out| encoder.error(out, &fields));
     }
 
-    pub(in crate::shard) fn count_dropped(metrics: &ShardMetrics, reason: DropReason, count: u64) {
+    pub(super) fn count_dropped(metrics: &ShardMetrics, reason: DropReason, count: u64) {
         metrics.deliveries_dropped[reason as usize].add(count);
+    }
+
+    /// Appends a message to an outbox; the caller has counted it as owed and asked for room.
+    pub(in crate::shard) fn queue(&mut self, key: ConnectionKey, delivery: Delivery, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let was_empty = connection.outbox.is_empty();
+        self.metrics.deliveries_queued.add(1);
+        self.metrics.outbox_bytes.add(delivery.frame.len() as u64);
+        connection.outbox.push(delivery, &mut self.spares, now.mono_ms());
+        self.mark_writable(key, was_empty);
     }
 }

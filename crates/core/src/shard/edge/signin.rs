@@ -39,7 +39,7 @@ impl DeviceNames {
 }
 
 impl Shard {
-    pub(in crate::shard) fn on_connect(&mut self, key: ConnectionKey, connect: &Connect<'_>, now: Now) {
+    pub(super) fn on_connect(&mut self, key: ConnectionKey, connect: &Connect<'_>, now: Now) {
         if connect.version != PROTOCOL_VERSION {
             return self.close(key, CloseReason::InappropriateProtocol, "this gateway speaks version 1", now);
         }

@@ -108,7 +108,7 @@ impl Shard {
     }
 
     /// Puts the connection's earliest deadline into the wheel.
-    pub(in crate::shard) fn rearm(&mut self, key: ConnectionKey, now: Now) {
+    pub(super) fn rearm(&mut self, key: ConnectionKey, now: Now) {
         if let Some(connection) = self.connections.get(key) {
             let (deadline_ms, _) = self.next_deadline(key, connection, now);
             self.wheel.insert(key.slot, deadline_ms);

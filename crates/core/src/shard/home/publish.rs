@@ -20,7 +20,7 @@ impl Shard {
         let known = self.homes.find(name);
         if let Some(answered) = key.and_then(|key| self.homes.dedup.find(key)) {
             self.metrics.dedup_hits.increment();
-            return self.answer(publish.from.shard, answer(&publish, answered, true), now);
+            return self.answer_or_post(publish.from.shard, answer(&publish, answered, true), now);
         }
         if let Some(code) = publish.refused.or_else(|| self.has_no_way_on(known, publish.draft.len())) {
             return self.fail(&publish, code, now);
@@ -60,7 +60,7 @@ impl Shard {
         if let Some(topic) = topic {
             self.commit(topic, publish, answered, copied_at, now);
         }
-        self.answer(publisher, answer, now);
+        self.answer_or_post(publisher, answer, now);
     }
 
     /// Where the sender's own inbox is, if what it sends to others is copied there.
@@ -108,7 +108,7 @@ impl Shard {
     }
 
     /// Why a message for this topic is refused at its home, if the ways to its recipients hold too much.
-    pub(in crate::shard) fn has_no_way_on(&self, topic: Option<Topic>, frame_bytes: usize) -> Option<ErrorCode> {
+    pub(super) fn has_no_way_on(&self, topic: Option<Topic>, frame_bytes: usize) -> Option<ErrorCode> {
         let full = match topic? {
             Topic::Inbox(key) => {
                 let mut addresses = self.homes.addresses(key);
@@ -124,12 +124,7 @@ impl Shard {
 
     /// A Publish was not carried out.
     fn fail(&mut self, publish: &Publish, code: ErrorCode, now: Now) {
-        let (to, request) = (publish.from.connection, publish.request);
-        if self.reads_at_once(publish.from.shard) {
-            self.on_failed(to, request, code, now);
-        } else {
-            self.post(publish.from.shard, Letter::Failed { to, request, code });
-        }
+        self.fail_or_post(publish.from, publish.request, code, now);
     }
 
     /// The level that a publish reaches.
@@ -182,21 +177,8 @@ impl Shard {
         while let Some(device) = self.homes.device(inbox, index) {
             index += 1;
             if let Some(address) = device.filter(|address| Some(*address) != without) {
-                let (to, delivery) = (address.connection, delivery.clone());
-                if self.reads_at_once(address.shard) {
-                    self.on_deliver(to, offset, delivery, now);
-                } else {
-                    self.post(address.shard, Letter::Deliver { to, offset, delivery });
-                }
+                self.deliver_or_post(address, offset, delivery.clone(), now);
             }
-        }
-    }
-
-    fn answer(&mut self, publisher: ShardId, published: Published, now: Now) {
-        if self.reads_at_once(publisher) {
-            self.on_published(&published, now);
-        } else {
-            self.post(publisher, Letter::Published(published));
         }
     }
 }

@@ -4,29 +4,22 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use hashbrown::{HashSet, HashTable};
+use hashbrown::HashTable;
 
-use crate::close::CloseReason;
-use crate::id::{Address, Durability, Now, Position, Recover, ShardId, TopicKey};
+use super::books::{Books, book_acked, book_forgotten, book_trimmed};
+use crate::id::{Address, Durability, Now, Position, ShardId, TopicKey};
 use crate::keyed::{Keyed, keyed};
-use crate::limits::{
-    HISTORY_BYTES_MAX, InboxSettings, LOG_CALM_PERCENT, LOG_WARNING_PERCENT, PUBLISHER_SHARE_OF_FREE, Settings,
-};
+use crate::limits::{InboxSettings, LOG_CALM_PERCENT, LOG_WARNING_PERCENT, PUBLISHER_SHARE_OF_FREE, Settings};
 use crate::metrics::{ExpireReason, ForgetReason, ShardMetrics};
-use crate::outbox::Delivery;
-use crate::shard::letter::{Attach, History, HistoryResult, PresenceResult, Subscribe, Subscribed};
-use crate::shard::ways::{Credit, Work};
-use crate::shard::{Letter, Shard, Source};
 use crate::slots::Slots;
 use crate::topics::{
-    Dedup, Device, DeviceLimits, Head, Heads, Inbox, Keeps, Log, LogLimits, MemberName, Message, Publishers, Room,
-    ShardMembers, Trimmed, UnknownUsers, message_cost,
+    Dedup, Device, Head, Heads, Inbox, Keeps, Log, LogLimits, Message, Publishers, Room, ShardMembers, UnknownUsers,
+    message_cost,
 };
 
 /// A topic at home.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::shard) enum Topic {
+pub(super) enum Topic {
     Inbox(TopicKey),
     Room(TopicKey),
 }
@@ -34,12 +27,12 @@ pub(in crate::shard) enum Topic {
 /// All topics whose home is this shard.
 #[derive(Debug)]
 pub(in crate::shard) struct Homes {
-    inboxes: Slots<Inbox>,
+    pub(super) inboxes: Slots<Inbox>,
     /// Slots of `inboxes` by user id.
     users: HashTable<u32>,
     /// Whose inboxes go first when those of users who have never signed in take too much.
     unknown: UnknownUsers,
-    rooms: Slots<Room>,
+    pub(super) rooms: Slots<Room>,
     room_names: HashTable<TopicKey>,
     /// Where topics stood that are quiet now.
     heads: Heads,
@@ -55,10 +48,6 @@ pub(in crate::shard) struct Homes {
     sweep_inbox: u32,
     sweep_room: u32,
 }
-
-/// Messages and bytes that one answer to CatchUp carries.
-const CATCH_UP_MESSAGES: usize = 128;
-const CATCH_UP_BYTES: usize = 256 * 1024;
 
 /// Topics looked at by one sweep.
 const SWEPT: u32 = 64;
@@ -94,7 +83,7 @@ impl Homes {
     /// 40 bits of milliseconds since 2024, 10 of node, and 14 for a counter and, below it, the shard, which takes as many
     /// bits as the node's shards need. A node gives out 16 million ids a second before it borrows from the next
     /// millisecond: ids never run so far ahead that a restart could repeat them.
-    pub(in crate::shard) fn next_message_id(&mut self, node: u16, now: Now) -> u64 {
+    pub(super) fn next_message_id(&mut self, node: u16, now: Now) -> u64 {
         const START_2024_MS: u64 = 1_704_067_200_000;
         const TIME: u64 = 1 << 24;
         const NODE: u64 = 1 << 14;
@@ -112,12 +101,12 @@ impl Homes {
         self.last_message_id
     }
 
-    fn find_user(&self, user: &str) -> Option<TopicKey> {
+    pub(super) fn find_user(&self, user: &str) -> Option<TopicKey> {
         let is_it = |slot: &u32| self.inboxes.in_slot(*slot).is_some_and(|inbox| *inbox.user == *user);
         self.users.find(self.hash.hash_one(user), is_it).and_then(|slot| self.inboxes.key_of(*slot))
     }
 
-    fn make_user(&mut self, user: Arc<str>, metrics: &ShardMetrics, now: Now) -> TopicKey {
+    pub(super) fn make_user(&mut self, user: Arc<str>, metrics: &ShardMetrics, now: Now) -> TopicKey {
         let user_hash = self.hash.hash_one(&*user);
         let inbox = match self.take_head(self.head_of_user(&user), metrics) {
             Some(head) => Inbox::resumed(user, head),
@@ -133,12 +122,12 @@ impl Homes {
         key
     }
 
-    fn find_room(&self, name: &str) -> Option<TopicKey> {
+    pub(super) fn find_room(&self, name: &str) -> Option<TopicKey> {
         let is_it = |key: &TopicKey| self.rooms.get(*key).is_some_and(|room| *room.name == *name);
         self.room_names.find(self.hash.hash_one(name), is_it).copied()
     }
 
-    fn make_room(
+    pub(super) fn make_room(
         &mut self,
         name: Arc<str>,
         namespace: usize,
@@ -164,7 +153,7 @@ impl Homes {
     }
 
     /// A topic that [`Self::find`] did not find.
-    pub(in crate::shard) fn make(
+    pub(super) fn make(
         &mut self,
         topic: &str,
         namespace: usize,
@@ -180,7 +169,7 @@ impl Homes {
     }
 
     /// A topic that somebody has connected to, joined or written to.
-    pub(in crate::shard) fn find(&self, topic: &str) -> Option<Topic> {
+    pub(super) fn find(&self, topic: &str) -> Option<Topic> {
         match topic.strip_prefix('@') {
             Some(user) => self.find_user(user).map(Topic::Inbox),
             None => self.find_room(topic).map(Topic::Room),
@@ -188,7 +177,7 @@ impl Homes {
     }
 
     /// The position that the next message gets; offset 0 when it is in no log.
-    pub(in crate::shard) fn next_position(&self, topic: Option<Topic>, durability: Durability) -> Position {
+    pub(super) fn next_position(&self, topic: Option<Topic>, durability: Durability) -> Position {
         let position = match topic {
             Some(Topic::Inbox(key)) => self.inboxes.get(key).map(|inbox| inbox.position()),
             Some(Topic::Room(key)) => self.rooms.get(key).map(|room| room.log.position()),
@@ -206,7 +195,7 @@ impl Homes {
 
     /// Whether a message of this user may still be kept: what is free must hold it, and what the user's messages take
     /// may not be more than [`PUBLISHER_SHARE_OF_FREE`] times that.
-    pub(in crate::shard) fn has_room_for(
+    pub(super) fn has_room_for(
         &self,
         user: &[u8],
         frame_bytes: usize,
@@ -221,7 +210,7 @@ impl Homes {
     }
 
     /// Appends to a topic's log and trims it.
-    pub(in crate::shard) fn commit(
+    pub(super) fn commit(
         &mut self,
         topic: Topic,
         message: Message,
@@ -266,13 +255,7 @@ impl Homes {
 
     /// A message that is in no log goes to a topic; none where the topic is not known. Where the namespace keeps no log,
     /// nobody can be told any more that nothing was missed.
-    pub(in crate::shard) fn pass_by(
-        &mut self,
-        topic: Option<Topic>,
-        name: &str,
-        namespace: usize,
-        settings: &Settings,
-    ) {
+    pub(super) fn pass_by(&mut self, topic: Option<Topic>, name: &str, namespace: usize, settings: &Settings) {
         if name.starts_with('@')
             || settings.namespaces.get(namespace).is_none_or(|n| n.durability != Durability::Ephemeral)
         {
@@ -318,7 +301,7 @@ impl Homes {
     }
 
     /// Changes an inbox, and books what its messages take afterwards.
-    fn change_inbox<R>(
+    pub(super) fn change_inbox<R>(
         &mut self,
         key: TopicKey,
         metrics: &ShardMetrics,
@@ -346,7 +329,7 @@ impl Homes {
     }
 
     /// Removes what has left a topic's log by now, so that what is said of the log is true.
-    fn trim(&mut self, topic: Topic, settings: &Settings, metrics: &ShardMetrics, now: Now) {
+    pub(super) fn trim(&mut self, topic: Topic, settings: &Settings, metrics: &ShardMetrics, now: Now) {
         let now_ms = now.mono_ms();
         match topic {
             Topic::Inbox(key) => {
@@ -367,23 +350,23 @@ impl Homes {
     }
 
     /// The connected address of the inbox's device number `index`; none past the last device.
-    pub(in crate::shard) fn device(&self, inbox: TopicKey, index: usize) -> Option<Option<Address>> {
+    pub(super) fn device(&self, inbox: TopicKey, index: usize) -> Option<Option<Address>> {
         self.inboxes.get(inbox)?.devices().get(index).map(Device::connected)
     }
 
     /// Where the inbox's devices are connected.
-    pub(in crate::shard) fn addresses(&self, inbox: TopicKey) -> impl Iterator<Item = Address> {
+    pub(super) fn addresses(&self, inbox: TopicKey) -> impl Iterator<Item = Address> {
         let devices = self.inboxes.get(inbox).map_or(&[][..], Inbox::devices);
         devices.iter().filter_map(Device::connected)
     }
 
     /// The room's members, by shard.
-    pub(in crate::shard) fn members(&self, room: TopicKey) -> &[ShardMembers] {
+    pub(super) fn members(&self, room: TopicKey) -> &[ShardMembers] {
         self.rooms.get(room).map_or(&[], Room::shards)
     }
 
     /// Whether publishers of this room hear themselves.
-    pub(in crate::shard) fn echo(&self, room: TopicKey, settings: &Settings) -> bool {
+    pub(super) fn echo(&self, room: TopicKey, settings: &Settings) -> bool {
         self.rooms.get(room).and_then(|room| settings.namespaces.get(room.namespace)).is_none_or(|n| n.echo)
     }
 
@@ -408,21 +391,21 @@ impl Homes {
     }
 
     /// Removes what every known device of an inbox has acknowledged.
-    fn remove_acknowledged(&mut self, home: TopicKey, metrics: &ShardMetrics, now: Now) {
+    pub(super) fn remove_acknowledged(&mut self, home: TopicKey, metrics: &ShardMetrics, now: Now) {
         let acked =
             self.change_inbox(home, metrics, |inbox, publishers| inbox.remove_acknowledged(publishers, now.mono_ms()));
         book_acked(metrics, acked.unwrap_or_default());
     }
 
     /// The device that sent messages needs no copies of them; see [`Inbox::skip_own`].
-    pub(in crate::shard) fn skip_own(&mut self, home: TopicKey, from: Address, metrics: &ShardMetrics, now: Now) {
+    pub(super) fn skip_own(&mut self, home: TopicKey, from: Address, metrics: &ShardMetrics, now: Now) {
         let acked =
             self.change_inbox(home, metrics, |inbox, publishers| inbox.skip_own(from, publishers, now.mono_ms()));
         book_acked(metrics, acked.unwrap_or_default());
     }
 
     /// Whether the user has another device than the one that is connected there.
-    pub(in crate::shard) fn has_other_devices(&self, home: TopicKey, from: Address) -> bool {
+    pub(super) fn has_other_devices(&self, home: TopicKey, from: Address) -> bool {
         self.inboxes.get(home).is_some_and(|inbox| inbox.has_other_devices(from))
     }
 
@@ -469,7 +452,7 @@ impl Homes {
     }
 
     /// Where a quiet topic stands.
-    fn head_of_topic(&self, topic: &str) -> Option<Head> {
+    pub(super) fn head_of_topic(&self, topic: &str) -> Option<Head> {
         let hash = match topic.strip_prefix('@') {
             Some(user) => self.head_of_user(user),
             None => self.hash.hash_one(topic),
@@ -513,7 +496,7 @@ impl Homes {
     }
 
     /// Keeps no more of a room than its position; not even that if it vanishes when it is empty.
-    fn forget_room(&mut self, key: TopicKey, settings: &Settings, metrics: &ShardMetrics, now: Now) {
+    pub(super) fn forget_room(&mut self, key: TopicKey, settings: &Settings, metrics: &ShardMetrics, now: Now) {
         let Some(mut room) = self.rooms.remove(key) else { return };
         let hash = self.hash.hash_one(&*room.name);
         if let Ok(entry) = self.room_names.find_entry(hash, |known| *known == key) {
@@ -569,42 +552,6 @@ fn written_unknown(inboxes: &Slots<Inbox>, key: TopicKey) -> Option<u64> {
     inboxes.get(key).filter(|inbox| inbox.is_unknown()).map(Inbox::written)
 }
 
-/// What a topic's messages take of the heap, as the metrics count it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Books {
-    bytes: usize,
-    /// Of these, what users take who have never signed in.
-    unknown: usize,
-}
-
-impl Books {
-    fn of_inbox(inbox: &Inbox) -> Self {
-        let bytes = inbox.heap_bytes();
-        Books { bytes, unknown: if inbox.is_unknown() { bytes } else { 0 } }
-    }
-
-    fn of_room(room: &Room) -> Self {
-        Books { bytes: room.heap_bytes(), unknown: 0 }
-    }
-
-    fn add(&mut self, other: Books) {
-        self.bytes += other.bytes;
-        self.unknown += other.unknown;
-    }
-
-    /// Replaces these figures of a topic by others.
-    fn rewrite(self, after: Books, metrics: &ShardMetrics) {
-        if self.bytes != after.bytes {
-            metrics.log_bytes.add(after.bytes as u64);
-            metrics.log_bytes.subtract(self.bytes as u64);
-        }
-        if self.unknown != after.unknown {
-            metrics.inbox_unknown_bytes.add(after.unknown as u64);
-            metrics.inbox_unknown_bytes.subtract(self.unknown as u64);
-        }
-    }
-}
-
 fn inbox_limits(settings: &Settings, is_unknown: bool) -> LogLimits {
     let InboxSettings { messages_max, bytes_max, age_ms_max, .. } = settings.inbox;
     if !is_unknown {
@@ -621,256 +568,4 @@ fn room_limits(room: &Room, settings: &Settings) -> Option<LogLimits> {
     let namespace = settings.namespaces.get(room.namespace)?;
     let (messages_max, age_ms_max) = (namespace.history_size, namespace.history_ttl_ms);
     Some(LogLimits { messages_max, bytes_max: usize::MAX, age_ms_max })
-}
-
-/// Messages left an inbox.
-fn book_trimmed(metrics: &ShardMetrics, trimmed: Trimmed) {
-    let Trimmed { age, count, size } = trimmed;
-    metrics.inbox_expired[ExpireReason::Age as usize].add(age);
-    metrics.inbox_expired[ExpireReason::Count as usize].add(count);
-    metrics.inbox_expired[ExpireReason::Size as usize].add(size);
-    metrics.inbox_pending.subtract(age + count + size);
-}
-
-/// Messages left an inbox because every device had acknowledged them.
-fn book_acked(metrics: &ShardMetrics, acked: u64) {
-    metrics.inbox_acked.add(acked);
-    metrics.inbox_pending.subtract(acked);
-}
-
-/// Messages left an inbox because only devices that are forgotten now had not read them.
-fn book_forgotten(metrics: &ShardMetrics, expired: u64) {
-    metrics.inbox_expired[ExpireReason::Device as usize].add(expired);
-    metrics.inbox_pending.subtract(expired);
-}
-
-impl Shard {
-    /// A device connects.
-    pub(in crate::shard) fn on_attach(&mut self, attach: Attach, now: Now) {
-        let Attach { user, device, from, resume } = attach;
-        let known = self.homes.find_user(&user);
-        let home = known.unwrap_or_else(|| self.homes.make_user(user, &self.metrics, now));
-        // What is found must not have left by the time it is to be brought.
-        self.homes.trim(Topic::Inbox(home), &self.settings, &self.metrics, now);
-        let limits = DeviceLimits {
-            sessions_max: self.settings.client.sessions_per_user_max,
-            devices_max: self.settings.inbox.devices_max,
-            ttl_ms: self.settings.inbox.device_ttl_ms,
-        };
-        let attached = self.homes.change_inbox(home, &self.metrics, |inbox, publishers| {
-            inbox.attach(&device, from, resume, limits, publishers, now.mono_ms())
-        });
-        match attached.flatten() {
-            None => {
-                let reason = CloseReason::ConnectionLimit;
-                self.post(from.shard, Letter::Refused { to: from.connection, reason });
-            }
-            Some((attachment, expired)) => {
-                book_forgotten(&self.metrics, expired);
-                // A client that resumes behind its stored cursor has kept what lies between.
-                if attachment.recovered {
-                    self.homes.remove_acknowledged(home, &self.metrics, now);
-                }
-                if let Some(old) = attachment.taken_over {
-                    let reason = CloseReason::TakenOver;
-                    self.post(old.shard, Letter::Refused { to: old.connection, reason });
-                }
-                let attachment = Box::new(attachment);
-                self.post(from.shard, Letter::Attached { to: from.connection, at: self.id, home, attachment });
-            }
-        }
-    }
-
-    /// A session asks for what it is missing.
-    pub(in crate::shard) fn on_catch_up(&mut self, topic: Source, from: Address, since: u64, now: Now) {
-        let at_home = match topic {
-            Source::Inbox(key) => Topic::Inbox(key),
-            Source::Room { home, .. } => Topic::Room(home),
-        };
-        self.homes.trim(at_home, &self.settings, &self.metrics, now);
-        let gap = match topic {
-            // What the session itself has sent to others lies there as a copy.
-            Source::Inbox(key) => self.homes.inboxes.get(key).and_then(Inbox::log).map(|log| (log, Some(from))),
-            Source::Room { home, .. } => self.homes.rooms.get(home).map(|room| {
-                let echo = self.homes.echo(home, &self.settings);
-                (&room.log, (!echo).then_some(from))
-            }),
-        }
-        .map(|(log, without)| log.after(since, CATCH_UP_MESSAGES, CATCH_UP_BYTES, without, now.mono_ms()))
-        .unwrap_or_default();
-        self.post(from.shard, Letter::CaughtUp { to: from.connection, topic, gap: Box::new(gap) });
-    }
-
-    /// A session joins a room.
-    pub(in crate::shard) fn on_subscribe_at_home(&mut self, subscribe: Subscribe, now: Now) {
-        let Subscribe { room: name, namespace, from, user, device, request, since, recover, local, counted } =
-            subscribe;
-        let known = self.homes.find_room(&name);
-        let key = known.unwrap_or_else(|| self.homes.make_room(name, namespace, &self.settings, &self.metrics, now));
-        self.homes.trim(Topic::Room(key), &self.settings, &self.metrics, now);
-        let Some(room) = self.homes.rooms.get_mut(key) else { return };
-        let comes = room.join(MemberName { address: from, user: user.clone(), device: device.clone() }, local);
-        let position = room.log.position();
-        let reached = since.filter(|since| room.recovers(*since));
-        if since.is_some() {
-            self.metrics.recoveries[usize::from(reached.is_none())].increment();
-        }
-        let subscribed = Subscribed {
-            to: from.connection,
-            request,
-            local,
-            home: key,
-            recovered: since.is_none() || reached.is_some(),
-            position,
-            start: match (since, reached) {
-                (_, Some(reached)) => reached.offset,
-                (Some(_), None) if recover == Recover::Best => room.log.lost(),
-                _ => position.offset,
-            },
-            counted,
-        };
-        self.post(from.shard, Letter::Subscribed(Box::new(subscribed)));
-        if comes {
-            self.announce(key, true, Some(from), &user, &device);
-        }
-    }
-
-    /// A session has left a room.
-    pub(in crate::shard) fn on_unsubscribe_at_home(
-        &mut self,
-        home: TopicKey,
-        from: Address,
-        taken_over: bool,
-        now: Now,
-    ) {
-        let Some(room) = self.homes.rooms.get_mut(home) else { return };
-        let (namespace, left) = (room.namespace, room.leave(from, taken_over, now.mono_ms()));
-        if room.expects() {
-            self.expecting.insert(home);
-        }
-        if room.count() > 0 {
-            if let Some(member) = left {
-                self.announce(home, false, Some(from), &member.user, &member.device);
-            }
-        } else if room.log.is_empty() || self.settings.namespaces.get(namespace).is_none_or(|n| n.vanish_when_empty) {
-            self.homes.forget_room(home, &self.settings, &self.metrics, now);
-        }
-    }
-
-    /// Announces that devices have left which were taken over and did not join again in time.
-    pub(in crate::shard) fn announce_not_come_back(&mut self, now: Now) {
-        if self.expecting.is_empty() {
-            return;
-        }
-        let none = HashSet::with_hasher(self.expecting.hasher().clone());
-        let mut expecting = core::mem::replace(&mut self.expecting, none);
-        expecting.retain(|key| {
-            while let Some((user, device)) =
-                self.homes.rooms.get_mut(*key).and_then(|room| room.not_come_back(now.mono_ms()))
-            {
-                self.announce(*key, false, None, &user, &device);
-            }
-            self.homes.rooms.get(*key).is_some_and(Room::expects)
-        });
-        self.expecting = expecting;
-    }
-
-    /// Tells a room's members which device came or went. A hint: it is left out where the ways to the members are full.
-    fn announce(&mut self, room: TopicKey, joined: bool, without: Option<Address>, user: &str, device: &str) {
-        let Some(name) = self.homes.rooms.get(room).map(|room| room.name.clone()) else { return };
-        let mut frame = Vec::new();
-        self.encoder.member_event(&mut frame, joined, &name, user, device);
-        if self.has_no_way_on(Some(Topic::Room(room)), frame.len()).is_some() {
-            return self.metrics.announcements_dropped.increment();
-        }
-        let delivery = Delivery { frame: Bytes::from(frame), received_us: 0 };
-        self.fan_out_from_home(room, 0, &delivery, without);
-    }
-
-    /// One letter to each shard that has members. What is in no log has offset 0.
-    pub(in crate::shard) fn fan_out_from_home(
-        &mut self,
-        room: TopicKey,
-        offset: u64,
-        delivery: &Delivery,
-        without: Option<Address>,
-    ) {
-        let newest = self.homes.rooms.get(room).map_or(0, |room| room.log.position().offset);
-        let (logged, offset) = if offset == 0 { (false, newest) } else { (true, offset) };
-        let mut index = 0;
-        while let Some(members) = self.homes.rooms.get_mut(room).and_then(|room| room.shard_mut(index)) {
-            index += 1;
-            let work = Work::of(members.count, delivery.frame.len());
-            members.owed += work.deliveries;
-            let (local, to, delivery, home) = (members.local, members.shard, delivery.clone(), self.id);
-            self.ways.owe(to, work);
-            self.post(to, Letter::Fanout { local, offset, delivery, without, home, room, logged, work });
-        }
-    }
-
-    /// A shard has worked off broadcasts of rooms whose home is here.
-    pub(in crate::shard) fn on_credit(&mut self, from: ShardId, credit: &Credit) {
-        self.ways.settle(from, credit.work);
-        for (room, deliveries) in &credit.rooms {
-            // The last member there may have left, and others come: what those owe is less than what was given back then.
-            if let Some(members) = self.homes.rooms.get_mut(*room).and_then(|room| room.members_on_mut(from)) {
-                members.owed = members.owed.saturating_sub(*deliveries);
-            }
-        }
-    }
-
-    pub(in crate::shard) fn on_presence_at_home(&mut self, name: Arc<str>, from: Address, request: u32, limit: u32) {
-        let room = self.homes.find_room(&name).and_then(|key| self.homes.rooms.get(key));
-        let result = PresenceResult {
-            to: from.connection,
-            request,
-            count: room.map_or(0, Room::count),
-            members: room.map_or_else(Vec::new, |room| room.names(limit as usize)),
-            room: name,
-        };
-        self.post(from.shard, Letter::PresenceResult(Box::new(result)));
-    }
-
-    pub(in crate::shard) fn on_history_at_home(&mut self, history: History, now: Now) {
-        let History { topic, from, request, since, before, limit } = history;
-        let found = self.homes.find(&topic);
-        if let Some(found) = found {
-            self.homes.trim(found, &self.settings, &self.metrics, now);
-        }
-        let (position, log) = match found {
-            Some(Topic::Inbox(key)) => self.homes.inboxes.get(key).map(|inbox| (inbox.position(), inbox.log())),
-            Some(Topic::Room(key)) => self.homes.rooms.get(key).map(|room| (room.log.position(), Some(&room.log))),
-            None => self.homes.head_of_topic(&topic).map(|head| (head.position, None)),
-        }
-        .map_or((None, None), |(position, log)| (Some(position), log));
-        let reaches = |since: Position| log.map_or(Some(since) == position, |log| log.reaches(since));
-        let is_of_epoch = |before: Position| position.is_some_and(|position| position.epoch == before.epoch);
-        let limit = limit as usize;
-        let mut result = HistoryResult {
-            to: from.connection,
-            request,
-            position: position.unwrap_or_default(),
-            frames: Vec::new(),
-            more: false,
-            recovered: since.is_none_or(reaches) && before.is_none_or(is_of_epoch),
-            topic: topic.clone(),
-        };
-        match (log, since) {
-            (None, _) => {}
-            // Nothing to go on from: the position alone was asked for.
-            _ if limit == 0 => {}
-            (Some(_), None) if !result.recovered => {}
-            (Some(log), None) => {
-                let before = before.map_or(u64::MAX, |before| before.offset);
-                (result.frames, result.more) = log.newest(before, limit, HISTORY_BYTES_MAX, now.mono_ms());
-            }
-            (Some(log), Some(since)) => {
-                let start = if log.reaches(since) { since.offset } else { log.lost() };
-                let gap = log.after(start, limit, HISTORY_BYTES_MAX, None, now.mono_ms());
-                result.frames = gap.frames.into_iter().map(|(_, frame)| frame).collect();
-                result.more = gap.more;
-            }
-        }
-        self.post(from.shard, Letter::HistoryResult(Box::new(result)));
-    }
 }
