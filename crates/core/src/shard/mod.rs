@@ -30,7 +30,7 @@ use std::sync::Arc;
 pub use effect::{CloseRecord, Effect, SignInRecord};
 pub use event::Event;
 use hashbrown::{HashMap, HashSet};
-pub use letter::{Letter, Posted, Source};
+pub use letter::{Letter, Posted, Source, ToEdge, ToHome};
 pub use ways::{Credit, Work};
 
 use crate::id::{Address, ConnectionKey, Now, ShardId, TopicKey};

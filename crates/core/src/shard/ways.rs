@@ -6,7 +6,7 @@
 //! to stop reading its mail or its sockets.
 //!
 //! Two counts for each shard. *Waiting*: letters that its mailbox did not take when they were offered. *Owed*: the work of
-//! broadcasts posted there, given back with [`Letter::Credit`](super::Letter::Credit) when they were worked off: wherever
+//! broadcasts posted there, given back with [`ToHome::Credit`](super::ToHome::Credit) when they were worked off: wherever
 //! they are in between, in a mailbox or in the queue of jobs, they count.
 //!
 //! A room may owe half of what is free, as a queue of a shared switch buffer may: one room that is large, or whose members do

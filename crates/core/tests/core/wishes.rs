@@ -5,6 +5,7 @@ use ringgate_core::close::CloseReason;
 use ringgate_core::id::{ClientMessageId, Position, Recover};
 use ringgate_core::limits::Settings;
 use ringgate_core::session::Grant;
+use ringgate_core::shard::{Letter, ToHome};
 use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
 use ringgate_core::wire::{Encoder, Kind, RoomCursor, ServerFrame, append_header};
 
@@ -274,7 +275,7 @@ fn messages_left_between_subscribe_and_catch_up(shard: usize) -> bool {
     world.send(bob, |encoder, out| encoder.subscribe(out, 2, cursor));
     // The home answers; before it is asked for the messages, others push two of them out.
     while let Some((to, letter)) = world.mail.pop_front() {
-        if matches!(letter, ringgate_core::shard::Letter::CatchUp { .. }) {
+        if matches!(letter, Letter::ToHome(ToHome::CatchUp { .. })) {
             let fields = PublishRequest { request: 9, topic: ROOM, ..Default::default() };
             let mut held = std::mem::take(&mut world.mail);
             for _ in 0..2 {

@@ -64,6 +64,13 @@ impl LocalRooms {
 }
 
 impl Shard {
+    pub(super) fn on_fanout(&mut self, local: TopicKey, broadcast: Broadcast) {
+        let Broadcast { home, room, work, .. } = broadcast;
+        if !self.rooms.enqueue(local, broadcast) {
+            self.credits.add(home, room, work);
+        }
+    }
+
     /// Works jobs off, a bounded portion of them, and gives homes their credit back. What costs most is a send, so outboxes
     /// that were empty are counted by themselves. Returns true when jobs are left.
     pub(in crate::shard) fn fan_out(&mut self, now: Now) -> bool {

@@ -7,7 +7,7 @@ use crate::id::{ConnectionKey, Now};
 use crate::metrics::DropReason;
 use crate::outbox::{Delivery, Outbox, OutboxLimits};
 use crate::session::{InboxFeed, Lag};
-use crate::shard::{Letter, Shard, Source};
+use crate::shard::{Shard, Source, ToHome};
 
 impl Shard {
     /// Asks the homes for what this session's lagging topics are missing, if its outbox has room for it.
@@ -19,7 +19,7 @@ impl Shard {
         if feed.lag == Lag::Behind && feed.unacked < receive_window {
             feed.lag = Lag::CatchingUp;
             let InboxFeed { at, home, seen: since, .. } = *feed;
-            self.post(at, Letter::CatchUp { topic: Source::Inbox(home), from, since });
+            self.post_to_home(at, ToHome::CatchUp { topic: Source::Inbox(home), from, since });
         }
         self.catch_up_rooms(key);
     }
@@ -43,7 +43,7 @@ impl Shard {
             let home_shard =
                 self.home_of_room(&self.rooms.rooms.get(membership.room).map_or("".into(), |r| r.name.clone()));
             let topic = Source::Room { home, local: membership.room };
-            self.post(home_shard, Letter::CatchUp { topic, from, since });
+            self.post_to_home(home_shard, ToHome::CatchUp { topic, from, since });
         }
     }
 

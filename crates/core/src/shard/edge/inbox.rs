@@ -10,7 +10,7 @@ use crate::id::{ConnectionKey, Now, Position};
 use crate::metrics::DropReason;
 use crate::outbox::Delivery;
 use crate::session::{InboxFeed, Lag, Ticks};
-use crate::shard::{Letter, Shard, Source};
+use crate::shard::{Shard, Source, ToHome};
 use crate::topics::Gap;
 
 impl Shard {
@@ -112,7 +112,7 @@ impl Shard {
         let since = feed.acked();
         self.metrics.retries.increment();
         let from = self.address(key);
-        self.post(at, Letter::CatchUp { topic: Source::Inbox(home), from, since });
+        self.post_to_home(at, ToHome::CatchUp { topic: Source::Inbox(home), from, since });
     }
 
     /// The home brings what was missing.

@@ -9,7 +9,7 @@ use crate::id::{ConnectionKey, Now};
 use crate::limits::BUSY_AFTER_MS;
 use crate::metrics::DropReason;
 use crate::session::Phase;
-use crate::shard::{CloseRecord, DRAINED_PER_TURN, Effect, Letter, Shard};
+use crate::shard::{CloseRecord, DRAINED_PER_TURN, Effect, Shard, ToHome};
 
 /// Clients that a drained node sends back per second, all its shards together.
 const RECONNECTS_PER_SECOND: u64 = 2_000;
@@ -87,7 +87,7 @@ impl Shard {
             if was_ready {
                 self.metrics.sessions_active.subtract(1);
                 let (home, from) = (session.inbox.home, self.address(key));
-                self.post(session.inbox.at, Letter::Detach { home, from });
+                self.post_to_home(session.inbox.at, ToHome::Detach { home, from });
             }
             // While attaching, the home's answer will find the connection closed and detach it then.
             record.user = Some(session.user);

@@ -5,8 +5,9 @@ use crate::close::ErrorCode;
 use crate::id::{ConnectionKey, Now, Position};
 use crate::limits::{HISTORY_MESSAGES_MAX, PRESENCE_MEMBERS_MAX};
 use crate::session::Verb;
-use crate::shard::letter::History;
-use crate::shard::{Letter, Shard};
+use crate::shard::letter::{History, HistoryResult, PresenceResult};
+use crate::shard::{Shard, ToHome};
+use crate::wire::encode;
 
 /// Which messages a History asks for.
 #[derive(Clone, Copy)]
@@ -31,7 +32,7 @@ impl Shard {
                 }
                 if self.begin_request(key, request, now) {
                     let limit = limit.min(PRESENCE_MEMBERS_MAX);
-                    let letter = Letter::Presence { room: room.into(), from: self.address(key), request, limit };
+                    let letter = ToHome::Presence { room: room.into(), from: self.address(key), request, limit };
                     self.begin_heavy(key, WEIGHT_OF_LARGE);
                     self.ask(home, letter);
                 }
@@ -60,7 +61,27 @@ impl Shard {
             let limit = limit.min(HISTORY_MESSAGES_MAX);
             let history = History { topic: topic.into(), from: self.address(key), request, since, before, limit };
             self.begin_heavy(key, WEIGHT_OF_LARGE);
-            self.ask(home, Letter::History(Box::new(history)));
+            self.ask(home, ToHome::History(Box::new(history)));
         }
+    }
+
+    pub(super) fn on_presence_result(&mut self, result: &PresenceResult, now: Now) {
+        self.asked -= 1;
+        self.answered_heavy(result.to, WEIGHT_OF_LARGE);
+        self.reply(result.to, now, |encoder, out| {
+            let members = result.members.iter().map(|(user, device)| (&**user, &**device));
+            encoder.presence_result(out, result.request, &result.room, result.count, members);
+        });
+    }
+
+    pub(super) fn on_history_result(&mut self, result: &HistoryResult, now: Now) {
+        self.asked -= 1;
+        self.answered_heavy(result.to, WEIGHT_OF_LARGE);
+        self.reply(result.to, now, |encoder, out| {
+            let HistoryResult { request, position, more, recovered, .. } = *result;
+            let (topic, frames) = (&*result.topic, &*result.frames);
+            let fields = encode::HistoryResult { request, topic, position, frames, more, recovered };
+            encoder.history_result(out, &fields);
+        });
     }
 }

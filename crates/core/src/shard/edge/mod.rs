@@ -29,13 +29,37 @@ mod members;
 mod open;
 mod publish;
 mod receive;
-pub(in crate::shard) mod requests;
+mod requests;
 mod rights;
 mod rooms;
 mod send;
 mod signin;
 mod timers;
 
-pub(in crate::shard) use broadcasts::Broadcast;
-pub(in crate::shard) use members::LocalRooms;
-pub(in crate::shard) use signin::DeviceNames;
+use super::{Shard, Source, ToEdge};
+use crate::id::Now;
+use broadcasts::Broadcast;
+pub(super) use members::LocalRooms;
+pub(super) use signin::DeviceNames;
+
+impl Shard {
+    pub(super) fn on_letter_to_edge(&mut self, letter: ToEdge, now: Now) {
+        match letter {
+            ToEdge::Attached { to, at, home, attachment } => self.on_attached(to, at, home, &attachment, now),
+            ToEdge::Refused { to, reason } => self.close(to, reason, "", now),
+            ToEdge::Published(published) => self.on_published(&published, now),
+            ToEdge::Failed { to, request, code } => self.on_failed(to, request, code, now),
+            ToEdge::Deliver { to, offset, delivery } => self.on_deliver(to, offset, delivery, now),
+            ToEdge::CaughtUp { to, topic: Source::Inbox(_), gap } => self.on_inbox_caught_up(to, *gap, now),
+            ToEdge::CaughtUp { to, topic: Source::Room { local, .. }, gap } => {
+                self.on_room_caught_up(to, local, *gap, now);
+            }
+            ToEdge::Subscribed(subscribed) => self.on_subscribed(&subscribed, now),
+            ToEdge::PresenceResult(result) => self.on_presence_result(&result, now),
+            ToEdge::HistoryResult(result) => self.on_history_result(&result, now),
+            ToEdge::Fanout { local, offset, logged, delivery, without, home, room, work } => {
+                self.on_fanout(local, Broadcast { offset, logged, delivery, without, home, room, work });
+            }
+        }
+    }
+}

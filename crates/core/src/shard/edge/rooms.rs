@@ -10,7 +10,7 @@ use crate::id::{ConnectionKey, Now, Position, Recover, TopicKey};
 use crate::metrics::DropReason;
 use crate::session::{Membership, Verb};
 use crate::shard::letter::{Subscribe, Subscribed};
-use crate::shard::{Letter, Shard};
+use crate::shard::{Shard, ToHome};
 use crate::topics::Gap;
 use crate::wire::encode;
 
@@ -69,11 +69,12 @@ impl Shard {
         let home = self.home_of_room(&name);
         let subscribe =
             Subscribe { room: name, namespace, from, user, device, request, since, recover, local: room, counted };
-        self.ask(home, Letter::Subscribe(Box::new(subscribe)));
+        self.ask(home, ToHome::Subscribe(Box::new(subscribe)));
     }
 
     /// The home has counted the session in.
     pub(in crate::shard) fn on_subscribed(&mut self, subscribed: &Subscribed, now: Now) {
+        self.asked -= 1;
         let Subscribed { to: key, local, home, .. } = *subscribed;
         let Some(room) = self.rooms.rooms.get_mut(local) else { return };
         room.pending -= 1;
@@ -93,7 +94,7 @@ impl Shard {
         let Some(membership) = membership else {
             // Closed in the meantime, perhaps because it was taken over: then its successor is about to join.
             let from = self.address(key);
-            self.post(self.home_of_room(&name), Letter::Unsubscribe { home, from, taken_over: true });
+            self.post_to_home(self.home_of_room(&name), ToHome::Unsubscribe { home, from, taken_over: true });
             return self.rooms.forget_if_unused(local);
         };
         membership.index = Some(room.members.len() as u32);
@@ -179,7 +180,7 @@ impl Shard {
         let (name, home) = (room.name.clone(), room.home);
         let from = self.address(key);
         if let Some(home) = home {
-            self.post(self.home_of_room(&name), Letter::Unsubscribe { home, from, taken_over });
+            self.post_to_home(self.home_of_room(&name), ToHome::Unsubscribe { home, from, taken_over });
         }
         self.rooms.forget_if_unused(membership.room);
     }

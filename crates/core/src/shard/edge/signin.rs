@@ -8,7 +8,7 @@ use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, ShardId, TopicKey};
 use crate::session::{AuthError, Grant, InboxFeed, Lag, Memberships, PendingConnect, PendingRoom, Phase, Session};
 use crate::shard::letter::Attach;
-use crate::shard::{Effect, Letter, Shard, SignInRecord};
+use crate::shard::{Effect, Shard, SignInRecord, ToHome};
 use crate::topics::Attachment;
 use crate::wire::client_frame::{Connect, RoomCursor};
 use crate::wire::encode::{Connected, PROTOCOL_VERSION};
@@ -143,7 +143,7 @@ impl Shard {
             connection.phase = Phase::Attaching;
             connection.pending = Some(pending);
         }
-        self.post(self.home_of_user(&user), Letter::Attach(Box::new(attach)));
+        self.post_to_home(self.home_of_user(&user), ToHome::Attach(Box::new(attach)));
     }
 
     /// The inbox's home has taken the session on: it is signed in.
@@ -159,7 +159,7 @@ impl Shard {
         let waiting = self.connections.get_mut(key).filter(|connection| connection.phase == Phase::Attaching);
         let Some(connection) = waiting else {
             // Closed in the meantime.
-            return self.post(at, Letter::Detach { home, from });
+            return self.post_to_home(at, ToHome::Detach { home, from });
         };
         connection.phase = Phase::Ready;
         let Some(pending) = connection.pending.take() else { return };

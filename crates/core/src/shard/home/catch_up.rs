@@ -2,7 +2,7 @@
 
 use super::topics::Topic;
 use crate::id::{Address, Now};
-use crate::shard::{Letter, Shard, Source};
+use crate::shard::{Shard, Source, ToEdge};
 use crate::topics::Inbox;
 
 /// Messages and bytes that one answer to CatchUp carries.
@@ -27,6 +27,6 @@ impl Shard {
         }
         .map(|(log, without)| log.after(since, CATCH_UP_MESSAGES, CATCH_UP_BYTES, without, now.mono_ms()))
         .unwrap_or_default();
-        self.post(from.shard, Letter::CaughtUp { to: from.connection, topic, gap: Box::new(gap) });
+        self.post_to_edge(from.shard, ToEdge::CaughtUp { to: from.connection, topic, gap: Box::new(gap) });
     }
 }

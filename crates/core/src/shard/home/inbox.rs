@@ -5,7 +5,7 @@ use super::topics::Topic;
 use crate::close::CloseReason;
 use crate::id::Now;
 use crate::shard::letter::Attach;
-use crate::shard::{Letter, Shard};
+use crate::shard::{Shard, ToEdge};
 use crate::topics::DeviceLimits;
 
 impl Shard {
@@ -27,7 +27,7 @@ impl Shard {
         match attached.flatten() {
             None => {
                 let reason = CloseReason::ConnectionLimit;
-                self.post(from.shard, Letter::Refused { to: from.connection, reason });
+                self.post_to_edge(from.shard, ToEdge::Refused { to: from.connection, reason });
             }
             Some((attachment, expired)) => {
                 book_forgotten(&self.metrics, expired);
@@ -37,10 +37,10 @@ impl Shard {
                 }
                 if let Some(old) = attachment.taken_over {
                     let reason = CloseReason::TakenOver;
-                    self.post(old.shard, Letter::Refused { to: old.connection, reason });
+                    self.post_to_edge(old.shard, ToEdge::Refused { to: old.connection, reason });
                 }
                 let attachment = Box::new(attachment);
-                self.post(from.shard, Letter::Attached { to: from.connection, at: self.id, home, attachment });
+                self.post_to_edge(from.shard, ToEdge::Attached { to: from.connection, at: self.id, home, attachment });
             }
         }
     }

@@ -6,7 +6,7 @@ use super::topics::Topic;
 use crate::id::{Address, Now, Position};
 use crate::limits::HISTORY_BYTES_MAX;
 use crate::shard::letter::{History, HistoryResult, PresenceResult};
-use crate::shard::{Letter, Shard};
+use crate::shard::{Shard, ToEdge};
 use crate::topics::Room;
 
 impl Shard {
@@ -19,7 +19,7 @@ impl Shard {
             members: room.map_or_else(Vec::new, |room| room.names(limit as usize)),
             room: name,
         };
-        self.post(from.shard, Letter::PresenceResult(Box::new(result)));
+        self.post_to_edge(from.shard, ToEdge::PresenceResult(Box::new(result)));
     }
 
     pub(in crate::shard) fn on_history_at_home(&mut self, history: History, now: Now) {
@@ -62,6 +62,6 @@ impl Shard {
                 result.more = gap.more;
             }
         }
-        self.post(from.shard, Letter::HistoryResult(Box::new(result)));
+        self.post_to_edge(from.shard, ToEdge::HistoryResult(Box::new(result)));
     }
 }

@@ -9,7 +9,7 @@ use crate::id::{Address, Durability, Now, ShardId, Stamp, TopicKey};
 use crate::outbox::Delivery;
 use crate::shard::letter::{Publish, Published, SentCopy};
 use crate::shard::ways::Work;
-use crate::shard::{Letter, Shard};
+use crate::shard::{Shard, ToHome};
 use crate::topics::{Answered, Message};
 
 impl Shard {
@@ -79,7 +79,7 @@ impl Shard {
         let Some(draft) = self.encoder.copy_for_sender(frame) else { return };
         let Stamp { message_id, timestamp_ms, .. } = stamp;
         let copy = SentCopy { from, draft, message_id, timestamp_ms, ttl_ms, received_us };
-        self.post(home, Letter::Copy(Box::new(copy)));
+        self.post_to_home(home, ToHome::Copy(Box::new(copy)));
     }
 
     /// A user's own other devices are brought what one of them has sent. The copy is left out, and counted, where it would not

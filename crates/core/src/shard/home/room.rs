@@ -7,7 +7,7 @@ use super::topics::Topic;
 use crate::id::{Address, Now, Recover, ShardId, TopicKey};
 use crate::outbox::Delivery;
 use crate::shard::letter::{Subscribe, Subscribed};
-use crate::shard::{Credit, Letter, Shard, Work};
+use crate::shard::{Credit, Shard, ToEdge, Work};
 use crate::topics::{MemberName, Room};
 
 impl Shard {
@@ -39,7 +39,7 @@ impl Shard {
             },
             counted,
         };
-        self.post(from.shard, Letter::Subscribed(Box::new(subscribed)));
+        self.post_to_edge(from.shard, ToEdge::Subscribed(Box::new(subscribed)));
         if comes {
             self.announce(key, true, Some(from), &user, &device);
         }
@@ -114,7 +114,7 @@ impl Shard {
             members.owed += work.deliveries;
             let (local, to, delivery, home) = (members.local, members.shard, delivery.clone(), self.id);
             self.ways.owe(to, work);
-            self.post(to, Letter::Fanout { local, offset, delivery, without, home, room, logged, work });
+            self.post_to_edge(to, ToEdge::Fanout { local, offset, delivery, without, home, room, logged, work });
         }
     }
 
