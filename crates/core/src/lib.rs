@@ -9,6 +9,7 @@ pub mod id;
 pub mod keyed;
 pub mod limits;
 pub mod metrics;
+pub mod named;
 pub mod prefetch;
 pub mod slots;
 pub mod units;

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use super::ways::{Credit, Work};
 use crate::close::{CloseReason, ErrorCode};
-use crate::id::{Address, ClientMessageId, ConnectionKey, Durability, Position, Recover, ShardId, Stamp, TopicKey};
+use crate::id::{
+    Address, ClientMessageId, ConnectionKey, Durability, InboxKey, LocalRoomKey, Position, Recover, RoomKey, ShardId,
+    Stamp,
+};
 use crate::outbox::Delivery;
 use crate::topics::{Attachment, DedupKey, Gap};
 use crate::wire::Draft;
@@ -33,7 +36,7 @@ pub enum ToHome {
     /// The session has ended.
     Detach {
         /// The inbox.
-        home: TopicKey,
+        home: InboxKey,
         /// The session.
         from: Address,
     },
@@ -44,7 +47,7 @@ pub enum ToHome {
     /// Everything up to `offset` is kept.
     Ack {
         /// The inbox.
-        home: TopicKey,
+        home: InboxKey,
         /// The session.
         from: Address,
         /// Cumulative.
@@ -64,7 +67,7 @@ pub enum ToHome {
     /// A session leaves a room; sent once for each accepted Subscribe.
     Unsubscribe {
         /// The room.
-        home: TopicKey,
+        home: RoomKey,
         /// The session.
         from: Address,
         /// A newer session of the same device has replaced it, and is about to join.
@@ -102,7 +105,7 @@ pub enum ToEdge {
         /// The home's shard.
         at: ShardId,
         /// The inbox there.
-        home: TopicKey,
+        home: InboxKey,
         /// What the inbox found.
         attachment: Box<Attachment>,
     },
@@ -151,7 +154,7 @@ pub enum ToEdge {
     /// To the members of a room on one shard.
     Fanout {
         /// The room's entry there.
-        local: TopicKey,
+        local: LocalRoomKey,
         /// See `logged`.
         offset: u64,
         /// One encoding for all.
@@ -161,7 +164,7 @@ pub enum ToEdge {
         /// The room's home, and the room there.
         home: ShardId,
         /// See `home`.
-        room: TopicKey,
+        room: RoomKey,
         /// It is in the room's log; `offset` is its own then, and that of the newest message in the log otherwise.
         logged: bool,
         /// What the home gets back in a Credit.
@@ -225,13 +228,13 @@ impl ToEdge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Its inbox, at its home.
-    Inbox(TopicKey),
+    Inbox(InboxKey),
     /// A room.
     Room {
         /// At its home.
-        home: TopicKey,
+        home: RoomKey,
         /// On the session's shard.
-        local: TopicKey,
+        local: LocalRoomKey,
     },
 }
 
@@ -310,7 +313,7 @@ pub struct Subscribe {
     /// What to bring when the log does not reach back to `since`.
     pub recover: Recover,
     /// The room's entry on the session's shard.
-    pub local: TopicKey,
+    pub local: LocalRoomKey,
     /// It counts among the session's requests in flight; rooms of Connect do not.
     pub counted: bool,
 }
@@ -357,9 +360,9 @@ pub struct Subscribed {
     /// Echoed.
     pub request: u32,
     /// The room's entry on the session's shard.
-    pub local: TopicKey,
+    pub local: LocalRoomKey,
     /// The room at its home.
-    pub home: TopicKey,
+    pub home: RoomKey,
     /// False when `since` was given and is not reached.
     pub recovered: bool,
     /// Live traffic starts after this.

@@ -6,7 +6,7 @@
 use super::letter::{Letter, Posted, Publish, Published, ToEdge, ToHome};
 use super::{Effect, Shard};
 use crate::close::ErrorCode;
-use crate::id::{Address, Now, ShardId, TopicKey};
+use crate::id::{Address, InboxKey, Now, ShardId};
 use crate::limits::ASKED_MAX;
 use crate::outbox::Delivery;
 use crate::topics::DedupKey;
@@ -72,7 +72,7 @@ impl Shard {
     }
 
     #[inline]
-    pub(super) fn acknowledge_or_post(&mut self, at: ShardId, home: TopicKey, from: Address, offset: u64, now: Now) {
+    pub(super) fn acknowledge_or_post(&mut self, at: ShardId, home: InboxKey, from: Address, offset: u64, now: Now) {
         if self.reads_at_once(at) {
             self.homes.acknowledge(home, from, offset, &self.metrics, now);
         } else {

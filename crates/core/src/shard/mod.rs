@@ -33,7 +33,7 @@ use hashbrown::{HashMap, HashSet};
 pub use letter::{Letter, Posted, Source, ToEdge, ToHome};
 pub use ways::{Credit, Work};
 
-use crate::id::{Address, ConnectionKey, Now, ShardId, TopicKey};
+use crate::id::{Address, ConnectionKey, Now, RoomKey, ShardId};
 use crate::keyed::{Keyed, keyed};
 use crate::limits::Settings;
 use crate::metrics::ShardMetrics;
@@ -69,7 +69,7 @@ pub struct Shard {
     ways: Ways,
     credits: Credits,
     /// Rooms in which a device was taken over and has not joined again.
-    expecting: HashSet<TopicKey, Keyed>,
+    expecting: HashSet<RoomKey, Keyed>,
     /// Requests to homes that are not answered yet.
     asked: usize,
     /// Requests in flight that others may have to wait for, of connections that have any: what they weigh.

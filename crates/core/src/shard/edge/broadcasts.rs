@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::jobs::{Job, Jobs};
 use super::members::{LocalRoom, LocalRooms, Member, renumber};
-use crate::id::{Address, ConnectionKey, Now, ShardId, TopicKey};
+use crate::id::{Address, ConnectionKey, LocalRoomKey, Now, RoomKey, ShardId};
 use crate::limits::WAY_DELIVERIES_MAX;
 use crate::metrics::{DropReason, ShardMetrics};
 use crate::outbox::{Delivery, OutboxLimits, Spares};
@@ -22,7 +22,7 @@ pub(in crate::shard) struct Broadcast {
     pub(in crate::shard) delivery: Delivery,
     pub(in crate::shard) without: Option<Address>,
     pub(in crate::shard) home: ShardId,
-    pub(in crate::shard) room: TopicKey,
+    pub(in crate::shard) room: RoomKey,
     pub(in crate::shard) work: Work,
 }
 
@@ -43,7 +43,7 @@ const HOLES_MAX: u32 = 64;
 
 impl LocalRooms {
     /// A broadcast has come. False when the key is stale: the last member has just left, and there is nothing to do.
-    pub(in crate::shard) fn enqueue(&mut self, local: TopicKey, broadcast: Broadcast) -> bool {
+    pub(in crate::shard) fn enqueue(&mut self, local: LocalRoomKey, broadcast: Broadcast) -> bool {
         let Some(room) = self.rooms.get_mut(local) else { return false };
         let members = room.members.len() as u32;
         let Broadcast { offset, logged, delivery, without, home, room: at_home, work } = broadcast;
@@ -64,7 +64,7 @@ impl LocalRooms {
 }
 
 impl Shard {
-    pub(super) fn on_fanout(&mut self, local: TopicKey, broadcast: Broadcast) {
+    pub(super) fn on_fanout(&mut self, local: LocalRoomKey, broadcast: Broadcast) {
         let Broadcast { home, room, work, .. } = broadcast;
         if !self.rooms.enqueue(local, broadcast) {
             self.credits.add(home, room, work);
@@ -87,7 +87,7 @@ impl Shard {
     }
 
     /// Brings a portion of a room's members the messages that wait for them. Returns how many deliveries that were.
-    fn serve_room(&mut self, key: TopicKey, now: Now) -> usize {
+    fn serve_room(&mut self, key: LocalRoomKey, now: Now) -> usize {
         let Some(room) = self.rooms.rooms.get_mut(key) else { return 0 };
         let jobs = &mut self.rooms.jobs;
         let Some(next) = jobs.next_of(room.jobs) else { return 0 };
@@ -166,7 +166,7 @@ impl Shard {
     }
 
     /// Closes the gaps in a room's list of members. What its jobs say of places in the list is put right.
-    fn close_holes(room: &mut LocalRoom, key: TopicKey, jobs: &mut Jobs, connections: &mut Slots<Connection>) {
+    fn close_holes(room: &mut LocalRoom, key: LocalRoomKey, jobs: &mut Jobs, connections: &mut Slots<Connection>) {
         // Jobs are in the order in which they came, and so is how many members each of them has.
         let (mut passed, mut kept) = (0, 0);
         let mut place_of = |place: u32| {

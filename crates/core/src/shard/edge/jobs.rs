@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use crate::id::{Address, ShardId, TopicKey};
+use crate::id::{Address, LocalRoomKey, RoomKey, ShardId};
 use crate::outbox::Delivery;
 use crate::shard::Work;
 
@@ -27,7 +27,7 @@ pub(super) struct Job {
     pub(super) members: u32,
     /// The room's home, which gets its credit back, and the room there.
     pub(super) home: ShardId,
-    pub(super) room: TopicKey,
+    pub(super) room: RoomKey,
     pub(super) work: Work,
 }
 
@@ -56,9 +56,9 @@ pub(super) struct Jobs {
     slab: Vec<Place>,
     free: Vec<u32>,
     /// Rooms with jobs, each once, in the order of their turns.
-    line: VecDeque<TopicKey>,
+    line: VecDeque<LocalRoomKey>,
     /// Rooms with jobs that rest, and until when, in monotonic ms.
-    resting: Vec<(u64, TopicKey)>,
+    resting: Vec<(u64, LocalRoomKey)>,
     work: Work,
 }
 
@@ -74,7 +74,7 @@ impl Jobs {
     }
 
     /// Appends a job to the queue of its room, which may rest until some time, in monotonic ms; 0 if it does not.
-    pub(super) fn push(&mut self, room: TopicKey, queue: &mut RoomJobs, job: Job, rests_until_ms: u64) {
+    pub(super) fn push(&mut self, room: LocalRoomKey, queue: &mut RoomJobs, job: Job, rests_until_ms: u64) {
         self.work.add(job.work);
         let place = self.free.pop().unwrap_or_else(|| {
             self.slab.push(Place { job: None, next: 0 });
@@ -101,17 +101,17 @@ impl Jobs {
     }
 
     /// The room whose turn it is; to be given back with [`Self::line_up`] while it has jobs.
-    pub(super) fn next_room(&mut self) -> Option<TopicKey> {
+    pub(super) fn next_room(&mut self) -> Option<LocalRoomKey> {
         self.line.pop_front()
     }
 
     /// Puts a room with jobs at the end of the line.
-    pub(super) fn line_up(&mut self, room: TopicKey) {
+    pub(super) fn line_up(&mut self, room: LocalRoomKey) {
         self.line.push_back(room);
     }
 
     /// Keeps a room with jobs out of the line until then.
-    pub(super) fn rest(&mut self, room: TopicKey, until_ms: u64) {
+    pub(super) fn rest(&mut self, room: LocalRoomKey, until_ms: u64) {
         self.resting.push((until_ms, room));
     }
 

@@ -3,23 +3,19 @@
 //! While a room has jobs its list of members keeps its order: a member that leaves leaves a hole. Each member knows the
 //! offset it has been brought to, which makes repetitions and holes visible.
 
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-
 use super::jobs::{Jobs, RoomJobs};
-use crate::id::{ConnectionKey, TopicKey};
-use crate::keyed::{Keyed, keyed};
+use crate::id::{ConnectionKey, LocalRoomKey, RoomKey};
+use crate::keyed::keyed;
+use crate::named::{Name, Named};
 use crate::session::{Connection, Session};
 use crate::slots::Slots;
 
 /// Rooms that have members, or are about to have some, on this shard.
 #[derive(Debug)]
 pub(in crate::shard) struct LocalRooms {
-    pub(super) rooms: Slots<LocalRoom>,
-    pub(super) names: HashTable<TopicKey>,
-    pub(super) hash: Keyed,
+    pub(super) rooms: Named<LocalRoom, LocalRoomKey>,
     pub(super) jobs: Jobs,
 }
 
@@ -28,7 +24,7 @@ pub(super) struct LocalRoom {
     pub(super) name: Arc<str>,
     pub(super) namespace: usize,
     /// The room at its home, once the home has answered.
-    pub(super) home: Option<TopicKey>,
+    pub(super) home: Option<RoomKey>,
     pub(super) members: Vec<Member>,
     /// Members that left while jobs were waiting.
     pub(super) holes: u32,
@@ -58,17 +54,22 @@ pub(super) struct Member {
     pub(super) catching: bool,
 }
 
+impl Name for LocalRoom {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl LocalRooms {
     pub(in crate::shard) fn new(seed: u64) -> Self {
-        LocalRooms { rooms: Slots::default(), names: HashTable::new(), hash: keyed(seed), jobs: Jobs::default() }
+        LocalRooms { rooms: Named::new(keyed(seed)), jobs: Jobs::default() }
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<TopicKey> {
-        let is_it = |key: &TopicKey| self.rooms.get(*key).is_some_and(|room| *room.name == *name);
-        self.names.find(self.hash.hash_one(name), is_it).copied()
+    pub(super) fn find(&self, name: &str) -> Option<LocalRoomKey> {
+        self.rooms.find(name)
     }
 
-    pub(super) fn find_or_make(&mut self, name: &str, namespace: usize) -> TopicKey {
+    pub(super) fn find_or_make(&mut self, name: &str, namespace: usize) -> LocalRoomKey {
         if let Some(key) = self.find(name) {
             return key;
         }
@@ -85,23 +86,14 @@ impl LocalRooms {
             rests_until_ms: 0,
             pending: 0,
         };
-        let key = self.rooms.insert(room);
-        let LocalRooms { rooms, names, hash, .. } = self;
-        names.insert_unique(hash.hash_one(name), key, |key| {
-            hash.hash_one(rooms.get(*key).map_or("", |room| &room.name))
-        });
-        key
+        self.rooms.insert(room)
     }
 
     /// Forgets a room without members, expected members and jobs.
-    pub(super) fn forget_if_unused(&mut self, key: TopicKey) {
+    pub(super) fn forget_if_unused(&mut self, key: LocalRoomKey) {
         let Some(room) = self.rooms.get(key) else { return };
         if !room.jobs.is_empty() || room.pending > 0 || room.members.len() > room.holes as usize {
             return;
-        }
-        let hash = self.hash.hash_one(&*room.name);
-        if let Ok(entry) = self.names.find_entry(hash, |known| *known == key) {
-            entry.remove();
         }
         self.rooms.remove(key);
     }
@@ -124,9 +116,9 @@ impl LocalRooms {
 
     pub(in crate::shard) fn invariants(&self, connections: &Slots<Connection>) -> u64 {
         self.jobs.invariants();
+        self.rooms.invariants();
         let mut deferred = 0;
         for (key, room) in self.rooms.iter() {
-            assert_eq!(self.find(&room.name), Some(key), "{} is found by name", room.name);
             assert_eq!(room.members.iter().filter(|m| m.connection.is_none()).count(), room.holes as usize);
             assert!(!room.jobs.is_empty() || room.holes == 0, "holes are closed when the last job ends");
             for (index, member) in room.members.iter().enumerate() {
@@ -143,7 +135,12 @@ impl LocalRooms {
 }
 
 /// A member has another place in its room's list.
-pub(super) fn renumber(connections: &mut Slots<Connection>, member: Option<ConnectionKey>, room: TopicKey, index: u32) {
+pub(super) fn renumber(
+    connections: &mut Slots<Connection>,
+    member: Option<ConnectionKey>,
+    room: LocalRoomKey,
+    index: u32,
+) {
     let session = member.and_then(|key| connections.get_mut(key)).and_then(|c| c.session.as_mut());
     if let Some(membership) = session.and_then(|s| s.rooms.find_mut(room)) {
         membership.index = Some(index);

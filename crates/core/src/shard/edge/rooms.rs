@@ -6,7 +6,7 @@
 use super::catch_up::{CatchUpRoom, settle};
 use super::members::{Member, renumber};
 use crate::close::{CloseReason, ErrorCode};
-use crate::id::{ConnectionKey, Now, Position, Recover, TopicKey};
+use crate::id::{ConnectionKey, LocalRoomKey, Now, Position, Recover};
 use crate::metrics::DropReason;
 use crate::session::{Membership, Verb};
 use crate::shard::letter::{Subscribe, Subscribed};
@@ -125,7 +125,15 @@ impl Shard {
     }
 
     /// Ends a membership and tells the client: an answer, or with another code than 0 a push.
-    fn leave_and_say_so(&mut self, key: ConnectionKey, room: TopicKey, request: u32, name: &str, code: u16, now: Now) {
+    fn leave_and_say_so(
+        &mut self,
+        key: ConnectionKey,
+        room: LocalRoomKey,
+        request: u32,
+        name: &str,
+        code: u16,
+        now: Now,
+    ) {
         let membership = self.session_mut(key).and_then(|session| session.rooms.remove(room));
         if let Some(membership) = membership {
             self.leave_room(key, membership, false);
@@ -186,7 +194,7 @@ impl Shard {
     }
 
     /// A room's home brings what a lagging member was missing.
-    pub(in crate::shard) fn on_room_caught_up(&mut self, key: ConnectionKey, local: TopicKey, gap: Gap, now: Now) {
+    pub(in crate::shard) fn on_room_caught_up(&mut self, key: ConnectionKey, local: LocalRoomKey, gap: Gap, now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else { return };
         let Some(session) = connection.session.as_mut() else { return };
         let index = session.rooms.find(local).and_then(|membership| membership.index);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::requests::WEIGHT_OF_REFRESH;
 use super::rooms::Wish;
 use crate::close::{CloseReason, ErrorCode};
-use crate::id::{ConnectionKey, Now, ShardId, TopicKey};
+use crate::id::{ConnectionKey, InboxKey, Now, ShardId};
 use crate::session::{AuthError, Grant, InboxFeed, Lag, Memberships, PendingConnect, PendingRoom, Phase, Session};
 use crate::shard::letter::Attach;
 use crate::shard::{Effect, Shard, SignInRecord, ToHome};
@@ -126,7 +126,7 @@ impl Shard {
             device: pending.device.clone(),
             expires_at: u32::try_from(grant.expires_at).unwrap_or(u32::MAX),
             grants: grant.rooms,
-            inbox: InboxFeed::new(self.id, TopicKey { slot: 0, generation: 0 }, 0, 0, Lag::None),
+            inbox: InboxFeed::new(self.id, InboxKey { slot: 0, generation: 0 }, 0, 0, Lag::None),
             rooms: Memberships::default(),
             in_flight: 0,
             lagging: 0,
@@ -151,7 +151,7 @@ impl Shard {
         &mut self,
         key: ConnectionKey,
         at: ShardId,
-        home: TopicKey,
+        home: InboxKey,
         attachment: &Attachment,
         now: Now,
     ) {

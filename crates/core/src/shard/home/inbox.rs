@@ -12,7 +12,7 @@ impl Shard {
     /// A device connects.
     pub(in crate::shard) fn on_attach(&mut self, attach: Attach, now: Now) {
         let Attach { user, device, from, resume } = attach;
-        let known = self.homes.find_user(&user);
+        let known = self.homes.inboxes.find(&user);
         let home = known.unwrap_or_else(|| self.homes.make_user(user, &self.metrics, now));
         // What is found must not have left by the time it is to be brought.
         self.homes.trim(Topic::Inbox(home), &self.settings, &self.metrics, now);

@@ -11,7 +11,7 @@ use crate::topics::Room;
 
 impl Shard {
     pub(in crate::shard) fn on_presence_at_home(&mut self, name: Arc<str>, from: Address, request: u32, limit: u32) {
-        let room = self.homes.find_room(&name).and_then(|key| self.homes.rooms.get(key));
+        let room = self.homes.rooms.find(&name).and_then(|key| self.homes.rooms.get(key));
         let result = PresenceResult {
             to: from.connection,
             request,

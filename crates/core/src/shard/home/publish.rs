@@ -5,7 +5,7 @@
 
 use super::topics::Topic;
 use crate::close::ErrorCode;
-use crate::id::{Address, Durability, Now, ShardId, Stamp, TopicKey};
+use crate::id::{Address, Durability, InboxKey, Now, ShardId, Stamp};
 use crate::outbox::Delivery;
 use crate::shard::letter::{Publish, Published, SentCopy};
 use crate::shard::ways::Work;
@@ -166,7 +166,7 @@ impl Shard {
 
     fn deliver_to_devices(
         &mut self,
-        inbox: TopicKey,
+        inbox: InboxKey,
         offset: u64,
         delivery: &Delivery,
         without: Option<Address>,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hashbrown::HashSet;
 
 use super::topics::Topic;
-use crate::id::{Address, Now, Recover, ShardId, TopicKey};
+use crate::id::{Address, Now, Recover, RoomKey, ShardId};
 use crate::outbox::Delivery;
 use crate::shard::letter::{Subscribe, Subscribed};
 use crate::shard::{Credit, Shard, ToEdge, Work};
@@ -15,7 +15,7 @@ impl Shard {
     pub(in crate::shard) fn on_subscribe_at_home(&mut self, subscribe: Subscribe, now: Now) {
         let Subscribe { room: name, namespace, from, user, device, request, since, recover, local, counted } =
             subscribe;
-        let known = self.homes.find_room(&name);
+        let known = self.homes.rooms.find(&name);
         let key = known.unwrap_or_else(|| self.homes.make_room(name, namespace, &self.settings, &self.metrics, now));
         self.homes.trim(Topic::Room(key), &self.settings, &self.metrics, now);
         let Some(room) = self.homes.rooms.get_mut(key) else { return };
@@ -48,7 +48,7 @@ impl Shard {
     /// A session has left a room.
     pub(in crate::shard) fn on_unsubscribe_at_home(
         &mut self,
-        home: TopicKey,
+        home: RoomKey,
         from: Address,
         taken_over: bool,
         now: Now,
@@ -86,7 +86,7 @@ impl Shard {
     }
 
     /// Tells a room's members which device came or went. A hint: it is left out where the ways to the members are full.
-    fn announce(&mut self, room: TopicKey, joined: bool, without: Option<Address>, user: &str, device: &str) {
+    fn announce(&mut self, room: RoomKey, joined: bool, without: Option<Address>, user: &str, device: &str) {
         let Some(name) = self.homes.rooms.get(room).map(|room| room.name.clone()) else { return };
         let mut frame = Vec::new();
         self.encoder.member_event(&mut frame, joined, &name, user, device);
@@ -100,7 +100,7 @@ impl Shard {
     /// One letter to each shard that has members. What is in no log has offset 0.
     pub(super) fn fan_out_from_home(
         &mut self,
-        room: TopicKey,
+        room: RoomKey,
         offset: u64,
         delivery: &Delivery,
         without: Option<Address>,

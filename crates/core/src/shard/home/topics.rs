@@ -4,14 +4,12 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-
 use super::books::{Books, book_acked, book_forgotten, book_trimmed};
-use crate::id::{Address, Durability, Now, Position, ShardId, TopicKey};
+use crate::id::{Address, Durability, InboxKey, Now, Position, RoomKey, ShardId};
 use crate::keyed::{Keyed, keyed};
 use crate::limits::{InboxSettings, LOG_CALM_PERCENT, LOG_WARNING_PERCENT, PUBLISHER_SHARE_OF_FREE, Settings};
 use crate::metrics::{ExpireReason, ForgetReason, ShardMetrics};
-use crate::slots::Slots;
+use crate::named::Named;
 use crate::topics::{
     Dedup, Device, Head, Heads, Inbox, Keeps, Log, LogLimits, Message, Publishers, Room, ShardMembers, UnknownUsers,
     message_cost,
@@ -20,20 +18,17 @@ use crate::topics::{
 /// A topic at home.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Topic {
-    Inbox(TopicKey),
-    Room(TopicKey),
+    Inbox(InboxKey),
+    Room(RoomKey),
 }
 
 /// All topics whose home is this shard.
 #[derive(Debug)]
 pub(in crate::shard) struct Homes {
-    pub(super) inboxes: Slots<Inbox>,
-    /// Slots of `inboxes` by user id.
-    users: HashTable<u32>,
+    pub(super) inboxes: Named<Inbox, InboxKey>,
     /// Whose inboxes go first when those of users who have never signed in take too much.
     unknown: UnknownUsers,
-    pub(super) rooms: Slots<Room>,
-    room_names: HashTable<TopicKey>,
+    pub(super) rooms: Named<Room, RoomKey>,
     /// Where topics stood that are quiet now.
     heads: Heads,
     publishers: Publishers,
@@ -55,11 +50,9 @@ const SWEPT: u32 = 64;
 impl Homes {
     pub(in crate::shard) fn new(shard: ShardId, shards: u16, settings: &Settings, seed: u64) -> Self {
         Homes {
-            inboxes: Slots::default(),
-            users: HashTable::new(),
+            inboxes: Named::new(keyed(seed)),
             unknown: UnknownUsers::default(),
-            rooms: Slots::default(),
-            room_names: HashTable::new(),
+            rooms: Named::new(keyed(seed)),
             heads: Heads::default(),
             publishers: Publishers::default(),
             above_mark: false,
@@ -101,30 +94,15 @@ impl Homes {
         self.last_message_id
     }
 
-    pub(super) fn find_user(&self, user: &str) -> Option<TopicKey> {
-        let is_it = |slot: &u32| self.inboxes.in_slot(*slot).is_some_and(|inbox| *inbox.user == *user);
-        self.users.find(self.hash.hash_one(user), is_it).and_then(|slot| self.inboxes.key_of(*slot))
-    }
-
-    pub(super) fn make_user(&mut self, user: Arc<str>, metrics: &ShardMetrics, now: Now) -> TopicKey {
-        let user_hash = self.hash.hash_one(&*user);
+    pub(super) fn make_user(&mut self, user: Arc<str>, metrics: &ShardMetrics, now: Now) -> InboxKey {
         let inbox = match self.take_head(self.head_of_user(&user), metrics) {
             Some(head) => Inbox::resumed(user, head),
             None => Inbox::new(user, self.new_epoch(now)),
         };
         Books::default().rewrite(Books::of_inbox(&inbox), metrics);
         let key = self.inboxes.insert(inbox);
-        let Homes { inboxes, users, hash, .. } = self;
-        users.insert_unique(user_hash, key.slot, |slot| {
-            hash.hash_one(inboxes.in_slot(*slot).map_or("", |inbox| &inbox.user))
-        });
         metrics.users.add(1);
         key
-    }
-
-    pub(super) fn find_room(&self, name: &str) -> Option<TopicKey> {
-        let is_it = |key: &TopicKey| self.rooms.get(*key).is_some_and(|room| *room.name == *name);
-        self.room_names.find(self.hash.hash_one(name), is_it).copied()
     }
 
     pub(super) fn make_room(
@@ -134,20 +112,18 @@ impl Homes {
         settings: &Settings,
         metrics: &ShardMetrics,
         now: Now,
-    ) -> TopicKey {
-        let (epoch, name_hash) = (self.new_epoch(now), self.hash.hash_one(&*name));
+    ) -> RoomKey {
+        let (epoch, head) = (self.new_epoch(now), self.take_head(self.hash.hash_one(&*name), metrics));
         let keeps = match settings.namespaces.get(namespace) {
             Some(namespace) if namespace.join_leave => Keeps::Devices,
             Some(namespace) if namespace.presence => Keeps::Names,
             _ => Keeps::Counts,
         };
         let mut room = Room::new(name, namespace, epoch, keeps, &self.hash);
-        if let Some(head) = self.take_head(name_hash, metrics) {
+        if let Some(head) = head {
             room.resume(head);
         }
         let key = self.rooms.insert(room);
-        let Homes { rooms, room_names, hash, .. } = self;
-        room_names.insert_unique(name_hash, key, |key| hash.hash_one(rooms.get(*key).map_or("", |room| &room.name)));
         metrics.rooms.add(1);
         key
     }
@@ -171,8 +147,8 @@ impl Homes {
     /// A topic that somebody has connected to, joined or written to.
     pub(super) fn find(&self, topic: &str) -> Option<Topic> {
         match topic.strip_prefix('@') {
-            Some(user) => self.find_user(user).map(Topic::Inbox),
-            None => self.find_room(topic).map(Topic::Room),
+            Some(user) => self.inboxes.find(user).map(Topic::Inbox),
+            None => self.rooms.find(topic).map(Topic::Room),
         }
     }
 
@@ -277,7 +253,7 @@ impl Homes {
     /// take too much. Not of this one, whatever it takes.
     fn on_unknown_written(
         &mut self,
-        user: TopicKey,
+        user: InboxKey,
         is_first: bool,
         write: u64,
         settings: &Settings,
@@ -303,7 +279,7 @@ impl Homes {
     /// Changes an inbox, and books what its messages take afterwards.
     pub(super) fn change_inbox<R>(
         &mut self,
-        key: TopicKey,
+        key: InboxKey,
         metrics: &ShardMetrics,
         change: impl FnOnce(&mut Inbox, &mut Publishers) -> R,
     ) -> Option<R> {
@@ -317,7 +293,7 @@ impl Homes {
     /// Changes a room, and books what its messages take afterwards.
     fn change_room<R>(
         &mut self,
-        key: TopicKey,
+        key: RoomKey,
         metrics: &ShardMetrics,
         change: impl FnOnce(&mut Room, &mut Publishers) -> R,
     ) -> Option<R> {
@@ -350,27 +326,27 @@ impl Homes {
     }
 
     /// The connected address of the inbox's device number `index`; none past the last device.
-    pub(super) fn device(&self, inbox: TopicKey, index: usize) -> Option<Option<Address>> {
+    pub(super) fn device(&self, inbox: InboxKey, index: usize) -> Option<Option<Address>> {
         self.inboxes.get(inbox)?.devices().get(index).map(Device::connected)
     }
 
     /// Where the inbox's devices are connected.
-    pub(super) fn addresses(&self, inbox: TopicKey) -> impl Iterator<Item = Address> {
+    pub(super) fn addresses(&self, inbox: InboxKey) -> impl Iterator<Item = Address> {
         let devices = self.inboxes.get(inbox).map_or(&[][..], Inbox::devices);
         devices.iter().filter_map(Device::connected)
     }
 
     /// The room's members, by shard.
-    pub(super) fn members(&self, room: TopicKey) -> &[ShardMembers] {
+    pub(super) fn members(&self, room: RoomKey) -> &[ShardMembers] {
         self.rooms.get(room).map_or(&[], Room::shards)
     }
 
     /// Whether publishers of this room hear themselves.
-    pub(super) fn echo(&self, room: TopicKey, settings: &Settings) -> bool {
+    pub(super) fn echo(&self, room: RoomKey, settings: &Settings) -> bool {
         self.rooms.get(room).and_then(|room| settings.namespaces.get(room.namespace)).is_none_or(|n| n.echo)
     }
 
-    pub(in crate::shard) fn detach(&mut self, home: TopicKey, from: Address, now: Now) {
+    pub(in crate::shard) fn detach(&mut self, home: InboxKey, from: Address, now: Now) {
         if let Some(inbox) = self.inboxes.get_mut(home) {
             inbox.detach(from, now.mono_ms());
         }
@@ -378,7 +354,7 @@ impl Homes {
 
     pub(in crate::shard) fn acknowledge(
         &mut self,
-        home: TopicKey,
+        home: InboxKey,
         from: Address,
         offset: u64,
         metrics: &ShardMetrics,
@@ -391,21 +367,21 @@ impl Homes {
     }
 
     /// Removes what every known device of an inbox has acknowledged.
-    pub(super) fn remove_acknowledged(&mut self, home: TopicKey, metrics: &ShardMetrics, now: Now) {
+    pub(super) fn remove_acknowledged(&mut self, home: InboxKey, metrics: &ShardMetrics, now: Now) {
         let acked =
             self.change_inbox(home, metrics, |inbox, publishers| inbox.remove_acknowledged(publishers, now.mono_ms()));
         book_acked(metrics, acked.unwrap_or_default());
     }
 
     /// The device that sent messages needs no copies of them; see [`Inbox::skip_own`].
-    pub(super) fn skip_own(&mut self, home: TopicKey, from: Address, metrics: &ShardMetrics, now: Now) {
+    pub(super) fn skip_own(&mut self, home: InboxKey, from: Address, metrics: &ShardMetrics, now: Now) {
         let acked =
             self.change_inbox(home, metrics, |inbox, publishers| inbox.skip_own(from, publishers, now.mono_ms()));
         book_acked(metrics, acked.unwrap_or_default());
     }
 
     /// Whether the user has another device than the one that is connected there.
-    pub(super) fn has_other_devices(&self, home: TopicKey, from: Address) -> bool {
+    pub(super) fn has_other_devices(&self, home: InboxKey, from: Address) -> bool {
         self.inboxes.get(home).is_some_and(|inbox| inbox.has_other_devices(from))
     }
 
@@ -473,7 +449,7 @@ impl Homes {
     }
 
     /// Keeps no more of a quiet inbox than its position; not even that if its user never signed in.
-    fn forget_user(&mut self, key: TopicKey, settings: &Settings, metrics: &ShardMetrics, now: Now) {
+    fn forget_user(&mut self, key: InboxKey, settings: &Settings, metrics: &ShardMetrics, now: Now) {
         let Some(inbox) = self.remove_user(key, metrics) else { return };
         if let Some(head) = inbox.head() {
             self.keep_head(self.head_of_user(&inbox.user), head, settings, metrics, now);
@@ -481,12 +457,8 @@ impl Homes {
     }
 
     /// Takes an inbox out with its messages, which the caller counts.
-    fn remove_user(&mut self, key: TopicKey, metrics: &ShardMetrics) -> Option<Inbox> {
+    fn remove_user(&mut self, key: InboxKey, metrics: &ShardMetrics) -> Option<Inbox> {
         let mut inbox = self.inboxes.remove(key)?;
-        let hash = self.hash.hash_one(&*inbox.user);
-        if let Ok(entry) = self.users.find_entry(hash, |known| *known == key.slot) {
-            entry.remove();
-        }
         Books::of_inbox(&inbox).rewrite(Books::default(), metrics);
         if let Some(log) = inbox.log_mut() {
             log.remove_through(u64::MAX, 0, &mut self.publishers);
@@ -496,25 +468,22 @@ impl Homes {
     }
 
     /// Keeps no more of a room than its position; not even that if it vanishes when it is empty.
-    pub(super) fn forget_room(&mut self, key: TopicKey, settings: &Settings, metrics: &ShardMetrics, now: Now) {
+    pub(super) fn forget_room(&mut self, key: RoomKey, settings: &Settings, metrics: &ShardMetrics, now: Now) {
         let Some(mut room) = self.rooms.remove(key) else { return };
-        let hash = self.hash.hash_one(&*room.name);
-        if let Ok(entry) = self.room_names.find_entry(hash, |known| *known == key) {
-            entry.remove();
-        }
         Books::of_room(&room).rewrite(Books::default(), metrics);
         room.log.remove_through(u64::MAX, 0, &mut self.publishers);
         metrics.rooms.subtract(1);
         if settings.namespaces.get(room.namespace).is_some_and(|namespace| !namespace.vanish_when_empty) {
-            self.keep_head(hash, room.head(), settings, metrics, now);
+            self.keep_head(self.hash.hash_one(&*room.name), room.head(), settings, metrics, now);
         }
     }
 
     pub(in crate::shard) fn invariants(&self, settings: &Settings, metrics: &ShardMetrics) {
         self.dedup.invariants();
+        self.inboxes.invariants();
+        self.rooms.invariants();
         let (mut books, mut pending, mut shares) = (Books::default(), 0, HashMap::new());
         for (key, inbox) in self.inboxes.iter() {
-            assert_eq!(self.find_user(&inbox.user), Some(key));
             assert!(!self.heads.contains(self.head_of_user(&inbox.user)), "a head of an inbox that is there");
             books.add(Books::of_inbox(inbox));
             if let Some(log) = inbox.log() {
@@ -525,8 +494,7 @@ impl Homes {
                 assert!(self.unknown.has(key, inbox.written()), "{} has no place among the unknown", inbox.user);
             }
         }
-        for (key, room) in self.rooms.iter() {
-            assert_eq!(self.find_room(&room.name), Some(key));
+        for (_, room) in self.rooms.iter() {
             assert!(!self.heads.contains(self.hash.hash_one(&*room.name)), "a head of a room that is there");
             room.invariants();
             room.log.invariants(&mut shares);
@@ -548,7 +516,7 @@ impl Homes {
 }
 
 /// When the inbox of a user who never signed in was last written to; none for other users.
-fn written_unknown(inboxes: &Slots<Inbox>, key: TopicKey) -> Option<u64> {
+fn written_unknown(inboxes: &Named<Inbox, InboxKey>, key: InboxKey) -> Option<u64> {
     inboxes.get(key).filter(|inbox| inbox.is_unknown()).map(Inbox::written)
 }
 
