@@ -29,7 +29,7 @@ impl Shard {
     pub fn invariants(&self) {
         assert_eq!(self.conservation(), (0, 0), "conservation on shard {}", self.id.0);
         self.wheel.invariants();
-        self.homes.invariants(&self.settings, &self.metrics);
+        self.homes.invariants();
         let (mut queued, mut bytes, mut deferred) = (0, 0, 0);
         for (key, connection) in self.connections.iter() {
             connection.outbox.invariants();

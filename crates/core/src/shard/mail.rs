@@ -74,7 +74,7 @@ impl Shard {
     #[inline]
     pub(super) fn acknowledge_or_post(&mut self, at: ShardId, home: InboxKey, from: Address, offset: u64, now: Now) {
         if self.reads_at_once(at) {
-            self.homes.acknowledge(home, from, offset, &self.metrics, now);
+            self.homes.acknowledge(home, from, offset, now);
         } else {
             self.post_to_home(at, ToHome::Ack { home, from, offset });
         }

@@ -29,11 +29,11 @@ use std::sync::Arc;
 
 pub use effect::{CloseRecord, Effect, SignInRecord};
 pub use event::Event;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 pub use letter::{Letter, Posted, Source, ToEdge, ToHome};
 pub use ways::{Credit, Work};
 
-use crate::id::{Address, ConnectionKey, Now, RoomKey, ShardId};
+use crate::id::{Address, ConnectionKey, Now, ShardId};
 use crate::keyed::{Keyed, keyed};
 use crate::limits::Settings;
 use crate::metrics::ShardMetrics;
@@ -68,8 +68,6 @@ pub struct Shard {
     devices: DeviceNames,
     ways: Ways,
     credits: Credits,
-    /// Rooms in which a device was taken over and has not joined again.
-    expecting: HashSet<RoomKey, Keyed>,
     /// Requests to homes that are not answered yet.
     asked: usize,
     /// Requests in flight that others may have to wait for, of connections that have any: what they weigh.
@@ -134,13 +132,12 @@ impl Shard {
             spares: Spares::default(),
             encoder: Encoder::default(),
             rooms: LocalRooms::new(seed),
-            homes: Homes::new(id, shards, &settings, seed),
+            homes: Homes::new(id, shards, settings.clone(), metrics.clone(), seed),
             own_mail: VecDeque::new(),
             effects: VecDeque::new(),
             devices: DeviceNames::default(),
             ways: Ways::new(shards),
             credits: Credits::default(),
-            expecting: HashSet::with_hasher(keyed(seed)),
             asked: 0,
             heavy_in_flight: HashMap::with_hasher(keyed(seed)),
             pinged: HashMap::with_hasher(keyed(seed)),
@@ -194,7 +191,7 @@ impl Shard {
         more |= self.drain_some(now);
         if now.mono_ms() >= self.swept_ms + 100 {
             self.swept_ms = now.mono_ms();
-            self.homes.sweep(&self.settings, &self.metrics, now);
+            self.homes.sweep(now);
             self.announce_not_come_back(now);
         }
         self.read_own_mail(now);
@@ -225,7 +222,7 @@ impl Shard {
     /// True once when the logs take more than [`crate::limits::LOG_WARNING_PERCENT`] of what they may: an operator should
     /// know. Again only after they took less than [`crate::limits::LOG_CALM_PERCENT`].
     pub fn passes_log_mark(&mut self) -> bool {
-        self.homes.passes_mark(&self.settings, &self.metrics)
+        self.homes.passes_mark()
     }
 
     /// Lets go of memory that is only kept for the next busy moment.

@@ -16,12 +16,12 @@ impl Shard {
             Source::Inbox(key) => Topic::Inbox(key),
             Source::Room { home, .. } => Topic::Room(home),
         };
-        self.homes.trim(at_home, &self.settings, &self.metrics, now);
+        self.homes.trim(at_home, now);
         let gap = match topic {
             // What the session itself has sent to others lies there as a copy.
             Source::Inbox(key) => self.homes.inboxes.get(key).and_then(Inbox::log).map(|log| (log, Some(from))),
             Source::Room { home, .. } => self.homes.rooms.get(home).map(|room| {
-                let echo = self.homes.echo(home, &self.settings);
+                let echo = self.homes.echo(home);
                 (&room.log, (!echo).then_some(from))
             }),
         }

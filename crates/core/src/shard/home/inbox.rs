@@ -13,15 +13,15 @@ impl Shard {
     pub(in crate::shard) fn on_attach(&mut self, attach: Attach, now: Now) {
         let Attach { user, device, from, resume } = attach;
         let known = self.homes.inboxes.find(&user);
-        let home = known.unwrap_or_else(|| self.homes.make_user(user, &self.metrics, now));
+        let home = known.unwrap_or_else(|| self.homes.make_user(user, now));
         // What is found must not have left by the time it is to be brought.
-        self.homes.trim(Topic::Inbox(home), &self.settings, &self.metrics, now);
+        self.homes.trim(Topic::Inbox(home), now);
         let limits = DeviceLimits {
             sessions_max: self.settings.client.sessions_per_user_max,
             devices_max: self.settings.inbox.devices_max,
             ttl_ms: self.settings.inbox.device_ttl_ms,
         };
-        let attached = self.homes.change_inbox(home, &self.metrics, |inbox, publishers| {
+        let attached = self.homes.change_inbox(home, |inbox, publishers, _| {
             inbox.attach(&device, from, resume, limits, publishers, now.mono_ms())
         });
         match attached.flatten() {
@@ -33,7 +33,7 @@ impl Shard {
                 book_forgotten(&self.metrics, expired);
                 // A client that resumes behind its stored cursor has kept what lies between.
                 if attachment.recovered {
-                    self.homes.remove_acknowledged(home, &self.metrics, now);
+                    self.homes.remove_acknowledged(home, now);
                 }
                 if let Some(old) = attachment.taken_over {
                     let reason = CloseReason::TakenOver;

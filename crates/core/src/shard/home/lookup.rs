@@ -26,7 +26,7 @@ impl Shard {
         let History { topic, from, request, since, before, limit } = history;
         let found = self.homes.find(&topic);
         if let Some(found) = found {
-            self.homes.trim(found, &self.settings, &self.metrics, now);
+            self.homes.trim(found, now);
         }
         let (position, log) = match found {
             Some(Topic::Inbox(key)) => self.homes.inboxes.get(key).map(|inbox| (inbox.position(), inbox.log())),

@@ -32,7 +32,7 @@ impl Shard {
                 self.on_publish_at_home(*publish, now);
             }
             ToHome::Copy(copy) => self.on_copy(*copy, now),
-            ToHome::Ack { home, from, offset } => self.homes.acknowledge(home, from, offset, &self.metrics, now),
+            ToHome::Ack { home, from, offset } => self.homes.acknowledge(home, from, offset, now),
             ToHome::CatchUp { topic, from, since } => self.on_catch_up(topic, from, since, now),
             ToHome::Subscribe(subscribe) => self.on_subscribe_at_home(*subscribe, now),
             ToHome::Unsubscribe { home, from, taken_over } => self.on_unsubscribe_at_home(home, from, taken_over, now),

@@ -30,20 +30,17 @@ impl Shard {
         if copied_at.is_some_and(|home| home != self.id && self.ways.is_full(home)) {
             return self.fail(&publish, ErrorCode::Overloaded, now);
         }
-        if durability != Durability::Ephemeral
-            && !self.homes.has_room_for(publish.draft.sender(), publish.draft.len(), &self.settings, &self.metrics)
+        if durability != Durability::Ephemeral && !self.homes.has_room_for(publish.draft.sender(), publish.draft.len())
         {
             return self.fail(&publish, ErrorCode::StorageFull, now);
         }
         // A message that is not kept leaves no topic behind either: names are free to make up.
         let topic = match durability {
             Durability::Ephemeral => {
-                self.homes.pass_by(known, name, publish.namespace, &self.settings);
+                self.homes.pass_by(known, name, publish.namespace);
                 known
             }
-            _ => Some(
-                known.unwrap_or_else(|| self.homes.make(name, publish.namespace, &self.settings, &self.metrics, now)),
-            ),
+            _ => Some(known.unwrap_or_else(|| self.homes.make(name, publish.namespace, now))),
         };
         let stamp = Stamp {
             position: self.homes.next_position(topic, durability),
@@ -95,15 +92,15 @@ impl Shard {
             return;
         }
         let has_way_on = self.has_no_way_on(Some(Topic::Inbox(inbox)), draft.len()).is_none();
-        if !has_way_on || !self.homes.has_room_for(draft.sender(), draft.len(), &self.settings, &self.metrics) {
+        if !has_way_on || !self.homes.has_room_for(draft.sender(), draft.len()) {
             return self.metrics.inbox_copies_dropped.increment();
         }
         let position = self.homes.next_position(Some(Topic::Inbox(inbox)), Durability::Memory);
         let publisher = self.homes.publisher(draft.sender());
         let frame = draft.stamp(Stamp { position, message_id, timestamp_ms });
         let message = Message { frame: frame.clone(), ttl_ms, from: Some(from), publisher };
-        self.homes.commit(Topic::Inbox(inbox), message, &self.settings, &self.metrics, now);
-        self.homes.skip_own(inbox, from, &self.metrics, now);
+        self.homes.commit(Topic::Inbox(inbox), message, now);
+        self.homes.skip_own(inbox, from, now);
         self.deliver_to_devices(inbox, position.offset, &Delivery { frame, received_us }, Some(from), now);
     }
 
@@ -149,7 +146,7 @@ impl Shard {
             // A session that writes to its own inbox also receives the message.
             let origin = matches!(topic, Topic::Room(_)).then_some(from);
             let message = Message { frame: frame.clone(), ttl_ms, from: origin, publisher };
-            self.homes.commit(topic, message, &self.settings, &self.metrics, now);
+            self.homes.commit(topic, message, now);
         }
         if let Some(home) = copied_at {
             self.post_copy(home, &SentMessage { from, frame: &frame, stamp: answered.stamp, ttl_ms, received_us });
@@ -158,7 +155,7 @@ impl Shard {
         match topic {
             Topic::Inbox(inbox) => self.deliver_to_devices(inbox, offset, &delivery, None, now),
             Topic::Room(room) => {
-                let echo = self.homes.echo(room, &self.settings);
+                let echo = self.homes.echo(room);
                 self.fan_out_from_home(room, offset, &delivery, (!echo).then_some(from));
             }
         }

@@ -16,8 +16,8 @@ impl Shard {
         let Subscribe { room: name, namespace, from, user, device, request, since, recover, local, counted } =
             subscribe;
         let known = self.homes.rooms.find(&name);
-        let key = known.unwrap_or_else(|| self.homes.make_room(name, namespace, &self.settings, &self.metrics, now));
-        self.homes.trim(Topic::Room(key), &self.settings, &self.metrics, now);
+        let key = known.unwrap_or_else(|| self.homes.make_room(name, namespace, now));
+        self.homes.trim(Topic::Room(key), now);
         let Some(room) = self.homes.rooms.get_mut(key) else { return };
         let comes = room.join(MemberName { address: from, user: user.clone(), device: device.clone() }, local);
         let position = room.log.position();
@@ -56,24 +56,24 @@ impl Shard {
         let Some(room) = self.homes.rooms.get_mut(home) else { return };
         let (namespace, left) = (room.namespace, room.leave(from, taken_over, now.mono_ms()));
         if room.expects() {
-            self.expecting.insert(home);
+            self.homes.expecting.insert(home);
         }
         if room.count() > 0 {
             if let Some(member) = left {
                 self.announce(home, false, Some(from), &member.user, &member.device);
             }
         } else if room.log.is_empty() || self.settings.namespaces.get(namespace).is_none_or(|n| n.vanish_when_empty) {
-            self.homes.forget_room(home, &self.settings, &self.metrics, now);
+            self.homes.forget_room(home, now);
         }
     }
 
     /// Announces that devices have left which were taken over and did not join again in time.
     pub(in crate::shard) fn announce_not_come_back(&mut self, now: Now) {
-        if self.expecting.is_empty() {
+        if self.homes.expecting.is_empty() {
             return;
         }
-        let none = HashSet::with_hasher(self.expecting.hasher().clone());
-        let mut expecting = core::mem::replace(&mut self.expecting, none);
+        let none = HashSet::with_hasher(self.homes.expecting.hasher().clone());
+        let mut expecting = core::mem::replace(&mut self.homes.expecting, none);
         expecting.retain(|key| {
             while let Some((user, device)) =
                 self.homes.rooms.get_mut(*key).and_then(|room| room.not_come_back(now.mono_ms()))
@@ -82,7 +82,7 @@ impl Shard {
             }
             self.homes.rooms.get(*key).is_some_and(Room::expects)
         });
-        self.expecting = expecting;
+        self.homes.expecting = expecting;
     }
 
     /// Tells a room's members which device came or went. A hint: it is left out where the ways to the members are full.

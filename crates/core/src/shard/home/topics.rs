@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use hashbrown::HashSet;
+
 use super::books::{Books, book_acked, book_forgotten, book_trimmed};
 use crate::id::{Address, Durability, InboxKey, Now, Position, RoomKey, ShardId};
 use crate::keyed::{Keyed, keyed};
@@ -36,19 +38,29 @@ pub(in crate::shard) struct Homes {
     above_mark: bool,
     pub(in crate::shard) dedup: Dedup,
     hash: Keyed,
+    settings: Arc<Settings>,
+    metrics: Arc<ShardMetrics>,
     shard: ShardId,
     shards: u64,
     epochs: u64,
     last_message_id: u64,
     sweep_inbox: u32,
     sweep_room: u32,
+    /// Rooms in which a device was taken over and has not joined again.
+    pub(super) expecting: HashSet<RoomKey, Keyed>,
 }
 
 /// Topics looked at by one sweep.
 const SWEPT: u32 = 64;
 
 impl Homes {
-    pub(in crate::shard) fn new(shard: ShardId, shards: u16, settings: &Settings, seed: u64) -> Self {
+    pub(in crate::shard) fn new(
+        shard: ShardId,
+        shards: u16,
+        settings: Arc<Settings>,
+        metrics: Arc<ShardMetrics>,
+        seed: u64,
+    ) -> Self {
         Homes {
             inboxes: Named::new(keyed(seed)),
             unknown: UnknownUsers::default(),
@@ -58,12 +70,15 @@ impl Homes {
             above_mark: false,
             dedup: Dedup::new(settings.dedup_window_ms, settings.dedup_entries_max, seed),
             hash: keyed(seed),
+            settings,
+            metrics,
             shard,
             shards: shards.into(),
             epochs: 0,
             last_message_id: 0,
             sweep_inbox: 0,
             sweep_room: 0,
+            expecting: HashSet::with_hasher(keyed(seed)),
         }
     }
 
@@ -94,27 +109,20 @@ impl Homes {
         self.last_message_id
     }
 
-    pub(super) fn make_user(&mut self, user: Arc<str>, metrics: &ShardMetrics, now: Now) -> InboxKey {
-        let inbox = match self.take_head(self.head_of_user(&user), metrics) {
+    pub(super) fn make_user(&mut self, user: Arc<str>, now: Now) -> InboxKey {
+        let inbox = match self.take_head(self.head_of_user(&user)) {
             Some(head) => Inbox::resumed(user, head),
             None => Inbox::new(user, self.new_epoch(now)),
         };
-        Books::default().rewrite(Books::of_inbox(&inbox), metrics);
+        Books::default().rewrite(Books::of_inbox(&inbox), &self.metrics);
         let key = self.inboxes.insert(inbox);
-        metrics.users.add(1);
+        self.metrics.users.add(1);
         key
     }
 
-    pub(super) fn make_room(
-        &mut self,
-        name: Arc<str>,
-        namespace: usize,
-        settings: &Settings,
-        metrics: &ShardMetrics,
-        now: Now,
-    ) -> RoomKey {
-        let (epoch, head) = (self.new_epoch(now), self.take_head(self.hash.hash_one(&*name), metrics));
-        let keeps = match settings.namespaces.get(namespace) {
+    pub(super) fn make_room(&mut self, name: Arc<str>, namespace: usize, now: Now) -> RoomKey {
+        let (epoch, head) = (self.new_epoch(now), self.take_head(self.hash.hash_one(&*name)));
+        let keeps = match self.settings.namespaces.get(namespace) {
             Some(namespace) if namespace.join_leave => Keeps::Devices,
             Some(namespace) if namespace.presence => Keeps::Names,
             _ => Keeps::Counts,
@@ -124,23 +132,16 @@ impl Homes {
             room.resume(head);
         }
         let key = self.rooms.insert(room);
-        metrics.rooms.add(1);
+        self.metrics.rooms.add(1);
         key
     }
 
     /// A topic that [`Self::find`] did not find.
-    pub(super) fn make(
-        &mut self,
-        topic: &str,
-        namespace: usize,
-        settings: &Settings,
-        metrics: &ShardMetrics,
-        now: Now,
-    ) -> Topic {
+    pub(super) fn make(&mut self, topic: &str, namespace: usize, now: Now) -> Topic {
         debug_assert!(self.find(topic).is_none());
         match topic.strip_prefix('@') {
-            Some(user) => Topic::Inbox(self.make_user(user.into(), metrics, now)),
-            None => Topic::Room(self.make_room(topic.into(), namespace, settings, metrics, now)),
+            Some(user) => Topic::Inbox(self.make_user(user.into(), now)),
+            None => Topic::Room(self.make_room(topic.into(), namespace, now)),
         }
     }
 
@@ -171,56 +172,41 @@ impl Homes {
 
     /// Whether a message of this user may still be kept: what is free must hold it, and what the user's messages take
     /// may not be more than [`PUBLISHER_SHARE_OF_FREE`] times that.
-    pub(super) fn has_room_for(
-        &self,
-        user: &[u8],
-        frame_bytes: usize,
-        settings: &Settings,
-        metrics: &ShardMetrics,
-    ) -> bool {
-        let (used, cost) = (metrics.log_bytes.read() as usize, message_cost(frame_bytes));
-        let free = settings.log_bytes_per_shard_max.saturating_sub(used);
+    pub(super) fn has_room_for(&self, user: &[u8], frame_bytes: usize) -> bool {
+        let (used, cost) = (self.metrics.log_bytes.read() as usize, message_cost(frame_bytes));
+        let free = self.settings.log_bytes_per_shard_max.saturating_sub(used);
         let share = free.saturating_mul(PUBLISHER_SHARE_OF_FREE);
         // Nobody holds more than all together, so mostly nobody need be looked up.
         cost <= free && (used + cost <= share || self.publishers.held(self.publisher(user)) + cost <= share)
     }
 
     /// Appends to a topic's log and trims it.
-    pub(super) fn commit(
-        &mut self,
-        topic: Topic,
-        message: Message,
-        settings: &Settings,
-        metrics: &ShardMetrics,
-        now: Now,
-    ) {
+    pub(super) fn commit(&mut self, topic: Topic, message: Message, now: Now) {
         let now_ms = now.mono_ms();
         // Where memory is short, everybody's share must be known.
-        let is_short = metrics.log_bytes.read() as usize > settings.log_bytes_per_shard_max / 2;
+        let is_short = self.metrics.log_bytes.read() as usize > self.settings.log_bytes_per_shard_max / 2;
         match topic {
             Topic::Inbox(key) => {
                 let write = self.unknown.next_write();
-                let Some((is_unknown, written, trimmed)) = self.change_inbox(key, metrics, |inbox, publishers| {
-                    let is_away = inbox.connected() == 0;
-                    metrics.inbox_stored.increment();
-                    metrics.inbox_stored_offline.add(u64::from(is_away));
-                    metrics.inbox_pending.add(1);
-                    let is_unknown = inbox.is_unknown();
+                let committed = self.change_inbox(key, |inbox, publishers, settings| {
+                    let (is_away, is_unknown) = (inbox.connected() == 0, inbox.is_unknown());
                     let written = if is_unknown { inbox.set_written(write) } else { write };
                     let limits = inbox_limits(settings, is_unknown);
                     let log = inbox.make_log();
                     log.commit(message, is_away || is_short, limits, publishers, now_ms);
-                    (is_unknown, written, log.trim_committed(limits, now_ms, publishers))
-                }) else {
-                    return;
-                };
-                book_trimmed(metrics, trimmed);
+                    (is_away, is_unknown, written, log.trim_committed(limits, now_ms, publishers))
+                });
+                let Some((is_away, is_unknown, written, trimmed)) = committed else { return };
+                self.metrics.inbox_stored.increment();
+                self.metrics.inbox_stored_offline.add(u64::from(is_away));
+                self.metrics.inbox_pending.add(1);
+                book_trimmed(&self.metrics, trimmed);
                 if is_unknown {
-                    self.on_unknown_written(key, written == 0, write, settings, metrics);
+                    self.on_unknown_written(key, written == 0, write);
                 }
             }
             Topic::Room(key) => {
-                self.change_room(key, metrics, |room, publishers| {
+                self.change_room(key, |room, publishers, settings| {
                     let Some(limits) = room_limits(room, settings) else { return };
                     room.log.commit(message, is_short, limits, publishers, now_ms);
                     room.log.trim_committed(limits, now_ms, publishers);
@@ -231,9 +217,9 @@ impl Homes {
 
     /// A message that is in no log goes to a topic; none where the topic is not known. Where the namespace keeps no log,
     /// nobody can be told any more that nothing was missed.
-    pub(super) fn pass_by(&mut self, topic: Option<Topic>, name: &str, namespace: usize, settings: &Settings) {
+    pub(super) fn pass_by(&mut self, topic: Option<Topic>, name: &str, namespace: usize) {
         if name.starts_with('@')
-            || settings.namespaces.get(namespace).is_none_or(|n| n.durability != Durability::Ephemeral)
+            || self.settings.namespaces.get(namespace).is_none_or(|n| n.durability != Durability::Ephemeral)
         {
             return;
         }
@@ -251,28 +237,21 @@ impl Homes {
 
     /// A user who has never signed in was written to: lets go of those who were written to longest ago while all of them
     /// take too much. Not of this one, whatever it takes.
-    fn on_unknown_written(
-        &mut self,
-        user: InboxKey,
-        is_first: bool,
-        write: u64,
-        settings: &Settings,
-        metrics: &ShardMetrics,
-    ) {
+    fn on_unknown_written(&mut self, user: InboxKey, is_first: bool, write: u64) {
         if is_first {
             let Homes { unknown, inboxes, .. } = self;
             unknown.add(user, write, |key| written_unknown(inboxes, key).is_some());
         }
-        while metrics.inbox_unknown_bytes.read() as usize > settings.inbox.unknown_bytes_per_shard_max {
+        while self.metrics.inbox_unknown_bytes.read() as usize > self.settings.inbox.unknown_bytes_per_shard_max {
             let Homes { unknown, inboxes, .. } = self;
             let Some(oldest) = unknown.pop_oldest(|key| written_unknown(inboxes, key)) else { return };
             if oldest == user {
                 return unknown.add(user, write, |_| true);
             }
             let gone = self.inboxes.get(oldest).and_then(Inbox::log).map_or(0, Log::len) as u64;
-            self.remove_user(oldest, metrics);
-            metrics.inbox_expired[ExpireReason::Unknown as usize].add(gone);
-            metrics.inbox_pending.subtract(gone);
+            self.remove_user(oldest);
+            self.metrics.inbox_expired[ExpireReason::Unknown as usize].add(gone);
+            self.metrics.inbox_pending.subtract(gone);
         }
     }
 
@@ -280,13 +259,12 @@ impl Homes {
     pub(super) fn change_inbox<R>(
         &mut self,
         key: InboxKey,
-        metrics: &ShardMetrics,
-        change: impl FnOnce(&mut Inbox, &mut Publishers) -> R,
+        change: impl FnOnce(&mut Inbox, &mut Publishers, &Settings) -> R,
     ) -> Option<R> {
         let inbox = self.inboxes.get_mut(key)?;
         let before = Books::of_inbox(inbox);
-        let result = change(inbox, &mut self.publishers);
-        before.rewrite(Books::of_inbox(inbox), metrics);
+        let result = change(inbox, &mut self.publishers, &self.settings);
+        before.rewrite(Books::of_inbox(inbox), &self.metrics);
         Some(result)
     }
 
@@ -294,29 +272,28 @@ impl Homes {
     fn change_room<R>(
         &mut self,
         key: RoomKey,
-        metrics: &ShardMetrics,
-        change: impl FnOnce(&mut Room, &mut Publishers) -> R,
+        change: impl FnOnce(&mut Room, &mut Publishers, &Settings) -> R,
     ) -> Option<R> {
         let room = self.rooms.get_mut(key)?;
         let before = Books::of_room(room);
-        let result = change(room, &mut self.publishers);
-        before.rewrite(Books::of_room(room), metrics);
+        let result = change(room, &mut self.publishers, &self.settings);
+        before.rewrite(Books::of_room(room), &self.metrics);
         Some(result)
     }
 
     /// Removes what has left a topic's log by now, so that what is said of the log is true.
-    pub(super) fn trim(&mut self, topic: Topic, settings: &Settings, metrics: &ShardMetrics, now: Now) {
+    pub(super) fn trim(&mut self, topic: Topic, now: Now) {
         let now_ms = now.mono_ms();
         match topic {
             Topic::Inbox(key) => {
-                let trimmed = self.change_inbox(key, metrics, |inbox, publishers| {
+                let trimmed = self.change_inbox(key, |inbox, publishers, settings| {
                     let limits = inbox_limits(settings, inbox.is_unknown());
                     inbox.log_mut().map(|log| log.trim(limits, now_ms, publishers))
                 });
-                book_trimmed(metrics, trimmed.flatten().unwrap_or_default());
+                book_trimmed(&self.metrics, trimmed.flatten().unwrap_or_default());
             }
             Topic::Room(key) => {
-                self.change_room(key, metrics, |room, publishers| {
+                self.change_room(key, |room, publishers, settings| {
                     if let Some(limits) = room_limits(room, settings) {
                         room.log.trim(limits, now_ms, publishers);
                     }
@@ -342,8 +319,8 @@ impl Homes {
     }
 
     /// Whether publishers of this room hear themselves.
-    pub(super) fn echo(&self, room: RoomKey, settings: &Settings) -> bool {
-        self.rooms.get(room).and_then(|room| settings.namespaces.get(room.namespace)).is_none_or(|n| n.echo)
+    pub(super) fn echo(&self, room: RoomKey) -> bool {
+        self.rooms.get(room).and_then(|room| self.settings.namespaces.get(room.namespace)).is_none_or(|n| n.echo)
     }
 
     pub(in crate::shard) fn detach(&mut self, home: InboxKey, from: Address, now: Now) {
@@ -352,32 +329,23 @@ impl Homes {
         }
     }
 
-    pub(in crate::shard) fn acknowledge(
-        &mut self,
-        home: InboxKey,
-        from: Address,
-        offset: u64,
-        metrics: &ShardMetrics,
-        now: Now,
-    ) {
-        let acked = self.change_inbox(home, metrics, |inbox, publishers| {
-            inbox.acknowledge(from, offset, publishers, now.mono_ms())
-        });
-        book_acked(metrics, acked.unwrap_or_default());
+    pub(in crate::shard) fn acknowledge(&mut self, home: InboxKey, from: Address, offset: u64, now: Now) {
+        let acked =
+            self.change_inbox(home, |inbox, publishers, _| inbox.acknowledge(from, offset, publishers, now.mono_ms()));
+        book_acked(&self.metrics, acked.unwrap_or_default());
     }
 
     /// Removes what every known device of an inbox has acknowledged.
-    pub(super) fn remove_acknowledged(&mut self, home: InboxKey, metrics: &ShardMetrics, now: Now) {
+    pub(super) fn remove_acknowledged(&mut self, home: InboxKey, now: Now) {
         let acked =
-            self.change_inbox(home, metrics, |inbox, publishers| inbox.remove_acknowledged(publishers, now.mono_ms()));
-        book_acked(metrics, acked.unwrap_or_default());
+            self.change_inbox(home, |inbox, publishers, _| inbox.remove_acknowledged(publishers, now.mono_ms()));
+        book_acked(&self.metrics, acked.unwrap_or_default());
     }
 
     /// The device that sent messages needs no copies of them; see [`Inbox::skip_own`].
-    pub(super) fn skip_own(&mut self, home: InboxKey, from: Address, metrics: &ShardMetrics, now: Now) {
-        let acked =
-            self.change_inbox(home, metrics, |inbox, publishers| inbox.skip_own(from, publishers, now.mono_ms()));
-        book_acked(metrics, acked.unwrap_or_default());
+    pub(super) fn skip_own(&mut self, home: InboxKey, from: Address, now: Now) {
+        let acked = self.change_inbox(home, |inbox, publishers, _| inbox.skip_own(from, publishers, now.mono_ms()));
+        book_acked(&self.metrics, acked.unwrap_or_default());
     }
 
     /// Whether the user has another device than the one that is connected there.
@@ -387,37 +355,38 @@ impl Homes {
 
     /// True once when the logs take more than [`LOG_WARNING_PERCENT`] of what they may, and again only after they took less
     /// than [`LOG_CALM_PERCENT`].
-    pub(in crate::shard) fn passes_mark(&mut self, settings: &Settings, metrics: &ShardMetrics) -> bool {
-        let percent = (metrics.log_bytes.read() as usize).saturating_mul(100) / settings.log_bytes_per_shard_max.max(1);
+    pub(in crate::shard) fn passes_mark(&mut self) -> bool {
+        let percent =
+            (self.metrics.log_bytes.read() as usize).saturating_mul(100) / self.settings.log_bytes_per_shard_max.max(1);
         let was_above = self.above_mark;
         self.above_mark = percent > LOG_WARNING_PERCENT || (was_above && percent >= LOG_CALM_PERCENT);
         self.above_mark && !was_above
     }
 
     /// Lets age work on a few topics, and forgets those of which nothing would be missed.
-    pub(in crate::shard) fn sweep(&mut self, settings: &Settings, metrics: &ShardMetrics, now: Now) {
+    pub(in crate::shard) fn sweep(&mut self, now: Now) {
         self.dedup.forget_old(now);
-        let gone = self.heads.expire(settings.topic_ttl_ms, now.mono_ms(), SWEPT as usize);
-        metrics.topics_forgotten[ForgetReason::Age as usize].add(gone);
-        metrics.quiet_topics.set(self.heads.len() as u64);
+        let gone = self.heads.expire(self.settings.topic_ttl_ms, now.mono_ms(), SWEPT as usize);
+        self.metrics.topics_forgotten[ForgetReason::Age as usize].add(gone);
+        self.metrics.quiet_topics.set(self.heads.len() as u64);
         for _ in 0..SWEPT.min(self.inboxes.slots()) {
             self.sweep_inbox = (self.sweep_inbox + 1) % self.inboxes.slots();
             let Some(key) = self.inboxes.key_of(self.sweep_inbox) else { continue };
-            self.trim(Topic::Inbox(key), settings, metrics, now);
-            let expired = self.change_inbox(key, metrics, |inbox, publishers| {
+            self.trim(Topic::Inbox(key), now);
+            let expired = self.change_inbox(key, |inbox, publishers, settings| {
                 inbox.forget_old(settings.inbox.device_ttl_ms, publishers, now.mono_ms())
             });
-            book_forgotten(metrics, expired.unwrap_or_default());
+            book_forgotten(&self.metrics, expired.unwrap_or_default());
             if self.inboxes.get(key).is_some_and(Inbox::is_quiet) {
-                self.forget_user(key, settings, metrics, now);
+                self.forget_user(key, now);
             }
         }
         for _ in 0..SWEPT.min(self.rooms.slots()) {
             self.sweep_room = (self.sweep_room + 1) % self.rooms.slots();
             let Some(key) = self.rooms.key_of(self.sweep_room) else { continue };
-            self.trim(Topic::Room(key), settings, metrics, now);
+            self.trim(Topic::Room(key), now);
             if self.rooms.get(key).is_some_and(|room| room.count() == 0 && room.log.is_empty()) {
-                self.forget_room(key, settings, metrics, now);
+                self.forget_room(key, now);
             }
         }
     }
@@ -436,49 +405,49 @@ impl Homes {
         self.heads.peek(hash)
     }
 
-    fn take_head(&mut self, hash: u64, metrics: &ShardMetrics) -> Option<Head> {
+    fn take_head(&mut self, hash: u64) -> Option<Head> {
         let head = self.heads.take(hash);
-        metrics.quiet_topics.set(self.heads.len() as u64);
+        self.metrics.quiet_topics.set(self.heads.len() as u64);
         head
     }
 
-    fn keep_head(&mut self, hash: u64, head: Head, settings: &Settings, metrics: &ShardMetrics, now: Now) {
-        let gone = self.heads.keep(hash, head, now.mono_ms(), settings.quiet_topics_max);
-        metrics.topics_forgotten[ForgetReason::Bound as usize].add(gone);
-        metrics.quiet_topics.set(self.heads.len() as u64);
+    fn keep_head(&mut self, hash: u64, head: Head, now: Now) {
+        let gone = self.heads.keep(hash, head, now.mono_ms(), self.settings.quiet_topics_max);
+        self.metrics.topics_forgotten[ForgetReason::Bound as usize].add(gone);
+        self.metrics.quiet_topics.set(self.heads.len() as u64);
     }
 
     /// Keeps no more of a quiet inbox than its position; not even that if its user never signed in.
-    fn forget_user(&mut self, key: InboxKey, settings: &Settings, metrics: &ShardMetrics, now: Now) {
-        let Some(inbox) = self.remove_user(key, metrics) else { return };
+    fn forget_user(&mut self, key: InboxKey, now: Now) {
+        let Some(inbox) = self.remove_user(key) else { return };
         if let Some(head) = inbox.head() {
-            self.keep_head(self.head_of_user(&inbox.user), head, settings, metrics, now);
+            self.keep_head(self.head_of_user(&inbox.user), head, now);
         }
     }
 
     /// Takes an inbox out with its messages, which the caller counts.
-    fn remove_user(&mut self, key: InboxKey, metrics: &ShardMetrics) -> Option<Inbox> {
+    fn remove_user(&mut self, key: InboxKey) -> Option<Inbox> {
         let mut inbox = self.inboxes.remove(key)?;
-        Books::of_inbox(&inbox).rewrite(Books::default(), metrics);
+        Books::of_inbox(&inbox).rewrite(Books::default(), &self.metrics);
         if let Some(log) = inbox.log_mut() {
             log.remove_through(u64::MAX, 0, &mut self.publishers);
         }
-        metrics.users.subtract(1);
+        self.metrics.users.subtract(1);
         Some(inbox)
     }
 
     /// Keeps no more of a room than its position; not even that if it vanishes when it is empty.
-    pub(super) fn forget_room(&mut self, key: RoomKey, settings: &Settings, metrics: &ShardMetrics, now: Now) {
+    pub(super) fn forget_room(&mut self, key: RoomKey, now: Now) {
         let Some(mut room) = self.rooms.remove(key) else { return };
-        Books::of_room(&room).rewrite(Books::default(), metrics);
+        Books::of_room(&room).rewrite(Books::default(), &self.metrics);
         room.log.remove_through(u64::MAX, 0, &mut self.publishers);
-        metrics.rooms.subtract(1);
-        if settings.namespaces.get(room.namespace).is_some_and(|namespace| !namespace.vanish_when_empty) {
-            self.keep_head(self.hash.hash_one(&*room.name), room.head(), settings, metrics, now);
+        self.metrics.rooms.subtract(1);
+        if self.settings.namespaces.get(room.namespace).is_some_and(|namespace| !namespace.vanish_when_empty) {
+            self.keep_head(self.hash.hash_one(&*room.name), room.head(), now);
         }
     }
 
-    pub(in crate::shard) fn invariants(&self, settings: &Settings, metrics: &ShardMetrics) {
+    pub(in crate::shard) fn invariants(&self) {
         self.dedup.invariants();
         self.inboxes.invariants();
         self.rooms.invariants();
@@ -500,18 +469,18 @@ impl Homes {
             room.log.invariants(&mut shares);
             books.add(Books::of_room(room));
         }
-        assert_eq!(books.bytes as u64, metrics.log_bytes.read(), "log bytes");
-        assert_eq!(books.unknown as u64, metrics.inbox_unknown_bytes.read(), "bytes of users who never signed in");
-        assert_eq!(pending, metrics.inbox_pending.read(), "pending inbox messages");
-        assert_eq!(self.inboxes.len() as u64, metrics.users.read());
-        assert_eq!(self.rooms.len() as u64, metrics.rooms.read());
+        assert_eq!(books.bytes as u64, self.metrics.log_bytes.read(), "log bytes");
+        assert_eq!(books.unknown as u64, self.metrics.inbox_unknown_bytes.read(), "bytes of users who never signed in");
+        assert_eq!(pending, self.metrics.inbox_pending.read(), "pending inbox messages");
+        assert_eq!(self.inboxes.len() as u64, self.metrics.users.read());
+        assert_eq!(self.rooms.len() as u64, self.metrics.rooms.read());
         assert_eq!(shares.len(), self.publishers.len(), "publishers whose messages are kept");
         for (publisher, bytes) in shares {
             assert_eq!(self.publishers.held(publisher), bytes, "bytes of a publisher");
         }
         self.heads.invariants();
-        assert!(self.heads.len() <= settings.quiet_topics_max, "quiet topics");
-        assert_eq!(self.heads.len() as u64, metrics.quiet_topics.read());
+        assert!(self.heads.len() <= self.settings.quiet_topics_max, "quiet topics");
+        assert_eq!(self.heads.len() as u64, self.metrics.quiet_topics.read());
     }
 }
 
