@@ -3,16 +3,15 @@
 //! A broadcast arrives as one letter and becomes a job; rooms take turns, and each turn works off a bounded portion, so a
 //! room of a hundred thousand stalls nobody.
 
-use std::collections::VecDeque;
-
 use super::jobs::{Job, Jobs};
 use super::members::{LocalRoom, LocalRooms, Member, renumber};
+use super::send::Queue;
 use crate::id::{Address, ConnectionKey, LocalRoomKey, Now, RoomKey, ShardId};
 use crate::limits::WAY_DELIVERIES_MAX;
 use crate::metrics::{DropReason, ShardMetrics};
-use crate::outbox::{Delivery, OutboxLimits, Spares};
+use crate::outbox::{Delivery, OutboxLimits};
 use crate::session::Connection;
-use crate::shard::{Effect, FANOUT_DELIVERIES_PER_TURN, FANOUT_SENDS_PER_TURN, Shard, Work};
+use crate::shard::{FANOUT_DELIVERIES_PER_TURN, FANOUT_SENDS_PER_TURN, Shard, Work};
 use crate::slots::Slots;
 
 /// A broadcast that has arrived.
@@ -105,15 +104,18 @@ impl Shard {
         let members = &mut room.members;
         let mut turn = FanOut {
             connections: &mut self.connections,
-            spares: &mut self.spares,
-            effects: &mut self.effects,
-            filled: &mut self.stalls.filled,
+            queue: Queue {
+                spares: &mut self.spares,
+                effects: &mut self.effects,
+                filled: &mut self.stalls.filled,
+                metrics: &self.metrics,
+                now_ms: now.mono_ms(),
+            },
             metrics: &self.metrics,
             limits: self.outbox_limits,
             keeps_log,
             without: None,
             full: 0,
-            now,
         };
         jobs.visit(room.jobs, |job| {
             if visited == together {
@@ -195,16 +197,13 @@ impl Shard {
 /// What the inner loop of a broadcast needs, borrowed apart from the room.
 struct FanOut<'a> {
     connections: &'a mut Slots<Connection>,
-    spares: &'a mut Spares,
-    effects: &'a mut VecDeque<Effect>,
-    filled: &'a mut Vec<ConnectionKey>,
+    queue: Queue<'a>,
     metrics: &'a ShardMetrics,
     limits: OutboxLimits,
     keeps_log: bool,
     without: Option<ConnectionKey>,
     /// Members that do not keep up.
     full: u32,
-    now: Now,
 }
 
 impl FanOut<'_> {
@@ -245,16 +244,6 @@ impl FanOut<'_> {
         if logged {
             member.seen = offset;
         }
-        let now_ms = self.now.mono_ms();
-        if connection.outbox.is_empty() {
-            self.filled.push(key);
-        }
-        self.metrics.deliveries_queued.add(1);
-        self.metrics.outbox_bytes.add(delivery.frame.len() as u64);
-        connection.outbox.push(delivery.clone(), self.spares, now_ms);
-        if !connection.writable {
-            connection.writable = true;
-            self.effects.push_back(Effect::Writable { connection: key });
-        }
+        self.queue.push(key, connection, delivery.clone());
     }
 }

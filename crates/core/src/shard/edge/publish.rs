@@ -4,6 +4,7 @@ use std::hash::BuildHasher;
 
 use crate::close::ErrorCode;
 use crate::id::{ConnectionKey, Now};
+use crate::session::Verb;
 use crate::shard::Shard;
 use crate::shard::letter::{Publish, Published};
 use crate::topics::DedupKey;
@@ -26,7 +27,7 @@ impl Shard {
             // As early as possible: it lies anywhere in a lot of memory.
             self.expect_publish(home, key);
         }
-        let (namespace, refused) = match self.may_publish(session, publish.topic) {
+        let (namespace, refused) = match self.may(session, Verb::Publish, publish.topic) {
             Ok(_) if publish.payload.len() > self.settings.client.message_bytes_max => {
                 (0, Some(ErrorCode::LimitExceeded))
             }

@@ -28,7 +28,7 @@ impl Shard {
     /// much waits: the shell verifies no token then.
     pub(super) fn on_subscribe(&mut self, key: ConnectionKey, wish: Wish<'_>, of_connect: bool, now: Now) {
         let Wish { request, room: name, .. } = wish;
-        let namespace = match self.may_use_room(key, name, Verb::Subscribe) {
+        let namespace = match self.session_may(key, Verb::Subscribe, name) {
             Ok(namespace) => namespace,
             Err(code) => return self.refuse_room(key, request, code, name, now),
         };
@@ -117,7 +117,7 @@ impl Shard {
         if lagging {
             self.catch_up(key);
         }
-        if self.may_use_room(key, &name, Verb::Subscribe).is_err() {
+        if self.session_may(key, Verb::Subscribe, &name).is_err() {
             // The right was taken away by a Refresh while the answer was under way.
             self.leave_and_say_so(key, local, 0, &name, ErrorCode::PermissionDenied.code(), now);
         }
@@ -157,7 +157,7 @@ impl Shard {
         let Some(session) = self.session_mut(key) else { return };
         for membership in session.rooms.as_slice().to_vec() {
             let Some(name) = self.rooms.rooms.get(membership.room).map(|room| room.name.clone()) else { continue };
-            if membership.index.is_some() && self.may_use_room(key, &name, Verb::Subscribe).is_err() {
+            if membership.index.is_some() && self.session_may(key, Verb::Subscribe, &name).is_err() {
                 self.leave_and_say_so(key, membership.room, 0, &name, ErrorCode::PermissionDenied.code(), now);
             }
         }

@@ -1,10 +1,12 @@
 //! What is put into a connection's outbox, and what the shell takes out of it.
 
+use std::collections::VecDeque;
+
 use crate::close::ErrorCode;
 use crate::id::{ConnectionKey, Now};
 use crate::metrics::{DropReason, ShardMetrics};
-use crate::outbox::{Chunk, Delivery, REPLY};
-use crate::session::{Lag, Session};
+use crate::outbox::{Chunk, Delivery, REPLY, Spares};
+use crate::session::{Connection, Lag, Session};
 use crate::shard::{Effect, Shard};
 use crate::wire::{Encoder, encode};
 
@@ -74,7 +76,7 @@ impl Shard {
         build(&mut self.encoder, out);
         self.metrics.outbox_bytes.add((out.len() - before) as u64);
         self.metrics.frames_sent.increment();
-        self.mark_writable(key, was_empty);
+        mark_writable(key, connection, was_empty, &mut self.stalls.filled, &mut self.effects);
     }
 
     /// Appends a reply that must not overtake messages.
@@ -94,19 +96,7 @@ impl Shard {
         let delivery = Delivery { frame: frame.into(), received_us: REPLY };
         connection.outbox.push(delivery, &mut self.spares, now.mono_ms());
         self.metrics.frames_sent.increment();
-        self.mark_writable(key, was_empty);
-    }
-
-    /// Tells the shell, once, that an outbox is not empty any more.
-    fn mark_writable(&mut self, key: ConnectionKey, was_empty: bool) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if was_empty {
-            self.stalls.filled.push(key);
-        }
-        if !connection.writable {
-            connection.writable = true;
-            self.effects.push_back(Effect::Writable { connection: key });
-        }
+        mark_writable(key, connection, was_empty, &mut self.stalls.filled, &mut self.effects);
     }
 
     pub(super) fn refuse(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
@@ -142,13 +132,55 @@ impl Shard {
         metrics.deliveries_dropped[reason as usize].add(count);
     }
 
-    /// Appends a message to an outbox; the caller has counted it as owed and asked for room.
-    pub(in crate::shard) fn queue(&mut self, key: ConnectionKey, delivery: Delivery, now: Now) {
+    /// [`Queue::push`] for a single message.
+    pub(super) fn queue(&mut self, key: ConnectionKey, delivery: Delivery, now: Now) {
         let Some(connection) = self.connections.get_mut(key) else { return };
+        let mut queue = Queue {
+            spares: &mut self.spares,
+            effects: &mut self.effects,
+            filled: &mut self.stalls.filled,
+            metrics: &self.metrics,
+            now_ms: now.mono_ms(),
+        };
+        queue.push(key, connection, delivery);
+    }
+}
+
+/// What it takes to put messages into outboxes, borrowed apart from the connections.
+pub(super) struct Queue<'a> {
+    pub(super) spares: &'a mut Spares,
+    pub(super) effects: &'a mut VecDeque<Effect>,
+    pub(super) filled: &'a mut Vec<ConnectionKey>,
+    pub(super) metrics: &'a ShardMetrics,
+    pub(super) now_ms: u64,
+}
+
+impl Queue<'_> {
+    /// Appends a message to an outbox; the caller has counted it as owed and asked for room.
+    #[inline]
+    pub(super) fn push(&mut self, key: ConnectionKey, connection: &mut Connection, delivery: Delivery) {
         let was_empty = connection.outbox.is_empty();
         self.metrics.deliveries_queued.add(1);
         self.metrics.outbox_bytes.add(delivery.frame.len() as u64);
-        connection.outbox.push(delivery, &mut self.spares, now.mono_ms());
-        self.mark_writable(key, was_empty);
+        connection.outbox.push(delivery, self.spares, self.now_ms);
+        mark_writable(key, connection, was_empty, self.filled, self.effects);
+    }
+}
+
+/// Tells the shell, once, that an outbox is not empty any more.
+#[inline]
+fn mark_writable(
+    key: ConnectionKey,
+    connection: &mut Connection,
+    was_empty: bool,
+    filled: &mut Vec<ConnectionKey>,
+    effects: &mut VecDeque<Effect>,
+) {
+    if was_empty {
+        filled.push(key);
+    }
+    if !connection.writable {
+        connection.writable = true;
+        effects.push_back(Effect::Writable { connection: key });
     }
 }
