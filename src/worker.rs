@@ -24,10 +24,11 @@ use ringgate_core::limits::{BUSY_AFTER_MS, BUSY_SPREAD_MS, Settings};
 use ringgate_core::mesh::Mailbox;
 use ringgate_core::metrics::ShardMetrics;
 use ringgate_core::outbox::Chunk;
-use ringgate_core::session::{Admission, Authenticator, Transport};
+use ringgate_core::session::{Admission, Authenticator};
 use ringgate_core::shard::{Effect, Event, Letter, Shard, ShardOptions};
+use ringgate_core::transport::{Handshake, Transport};
 use ringgate_core::wire::Encoder;
-use ringgate_net::tls::{Handshake, TlsError};
+use ringgate_net::tls::TlsError;
 use ringgate_net::{Bell, Driver, Net, NetOptions, RingError};
 
 /// What travels through the mesh.

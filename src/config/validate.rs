@@ -23,7 +23,7 @@ use ringgate_core::limits::{
     BODY_OVERHEAD_BYTES, CONNECTIONS_PER_SHARD_MAX, ClientLimits, DEDUP_ENTRIES_MAX, DEDUP_WINDOW_MS_MAX,
     DURATION_MS_MAX, HEADER_BYTES, HEARTBEAT_MS_MAX, InboxSettings, NODES_MAX, Namespace, SHARDS_MAX, Settings,
 };
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use ringgate_core::units::{duration_text, line_of, parse_duration_ms, parse_size};
 use ringgate_net::Descriptors;
 

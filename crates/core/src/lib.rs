@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod named;
 pub mod prefetch;
 pub mod slots;
+pub mod transport;
 pub mod units;
 
 // Bytes <-> values

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::net::SocketAddr;
 
 use super::*;
-use crate::tls::Handshake;
 use ringgate_core::outbox::Chunk;
+use ringgate_core::transport::Handshake;
 
 /// As long as a test may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);

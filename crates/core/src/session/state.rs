@@ -15,34 +15,12 @@ use super::grant::RoomGrants;
 use super::rate::Bucket;
 use crate::id::{InboxKey, LocalRoomKey, Now, Position, Recover, ShardId};
 use crate::outbox::Outbox;
+use crate::transport::Transport;
 use crate::wheel::TICK_MS;
 
 // What every idle client costs; see docs/performance.md. Larger is a decision, not an accident.
 const _: () = assert!(size_of::<Connection>() <= 176);
 const _: () = assert!(size_of::<Session>() <= 104);
-
-/// How a connection came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Transport {
-    /// TCP.
-    Plain = 0,
-    /// TLS over TCP.
-    Tls = 1,
-}
-
-impl Transport {
-    /// Both, for arrays of counters.
-    pub const ALL: [Transport; 2] = [Transport::Plain, Transport::Tls];
-
-    /// Metric label and log field.
-    pub fn label(self) -> &'static str {
-        match self {
-            Transport::Plain => "tcp",
-            Transport::Tls => "tls",
-        }
-    }
-}
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

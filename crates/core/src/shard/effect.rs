@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Posted;
 use crate::close::CloseReason;
 use crate::id::ConnectionKey;
-use crate::session::Transport;
+use crate::transport::Transport;
 
 /// What a shard wants done.
 #[derive(Debug)]

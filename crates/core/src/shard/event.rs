@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use super::Letter;
 use crate::close::{AuthError, CloseReason};
 use crate::id::ConnectionKey;
-use crate::session::{Grant, Transport};
+use crate::session::Grant;
+use crate::transport::Transport;
 
 /// What happens to a shard.
 #[derive(Debug)]

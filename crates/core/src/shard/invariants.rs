@@ -7,14 +7,13 @@ impl Shard {
     /// Left minus right of the two equations of [`ShardMetrics`]; both are 0 between events.
     pub fn conservation(&self) -> (i64, i64) {
         let metrics = &self.metrics;
-        let sum = |cells: &[crate::metrics::Cell]| cells.iter().map(crate::metrics::Cell::read).sum::<u64>();
         let deliveries = metrics.deliveries_owed.read() as i64
             - (metrics.deliveries_sent.read()
-                + sum(&metrics.deliveries_dropped)
+                + metrics.deliveries_dropped.sum()
                 + metrics.deliveries_queued.read()
                 + metrics.deliveries_deferred.read()) as i64;
         let inbox = metrics.inbox_stored.read() as i64
-            - (metrics.inbox_acked.read() + sum(&metrics.inbox_expired) + metrics.inbox_pending.read()) as i64;
+            - (metrics.inbox_acked.read() + metrics.inbox_expired.sum() + metrics.inbox_pending.read()) as i64;
         (deliveries, inbox)
     }
 

@@ -109,7 +109,7 @@ fn a_field_of_connect_out_of_bounds_closes_and_is_named() {
 #[test]
 fn why_a_token_is_refused_is_not_told() {
     let mut world = World::new(1, settings());
-    world.tokens = |_| Err(ringgate_core::session::AuthError::Signature);
+    world.tokens = |_| Err(ringgate_core::close::AuthError::Signature);
     let client = world.open(0);
     world.send(client, |encoder, out| encoder.connect(out, &of_alice()));
     world.work();
@@ -175,8 +175,7 @@ fn a_publish_with_request_0_is_not_answered_whatever_becomes_of_it() {
     send(&mut world, PublishRequest { topic: "@bob", payload: &large, ..Default::default() });
     send(&mut world, PublishRequest { topic: "@bob", trace: Some(&trace), ..Default::default() });
     assert_eq!(world.read_all(bob), []);
-    let refused: u64 =
-        (0..ringgate_core::close::ErrorCode::ALL.len()).map(|index| world.sum(|m| &m.errors[index])).sum();
+    let refused: u64 = ringgate_core::close::ErrorCode::ALL.iter().map(|code| world.sum(|m| &m.errors[*code])).sum();
     assert_eq!(refused, 4, "they are counted");
     // None of them counts as a request that waits.
     assert!(world.shards.iter().all(|shard| shard.under_way() == (0, 0)));

@@ -8,7 +8,7 @@ use super::members::{LocalRoom, LocalRooms, Member, renumber};
 use super::send::Queue;
 use crate::id::{Address, ConnectionKey, LocalRoomKey, Now, RoomKey, ShardId};
 use crate::limits::WAY_DELIVERIES_MAX;
-use crate::metrics::{DropReason, ShardMetrics};
+use crate::metrics::{DropReason, ShardMetrics, SlowAction};
 use crate::outbox::{Delivery, OutboxLimits};
 use crate::session::Connection;
 use crate::shard::{FANOUT_DELIVERIES_PER_TURN, FANOUT_SENDS_PER_TURN, Shard, Work};
@@ -235,10 +235,10 @@ impl FanOut<'_> {
                 if let Some(session) = connection.session.as_mut() {
                     session.lagging += 1;
                 }
-                self.metrics.slow_consumers[0].increment();
+                self.metrics.slow_consumers[SlowAction::Lag].increment();
                 return self.metrics.deliveries_deferred.add(1);
             }
-            self.metrics.slow_consumers[1].increment();
+            self.metrics.slow_consumers[SlowAction::Drop].increment();
             return Shard::count_dropped(self.metrics, DropReason::Slow, 1);
         }
         if logged {

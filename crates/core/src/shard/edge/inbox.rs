@@ -7,7 +7,7 @@
 
 use super::catch_up::{CatchUpRoom, settle};
 use crate::id::{ConnectionKey, Now, Position};
-use crate::metrics::DropReason;
+use crate::metrics::{DropReason, SlowAction};
 use crate::outbox::Delivery;
 use crate::session::{InboxFeed, Lag, Ticks};
 use crate::shard::{Shard, Source, ToHome};
@@ -33,7 +33,7 @@ impl Shard {
         if logged && (feed.lag != Lag::None || window_full || no_room) {
             if feed.lag == Lag::None {
                 feed.lag = Lag::Behind;
-                self.metrics.slow_consumers[0].add(u64::from(no_room));
+                self.metrics.slow_consumers[SlowAction::Lag].add(u64::from(no_room));
             }
             feed.behind += 1;
             self.metrics.deliveries_deferred.add(1);
@@ -41,7 +41,7 @@ impl Shard {
         }
         // What is in no log waits for nobody, and must not overtake messages that wait in the log.
         if no_room || (!logged && feed.lag != Lag::None) {
-            self.metrics.slow_consumers[1].increment();
+            self.metrics.slow_consumers[SlowAction::Drop].increment();
             return Self::count_dropped(&self.metrics, DropReason::Slow, 1);
         }
         if logged {

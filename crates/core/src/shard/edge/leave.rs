@@ -56,7 +56,7 @@ impl Shard {
         self.metrics.outbox_bytes.subtract(connection.outbox.bytes() as u64);
         debug_assert_eq!(connection.outbox.frames(), 0, "messages are dropped when the connection departs");
         while connection.outbox.pull(&mut self.spares, 0).is_some() {}
-        self.metrics.connections_active[connection.transport as usize].subtract(1);
+        self.metrics.connections_active[connection.transport].subtract(1);
     }
 
     /// Takes the session out of everything and asks the shell to close the socket.
@@ -93,7 +93,7 @@ impl Shard {
             record.user = Some(session.user);
             record.device = Some(session.device);
         }
-        self.metrics.closes[transport as usize][reason.index()].increment();
+        self.metrics.closes[transport][reason].increment();
         self.effects.push_back(Effect::Close { connection: key, reason, flush, record });
         self.rearm(key, now);
     }

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use crate::close::CloseReason;
 use crate::id::{ConnectionKey, Now};
-use crate::session::{Bucket, Connection, Phase, Transport};
+use crate::session::{Bucket, Connection, Phase};
 use crate::shard::Shard;
+use crate::transport::Transport;
 
 impl Shard {
     pub(in crate::shard) fn on_opened(&mut self, key: ConnectionKey, peer: IpAddr, transport: Transport, now: Now) {
@@ -14,8 +15,8 @@ impl Shard {
         let bytes = Bucket::full(client.bytes_burst, now.mono_ms());
         let connection = Connection::new(peer, transport, messages, bytes, now.mono_ms());
         self.connections.insert_at(key, connection);
-        self.metrics.connections_accepted[transport as usize].increment();
-        self.metrics.connections_active[transport as usize].add(1);
+        self.metrics.connections_accepted[transport].increment();
+        self.metrics.connections_active[transport].add(1);
         self.rearm(key, now);
         if self.draining.is_some() {
             self.close(key, CloseReason::Shutdown, "", now);

@@ -67,7 +67,7 @@ impl Shard {
     /// Request 0 means that the client wants no answer, whatever it would be.
     fn refuse_publish(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
         if request == 0 {
-            return self.metrics.errors[code.index()].increment();
+            return self.metrics.errors[code].increment();
         }
         self.refuse(key, request, code, now);
     }

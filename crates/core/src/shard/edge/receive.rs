@@ -310,7 +310,7 @@ impl Shard {
             }
             ClientFrame::OutOfBounds { request: 0, .. } if raw.kind == Kind::Publish => {
                 // No answer is wanted.
-                self.metrics.errors[ErrorCode::BadRequest.index()].increment();
+                self.metrics.errors[ErrorCode::BadRequest].increment();
             }
             ClientFrame::OutOfBounds { request, problem } => {
                 self.refuse_with(key, request, ErrorCode::BadRequest, problem, None, now);

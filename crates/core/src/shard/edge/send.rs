@@ -117,7 +117,7 @@ impl Shard {
         room: Option<&str>,
         now: Now,
     ) {
-        self.metrics.errors[code.index()].increment();
+        self.metrics.errors[code].increment();
         let retry_after_ms = match code {
             // Clocks differ by seconds; each attempt costs a verification.
             ErrorCode::TokenNotYetValid => 10_000,
@@ -129,7 +129,7 @@ impl Shard {
     }
 
     pub(super) fn count_dropped(metrics: &ShardMetrics, reason: DropReason, count: u64) {
-        metrics.deliveries_dropped[reason as usize].add(count);
+        metrics.deliveries_dropped[reason].add(count);
     }
 
     /// [`Queue::push`] for a single message.

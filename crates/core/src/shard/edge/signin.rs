@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::requests::WEIGHT_OF_REFRESH;
 use super::rooms::Wish;
-use crate::close::{CloseReason, ErrorCode};
+use crate::close::{AuthError, CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, InboxKey, Now, ShardId};
-use crate::session::{AuthError, Grant, InboxFeed, Lag, Memberships, PendingConnect, PendingRoom, Phase, Session};
+use crate::metrics::Recovery;
+use crate::session::{Grant, InboxFeed, Lag, Memberships, PendingConnect, PendingRoom, Phase, Session};
 use crate::shard::letter::Attach;
 use crate::shard::{Effect, Shard, SignInRecord, ToHome};
 use crate::topics::Attachment;
@@ -75,7 +76,7 @@ impl Shard {
         let result = if is_others { Err(AuthError::Claims) } else { result };
         match &result {
             Ok(_) => self.metrics.auth_succeeded.increment(),
-            Err(error) => self.metrics.auth_failed[*error as usize].increment(),
+            Err(error) => self.metrics.auth_failed[*error].increment(),
         }
         match refresh {
             Some(request) => self.on_refreshed(key, request, result, now),
@@ -181,7 +182,7 @@ impl Shard {
         self.effects.push_back(Effect::SignedIn { connection: key, record: Box::new(record) });
         self.metrics.sessions_active.add(1);
         if pending.inbox.is_some() {
-            self.metrics.recoveries[usize::from(!attachment.recovered)].increment();
+            self.metrics.recoveries[Recovery::of(attachment.recovered)].increment();
         }
         let settings = self.settings.clone();
         self.reply(key, now, |encoder, out| {

@@ -5,6 +5,7 @@
 
 use crate::close::CloseReason;
 use crate::id::{ConnectionKey, Now};
+use crate::metrics::SlowAction;
 use crate::prefetch::TOGETHER;
 use crate::session::{Connection, Phase};
 use crate::shard::{EXPIRED_PER_TURN, Effect, Shard};
@@ -79,7 +80,7 @@ impl Shard {
                 Due::Renewal => self.close(key, CloseReason::Busy, "the gateway is late with a Refresh", now),
                 Due::Frame => self.close(key, CloseReason::Stale, "a frame took too long", now),
                 Due::Write => {
-                    self.metrics.slow_consumers[2].increment();
+                    self.metrics.slow_consumers[SlowAction::Close].increment();
                     self.close(key, CloseReason::Slow, "", now);
                 }
                 Due::Token => self.close(key, CloseReason::Expired, "", now),

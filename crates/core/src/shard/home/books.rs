@@ -42,9 +42,9 @@ impl Books {
 /// Messages left an inbox.
 pub(super) fn book_trimmed(metrics: &ShardMetrics, trimmed: Trimmed) {
     let Trimmed { age, count, size } = trimmed;
-    metrics.inbox_expired[ExpireReason::Age as usize].add(age);
-    metrics.inbox_expired[ExpireReason::Count as usize].add(count);
-    metrics.inbox_expired[ExpireReason::Size as usize].add(size);
+    metrics.inbox_expired[ExpireReason::Age].add(age);
+    metrics.inbox_expired[ExpireReason::Count].add(count);
+    metrics.inbox_expired[ExpireReason::Size].add(size);
     metrics.inbox_pending.subtract(age + count + size);
 }
 
@@ -56,6 +56,6 @@ pub(super) fn book_acked(metrics: &ShardMetrics, acked: u64) {
 
 /// Messages left an inbox because only devices that are forgotten now had not read them.
 pub(super) fn book_forgotten(metrics: &ShardMetrics, expired: u64) {
-    metrics.inbox_expired[ExpireReason::Device as usize].add(expired);
+    metrics.inbox_expired[ExpireReason::Device].add(expired);
     metrics.inbox_pending.subtract(expired);
 }

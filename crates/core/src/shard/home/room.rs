@@ -5,6 +5,7 @@ use hashbrown::HashSet;
 
 use super::topics::Topic;
 use crate::id::{Address, Now, Recover, RoomKey, ShardId};
+use crate::metrics::Recovery;
 use crate::outbox::Delivery;
 use crate::shard::letter::{Subscribe, Subscribed};
 use crate::shard::{Credit, Shard, ToEdge, Work};
@@ -23,7 +24,7 @@ impl Shard {
         let position = room.log.position();
         let reached = since.filter(|since| room.recovers(*since));
         if since.is_some() {
-            self.metrics.recoveries[usize::from(reached.is_none())].increment();
+            self.metrics.recoveries[Recovery::of(reached.is_some())].increment();
         }
         let subscribed = Subscribed {
             to: from.connection,

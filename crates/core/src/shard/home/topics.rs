@@ -250,7 +250,7 @@ impl Homes {
             }
             let gone = self.inboxes.get(oldest).and_then(Inbox::log).map_or(0, Log::len) as u64;
             self.remove_user(oldest);
-            self.metrics.inbox_expired[ExpireReason::Unknown as usize].add(gone);
+            self.metrics.inbox_expired[ExpireReason::Unknown].add(gone);
             self.metrics.inbox_pending.subtract(gone);
         }
     }
@@ -367,7 +367,7 @@ impl Homes {
     pub(in crate::shard) fn sweep(&mut self, now: Now) {
         self.dedup.forget_old(now);
         let gone = self.heads.expire(self.settings.topic_ttl_ms, now.mono_ms(), SWEPT as usize);
-        self.metrics.topics_forgotten[ForgetReason::Age as usize].add(gone);
+        self.metrics.topics_forgotten[ForgetReason::Age].add(gone);
         self.metrics.quiet_topics.set(self.heads.len() as u64);
         for _ in 0..SWEPT.min(self.inboxes.slots()) {
             self.sweep_inbox = (self.sweep_inbox + 1) % self.inboxes.slots();
@@ -413,7 +413,7 @@ impl Homes {
 
     fn keep_head(&mut self, hash: u64, head: Head, now: Now) {
         let gone = self.heads.keep(hash, head, now.mono_ms(), self.settings.quiet_topics_max);
-        self.metrics.topics_forgotten[ForgetReason::Bound as usize].add(gone);
+        self.metrics.topics_forgotten[ForgetReason::Bound].add(gone);
         self.metrics.quiet_topics.set(self.heads.len() as u64);
     }
 
