@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
