@@ -136,6 +136,8 @@ counts! {
     connections,
     /// Connects that are under way.
     connecting,
+    /// Connections made: over TCP only, neither secured nor signed in yet. It never falls.
+    reached,
     /// Connections that ended unasked, or were not made.
     closed,
     /// Signed in again after such an end, or after having been away.
