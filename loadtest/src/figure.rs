@@ -56,13 +56,14 @@ pub(crate) struct Figure {
 }
 
 /// Figures that are no times, and whether phases have them, too.
-pub(crate) const OTHERS: [(&str, bool); 29] = [
+pub(crate) const OTHERS: [(&str, bool); 33] = [
     ("planned", false),
     ("published", true),
     ("sent", false),
     ("sent_share", false),
     ("delivered", true),
     ("lost", false),
+    ("uncertain", false),
     ("duplicated", false),
     ("reordered", false),
     ("corrupted", false),
@@ -70,8 +71,11 @@ pub(crate) const OTHERS: [(&str, bool); 29] = [
     ("delivered_undecided", false),
     ("delivered_refused", false),
     ("answered_twice", false),
+    ("answered_wrong", false),
     ("unanswered", false),
     ("pings_unanswered", false),
+    ("heartbeats_unanswered", false),
+    ("away", false),
     ("never_sent", false),
     ("late", false),
     ("skipped", false),
@@ -202,10 +206,13 @@ impl Statistic {
 /// Figures as errors list them: a heading, and what stands in its line.
 const GROUPS: [(&str, &[&str]); 6] = [
     ("what was sent", &["planned", "sent", "sent_share", "never_sent", "skipped", "skipped_by_churn"]),
-    ("answers", &["published", "accepted", "refused", "unanswered", "undecided", "answered_twice"]),
-    ("what arrived", &["delivered", "late", "lost", "duplicated", "reordered", "corrupted", "misdelivered"]),
+    ("answers", &["published", "accepted", "refused", "unanswered", "undecided", "answered_twice", "answered_wrong"]),
+    (
+        "what arrived",
+        &["delivered", "late", "lost", "uncertain", "duplicated", "reordered", "corrupted", "misdelivered"],
+    ),
     ("what arrived though not accepted", &["delivered_undecided", "delivered_refused"]),
-    ("clients", &["connects", "closed", "reconnects", "pings_unanswered", "errors"]),
+    ("clients", &["connects", "closed", "reconnects", "away", "pings_unanswered", "heartbeats_unanswered", "errors"]),
     ("speed and cost", &["rate", "cpu", "lag", "stall", "driver_busy"]),
 ];
 

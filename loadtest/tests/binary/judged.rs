@@ -102,7 +102,7 @@ fn promise_of_a_gateway_is_to_be_allowed_then_the_kinds_that_can_be_are_named() 
         let output = loadtest(&["p2p", "--url", "tcp://127.0.0.1:1", "--dev", "--allow", kind]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
-        let wanted = "what can be allowed is skipped, undecided, never-sent, pings-unanswered, driver";
+        let wanted = "what can be allowed is skipped, undecided, never-sent, pings-unanswered, away, driver";
         assert!(said.contains(wanted) && said.contains("what the gateway promises cannot be"), "{said}");
         assert!(said.contains(&format!("'{kind}'")) && said.contains("--allow"), "{said}");
     }
