@@ -197,7 +197,7 @@ pub(super) fn troubles(report: &Report) -> String {
                 "Requests refused are among the errors above; connections that ended are not, since their clients come back."
             }
             false => {
-                "The same events as among the errors above, by what the gateway said. Codes are those of docs/protocol.md."
+                "Events of the errors above, by the code that the gateway gave. Codes are those of docs/protocol.md."
             }
         };
         out += "<h3>Closes and refusals, by code</h3>\n";

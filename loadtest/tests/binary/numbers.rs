@@ -201,7 +201,7 @@ fn load_does_not_use_an_option_then_the_loads_that_use_it_are_named() {
         ("idle", "--rate", "1000", "idle has no --rate; how fast clients connect is --ramp-rate; ping, p2p, "),
         ("offline", "--closed-loop", "1", "offline has no --closed-loop; ping, p2p, room and slow have it"),
     ] {
-        // The default is refused, too, when somebody writes it.
+        // Also where its value is the default.
         let said = refused(&[&[scenario], &LINK[..], &[option, value]].concat());
         assert!(said.contains(wanted), "{scenario} {option}: {said}");
     }

@@ -11,7 +11,7 @@ use ringgate_core::session::Transport;
 
 use crate::support::{Folder, Gateway, LOOPBACK, PROGRAM, Process, loadtest};
 
-/// Somebody who treats every connection like this, for as long as this process lives; `HOST:PORT`.
+/// A server that handles every connection like this, for as long as this process lives; `HOST:PORT`.
 fn stranger(answer: fn(TcpStream)) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -71,7 +71,7 @@ fn server_accepts_and_never_answers_then_a_line_says_what_is_waited_for() {
     let mut process = Process::start(Command::new(PROGRAM), &run);
     let line = process.wait_for_line("connected, waiting for the gateway's answer");
     assert!(line.contains("0 of 2 connections"), "{line}");
-    // Asked to end, it says that nobody was signed in.
+    // A run that is ended then says that no client was signed in.
     process.signal("-INT");
     let (code, table, said) = process.end();
     assert_eq!(code, Some(1), "{table} {said}");

@@ -1,4 +1,4 @@
-//! Clients whose tokens somebody else has signed.
+//! Clients with tokens and keys from files.
 
 use ringgate_auth::{Signer, TokenSpec};
 use ringgate_core::session::Transport;
@@ -80,7 +80,7 @@ fn user_has_several_devices_then_it_may_not_be_in_pairs() {
         let output = loadtest(&[&link[..], more, &ON_A_BUSY_MACHINE].concat());
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    assert_eq!(run("idle", &[]).0, Some(0), "nobody takes the other's session over");
+    assert_eq!(run("idle", &[]).0, Some(0), "no session is taken over");
     let (code, said) = run("p2p", &["--rate", "5"]);
     assert!(code == Some(2) && said.contains("user \"alice\" has several lines"), "{said}");
 }
