@@ -256,6 +256,12 @@ impl Ledger {
         }
     }
 
+    /// Topic, epoch and newest offset of all messages that somebody has seen or been answered for, and that are kept.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        let newest = |places: &BTreeMap<u64, u64>| places.keys().next_back().copied().unwrap_or(0);
+        self.places.iter().map(move |((topic, epoch), places)| (topic.as_str(), *epoch, newest(places)))
+    }
+
     fn at(&self, topic: &str, epoch: u64, offset: u64) -> Option<u64> {
         self.places.get(&(topic.to_owned(), epoch))?.get(&offset).copied()
     }
