@@ -1,10 +1,11 @@
 //! Connections end, come back or not, or nobody answers on them: what was not sent, not answered and not delivered is told apart.
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::load::Load;
 use super::own_gateway::OwnGateway;
-use super::run::{Run, Verdict, judged, on_one_gateway, skipped_the_rest, with_each};
+use super::run::{Run, Verdict, judged, on_one_gateway, signal, skipped_the_rest, with_each};
 use crate::proxy::{Fault, Points};
 
 /// A run that is cut off from its gateway for a time fails unless this is allowed.
@@ -88,21 +89,23 @@ fn receivers_lose_their_connections_and_come_back_then_nothing_is_lost() {
 fn killed(loads: &[Load], options: &[&str], allow: &[&str]) {
     with_each(loads, |load| {
         let gateway = OwnGateway::start();
-        let run = Run { seconds: 2, options, allow, ..Run::of(load, &[]) };
+        let is_idle = load.rate() == 0;
+        let ping_interval = if is_idle { "500ms" } else { "10m" };
+        let run = Run { seconds: 2, options, allow, ping_interval, ..Run::of(load, &[]) };
         let outcome = run.run(gateway.address, |proxy, _| {
-            proxy.wait_until(|book| book.published() + book.pings >= load.rate() / 4);
+            proxy.wait_until(|book| load.is_under_way(book));
             gateway.signal(Signal::KILL);
             proxy.gateway_is_gone();
         });
         assert!(outcome.book.cut.len() >= 5, "{}: {:?}", outcome.what, outcome.book.cut);
         let expected = outcome.expected();
         let not_sent = outcome.planned - expected["sent"];
-        assert!(not_sent > 0, "{}: all of it was sent before", outcome.what);
-        let mut differences =
-            skipped_the_rest(&outcome, &[("skipped", not_sent), ("unanswered", 0), ("duplicated", 0)]);
+        assert!(not_sent > 0 || is_idle, "{}: all of it was sent before", outcome.what);
+        let right = [("skipped", not_sent), ("unanswered", 0), ("duplicated", 0), ("away", load.clients())];
+        let mut differences = skipped_the_rest(&outcome, &right);
         // The load itself has those return who were away.
         let returns = outcome.book.turned_away > 0;
-        if returns == options.is_empty() && load != Load::Offline {
+        if returns != outcome.reconnects() && load != Load::Offline {
             differences.push(format!("[{}] {} tried to come back", outcome.what, outcome.book.turned_away));
         }
         differences
@@ -112,15 +115,16 @@ fn killed(loads: &[Load], options: &[&str], allow: &[&str]) {
 #[test]
 fn a_gateway_is_killed_then_what_was_planned_and_not_sent_fails_the_run() {
     killed(&Load::ONLINE, &[], &["driver"]);
+    killed(&[Load::Idle, Load::Storm], &[], &["driver"]);
 }
 
 #[test]
 fn a_gateway_is_killed_and_clients_try_to_come_back_then_what_was_not_sent_fails_the_run() {
-    killed(&Load::ONLINE, RECONNECT, &["driver"]);
+    killed(&[&Load::ONLINE[..], &[Load::Idle, Load::Storm]].concat(), RECONNECT, &["driver"]);
 }
 
 #[test]
-fn a_gateway_is_killed_and_all_that_follows_is_allowed_then_only_what_was_lost_fails_the_run() {
+fn a_gateway_is_killed_and_all_that_follows_is_allowed_then_clients_that_are_away_fail_the_run() {
     killed(&Load::ONLINE, RECONNECT, &["driver", "skipped", "undecided", "pings-unanswered"]);
 }
 
@@ -129,13 +133,28 @@ fn a_gateway_is_killed_while_receivers_are_away_then_the_run_fails() {
     killed(&[Load::Offline], &[], &["driver"]);
 }
 
+/// The load has taken the receivers away, and did not want them back yet.
+#[test]
+fn a_run_is_ended_while_receivers_are_away_then_they_do_not_count_as_such() {
+    on_one_gateway(&[Load::Offline], |load, address| {
+        let outcome = Run { seconds: 10, ..Run::of(load, &[]) }.run(address, |proxy, process| {
+            proxy.wait_until(|book| load.is_under_way(book));
+            signal(process, Signal::INT);
+        });
+        match (&outcome.result["interrupted"], outcome.figure("away"), outcome.code) {
+            (Value::Bool(true), Some(0), 1) => Vec::new(),
+            (_, away, code) => vec![format!("away {away:?}, exit code {code}: {}", outcome.result)],
+        }
+    });
+}
+
 #[test]
 fn a_gateway_is_frozen_until_after_the_end_then_all_without_an_answer_is_unanswered() {
     with_each(&[Load::P2p, Load::Room, Load::Ping], |load| {
         let gateway = OwnGateway::start();
         let run = Run { seconds: 2, ..Run::of(load, &[]) };
         let outcome = run.run(gateway.address, |proxy, _| {
-            proxy.wait_until(|book| book.published() + book.pings >= load.rate() / 4);
+            proxy.wait_until(|book| load.is_under_way(book));
             gateway.signal(Signal::STOP);
         });
         let figures = outcome.book.figures();

@@ -1,100 +1,124 @@
 //! One frame is lost, doubled, changed or misdirected, or comes in another's place: it shows as many times as that was done.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use super::load::Load;
-use super::run::{ALLOWABLE, PROMISES, Run, on_one_gateway, skipped_the_rest};
+use super::run::{ALLOWABLE, PROMISES, Run, on_one_gateway, skipped_the_rest, with_and_without_tls};
 use crate::proxy::{Fault, Points};
 
-/// With each of these loads a fault is done to each tenth frame of its kind, and shows as these figures and no others: each is as
-/// many times the number of injections.
-fn shows(loads: &[Load], fault: Fault, figures: &[(&'static str, u64)]) {
-    on_one_gateway(loads, |load, address| {
-        let plan = [(fault, Points::each_tenth(3))];
-        let run = Run::of(load, &plan);
+/// A fault, done to each tenth frame of its kind from this one on, and the figures in which it shows: each is as many times the
+/// number of injections.
+type Shown = (Fault, u64, &'static [(&'static str, u64)]);
+
+/// With each of these loads, with TLS and without, faults show as these figures and no others. Those of one run are done to
+/// different frames, so that none hides another.
+fn show(loads: &[Load], faults: &[Shown]) {
+    on_one_gateway(&with_and_without_tls(loads), |(load, tls), address| {
+        let plan: Vec<_> = faults.iter().map(|(fault, first, _)| (*fault, Points::each_tenth(*first))).collect();
+        let run = Run { tls, ..Run::of(load, &plan) };
         let outcome = run.run(address, |_, _| {});
-        let (injected, planned) = (outcome.book.injected[0], run.injections());
-        assert!(injected == planned && injected > 0, "{load:?}: {injected} of {planned} {fault:?}");
-        let figures: Vec<_> = figures.iter().map(|(name, times)| (*name, injected * times)).collect();
-        let all = PROMISES.iter().chain(ALLOWABLE.iter().map(|(name, _)| name));
-        let others = all.filter(|name| !figures.iter().any(|(shown, _)| shown == *name)).map(|name| (*name, 0));
-        let figures: Vec<_> = figures.iter().copied().chain(others).collect();
-        outcome.differences(outcome.expected(), &figures)
+        let planned: Vec<_> = plan.iter().map(|fault| run.injections_of(*fault)).collect();
+        assert!(outcome.book.injected == planned && !planned.contains(&0), "{}: {planned:?}", outcome.what);
+        let mut figures: BTreeMap<_, u64> =
+            PROMISES.iter().chain(ALLOWABLE.iter().map(|(name, _)| name)).map(|name| (*name, 0)).collect();
+        for ((.., shown), injected) in faults.iter().zip(planned) {
+            for (name, times) in *shown {
+                *figures.entry(name).or_default() += injected * times;
+            }
+        }
+        outcome.differences(outcome.expected(), &figures.into_iter().collect::<Vec<_>>())
     });
 }
 
 #[test]
 fn nothing_is_wrong_then_nothing_is_reported() {
-    on_one_gateway(&Load::ALL, |load, address| {
-        let outcome = Run::of(load, &[]).run(address, |_, _| {});
+    let loads = [&Load::ALL[..], &Load::OF_CONNECTIONS, &[Load::Guests]].concat();
+    on_one_gateway(&with_and_without_tls(&loads), |(load, tls), address| {
+        let outcome = Run { tls, ..Run::of(load, &[]) }.run(address, |_, _| {});
         let right = [("sent", load.rate()), ("lost", 0), ("undecided", 0), ("pings_unanswered", 0)];
         outcome.differences(outcome.expected(), &right)
     });
 }
 
 #[test]
-fn a_message_never_comes_then_it_is_lost() {
-    shows(&Load::WITH_MESSAGES, Fault::Lose, &[("lost", 1)]);
+fn messages_are_lost_doubled_or_swapped_or_their_stamps_are_changed_then_each_shows() {
+    show(
+        &[&Load::WITH_MESSAGES[..], &[Load::Guests]].concat(),
+        &[
+            (Fault::Lose, 0, &[("lost", 1)]),
+            (Fault::Double, 2, &[("duplicated", 1)]),
+            (Fault::Swap, 4, &[("reordered", 1)]),
+            (Fault::FlipInStamp, 7, &[("corrupted", 1), ("lost", 1)]),
+        ],
+    );
 }
 
 #[test]
-fn a_message_comes_twice_then_it_is_duplicated() {
-    shows(&Load::WITH_MESSAGES, Fault::Double, &[("duplicated", 1)]);
+fn answers_are_lost_doubled_or_name_another_request_then_each_shows() {
+    show(
+        &[&Load::WITH_MESSAGES[..], &[Load::Guests]].concat(),
+        &[
+            (Fault::LoseAnswer, 1, &[("unanswered", 1)]),
+            (Fault::DoubleAnswer, 3, &[("answered_twice", 1)]),
+            (Fault::OtherRequest, 5, &[("answered_wrong", 1)]),
+        ],
+    );
 }
 
 #[test]
-fn two_messages_change_places_then_one_is_reordered() {
-    shows(&Load::WITH_MESSAGES, Fault::Swap, &[("reordered", 1)]);
+fn a_bit_behind_the_stamp_is_another_or_messages_come_to_somebody_else_then_each_shows() {
+    show(
+        &Load::WITH_MESSAGES,
+        &[
+            (Fault::FlipInFill, 1, &[("corrupted", 1), ("lost", 1)]),
+            (Fault::Misdirect, 4, &[("misdelivered", 1), ("lost", 1)]),
+        ],
+    );
 }
 
 #[test]
-fn a_bit_of_the_stamp_is_another_then_the_message_is_corrupted_and_the_right_one_lost() {
-    shows(&Load::WITH_MESSAGES, Fault::FlipInStamp, &[("corrupted", 1), ("lost", 1)]);
+fn a_payload_is_cut_or_messages_come_to_somebody_else_too_then_each_shows() {
+    show(
+        &Load::WITH_MESSAGES,
+        &[(Fault::Shorten, 1, &[("corrupted", 1), ("lost", 1)]), (Fault::Leak, 4, &[("misdelivered", 1)])],
+    );
 }
 
 #[test]
-fn a_bit_behind_the_stamp_is_another_then_the_message_is_corrupted_and_the_right_one_lost() {
-    shows(&Load::WITH_MESSAGES, Fault::FlipInFill, &[("corrupted", 1), ("lost", 1)]);
+fn messages_come_under_another_topic_then_they_are_misdelivered_and_lost() {
+    show(&Load::WITH_MESSAGES, &[(Fault::OtherTopic, 3, &[("misdelivered", 1), ("lost", 1)])]);
 }
 
 #[test]
-fn a_payload_is_cut_then_the_message_is_corrupted_and_the_right_one_lost() {
-    shows(&Load::WITH_MESSAGES, Fault::Shorten, &[("corrupted", 1), ("lost", 1)]);
+fn messages_come_from_another_sender_then_they_are_misdelivered_and_lost() {
+    show(&Load::WITH_MESSAGES, &[(Fault::OtherSender, 3, &[("misdelivered", 1), ("lost", 1)])]);
 }
 
 #[test]
-fn a_message_comes_to_somebody_else_then_it_is_misdelivered_and_lost() {
-    shows(&Load::WITH_MESSAGES, Fault::Misdirect, &[("misdelivered", 1), ("lost", 1)]);
+fn messages_of_another_run_come_then_only_those_from_elsewhere_are_misdelivered() {
+    show(&Load::WITH_MESSAGES, &[(Fault::Foreign, 2, &[]), (Fault::ForeignElsewhere, 6, &[("misdelivered", 1)])]);
 }
 
+/// Nothing else is under way any more when they come.
 #[test]
-fn a_message_comes_to_somebody_else_too_then_it_is_misdelivered() {
-    shows(&Load::WITH_MESSAGES, Fault::Leak, &[("misdelivered", 1)]);
-}
-
-#[test]
-fn a_message_comes_under_another_topic_then_it_is_misdelivered_and_lost() {
-    shows(&Load::WITH_MESSAGES, Fault::OtherTopic, &[("misdelivered", 1), ("lost", 1)]);
-}
-
-#[test]
-fn a_message_comes_from_another_sender_then_it_is_misdelivered_and_lost() {
-    shows(&Load::WITH_MESSAGES, Fault::OtherSender, &[("misdelivered", 1), ("lost", 1)]);
-}
-
-#[test]
-fn a_published_never_comes_then_the_publish_is_unanswered() {
-    shows(&Load::WITH_MESSAGES, Fault::LoseAnswer, &[("unanswered", 1)]);
-}
-
-#[test]
-fn a_published_comes_twice_then_it_is_counted() {
-    shows(&Load::WITH_MESSAGES, Fault::DoubleAnswer, &[("answered_twice", 1)]);
+fn the_last_messages_come_again_after_all_others_then_they_are_duplicated() {
+    const TIME: Duration = Duration::from_millis(300);
+    on_one_gateway(&[(Load::P2p, 39), (Load::Offline, 39), (Load::Room, 9)], |(load, last), address| {
+        let plan = [(Fault::DoubleLate(TIME), Points::once(last))];
+        let run = Run::of(load, &plan);
+        let outcome = run.run(address, |_, _| {});
+        let injected = outcome.book.injected[0];
+        assert!(injected == run.injections() && injected > 0, "{}", outcome.what);
+        outcome.differences(outcome.expected(), &[("duplicated", injected), ("lost", 0)])
+    });
 }
 
 #[test]
 fn a_refused_message_is_delivered_then_each_delivery_is_counted() {
-    shows(&[Load::P2p, Load::Offline], Fault::Refuse, &[("delivered_refused", 1)]);
+    show(&[Load::P2p, Load::Offline], &[(Fault::Refuse, 3, &[("delivered_refused", 1)])]);
     // At each member of the room.
-    shows(&[Load::Room], Fault::Refuse, &[("delivered_refused", 6)]);
+    show(&[Load::Room], &[(Fault::Refuse, 3, &[("delivered_refused", 6)])]);
 }
 
 #[test]

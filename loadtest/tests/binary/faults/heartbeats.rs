@@ -1,0 +1,89 @@
+//! Pings that only keep connections alive: those that get no Pong fail the run.
+
+use std::time::Duration;
+
+use super::load::Load;
+use super::run::{Outcome, Run, on_one_gateway};
+use crate::proxy::{Fault, Points};
+
+const RECONNECT: &[&str] = &["--reconnect"];
+
+/// Whether the report says of every client that its heartbeat was not answered and that it is not connected, and nothing else.
+fn all_unanswered(outcome: &Outcome) -> Vec<String> {
+    let clients = outcome.load.clients();
+    assert!(outcome.code == 1, "{}: {}", outcome.what, outcome.result);
+    let mut expected = outcome.expected();
+    expected.insert("away", clients);
+    outcome.differences(expected, &[("heartbeats_unanswered", clients), ("pings_unanswered", 0)])
+}
+
+#[test]
+fn a_gateway_is_frozen_for_good_then_heartbeats_are_unanswered_and_clients_away() {
+    // The first client sends a heartbeat whenever it comes, and the next one a second later.
+    let cases = [(Load::Idle, 1, &[][..]), (Load::Idle, 1, RECONNECT), (Load::Storm, 2, &[])];
+    on_one_gateway(&cases, |(load, at, options), address| {
+        let plan = [(Fault::FreezeAtPing, Points::once(at))];
+        let run = Run { seconds: 3, ping_interval: "1s", options, ..Run::of(load, &plan) };
+        let outcome = run.run(address, |_, _| {});
+        assert!(outcome.book.injected[0] > 0, "{}", outcome.what);
+        all_unanswered(&outcome)
+    });
+}
+
+#[test]
+fn pongs_never_come_then_heartbeats_are_unanswered_and_clients_away() {
+    let cases = [(Points::ALL, "1s", false), (Points::each_tenth(1), "500ms", false), (Points::ALL, "1s", true)];
+    on_one_gateway(&cases, |(points, ping_interval, tls), address| {
+        let plan = [(Fault::LosePong, points)];
+        let run = Run { seconds: 3, ping_interval, tls, ..Run::of(Load::Idle, &plan) };
+        all_unanswered(&run.run(address, |_, _| {}))
+    });
+}
+
+#[test]
+fn pongs_never_come_and_clients_come_back_then_heartbeats_are_unanswered() {
+    on_one_gateway(&[Load::Idle, Load::Storm], |load, address| {
+        let plan = [(Fault::LosePong, Points::ALL)];
+        let run = Run { seconds: 2, ping_interval: "1s", options: RECONNECT, ..Run::of(load, &plan) };
+        let outcome = run.run(address, |_, _| {});
+        let (unanswered, most) = (outcome.figure("heartbeats_unanswered"), outcome.book.pings);
+        // What was sent while the run was ending may not be counted any more.
+        let right = most.saturating_sub(load.clients()).max(1)..=most;
+        match (unanswered.is_some_and(|count| right.contains(&count)), outcome.code) {
+            (true, 1) => Vec::new(),
+            (_, code) => vec![format!("[{}] {unanswered:?} of {right:?}, exit code {code}", outcome.what)],
+        }
+    });
+}
+
+/// Of 10 clients some have sent their first heartbeat when the run ends.
+#[test]
+fn pongs_that_are_under_way_at_the_end_never_come_then_their_heartbeats_are_unanswered() {
+    on_one_gateway(&[Load::Idle], |load, address| {
+        let plan = [(Fault::LosePong, Points::ALL)];
+        let run = Run { ping_interval: "5s", settle: "2s", ..Run::of(load, &plan) };
+        let outcome = run.run(address, |_, _| {});
+        let (unanswered, most) = (outcome.figure("heartbeats_unanswered"), outcome.book.pings);
+        assert!(most > 0, "{}", outcome.result);
+        match (unanswered.is_some_and(|count| (1..=most).contains(&count)), outcome.code) {
+            (true, 1) => Vec::new(),
+            (_, code) => vec![format!("[{}] {unanswered:?} of {most}, exit code {code}", outcome.what)],
+        }
+    });
+}
+
+#[test]
+fn pongs_that_are_under_way_at_the_end_come_then_nothing_is_wrong() {
+    on_one_gateway(&[Load::Idle, Load::Storm], |load, address| {
+        let plan = [(Fault::DelayPong(Duration::from_millis(300)), Points::ALL)];
+        let run = Run { ping_interval: "1s", settle: "2s", ..Run::of(load, &plan) };
+        let outcome = run.run(address, |_, _| {});
+        assert!(outcome.book.injected[0] > 0, "{}", outcome.what);
+        let wrong = ["heartbeats_unanswered", "pings_unanswered", "away", "errors"];
+        let wrong: Vec<_> = wrong.into_iter().filter(|name| outcome.figure(name) != Some(0)).collect();
+        match (wrong.is_empty(), outcome.code) {
+            (true, 0) => Vec::new(),
+            (_, code) => vec![format!("[{}] {wrong:?}, exit code {code}: {}", outcome.what, outcome.result)],
+        }
+    });
+}
