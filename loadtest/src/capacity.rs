@@ -195,7 +195,8 @@ fn limit_of(report: &Report) -> Limit {
         + found.reordered
         + found.corrupted
         + found.misdelivered
-        + found.answered_twice;
+        + found.answered_twice
+        + found.answered_wrong;
     let gateway_said = report.errors.keys().any(|kind| !is_own(kind)) || !report.refused.is_empty();
     if broken > 0 || gateway_said {
         return Limit::Gateway;

@@ -60,7 +60,7 @@ enum RestsOn {
 }
 
 /// Figures of a run, their names in the JSON, and what a change means.
-const FIGURES: [(&str, &str, Judge); 26] = [
+const FIGURES: [(&str, &str, Judge); 29] = [
     ("connections", "/connections", Judge::No),
     ("signed in per second", "/connects_per_second", Judge::More(RestsOn::Events("/connections"))),
     ("sent of what was planned", "/sent_share", Judge::More(RestsOn::Events("/sent"))),
@@ -73,8 +73,11 @@ const FIGURES: [(&str, &str, Judge); 26] = [
     ("misdelivered", "/misdelivered", Judge::Zero),
     ("delivered though refused", "/delivered_refused", Judge::Zero),
     ("answered twice", "/answered_twice", Judge::Zero),
+    ("answered wrong", "/answered_wrong", Judge::Zero),
     ("unanswered", "/unanswered", Judge::Zero),
     ("Pings unanswered", "/pings_unanswered", Judge::Zero),
+    ("heartbeats unanswered", "/heartbeats_unanswered", Judge::Zero),
+    ("away at the end", "/away", Judge::Zero),
     ("errors", "/errors", Judge::Zero),
     ("undecided", "/undecided", Judge::Less(RestsOn::Itself)),
     ("skipped", "/skipped", Judge::Less(RestsOn::Itself)),

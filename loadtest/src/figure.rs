@@ -56,13 +56,14 @@ pub(crate) struct Figure {
 }
 
 /// Figures that are no times, and whether phases have them, too.
-pub(crate) const OTHERS: [(&str, bool); 29] = [
+pub(crate) const OTHERS: [(&str, bool); 33] = [
     ("planned", false),
     ("published", true),
     ("sent", false),
     ("sent_share", false),
     ("delivered", true),
     ("lost", false),
+    ("uncertain", false),
     ("duplicated", false),
     ("reordered", false),
     ("corrupted", false),
@@ -70,8 +71,11 @@ pub(crate) const OTHERS: [(&str, bool); 29] = [
     ("delivered_undecided", false),
     ("delivered_refused", false),
     ("answered_twice", false),
+    ("answered_wrong", false),
     ("unanswered", false),
     ("pings_unanswered", false),
+    ("heartbeats_unanswered", false),
+    ("away", false),
     ("never_sent", false),
     ("late", false),
     ("skipped", false),

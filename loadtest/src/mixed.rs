@@ -352,7 +352,7 @@ fn stream_names(script: &Script) -> Result<Vec<StreamName>, String> {
 }
 
 impl Stream {
-    fn check(&self, populations: &[(String, Range<u32>)], series: u8) -> Result<(Traffic, How), String> {
+    fn check(&self, populations: &[(String, Range<u32>)], stream: u8) -> Result<(Traffic, How), String> {
         let Some((_, clients)) = populations.iter().find(|(name, _)| *name == self.population) else {
             let known: Vec<_> = populations.iter().map(|(name, _)| name.as_str()).collect();
             return Err(format!("there is no population \"{}\"; there are {}", self.population, known.join(", ")));
@@ -383,8 +383,7 @@ impl Stream {
             },
         };
         let traffic = Traffic {
-            id: 0,
-            series,
+            stream,
             kind,
             first: clients.start,
             clients: count,
@@ -444,7 +443,6 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, 
     let mut output = options.output.clone();
     output.fail_if.extend(mix.fail_if.iter().cloned());
     let mut assignment = options.link.assignment(mix.connections, options.other_url.as_ref());
-    assignment.reconnect |= !mix.churn.is_empty();
     assignment.populations = mix.populations.clone();
     assignment.addressed = mix.streams.iter().any(|(traffic, _)| traffic.kind == Kind::Pairs);
     output.check()?;
@@ -466,7 +464,7 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, 
     }
     let result = result.and_then(|()| match run.interrupted() {
         true => Ok(()),
-        false => mix.drive(&mut run),
+        false => mix.drive(&mut run).and_then(|()| run.rest()),
     });
     output.conclude(&output.finish(run, load, result))
 }
@@ -542,7 +540,7 @@ mod tests {
             for (population, kind, more) in streams {
                 text += &format!("[[streams]]\npopulation='{population}'\nkind='{kind}'\nrate=1\n{more}\n");
             }
-            Mix::parse(&text).map(|mix| (mix.names, mix.streams.iter().map(|(traffic, _)| traffic.series).collect()))
+            Mix::parse(&text).map(|mix| (mix.names, mix.streams.iter().map(|(traffic, _)| traffic.stream).collect()))
         };
         let joined =
             |names: &Names| names.streams.iter().map(|stream| stream.name.as_str()).collect::<Vec<_>>().join(" ");

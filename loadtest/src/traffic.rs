@@ -53,10 +53,8 @@ pub(crate) enum Kind {
 /// A stream of messages of a range of clients.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Traffic {
-    /// Which stream it is, 1..=255: sequences are counted per stream.
-    pub(crate) id: u8,
-    /// Whose its latencies are: the number of `Series::Stream`, the same in all phases.
-    pub(crate) series: u8,
+    /// Number of the stream, 1..=255, the same in all phases: sequences are counted, and latencies kept, by it.
+    pub(crate) stream: u8,
     /// What is sent.
     pub(crate) kind: Kind,
     /// First client that takes part.
@@ -283,8 +281,7 @@ mod tests {
 
     fn traffic(kind: Kind, clients: u32, pace: Pace) -> Traffic {
         Traffic {
-            id: 1,
-            series: 1,
+            stream: 1,
             kind,
             first: 100,
             clients,

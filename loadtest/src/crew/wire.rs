@@ -13,7 +13,7 @@ use crate::ledger::Books;
 use crate::plan::{Order, Tally};
 
 /// Both ends must say the same. The number is that of these messages.
-pub(super) const VERSION: &str = concat!("ringgate-loadtest ", env!("CARGO_PKG_VERSION"), ", crew 5");
+pub(super) const VERSION: &str = concat!("ringgate-loadtest ", env!("CARGO_PKG_VERSION"), ", crew 6");
 
 /// From the controller.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,8 +32,8 @@ pub(super) enum ToWorker {
     Want([usize; 2]),
     /// Something for the clients to do.
     Order(Order),
-    /// Hand over what was recorded.
-    Collect,
+    /// Hand over what was recorded, and answer with this number.
+    Collect(usize),
     /// The run is over: say goodbye and hand over everything.
     Stop,
 }
@@ -71,8 +71,8 @@ pub(super) enum FromWorker {
     },
     /// What was recorded since the last one.
     Record(Box<Packed>),
-    /// The answer to Collect, after Status and Record.
-    Collected,
+    /// The answer to the Collect of this number, after Status and Record.
+    Collected(usize),
     /// After Stop: a piece of what its clients know of all messages.
     Books(Box<Books>),
     /// The answer to Stop, after Status, Record and Books. Nothing follows.
@@ -85,7 +85,7 @@ pub(super) enum FromWorker {
 pub(super) const BEATS_EVERY: Duration = Duration::from_secs(1);
 /// Longest line while nobody knows yet who the other is, and later: a record is a few hundred kilobytes at most.
 const HELLO_BYTES_MAX: usize = 4096;
-const LINE_BYTES_MAX: usize = 16 << 20;
+pub(super) const LINE_BYTES_MAX: usize = 16 << 20;
 /// How long the other may take to read what was written.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 

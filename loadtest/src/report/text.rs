@@ -41,6 +41,9 @@ impl Report {
             row("messages published / accepted", format!("{} / {}", self.tally.sent, self.tally.accepted));
             row("deliveries", self.balance.delivered.to_string());
             row(&format!("lost (not arrived within {} s)", self.settle.as_secs_f64()), self.balance.lost.to_string());
+            if self.balance.uncertain > 0 {
+                row("uncertain: lost, or refused and not sent on", self.balance.uncertain.to_string());
+            }
             row("duplicated", self.found.duplicated.to_string());
             row("reordered", self.found.reordered.to_string());
             row("corrupted", self.found.corrupted.to_string());
