@@ -99,12 +99,7 @@ fn killed(load: Load, options: &[&str]) -> Outcome {
 
 #[test]
 fn a_gateway_is_killed_then_clients_that_churn_are_away_and_what_they_had_to_do_is_skipped() {
-    let cases = [
-        (Load::Churn, &[][..]),
-        (Load::MixedChurn, &[]),
-        (Load::Churn, &["--reconnect"]),
-        (Load::MixedChurn, &["--reconnect"]),
-    ];
+    let cases = [(Load::Churn, &[][..]), (Load::MixedChurn, &[]), (Load::MixedChurn, &["--reconnect"])];
     with_each(&cases, |(load, options)| {
         let outcome = killed(load, options);
         let figure = |name: &str| outcome.figure(name).unwrap_or(0);

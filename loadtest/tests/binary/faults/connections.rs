@@ -5,7 +5,10 @@ use serde_json::Value;
 
 use super::load::Load;
 use super::own_gateway::OwnGateway;
-use super::run::{Run, Verdict, judged, on_one_gateway, signal, skipped_the_rest, with_each};
+use super::run::{
+    Run, Verdict, judged, on_one_gateway, signal, skipped_the_rest, skipped_the_rest_with_away, with_and_without_tls,
+    with_each,
+};
 use crate::proxy::{Fault, Points};
 
 /// A run that is cut off from its gateway for a time fails unless this is allowed.
@@ -15,9 +18,9 @@ const RECONNECT: &[&str] = &["--reconnect"];
 
 #[test]
 fn connections_end_then_what_they_had_to_send_is_undecided_or_skipped() {
-    on_one_gateway(&Load::WITH_MESSAGES, |load, address| {
+    on_one_gateway(&with_and_without_tls(&Load::WITH_MESSAGES), |(load, tls), address| {
         let plan = [(Fault::CutAtPublish, Points::once(5))];
-        let run = Run::of(load, &plan);
+        let run = Run { tls, ..Run::of(load, &plan) };
         let outcome = run.run(address, |_, _| {});
         assert!(outcome.book.injected[0] == run.injections() && outcome.code == 1, "{}", outcome.what);
         skipped_the_rest(&outcome, &[("unanswered", 0), ("duplicated", 0), ("delivered_undecided", 0)])
@@ -42,10 +45,10 @@ fn connections_end_and_come_back_then_what_was_not_sent_fails_the_run_unless_all
 
 #[test]
 fn as_many_messages_are_lost_as_publishes_are_undecided_then_both_are_reported() {
-    on_one_gateway(&Load::WITH_MESSAGES, |load, address| {
+    on_one_gateway(&with_and_without_tls(&Load::WITH_MESSAGES), |(load, tls), address| {
         let plan = [(Fault::CutAtAnswer, Points::once(5)), (Fault::Lose, Points::once(12))];
         let allow = &["driver", "undecided", "skipped", "pings-unanswered"];
-        let run = Run { seconds: 2, options: RECONNECT, allow, ..Run::of(load, &plan) };
+        let run = Run { seconds: 2, options: RECONNECT, allow, tls, ..Run::of(load, &plan) };
         let outcome = run.run(address, |_, _| {});
         let [cut, lost] = outcome.book.injected[..] else { panic!("two faults") };
         assert!(cut == run.injections() && lost > 0 && outcome.code == 1, "{}", outcome.what);
@@ -87,11 +90,13 @@ fn receivers_lose_their_connections_and_come_back_then_nothing_is_lost() {
 
 /// Kills the gateway in the middle of each of these loads.
 fn killed(loads: &[Load], options: &[&str], allow: &[&str]) {
-    with_each(loads, |load| {
+    // Half of them over TLS.
+    let cases: Vec<_> = loads.iter().copied().zip([false, true].into_iter().cycle()).collect();
+    with_each(&cases, |(load, tls)| {
         let gateway = OwnGateway::start();
         let is_idle = load.rate() == 0;
         let ping_interval = if is_idle { "500ms" } else { "10m" };
-        let run = Run { seconds: 2, options, allow, ping_interval, ..Run::of(load, &[]) };
+        let run = Run { seconds: 2, options, allow, ping_interval, tls, ..Run::of(load, &[]) };
         let outcome = run.run(gateway.address, |proxy, _| {
             proxy.wait_until(|book| load.is_under_way(book));
             gateway.signal(Signal::KILL);
@@ -103,6 +108,9 @@ fn killed(loads: &[Load], options: &[&str], allow: &[&str]) {
         assert!(not_sent > 0 || is_idle, "{}: all of it was sent before", outcome.what);
         let right = [("skipped", not_sent), ("unanswered", 0), ("duplicated", 0), ("away", load.clients())];
         let mut differences = skipped_the_rest(&outcome, &right);
+        if outcome.said.contains("clients not connected at the end") == allow.contains(&"away") {
+            differences.push(format!("[{}] it said: {}", outcome.what, outcome.said));
+        }
         // The load itself has those return who were away.
         let returns = outcome.book.turned_away > 0;
         if returns != outcome.reconnects() && load != Load::Offline {
@@ -163,8 +171,9 @@ fn a_gateway_is_frozen_until_after_the_end_then_all_without_an_answer_is_unanswe
             gateway.signal(Signal::STOP);
         });
         let figures = outcome.book.figures();
-        let name = if load == Load::Ping { "pings_unanswered" } else { "unanswered" };
+        // Who waits for a Pong for too long takes its connection for dead.
+        let (name, away) = if load == Load::Ping { ("pings_unanswered", load.clients()) } else { ("unanswered", 0) };
         assert!(figures[name] > 0 && outcome.code == 1, "{}", outcome.what);
-        skipped_the_rest(&outcome, &[("undecided", 0), ("duplicated", 0)])
+        skipped_the_rest_with_away(&outcome, away, &[("undecided", 0), ("duplicated", 0)])
     });
 }

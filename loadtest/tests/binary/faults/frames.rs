@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::load::Load;
-use super::run::{ALLOWABLE, PROMISES, Run, on_one_gateway, skipped_the_rest, with_and_without_tls};
+use super::run::{ALLOWABLE, PROMISES, Run, on_one_gateway, skipped_the_rest_with_away, with_and_without_tls};
 use crate::proxy::{Fault, Points};
 
 /// A fault, done to each tenth frame of its kind from this one on, and the figures in which it shows: each is as many times the
@@ -129,8 +129,8 @@ fn a_pong_never_comes_then_one_ping_is_unanswered() {
         let outcome = run.run(address, |_, _| {});
         let injected = outcome.book.injected[0];
         assert!(injected == run.injections() && injected > 0 && outcome.code == 1, "{}", outcome.what);
-        // Pings that wait for the one before are not sent.
-        skipped_the_rest(&outcome, &[("pings_unanswered", injected), ("lost", 0)])
+        // Pings that wait for the one before are not sent, and in the end the connection is taken for dead.
+        skipped_the_rest_with_away(&outcome, load.clients(), &[("pings_unanswered", injected), ("lost", 0)])
     });
 }
 

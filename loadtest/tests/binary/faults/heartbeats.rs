@@ -23,19 +23,43 @@ fn a_gateway_is_frozen_for_good_then_heartbeats_are_unanswered_and_clients_away(
     let cases = [(Load::Idle, 1, &[][..]), (Load::Idle, 1, RECONNECT), (Load::Storm, 2, &[])];
     on_one_gateway(&cases, |(load, at, options), address| {
         let plan = [(Fault::FreezeAtPing, Points::once(at))];
-        let run = Run { seconds: 3, ping_interval: "1s", options, ..Run::of(load, &plan) };
+        let run = Run { seconds: 4, ping_interval: "1s", options, ..Run::of(load, &plan) };
         let outcome = run.run(address, |_, _| {});
         assert!(outcome.book.injected[0] > 0, "{}", outcome.what);
         all_unanswered(&outcome)
     });
 }
 
+/// Besides messages: what was published has no answer either.
+#[test]
+fn a_gateway_is_frozen_for_good_while_messages_flow_then_heartbeats_are_unanswered_and_clients_away() {
+    on_one_gateway(&[(Load::P2p, false), (Load::Room, true)], |(load, tls), address| {
+        let plan = [(Fault::FreezeAtPing, Points::once(1))];
+        let run = Run { seconds: 4, ping_interval: "1s", tls, ..Run::of(load, &plan) };
+        let outcome = run.run(address, |_, _| {});
+        let figures = outcome.book.figures();
+        let without_answer = ["undecided", "unanswered"].map(|name| outcome.figure(name).unwrap()).iter().sum();
+        let found = [outcome.figure("heartbeats_unanswered").unwrap(), outcome.figure("away").unwrap(), without_answer];
+        let right = [load.clients(), load.clients(), figures["undecided"] + figures["unanswered"]];
+        assert!(outcome.book.injected[0] > 0 && right[2] > 0, "{}: {right:?}", outcome.what);
+        match (found == right, outcome.code) {
+            (true, 1) => Vec::new(),
+            (_, code) => vec![format!("[{}] {found:?}, not {right:?}, exit code {code}", outcome.what)],
+        }
+    });
+}
+
 #[test]
 fn pongs_never_come_then_heartbeats_are_unanswered_and_clients_away() {
-    let cases = [(Points::ALL, "1s", false), (Points::each_tenth(1), "500ms", false), (Points::ALL, "1s", true)];
-    on_one_gateway(&cases, |(points, ping_interval, tls), address| {
+    let cases = [
+        (Points::ALL, "1s", false, false),
+        (Points::each_tenth(1), "500ms", false, false),
+        (Points::ALL, "1s", true, false),
+        (Points::ALL, "1s", false, true),
+    ];
+    on_one_gateway(&cases, |(points, ping_interval, tls, crew), address| {
         let plan = [(Fault::LosePong, points)];
-        let run = Run { seconds: 3, ping_interval, tls, ..Run::of(Load::Idle, &plan) };
+        let run = Run { seconds: 3, ping_interval, tls, crew, ..Run::of(Load::Idle, &plan) };
         all_unanswered(&run.run(address, |_, _| {}))
     });
 }

@@ -92,6 +92,8 @@ pub(super) struct Outcome {
     pub(super) allow: Vec<String>,
     pub(super) code: i32,
     pub(super) result: Value,
+    /// What was said to people.
+    pub(super) said: String,
     pub(super) book: Book,
 }
 
@@ -153,6 +155,7 @@ impl Run<'_> {
             allow: self.allow.iter().map(|kind| (*kind).to_owned()).collect(),
             code: code.unwrap(),
             result,
+            said: stderr,
             book: proxy.finish(),
         }
     }
@@ -255,6 +258,13 @@ impl Outcome {
 pub(super) fn skipped_the_rest(outcome: &Outcome, more: &[(&'static str, u64)]) -> Vec<String> {
     let mut expected = outcome.expected();
     expected.insert("skipped", outcome.planned - expected["sent"]);
+    outcome.differences(expected, more)
+}
+
+/// The same, where so many clients are away at the end because they were given no Pong: no connection of theirs was cut.
+pub(super) fn skipped_the_rest_with_away(outcome: &Outcome, away: u64, more: &[(&'static str, u64)]) -> Vec<String> {
+    let mut expected = outcome.expected();
+    expected.extend([("skipped", outcome.planned - expected["sent"]), ("away", away)]);
     outcome.differences(expected, more)
 }
 
