@@ -61,16 +61,10 @@ fn stopped_in_the_middle(run: &Run<'_>, address: Place) -> Vec<String> {
 }
 
 #[test]
-fn the_load_tester_is_stopped_in_the_middle_then_the_run_fails_unless_that_is_allowed() {
-    on_one_gateway(&[Load::P2p, Load::Ping], |load, address| {
-        stopped_in_the_middle(&Run { seconds: 5, ..Run::of(load, &[]) }, address)
-    });
-}
-
-#[test]
-fn a_worker_is_stopped_in_the_middle_then_the_run_fails_unless_that_is_allowed() {
-    on_one_gateway(&[Load::P2p], |load, address| {
-        stopped_in_the_middle(&Run { seconds: 5, crew: true, settle: "2s", ..Run::of(load, &[]) }, address)
+fn the_load_tester_or_a_worker_is_stopped_in_the_middle_then_the_run_fails_unless_that_is_allowed() {
+    on_one_gateway(&[(Load::P2p, false), (Load::Ping, false), (Load::P2p, true)], |(load, crew), address| {
+        let settle = if crew { "2s" } else { "1s" };
+        stopped_in_the_middle(&Run { seconds: 5, crew, settle, ..Run::of(load, &[]) }, address)
     });
 }
 

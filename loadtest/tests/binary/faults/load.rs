@@ -39,6 +39,8 @@ impl Load {
     pub(super) const ONLINE: [Load; 4] = [Load::P2p, Load::Room, Load::Mixed, Load::Ping];
     /// Those with messages.
     pub(super) const WITH_MESSAGES: [Load; 4] = [Load::P2p, Load::Room, Load::Mixed, Load::Offline];
+    pub(super) const WITH_MESSAGES_AND_GUESTS: [Load; 5] =
+        [Load::P2p, Load::Room, Load::Mixed, Load::Offline, Load::Guests];
     /// Those with Pings.
     pub(super) const WITH_PINGS: [Load; 2] = [Load::Ping, Load::Mixed];
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use ringgate_core::session::Transport;
 use rustix::process::{Pid, Signal, kill_process};
@@ -268,10 +268,21 @@ pub(super) fn skipped_the_rest_with_away(outcome: &Outcome, away: u64, more: &[(
     outcome.differences(expected, more)
 }
 
-/// Does a test with each of these at once; panics with everything that was wrong.
+/// Runs at once: most of their time they wait.
+const RUNS_MAX: usize = 12;
+
+/// Does a test with each of these, some at once; panics with everything that was wrong.
 pub(super) fn with_each<T: Copy + Sync>(cases: &[T], test: impl Fn(T) -> Vec<String> + Sync) {
+    let next = AtomicUsize::new(0);
+    let take_turns = || {
+        let mut wrong = Vec::new();
+        while let Some(case) = cases.get(next.fetch_add(1, Relaxed)) {
+            wrong.extend(test(*case));
+        }
+        wrong
+    };
     let wrong: Vec<String> = std::thread::scope(|scope| {
-        let threads: Vec<_> = cases.iter().map(|case| scope.spawn(|| test(*case))).collect();
+        let threads: Vec<_> = (0..cases.len().min(RUNS_MAX)).map(|_| scope.spawn(take_turns)).collect();
         threads
             .into_iter()
             .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))

@@ -171,10 +171,8 @@ impl Pump {
 
     fn write(&mut self) {
         let now = Instant::now();
-        if self.frozen || self.stalled_until.is_some_and(|until| until > now) {
-            return;
-        }
-        for link in &mut self.links {
+        let stands = self.frozen || self.stalled_until.is_some_and(|until| until > now);
+        for link in self.links.iter_mut().filter(|link| !stands || link.client.read_over) {
             link.client.drain(now);
             link.gateway.drain(now);
         }
@@ -254,6 +252,9 @@ impl Pump {
             }
             link.leaving = true;
             link.gateway.ending = true;
+            // It need not wait for the end of a gateway that may be frozen.
+            link.client.ending = true;
+            link.client.outgoing.clear();
         }
     }
 
