@@ -166,7 +166,7 @@ impl Worker {
         self.log.turn(began);
         if self.core.shard.passes_log_mark() {
             let (bytes, limit) = (self.core.metrics.log_bytes.read(), self.core.metrics.log_bytes_limit.read());
-            tracing::warn!(shard = self.core.id.0, bytes, limit, "logs are nearly full; see log.size_per_shard");
+            tracing::warn!(shard = self.core.id.0, bytes, limit, "logs are nearly full; see log.size_per_shard_max");
         }
         self.more = self.backlog.letters() > 0 || self.reading_up.is_some() || self.core.shard.has_work();
         self.turned = Instant::now();

@@ -183,7 +183,7 @@ impl Run {
         }
         match self.shared.message_bytes_max() as usize {
             limit if limit > 0 && bytes > limit => Err(format!(
-                "payloads of {bytes} bytes are longer than the gateway takes: at most {limit} (its client.message_size_limit)"
+                "payloads of {bytes} bytes are longer than the gateway takes: at most {limit} (its client.message_size_max)"
             )),
             _ => Ok(()),
         }

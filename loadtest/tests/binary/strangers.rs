@@ -187,7 +187,7 @@ fn payload_is_longer_than_the_gateway_takes_then_no_message_is_sent() {
     let folder = Folder::new("payload");
     let (url, file) = (gateway.url(Transport::Plain), folder.path("mixed.toml"));
     let wanted =
-        "payloads of 100000 bytes are longer than the gateway takes: at most 65536 (its client.message_size_limit)";
+        "payloads of 100000 bytes are longer than the gateway takes: at most 65536 (its client.message_size_max)";
     let mixture = "[[populations]]\nname='a'\nconnections=2\n[[streams]]\npopulation='a'\nkind='pairs'\nrate=5\n\
                    payload_bytes='100k'\n[[phases]]\nname='p'\nduration='1h'\n";
     std::fs::write(&file, mixture).unwrap();
