@@ -131,6 +131,8 @@ counts! {
     connections,
     /// Connects that are under way.
     connecting,
+    /// Connections made: over TCP only, neither secured nor signed in yet. It never falls.
+    reached,
     /// Clients that wait for their turn to come back.
     waiting,
     /// Clients that the load has told to stay away.

@@ -18,7 +18,7 @@ struct Relay<'a> {
     shared: &'a Shared,
     worker: usize,
     wire: Wire,
-    /// Its counts, as they were added to everybody's.
+    /// Its counts, as they were added to those of the run.
     counted: Tally,
     heard: Instant,
     /// What it has been told so far.
@@ -146,7 +146,9 @@ impl Relay<'_> {
             FromWorker::Books(books) => self.books.add(*books),
             FromWorker::End => return Ok(true),
             FromWorker::Failed(error) => return Err(error),
-            FromWorker::Hello(_) | FromWorker::Time(_) => return Err("it said what nobody had asked for".to_owned()),
+            FromWorker::Hello(_) | FromWorker::Time(_) => {
+                return Err("it sent a message that was not asked for".to_owned());
+            }
         }
         Ok(false)
     }

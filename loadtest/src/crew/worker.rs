@@ -28,7 +28,7 @@ pub(crate) struct Options {
     credentials: Credentials,
 }
 
-/// How long a controller that is not there yet is tried.
+/// How long connects to a controller that does not listen yet are repeated.
 const PATIENCE: Duration = Duration::from_secs(60);
 const TRIES_EVERY: Duration = Duration::from_millis(200);
 /// One attempt to connect, where nothing answers at all.
@@ -181,7 +181,7 @@ fn drive(wire: &mut Wire, start: Start, access: Access) -> Result<u64, Failure> 
     let threads = fleet::spawn(&shared, &Arc::new(access));
     let mut duty = Duty { wire, shared, threads, collecting: None };
     let result = duty.serve();
-    // However it ends, the clients say goodbye.
+    // Connections are closed in order also after an error.
     duty.shared.stop();
     let books = duty.join();
     result?;
@@ -241,7 +241,7 @@ impl Duty<'_> {
                 self.shared.collect();
             }
             ToWorker::Stop => self.shared.stop(),
-            // Nothing to do; or nothing that belongs here.
+            // Beats need no answer; the others do not come during a run.
             ToWorker::Beat | ToWorker::Probe | ToWorker::Hello(_) | ToWorker::Refused(_) | ToWorker::Start(_) => {}
         }
     }

@@ -41,7 +41,7 @@ pub(super) fn thresholds(report: &Report) -> String {
         + &table("The run fails when one of these conditions is true.", &["fails if", "found", "threshold"], rows)
 }
 
-/// What was tested, by whom, and how: everything that another run needs to be the same.
+/// Gateway, host and settings: what another run must have in common with this one to be compared.
 pub(super) fn tested(report: &Report) -> String {
     let mut rows =
         vec![("gateway".to_owned(), report.gateways.join(", ")), ("load tester".to_owned(), report.host.text())];
@@ -123,7 +123,7 @@ pub(super) fn ledger(report: &Report) -> String {
         ("duplicated", found.duplicated, "arrived again at the same recipient: must be 0"),
         ("reordered", found.reordered, "arrived after a later one of the same sender: must be 0"),
         ("corrupted", found.corrupted, "arrived damaged: must be 0"),
-        ("misdelivered", found.misdelivered, "arrived at somebody else, or in another name: must be 0"),
+        ("misdelivered", found.misdelivered, "arrived at a wrong recipient, or with a wrong sender: must be 0"),
         ("late", report.late(), "arrived more than 1 s after their planned time"),
     ];
     let planned = [
@@ -197,7 +197,7 @@ pub(super) fn troubles(report: &Report) -> String {
                 "Requests refused are among the errors above; connections that ended are not, since their clients come back."
             }
             false => {
-                "The same events as among the errors above, by what the gateway said. Codes are those of docs/protocol.md."
+                "Events of the errors above, by the code that the gateway gave. Codes are those of docs/protocol.md."
             }
         };
         out += "<h3>Closes and refusals, by code</h3>\n";
@@ -208,7 +208,7 @@ pub(super) fn troubles(report: &Report) -> String {
 
 fn close_name(code: u16) -> &'static str {
     match (code, CloseReason::from_code(code)) {
-        (0, _) => "without a word",
+        (0, _) => "without a code",
         (_, Some(reason)) => reason.label(),
         (_, None) => "unknown",
     }

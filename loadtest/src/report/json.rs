@@ -32,6 +32,7 @@ impl Report {
             "seconds": self.seconds,
             "interrupted": self.interrupted,
             "aborted": self.aborted,
+            "notes": self.notes,
             "failure": self.failure,
         })
     }

@@ -66,6 +66,8 @@ pub(crate) struct Report {
     pub(crate) failure: Option<String>,
     /// What ended a ramp that went on until the gateway refused; none if the run was no such.
     pub(crate) refusals: Option<BTreeMap<String, u64>>,
+    /// What is to be known about the load itself: clients that have no part in it.
+    pub(crate) notes: Vec<String>,
     /// Refused requests, by code.
     pub(crate) refused: BTreeMap<u16, u64>,
     /// Connections that ended unasked, by close code; 0 without one.

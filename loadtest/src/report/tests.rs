@@ -1,4 +1,4 @@
-//! What is said of a run, without one.
+//! Reports that are made by hand.
 
 use super::*;
 use crate::record::{Series, StreamName};
@@ -44,7 +44,7 @@ fn a_driver_that_was_kept_waiting_is_not_called_too_slow() {
 fn a_ramp_says_nothing_about_the_figures_of_what_follows() {
     let mut ramp = phase("connect TLS", 0.99);
     ramp.record.lag.record(9_000).unwrap();
-    // Who came first kept its connection alive meanwhile.
+    // The first clients sent heartbeats meanwhile.
     ramp.record.record(Measure::Ping, Series::Population(0), 1, 1, 2);
     ramp.sent = 0;
     let steady = phase("steady", 0.02);
