@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::load::Load;
 use super::own_gateway::OwnGateway;
 use super::run::{
-    Run, Verdict, judged, on_one_gateway, signal, skipped_the_rest, skipped_the_rest_with_away, with_and_without_tls,
+    Run, Verdict, half_over_tls, judged, on_one_gateway, signal, skipped_the_rest, skipped_the_rest_with_away,
     with_each,
 };
 use crate::proxy::{Fault, Points};
@@ -18,7 +18,7 @@ const RECONNECT: &[&str] = &["--reconnect"];
 
 #[test]
 fn connections_end_then_what_they_had_to_send_is_undecided_or_skipped() {
-    on_one_gateway(&with_and_without_tls(&Load::WITH_MESSAGES), |(load, tls), address| {
+    on_one_gateway(&half_over_tls(&Load::WITH_MESSAGES), |(load, tls), address| {
         let plan = [(Fault::CutAtPublish, Points::once(5))];
         let run = Run { tls, ..Run::of(load, &plan) };
         let outcome = run.run(address, |_, _| {});
@@ -45,7 +45,7 @@ fn connections_end_and_come_back_then_what_was_not_sent_fails_the_run_unless_all
 
 #[test]
 fn as_many_messages_are_lost_as_publishes_are_undecided_then_both_are_reported() {
-    on_one_gateway(&with_and_without_tls(&Load::WITH_MESSAGES), |(load, tls), address| {
+    on_one_gateway(&half_over_tls(&Load::WITH_MESSAGES), |(load, tls), address| {
         let plan = [(Fault::CutAtAnswer, Points::once(5)), (Fault::Lose, Points::once(12))];
         let allow = &["driver", "undecided", "skipped", "pings-unanswered"];
         let run = Run { seconds: 2, options: RECONNECT, allow, tls, ..Run::of(load, &plan) };
@@ -92,13 +92,7 @@ fn receivers_lose_their_connections_and_come_back_then_nothing_is_lost() {
 fn killed(cases: &[(&[Load], &[&str], &[&str])]) {
     let of_case = |(loads, options, allow): &(&[Load], _, _)| {
         let (options, allow) = (*options, *allow);
-        // Half of them over TLS.
-        loads
-            .iter()
-            .copied()
-            .zip([false, true].into_iter().cycle())
-            .map(move |(load, tls)| (load, tls, options, allow))
-            .collect::<Vec<_>>()
+        half_over_tls(loads).into_iter().map(move |(load, tls)| (load, tls, options, allow))
     };
     let cases: Vec<(Load, bool, &[&str], &[&str])> = cases.iter().flat_map(of_case).collect();
     with_each(&cases, |(load, tls, options, allow)| {

@@ -311,6 +311,11 @@ pub(super) fn with_and_without_tls(loads: &[Load]) -> Vec<(Load, bool)> {
     loads.iter().flat_map(|load| [(*load, false), (*load, true)]).collect()
 }
 
+/// Each of these, every second one over TLS.
+pub(super) fn half_over_tls(loads: &[Load]) -> Vec<(Load, bool)> {
+    loads.iter().copied().zip([false, true].into_iter().cycle()).collect()
+}
+
 /// Sends a signal at once: a program that does it may have to wait for a core until the run is over.
 pub(super) fn signal(process: u32, which: Signal) {
     let process = i32::try_from(process).ok().and_then(Pid::from_raw).unwrap();
