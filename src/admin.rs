@@ -207,6 +207,7 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringgate_core::transport::Transport;
     use std::io::{Read, Write};
     use std::net::TcpStream;
 
@@ -243,8 +244,8 @@ mod tests {
     #[test]
     fn answers_over_a_real_socket() {
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..2).map(|_| Arc::default()).collect();
-        metrics[0].connections_active[0].add(3);
-        metrics[1].connections_active[0].add(4);
+        metrics[0].connections_active[Transport::Plain].add(3);
+        metrics[1].connections_active[Transport::Plain].add(4);
         metrics[1].delivery_duration.record_us(70);
         let readiness = Arc::new(Readiness::default());
         let admin = Admin::start(loopback(), Vec::new(), metrics, readiness.clone()).unwrap();

@@ -12,7 +12,7 @@ use ringgate::config::{Config, Running, default_text, log_filter, parse_duration
 use ringgate::server::Server;
 use ringgate::{client, doctor, logs, version};
 use ringgate_auth::{Keys, Signer, TokenSpec, parse_algorithm};
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use tracing_subscriber::EnvFilter;
 
 #[global_allocator]

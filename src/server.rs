@@ -21,9 +21,10 @@ use ringgate_auth::Keys;
 use ringgate_core::id::{Now, ShardId};
 use ringgate_core::limits::MAILBOX_BYTES_MAX;
 use ringgate_core::mesh::{Capacity, Mailbox, Wake, mailboxes};
-use ringgate_core::metrics::ShardMetrics;
-use ringgate_core::session::{Admission, Transport};
+use ringgate_core::metrics::{ReloadOutcome, ShardMetrics};
+use ringgate_core::session::Admission;
 use ringgate_core::shard::ShardOptions;
+use ringgate_core::transport::Transport;
 use ringgate_net::kernel;
 use ringgate_net::{Bell, Descriptors, NetOptions, Outcome, RingError};
 
@@ -222,8 +223,9 @@ impl Server {
 
     /// Counts a configuration that was read again, for metrics.
     pub fn count_reload(&self, good: bool) {
-        if let Some(count) = self.metrics.first().and_then(|first| first.config_reloads.get(usize::from(!good))) {
-            count.increment();
+        if let Some(first) = self.metrics.first() {
+            let outcome = if good { ReloadOutcome::Taken } else { ReloadOutcome::Refused };
+            first.config_reloads[outcome].increment();
         }
     }
 

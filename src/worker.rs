@@ -27,8 +27,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ringgate_core::id::Now;
 use ringgate_core::mesh::Mailbox;
 use ringgate_core::metrics::Cell;
-use ringgate_core::session::{Admission, Authenticator, Transport};
+use ringgate_core::session::{Admission, Authenticator};
 use ringgate_core::shard::{Effect, Event, ShardOptions};
+use ringgate_core::transport::Transport;
 use ringgate_net::{Bell, Net, NetOptions, RingError};
 use rustls::ServerConfig;
 

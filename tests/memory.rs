@@ -14,8 +14,9 @@ use counting::live;
 use ringgate_core::id::{ConnectionKey, Now, ShardId};
 use ringgate_core::limits::Settings;
 use ringgate_core::metrics::ShardMetrics;
-use ringgate_core::session::{Grant, Transport};
+use ringgate_core::session::Grant;
 use ringgate_core::shard::{Effect, Event, Shard, ShardOptions};
+use ringgate_core::transport::Transport;
 use ringgate_core::wire::Encoder;
 use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
 

@@ -3,7 +3,7 @@
 
 use ringgate_core::close::CloseReason;
 use ringgate_core::limits::{CONNECT_ROOMS_MAX, NAME_BYTES_MAX, Namespace, Settings, TOKEN_BYTES_MAX, TRACE_BYTES_MAX};
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use ringgate_core::wire::client_frame::{Connect, Publish};
 use ringgate_core::wire::{ClientFrame, Kind, ServerFrame, Split, WireError, append_header, is_name, split};
 

@@ -8,14 +8,15 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ringgate_core::close::CloseReason;
+use ringgate_core::close::{AuthError, CloseReason};
 use ringgate_core::id::{ConnectionKey, Now, ShardId};
 use ringgate_core::limits::Settings;
 use ringgate_core::metrics::{Cell, ShardMetrics};
 use ringgate_core::outbox::Chunk;
-use ringgate_core::session::{AuthError, Grant, Transport};
+use ringgate_core::session::Grant;
 use ringgate_core::shard::{Effect, Event, Letter, Shard, ShardOptions};
 use ringgate_core::slots::next_generation;
+use ringgate_core::transport::Transport;
 use ringgate_core::wire::encode::ConnectRequest;
 use ringgate_core::wire::{Encoder, Kind, ServerFrame, Split, split};
 
@@ -227,8 +228,8 @@ impl World {
         assert!(self.clients.iter().all(|client| !client.open), "a connection that is not freed");
         assert_eq!(self.shards.iter().map(Shard::connections).sum::<usize>(), 0);
         let gauges: [(&str, u64); 6] = [
-            ("plain connections", self.sum(|metrics| &metrics.connections_active[0])),
-            ("TLS connections", self.sum(|metrics| &metrics.connections_active[1])),
+            ("plain connections", self.sum(|metrics| &metrics.connections_active[Transport::Plain])),
+            ("TLS connections", self.sum(|metrics| &metrics.connections_active[Transport::Tls])),
             ("sessions", self.sum(|metrics| &metrics.sessions_active)),
             ("bytes in outboxes", self.sum(|metrics| &metrics.outbox_bytes)),
             ("queued", self.sum(|metrics| &metrics.deliveries_queued)),

@@ -11,12 +11,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::Process;
-use ringgate_core::close::{CloseReason, ErrorCode};
-use ringgate_core::metrics::{
-    Cell, DropReason, ExpireReason, ForgetReason, HISTOGRAM_BOUNDS_US, Histogram, ShardMetrics,
-};
-use ringgate_core::session::{AuthError, Transport};
-use ringgate_net::tls::Handshake;
+use ringgate_core::close::{AuthError, CloseReason};
+use ringgate_core::metrics::{Cell, Cells, HISTOGRAM_BOUNDS_US, Histogram, Label, ShardMetrics};
+use ringgate_core::transport::Transport;
 
 /// All families as OpenMetrics text.
 pub(super) fn render(shards: &[Arc<ShardMetrics>], uptime: Duration) -> String {
@@ -49,6 +46,16 @@ struct Out<'a, 'b> {
 impl Out<'_, '_> {
     fn sum(&self, cell: impl Fn(&ShardMetrics) -> &Cell) -> u64 {
         self.shards.iter().fold(0, |sum, shard| sum.wrapping_add(cell(shard).read()))
+    }
+
+    /// A sample for each value that the cells are indexed by.
+    fn by<E: Label, const N: usize>(
+        &self,
+        key: &'static str,
+        cells: impl Fn(&ShardMetrics) -> &Cells<E, N>,
+    ) -> Vec<(Labels, u64)> {
+        let sample = |value: &E| (label(key, value.label()), self.sum(|shard| &cells(shard)[*value]));
+        E::ALL.iter().map(sample).collect()
     }
 
     fn counter(&mut self, name: &str, help: &str, cell: impl Fn(&ShardMetrics) -> &Cell) -> Encoded {
@@ -127,24 +134,15 @@ impl Collector for Families {
 
 impl Families {
     fn connections(&self, out: &mut Out<'_, '_>) -> Encoded {
-        let by_transport = |pick: fn(&ShardMetrics) -> &[Cell; 2], out: &Out<'_, '_>| -> Vec<(Labels, u64)> {
-            Transport::ALL
-                .iter()
-                .map(|transport| {
-                    let value = out.sum(|shard| &pick(shard)[*transport as usize]);
-                    (label("transport", transport.label()), value)
-                })
-                .collect()
-        };
-        let samples = by_transport(|shard| &shard.connections_active, out);
+        let samples = out.by("transport", |s| &s.connections_active);
         out.family("connections_active", "Connections that are open", MetricType::Gauge, &samples)?;
-        let samples = by_transport(|shard| &shard.connections_accepted, out);
+        let samples = out.by("transport", |s| &s.connections_accepted);
         out.family("connections_accepted", "Connections accepted", MetricType::Counter, &samples)?;
         out.counter("connections_refused", "Connections refused at accept", |s| &s.connections_refused)?;
         let mut samples = Vec::new();
         for transport in Transport::ALL {
             for reason in CloseReason::ALL {
-                let value = out.sum(|shard| &shard.closes[transport as usize][reason.index()]);
+                let value = out.sum(|shard| &shard.closes[transport][*reason]);
                 let labels = vec![("transport", transport.label().to_owned()), ("reason", reason.label().to_owned())];
                 samples.push((labels, value));
             }
@@ -154,15 +152,12 @@ impl Families {
         let succeeded = out.sum(|shard| &shard.auth_succeeded);
         let mut samples = vec![(vec![("status", "ok".to_owned()), ("failure", String::new())], succeeded)];
         for error in AuthError::ALL {
-            let value = out.sum(|shard| &shard.auth_failed[*error as usize]);
+            let value = out.sum(|shard| &shard.auth_failed[*error]);
             samples.push((vec![("status", "failed".to_owned()), ("failure", error.label().to_owned())], value));
         }
         out.family("auth", "Tokens verified", MetricType::Counter, &samples)?;
         out.histogram("auth_duration", "Time of one token verification", |s| &s.auth_duration)?;
-        let samples: Vec<_> = Handshake::ALL
-            .iter()
-            .map(|kind| (label("kind", kind.label()), out.sum(|s| &s.tls_handshakes[*kind as usize])))
-            .collect();
+        let samples = out.by("kind", |s| &s.tls_handshakes);
         out.family("tls_handshakes", "TLS handshakes completed, by kind", MetricType::Counter, &samples)?;
         out.counter("tls_compacted", "TLS handshakes after which little memory was kept", |s| &s.tls_compacted)?;
         out.histogram("ping_pong_duration", "From a gateway's Ping to Pong", |s| &s.ping_pong_duration)
@@ -176,19 +171,13 @@ impl Families {
         out.counter("messages_received", "Publishes accepted", |s| &s.messages_published)?;
         out.counter("messages_sent", "Deliveries handed to sockets", |s| &s.deliveries_sent)?;
         out.counter("deliveries_owed", "Message x session that was to be delivered", |s| &s.deliveries_owed)?;
-        let samples: Vec<_> = DropReason::ALL
-            .iter()
-            .map(|r| (label("reason", r.label()), out.sum(|s| &s.deliveries_dropped[*r as usize])))
-            .collect();
+        let samples = out.by("reason", |s| &s.deliveries_dropped);
         out.family("messages_dropped", "Deliveries given up, by reason", MetricType::Counter, &samples)?;
         out.gauge("deliveries_queued", "Deliveries in outboxes", |s| &s.deliveries_queued)?;
         out.gauge("deliveries_deferred", "Deliveries that wait in a log for a lagging session", |s| {
             &s.deliveries_deferred
         })?;
-        let samples: Vec<_> = ErrorCode::ALL
-            .iter()
-            .map(|code| (label("code", code.label()), out.sum(|s| &s.errors[code.index()])))
-            .collect();
+        let samples = out.by("code", |s| &s.errors);
         out.family("error_replies", "Requests refused, by code", MetricType::Counter, &samples)?;
         out.counter("dedup_hits", "Publishes answered from the dedup window", |s| &s.dedup_hits)?;
         out.counter("dedup_evicted", "Client message ids forgotten because too many came", |s| &s.dedup_evicted)?;
@@ -197,20 +186,13 @@ impl Families {
         out.counter("inbox_stored", "Messages put into inboxes", |s| &s.inbox_stored)?;
         out.counter("offline_stored", "Of those, while no device was connected", |s| &s.inbox_stored_offline)?;
         out.counter("inbox_acked", "Inbox messages acknowledged by every device", |s| &s.inbox_acked)?;
-        let samples: Vec<_> = ExpireReason::ALL
-            .iter()
-            .map(|r| (label("reason", r.label()), out.sum(|s| &s.inbox_expired[*r as usize])))
-            .collect();
+        let samples = out.by("reason", |s| &s.inbox_expired);
         out.family("inbox_expired", "Inbox messages that left unacknowledged", MetricType::Counter, &samples)?;
         out.gauge("inbox_pending", "Messages in inboxes", |s| &s.inbox_pending)?;
         out.counter("offline_replayed", "Messages brought from a log", |s| &s.messages_replayed)?;
-        let samples = ["true", "false"].iter().enumerate();
-        let samples: Vec<_> =
-            samples.map(|(i, name)| (label("recovered", name), out.sum(|s| &s.recoveries[i]))).collect();
+        let samples = out.by("recovered", |s| &s.recoveries);
         out.family("recoveries", "Resumes with a position", MetricType::Counter, &samples)?;
-        let samples = ["lag", "drop", "close"].iter().enumerate();
-        let samples: Vec<_> =
-            samples.map(|(i, name)| (label("action", name), out.sum(|s| &s.slow_consumers[i]))).collect();
+        let samples = out.by("action", |s| &s.slow_consumers);
         out.family("slow_consumers", "Times that an outbox was at its bound", MetricType::Counter, &samples)?;
         out.gauge("outbound_queue_bytes", "Bytes in outboxes", |s| &s.outbox_bytes)?;
         out.histogram("delivery_duration", "From Publish to the recipient's socket", |s| &s.delivery_duration)?;
@@ -221,10 +203,7 @@ impl Families {
         let help = "Bytes in logs for users who have never signed in";
         out.gauge("inbox_unknown_bytes", help, |s| &s.inbox_unknown_bytes)?;
         out.gauge("quiet_topics", "Topics of which only the position is kept", |s| &s.quiet_topics)?;
-        let samples: Vec<_> = ForgetReason::ALL
-            .iter()
-            .map(|r| (label("reason", r.label()), out.sum(|s| &s.topics_forgotten[*r as usize])))
-            .collect();
+        let samples = out.by("reason", |s| &s.topics_forgotten);
         out.family(
             "topics_forgotten",
             "Quiet topics whose position is not kept any more",
@@ -232,14 +211,13 @@ impl Families {
             &samples,
         )?;
         let mut samples = Vec::new();
-        let sum = |cells: &[Cell]| cells.iter().map(Cell::read).fold(0u64, u64::wrapping_add);
         let deliveries = self.shards.iter().fold(0u64, |error, s| {
-            let ended = s.deliveries_sent.read().wrapping_add(sum(&s.deliveries_dropped));
+            let ended = s.deliveries_sent.read().wrapping_add(s.deliveries_dropped.sum());
             let open = s.deliveries_queued.read().wrapping_add(s.deliveries_deferred.read());
             error.wrapping_add(s.deliveries_owed.read().wrapping_sub(ended.wrapping_add(open)))
         });
         let inbox = self.shards.iter().fold(0u64, |error, s| {
-            let ended = s.inbox_acked.read().wrapping_add(sum(&s.inbox_expired));
+            let ended = s.inbox_acked.read().wrapping_add(s.inbox_expired.sum());
             error.wrapping_add(s.inbox_stored.read().wrapping_sub(ended.wrapping_add(s.inbox_pending.read())))
         });
         samples.push((label("ledger", "deliveries"), deliveries));
@@ -289,9 +267,7 @@ impl Families {
             let help = "When the certificate of the server ends, the first of its chain";
             out.gauge_value("tls_cert_expiry_timestamp", help, Some(&Unit::Seconds), ends as i64)?;
         }
-        let samples = ["ok", "failed"].iter().enumerate();
-        let samples: Vec<_> =
-            samples.map(|(i, result)| (label("result", result), out.sum(|s| &s.config_reloads[i]))).collect();
+        let samples = out.by("result", |s| &s.config_reloads);
         out.family("config_reloads", "Configurations read again at a SIGHUP", MetricType::Counter, &samples)?;
         let labels =
             vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("commit", crate::version::COMMIT.to_owned())];

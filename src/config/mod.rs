@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use crate::cores::Cores;
 use ringgate_auth::{Claims, Key};
 use ringgate_core::limits::Settings;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use ringgate_net::Descriptors;
 
 /// The ports of a development gateway, and of the documentation.

@@ -3,7 +3,7 @@
 use crate::config::{Config, DEFAULT_PORT, DEFAULT_TLS_PORT, Runtime};
 use crate::cores::{self, Topology};
 use ringgate_core::limits::{CONNECTIONS_PER_SHARD_MAX, Settings};
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 
 use super::report::{Check, Finding, State, count};
 

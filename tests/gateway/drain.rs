@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ringgate_core::close::CloseReason;
+use ringgate_core::transport::Transport;
 
 use crate::support::{Client, Ended, Gateway, Login, Process, dev_token, try_http, wait_until};
 
@@ -30,8 +31,10 @@ fn everybody_is_sent_away_and_the_gateway_ends() {
     }
     delays.dedup();
     assert!(delays.len() > 1, "not all at the same moment");
-    let shutdowns = CloseReason::Shutdown.index();
-    let closed = metrics.iter().map(|shard| shard.closes[0][shutdowns].read() + shard.closes[1][shutdowns].read());
+    let shutdowns = CloseReason::Shutdown;
+    let closed = metrics
+        .iter()
+        .map(|shard| shard.closes[Transport::Plain][shutdowns].read() + shard.closes[Transport::Tls][shutdowns].read());
     assert_eq!(closed.sum::<u64>(), 12);
     wait_until("nobody listens any more", || TcpStream::connect(plain).is_err());
     drop(clients);

@@ -12,7 +12,7 @@ use ringgate::config::Config;
 use ringgate::server::Server;
 use ringgate_auth::{Claims, Key, Keys};
 use ringgate_core::close::CloseReason;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 
 use crate::support::{DEADLINE, http, wait_until};
 
@@ -159,7 +159,7 @@ fn mailbox_of_a_shard_that_stands_still_is_full_then_reload_and_shutdown_end_in_
         let (moving, still) = (moving.unwrap(), 1 - moving.unwrap());
         // The kernel deals connections out to both.
         let plain = server.addresses().iter().find(|listener| listener.transport == Transport::Plain).unwrap().address;
-        let active = || metrics[moving].connections_active[Transport::Plain as usize].read();
+        let active = || metrics[moving].connections_active[Transport::Plain].read();
         let mut clients = Vec::new();
         wait_until("a client of the shard that moves", || {
             clients.push(TcpStream::connect(plain).unwrap());
@@ -180,7 +180,7 @@ fn mailbox_of_a_shard_that_stands_still_is_full_then_reload_and_shutdown_end_in_
         let at_once = Arc::new(AtomicBool::new(false));
         let stop = at_once.clone();
         let stopping = std::thread::spawn(move || server.shutdown(&stop));
-        let goodbyes = || metrics[moving].closes[Transport::Plain as usize][CloseReason::Shutdown.index()].read();
+        let goodbyes = || metrics[moving].closes[Transport::Plain][CloseReason::Shutdown].read();
         wait_until("the shard that moves drains", || goodbyes() > 0);
         at_once.store(ends_by == "a second signal", Ordering::Relaxed);
         wait_until(ends_by, || stopping.is_finished());

@@ -1,8 +1,8 @@
 //! The inbox of a user: offline messages, cursors, repetition, resume, what falls out of it.
 
 use ringgate_core::id::Position;
-use ringgate_core::metrics::DropReason;
 use ringgate_core::metrics::ExpireReason;
+use ringgate_core::metrics::{DropReason, Recovery};
 use ringgate_core::wire::encode::PublishRequest;
 
 use crate::support::{Gateway, Login, Message};
@@ -172,7 +172,10 @@ fn a_position_in_connect_goes_on_from_there_and_counts_as_an_ack() {
     gateway.wait_for("acknowledged", 3, |m| &m.inbox_acked);
     alice.publish("@bob", "6");
     assert_eq!(offsets(&bob.messages(3)), [4, 5, 6]);
-    assert_eq!((gateway.sum(|m| &m.recoveries[0]), gateway.sum(|m| &m.recoveries[1])), (1, 0));
+    assert_eq!(
+        (gateway.sum(|m| &m.recoveries[Recovery::Whole]), gateway.sum(|m| &m.recoveries[Recovery::Lost])),
+        (1, 0)
+    );
     gateway.finish();
 }
 
@@ -184,7 +187,7 @@ fn a_position_that_the_log_does_not_reach_is_said_to_be_lost() {
     for number in 1..=5 {
         last = alice.publish("@bob", number.to_string()).stamp.position;
     }
-    assert_eq!(gateway.sum(|m| &m.inbox_expired[ExpireReason::Count as usize]), 2);
+    assert_eq!(gateway.sum(|m| &m.inbox_expired[ExpireReason::Count]), 2);
     for (position, recovered) in [
         (Position { epoch: last.epoch + 1, ..last }, false),
         (Position { offset: 6, ..last }, false),
@@ -195,7 +198,10 @@ fn a_position_that_the_log_does_not_reach_is_said_to_be_lost() {
         assert_eq!((bob.connected().inbox_recovered, bob.connected().inbox), (recovered, last), "{position:?}");
         assert_eq!(offsets(&bob.messages(3)), [3, 4, 5], "everything there still is");
     }
-    assert_eq!((gateway.sum(|m| &m.recoveries[0]), gateway.sum(|m| &m.recoveries[1])), (1, 3));
+    assert_eq!(
+        (gateway.sum(|m| &m.recoveries[Recovery::Whole]), gateway.sum(|m| &m.recoveries[Recovery::Lost])),
+        (1, 3)
+    );
     gateway.finish();
 }
 
@@ -211,7 +217,7 @@ fn a_message_with_its_own_ttl_leaves_a_hole_that_nobody_waits_for() {
     alice.try_publish(brief("@bob")).unwrap();
     alice.publish("@bob", "3");
     alice.try_publish(brief("@carol")).unwrap();
-    gateway.wait_for("expired", 2, |m| &m.inbox_expired[ExpireReason::Age as usize]);
+    gateway.wait_for("expired", 2, |m| &m.inbox_expired[ExpireReason::Age]);
     let mut bob = gateway.sign_in("bob");
     assert_eq!(bob.connected().inbox.offset, 3);
     assert_eq!(offsets(&bob.messages(2)), [1, 3]);
@@ -230,7 +236,7 @@ fn messages_and_then_users_are_forgotten_when_they_are_too_old() {
     let gateway = Gateway::with(|config| config.settings.inbox.age_ms_max = 300);
     let mut alice = gateway.sign_in("alice");
     let lost = alice.publish("@bob", "never read").stamp.position;
-    gateway.wait_for("expired", 1, |m| &m.inbox_expired[ExpireReason::Age as usize]);
+    gateway.wait_for("expired", 1, |m| &m.inbox_expired[ExpireReason::Age]);
     // Only alice, who is connected, is still known.
     gateway.wait_for("users", 1, |m| &m.users);
     let mut bob = gateway.sign_in_with(&Login::user("bob").resume(Position { offset: 0, ..lost }));
@@ -264,7 +270,7 @@ fn a_device_that_is_forgotten_for_others_is_told_that_it_lost_messages() {
         drop(browser);
         gateway.wait_for("sessions", 1, |m| &m.sessions_active);
     }
-    assert_eq!(gateway.sum(|m| &m.inbox_expired[ExpireReason::Device as usize]), 5);
+    assert_eq!(gateway.sum(|m| &m.inbox_expired[ExpireReason::Device]), 5);
     assert_eq!((gateway.sum(|m| &m.inbox_acked), gateway.sum(|m| &m.inbox_pending)), (0, 0));
     let mut back = gateway.sign_in_with(&tablet);
     assert_eq!((back.connected().inbox_recovered, back.connected().inbox), (false, last));
@@ -315,7 +321,7 @@ fn only_so_many_unacknowledged_messages_are_on_their_way() {
     alice
         .try_publish(PublishRequest { topic: "@bob", payload: b"now", ephemeral: true, ..PublishRequest::default() })
         .unwrap();
-    gateway.wait_for("dropped", 1, |m| &m.deliveries_dropped[DropReason::Slow as usize]);
+    gateway.wait_for("dropped", 1, |m| &m.deliveries_dropped[DropReason::Slow]);
     let first = bob.messages(4);
     assert_eq!(offsets(&first), [1, 2, 3, 4]);
     assert_eq!(gateway.sum(|m| &m.deliveries_deferred), 6);

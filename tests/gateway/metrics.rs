@@ -7,7 +7,7 @@ use std::thread;
 
 use ringgate::config::Config;
 use ringgate_core::limits::Namespace;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use ringgate_core::wire::encode::PublishRequest;
 use ringgate_core::wire::{Encoder, Kind};
 use ringgate_net::dial::Stream;

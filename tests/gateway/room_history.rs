@@ -1,6 +1,7 @@
 //! What rooms keep: by count and by age, for those who come back and for those who ask.
 
 use ringgate_core::id::{Durability, Position};
+use ringgate_core::metrics::Recovery;
 use ringgate_core::wire::encode::PublishRequest;
 
 use crate::support::{Client, Gateway, History, Message};
@@ -101,7 +102,10 @@ fn a_subscriber_that_comes_back_gets_the_gap_and_then_live_messages() {
         publisher.publish("chat:a", number.to_string());
     }
     assert_eq!(offsets(&alice.messages(200)), (21..=220).collect::<Vec<_>>());
-    assert_eq!((gateway.sum(|m| &m.recoveries[0]), gateway.sum(|m| &m.recoveries[1])), (1, 0));
+    assert_eq!(
+        (gateway.sum(|m| &m.recoveries[Recovery::Whole]), gateway.sum(|m| &m.recoveries[Recovery::Lost])),
+        (1, 0)
+    );
     gateway.finish();
 }
 
@@ -124,7 +128,10 @@ fn a_gap_that_cannot_be_filled_is_said_so_and_only_live_messages_come() {
     for client in &mut clients {
         assert_eq!(client.message().offset(), 6);
     }
-    assert_eq!((gateway.sum(|m| &m.recoveries[0]), gateway.sum(|m| &m.recoveries[1])), (0, 4));
+    assert_eq!(
+        (gateway.sum(|m| &m.recoveries[Recovery::Whole]), gateway.sum(|m| &m.recoveries[Recovery::Lost])),
+        (0, 4)
+    );
     gateway.finish();
 }
 

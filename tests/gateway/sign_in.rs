@@ -148,7 +148,7 @@ fn claims_that_do_not_fit_are_refused() {
     ] {
         assert_eq!(gateway.refused_sign_in(&with(name, value.clone())), 3500, "{name} = {value}");
     }
-    let failed = AuthError::ALL.iter().map(|error| (error.label(), gateway.sum(|m| &m.auth_failed[*error as usize])));
+    let failed = AuthError::ALL.iter().map(|error| (error.label(), gateway.sum(|m| &m.auth_failed[*error])));
     let failed: Vec<_> = failed.filter(|(_, count)| *count > 0).collect();
     assert_eq!(failed, [("expired", 1), ("not_yet_valid", 1), ("audience", 3), ("issuer", 2), ("claims", 6)]);
     gateway.finish();

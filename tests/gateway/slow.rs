@@ -3,7 +3,7 @@
 use ringgate::config::Config;
 use ringgate_core::close::CloseReason;
 use ringgate_core::limits::Namespace;
-use ringgate_core::metrics::DropReason;
+use ringgate_core::metrics::{DropReason, SlowAction};
 use ringgate_core::wire::encode::{HistoryRequest, PublishRequest};
 use ringgate_net::dial::Stream;
 use ringgate_net::shrink_buffers;
@@ -67,7 +67,7 @@ fn an_inbox_that_is_not_read_waits_in_its_log_and_nothing_is_lost() {
     let mut bob = slow_client(&gateway, "bob");
     let mut alice = gateway.sign_in("alice");
     let sent = publish_until(&gateway, &mut alice, to("@bob"), || gateway.sum(|m| &m.deliveries_deferred) >= 20);
-    assert!(gateway.sum(|m| &m.slow_consumers[0]) >= 1);
+    assert!(gateway.sum(|m| &m.slow_consumers[SlowAction::Lag]) >= 1);
     // Others do not notice.
     let mut carol = gateway.sign_in("carol");
     alice.publish("@carol", "hello");
@@ -101,7 +101,7 @@ fn a_room_goes_on_while_one_member_does_not_read_and_that_member_catches_up() {
         assert_eq!((alice.message().offset(), carol.message().offset()), (sent, sent));
         gateway.sum(|m| &m.deliveries_deferred) >= 20
     });
-    assert!(gateway.sum(|m| &m.slow_consumers[0]) >= 1);
+    assert!(gateway.sum(|m| &m.slow_consumers[SlowAction::Lag]) >= 1);
     for offset in 1..=sent {
         assert_eq!(bob.message().offset(), offset);
     }
@@ -148,7 +148,7 @@ fn ephemeral_messages_to_a_full_queue_are_dropped_and_counted() {
     let mut bob = slow_client(&gateway, "bob");
     let mut alice = gateway.sign_in("alice");
     let ephemeral = PublishRequest { ephemeral: true, ..to("@bob") };
-    let dropped = || gateway.sum(|m| &m.deliveries_dropped[DropReason::Slow as usize]);
+    let dropped = || gateway.sum(|m| &m.deliveries_dropped[DropReason::Slow]);
     let sent = publish_until(&gateway, &mut alice, ephemeral, || dropped() >= 5);
     alice.publish("@bob", "the end");
     let mut arrived = 0;
@@ -156,7 +156,7 @@ fn ephemeral_messages_to_a_full_queue_are_dropped_and_counted() {
         arrived += 1;
     }
     assert_eq!(arrived + dropped(), sent);
-    assert_eq!(gateway.sum(|m| &m.slow_consumers[1]), dropped());
+    assert_eq!(gateway.sum(|m| &m.slow_consumers[SlowAction::Drop]), dropped());
     gateway.finish();
 }
 
@@ -167,7 +167,7 @@ fn a_room_without_history_drops_and_counts() {
     let mut alice = gateway.sign_in("alice");
     alice.subscribe("chat:a");
     bob.subscribe("chat:a");
-    let dropped = || gateway.sum(|m| &m.deliveries_dropped[DropReason::Slow as usize]);
+    let dropped = || gateway.sum(|m| &m.deliveries_dropped[DropReason::Slow]);
     let mut sent = 0;
     wait_until("a few are dropped", || {
         alice.try_publish(to("chat:a")).unwrap();
@@ -231,6 +231,6 @@ fn a_client_that_asks_and_does_not_read_the_answers_is_closed_after_the_write_ti
         gateway.closed(CloseReason::Slow) == 1
     });
     assert_eq!(gateway.closed(CloseReason::Slow), 1);
-    assert_eq!(gateway.sum(|m| &m.slow_consumers[2]), 1);
+    assert_eq!(gateway.sum(|m| &m.slow_consumers[SlowAction::Close]), 1);
     gateway.finish();
 }

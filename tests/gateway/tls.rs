@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ringgate::config::dev_certificate;
 use ringgate_core::close::CloseReason;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use ringgate_core::wire::Encoder;
 use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
 use ringgate_net::dial::{Stream, Trust};
@@ -39,7 +39,7 @@ fn raw_tls(gateway: &Gateway) -> StreamOwned<ClientConnection, TcpStream> {
 }
 
 fn tls_closes(gateway: &Gateway, reason: CloseReason) -> u64 {
-    gateway.sum(|m| &m.closes[Transport::Tls as usize][reason.index()])
+    gateway.sum(|m| &m.closes[Transport::Tls][reason])
 }
 
 #[test]

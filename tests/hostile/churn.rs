@@ -87,7 +87,7 @@ fn slots_outboxes_and_sockets_come_back() {
     }
     let accepted = gateway.sum_all(|m| &m.connections_accepted);
     assert_eq!(accepted, CONNECTIONS as u64 + 1);
-    assert_eq!(gateway.sum_all(|m| m.closes.as_flattened()), CONNECTIONS as u64);
+    assert_eq!(gateway.all_closed(), CONNECTIONS as u64);
     assert_eq!((gateway.connections(), gateway.sum(|m| &m.sessions_active)), (1, 1));
     gateway.wait_for("bytes in outboxes", 0, |m| &m.outbox_bytes);
     wait_until("the kernel has one socket left", || sockets_on(address.port()) == 1);
@@ -179,7 +179,7 @@ fn over_tls() {
         let silent: Vec<_> = (0..20).map(|_| connect_from(number, gateway.tls())).collect();
         drop((clients, silent));
     }
-    wait_until("the gateway has seen the end of all", || gateway.sum_all(|m| m.closes.as_flattened()) == 400);
+    wait_until("the gateway has seen the end of all", || gateway.all_closed() == 400);
     wait_until("all handshakes are counted", || gateway.handshakes() == [200, 0]);
     wait_until("the kernel has no socket left", || sockets_on(gateway.tls().port()) == 0);
     gateway.finish();

@@ -11,7 +11,7 @@ use ringgate_core::close::CloseReason;
 use ringgate_core::id::ConnectionKey;
 use ringgate_core::metrics::ShardMetrics;
 use ringgate_core::outbox::Chunk;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use ringgate_net::{Bell, Descriptors, Driver, Net, NetOptions, bind};
 
 use crate::support::DEADLINE;
@@ -36,7 +36,7 @@ impl Driver for Echo {
         true
     }
 
-    fn secured(&mut self, _: ConnectionKey, _: ringgate_net::tls::Handshake) {}
+    fn secured(&mut self, _: ConnectionKey, _: ringgate_core::transport::Handshake) {}
 
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
         self.queues.get_mut(&key.slot).expect("an open socket").push_back(bytes.to_vec());

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use ringgate_core::close::CloseReason;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use ringgate_core::wire::{ClientFrame, Split, split_first_of_client};
 
 use crate::bystanders::Bystanders;
@@ -80,7 +80,7 @@ fn on_the_tls_port() {
     const HELLO: [u8; 9] = [0x16, 3, 1, 0, 200, 1, 0, 0, 196];
     let gateway = Gateway::start();
     let bystanders = Bystanders::start(&gateway);
-    let tls = |reason: CloseReason| gateway.sum(|m| &m.closes[Transport::Tls as usize][reason.index()]);
+    let tls = |reason: CloseReason| gateway.sum(|m| &m.closes[Transport::Tls][reason]);
     let mut refused = 0;
     for seed in 0..ROUNDS {
         let mut bytes = garbage(seed);

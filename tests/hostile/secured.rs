@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
 use ringgate_core::close::CloseReason;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::{Handshake, Transport};
 use ringgate_net::dial::{Trust, client_tls};
 use rustls::{ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
@@ -67,13 +67,13 @@ fn a_changed_record_ends_its_connection() {
         // What encryption may add: rustls allows in every version what TLS 1.2 does.
         let expansion_bytes_max = if memory == TlsMemory::Compact { 256 } else { 2048 };
         let bystanders = Bystanders::start(&gateway);
-        let tls = |reason: CloseReason| gateway.sum(|m| &m.closes[Transport::Tls as usize][reason.index()]);
+        let tls = |reason: CloseReason| gateway.sum(|m| &m.closes[Transport::Tls][reason]);
         // Type and length, then what is encrypted; the tag is the last sixteen bytes.
         let changes = [FromStart(0), FromStart(3), FromStart(4), FromStart(5), FromStart(9), FromEnd(17), FromEnd(1)];
         for (round, change) in changes.into_iter().enumerate() {
             let mut secured = Secured::established(&gateway);
             // Bytes that come with the end of the handshake would be looked at later than the end of the stream.
-            gateway.wait_for("handshakes", round as u64 + 1, |m| &m.tls_handshakes[0]);
+            gateway.wait_for("handshakes", round as u64 + 1, |m| &m.tls_handshakes[Handshake::Full]);
             let mut record = secured.records(&connect_frame("mallory"));
             let length = |record: &[u8]| usize::from(u16::from_be_bytes([record[3], record[4]]));
             let before = length(&record);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use ringgate_core::close::CloseReason;
 use ringgate_core::limits::ClientLimits;
+use ringgate_core::transport::Transport;
 
 use crate::bystanders::Bystanders;
 use crate::secured::Secured;
@@ -103,7 +104,7 @@ fn inside_connect_over_tls() {
         taken += 1;
         std::thread::sleep(PAUSE);
     }
-    gateway.wait_for("closed", 1, |m| &m.closes[1][CloseReason::Stale.index()]);
+    gateway.wait_for("closed", 1, |m| &m.closes[Transport::Tls][CloseReason::Stale]);
     assert!((1..8 + 0x2400).contains(&taken), "the gateway took {taken} bytes");
     gateway.finish();
 }

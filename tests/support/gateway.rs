@@ -8,8 +8,8 @@ use ringgate::config::{Config, DEFAULT_ADMIN_PORT, Runtime};
 use ringgate::server::{Server, StartError};
 use ringgate_core::close::{CloseReason, ErrorCode};
 use ringgate_core::limits::Namespace;
-use ringgate_core::metrics::{Cell, ShardMetrics};
-use ringgate_core::session::Transport;
+use ringgate_core::metrics::{Cell, Cells, ShardMetrics};
+use ringgate_core::transport::{Handshake, Transport};
 use ringgate_net::dial::Stream;
 
 use super::client::{Client, Login};
@@ -189,13 +189,12 @@ impl Gateway {
 
     /// TLS handshakes that ended well: full, resumed.
     pub(crate) fn handshakes(&self) -> [u64; 2] {
-        [self.sum(|m| &m.tls_handshakes[0]), self.sum(|m| &m.tls_handshakes[1])]
+        [self.sum(|m| &m.tls_handshakes[Handshake::Full]), self.sum(|m| &m.tls_handshakes[Handshake::Resumed])]
     }
 
-    /// Several figures, summed over them and over the shards.
-    pub(crate) fn sum_all(&self, cells: impl Fn(&ShardMetrics) -> &[Cell]) -> u64 {
-        let read = |shard: &Arc<ShardMetrics>| cells(shard).iter().map(Cell::read).fold(0, u64::wrapping_add);
-        self.metrics.iter().map(read).fold(0, u64::wrapping_add)
+    /// A figure for all values that it is counted by, summed over the shards.
+    pub(crate) fn sum_all<E, const N: usize>(&self, cells: impl Fn(&ShardMetrics) -> &Cells<E, N>) -> u64 {
+        self.metrics.iter().fold(0, |sum, shard| sum.wrapping_add(cells(shard).sum()))
     }
 
     /// Waits until a sum over the shards is exactly this.
@@ -205,12 +204,17 @@ impl Gateway {
 
     /// Connections closed for this reason, plain and TLS.
     pub(crate) fn closed(&self, reason: CloseReason) -> u64 {
-        Transport::ALL.iter().map(|transport| self.sum(|m| &m.closes[*transport as usize][reason.index()])).sum()
+        Transport::ALL.iter().map(|transport| self.sum(|m| &m.closes[*transport][reason])).sum()
+    }
+
+    /// Connections closed, for any reason.
+    pub(crate) fn all_closed(&self) -> u64 {
+        CloseReason::ALL.iter().map(|reason| self.closed(*reason)).sum()
     }
 
     /// Requests refused with this code.
     pub(crate) fn refusals(&self, code: ErrorCode) -> u64 {
-        self.sum(|metrics| &metrics.errors[code.index()])
+        self.sum(|metrics| &metrics.errors[code])
     }
 
     /// Connections that are open.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use ringgate_core::id::{ConnectionKey, Now, Position, ShardId};
 use ringgate_core::limits::Settings;
 use ringgate_core::outbox::{Chunk, REPLY};
-use ringgate_core::session::{Grant, Transport};
+use ringgate_core::session::Grant;
 use ringgate_core::shard::{Effect, Event, Shard, ShardOptions};
+use ringgate_core::transport::Transport;
 use ringgate_core::wire::encode::ConnectRequest;
 use ringgate_core::wire::{Encoder, ServerFrame, Split, split};
 

@@ -25,8 +25,9 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 pub use sign::{Signer, TokenSpec};
 
+use ringgate_core::close::AuthError;
 use ringgate_core::limits::{NAME_BYTES_MAX, TOKEN_BYTES_MAX};
-use ringgate_core::session::{AuthError, Authenticator, Grant, RoomGrants};
+use ringgate_core::session::{Authenticator, Grant, RoomGrants};
 
 /// The key of `serve --dev`, `token --dev` and `ringgate-loadtest --dev`. It is no secret: only a gateway on a
 /// loopback address accepts it.

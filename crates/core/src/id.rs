@@ -8,15 +8,60 @@ use core::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ShardId(pub u16);
 
-/// A connection on its shard: a slot of the connection table and the generation of its present use.
+/// A key of a table of slots ([`crate::slots::Slots`]): a slot, and the generation of its present use.
 ///
 /// A stale key (the slot has been freed since, and perhaps given out again) is recognised by its generation.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ConnectionKey {
-    /// Index into the shard's connection table; the direct descriptor's index, too, where those are used.
-    pub slot: u32,
-    /// 24 bits, never 0 in a live key: the rest of the 64 bits of an io_uring `user_data` holds slot and operation.
-    pub generation: u32,
+pub trait SlotKey: Copy + Eq {
+    /// The key of a slot in this use.
+    fn new(slot: u32, generation: u32) -> Self;
+    /// Index into the table.
+    fn slot(self) -> u32;
+    /// 24 bits, never 0 in a live key.
+    fn generation(self) -> u32;
+}
+
+macro_rules! slot_keys {
+    ($($(#[$meta:meta])* $name:ident;)*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub struct $name {
+            /// Index into the table.
+            pub slot: u32,
+            /// 24 bits, never 0 in a live key.
+            pub generation: u32,
+        }
+
+        impl SlotKey for $name {
+            #[inline]
+            fn new(slot: u32, generation: u32) -> Self {
+                $name { slot, generation }
+            }
+
+            #[inline]
+            fn slot(self) -> u32 {
+                self.slot
+            }
+
+            #[inline]
+            fn generation(self) -> u32 {
+                self.generation
+            }
+        }
+    )*};
+}
+
+slot_keys! {
+    /// A connection on its shard. The slot is the direct descriptor's index, too, where those are used; slot, generation and
+    /// operation share the 64 bits of an io_uring `user_data`.
+    ConnectionKey;
+    /// A user's inbox at its home.
+    InboxKey;
+    /// A room at its home.
+    RoomKey;
+    /// A room on a shard that has members of it.
+    LocalRoomKey;
+    /// Where a quiet topic stands, at its home.
+    HeadKey;
 }
 
 /// Mask of the bits of a generation that are used.
@@ -53,9 +98,6 @@ impl fmt::Display for Address {
         write!(f, "{}-{}-{}", self.shard.0, self.connection.slot, self.connection.generation)
     }
 }
-
-/// A room's entry in a table of rooms or topics: recognised as stale by its generation, like a connection.
-pub type TopicKey = ConnectionKey;
 
 /// One reading of both clocks, taken once a loop turn.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]

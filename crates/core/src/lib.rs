@@ -9,8 +9,10 @@ pub mod id;
 pub mod keyed;
 pub mod limits;
 pub mod metrics;
+pub mod named;
 pub mod prefetch;
 pub mod slots;
+pub mod transport;
 pub mod units;
 
 // Bytes <-> values

@@ -3,9 +3,12 @@
 //! A single writer makes every update a load and a store without a bus lock. Names and units of the exported
 //! families are in `admin`; this file only counts.
 
+use core::marker::PhantomData;
+use core::ops::Index;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::close::{AuthError, CloseReason, ErrorCode};
+use crate::transport::{Handshake, Transport};
 
 /// A number that one thread changes and any thread reads.
 #[derive(Default, Debug)]
@@ -69,6 +72,119 @@ impl Histogram {
     pub fn read(&self) -> ([u64; HISTOGRAM_BOUNDS_US.len() + 1], u64) {
         (core::array::from_fn(|index| self.buckets.get(index).map_or(0, Cell::read)), self.sum_us.read())
     }
+}
+
+/// What a figure is counted by: each value has a cell of its own, and is a label of the exported family.
+pub trait Label: Copy + 'static {
+    /// Every value, in the order of [`Self::index`].
+    const ALL: &'static [Self];
+    /// Index into [`Self::ALL`].
+    fn index(self) -> usize;
+    /// The label's value.
+    fn label(self) -> &'static str;
+}
+
+/// One `C` for each of the `N` values of `E`, indexed by the value.
+#[derive(Debug)]
+pub struct By<E, C, const N: usize> {
+    cells: [C; N],
+    by: PhantomData<E>,
+}
+
+/// One cell for each of the `N` values of `E`.
+pub type Cells<E, const N: usize> = By<E, Cell, N>;
+
+impl<E: Label, C: Default, const N: usize> Default for By<E, C, N> {
+    fn default() -> Self {
+        const { assert!(N == E::ALL.len(), "a cell for each value") };
+        By { cells: core::array::from_fn(|_| C::default()), by: PhantomData }
+    }
+}
+
+impl<E: Label, C, const N: usize> Index<E> for By<E, C, N> {
+    type Output = C;
+
+    #[inline]
+    fn index(&self, value: E) -> &C {
+        &self.cells[value.index()]
+    }
+}
+
+impl<E, C, const N: usize> By<E, C, N> {
+    /// Every cell, in the order of [`Label::ALL`].
+    pub fn iter(&self) -> core::slice::Iter<'_, C> {
+        self.cells.iter()
+    }
+}
+
+impl<'a, E, C, const N: usize> IntoIterator for &'a By<E, C, N> {
+    type Item = &'a C;
+    type IntoIter = core::slice::Iter<'a, C>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl<E, const N: usize> Cells<E, N> {
+    /// What all cells hold together, modulo 2^64.
+    pub fn sum(&self) -> u64 {
+        self.iter().fold(0, |sum, cell| sum.wrapping_add(cell.read()))
+    }
+}
+
+impl Label for CloseReason {
+    const ALL: &'static [Self] = CloseReason::ALL;
+
+    fn index(self) -> usize {
+        CloseReason::index(self)
+    }
+
+    fn label(self) -> &'static str {
+        CloseReason::label(self)
+    }
+}
+
+impl Label for ErrorCode {
+    const ALL: &'static [Self] = ErrorCode::ALL;
+
+    fn index(self) -> usize {
+        ErrorCode::index(self)
+    }
+
+    fn label(self) -> &'static str {
+        ErrorCode::label(self)
+    }
+}
+
+/// Enums whose values are numbered from 0 on.
+macro_rules! labels {
+    ($($name:ident: $all:expr;)*) => {$(
+        impl Label for $name {
+            const ALL: &'static [Self] = $all;
+
+            #[inline]
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn label(self) -> &'static str {
+                $name::label(self)
+            }
+        }
+    )*};
+}
+
+labels! {
+    Transport: &Transport::ALL;
+    Handshake: &Handshake::ALL;
+    AuthError: AuthError::ALL;
+    DropReason: DropReason::ALL;
+    ExpireReason: ExpireReason::ALL;
+    ForgetReason: ForgetReason::ALL;
+    Recovery: Recovery::ALL;
+    SlowAction: SlowAction::ALL;
+    ReloadOutcome: ReloadOutcome::ALL;
 }
 
 /// Why a delivery that was owed to a session did not happen.
@@ -150,6 +266,80 @@ impl ForgetReason {
     }
 }
 
+/// What became of a position with which a client came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// Everything after it was brought.
+    Whole,
+    /// Something after it is gone.
+    Lost,
+}
+
+impl Recovery {
+    /// Every value, for arrays of counters.
+    pub const ALL: &'static [Recovery] = &[Recovery::Whole, Recovery::Lost];
+
+    /// As the client is told.
+    pub fn of(recovered: bool) -> Self {
+        if recovered { Recovery::Whole } else { Recovery::Lost }
+    }
+
+    /// Metric label: whether it was recovered.
+    pub fn label(self) -> &'static str {
+        match self {
+            Recovery::Whole => "true",
+            Recovery::Lost => "false",
+        }
+    }
+}
+
+/// What was done about an outbox that was at its bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowAction {
+    /// The session lags, and will catch up from the log.
+    Lag,
+    /// The message was dropped.
+    Drop,
+    /// The connection was closed.
+    Close,
+}
+
+impl SlowAction {
+    /// Every value, for arrays of counters.
+    pub const ALL: &'static [SlowAction] = &[SlowAction::Lag, SlowAction::Drop, SlowAction::Close];
+
+    /// Metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            SlowAction::Lag => "lag",
+            SlowAction::Drop => "drop",
+            SlowAction::Close => "close",
+        }
+    }
+}
+
+/// What became of a configuration that was read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadOutcome {
+    /// It is in force.
+    Taken,
+    /// It was refused, or not every shard has taken it.
+    Refused,
+}
+
+impl ReloadOutcome {
+    /// Every value, for arrays of counters.
+    pub const ALL: &'static [ReloadOutcome] = &[ReloadOutcome::Taken, ReloadOutcome::Refused];
+
+    /// Metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            ReloadOutcome::Taken => "ok",
+            ReloadOutcome::Refused => "failed",
+        }
+    }
+}
+
 /// All figures of one shard.
 ///
 /// Two equations hold at every moment between two events of a shard, and `Shard::invariants` checks them:
@@ -157,22 +347,22 @@ impl ForgetReason {
 /// `inbox_stored == inbox_acked + sum(inbox_expired) + inbox_pending`.
 #[derive(Default, Debug)]
 pub struct ShardMetrics {
-    /// Gauge: connections, signed in or not: plain, TLS.
-    pub connections_active: [Cell; 2],
+    /// Gauge: connections, signed in or not.
+    pub connections_active: Cells<Transport, 2>,
     /// Gauge: signed-in sessions.
     pub sessions_active: Cell,
-    /// Accepted connections: plain, TLS.
-    pub connections_accepted: [Cell; 2],
+    /// Accepted connections.
+    pub connections_accepted: Cells<Transport, 2>,
     /// Connections refused at accept (limits), never signed in.
     pub connections_refused: Cell,
-    /// Closes by `CloseReason::index`, plain and TLS.
-    pub closes: [[Cell; CloseReason::ALL.len()]; 2],
-    /// Error replies by `ErrorCode::index`.
-    pub errors: [Cell; ErrorCode::ALL.len()],
+    /// Connections that ended.
+    pub closes: By<Transport, Cells<CloseReason, { CloseReason::ALL.len() }>, 2>,
+    /// Requests that were refused.
+    pub errors: Cells<ErrorCode, { ErrorCode::ALL.len() }>,
     /// Accepted tokens.
     pub auth_succeeded: Cell,
-    /// Refused tokens by `AuthError::ALL`.
-    pub auth_failed: [Cell; AuthError::ALL.len()],
+    /// Refused tokens.
+    pub auth_failed: Cells<AuthError, { AuthError::ALL.len() }>,
     /// Time of one verification.
     pub auth_duration: Histogram,
     /// Frames from clients.
@@ -193,8 +383,8 @@ pub struct ShardMetrics {
     pub deliveries_owed: Cell,
     /// Handed to the socket.
     pub deliveries_sent: Cell,
-    /// Not delivered, by `DropReason`.
-    pub deliveries_dropped: [Cell; DropReason::ALL.len()],
+    /// Not delivered.
+    pub deliveries_dropped: Cells<DropReason, { DropReason::ALL.len() }>,
     /// Gauge: in outboxes.
     pub deliveries_queued: Cell,
     /// Gauge: not queued because the subscriber lags; it will catch up from the log.
@@ -205,8 +395,8 @@ pub struct ShardMetrics {
     pub inbox_stored_offline: Cell,
     /// Inbox messages acknowledged by every known device.
     pub inbox_acked: Cell,
-    /// Inbox messages that left the log otherwise, by `ExpireReason`.
-    pub inbox_expired: [Cell; ExpireReason::ALL.len()],
+    /// Inbox messages that left the log otherwise, by why.
+    pub inbox_expired: Cells<ExpireReason, { ExpireReason::ALL.len() }>,
     /// Gauge: inbox messages in logs.
     pub inbox_pending: Cell,
     /// Ack frames.
@@ -215,10 +405,10 @@ pub struct ShardMetrics {
     pub retries: Cell,
     /// Messages read from a log for a resuming or lagging subscriber.
     pub messages_replayed: Cell,
-    /// Subscribes and Connects with a position: gap brought, gap lost.
-    pub recoveries: [Cell; 2],
-    /// Outboxes that hit their bound: lagging (will catch up), dropped, closed.
-    pub slow_consumers: [Cell; 3],
+    /// Subscribes and Connects with a position.
+    pub recoveries: Cells<Recovery, { Recovery::ALL.len() }>,
+    /// Outboxes that hit their bound.
+    pub slow_consumers: Cells<SlowAction, { SlowAction::ALL.len() }>,
     /// Gauge: bytes in outboxes.
     pub outbox_bytes: Cell,
     /// From Publish on this shard to the message entering the socket, both on this node.
@@ -237,8 +427,8 @@ pub struct ShardMetrics {
     pub inbox_unknown_bytes: Cell,
     /// Gauge: topics of which only the position is kept.
     pub quiet_topics: Cell,
-    /// Topics of which not even the position is kept any more, by `ForgetReason`.
-    pub topics_forgotten: [Cell; ForgetReason::ALL.len()],
+    /// Topics of which not even the position is kept any more.
+    pub topics_forgotten: Cells<ForgetReason, { ForgetReason::ALL.len() }>,
     /// Mesh messages sent.
     pub mesh_sent: Cell,
     /// Pushes that found a mailbox full; nothing is lost, the producer waits.
@@ -273,15 +463,15 @@ pub struct ShardMetrics {
     pub turns: Cell,
     /// Nanoseconds in which the shard had work.
     pub busy_ns: Cell,
-    /// TLS handshakes that ended well: full, resumed.
-    pub tls_handshakes: [Cell; 2],
+    /// TLS handshakes that ended well.
+    pub tls_handshakes: Cells<Handshake, 2>,
     /// Those after which a connection became compact.
     pub tls_compacted: Cell,
     /// On the first shard only, for the node, and written by the control plane: when the certificate ends, in Unix seconds; 0
     /// without one.
     pub tls_cert_ends: Cell,
-    /// How often the configuration was read again: taken, refused. In the first shard's cells only.
-    pub config_reloads: [Cell; 2],
+    /// How often the configuration was read again, in the first shard's cells only.
+    pub config_reloads: Cells<ReloadOutcome, 2>,
 }
 
 #[cfg(test)]
@@ -309,6 +499,35 @@ mod tests {
         let mut wanted = [0; HISTOGRAM_BOUNDS_US.len() + 1];
         (wanted[0], wanted[1], wanted[15], wanted[16]) = (2, 2, 1, 1);
         assert_eq!((buckets, sum_us), (wanted, 60_000_202));
+    }
+
+    #[test]
+    fn value_of_each_enum_then_its_index_is_its_place_among_all() {
+        fn check<E: Label + PartialEq + core::fmt::Debug>() {
+            for (place, value) in E::ALL.iter().enumerate() {
+                assert_eq!(value.index(), place, "{value:?}");
+            }
+        }
+        check::<Transport>();
+        check::<Handshake>();
+        check::<CloseReason>();
+        check::<ErrorCode>();
+        check::<AuthError>();
+        check::<DropReason>();
+        check::<ExpireReason>();
+        check::<ForgetReason>();
+        check::<Recovery>();
+        check::<SlowAction>();
+        check::<ReloadOutcome>();
+    }
+
+    #[test]
+    fn cells_by_a_value_then_each_has_its_own() {
+        let cells = Cells::<DropReason, 3>::default();
+        cells[DropReason::Slow].add(2);
+        cells[DropReason::Closed].increment();
+        assert_eq!(cells.iter().map(Cell::read).collect::<Vec<_>>(), [1, 2, 0]);
+        assert_eq!(cells.sum(), 3);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! Pages never move, so growth copies nothing and an entry's memory is touched only once it is used. A key is
 //! honoured only while the slot still has the key's generation. Invariant: a live slot's generation is not 0.
 
-use crate::id::{ConnectionKey, GENERATION_MASK};
+use core::marker::PhantomData;
+
+use crate::id::{ConnectionKey, GENERATION_MASK, SlotKey};
 use crate::prefetch::prefetch;
 
 /// Bytes of a page, at most: a size that allocators keep whole blocks of. Smaller pages leave less unused at their end;
@@ -13,10 +15,11 @@ const PAGE_BYTES: usize = 8 * 1024;
 /// Slots that the table hands out itself ([`Slots::insert`]) or that somebody else numbers ([`Slots::insert_at`]);
 /// one table sticks to one of the two.
 #[derive(Debug)]
-pub struct Slots<T> {
+pub struct Slots<T, K = ConnectionKey> {
     pages: Vec<Box<[Entry<T>]>>,
     free: Vec<u32>,
     used: usize,
+    key: PhantomData<K>,
 }
 
 #[derive(Debug)]
@@ -25,9 +28,9 @@ struct Entry<T> {
     value: Option<T>,
 }
 
-impl<T> Default for Slots<T> {
+impl<T, K> Default for Slots<T, K> {
     fn default() -> Self {
-        Slots { pages: Vec::new(), free: Vec::new(), used: 0 }
+        Slots { pages: Vec::new(), free: Vec::new(), used: 0, key: PhantomData }
     }
 }
 
@@ -39,7 +42,7 @@ pub fn next_generation(generation: u32) -> u32 {
     }
 }
 
-impl<T> Slots<T> {
+impl<T, K: SlotKey> Slots<T, K> {
     /// Entries of a page.
     const PAGE: usize = {
         let entries = PAGE_BYTES / size_of::<Entry<T>>();
@@ -62,17 +65,17 @@ impl<T> Slots<T> {
     }
 
     /// Puts a value into a slot that the caller numbered; the value that was there before is returned.
-    pub fn insert_at(&mut self, key: ConnectionKey, value: T) -> Option<T> {
-        self.grow_to(key.slot as usize);
-        let entry = self.pages.get_mut(key.slot as usize / Self::PAGE)?.get_mut(key.slot as usize % Self::PAGE)?;
-        entry.generation = key.generation;
+    pub fn insert_at(&mut self, key: K, value: T) -> Option<T> {
+        self.grow_to(key.slot() as usize);
+        let entry = self.pages.get_mut(key.slot() as usize / Self::PAGE)?.get_mut(key.slot() as usize % Self::PAGE)?;
+        entry.generation = key.generation();
         let before = entry.value.replace(value);
         self.used += usize::from(before.is_none());
         before
     }
 
     /// Puts a value into a free slot.
-    pub fn insert(&mut self, value: T) -> ConnectionKey {
+    pub fn insert(&mut self, value: T) -> K {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
@@ -83,7 +86,7 @@ impl<T> Slots<T> {
             }
         };
         let generation = next_generation(self.generation(slot));
-        let key = ConnectionKey { slot, generation };
+        let key = K::new(slot, generation);
         self.insert_at(key, value);
         key
     }
@@ -107,20 +110,20 @@ impl<T> Slots<T> {
     }
 
     /// The key that the next use of a caller-numbered slot has.
-    pub fn next_key(&self, slot: u32) -> ConnectionKey {
-        ConnectionKey { slot, generation: next_generation(self.generation(slot)) }
+    pub fn next_key(&self, slot: u32) -> K {
+        K::new(slot, next_generation(self.generation(slot)))
     }
 
     /// The value, unless the key is stale.
     #[inline]
-    pub fn get(&self, key: ConnectionKey) -> Option<&T> {
-        self.entry(key.slot).filter(|entry| entry.generation == key.generation)?.value.as_ref()
+    pub fn get(&self, key: K) -> Option<&T> {
+        self.entry(key.slot()).filter(|entry| entry.generation == key.generation())?.value.as_ref()
     }
 
     /// The value, unless the key is stale.
     #[inline]
-    pub fn get_mut(&mut self, key: ConnectionKey) -> Option<&mut T> {
-        self.entry_mut(key.slot).filter(|entry| entry.generation == key.generation)?.value.as_mut()
+    pub fn get_mut(&mut self, key: K) -> Option<&mut T> {
+        self.entry_mut(key.slot()).filter(|entry| entry.generation == key.generation())?.value.as_mut()
     }
 
     /// The value in a slot, whatever its generation.
@@ -136,33 +139,33 @@ impl<T> Slots<T> {
     }
 
     /// The key of a slot that is in use.
-    pub fn key_of(&self, slot: u32) -> Option<ConnectionKey> {
+    pub fn key_of(&self, slot: u32) -> Option<K> {
         let entry = self.entry(slot)?;
         entry.value.as_ref()?;
-        Some(ConnectionKey { slot, generation: entry.generation })
+        Some(K::new(slot, entry.generation))
     }
 
     /// Takes the value out, unless the key is stale. The slot may be given out again with a new generation.
-    pub fn remove(&mut self, key: ConnectionKey) -> Option<T> {
-        let entry = self.entry_mut(key.slot).filter(|entry| entry.generation == key.generation)?;
+    pub fn remove(&mut self, key: K) -> Option<T> {
+        let entry = self.entry_mut(key.slot()).filter(|entry| entry.generation == key.generation())?;
         let value = entry.value.take()?;
         self.used -= 1;
-        self.free.push(key.slot);
+        self.free.push(key.slot());
         Some(value)
     }
 
     /// Takes out a value of a table whose slots the caller numbers.
-    pub fn remove_at(&mut self, key: ConnectionKey) -> Option<T> {
-        let entry = self.entry_mut(key.slot).filter(|entry| entry.generation == key.generation)?;
+    pub fn remove_at(&mut self, key: K) -> Option<T> {
+        let entry = self.entry_mut(key.slot()).filter(|entry| entry.generation == key.generation())?;
         let value = entry.value.take()?;
         self.used -= 1;
         Some(value)
     }
 
     /// Every slot in use, in order.
-    pub fn iter(&self) -> impl Iterator<Item = (ConnectionKey, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (K, &T)> {
         self.pages.iter().flat_map(|page| page.iter()).enumerate().filter_map(|(slot, entry)| {
-            let key = ConnectionKey { slot: slot as u32, generation: entry.generation };
+            let key = K::new(slot as u32, entry.generation);
             entry.value.as_ref().map(|value| (key, value))
         })
     }
@@ -174,7 +177,7 @@ mod tests {
 
     #[test]
     fn stale_keys_are_recognised() {
-        let mut slots = Slots::default();
+        let mut slots: Slots<_> = Slots::default();
         let first = slots.insert("a");
         assert_eq!(slots.remove(first), Some("a"));
         let second = slots.insert("b");

@@ -12,7 +12,7 @@ use super::socket::Socket;
 use super::{ACCEPT_PAUSE, Descriptors, Driver, Net};
 use crate::tls::Tls;
 use ringgate_core::id::ConnectionKey;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 
 /// Whether an accept failed for a reason that says nothing about the next one: a call that ended early, or what has become
 /// of a connection before it was accepted (accept(2)). After any other, such as a full table or a policy that forbids it,

@@ -16,7 +16,7 @@ use super::socket::{Socket, Stage, Step};
 use super::{Descriptors, Driver, Net, listen, on_socket};
 use crate::tls::Tls;
 use ringgate_core::id::ConnectionKey;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 
 /// What a connection is made with; see [`Net::connect`].
 #[derive(Clone)]

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::ConnectionKey;
 use ringgate_core::outbox::Chunk;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::{Handshake, Transport};
 
-use crate::tls::{Handshake, TlsError};
+use crate::tls::TlsError;
 
 /// The user of a shard's sockets.
 pub trait Driver {

@@ -21,7 +21,7 @@ impl Net {
         match tls.receive(&mut [], |plaintext| early.extend_from_slice(plaintext)) {
             Ok(progress) => {
                 if let Some(handshake) = progress.established {
-                    self.metrics.tls_handshakes[handshake as usize].increment();
+                    self.metrics.tls_handshakes[handshake].increment();
                     if tls.is_compact() {
                         self.metrics.tls_compacted.increment();
                     }

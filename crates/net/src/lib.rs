@@ -59,8 +59,8 @@ use io_uring::{cqueue, opcode, squeue};
 use ringgate_core::id::ConnectionKey;
 use ringgate_core::metrics::ShardMetrics;
 use ringgate_core::prefetch::TOGETHER;
-use ringgate_core::session::Transport;
 use ringgate_core::slots::Slots;
+use ringgate_core::transport::Transport;
 use rustls::ServerConfig;
 use socket2::SockAddr;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, TcpKeepalive, Type};
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 
 /// Connections that wait for accept; the kernel cuts it to net.core.somaxconn.
 pub const BACKLOG: i32 = 4096;

@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use ringgate_core::close::CloseReason;
 
 use super::*;
-use crate::tls::Handshake;
 use ringgate_core::outbox::Chunk;
+use ringgate_core::transport::Handshake;
 
 /// As long as a test may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ringgate_core::id::{ClientMessageId, ConnectionKey};
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use ringgate_core::wheel::Wheel;
 use ringgate_core::wire::encode::PublishRequest;
 use ringgate_net::Net;

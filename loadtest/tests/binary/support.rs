@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ringgate::config::{Config, server_config};
 use ringgate::server::Server;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use serde_json::Value;
 
 /// The load tester's binary.

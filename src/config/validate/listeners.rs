@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 
 use super::super::{DEFAULT_ADMIN_PORT, ListenerConfig, raw};
 use super::check::{Check, at};

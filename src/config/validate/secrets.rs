@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringgate_auth::certificate::{self, CertificateError, Loaded};
 use ringgate_auth::{Algorithm, Claims, Key, parse_algorithm, secret_in};
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use rustls_pki_types::ServerName;
 use toml::Spanned;
 use zeroize::Zeroizing;

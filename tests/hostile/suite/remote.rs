@@ -11,7 +11,7 @@ use ringgate::config::{Config, ListenerConfig};
 use ringgate::server::Server;
 use ringgate_core::limits::Namespace;
 use ringgate_core::metrics::{Cell, ShardMetrics};
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 
 use crate::counting;
 
@@ -136,7 +136,7 @@ fn figures(shards: &[std::sync::Arc<ShardMetrics>]) -> BTreeMap<String, i64> {
     let gone = sum(&|m| [&m.inbox_acked, &m.inbox_pending].into_iter().chain(&m.inbox_expired).collect());
     set("inbox_unaccounted", stored - gone);
     let accepted = sum(&|m| m.connections_accepted.iter().collect());
-    let ended = sum(&|m| m.closes.as_flattened().iter().chain(&m.connections_active).collect());
+    let ended = sum(&|m| m.closes.iter().flatten().chain(&m.connections_active).collect());
     set("accepted_unaccounted", accepted - ended);
     set("accepted", accepted);
     set("refused", sum(&|m| vec![&m.connections_refused]));

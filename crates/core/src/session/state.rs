@@ -13,36 +13,14 @@ use std::sync::Arc;
 
 use super::grant::RoomGrants;
 use super::rate::Bucket;
-use crate::id::{Now, Position, Recover, ShardId, TopicKey};
+use crate::id::{InboxKey, LocalRoomKey, Now, Position, Recover, ShardId};
 use crate::outbox::Outbox;
+use crate::transport::Transport;
 use crate::wheel::TICK_MS;
 
 // What every idle client costs; see docs/performance.md. Larger is a decision, not an accident.
 const _: () = assert!(size_of::<Connection>() <= 176);
 const _: () = assert!(size_of::<Session>() <= 104);
-
-/// How a connection came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Transport {
-    /// TCP.
-    Plain = 0,
-    /// TLS over TCP.
-    Tls = 1,
-}
-
-impl Transport {
-    /// Both, for arrays of counters.
-    pub const ALL: [Transport; 2] = [Transport::Plain, Transport::Tls];
-
-    /// Metric label and log field.
-    pub fn label(self) -> &'static str {
-        match self {
-            Transport::Plain => "tcp",
-            Transport::Tls => "tls",
-        }
-    }
-}
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,7 +171,7 @@ impl Session {
 #[derive(Clone, Copy, Debug)]
 pub struct InboxFeed {
     /// The inbox at its home.
-    pub home: TopicKey,
+    pub home: InboxKey,
     /// Its epoch.
     pub epoch: u64,
     /// Brought up to here.
@@ -245,7 +223,7 @@ impl Ticks {
 
 impl InboxFeed {
     /// A feed that stands at `seen`, all of it acknowledged.
-    pub fn new(at: ShardId, home: TopicKey, epoch: u64, seen: u64, lag: Lag) -> Self {
+    pub fn new(at: ShardId, home: InboxKey, epoch: u64, seen: u64, lag: Lag) -> Self {
         InboxFeed { at, home, epoch, seen, unacked: 0, ack_deadline: None, behind: 0, attempts: 0, lag }
     }
 
@@ -298,22 +276,22 @@ impl Memberships {
     }
 
     /// The membership of a room.
-    pub fn find(&self, room: TopicKey) -> Option<&Membership> {
+    pub fn find(&self, room: LocalRoomKey) -> Option<&Membership> {
         self.as_slice().iter().find(|membership| membership.room == room)
     }
 
     /// The membership of a room.
-    pub fn find_mut(&mut self, room: TopicKey) -> Option<&mut Membership> {
+    pub fn find_mut(&mut self, room: LocalRoomKey) -> Option<&mut Membership> {
         self.0.as_deref_mut()?.iter_mut().find(|membership| membership.room == room)
     }
 
     /// Adds a membership that the home has not answered yet.
-    pub fn add(&mut self, room: TopicKey) {
+    pub fn add(&mut self, room: LocalRoomKey) {
         self.0.get_or_insert_default().push(Membership { room, index: None });
     }
 
     /// Takes out a room that the session is a member of.
-    pub fn remove(&mut self, room: TopicKey) -> Option<Membership> {
+    pub fn remove(&mut self, room: LocalRoomKey) -> Option<Membership> {
         let list = self.0.as_deref_mut()?;
         let at = list.iter().position(|membership| membership.room == room && membership.index.is_some())?;
         let removed = list.swap_remove(at);
@@ -333,7 +311,7 @@ impl Memberships {
 #[derive(Clone, Copy, Debug)]
 pub struct Membership {
     /// The room's entry on this shard.
-    pub room: TopicKey,
+    pub room: LocalRoomKey,
     /// Index into its members; `None` while the home has not answered Subscribe.
     pub index: Option<u32>,
 }

@@ -1,4 +1,4 @@
-//! What shards tell each other: to a topic's home, to a session, to the members of a room.
+//! What the two sides of shards tell each other: to a topic's home ([`ToHome`]), to sessions and members of rooms ([`ToEdge`]).
 //!
 //! Letters between two shards arrive in the order in which they were posted; the whole delivery rests on that. Large
 //! contents are boxed, so that a mailbox of thousands stays small.
@@ -7,37 +7,53 @@ use std::sync::Arc;
 
 use super::ways::{Credit, Work};
 use crate::close::{CloseReason, ErrorCode};
-use crate::id::{Address, ClientMessageId, ConnectionKey, Durability, Position, Recover, ShardId, Stamp, TopicKey};
+use crate::id::{
+    Address, ClientMessageId, ConnectionKey, Durability, InboxKey, LocalRoomKey, Position, Recover, RoomKey, ShardId,
+    Stamp,
+};
 use crate::outbox::Delivery;
 use crate::topics::{Attachment, DedupKey, Gap};
 use crate::wire::Draft;
 
-/// A message between two shards of a node.
+/// A message between two shards of a node, or from one side of a shard to the other.
 #[derive(Debug)]
 pub enum Letter {
-    /// To an inbox's home: a device connects.
+    /// To a topic's home.
+    ToHome(ToHome),
+    /// To the shard of a session, or of members of a room.
+    ToEdge(ToEdge),
+}
+
+// Mailboxes hold thousands, and each push copies one: larger is a decision, not an accident.
+const _: () = assert!(size_of::<Letter>() == 104);
+const _: () = assert!(size_of::<Letter>() == size_of::<ToEdge>());
+
+/// What sessions tell a topic's home.
+#[derive(Debug)]
+pub enum ToHome {
+    /// A device connects.
     Attach(Box<Attach>),
-    /// To an inbox's home: the session has ended.
+    /// The session has ended.
     Detach {
         /// The inbox.
-        home: TopicKey,
+        home: InboxKey,
         /// The session.
         from: Address,
     },
-    /// To a topic's home.
+    /// A message is to be put in order.
     Publish(Box<Publish>),
-    /// To the home of a sender's inbox: its own other devices are to have what it sent.
+    /// To the sender's own inbox: the user's other devices are to have what one of them sent.
     Copy(Box<SentCopy>),
-    /// To an inbox's home: everything up to `offset` is kept.
+    /// Everything up to `offset` is kept.
     Ack {
         /// The inbox.
-        home: TopicKey,
+        home: InboxKey,
         /// The session.
         from: Address,
         /// Cumulative.
         offset: u64,
     },
-    /// To a topic's home: bring what comes after `since`.
+    /// Bring what comes after `since`.
     CatchUp {
         /// The inbox or the room.
         topic: Source,
@@ -46,18 +62,18 @@ pub enum Letter {
         /// Offset.
         since: u64,
     },
-    /// To a room's home.
+    /// A session joins a room.
     Subscribe(Box<Subscribe>),
-    /// To a room's home; sent once for each accepted Subscribe.
+    /// A session leaves a room; sent once for each accepted Subscribe.
     Unsubscribe {
         /// The room.
-        home: TopicKey,
+        home: RoomKey,
         /// The session.
         from: Address,
         /// A newer session of the same device has replaced it, and is about to join.
         taken_over: bool,
     },
-    /// To a room's home.
+    /// A session asks who is in a room.
     Presence {
         /// Full name.
         room: Arc<str>,
@@ -68,30 +84,41 @@ pub enum Letter {
         /// Members to name.
         limit: u32,
     },
-    /// To a topic's home.
+    /// A session asks for messages of a topic.
     History(Box<History>),
+    /// Broadcasts of the home's rooms were worked off.
+    Credit {
+        /// The shard that has done it.
+        from: ShardId,
+        /// Of all of them.
+        credit: Box<Credit>,
+    },
+}
 
-    /// To a session: the inbox is there.
+/// What a topic's home tells sessions and members of rooms.
+#[derive(Debug)]
+pub enum ToEdge {
+    /// The inbox has taken the session on.
     Attached {
         /// The session.
         to: ConnectionKey,
         /// The home's shard.
         at: ShardId,
         /// The inbox there.
-        home: TopicKey,
+        home: InboxKey,
         /// What the inbox found.
         attachment: Box<Attachment>,
     },
-    /// To a session that may not be.
+    /// The session has to end.
     Refused {
         /// The session.
         to: ConnectionKey,
         /// Why: taken over, or too many sessions.
         reason: CloseReason,
     },
-    /// To a session: its Publish is in order and kept.
+    /// Its Publish has its place, and is kept as far as it says.
     Published(Published),
-    /// To a session: its request was refused.
+    /// Its Publish was refused.
     Failed {
         /// The session.
         to: ConnectionKey,
@@ -100,7 +127,7 @@ pub enum Letter {
         /// Why.
         code: ErrorCode,
     },
-    /// To a session: a live message of its inbox.
+    /// A live message of its inbox.
     Deliver {
         /// The session.
         to: ConnectionKey,
@@ -109,7 +136,7 @@ pub enum Letter {
         /// The frame.
         delivery: Delivery,
     },
-    /// To a session: the answer to CatchUp.
+    /// The answer to [`ToHome::CatchUp`].
     CaughtUp {
         /// The session.
         to: ConnectionKey,
@@ -118,17 +145,16 @@ pub enum Letter {
         /// Messages after `since`.
         gap: Box<Gap>,
     },
-    /// To a session.
+    /// The answer to [`ToHome::Subscribe`].
     Subscribed(Box<Subscribed>),
-    /// To a session.
+    /// The answer to [`ToHome::Presence`].
     PresenceResult(Box<PresenceResult>),
-    /// To a session.
+    /// The answer to [`ToHome::History`].
     HistoryResult(Box<HistoryResult>),
-
     /// To the members of a room on one shard.
     Fanout {
         /// The room's entry there.
-        local: TopicKey,
+        local: LocalRoomKey,
         /// See `logged`.
         offset: u64,
         /// One encoding for all.
@@ -138,18 +164,11 @@ pub enum Letter {
         /// The room's home, and the room there.
         home: ShardId,
         /// See `home`.
-        room: TopicKey,
+        room: RoomKey,
         /// It is in the room's log; `offset` is its own then, and that of the newest message in the log otherwise.
         logged: bool,
         /// What the home gets back in a Credit.
         work: Work,
-    },
-    /// To a home: broadcasts of its rooms were worked off.
-    Credit {
-        /// The shard that has done it.
-        from: ShardId,
-        /// Of all of them.
-        credit: Box<Credit>,
     },
 }
 
@@ -159,32 +178,48 @@ const MEMBER_BYTES: usize = size_of::<(Arc<str>, Arc<str>)>();
 impl Letter {
     /// Whether a sleeping shard is woken for it. Acknowledgements only free memory, and nobody waits for that.
     pub fn is_urgent(&self) -> bool {
-        !matches!(self, Letter::Ack { .. })
+        !matches!(self, Letter::ToHome(ToHome::Ack { .. }))
     }
 
     /// Bytes of the messages in it: what makes a letter heavy.
     pub fn bytes(&self) -> usize {
         match self {
-            Letter::Publish(publish) => publish.draft.len(),
-            Letter::Copy(copy) => copy.draft.len(),
-            Letter::Deliver { delivery, .. } | Letter::Fanout { delivery, .. } => delivery.frame.len(),
-            Letter::CaughtUp { gap, .. } => gap.frames.iter().map(|(_, frame)| frame.len()).sum(),
-            Letter::HistoryResult(result) => result.frames.iter().map(bytes::Bytes::len).sum(),
-            Letter::PresenceResult(result) => result.members.len() * MEMBER_BYTES,
-            Letter::Attach(_)
-            | Letter::Detach { .. }
-            | Letter::Ack { .. }
-            | Letter::CatchUp { .. }
-            | Letter::Subscribe(_)
-            | Letter::Unsubscribe { .. }
-            | Letter::Presence { .. }
-            | Letter::History(_)
-            | Letter::Attached { .. }
-            | Letter::Refused { .. }
-            | Letter::Published(_)
-            | Letter::Failed { .. }
-            | Letter::Subscribed(_)
-            | Letter::Credit { .. } => 0,
+            Letter::ToHome(letter) => letter.bytes(),
+            Letter::ToEdge(letter) => letter.bytes(),
+        }
+    }
+}
+
+impl ToHome {
+    fn bytes(&self) -> usize {
+        match self {
+            ToHome::Publish(publish) => publish.draft.len(),
+            ToHome::Copy(copy) => copy.draft.len(),
+            ToHome::Attach(_)
+            | ToHome::Detach { .. }
+            | ToHome::Ack { .. }
+            | ToHome::CatchUp { .. }
+            | ToHome::Subscribe(_)
+            | ToHome::Unsubscribe { .. }
+            | ToHome::Presence { .. }
+            | ToHome::History(_)
+            | ToHome::Credit { .. } => 0,
+        }
+    }
+}
+
+impl ToEdge {
+    fn bytes(&self) -> usize {
+        match self {
+            ToEdge::Deliver { delivery, .. } | ToEdge::Fanout { delivery, .. } => delivery.frame.len(),
+            ToEdge::CaughtUp { gap, .. } => gap.frames.iter().map(|(_, frame)| frame.len()).sum(),
+            ToEdge::HistoryResult(result) => result.frames.iter().map(bytes::Bytes::len).sum(),
+            ToEdge::PresenceResult(result) => result.members.len() * MEMBER_BYTES,
+            ToEdge::Attached { .. }
+            | ToEdge::Refused { .. }
+            | ToEdge::Published(_)
+            | ToEdge::Failed { .. }
+            | ToEdge::Subscribed(_) => 0,
         }
     }
 }
@@ -193,13 +228,13 @@ impl Letter {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Its inbox, at its home.
-    Inbox(TopicKey),
+    Inbox(InboxKey),
     /// A room.
     Room {
         /// At its home.
-        home: TopicKey,
+        home: RoomKey,
         /// On the session's shard.
-        local: TopicKey,
+        local: LocalRoomKey,
     },
 }
 
@@ -278,7 +313,7 @@ pub struct Subscribe {
     /// What to bring when the log does not reach back to `since`.
     pub recover: Recover,
     /// The room's entry on the session's shard.
-    pub local: TopicKey,
+    pub local: LocalRoomKey,
     /// It counts among the session's requests in flight; rooms of Connect do not.
     pub counted: bool,
 }
@@ -325,9 +360,9 @@ pub struct Subscribed {
     /// Echoed.
     pub request: u32,
     /// The room's entry on the session's shard.
-    pub local: TopicKey,
+    pub local: LocalRoomKey,
     /// The room at its home.
-    pub home: TopicKey,
+    pub home: RoomKey,
     /// False when `since` was given and is not reached.
     pub recovered: bool,
     /// Live traffic starts after this.

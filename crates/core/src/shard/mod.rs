@@ -2,190 +2,49 @@
 //!
 //! Events go in ([`Shard::handle`]), effects come out ([`Shard::poll_effect`]); bytes for sockets wait in outboxes
 //! until the shell pulls them ([`Shard::pull`]). No clock, no random numbers, no socket, no thread: the same events
-//! at the same times give the same effects. Split by concern:
+//! at the same times give the same effects. A shard has two sides, which know each other by letters only, also where both
+//! are the same shard; `tests/sources.rs` looks:
 //!
 //! | file | what |
 //! |---|---|
-//! | `receive` | bytes -> frames -> requests; rates |
-//! | `carried` | bytes of TLS records beyond what is in them |
-//! | `signin` | Connect, tokens, Refresh |
-//! | `publish` | Publish, on the publisher's side and at the topic's home |
-//! | `inbox` | a session's own inbox: live, acknowledged, repeated |
-//! | `rooms`, `jobs` | a session's rooms, the members of rooms on this shard, and broadcasts that wait for their turn |
-//! | `home` | topics whose home is here |
+//! | `event`, `effect` | what happens to a shard, and what it wants done |
+//! | `edge` | a session's side: connections, sign-in, requests, delivery, deadlines |
+//! | `home` | a topic's side: order, logs, devices and members, catch-up |
+//! | `letter`, `mail` | what the sides tell each other, and how it gets there |
 //! | `ways` | what waits on the way to other shards, and when it is too much |
-//! | `timers` | heartbeats and every other deadline of a connection |
-//! | `leave` | closing, draining |
+//! | `invariants` | what holds between any two events |
 
-mod carried;
+mod edge;
+mod effect;
+mod event;
 mod home;
-mod inbox;
-mod jobs;
-mod leave;
+mod invariants;
 mod letter;
-mod publish;
-mod receive;
-mod rooms;
-mod signin;
-mod timers;
+mod mail;
 mod ways;
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use hashbrown::hash_map::Entry;
-use hashbrown::{HashMap, HashSet};
-pub use letter::{Letter, Posted, Source};
+pub use effect::{CloseRecord, Effect, SignInRecord};
+pub use event::Event;
+use hashbrown::HashMap;
+pub use letter::{Letter, Posted, Source, ToEdge, ToHome};
 pub use ways::{Credit, Work};
 
-use crate::close::{CloseReason, ErrorCode};
-use crate::id::{Address, ConnectionKey, Now, ShardId, TopicKey};
+use crate::id::{Address, ConnectionKey, Now, ShardId};
 use crate::keyed::{Keyed, keyed};
-use crate::limits::{ASKED_MAX, Settings};
-use crate::metrics::{DropReason, ShardMetrics};
-use crate::outbox::{Chunk, Delivery, OutboxLimits, REPLY, Spares};
-use crate::session::{AuthError, Bucket, Connection, Grant, Lag, Session, Transport};
+use crate::limits::Settings;
+use crate::metrics::ShardMetrics;
+use crate::outbox::{OutboxLimits, Spares};
+use crate::session::Connection;
 use crate::slots::Slots;
 use crate::wheel::Wheel;
-use crate::wire::{Encoder, encode};
+use crate::wire::Encoder;
+use edge::{DeviceNames, LocalRooms};
 use home::Homes;
-use rooms::{Broadcast, LocalRooms};
-use signin::DeviceNames;
 use ways::{Credits, Ways};
-
-/// What happens to a shard.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A socket was accepted and admitted.
-    Opened {
-        /// Chosen by the shell.
-        connection: ConnectionKey,
-        /// Who is at the other end.
-        peer: IpAddr,
-        /// TCP or TLS.
-        transport: Transport,
-    },
-    /// The TLS handshake is over.
-    Secured {
-        /// The connection.
-        connection: ConnectionKey,
-    },
-    /// Bytes came, after TLS.
-    Received {
-        /// The connection.
-        connection: ConnectionKey,
-        /// Where the kernel put them.
-        bytes: &'a [u8],
-    },
-    /// The answer to [`Effect::Verify`].
-    Verified {
-        /// The connection.
-        connection: ConnectionKey,
-        /// Set when the token came with Refresh.
-        refresh: Option<u32>,
-        /// What the token says.
-        result: Result<Grant, AuthError>,
-    },
-    /// The peer closed, or the socket failed.
-    Ended {
-        /// The connection.
-        connection: ConnectionKey,
-        /// What it was.
-        reason: CloseReason,
-    },
-    /// The socket is closed, nothing of it is in the kernel any more.
-    Freed {
-        /// The connection.
-        connection: ConnectionKey,
-    },
-    /// A letter from another shard.
-    Mail(Letter),
-    /// The node shuts down: every client is told to go.
-    Drain,
-}
-
-/// What a shard wants done.
-#[derive(Debug)]
-pub enum Effect {
-    /// Put a letter into another shard's mailbox.
-    Post(Posted),
-    /// Verify a token and come back with [`Event::Verified`].
-    Verify {
-        /// The connection.
-        connection: ConnectionKey,
-        /// Set when the token came with Refresh.
-        refresh: Option<u32>,
-        /// As the client sent it.
-        token: Box<str>,
-    },
-    /// The outbox is no longer empty; pull it.
-    Writable {
-        /// The connection.
-        connection: ConnectionKey,
-    },
-    /// Close the socket: after the outbox is sent if `flush`, else at once. Ends in [`Event::Freed`].
-    Close {
-        /// The connection.
-        connection: ConnectionKey,
-        /// Why.
-        reason: CloseReason,
-        /// Send what is in the outbox first.
-        flush: bool,
-        /// For the log line.
-        record: Box<CloseRecord>,
-    },
-    /// A session has begun.
-    SignedIn {
-        /// The connection.
-        connection: ConnectionKey,
-        /// For the log line.
-        record: Box<SignInRecord>,
-    },
-    /// A flushing close took too long: close at once.
-    Abort {
-        /// The connection.
-        connection: ConnectionKey,
-    },
-    /// Receive nothing more from this socket, or go on.
-    Hold {
-        /// The connection.
-        connection: ConnectionKey,
-        /// False to go on.
-        hold: bool,
-    },
-}
-
-/// What a log line about a new session says.
-#[derive(Debug)]
-pub struct SignInRecord {
-    /// User id.
-    pub user: Arc<str>,
-    /// Device.
-    pub device: Arc<str>,
-    /// What the client calls itself; empty if it does not say.
-    pub client: Box<str>,
-    /// The other end.
-    pub peer: IpAddr,
-    /// TCP or TLS.
-    pub transport: Transport,
-}
-
-/// What a log line about a closed connection says.
-#[derive(Debug)]
-pub struct CloseRecord {
-    /// User id, if it was signed in.
-    pub user: Option<Arc<str>>,
-    /// Device, likewise.
-    pub device: Option<Arc<str>>,
-    /// The other end.
-    pub peer: IpAddr,
-    /// TCP or TLS.
-    pub transport: Transport,
-    /// More than the reason's label, where there is more to say.
-    pub detail: &'static str,
-}
 
 /// See the module.
 pub struct Shard {
@@ -209,8 +68,6 @@ pub struct Shard {
     devices: DeviceNames,
     ways: Ways,
     credits: Credits,
-    /// Rooms in which a device was taken over and has not joined again.
-    expecting: HashSet<TopicKey, Keyed>,
     /// Requests to homes that are not answered yet.
     asked: usize,
     /// Requests in flight that others may have to wait for, of connections that have any: what they weigh.
@@ -248,13 +105,6 @@ pub struct ShardOptions {
     pub seed: u64,
 }
 
-/// What the requests in flight that others may have to wait for weigh, when the next request has to: two with large answers,
-/// or a Refresh, whose rights the next request is judged by.
-const WEIGHT_MAX: u8 = 2;
-const WEIGHT_OF_LARGE: u8 = 1;
-/// More than everything else that may be in flight with it, so that it can be told.
-const WEIGHT_OF_REFRESH: u8 = 2 * WEIGHT_MAX;
-
 /// Wheel entries, connections that broadcasts make writable, deliveries of broadcasts, and drained connections that one
 /// [`Shard::advance`] handles; broadcasts may go over by a room's portion.
 const EXPIRED_PER_TURN: usize = 1024;
@@ -282,13 +132,12 @@ impl Shard {
             spares: Spares::default(),
             encoder: Encoder::default(),
             rooms: LocalRooms::new(seed),
-            homes: Homes::new(id, shards, &settings, seed),
+            homes: Homes::new(id, shards, settings.clone(), metrics.clone(), seed),
             own_mail: VecDeque::new(),
             effects: VecDeque::new(),
             devices: DeviceNames::default(),
             ways: Ways::new(shards),
             credits: Credits::default(),
-            expecting: HashSet::with_hasher(keyed(seed)),
             asked: 0,
             heavy_in_flight: HashMap::with_hasher(keyed(seed)),
             pinged: HashMap::with_hasher(keyed(seed)),
@@ -342,7 +191,7 @@ impl Shard {
         more |= self.drain_some(now);
         if now.mono_ms() >= self.swept_ms + 100 {
             self.swept_ms = now.mono_ms();
-            self.homes.sweep(&self.settings, &self.metrics, now);
+            self.homes.sweep(now);
             self.announce_not_come_back(now);
         }
         self.read_own_mail(now);
@@ -353,50 +202,6 @@ impl Shard {
     /// The next thing to do outside.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
-    }
-
-    /// The next bytes for this socket, control frames first; none when its outbox is empty.
-    pub fn pull(&mut self, key: ConnectionKey, now: Now) -> Option<Chunk> {
-        let connection = self.connections.get_mut(key)?;
-        let Some(chunk) = connection.outbox.pull(&mut self.spares, now.mono_ms()) else {
-            connection.writable = false;
-            return None;
-        };
-        if let Chunk::Data(delivery) = &chunk
-            && delivery.received_us != REPLY
-        {
-            self.metrics.frames_sent.increment();
-            self.metrics.deliveries_sent.increment();
-            self.metrics.deliveries_queued.subtract(1);
-            if delivery.received_us != 0 {
-                self.metrics.delivery_duration.record_us(now.mono_us.saturating_sub(delivery.received_us));
-            }
-        }
-        let bytes = chunk.bytes().len();
-        self.metrics.bytes_sent.add(bytes as u64);
-        self.metrics.outbox_bytes.subtract(bytes as u64);
-        if connection.is_parked() {
-            self.unparked.push(key);
-        }
-        let lags =
-            connection.session.as_ref().is_some_and(|session| session.lagging > 0 || session.inbox.lag != Lag::None);
-        if lags && connection.outbox.is_drained(self.outbox_limits) {
-            self.catch_up(key);
-            self.read_own_mail(now);
-        }
-        Some(chunk)
-    }
-
-    /// The peer has taken a part of what was pulled: it reads, however slowly.
-    pub fn progressed(&mut self, key: ConnectionKey, now: Now) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.outbox.progressed(now.mono_ms());
-        }
-    }
-
-    /// Gives the memory of a sent control chunk back.
-    pub fn recycle(&mut self, buffer: Vec<u8>) {
-        self.spares.recycle(buffer);
     }
 
     /// Whether [`Self::work_off`] or [`Self::poll_effect`] has something to do at once. Outboxes that may have stalled can wait
@@ -417,7 +222,7 @@ impl Shard {
     /// True once when the logs take more than [`crate::limits::LOG_WARNING_PERCENT`] of what they may: an operator should
     /// know. Again only after they took less than [`crate::limits::LOG_CALM_PERCENT`].
     pub fn passes_log_mark(&mut self) -> bool {
-        self.homes.passes_mark(&self.settings, &self.metrics)
+        self.homes.passes_mark()
     }
 
     /// Lets go of memory that is only kept for the next busy moment.
@@ -469,285 +274,6 @@ impl Shard {
 
     fn address(&self, connection: ConnectionKey) -> Address {
         Address { shard: self.id, connection }
-    }
-
-    // Inlined, a letter is written where it will lie, and not copied while its parts are still on their way to memory.
-    #[inline(always)]
-    fn post(&mut self, to: ShardId, letter: Letter) {
-        if to == self.id {
-            self.own_mail.push_back(letter);
-        } else {
-            self.metrics.mesh_sent.increment();
-            self.effects.push_back(Effect::Post(Posted { to, letter }));
-        }
-    }
-
-    /// Posts a request that the home will answer.
-    fn ask(&mut self, home: ShardId, letter: Letter) {
-        self.asked += 1;
-        self.post(home, letter);
-    }
-
-    /// Why a request to that home is refused at once, if it is: too much is on its way there, or too many answers are
-    /// expected.
-    fn way_is_full(&self, home: ShardId) -> Option<ErrorCode> {
-        let full = home != self.id && (self.ways.is_full(home) || self.asked >= ASKED_MAX);
-        full.then_some(ErrorCode::Overloaded)
-    }
-
-    /// Whether a letter to that shard would be the next one that is read here: then it need not be written down. Asked for
-    /// letters of the most frequent kinds.
-    fn reads_at_once(&self, to: ShardId) -> bool {
-        to == self.id && self.own_mail.is_empty()
-    }
-
-    fn read_own_mail(&mut self, now: Now) {
-        while let Some(letter) = self.own_mail.pop_front() {
-            self.on_letter(letter, now);
-        }
-    }
-
-    fn on_letter(&mut self, letter: Letter, now: Now) {
-        match letter {
-            Letter::Attach(attach) => self.on_attach(*attach, now),
-            Letter::Detach { home, from } => self.homes.detach(home, from, now),
-            Letter::Publish(publish) => {
-                if let Some(key) = publish.dedup_key {
-                    self.homes.dedup.prefetch(key);
-                }
-                self.on_publish_at_home(*publish, now);
-            }
-            Letter::Copy(copy) => self.on_copy(*copy, now),
-            Letter::Ack { home, from, offset } => self.homes.acknowledge(home, from, offset, &self.metrics, now),
-            Letter::CatchUp { topic, from, since } => self.on_catch_up(topic, from, since, now),
-            Letter::Subscribe(subscribe) => self.on_subscribe_at_home(*subscribe, now),
-            Letter::Unsubscribe { home, from, taken_over } => {
-                self.on_unsubscribe_at_home(home, from, taken_over, now);
-            }
-            Letter::Presence { room, from, request, limit } => self.on_presence_at_home(room, from, request, limit),
-            Letter::History(history) => self.on_history_at_home(*history, now),
-            Letter::Attached { to, at, home, attachment } => self.on_attached(to, at, home, &attachment, now),
-            Letter::Refused { to, reason } => self.close(to, reason, "", now),
-            Letter::Published(published) => self.on_published(&published, now),
-            Letter::Failed { to, request, code } => self.on_failed(to, request, code, now),
-            Letter::Deliver { to, offset, delivery } => self.on_deliver(to, offset, delivery, now),
-            Letter::CaughtUp { to, topic: Source::Inbox(_), gap } => self.on_inbox_caught_up(to, *gap, now),
-            Letter::CaughtUp { to, topic: Source::Room { local, .. }, gap } => {
-                self.on_room_caught_up(to, local, *gap, now);
-            }
-            Letter::Subscribed(subscribed) => {
-                self.asked -= 1;
-                self.on_subscribed(&subscribed, now);
-            }
-            Letter::PresenceResult(result) => {
-                self.asked -= 1;
-                self.answered_heavy(result.to, WEIGHT_OF_LARGE);
-                self.reply(result.to, now, |encoder, out| {
-                    let members = result.members.iter().map(|(user, device)| (&**user, &**device));
-                    encoder.presence_result(out, result.request, &result.room, result.count, members);
-                });
-            }
-            Letter::HistoryResult(result) => {
-                self.asked -= 1;
-                self.answered_heavy(result.to, WEIGHT_OF_LARGE);
-                self.reply(result.to, now, |encoder, out| {
-                    let letter::HistoryResult { request, position, more, recovered, .. } = *result;
-                    let (topic, frames) = (&*result.topic, &*result.frames);
-                    let fields = encode::HistoryResult { request, topic, position, frames, more, recovered };
-                    encoder.history_result(out, &fields);
-                });
-            }
-            Letter::Fanout { local, offset, logged, delivery, without, home, room, work } => {
-                let broadcast = Broadcast { offset, logged, delivery, without, home, room, work };
-                if !self.rooms.enqueue(local, broadcast) {
-                    self.credits.add(home, room, work);
-                }
-            }
-            Letter::Credit { from, credit } => self.on_credit(from, &credit),
-        }
-    }
-
-    /// A request of this session has its answer.
-    fn answered(&mut self, key: ConnectionKey) {
-        if let Some(session) = self.session_mut(key) {
-            session.in_flight = session.in_flight.saturating_sub(1);
-        }
-    }
-
-    /// A request that others of its connection may have to wait for is under way; see `receive`.
-    fn begin_heavy(&mut self, key: ConnectionKey, weight: u8) {
-        *self.heavy_in_flight.entry(key).or_default() += weight;
-    }
-
-    /// Whether the session waits for the answer to a Refresh.
-    fn is_refreshing(&self, key: ConnectionKey) -> bool {
-        self.heavy_in_flight.get(&key).is_some_and(|weight| *weight >= WEIGHT_OF_REFRESH)
-    }
-
-    /// Such a request has its answer.
-    fn answered_heavy(&mut self, key: ConnectionKey, weight: u8) {
-        self.answered(key);
-        if let Entry::Occupied(mut in_flight) = self.heavy_in_flight.entry(key) {
-            *in_flight.get_mut() -= weight;
-            if *in_flight.get() == 0 {
-                in_flight.remove();
-            }
-        }
-        self.wake_parked(key);
-    }
-
-    fn session_mut(&mut self, key: ConnectionKey) -> Option<&mut Session> {
-        self.connections.get_mut(key)?.session.as_mut()
-    }
-
-    /// Appends one control frame to a connection that is not being torn down. The lane of control frames has no bound of
-    /// its own: a connection with many of them is read no further, see `receive`.
-    fn reply(&mut self, key: ConnectionKey, now: Now, build: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
-        let Some(connection) = self.connections.get_mut(key).filter(|connection| !connection.is_closing()) else {
-            return;
-        };
-        let was_empty = connection.outbox.is_empty();
-        let out = connection.outbox.control(&mut self.spares, now.mono_ms());
-        let before = out.len();
-        build(&mut self.encoder, out);
-        self.metrics.outbox_bytes.add((out.len() - before) as u64);
-        self.metrics.frames_sent.increment();
-        self.mark_writable(key, was_empty);
-    }
-
-    /// Appends a reply that must not overtake messages.
-    fn reply_in_order(&mut self, key: ConnectionKey, now: Now, build: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
-        let Some(connection) = self.connections.get_mut(key).filter(|connection| !connection.is_closing()) else {
-            return;
-        };
-        let was_empty = connection.outbox.is_empty();
-        let mut frame = Vec::new();
-        build(&mut self.encoder, &mut frame);
-        self.metrics.outbox_bytes.add(frame.len() as u64);
-        let delivery = Delivery { frame: frame.into(), received_us: REPLY };
-        connection.outbox.push(delivery, &mut self.spares, now.mono_ms());
-        self.metrics.frames_sent.increment();
-        self.mark_writable(key, was_empty);
-    }
-
-    /// Tells the shell, once, that an outbox is not empty any more.
-    fn mark_writable(&mut self, key: ConnectionKey, was_empty: bool) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        if was_empty {
-            self.stalls.filled.push(key);
-        }
-        if !connection.writable {
-            connection.writable = true;
-            self.effects.push_back(Effect::Writable { connection: key });
-        }
-    }
-
-    fn refuse(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
-        self.refuse_with(key, request, code, code.label(), None, now);
-    }
-
-    /// Refuses a Subscribe, or a room of Connect.
-    fn refuse_room(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, room: &str, now: Now) {
-        self.refuse_with(key, request, code, code.label(), Some(room), now);
-    }
-
-    fn refuse_with(
-        &mut self,
-        key: ConnectionKey,
-        request: u32,
-        code: ErrorCode,
-        message: &str,
-        room: Option<&str>,
-        now: Now,
-    ) {
-        self.metrics.errors[code.index()].increment();
-        let retry_after_ms = match code {
-            // Clocks differ by seconds; each attempt costs a verification.
-            ErrorCode::TokenNotYetValid => 10_000,
-            _ if code.is_temporary() => 1000,
-            _ => 0,
-        };
-        let fields = encode::Error { request, code, message, retry_after_ms, room };
-        self.reply(key, now, |encoder, out| encoder.error(out, &fields));
-    }
-
-    fn on_opened(&mut self, key: ConnectionKey, peer: IpAddr, transport: Transport, now: Now) {
-        let client = &self.settings.client;
-        let messages = Bucket::full(client.messages_burst, now.mono_ms());
-        let bytes = Bucket::full(client.bytes_burst, now.mono_ms());
-        let connection = Connection::new(peer, transport, messages, bytes, now.mono_ms());
-        self.connections.insert_at(key, connection);
-        self.metrics.connections_accepted[transport as usize].increment();
-        self.metrics.connections_active[transport as usize].add(1);
-        self.rearm(key, now);
-        if self.draining.is_some() {
-            self.close(key, CloseReason::Shutdown, "", now);
-        }
-    }
-
-    fn on_secured(&mut self, key: ConnectionKey, now: Now) {
-        if let Some(connection) = self.connections.get_mut(key)
-            && matches!(connection.phase, crate::session::Phase::Handshaking)
-        {
-            connection.phase = crate::session::Phase::AwaitConnect;
-            self.rearm(key, now);
-        }
-    }
-
-    /// Left minus right of the two equations of [`ShardMetrics`]; both are 0 between events.
-    pub fn conservation(&self) -> (i64, i64) {
-        let metrics = &self.metrics;
-        let sum = |cells: &[crate::metrics::Cell]| cells.iter().map(crate::metrics::Cell::read).sum::<u64>();
-        let deliveries = metrics.deliveries_owed.read() as i64
-            - (metrics.deliveries_sent.read()
-                + sum(&metrics.deliveries_dropped)
-                + metrics.deliveries_queued.read()
-                + metrics.deliveries_deferred.read()) as i64;
-        let inbox = metrics.inbox_stored.read() as i64
-            - (metrics.inbox_acked.read() + sum(&metrics.inbox_expired) + metrics.inbox_pending.read()) as i64;
-        (deliveries, inbox)
-    }
-
-    /// Broadcasts posted and not worked off, and requests posted and not answered: both 0 when nothing is under way. For
-    /// tests.
-    pub fn under_way(&self) -> (u64, usize) {
-        let owed = (0..self.shards).map(|shard| self.ways.owed(ShardId(shard)).deliveries).sum();
-        (owed, self.asked)
-    }
-
-    /// Panics when any structure of the shard is broken; for tests.
-    pub fn invariants(&self) {
-        assert_eq!(self.conservation(), (0, 0), "conservation on shard {}", self.id.0);
-        self.wheel.invariants();
-        self.homes.invariants(&self.settings, &self.metrics);
-        let (mut queued, mut bytes, mut deferred) = (0, 0, 0);
-        for (key, connection) in self.connections.iter() {
-            connection.outbox.invariants();
-            assert!(
-                connection.writable || connection.outbox.is_empty(),
-                "the shell does not know of the outbox of {key:?}"
-            );
-            queued += connection.outbox.frames() as u64;
-            bytes += connection.outbox.bytes() as u64;
-            if let Some(since_ms) = connection.outbox.stalled_since_ms().filter(|_| !connection.is_closing()) {
-                let deadline_ms = since_ms + self.settings.client.write_timeout_ms;
-                let watched = self.stalls.filled.contains(&key) || self.stalls.sent.contains(&key);
-                assert!(watched || self.wheel.expires_by(key.slot, deadline_ms), "{key:?} has no write deadline");
-            }
-            assert!(
-                connection.outbox.data_bytes() <= self.outbox_limits.bytes_max + self.settings.body_bytes_max(),
-                "outbox of {key:?} over its bound"
-            );
-            deferred += connection.session.as_ref().map_or(0, |session| u64::from(session.inbox.behind));
-        }
-        deferred += self.rooms.invariants(&self.connections);
-        assert_eq!(queued, self.metrics.deliveries_queued.read(), "queued deliveries");
-        assert_eq!(bytes, self.metrics.outbox_bytes.read(), "outbox bytes");
-        assert_eq!(deferred, self.metrics.deliveries_deferred.read(), "deferred deliveries");
-    }
-
-    fn count_dropped(metrics: &ShardMetrics, reason: DropReason, count: u64) {
-        metrics.deliveries_dropped[reason as usize].add(count);
     }
 }
 

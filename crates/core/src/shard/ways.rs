@@ -6,14 +6,14 @@
 //! to stop reading its mail or its sockets.
 //!
 //! Two counts for each shard. *Waiting*: letters that its mailbox did not take when they were offered. *Owed*: the work of
-//! broadcasts posted there, given back with [`Letter::Credit`](super::Letter::Credit) when they were worked off: wherever
+//! broadcasts posted there, given back with [`ToHome::Credit`](super::ToHome::Credit) when they were worked off: wherever
 //! they are in between, in a mailbox or in the queue of jobs, they count.
 //!
 //! A room may owe half of what is free, as a queue of a shared switch buffer may: one room that is large, or whose members do
 //! not keep up, gets a third of all, and others always find room. Credit is given back in portions, so that small rooms
 //! cause hardly any letters for it; what is less than a portion stays owed.
 
-use crate::id::{ShardId, TopicKey};
+use crate::id::{RoomKey, ShardId};
 use crate::limits::{
     BROADCAST_COST, CREDIT_BYTES, CREDIT_DELIVERIES, WAY_BROADCAST_BYTES_MAX, WAY_DELIVERIES_MAX, WAY_LETTERS_MAX,
     WAYS_BYTES_MAX, way_bytes_max,
@@ -124,7 +124,7 @@ pub struct Credit {
     /// Of all its rooms.
     pub work: Work,
     /// Deliveries by room at its home; a room may be there more than once.
-    pub rooms: Vec<(TopicKey, u64)>,
+    pub rooms: Vec<(RoomKey, u64)>,
 }
 
 /// Work done for each home.
@@ -133,7 +133,7 @@ pub(super) struct Credits(Vec<(ShardId, Credit)>);
 
 impl Credits {
     /// Adds what was done for a room of a home.
-    pub(super) fn add(&mut self, home: ShardId, room: TopicKey, work: Work) {
+    pub(super) fn add(&mut self, home: ShardId, room: RoomKey, work: Work) {
         let at = self.0.iter().position(|(known, _)| *known == home).unwrap_or_else(|| {
             self.0.push((home, Credit::default()));
             self.0.len() - 1

@@ -26,7 +26,7 @@ pub struct Answered {
     pub durability: Durability,
 }
 
-/// What a client message id is remembered under; made by [`Dedup::key`].
+/// What a client message id is remembered under.
 #[derive(Clone, Copy, Debug)]
 pub struct DedupKey {
     /// Which counter is the sender's: a part of its keyed hash.
@@ -35,6 +35,19 @@ pub struct DedupKey {
     sender_and_topic: u64,
     id: ClientMessageId,
     hash: u64,
+}
+
+impl DedupKey {
+    /// The key of a message. `hash` is the node's keyed hash, as [`Dedup::new`] makes it; `sender` is that of the sender,
+    /// `sender_and_topic` that of both.
+    pub fn new(hash: &Keyed, sender: u64, sender_and_topic: u64, id: ClientMessageId) -> Self {
+        DedupKey {
+            sender: (sender % SENDERS as u64) as u16,
+            sender_and_topic,
+            id,
+            hash: hash_of(hash, sender_and_topic, id),
+        }
+    }
 }
 
 /// Which message of which sender and topic it is.
@@ -156,16 +169,6 @@ impl Dedup {
         }
     }
 
-    /// The key of a message. `sender` is a keyed hash of the sender, `sender_and_topic` one of both.
-    pub fn key(&self, sender: u64, sender_and_topic: u64, id: ClientMessageId) -> DedupKey {
-        DedupKey {
-            sender: (sender % SENDERS as u64) as u16,
-            sender_and_topic,
-            id,
-            hash: hash_of(&self.hash, sender_and_topic, id),
-        }
-    }
-
     /// Has the processor fetch what [`Self::find`] will look at: it lies anywhere in a lot of memory.
     #[inline]
     pub fn prefetch(&self, key: DedupKey) {
@@ -283,6 +286,12 @@ fn hash_of(hash: &Keyed, sender_and_topic: u64, id: ClientMessageId) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Dedup {
+        fn key(&self, sender: u64, sender_and_topic: u64, id: ClientMessageId) -> DedupKey {
+            DedupKey::new(&self.hash, sender, sender_and_topic, id)
+        }
+    }
 
     #[test]
     fn remembers_within_window_and_count() {

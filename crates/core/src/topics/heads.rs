@@ -7,7 +7,7 @@
 
 use hashbrown::HashTable;
 
-use crate::id::{ConnectionKey, Position};
+use crate::id::{HeadKey, Position};
 use crate::slots::Slots;
 
 /// Where a topic stood when it fell quiet.
@@ -23,7 +23,7 @@ pub struct Head {
 /// See the module.
 #[derive(Debug)]
 pub struct Heads {
-    entries: Slots<Entry>,
+    entries: Slots<Entry, HeadKey>,
     /// Slots of `entries` by hash.
     table: HashTable<u32>,
     oldest: u32,
@@ -129,7 +129,7 @@ impl Heads {
         self.entries.in_slot(slot).is_some_and(|entry| entry.hash == hash)
     }
 
-    fn key(&self, slot: u32) -> Option<ConnectionKey> {
+    fn key(&self, slot: u32) -> Option<HeadKey> {
         self.entries.key_of(slot)
     }
 

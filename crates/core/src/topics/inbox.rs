@@ -14,6 +14,7 @@ use super::log::Log;
 use super::publishers::Publishers;
 use super::size::{TABLE_ENTRY_BYTES, allocated, name_bytes};
 use crate::id::{Address, Position};
+use crate::named::Name;
 
 /// A device of a user.
 #[derive(Debug)]
@@ -168,6 +169,12 @@ pub struct DeviceLimits {
     pub devices_max: usize,
     /// Milliseconds for which a device is known that is not connected.
     pub ttl_ms: u64,
+}
+
+impl Name for Inbox {
+    fn name(&self) -> &str {
+        &self.user
+    }
 }
 
 impl Inbox {

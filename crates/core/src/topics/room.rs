@@ -11,8 +11,9 @@ use hashbrown::HashMap;
 use super::heads::Head;
 use super::log::Log;
 use super::size::{TABLE_ENTRY_BYTES, name_bytes};
-use crate::id::{Address, Position, ShardId, TopicKey};
+use crate::id::{Address, LocalRoomKey, Position, ShardId};
 use crate::keyed::Keyed;
+use crate::named::Name;
 
 /// The members of a room on one shard.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +21,7 @@ pub struct ShardMembers {
     /// The shard.
     pub shard: ShardId,
     /// The room's entry on that shard, as it last gave it.
-    pub local: TopicKey,
+    pub local: LocalRoomKey,
     /// Sessions.
     pub count: u32,
     /// Deliveries of broadcasts that were posted there and not given back as credit yet.
@@ -88,6 +89,12 @@ const TAKEOVER_GRACE_MS: u64 = 10_000;
 /// What a slot of the table of rooms takes: the room and its generation.
 const SLOT_BYTES: usize = size_of::<Room>() + 8;
 
+impl Name for Room {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl Room {
     /// A new room.
     pub fn new(name: Arc<str>, namespace: usize, epoch: u64, keeps: Keeps, hash: &Keyed) -> Self {
@@ -125,7 +132,7 @@ impl Room {
     }
 
     /// Adds a session. `local` is the room's entry on its shard. True when the device was not here before.
-    pub fn join(&mut self, member: MemberName, local: TopicKey) -> bool {
+    pub fn join(&mut self, member: MemberName, local: LocalRoomKey) -> bool {
         let shard = member.address.shard;
         match self.shards.iter_mut().find(|known| known.shard == shard) {
             Some(known) => {

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::id::TopicKey;
+use crate::id::InboxKey;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -29,10 +29,10 @@ impl UnknownUsers {
     }
 
     /// A user is written to for the first time. `is_there` says whether a user is still there and unknown.
-    pub fn add(&mut self, user: TopicKey, written: u64, is_there: impl Fn(TopicKey) -> bool) {
+    pub fn add(&mut self, user: InboxKey, written: u64, is_there: impl Fn(InboxKey) -> bool) {
         if self.places.len() >= self.sweep_at.max(SWEEP_AT_MIN) {
             self.places
-                .retain(|Reverse((_, slot, generation))| is_there(TopicKey { slot: *slot, generation: *generation }));
+                .retain(|Reverse((_, slot, generation))| is_there(InboxKey { slot: *slot, generation: *generation }));
             self.sweep_at = 2 * self.places.len();
         }
         self.places.push(Reverse((written, user.slot, user.generation)));
@@ -40,9 +40,9 @@ impl UnknownUsers {
 
     /// Takes out the user who was written to longest ago. `written` says when a user was last written to: none for one who
     /// is not there any more, or not unknown.
-    pub fn pop_oldest(&mut self, written: impl Fn(TopicKey) -> Option<u64>) -> Option<TopicKey> {
+    pub fn pop_oldest(&mut self, written: impl Fn(InboxKey) -> Option<u64>) -> Option<InboxKey> {
         while let Some(Reverse((known, slot, generation))) = self.places.pop() {
-            let user = TopicKey { slot, generation };
+            let user = InboxKey { slot, generation };
             match written(user) {
                 Some(last) if last == known => return Some(user),
                 Some(last) => self.places.push(Reverse((last, slot, generation))),
@@ -63,7 +63,7 @@ impl UnknownUsers {
     }
 
     /// Whether a user has a place, no later than this write; for tests.
-    pub fn has(&self, user: TopicKey, written: u64) -> bool {
+    pub fn has(&self, user: InboxKey, written: u64) -> bool {
         let is_it = |place: &Reverse<(u64, u32, u32)>| {
             place.0.0 <= written && (place.0.1, place.0.2) == (user.slot, user.generation)
         };
@@ -77,8 +77,8 @@ mod tests {
 
     use super::*;
 
-    fn user(slot: u32) -> TopicKey {
-        TopicKey { slot, generation: 1 }
+    fn user(slot: u32) -> InboxKey {
+        InboxKey { slot, generation: 1 }
     }
 
     #[test]

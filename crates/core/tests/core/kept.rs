@@ -17,11 +17,11 @@ fn settings_with(change: impl FnOnce(&mut Settings)) -> Settings {
 }
 
 fn expired(world: &World, reason: ExpireReason) -> u64 {
-    world.sum(|m| &m.inbox_expired[reason as usize])
+    world.sum(|m| &m.inbox_expired[reason])
 }
 
 fn forgotten(world: &World, reason: ForgetReason) -> u64 {
-    world.sum(|m| &m.topics_forgotten[reason as usize])
+    world.sum(|m| &m.topics_forgotten[reason])
 }
 
 /// A device that comes, acknowledges all that it is brought, and goes: what it was told, the offsets it was brought, and

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use ringgate_core::close::CloseReason;
+use ringgate_core::close::{AuthError, CloseReason};
 use ringgate_core::id::{ConnectionKey, Now, ShardId};
 use ringgate_core::limits::{BUSY_AFTER_MS, Settings};
 use ringgate_core::metrics::ShardMetrics;
-use ringgate_core::session::{AuthError, Grant, Transport};
+use ringgate_core::session::Grant;
 use ringgate_core::shard::{Effect, Event, Shard, ShardOptions};
+use ringgate_core::transport::Transport;
 use ringgate_core::wire::encode::ConnectRequest;
 use ringgate_core::wire::{Encoder, ServerFrame, Split, split};
 

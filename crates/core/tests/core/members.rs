@@ -107,7 +107,7 @@ fn a_device_that_was_taken_over_and_does_not_join_again_is_announced_as_gone() {
 }
 
 /// `user|patterns|device`.
-fn token(token: &str) -> Result<Grant, ringgate_core::session::AuthError> {
+fn token(token: &str) -> Result<Grant, ringgate_core::close::AuthError> {
     let mut parts = token.split('|');
     let user = parts.next().unwrap_or_default().to_owned();
     let patterns: Vec<String> = parts.next().into_iter().filter(|p| !p.is_empty()).map(str::to_owned).collect();

@@ -127,7 +127,7 @@ fn letters_for_a_slow_shard_are_bounded() {
         most = most.max(node.letters());
     }
     let (published, refused) =
-        (node.world.sum(|m| &m.messages_published), node.world.sum(|m| &m.errors[ErrorCode::Overloaded.index()]));
+        (node.world.sum(|m| &m.messages_published), node.world.sum(|m| &m.errors[ErrorCode::Overloaded]));
     assert!(most <= 2 * WAY_LETTERS_MAX, "{most} letters waited for mailboxes");
     assert!(refused > 5_000, "{refused} were refused");
     // Shard 1 was busy all the time: a turn does 65 536 deliveries.

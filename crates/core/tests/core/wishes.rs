@@ -5,6 +5,7 @@ use ringgate_core::close::CloseReason;
 use ringgate_core::id::{ClientMessageId, Position, Recover};
 use ringgate_core::limits::Settings;
 use ringgate_core::session::Grant;
+use ringgate_core::shard::{Letter, ToHome};
 use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
 use ringgate_core::wire::{Encoder, Kind, RoomCursor, ServerFrame, append_header};
 
@@ -108,7 +109,7 @@ fn a_field_of_connect_out_of_bounds_closes_and_is_named() {
 #[test]
 fn why_a_token_is_refused_is_not_told() {
     let mut world = World::new(1, settings());
-    world.tokens = |_| Err(ringgate_core::session::AuthError::Signature);
+    world.tokens = |_| Err(ringgate_core::close::AuthError::Signature);
     let client = world.open(0);
     world.send(client, |encoder, out| encoder.connect(out, &of_alice()));
     world.work();
@@ -174,8 +175,7 @@ fn a_publish_with_request_0_is_not_answered_whatever_becomes_of_it() {
     send(&mut world, PublishRequest { topic: "@bob", payload: &large, ..Default::default() });
     send(&mut world, PublishRequest { topic: "@bob", trace: Some(&trace), ..Default::default() });
     assert_eq!(world.read_all(bob), []);
-    let refused: u64 =
-        (0..ringgate_core::close::ErrorCode::ALL.len()).map(|index| world.sum(|m| &m.errors[index])).sum();
+    let refused: u64 = ringgate_core::close::ErrorCode::ALL.iter().map(|code| world.sum(|m| &m.errors[*code])).sum();
     assert_eq!(refused, 4, "they are counted");
     // None of them counts as a request that waits.
     assert!(world.shards.iter().all(|shard| shard.under_way() == (0, 0)));
@@ -274,7 +274,7 @@ fn messages_left_between_subscribe_and_catch_up(shard: usize) -> bool {
     world.send(bob, |encoder, out| encoder.subscribe(out, 2, cursor));
     // The home answers; before it is asked for the messages, others push two of them out.
     while let Some((to, letter)) = world.mail.pop_front() {
-        if matches!(letter, ringgate_core::shard::Letter::CatchUp { .. }) {
+        if matches!(letter, Letter::ToHome(ToHome::CatchUp { .. })) {
             let fields = PublishRequest { request: 9, topic: ROOM, ..Default::default() };
             let mut held = std::mem::take(&mut world.mail);
             for _ in 0..2 {

@@ -8,12 +8,13 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use ringgate_core::close::CloseReason;
+use ringgate_core::close::{AuthError, CloseReason};
 use ringgate_core::id::{ConnectionKey, Now, Position, ShardId, Stamp};
 use ringgate_core::limits::{Namespace, Settings};
 use ringgate_core::metrics::{Cell, ShardMetrics};
-use ringgate_core::session::{AuthError, Grant, Transport};
+use ringgate_core::session::Grant;
 use ringgate_core::shard::{Effect, Event, Letter, Shard, ShardOptions};
+use ringgate_core::transport::Transport;
 use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
 use ringgate_core::wire::{Encoder, ServerFrame, Split, split};
 

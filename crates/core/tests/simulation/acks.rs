@@ -1,7 +1,7 @@
 //! Acks that cross with the repetition of what they acknowledge.
 
 use ringgate_core::id::Position;
-use ringgate_core::shard::Letter;
+use ringgate_core::shard::{Letter, ToHome};
 use ringgate_core::wire::Encoder;
 
 use crate::world::World;
@@ -39,7 +39,7 @@ fn ack_that_crosses(seed: u64, messages: usize, acked: u64) -> Option<World> {
     let (shard, _) = world.devices[0].connection.unwrap();
     world.advance(shard);
     assert_eq!(world.sum(|m| m.retries.read()), 1);
-    if !world.mail.letters().any(|letter| matches!(letter, Letter::CatchUp { .. })) {
+    if !world.mail.letters().any(|letter| matches!(letter, Letter::ToHome(ToHome::CatchUp { .. }))) {
         return None;
     }
     let mut ack = Vec::new();

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::random::Random;
-use ringgate_core::session::{AuthError, Grant, RoomGrants};
+use ringgate_core::close::AuthError;
+use ringgate_core::session::{Grant, RoomGrants};
 
 /// What a session may do with a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use ringgate_core::close::{CloseReason, ErrorCode};
 use ringgate_core::id::{ClientMessageId, ConnectionKey, Now, Position, Recover, ShardId};
 use ringgate_core::limits::{CREDIT_DELIVERIES, Namespace, Settings};
 use ringgate_core::metrics::{DropReason, ShardMetrics};
-use ringgate_core::session::Transport;
 use ringgate_core::shard::{Effect, Event, Shard, ShardOptions};
+use ringgate_core::transport::Transport;
 use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
 use ringgate_core::wire::{Encoder, Kind, RoomCursor};
 
@@ -606,11 +606,11 @@ impl World {
         let queued = self.sum(|metrics| metrics.deliveries_queued.read());
         let deferred = self.sum(|metrics| metrics.deliveries_deferred.read());
         assert_eq!((queued, deferred), (0, 0), "everything was delivered");
-        let dropped = self.sum(|metrics| metrics.deliveries_dropped[DropReason::Slow as usize].read());
+        let dropped = self.sum(|metrics| metrics.deliveries_dropped[DropReason::Slow].read());
         assert!(self.ledger.counts.dropped <= dropped, "rooms without a log miss more than was dropped");
         self.metrics_agree();
         if !self.trims && !self.ledger.ttls {
-            let lost = self.sum(|metrics| metrics.closes[0][CloseReason::InsufficientState.index()].read());
+            let lost = self.sum(|metrics| metrics.closes[Transport::Plain][CloseReason::InsufficientState].read());
             assert_eq!(lost, 0, "a log of 10 000 always reaches back");
         }
     }
@@ -623,12 +623,12 @@ impl World {
         assert!((counts.published..=self.ledger.sent()).contains(&published), "{published} published: {counts:?}");
         let hits = self.sum(|metrics| metrics.dedup_hits.read());
         assert!(hits >= counts.repetitions, "{hits} repetitions: {counts:?}");
-        let denied = self.sum(|metrics| metrics.errors[ErrorCode::PermissionDenied.index()].read());
+        let denied = self.sum(|metrics| metrics.errors[ErrorCode::PermissionDenied].read());
         assert!(denied >= counts.denied, "{denied} denied: {counts:?}");
     }
 
     fn everybody_knows_who_is_there(&self) {
-        let dropped = self.sum(|metrics| metrics.deliveries_dropped[DropReason::Slow as usize].read());
+        let dropped = self.sum(|metrics| metrics.deliveries_dropped[DropReason::Slow].read());
         for room in ROOMS {
             let there = |device: &&Device| device.rooms.contains_key(room);
             let name = |device: &Device| (device.user.clone(), device.name.clone());

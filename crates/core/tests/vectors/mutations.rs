@@ -3,7 +3,7 @@
 
 use ringgate_core::close::CloseReason;
 use ringgate_core::limits::{Namespace, Settings};
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use ringgate_core::wire::encode::PublishRequest;
 use ringgate_core::wire::{ClientFrame, Encoder, Kind, ServerFrame, Split, WireError, split};
 

@@ -11,6 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
+pub use ringgate_core::transport::Handshake;
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 
@@ -47,28 +48,6 @@ impl std::fmt::Display for TlsError {
 }
 
 impl std::error::Error for TlsError {}
-
-/// How a connection was agreed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Handshake {
-    /// With a key exchange, a certificate and a signature.
-    Full,
-    /// With what an earlier connection has left: no certificate and no signature.
-    Resumed,
-}
-
-impl Handshake {
-    /// All, in the order of metrics.
-    pub const ALL: [Handshake; 2] = [Handshake::Full, Handshake::Resumed];
-
-    /// In metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Handshake::Full => "full",
-            Handshake::Resumed => "resumed",
-        }
-    }
-}
 
 /// What a peer's bytes have led to, beside plaintext.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

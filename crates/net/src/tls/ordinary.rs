@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use ringgate_core::transport::Handshake;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
@@ -18,7 +19,7 @@ use rustls_pki_types::ServerName;
 
 use super::compact::traffic::{HEADER_BYTES, Suite, TrafficKeys};
 use super::compact::{ApplicationSecrets, Compact, take_captured};
-use super::{FIRST_BYTES_MAX, Handshake, Progress, TlsError};
+use super::{FIRST_BYTES_MAX, Progress, TlsError};
 
 /// A record, its header, and the largest expansion that TLS allows.
 const RECORD_BYTES_MAX: usize = 5 + 16 * 1024 + 2048;

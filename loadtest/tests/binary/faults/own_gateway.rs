@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use ringgate::config::Config;
 use ringgate::server::Server;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use rustix::process::Signal;
 
 use super::run::signal;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

@@ -3,11 +3,12 @@
 //! Traffic only stores when it came; an entry that expires looks at what is really due and goes back into the wheel
 //! for the rest. Deadlines are absolute: a peer that trickles bytes gains nothing.
 
-use super::{EXPIRED_PER_TURN, Effect, Shard};
 use crate::close::CloseReason;
 use crate::id::{ConnectionKey, Now};
+use crate::metrics::SlowAction;
 use crate::prefetch::TOGETHER;
 use crate::session::{Connection, Phase};
+use crate::shard::{EXPIRED_PER_TURN, Effect, Shard};
 use crate::wire::{Encoder, Kind};
 
 /// How long a flushed connection may take to go before its socket is closed hard.
@@ -33,7 +34,7 @@ enum Due {
 
 impl Shard {
     /// Handles expired wheel entries; true when more are waiting.
-    pub(super) fn expire(&mut self, now: Now) -> bool {
+    pub(in crate::shard) fn expire(&mut self, now: Now) -> bool {
         let mut expired = core::mem::take(&mut self.expired);
         let more = self.wheel.advance(now.mono_ms(), EXPIRED_PER_TURN, &mut expired);
         // Most of them were not touched for half a minute: their memory is waited for together.
@@ -53,7 +54,7 @@ impl Shard {
     }
 
     /// Starts the write deadline of outboxes that still hold something a turn after they were filled.
-    pub(super) fn watch_stalled(&mut self) {
+    pub(in crate::shard) fn watch_stalled(&mut self) {
         let write_timeout_ms = self.settings.client.write_timeout_ms;
         for key in self.stalls.sent.drain(..) {
             let since_ms = self.connections.get(key).and_then(|connection| connection.outbox.stalled_since_ms());
@@ -79,7 +80,7 @@ impl Shard {
                 Due::Renewal => self.close(key, CloseReason::Busy, "the gateway is late with a Refresh", now),
                 Due::Frame => self.close(key, CloseReason::Stale, "a frame took too long", now),
                 Due::Write => {
-                    self.metrics.slow_consumers[2].increment();
+                    self.metrics.slow_consumers[SlowAction::Close].increment();
                     self.close(key, CloseReason::Slow, "", now);
                 }
                 Due::Token => self.close(key, CloseReason::Expired, "", now),

@@ -2,14 +2,14 @@
 //!
 //! `close` says Goodbye and lets the control lane be flushed; `on_ended` is for a peer that is gone already. Either
 //! way the session leaves its rooms and its inbox at once, so that nothing is addressed to it any more, and the slot
-//! stays taken until [`Event::Freed`](super::Event::Freed).
+//! stays taken until [`Event::Freed`](crate::shard::Event::Freed).
 
-use super::{CloseRecord, DRAINED_PER_TURN, Effect, Letter, Shard};
 use crate::close::CloseReason;
 use crate::id::{ConnectionKey, Now};
 use crate::limits::BUSY_AFTER_MS;
 use crate::metrics::DropReason;
 use crate::session::Phase;
+use crate::shard::{CloseRecord, DRAINED_PER_TURN, Effect, Shard, ToHome};
 
 /// Clients that a drained node sends back per second, all its shards together.
 const RECONNECTS_PER_SECOND: u64 = 2_000;
@@ -18,7 +18,7 @@ const DRAIN_SLOTS_PER_TURN: u32 = 64 * 1024;
 
 impl Shard {
     /// Ends a connection from our side: Goodbye, flush, close.
-    pub(super) fn close(&mut self, key: ConnectionKey, reason: CloseReason, detail: &'static str, now: Now) {
+    pub(in crate::shard) fn close(&mut self, key: ConnectionKey, reason: CloseReason, detail: &'static str, now: Now) {
         let Some(connection) = self.connections.get(key).filter(|connection| !connection.is_closing()) else { return };
         // Nobody could read a Goodbye before the TLS handshake is over.
         let speaks = !matches!(connection.phase, Phase::Handshaking) && reason != CloseReason::ConnectionClosed;
@@ -37,7 +37,7 @@ impl Shard {
     }
 
     /// The peer is gone, or its socket failed.
-    pub(super) fn on_ended(&mut self, key: ConnectionKey, reason: CloseReason, now: Now) {
+    pub(in crate::shard) fn on_ended(&mut self, key: ConnectionKey, reason: CloseReason, now: Now) {
         let Some(connection) = self.connections.get(key) else { return };
         if connection.is_closing() {
             self.effects.push_back(Effect::Abort { connection: key });
@@ -47,7 +47,7 @@ impl Shard {
     }
 
     /// The socket is closed and the slot may be given out again.
-    pub(super) fn on_freed(&mut self, key: ConnectionKey) {
+    pub(in crate::shard) fn on_freed(&mut self, key: ConnectionKey) {
         let Some(mut connection) = self.connections.remove_at(key) else { return };
         self.wheel.cancel(key.slot);
         // A Refresh that nobody verified any more has no answer.
@@ -56,7 +56,7 @@ impl Shard {
         self.metrics.outbox_bytes.subtract(connection.outbox.bytes() as u64);
         debug_assert_eq!(connection.outbox.frames(), 0, "messages are dropped when the connection departs");
         while connection.outbox.pull(&mut self.spares, 0).is_some() {}
-        self.metrics.connections_active[connection.transport as usize].subtract(1);
+        self.metrics.connections_active[connection.transport].subtract(1);
     }
 
     /// Takes the session out of everything and asks the shell to close the socket.
@@ -87,13 +87,13 @@ impl Shard {
             if was_ready {
                 self.metrics.sessions_active.subtract(1);
                 let (home, from) = (session.inbox.home, self.address(key));
-                self.post(session.inbox.at, Letter::Detach { home, from });
+                self.post_to_home(session.inbox.at, ToHome::Detach { home, from });
             }
             // While attaching, the home's answer will find the connection closed and detach it then.
             record.user = Some(session.user);
             record.device = Some(session.device);
         }
-        self.metrics.closes[transport as usize][reason.index()].increment();
+        self.metrics.closes[transport][reason].increment();
         self.effects.push_back(Effect::Close { connection: key, reason, flush, record });
         self.rearm(key, now);
     }
@@ -107,12 +107,12 @@ impl Shard {
     }
 
     /// Whether clients are left that were not told to go.
-    pub(super) fn has_to_drain(&self) -> bool {
+    pub(in crate::shard) fn has_to_drain(&self) -> bool {
         self.draining.is_some_and(|next| next < self.connections.slots())
     }
 
     /// Says Goodbye to a few more clients while the node drains. True when there are more.
-    pub(super) fn drain_some(&mut self, now: Now) -> bool {
+    pub(in crate::shard) fn drain_some(&mut self, now: Now) -> bool {
         let Some(mut next) = self.draining.filter(|next| *next < self.connections.slots()) else { return false };
         let (mut told, end) = (0, (next + DRAIN_SLOTS_PER_TURN).min(self.connections.slots()));
         while next < end && told < DRAINED_PER_TURN {

@@ -3,9 +3,9 @@
 //! It belongs to no request. So excess is first answered with one `Error` 111; excess more than [`GRACE_MS`] later closes the
 //! connection.
 
-use super::Shard;
 use crate::close::CloseReason;
 use crate::id::{ConnectionKey, Now};
+use crate::shard::Shard;
 
 /// For this long after the warning, more excess has no effect.
 const GRACE_MS: u32 = 1000;

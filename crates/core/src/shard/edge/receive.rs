@@ -4,13 +4,15 @@
 //! passes this bound has brought; the rest waits in the socket. Before the session is signed in, a receive takes one buffer
 //! (one record, over TLS); later, whatever the kernel has at that moment. That bounds what a client can ask for without reading the answers, and lets requests follow Connect at once.
 
-use super::rooms::{Asked, Wish};
-use super::{Shard, WEIGHT_MAX, WEIGHT_OF_REFRESH};
+use super::lookup::Asked;
+use super::requests::{WEIGHT_MAX, WEIGHT_OF_REFRESH};
+use super::rooms::Wish;
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Now, Position};
 use crate::limits::{CONNECT_BODY_BYTES_MAX, HEADER_BYTES};
 use crate::session::{Connection, Phase, Tail};
 use crate::shard::Effect;
+use crate::shard::Shard;
 use crate::wire::{
     ClientFrame, Encoder, Kind, RawFrame, Split, WireError, other_protocol, split_first_of_client, split_of_client,
 };
@@ -34,7 +36,7 @@ const PARKED_BYTES_MAX: usize = CONNECT_BODY_BYTES_MAX;
 const ANSWERS_BYTES_MAX: usize = 64 * 1024;
 const ANSWERS_IN_ORDER_MAX: usize = 256;
 impl Shard {
-    pub(super) fn on_received(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
+    pub(in crate::shard) fn on_received(&mut self, key: ConnectionKey, bytes: &[u8], now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| !connection.is_closing()) else {
             return;
         };
@@ -207,7 +209,7 @@ impl Shard {
     }
 
     /// Reads on where bytes were parked and what they waited for may have happened.
-    pub(super) fn read_parked(&mut self, now: Now) {
+    pub(in crate::shard) fn read_parked(&mut self, now: Now) {
         let mut unparked = core::mem::take(&mut self.unparked);
         for key in unparked.drain(..) {
             self.unpark(key, now);
@@ -308,7 +310,7 @@ impl Shard {
             }
             ClientFrame::OutOfBounds { request: 0, .. } if raw.kind == Kind::Publish => {
                 // No answer is wanted.
-                self.metrics.errors[ErrorCode::BadRequest.index()].increment();
+                self.metrics.errors[ErrorCode::BadRequest].increment();
             }
             ClientFrame::OutOfBounds { request, problem } => {
                 self.refuse_with(key, request, ErrorCode::BadRequest, problem, None, now);

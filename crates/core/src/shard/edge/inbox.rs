@@ -5,20 +5,17 @@
 //! missing, for what comes after the last one. Because letters keep their order, the first live message after the
 //! answer is the one that follows it: no hole, no repetition.
 
-use super::{Letter, Shard, Source};
+use super::catch_up::{CatchUpRoom, settle};
 use crate::id::{ConnectionKey, Now, Position};
-use crate::metrics::DropReason;
+use crate::metrics::{DropReason, SlowAction};
 use crate::outbox::Delivery;
 use crate::session::{InboxFeed, Lag, Ticks};
+use crate::shard::{Shard, Source, ToHome};
 use crate::topics::Gap;
-
-/// Messages and bytes that one answer to CatchUp carries.
-pub(super) const CATCH_UP_MESSAGES: usize = 128;
-pub(super) const CATCH_UP_BYTES: usize = 256 * 1024;
 
 impl Shard {
     /// A live message of the session's inbox.
-    pub(super) fn on_deliver(&mut self, key: ConnectionKey, offset: u64, delivery: Delivery, now: Now) {
+    pub(in crate::shard) fn on_deliver(&mut self, key: ConnectionKey, offset: u64, delivery: Delivery, now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else {
             // Closed in the meantime, or not yet ready: a logged message is still in the log.
             return;
@@ -36,7 +33,7 @@ impl Shard {
         if logged && (feed.lag != Lag::None || window_full || no_room) {
             if feed.lag == Lag::None {
                 feed.lag = Lag::Behind;
-                self.metrics.slow_consumers[0].add(u64::from(no_room));
+                self.metrics.slow_consumers[SlowAction::Lag].add(u64::from(no_room));
             }
             feed.behind += 1;
             self.metrics.deliveries_deferred.add(1);
@@ -44,7 +41,7 @@ impl Shard {
         }
         // What is in no log waits for nobody, and must not overtake messages that wait in the log.
         if no_room || (!logged && feed.lag != Lag::None) {
-            self.metrics.slow_consumers[1].increment();
+            self.metrics.slow_consumers[SlowAction::Drop].increment();
             return Self::count_dropped(&self.metrics, DropReason::Slow, 1);
         }
         if logged {
@@ -73,18 +70,8 @@ impl Shard {
         }
     }
 
-    /// Appends a message to an outbox; the caller has counted it as owed and asked for room.
-    pub(super) fn queue(&mut self, key: ConnectionKey, delivery: Delivery, now: Now) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
-        let was_empty = connection.outbox.is_empty();
-        self.metrics.deliveries_queued.add(1);
-        self.metrics.outbox_bytes.add(delivery.frame.len() as u64);
-        connection.outbox.push(delivery, &mut self.spares, now.mono_ms());
-        self.mark_writable(key, was_empty);
-    }
-
     /// The client has kept everything up to `position`.
-    pub(super) fn acknowledge(&mut self, key: ConnectionKey, position: Position, now: Now) {
+    pub(in crate::shard) fn acknowledge(&mut self, key: ConnectionKey, position: Position, now: Now) {
         let from = self.address(key);
         let ack_wait_ms = self.settings.inbox.ack_wait_ms;
         let Some(session) = self.session_mut(key) else { return };
@@ -98,11 +85,7 @@ impl Shard {
         feed.attempts = 0;
         feed.ack_deadline = (feed.unacked > 0).then(|| Ticks::from_ms(now.mono_ms() + ack_wait_ms));
         let InboxFeed { at, home, lag, .. } = *feed;
-        if self.reads_at_once(at) {
-            self.homes.acknowledge(home, from, position.offset, &self.metrics, now);
-        } else {
-            self.post(at, Letter::Ack { home, from, offset: position.offset });
-        }
+        self.acknowledge_or_post(at, home, from, position.offset, now);
         if lag != Lag::None {
             self.catch_up(key);
         }
@@ -129,25 +112,11 @@ impl Shard {
         let since = feed.acked();
         self.metrics.retries.increment();
         let from = self.address(key);
-        self.post(at, Letter::CatchUp { topic: Source::Inbox(home), from, since });
-    }
-
-    /// Asks the homes for what this session's lagging topics are missing, if its outbox has room for it.
-    pub(super) fn catch_up(&mut self, key: ConnectionKey) {
-        let from = self.address(key);
-        let Some(session) = self.session_mut(key) else { return };
-        let receive_window = session.receive_window;
-        let feed = &mut session.inbox;
-        if feed.lag == Lag::Behind && feed.unacked < receive_window {
-            feed.lag = Lag::CatchingUp;
-            let InboxFeed { at, home, seen: since, .. } = *feed;
-            self.post(at, Letter::CatchUp { topic: Source::Inbox(home), from, since });
-        }
-        self.catch_up_rooms(key);
+        self.post_to_home(at, ToHome::CatchUp { topic: Source::Inbox(home), from, since });
     }
 
     /// The home brings what was missing.
-    pub(super) fn on_inbox_caught_up(&mut self, key: ConnectionKey, gap: Gap, now: Now) {
+    pub(in crate::shard) fn on_inbox_caught_up(&mut self, key: ConnectionKey, gap: Gap, now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else { return };
         let Some(session) = connection.session.as_mut() else { return };
         let receive_window = session.receive_window;
@@ -190,78 +159,5 @@ impl Shard {
         if !complete && (fits || progress) {
             self.catch_up_when_drained(key);
         }
-    }
-
-    /// Queues replayed frames and books them: `deferred` of them were counted as owed already.
-    pub(super) fn replay(
-        &mut self,
-        key: ConnectionKey,
-        frames: Vec<bytes::Bytes>,
-        owed: u64,
-        settled: Settled,
-        complete: bool,
-        now: Now,
-    ) {
-        self.metrics.messages_replayed.add(frames.len() as u64);
-        self.metrics.deliveries_owed.add(owed);
-        self.metrics.deliveries_deferred.subtract(settled.brought + settled.gone);
-        debug_assert!(complete || settled.gone == 0);
-        Self::count_dropped(&self.metrics, DropReason::Unrecoverable, settled.gone);
-        for frame in frames {
-            self.queue(key, Delivery { frame, received_us: 0 }, now);
-        }
-    }
-
-    /// Goes on at once when the outbox has room; else the next pull does. Only after progress, or it would go round
-    /// in circles when the next message fits into an empty outbox alone.
-    pub(super) fn catch_up_when_drained(&mut self, key: ConnectionKey) {
-        let limits = self.outbox_limits;
-        if self.connections.get(key).is_some_and(|connection| connection.outbox.is_drained(limits)) {
-            self.catch_up(key);
-        }
-    }
-}
-
-/// What became of deferred messages.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Settled {
-    /// Now in the outbox.
-    pub(super) brought: u64,
-    /// No longer in the log.
-    pub(super) gone: u64,
-}
-
-/// Books `brought` replayed messages against `behind` deferred ones; returns how many are owed anew.
-pub(super) fn settle(behind: &mut u32, brought: u64, complete: bool) -> (u64, Settled) {
-    let of_deferred = brought.min(u64::from(*behind));
-    *behind -= of_deferred as u32;
-    let gone = if complete { u64::from(core::mem::take(behind)) } else { 0 };
-    (brought - of_deferred, Settled { brought: of_deferred, gone })
-}
-
-/// Room in an outbox while a replay is being put in.
-pub(super) struct CatchUpRoom {
-    bytes: usize,
-    frames: usize,
-    empty: bool,
-}
-
-impl CatchUpRoom {
-    pub(super) fn of(outbox: &crate::outbox::Outbox, limits: crate::outbox::OutboxLimits) -> Self {
-        CatchUpRoom {
-            bytes: limits.bytes_max.saturating_sub(outbox.data_bytes()),
-            frames: limits.frames_max.saturating_sub(outbox.frames()),
-            empty: outbox.frames() == 0,
-        }
-    }
-
-    pub(super) fn take(&mut self, bytes: usize) -> bool {
-        if !self.empty && (bytes > self.bytes || self.frames == 0) {
-            return false;
-        }
-        self.empty = false;
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.frames = self.frames.saturating_sub(1);
-        true
     }
 }

@@ -10,10 +10,9 @@
 
 use std::collections::VecDeque;
 
-use crate::id::{Address, ShardId, TopicKey};
+use crate::id::{Address, LocalRoomKey, RoomKey, ShardId};
 use crate::outbox::Delivery;
-
-use super::ways::Work;
+use crate::shard::Work;
 
 /// One frame for all members of a room on this shard.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ pub(super) struct Job {
     pub(super) members: u32,
     /// The room's home, which gets its credit back, and the room there.
     pub(super) home: ShardId,
-    pub(super) room: TopicKey,
+    pub(super) room: RoomKey,
     pub(super) work: Work,
 }
 
@@ -39,7 +38,7 @@ pub(super) struct RoomJobs {
 }
 
 impl RoomJobs {
-    pub(super) fn is_empty(self) -> bool {
+    pub(in crate::shard) fn is_empty(self) -> bool {
         self.ends.is_none()
     }
 }
@@ -57,9 +56,9 @@ pub(super) struct Jobs {
     slab: Vec<Place>,
     free: Vec<u32>,
     /// Rooms with jobs, each once, in the order of their turns.
-    line: VecDeque<TopicKey>,
+    line: VecDeque<LocalRoomKey>,
     /// Rooms with jobs that rest, and until when, in monotonic ms.
-    resting: Vec<(u64, TopicKey)>,
+    resting: Vec<(u64, LocalRoomKey)>,
     work: Work,
 }
 
@@ -70,12 +69,12 @@ impl Jobs {
     }
 
     /// What waits in all.
-    pub(super) fn work(&self) -> Work {
+    pub(in crate::shard) fn work(&self) -> Work {
         self.work
     }
 
     /// Appends a job to the queue of its room, which may rest until some time, in monotonic ms; 0 if it does not.
-    pub(super) fn push(&mut self, room: TopicKey, queue: &mut RoomJobs, job: Job, rests_until_ms: u64) {
+    pub(super) fn push(&mut self, room: LocalRoomKey, queue: &mut RoomJobs, job: Job, rests_until_ms: u64) {
         self.work.add(job.work);
         let place = self.free.pop().unwrap_or_else(|| {
             self.slab.push(Place { job: None, next: 0 });
@@ -102,17 +101,17 @@ impl Jobs {
     }
 
     /// The room whose turn it is; to be given back with [`Self::line_up`] while it has jobs.
-    pub(super) fn next_room(&mut self) -> Option<TopicKey> {
+    pub(super) fn next_room(&mut self) -> Option<LocalRoomKey> {
         self.line.pop_front()
     }
 
     /// Puts a room with jobs at the end of the line.
-    pub(super) fn line_up(&mut self, room: TopicKey) {
+    pub(super) fn line_up(&mut self, room: LocalRoomKey) {
         self.line.push_back(room);
     }
 
     /// Keeps a room with jobs out of the line until then.
-    pub(super) fn rest(&mut self, room: TopicKey, until_ms: u64) {
+    pub(super) fn rest(&mut self, room: LocalRoomKey, until_ms: u64) {
         self.resting.push((until_ms, room));
     }
 
@@ -160,14 +159,14 @@ impl Jobs {
     }
 
     /// Lets go of memory that is only kept for the next busy moment.
-    pub(super) fn release_spares(&mut self) {
+    pub(in crate::shard) fn release_spares(&mut self) {
         if self.free.len() == self.slab.len() {
             *self = Jobs::default();
         }
     }
 
     /// Panics when the structure is broken; for tests.
-    pub(super) fn invariants(&self) {
+    pub(in crate::shard) fn invariants(&self) {
         let mut work = Work::default();
         let jobs = self.slab.iter().filter_map(|place| place.job.as_ref());
         jobs.for_each(|job| work.add(job.work));

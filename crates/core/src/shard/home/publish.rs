@@ -1,98 +1,26 @@
-//! Publish: checked and drafted on the publisher's shard, put in order and kept at the topic's home, fanned out.
+//! Publish, at the topic's home: put in order, kept, and sent on its way.
 //!
-//! At home a message is first sequenced (it gets its stamp), then committed (it enters the log, recipients are told,
+//! A message is first sequenced (it gets its stamp), then committed (it enters the log, recipients are told,
 //! the publisher is answered). With logs in memory both happen at once; a store that answers later stands between.
 
-use std::hash::BuildHasher;
-
-use super::home::Topic;
-use super::letter::{Publish, Published, SentCopy};
-use super::ways::Work;
-use super::{Letter, Shard};
+use super::topics::Topic;
 use crate::close::ErrorCode;
-use crate::id::{Address, ConnectionKey, Durability, Now, ShardId, Stamp, TopicKey};
+use crate::id::{Address, Durability, InboxKey, Now, ShardId, Stamp};
 use crate::outbox::Delivery;
-use crate::session::{Session, Verb};
+use crate::shard::letter::{Publish, Published, SentCopy};
+use crate::shard::ways::Work;
+use crate::shard::{Shard, ToHome};
 use crate::topics::{Answered, Message};
-use crate::wire::{Draft, client_frame};
 
 impl Shard {
-    /// A client publishes. Whether it may is found here; with an id the answer is the home's, which looks first whether an
-    /// earlier attempt was stored.
-    pub(super) fn on_publish(&mut self, key: ConnectionKey, publish: &client_frame::Publish<'_>, now: Now) {
-        let request = publish.request;
-        let home = self.home_of_topic(publish.topic);
-        let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_ref()) else {
-            return;
-        };
-        let (id, dedup) = (publish.client_message_id, &self.homes.dedup);
-        let sender = self.hash.hash_one(&*session.user);
-        let dedup_key = (!id.is_none()).then(|| dedup.key(sender, self.hash.hash_one((sender, publish.topic)), id));
-        if let Some(key) = dedup_key.filter(|_| home == self.id) {
-            // As early as possible: it lies anywhere in a lot of memory.
-            dedup.prefetch(key);
-        }
-        let (namespace, refused) = match self.may_publish(session, publish.topic) {
-            Ok(_) if publish.payload.len() > self.settings.client.message_bytes_max => {
-                (0, Some(ErrorCode::LimitExceeded))
-            }
-            Ok(namespace) => (namespace, None),
-            Err(code) => (0, Some(code)),
-        };
-        if let Some(code) = refused.filter(|_| dedup_key.is_none()).or_else(|| self.way_is_full(home)) {
-            return self.refuse_publish(key, request, code, now);
-        }
-        let payload = if refused.is_some() { &[] } else { publish.payload };
-        let draft = Draft::new(publish.topic, &session.user, payload, publish.trace);
-        if !self.count_request(key) {
-            return self.refuse_publish(key, request, ErrorCode::TooManyInFlight, now);
-        }
-        let letter = Publish {
-            from: self.address(key),
-            request,
-            namespace,
-            client_message_id: id,
-            dedup_key,
-            refused,
-            draft,
-            ephemeral: publish.ephemeral,
-            ttl_ms: u64::from(publish.ttl_seconds) * 1000,
-            received_us: now.mono_us.max(1),
-        };
-        if home == self.id {
-            self.asked += 1;
-            // After what was posted before, as if it were posted, too.
-            self.read_own_mail(now);
-            self.on_publish_at_home(letter, now);
-        } else {
-            self.ask(home, Letter::Publish(Box::new(letter)));
-        }
-    }
-
-    /// The index of the topic's namespace (0 for an inbox), or why the session may not publish to it.
-    fn may_publish(&self, session: &Session, topic: &str) -> Result<usize, ErrorCode> {
-        let granted = session.grants.as_ref().is_some_and(|grants| grants.allows(Verb::Publish, topic));
-        if topic.starts_with('@') {
-            return if self.settings.inbox.publish_all || granted { Ok(0) } else { Err(ErrorCode::PermissionDenied) };
-        }
-        let (index, namespace) = self.settings.namespace_of(topic).ok_or(ErrorCode::UnknownRoom)?;
-        if !namespace.publish_all && !granted {
-            return Err(ErrorCode::PermissionDenied);
-        }
-        if !namespace.publish_without_subscribe && !self.rooms.is_member(session, topic) {
-            return Err(ErrorCode::NotSubscribed);
-        }
-        Ok(index)
-    }
-
     /// A Publish arrives at its topic's home.
-    pub(super) fn on_publish_at_home(&mut self, publish: Publish, now: Now) {
+    pub(in crate::shard) fn on_publish_at_home(&mut self, publish: Publish, now: Now) {
         let (key, name) = (publish.dedup_key, publish.draft.topic());
         // Looked up while the memory for the next question is on its way.
         let known = self.homes.find(name);
         if let Some(answered) = key.and_then(|key| self.homes.dedup.find(key)) {
             self.metrics.dedup_hits.increment();
-            return self.answer(publish.from.shard, answer(&publish, answered, true), now);
+            return self.answer_or_post(publish.from.shard, answer(&publish, answered, true), now);
         }
         if let Some(code) = publish.refused.or_else(|| self.has_no_way_on(known, publish.draft.len())) {
             return self.fail(&publish, code, now);
@@ -102,20 +30,17 @@ impl Shard {
         if copied_at.is_some_and(|home| home != self.id && self.ways.is_full(home)) {
             return self.fail(&publish, ErrorCode::Overloaded, now);
         }
-        if durability != Durability::Ephemeral
-            && !self.homes.has_room_for(publish.draft.sender(), publish.draft.len(), &self.settings, &self.metrics)
+        if durability != Durability::Ephemeral && !self.homes.has_room_for(publish.draft.sender(), publish.draft.len())
         {
             return self.fail(&publish, ErrorCode::StorageFull, now);
         }
         // A message that is not kept leaves no topic behind either: names are free to make up.
         let topic = match durability {
             Durability::Ephemeral => {
-                self.homes.pass_by(known, name, publish.namespace, &self.settings);
+                self.homes.pass_by(known, name, publish.namespace);
                 known
             }
-            _ => Some(
-                known.unwrap_or_else(|| self.homes.make(name, publish.namespace, &self.settings, &self.metrics, now)),
-            ),
+            _ => Some(known.unwrap_or_else(|| self.homes.make(name, publish.namespace, now))),
         };
         let stamp = Stamp {
             position: self.homes.next_position(topic, durability),
@@ -132,7 +57,7 @@ impl Shard {
         if let Some(topic) = topic {
             self.commit(topic, publish, answered, copied_at, now);
         }
-        self.answer(publisher, answer, now);
+        self.answer_or_post(publisher, answer, now);
     }
 
     /// Where the sender's own inbox is, if what it sends to others is copied there.
@@ -151,12 +76,12 @@ impl Shard {
         let Some(draft) = self.encoder.copy_for_sender(frame) else { return };
         let Stamp { message_id, timestamp_ms, .. } = stamp;
         let copy = SentCopy { from, draft, message_id, timestamp_ms, ttl_ms, received_us };
-        self.post(home, Letter::Copy(Box::new(copy)));
+        self.post_to_home(home, ToHome::Copy(Box::new(copy)));
     }
 
     /// A user's own other devices are brought what one of them has sent. The copy is left out, and counted, where it would not
     /// be kept: the message itself has been answered.
-    pub(super) fn on_copy(&mut self, copy: SentCopy, now: Now) {
+    pub(in crate::shard) fn on_copy(&mut self, copy: SentCopy, now: Now) {
         let SentCopy { from, draft, message_id, timestamp_ms, ttl_ms, received_us } = copy;
         let inbox = match self.homes.find(draft.topic()) {
             Some(Topic::Inbox(inbox)) => inbox,
@@ -167,15 +92,15 @@ impl Shard {
             return;
         }
         let has_way_on = self.has_no_way_on(Some(Topic::Inbox(inbox)), draft.len()).is_none();
-        if !has_way_on || !self.homes.has_room_for(draft.sender(), draft.len(), &self.settings, &self.metrics) {
+        if !has_way_on || !self.homes.has_room_for(draft.sender(), draft.len()) {
             return self.metrics.inbox_copies_dropped.increment();
         }
         let position = self.homes.next_position(Some(Topic::Inbox(inbox)), Durability::Memory);
         let publisher = self.homes.publisher(draft.sender());
         let frame = draft.stamp(Stamp { position, message_id, timestamp_ms });
         let message = Message { frame: frame.clone(), ttl_ms, from: Some(from), publisher };
-        self.homes.commit(Topic::Inbox(inbox), message, &self.settings, &self.metrics, now);
-        self.homes.skip_own(inbox, from, &self.metrics, now);
+        self.homes.commit(Topic::Inbox(inbox), message, now);
+        self.homes.skip_own(inbox, from, now);
         self.deliver_to_devices(inbox, position.offset, &Delivery { frame, received_us }, Some(from), now);
     }
 
@@ -196,27 +121,7 @@ impl Shard {
 
     /// A Publish was not carried out.
     fn fail(&mut self, publish: &Publish, code: ErrorCode, now: Now) {
-        let (to, request) = (publish.from.connection, publish.request);
-        if self.reads_at_once(publish.from.shard) {
-            self.on_failed(to, request, code, now);
-        } else {
-            self.post(publish.from.shard, Letter::Failed { to, request, code });
-        }
-    }
-
-    /// The publisher's shard hears that nothing came of it.
-    pub(super) fn on_failed(&mut self, to: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
-        self.asked -= 1;
-        self.answered(to);
-        self.refuse_publish(to, request, code, now);
-    }
-
-    /// Request 0 means that the client wants no answer, whatever it would be.
-    fn refuse_publish(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
-        if request == 0 {
-            return self.metrics.errors[code.index()].increment();
-        }
-        self.refuse(key, request, code, now);
+        self.fail_or_post(publish.from, publish.request, code, now);
     }
 
     /// The level that a publish reaches.
@@ -241,7 +146,7 @@ impl Shard {
             // A session that writes to its own inbox also receives the message.
             let origin = matches!(topic, Topic::Room(_)).then_some(from);
             let message = Message { frame: frame.clone(), ttl_ms, from: origin, publisher };
-            self.homes.commit(topic, message, &self.settings, &self.metrics, now);
+            self.homes.commit(topic, message, now);
         }
         if let Some(home) = copied_at {
             self.post_copy(home, &SentMessage { from, frame: &frame, stamp: answered.stamp, ttl_ms, received_us });
@@ -250,7 +155,7 @@ impl Shard {
         match topic {
             Topic::Inbox(inbox) => self.deliver_to_devices(inbox, offset, &delivery, None, now),
             Topic::Room(room) => {
-                let echo = self.homes.echo(room, &self.settings);
+                let echo = self.homes.echo(room);
                 self.fan_out_from_home(room, offset, &delivery, (!echo).then_some(from));
             }
         }
@@ -258,7 +163,7 @@ impl Shard {
 
     fn deliver_to_devices(
         &mut self,
-        inbox: TopicKey,
+        inbox: InboxKey,
         offset: u64,
         delivery: &Delivery,
         without: Option<Address>,
@@ -269,41 +174,9 @@ impl Shard {
         while let Some(device) = self.homes.device(inbox, index) {
             index += 1;
             if let Some(address) = device.filter(|address| Some(*address) != without) {
-                let (to, delivery) = (address.connection, delivery.clone());
-                if self.reads_at_once(address.shard) {
-                    self.on_deliver(to, offset, delivery, now);
-                } else {
-                    self.post(address.shard, Letter::Deliver { to, offset, delivery });
-                }
+                self.deliver_or_post(address, offset, delivery.clone(), now);
             }
         }
-    }
-
-    fn answer(&mut self, publisher: ShardId, published: Published, now: Now) {
-        if self.reads_at_once(publisher) {
-            self.on_published(&published, now);
-        } else {
-            self.post(publisher, Letter::Published(published));
-        }
-    }
-
-    /// The publisher's shard hears what became of it.
-    pub(super) fn on_published(&mut self, published: &Published, now: Now) {
-        self.asked -= 1;
-        self.answered(published.to);
-        if published.request == 0 {
-            return;
-        }
-        self.reply(published.to, now, |_, out| {
-            crate::wire::Encoder::published(
-                out,
-                published.request,
-                published.client_message_id,
-                published.stamp,
-                published.durability,
-                published.duplicate,
-            );
-        });
     }
 }
 

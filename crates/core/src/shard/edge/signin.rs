@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use super::letter::Attach;
+use super::requests::WEIGHT_OF_REFRESH;
 use super::rooms::Wish;
-use super::{Effect, Letter, Shard, SignInRecord, WEIGHT_OF_REFRESH};
-use crate::close::{CloseReason, ErrorCode};
-use crate::id::{ConnectionKey, Now, ShardId, TopicKey};
-use crate::session::{AuthError, Grant, InboxFeed, Lag, Memberships, PendingConnect, PendingRoom, Phase, Session};
+use crate::close::{AuthError, CloseReason, ErrorCode};
+use crate::id::{ConnectionKey, InboxKey, Now, ShardId};
+use crate::metrics::Recovery;
+use crate::session::{Grant, InboxFeed, Lag, Memberships, PendingConnect, PendingRoom, Phase, Session};
+use crate::shard::letter::Attach;
+use crate::shard::{Effect, Shard, SignInRecord, ToHome};
 use crate::topics::Attachment;
 use crate::wire::client_frame::{Connect, RoomCursor};
 use crate::wire::encode::{Connected, PROTOCOL_VERSION};
 
 /// The device names of late: most sessions have one of a few (`phone`, `web`), and share its memory.
 #[derive(Debug, Default)]
-pub(super) struct DeviceNames {
+pub(in crate::shard) struct DeviceNames {
     names: Vec<Arc<str>>,
     oldest: usize,
 }
@@ -63,7 +65,7 @@ impl Shard {
         self.effects.push_back(Effect::Verify { connection: key, refresh: None, token: connect.token.into() });
     }
 
-    pub(super) fn on_verified(
+    pub(in crate::shard) fn on_verified(
         &mut self,
         key: ConnectionKey,
         refresh: Option<u32>,
@@ -74,7 +76,7 @@ impl Shard {
         let result = if is_others { Err(AuthError::Claims) } else { result };
         match &result {
             Ok(_) => self.metrics.auth_succeeded.increment(),
-            Err(error) => self.metrics.auth_failed[*error as usize].increment(),
+            Err(error) => self.metrics.auth_failed[*error].increment(),
         }
         match refresh {
             Some(request) => self.on_refreshed(key, request, result, now),
@@ -125,7 +127,7 @@ impl Shard {
             device: pending.device.clone(),
             expires_at: u32::try_from(grant.expires_at).unwrap_or(u32::MAX),
             grants: grant.rooms,
-            inbox: InboxFeed::new(self.id, TopicKey { slot: 0, generation: 0 }, 0, 0, Lag::None),
+            inbox: InboxFeed::new(self.id, InboxKey { slot: 0, generation: 0 }, 0, 0, Lag::None),
             rooms: Memberships::default(),
             in_flight: 0,
             lagging: 0,
@@ -142,15 +144,15 @@ impl Shard {
             connection.phase = Phase::Attaching;
             connection.pending = Some(pending);
         }
-        self.post(self.home_of_user(&user), Letter::Attach(Box::new(attach)));
+        self.post_to_home(self.home_of_user(&user), ToHome::Attach(Box::new(attach)));
     }
 
     /// The inbox's home has taken the session on: it is signed in.
-    pub(super) fn on_attached(
+    pub(in crate::shard) fn on_attached(
         &mut self,
         key: ConnectionKey,
         at: ShardId,
-        home: TopicKey,
+        home: InboxKey,
         attachment: &Attachment,
         now: Now,
     ) {
@@ -158,7 +160,7 @@ impl Shard {
         let waiting = self.connections.get_mut(key).filter(|connection| connection.phase == Phase::Attaching);
         let Some(connection) = waiting else {
             // Closed in the meantime.
-            return self.post(at, Letter::Detach { home, from });
+            return self.post_to_home(at, ToHome::Detach { home, from });
         };
         connection.phase = Phase::Ready;
         let Some(pending) = connection.pending.take() else { return };
@@ -180,7 +182,7 @@ impl Shard {
         self.effects.push_back(Effect::SignedIn { connection: key, record: Box::new(record) });
         self.metrics.sessions_active.add(1);
         if pending.inbox.is_some() {
-            self.metrics.recoveries[usize::from(!attachment.recovered)].increment();
+            self.metrics.recoveries[Recovery::of(attachment.recovered)].increment();
         }
         let settings = self.settings.clone();
         self.reply(key, now, |encoder, out| {

@@ -1,0 +1,34 @@
+//! A connection begins: accepted, and over TLS its handshake is over.
+
+use std::net::IpAddr;
+
+use crate::close::CloseReason;
+use crate::id::{ConnectionKey, Now};
+use crate::session::{Bucket, Connection, Phase};
+use crate::shard::Shard;
+use crate::transport::Transport;
+
+impl Shard {
+    pub(in crate::shard) fn on_opened(&mut self, key: ConnectionKey, peer: IpAddr, transport: Transport, now: Now) {
+        let client = &self.settings.client;
+        let messages = Bucket::full(client.messages_burst, now.mono_ms());
+        let bytes = Bucket::full(client.bytes_burst, now.mono_ms());
+        let connection = Connection::new(peer, transport, messages, bytes, now.mono_ms());
+        self.connections.insert_at(key, connection);
+        self.metrics.connections_accepted[transport].increment();
+        self.metrics.connections_active[transport].add(1);
+        self.rearm(key, now);
+        if self.draining.is_some() {
+            self.close(key, CloseReason::Shutdown, "", now);
+        }
+    }
+
+    pub(in crate::shard) fn on_secured(&mut self, key: ConnectionKey, now: Now) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && connection.phase == Phase::Handshaking
+        {
+            connection.phase = Phase::AwaitConnect;
+            self.rearm(key, now);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What happens to a shard.
+
+use std::net::IpAddr;
+
+use super::Letter;
+use crate::close::{AuthError, CloseReason};
+use crate::id::ConnectionKey;
+use crate::session::Grant;
+use crate::transport::Transport;
+
+/// What happens to a shard.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A socket was accepted and admitted.
+    Opened {
+        /// Chosen by the shell.
+        connection: ConnectionKey,
+        /// Who is at the other end.
+        peer: IpAddr,
+        /// TCP or TLS.
+        transport: Transport,
+    },
+    /// The TLS handshake is over.
+    Secured {
+        /// The connection.
+        connection: ConnectionKey,
+    },
+    /// Bytes came, after TLS.
+    Received {
+        /// The connection.
+        connection: ConnectionKey,
+        /// Where the kernel put them.
+        bytes: &'a [u8],
+    },
+    /// The answer to [`Effect::Verify`].
+    Verified {
+        /// The connection.
+        connection: ConnectionKey,
+        /// Set when the token came with Refresh.
+        refresh: Option<u32>,
+        /// What the token says.
+        result: Result<Grant, AuthError>,
+    },
+    /// The peer closed, or the socket failed.
+    Ended {
+        /// The connection.
+        connection: ConnectionKey,
+        /// What it was.
+        reason: CloseReason,
+    },
+    /// The socket is closed, nothing of it is in the kernel any more.
+    Freed {
+        /// The connection.
+        connection: ConnectionKey,
+    },
+    /// A letter from another shard.
+    Mail(Letter),
+    /// The node shuts down: every client is told to go.
+    Drain,
+}

@@ -1,0 +1,47 @@
+//! An inbox at its home: devices that connect.
+
+use super::books::book_forgotten;
+use super::topics::Topic;
+use crate::close::CloseReason;
+use crate::id::Now;
+use crate::shard::letter::Attach;
+use crate::shard::{Shard, ToEdge};
+use crate::topics::DeviceLimits;
+
+impl Shard {
+    /// A device connects.
+    pub(in crate::shard) fn on_attach(&mut self, attach: Attach, now: Now) {
+        let Attach { user, device, from, resume } = attach;
+        let known = self.homes.inboxes.find(&user);
+        let home = known.unwrap_or_else(|| self.homes.make_user(user, now));
+        // What is found must not have left by the time it is to be brought.
+        self.homes.trim(Topic::Inbox(home), now);
+        let limits = DeviceLimits {
+            sessions_max: self.settings.client.sessions_per_user_max,
+            devices_max: self.settings.inbox.devices_max,
+            ttl_ms: self.settings.inbox.device_ttl_ms,
+        };
+        let attached = self.homes.change_inbox(home, |inbox, publishers, _| {
+            inbox.attach(&device, from, resume, limits, publishers, now.mono_ms())
+        });
+        match attached.flatten() {
+            None => {
+                let reason = CloseReason::ConnectionLimit;
+                self.post_to_edge(from.shard, ToEdge::Refused { to: from.connection, reason });
+            }
+            Some((attachment, expired)) => {
+                book_forgotten(&self.metrics, expired);
+                // A client that resumes behind its stored cursor has kept what lies between.
+                if attachment.recovered {
+                    self.homes.remove_acknowledged(home, now);
+                }
+                if let Some(old) = attachment.taken_over {
+                    let reason = CloseReason::TakenOver;
+                    self.post_to_edge(old.shard, ToEdge::Refused { to: old.connection, reason });
+                }
+                let attachment = Box::new(attachment);
+                self.post_to_edge(from.shard, ToEdge::Attached { to: from.connection, at: self.id, home, attachment });
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! A topic's side of a shard: the topics whose home it is. Sessions are reached by letters only (`shard::mail`).
+//!
+//! | file | what |
+//! |---|---|
+//! | `topics`, `books` | the tables of inboxes and rooms, what happens to one of them, and what the metrics count of it |
+//! | `publish` | Publish: sequenced, committed, delivered |
+//! | `inbox` | devices that connect to an inbox |
+//! | `room` | members that join and leave, and broadcasts to the shards where they are |
+//! | `catch_up`, `lookup` | what a session is missing; Presence and History |
+
+mod books;
+mod catch_up;
+mod inbox;
+mod lookup;
+mod publish;
+mod room;
+mod topics;
+
+use super::{Shard, ToHome};
+use crate::id::Now;
+pub(super) use topics::Homes;
+
+impl Shard {
+    pub(super) fn on_letter_to_home(&mut self, letter: ToHome, now: Now) {
+        match letter {
+            ToHome::Attach(attach) => self.on_attach(*attach, now),
+            ToHome::Detach { home, from } => self.homes.detach(home, from, now),
+            ToHome::Publish(publish) => {
+                if let Some(key) = publish.dedup_key {
+                    self.homes.dedup.prefetch(key);
+                }
+                self.on_publish_at_home(*publish, now);
+            }
+            ToHome::Copy(copy) => self.on_copy(*copy, now),
+            ToHome::Ack { home, from, offset } => self.homes.acknowledge(home, from, offset, now),
+            ToHome::CatchUp { topic, from, since } => self.on_catch_up(topic, from, since, now),
+            ToHome::Subscribe(subscribe) => self.on_subscribe_at_home(*subscribe, now),
+            ToHome::Unsubscribe { home, from, taken_over } => self.on_unsubscribe_at_home(home, from, taken_over, now),
+            ToHome::Presence { room, from, request, limit } => self.on_presence_at_home(room, from, request, limit),
+            ToHome::History(history) => self.on_history_at_home(*history, now),
+            ToHome::Credit { from, credit } => self.on_credit(from, &credit),
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! Topics whose home is this shard: where messages get their order, and the only place that changes a log.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use hashbrown::HashSet;
+
+use super::books::{Books, book_acked, book_forgotten, book_trimmed};
+use crate::id::{Address, Durability, InboxKey, Now, Position, RoomKey, ShardId};
+use crate::keyed::{Keyed, keyed};
+use crate::limits::{InboxSettings, LOG_CALM_PERCENT, LOG_WARNING_PERCENT, PUBLISHER_SHARE_OF_FREE, Settings};
+use crate::metrics::{ExpireReason, ForgetReason, ShardMetrics};
+use crate::named::Named;
+use crate::topics::{
+    Dedup, Device, Head, Heads, Inbox, Keeps, Log, LogLimits, Message, Publishers, Room, ShardMembers, UnknownUsers,
+    message_cost,
+};
+
+/// A topic at home.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Topic {
+    Inbox(InboxKey),
+    Room(RoomKey),
+}
+
+/// All topics whose home is this shard.
+#[derive(Debug)]
+pub(in crate::shard) struct Homes {
+    pub(super) inboxes: Named<Inbox, InboxKey>,
+    /// Whose inboxes go first when those of users who have never signed in take too much.
+    unknown: UnknownUsers,
+    pub(super) rooms: Named<Room, RoomKey>,
+    /// Where topics stood that are quiet now.
+    heads: Heads,
+    publishers: Publishers,
+    /// The logs' use was above the mark, and has not been below the lower one since.
+    above_mark: bool,
+    pub(in crate::shard) dedup: Dedup,
+    hash: Keyed,
+    settings: Arc<Settings>,
+    metrics: Arc<ShardMetrics>,
+    shard: ShardId,
+    shards: u64,
+    epochs: u64,
+    last_message_id: u64,
+    sweep_inbox: u32,
+    sweep_room: u32,
+    /// Rooms in which a device was taken over and has not joined again.
+    pub(super) expecting: HashSet<RoomKey, Keyed>,
+}
+
+/// Topics looked at by one sweep.
+const SWEPT: u32 = 64;
+
+impl Homes {
+    pub(in crate::shard) fn new(
+        shard: ShardId,
+        shards: u16,
+        settings: Arc<Settings>,
+        metrics: Arc<ShardMetrics>,
+        seed: u64,
+    ) -> Self {
+        Homes {
+            inboxes: Named::new(keyed(seed)),
+            unknown: UnknownUsers::default(),
+            rooms: Named::new(keyed(seed)),
+            heads: Heads::default(),
+            publishers: Publishers::default(),
+            above_mark: false,
+            dedup: Dedup::new(settings.dedup_window_ms, settings.dedup_entries_max, seed),
+            hash: keyed(seed),
+            settings,
+            metrics,
+            shard,
+            shards: shards.into(),
+            epochs: 0,
+            last_message_id: 0,
+            sweep_inbox: 0,
+            sweep_room: 0,
+            expecting: HashSet::with_hasher(keyed(seed)),
+        }
+    }
+
+    /// An epoch that this shard never used: time above, a counter below.
+    fn new_epoch(&mut self, now: Now) -> u64 {
+        self.epochs += 1;
+        (now.unix_ms << 16) | (self.epochs & 0xffff)
+    }
+
+    /// 40 bits of milliseconds since 2024, 10 of node, and 14 for a counter and, below it, the shard, which takes as many
+    /// bits as the node's shards need. A node gives out 16 million ids a second before it borrows from the next
+    /// millisecond: ids never run so far ahead that a restart could repeat them.
+    pub(super) fn next_message_id(&mut self, node: u16, now: Now) -> u64 {
+        const START_2024_MS: u64 = 1_704_067_200_000;
+        const TIME: u64 = 1 << 24;
+        const NODE: u64 = 1 << 14;
+        let one = self.shards.next_power_of_two();
+        let place = u64::from(node & 0x3ff) * NODE + u64::from(self.shard.0);
+        let time = now.unix_ms.saturating_sub(START_2024_MS) * TIME;
+        let last_time = self.last_message_id / TIME * TIME;
+        self.last_message_id = if time > last_time {
+            time + place
+        } else if self.last_message_id % NODE + one < NODE {
+            self.last_message_id + one
+        } else {
+            last_time + TIME + place
+        };
+        self.last_message_id
+    }
+
+    pub(super) fn make_user(&mut self, user: Arc<str>, now: Now) -> InboxKey {
+        let inbox = match self.take_head(self.head_of_user(&user)) {
+            Some(head) => Inbox::resumed(user, head),
+            None => Inbox::new(user, self.new_epoch(now)),
+        };
+        Books::default().rewrite(Books::of_inbox(&inbox), &self.metrics);
+        let key = self.inboxes.insert(inbox);
+        self.metrics.users.add(1);
+        key
+    }
+
+    pub(super) fn make_room(&mut self, name: Arc<str>, namespace: usize, now: Now) -> RoomKey {
+        let (epoch, head) = (self.new_epoch(now), self.take_head(self.hash.hash_one(&*name)));
+        let keeps = match self.settings.namespaces.get(namespace) {
+            Some(namespace) if namespace.join_leave => Keeps::Devices,
+            Some(namespace) if namespace.presence => Keeps::Names,
+            _ => Keeps::Counts,
+        };
+        let mut room = Room::new(name, namespace, epoch, keeps, &self.hash);
+        if let Some(head) = head {
+            room.resume(head);
+        }
+        let key = self.rooms.insert(room);
+        self.metrics.rooms.add(1);
+        key
+    }
+
+    /// A topic that [`Self::find`] did not find.
+    pub(super) fn make(&mut self, topic: &str, namespace: usize, now: Now) -> Topic {
+        debug_assert!(self.find(topic).is_none());
+        match topic.strip_prefix('@') {
+            Some(user) => Topic::Inbox(self.make_user(user.into(), now)),
+            None => Topic::Room(self.make_room(topic.into(), namespace, now)),
+        }
+    }
+
+    /// A topic that somebody has connected to, joined or written to.
+    pub(super) fn find(&self, topic: &str) -> Option<Topic> {
+        match topic.strip_prefix('@') {
+            Some(user) => self.inboxes.find(user).map(Topic::Inbox),
+            None => self.rooms.find(topic).map(Topic::Room),
+        }
+    }
+
+    /// The position that the next message gets; offset 0 when it is in no log.
+    pub(super) fn next_position(&self, topic: Option<Topic>, durability: Durability) -> Position {
+        let position = match topic {
+            Some(Topic::Inbox(key)) => self.inboxes.get(key).map(|inbox| inbox.position()),
+            Some(Topic::Room(key)) => self.rooms.get(key).map(|room| room.log.position()),
+            None => None,
+        }
+        .unwrap_or_default();
+        let offset = if durability == Durability::Ephemeral { 0 } else { position.offset + 1 };
+        Position { offset, ..position }
+    }
+
+    /// What a user's messages are counted under.
+    pub(in crate::shard) fn publisher(&self, user: &[u8]) -> u64 {
+        self.hash.hash_one(user)
+    }
+
+    /// Whether a message of this user may still be kept: what is free must hold it, and what the user's messages take
+    /// may not be more than [`PUBLISHER_SHARE_OF_FREE`] times that.
+    pub(super) fn has_room_for(&self, user: &[u8], frame_bytes: usize) -> bool {
+        let (used, cost) = (self.metrics.log_bytes.read() as usize, message_cost(frame_bytes));
+        let free = self.settings.log_bytes_per_shard_max.saturating_sub(used);
+        let share = free.saturating_mul(PUBLISHER_SHARE_OF_FREE);
+        // Nobody holds more than all together, so mostly nobody need be looked up.
+        cost <= free && (used + cost <= share || self.publishers.held(self.publisher(user)) + cost <= share)
+    }
+
+    /// Appends to a topic's log and trims it.
+    pub(super) fn commit(&mut self, topic: Topic, message: Message, now: Now) {
+        let now_ms = now.mono_ms();
+        // Where memory is short, everybody's share must be known.
+        let is_short = self.metrics.log_bytes.read() as usize > self.settings.log_bytes_per_shard_max / 2;
+        match topic {
+            Topic::Inbox(key) => {
+                let write = self.unknown.next_write();
+                let committed = self.change_inbox(key, |inbox, publishers, settings| {
+                    let (is_away, is_unknown) = (inbox.connected() == 0, inbox.is_unknown());
+                    let written = if is_unknown { inbox.set_written(write) } else { write };
+                    let limits = inbox_limits(settings, is_unknown);
+                    let log = inbox.make_log();
+                    log.commit(message, is_away || is_short, limits, publishers, now_ms);
+                    (is_away, is_unknown, written, log.trim_committed(limits, now_ms, publishers))
+                });
+                let Some((is_away, is_unknown, written, trimmed)) = committed else { return };
+                self.metrics.inbox_stored.increment();
+                self.metrics.inbox_stored_offline.add(u64::from(is_away));
+                self.metrics.inbox_pending.add(1);
+                book_trimmed(&self.metrics, trimmed);
+                if is_unknown {
+                    self.on_unknown_written(key, written == 0, write);
+                }
+            }
+            Topic::Room(key) => {
+                self.change_room(key, |room, publishers, settings| {
+                    let Some(limits) = room_limits(room, settings) else { return };
+                    room.log.commit(message, is_short, limits, publishers, now_ms);
+                    room.log.trim_committed(limits, now_ms, publishers);
+                });
+            }
+        }
+    }
+
+    /// A message that is in no log goes to a topic; none where the topic is not known. Where the namespace keeps no log,
+    /// nobody can be told any more that nothing was missed.
+    pub(super) fn pass_by(&mut self, topic: Option<Topic>, name: &str, namespace: usize) {
+        if name.starts_with('@')
+            || self.settings.namespaces.get(namespace).is_none_or(|n| n.durability != Durability::Ephemeral)
+        {
+            return;
+        }
+        match topic {
+            Some(Topic::Room(key)) => {
+                if let Some(room) = self.rooms.get_mut(key) {
+                    room.published = true;
+                }
+            }
+            Some(Topic::Inbox(_)) => {}
+            None if self.heads.is_empty() => {}
+            None => self.heads.mark_missed(self.hash.hash_one(name)),
+        }
+    }
+
+    /// A user who has never signed in was written to: lets go of those who were written to longest ago while all of them
+    /// take too much. Not of this one, whatever it takes.
+    fn on_unknown_written(&mut self, user: InboxKey, is_first: bool, write: u64) {
+        if is_first {
+            let Homes { unknown, inboxes, .. } = self;
+            unknown.add(user, write, |key| written_unknown(inboxes, key).is_some());
+        }
+        while self.metrics.inbox_unknown_bytes.read() as usize > self.settings.inbox.unknown_bytes_per_shard_max {
+            let Homes { unknown, inboxes, .. } = self;
+            let Some(oldest) = unknown.pop_oldest(|key| written_unknown(inboxes, key)) else { return };
+            if oldest == user {
+                return unknown.add(user, write, |_| true);
+            }
+            let gone = self.inboxes.get(oldest).and_then(Inbox::log).map_or(0, Log::len) as u64;
+            self.remove_user(oldest);
+            self.metrics.inbox_expired[ExpireReason::Unknown].add(gone);
+            self.metrics.inbox_pending.subtract(gone);
+        }
+    }
+
+    /// Changes an inbox, and books what its messages take afterwards.
+    pub(super) fn change_inbox<R>(
+        &mut self,
+        key: InboxKey,
+        change: impl FnOnce(&mut Inbox, &mut Publishers, &Settings) -> R,
+    ) -> Option<R> {
+        let inbox = self.inboxes.get_mut(key)?;
+        let before = Books::of_inbox(inbox);
+        let result = change(inbox, &mut self.publishers, &self.settings);
+        before.rewrite(Books::of_inbox(inbox), &self.metrics);
+        Some(result)
+    }
+
+    /// Changes a room, and books what its messages take afterwards.
+    fn change_room<R>(
+        &mut self,
+        key: RoomKey,
+        change: impl FnOnce(&mut Room, &mut Publishers, &Settings) -> R,
+    ) -> Option<R> {
+        let room = self.rooms.get_mut(key)?;
+        let before = Books::of_room(room);
+        let result = change(room, &mut self.publishers, &self.settings);
+        before.rewrite(Books::of_room(room), &self.metrics);
+        Some(result)
+    }
+
+    /// Removes what has left a topic's log by now, so that what is said of the log is true.
+    pub(super) fn trim(&mut self, topic: Topic, now: Now) {
+        let now_ms = now.mono_ms();
+        match topic {
+            Topic::Inbox(key) => {
+                let trimmed = self.change_inbox(key, |inbox, publishers, settings| {
+                    let limits = inbox_limits(settings, inbox.is_unknown());
+                    inbox.log_mut().map(|log| log.trim(limits, now_ms, publishers))
+                });
+                book_trimmed(&self.metrics, trimmed.flatten().unwrap_or_default());
+            }
+            Topic::Room(key) => {
+                self.change_room(key, |room, publishers, settings| {
+                    if let Some(limits) = room_limits(room, settings) {
+                        room.log.trim(limits, now_ms, publishers);
+                    }
+                });
+            }
+        }
+    }
+
+    /// The connected address of the inbox's device number `index`; none past the last device.
+    pub(super) fn device(&self, inbox: InboxKey, index: usize) -> Option<Option<Address>> {
+        self.inboxes.get(inbox)?.devices().get(index).map(Device::connected)
+    }
+
+    /// Where the inbox's devices are connected.
+    pub(super) fn addresses(&self, inbox: InboxKey) -> impl Iterator<Item = Address> {
+        let devices = self.inboxes.get(inbox).map_or(&[][..], Inbox::devices);
+        devices.iter().filter_map(Device::connected)
+    }
+
+    /// The room's members, by shard.
+    pub(super) fn members(&self, room: RoomKey) -> &[ShardMembers] {
+        self.rooms.get(room).map_or(&[], Room::shards)
+    }
+
+    /// Whether publishers of this room hear themselves.
+    pub(super) fn echo(&self, room: RoomKey) -> bool {
+        self.rooms.get(room).and_then(|room| self.settings.namespaces.get(room.namespace)).is_none_or(|n| n.echo)
+    }
+
+    pub(in crate::shard) fn detach(&mut self, home: InboxKey, from: Address, now: Now) {
+        if let Some(inbox) = self.inboxes.get_mut(home) {
+            inbox.detach(from, now.mono_ms());
+        }
+    }
+
+    pub(in crate::shard) fn acknowledge(&mut self, home: InboxKey, from: Address, offset: u64, now: Now) {
+        let acked =
+            self.change_inbox(home, |inbox, publishers, _| inbox.acknowledge(from, offset, publishers, now.mono_ms()));
+        book_acked(&self.metrics, acked.unwrap_or_default());
+    }
+
+    /// Removes what every known device of an inbox has acknowledged.
+    pub(super) fn remove_acknowledged(&mut self, home: InboxKey, now: Now) {
+        let acked =
+            self.change_inbox(home, |inbox, publishers, _| inbox.remove_acknowledged(publishers, now.mono_ms()));
+        book_acked(&self.metrics, acked.unwrap_or_default());
+    }
+
+    /// The device that sent messages needs no copies of them; see [`Inbox::skip_own`].
+    pub(super) fn skip_own(&mut self, home: InboxKey, from: Address, now: Now) {
+        let acked = self.change_inbox(home, |inbox, publishers, _| inbox.skip_own(from, publishers, now.mono_ms()));
+        book_acked(&self.metrics, acked.unwrap_or_default());
+    }
+
+    /// Whether the user has another device than the one that is connected there.
+    pub(super) fn has_other_devices(&self, home: InboxKey, from: Address) -> bool {
+        self.inboxes.get(home).is_some_and(|inbox| inbox.has_other_devices(from))
+    }
+
+    /// True once when the logs take more than [`LOG_WARNING_PERCENT`] of what they may, and again only after they took less
+    /// than [`LOG_CALM_PERCENT`].
+    pub(in crate::shard) fn passes_mark(&mut self) -> bool {
+        let percent =
+            (self.metrics.log_bytes.read() as usize).saturating_mul(100) / self.settings.log_bytes_per_shard_max.max(1);
+        let was_above = self.above_mark;
+        self.above_mark = percent > LOG_WARNING_PERCENT || (was_above && percent >= LOG_CALM_PERCENT);
+        self.above_mark && !was_above
+    }
+
+    /// Lets age work on a few topics, and forgets those of which nothing would be missed.
+    pub(in crate::shard) fn sweep(&mut self, now: Now) {
+        self.dedup.forget_old(now);
+        let gone = self.heads.expire(self.settings.topic_ttl_ms, now.mono_ms(), SWEPT as usize);
+        self.metrics.topics_forgotten[ForgetReason::Age].add(gone);
+        self.metrics.quiet_topics.set(self.heads.len() as u64);
+        for _ in 0..SWEPT.min(self.inboxes.slots()) {
+            self.sweep_inbox = (self.sweep_inbox + 1) % self.inboxes.slots();
+            let Some(key) = self.inboxes.key_of(self.sweep_inbox) else { continue };
+            self.trim(Topic::Inbox(key), now);
+            let expired = self.change_inbox(key, |inbox, publishers, settings| {
+                inbox.forget_old(settings.inbox.device_ttl_ms, publishers, now.mono_ms())
+            });
+            book_forgotten(&self.metrics, expired.unwrap_or_default());
+            if self.inboxes.get(key).is_some_and(Inbox::is_quiet) {
+                self.forget_user(key, now);
+            }
+        }
+        for _ in 0..SWEPT.min(self.rooms.slots()) {
+            self.sweep_room = (self.sweep_room + 1) % self.rooms.slots();
+            let Some(key) = self.rooms.key_of(self.sweep_room) else { continue };
+            self.trim(Topic::Room(key), now);
+            if self.rooms.get(key).is_some_and(|room| room.count() == 0 && room.log.is_empty()) {
+                self.forget_room(key, now);
+            }
+        }
+    }
+
+    /// The head of a user's inbox lies apart from that of a room of the same name.
+    fn head_of_user(&self, user: &str) -> u64 {
+        self.hash.hash_one(('@', user))
+    }
+
+    /// Where a quiet topic stands.
+    pub(super) fn head_of_topic(&self, topic: &str) -> Option<Head> {
+        let hash = match topic.strip_prefix('@') {
+            Some(user) => self.head_of_user(user),
+            None => self.hash.hash_one(topic),
+        };
+        self.heads.peek(hash)
+    }
+
+    fn take_head(&mut self, hash: u64) -> Option<Head> {
+        let head = self.heads.take(hash);
+        self.metrics.quiet_topics.set(self.heads.len() as u64);
+        head
+    }
+
+    fn keep_head(&mut self, hash: u64, head: Head, now: Now) {
+        let gone = self.heads.keep(hash, head, now.mono_ms(), self.settings.quiet_topics_max);
+        self.metrics.topics_forgotten[ForgetReason::Bound].add(gone);
+        self.metrics.quiet_topics.set(self.heads.len() as u64);
+    }
+
+    /// Keeps no more of a quiet inbox than its position; not even that if its user never signed in.
+    fn forget_user(&mut self, key: InboxKey, now: Now) {
+        let Some(inbox) = self.remove_user(key) else { return };
+        if let Some(head) = inbox.head() {
+            self.keep_head(self.head_of_user(&inbox.user), head, now);
+        }
+    }
+
+    /// Takes an inbox out with its messages, which the caller counts.
+    fn remove_user(&mut self, key: InboxKey) -> Option<Inbox> {
+        let mut inbox = self.inboxes.remove(key)?;
+        Books::of_inbox(&inbox).rewrite(Books::default(), &self.metrics);
+        if let Some(log) = inbox.log_mut() {
+            log.remove_through(u64::MAX, 0, &mut self.publishers);
+        }
+        self.metrics.users.subtract(1);
+        Some(inbox)
+    }
+
+    /// Keeps no more of a room than its position; not even that if it vanishes when it is empty.
+    pub(super) fn forget_room(&mut self, key: RoomKey, now: Now) {
+        let Some(mut room) = self.rooms.remove(key) else { return };
+        Books::of_room(&room).rewrite(Books::default(), &self.metrics);
+        room.log.remove_through(u64::MAX, 0, &mut self.publishers);
+        self.metrics.rooms.subtract(1);
+        if self.settings.namespaces.get(room.namespace).is_some_and(|namespace| !namespace.vanish_when_empty) {
+            self.keep_head(self.hash.hash_one(&*room.name), room.head(), now);
+        }
+    }
+
+    pub(in crate::shard) fn invariants(&self) {
+        self.dedup.invariants();
+        self.inboxes.invariants();
+        self.rooms.invariants();
+        let (mut books, mut pending, mut shares) = (Books::default(), 0, HashMap::new());
+        for (key, inbox) in self.inboxes.iter() {
+            assert!(!self.heads.contains(self.head_of_user(&inbox.user)), "a head of an inbox that is there");
+            books.add(Books::of_inbox(inbox));
+            if let Some(log) = inbox.log() {
+                log.invariants(&mut shares);
+                pending += log.len() as u64;
+            }
+            if inbox.is_unknown() && inbox.written() > 0 {
+                assert!(self.unknown.has(key, inbox.written()), "{} has no place among the unknown", inbox.user);
+            }
+        }
+        for (_, room) in self.rooms.iter() {
+            assert!(!self.heads.contains(self.hash.hash_one(&*room.name)), "a head of a room that is there");
+            room.invariants();
+            room.log.invariants(&mut shares);
+            books.add(Books::of_room(room));
+        }
+        assert_eq!(books.bytes as u64, self.metrics.log_bytes.read(), "log bytes");
+        assert_eq!(books.unknown as u64, self.metrics.inbox_unknown_bytes.read(), "bytes of users who never signed in");
+        assert_eq!(pending, self.metrics.inbox_pending.read(), "pending inbox messages");
+        assert_eq!(self.inboxes.len() as u64, self.metrics.users.read());
+        assert_eq!(self.rooms.len() as u64, self.metrics.rooms.read());
+        assert_eq!(shares.len(), self.publishers.len(), "publishers whose messages are kept");
+        for (publisher, bytes) in shares {
+            assert_eq!(self.publishers.held(publisher), bytes, "bytes of a publisher");
+        }
+        self.heads.invariants();
+        assert!(self.heads.len() <= self.settings.quiet_topics_max, "quiet topics");
+        assert_eq!(self.heads.len() as u64, self.metrics.quiet_topics.read());
+    }
+}
+
+/// When the inbox of a user who never signed in was last written to; none for other users.
+fn written_unknown(inboxes: &Named<Inbox, InboxKey>, key: InboxKey) -> Option<u64> {
+    inboxes.get(key).filter(|inbox| inbox.is_unknown()).map(Inbox::written)
+}
+
+fn inbox_limits(settings: &Settings, is_unknown: bool) -> LogLimits {
+    let InboxSettings { messages_max, bytes_max, age_ms_max, .. } = settings.inbox;
+    if !is_unknown {
+        return LogLimits { messages_max, bytes_max, age_ms_max };
+    }
+    LogLimits {
+        messages_max: messages_max.min(settings.inbox.unknown_messages_max),
+        bytes_max: bytes_max.min(settings.inbox.unknown_bytes_per_shard_max),
+        age_ms_max,
+    }
+}
+
+fn room_limits(room: &Room, settings: &Settings) -> Option<LogLimits> {
+    let namespace = settings.namespaces.get(room.namespace)?;
+    let (messages_max, age_ms_max) = (namespace.history_size, namespace.history_ttl_ms);
+    Some(LogLimits { messages_max, bytes_max: usize::MAX, age_ms_max })
+}
