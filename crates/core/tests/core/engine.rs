@@ -40,8 +40,11 @@ impl World {
     }
 }
 
-/// What became of requests, by their numbers, in the order of the answers: offset and whether it was a repetition, or the error.
-fn answers(got: &[Got]) -> Vec<(u32, Result<(u64, bool), u16>)> {
+/// Offset, and whether it was a repetition; or the error.
+type Answer = Result<(u64, bool), u16>;
+
+/// What became of requests, by their numbers, in the order of the answers.
+fn answers(got: &[Got]) -> Vec<(u32, Answer)> {
     let answer = |got: &Got| match got {
         Got::Published { request, stamp, duplicate, .. } => Some((*request, Ok((stamp.position.offset, *duplicate)))),
         Got::Error { request, code } => Some((*request, Err(*code))),
@@ -50,7 +53,7 @@ fn answers(got: &[Got]) -> Vec<(u32, Result<(u64, bool), u16>)> {
     got.iter().filter_map(answer).collect()
 }
 
-const FULL: Result<(u64, bool), u16> = Err(ErrorCode::StorageFull as u16);
+const FULL: Answer = Err(ErrorCode::StorageFull as u16);
 
 #[test]
 fn engine_has_not_answered_then_nothing_is_delivered_and_nothing_is_answered() {

@@ -78,6 +78,11 @@ impl Engine {
         self.disk.get(&(topic.to_owned(), epoch)).is_some_and(|last| offset <= *last)
     }
 
+    /// Messages of inboxes that it has stored.
+    pub(crate) fn stored_in_inboxes(&self) -> u64 {
+        self.disk.iter().filter(|((topic, _), _)| topic.starts_with('@')).map(|(_, last)| last).sum()
+    }
+
     /// Whether it owes nothing.
     pub(crate) fn is_idle(&self) -> bool {
         self.given.is_empty() && self.answers.is_empty()

@@ -348,6 +348,14 @@ impl Ledger {
         now + before.filter_map(|(_, places)| places.keys().next_back()).sum::<u64>()
     }
 
+    /// Messages to inboxes that were sent, and of which nobody knows whether they were stored.
+    pub(crate) fn unseen_in_inboxes(&self) -> u64 {
+        let is_unseen = |sent: &&Sent| {
+            sent.topic.starts_with('@') && sent.stamp.is_none() && !sent.ephemeral && !sent.connections.is_empty()
+        };
+        self.sent.iter().filter(is_unseen).count() as u64
+    }
+
     /// Messages that were sent at least once.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.len() as u64
@@ -382,7 +390,8 @@ impl Ledger {
             }
             None => self.ttls || !echo,
         };
-        assert!(excused, "{} was not brought offset {offset}: {gap:?}", gap.device);
+        let missing = self.at(&gap.topic, gap.epoch, offset).map(|number| self.message(number));
+        assert!(excused, "{} was not brought offset {offset}: {gap:?}, {missing:?}", gap.device);
     }
 
     fn judge_recovery(&self, recovery: &Recovery) {

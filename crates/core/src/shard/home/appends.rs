@@ -18,6 +18,8 @@ pub(in crate::shard) struct Sequenced {
     pub(super) from: Address,
     pub(super) frame: Bytes,
     pub(super) answered: Answered,
+    /// When it got its place, in monotonic milliseconds: its age counts from then.
+    pub(super) sequenced_ms: u64,
     pub(super) ttl_ms: u64,
     pub(super) received_us: u64,
     /// Whose message it is, see [`crate::topics::Publishers`].

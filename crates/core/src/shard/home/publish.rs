@@ -60,7 +60,8 @@ impl Shard {
         let publisher = if is_kept { self.homes.publisher(draft.sender()) } else { 0 };
         let answered = Answered { stamp, durability };
         let then = Then::Answer { request, client_message_id, dedup_key, copied_at };
-        let message = Sequenced { from, frame: draft.stamp(stamp), answered, ttl_ms, received_us, publisher, then };
+        let (frame, sequenced_ms) = (draft.stamp(stamp), now.mono_ms());
+        let message = Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, publisher, then };
         match topic {
             Some(topic) if is_kept && self.settings.engine == Engine::Store => self.append(topic, message),
             Some(topic) => self.commit(topic, message, now),
@@ -117,7 +118,8 @@ impl Shard {
         let stamp = Stamp { position: self.homes.next_position(Some(topic), durability), message_id, timestamp_ms };
         let publisher = self.homes.publisher(draft.sender());
         let (frame, answered) = (draft.stamp(stamp), Answered { stamp, durability });
-        let message = Sequenced { from, frame, answered, ttl_ms, received_us, publisher, then: Then::Nothing };
+        let (sequenced_ms, then) = (now.mono_ms(), Then::Nothing);
+        let message = Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, publisher, then };
         match self.settings.engine {
             Engine::Store => self.append(topic, message),
             Engine::Memory => self.commit(topic, message, now),
@@ -157,13 +159,14 @@ impl Shard {
 
     /// Puts a sequenced message into the log, sends it on its way to everyone who is there, and answers its publisher.
     pub(super) fn commit(&mut self, topic: Topic, message: Sequenced, now: Now) {
-        let Sequenced { from, frame, answered, ttl_ms, received_us, publisher, then } = message;
+        let Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, publisher, then } = message;
         let Answered { stamp, durability } = answered;
         let is_copy = matches!(then, Then::Nothing);
         if durability != Durability::Ephemeral {
             // A session that writes to its own inbox also receives the message.
             let origin = (is_copy || matches!(topic, Topic::Room(_))).then_some(from);
-            self.homes.commit(topic, Message { frame: frame.clone(), ttl_ms, from: origin, publisher }, now);
+            let kept = Message { frame: frame.clone(), ttl_ms, from: origin, publisher };
+            self.homes.commit(topic, kept, sequenced_ms, now);
         }
         if let Then::Answer { copied_at: Some(home), .. } = then {
             self.post_copy(home, &SentMessage { from, frame: &frame, stamp, ttl_ms, received_us });

@@ -221,8 +221,8 @@ impl Homes {
             && (self.appends.is_empty() || self.appends.has_room(frame_bytes, waits(topic)))
     }
 
-    /// Appends to a topic's log and trims it.
-    pub(super) fn commit(&mut self, topic: Topic, message: Message, now: Now) {
+    /// Appends to a topic's log and trims it. The message's age counts from when it was sequenced, in monotonic milliseconds.
+    pub(super) fn commit(&mut self, topic: Topic, message: Message, sequenced_ms: u64, now: Now) {
         let now_ms = now.mono_ms();
         // Where memory is short, everybody's share must be known.
         let is_short = self.metrics.log_bytes.read() as usize > self.settings.log_bytes_per_shard_max / 2;
@@ -234,7 +234,7 @@ impl Homes {
                     let written = if is_unknown { inbox.set_written(write) } else { write };
                     let limits = inbox_limits(settings, is_unknown);
                     let log = inbox.make_log();
-                    log.commit(message, is_away || is_short, limits, publishers, now_ms);
+                    log.commit(message, is_away || is_short, limits, publishers, sequenced_ms);
                     (is_away, is_unknown, written, log.trim_committed(limits, now_ms, publishers))
                 });
                 let Some((is_away, is_unknown, written, trimmed)) = committed else { return };
@@ -249,7 +249,7 @@ impl Homes {
             Topic::Room(key) => {
                 self.change_room(key, |room, publishers, settings| {
                     let Some(limits) = room_limits(room, settings) else { return };
-                    room.log.commit(message, is_short, limits, publishers, now_ms);
+                    room.log.commit(message, is_short, limits, publishers, sequenced_ms);
                     room.log.trim_committed(limits, now_ms, publishers);
                 });
             }
