@@ -78,7 +78,7 @@ impl HdrLog {
                 self.failed = Some(error);
             }
         }
-        // Who ends this process, or looks at the file meanwhile, has every interval that is over.
+        // A reader of the file, also after the process was killed, finds every interval that is over.
         if let Err(error) = self.out.flush() {
             self.failed.get_or_insert(error.to_string());
         }

@@ -242,7 +242,7 @@ impl Shared {
         Shared { listed, ..self }
     }
 
-    /// Who hands over what was recorded: driver threads, or workers.
+    /// How many hand over what was recorded: driver threads, or workers.
     pub(crate) fn hands(&self) -> usize {
         if self.team.is_empty() { self.plan.threads } else { self.team.len() }
     }

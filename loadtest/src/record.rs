@@ -162,7 +162,7 @@ pub(crate) struct Record {
     pub(crate) lag: Histogram<u64>,
     /// The longest time for which a driver thread was kept from running.
     pub(crate) stall_us: u64,
-    /// Who came back first.
+    /// The clients that came back first.
     pub(crate) first_back: FirstBack,
     /// What went wrong.
     pub(crate) troubles: Troubles,
@@ -215,12 +215,12 @@ pub(crate) struct Troubles {
     pub(crate) own: BTreeMap<String, u64>,
     /// Refused requests, by error code.
     pub(crate) refused: BTreeMap<u16, u64>,
-    /// Connections that ended unasked, by close code; 0 for one that ended without a word.
+    /// Connections that ended unasked, by close code; 0 for one that ended without a code.
     pub(crate) closed: BTreeMap<u16, u64>,
 }
 
 impl Troubles {
-    /// Everything in words, whoever is to blame.
+    /// All errors in words, the gateway's and the load tester's.
     pub(crate) fn all_errors(&self) -> BTreeMap<String, u64> {
         let mut all = self.errors.clone();
         merge(&mut all, &self.own);
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_to_be_back_are_kept_whoever_saw_them() {
+    fn two_threads_see_clients_come_back_then_the_earliest_of_both_are_kept() {
         let (mut one, mut other) = (Record::default(), Record::default());
         for at in 1..=700 {
             one.first_back.record(10_000 * at, 10_000 * at + 2 * at);

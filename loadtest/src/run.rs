@@ -18,7 +18,7 @@ use crate::report::{Host, Report};
 use crate::traffic::Traffic;
 use crate::watch::{Outlets, Watch};
 
-/// Who drives the clients of a run.
+/// What drives the clients of a run.
 pub(crate) enum Drivers {
     /// Threads of this process.
     Own(Access),
@@ -46,6 +46,8 @@ const LEAD: Duration = Duration::from_millis(50);
 const LEAD_OF_CREW: Duration = Duration::from_millis(500);
 /// When nothing has come for so long, nothing more is expected.
 const QUIET: Duration = Duration::from_millis(500);
+/// A client that tries again waits for 20 s at most.
+const RETURN_PATIENCE: Duration = Duration::from_secs(22);
 /// How long workers may take to get ready before the run begins without them; they catch up.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -99,7 +101,7 @@ impl Run {
         self.begin_phase(name, true);
     }
 
-    /// The same, for one whose latencies stay out of the figures of the whole run.
+    /// Begins a phase whose latencies stay out of the figures of the whole run.
     pub(crate) fn warm_up(&mut self, name: &str) {
         self.begin_phase(name, false);
     }
@@ -114,7 +116,7 @@ impl Run {
     fn collect(&self) {
         self.shared.collect();
         let began = Instant::now();
-        // Who has ended hands nothing over any more.
+        // A driver that has ended hands nothing over any more.
         let patience = || Duration::from_secs(if self.is_complete() { 5 } else { 1 });
         while !self.shared.is_collected() && began.elapsed() < patience() {
             std::thread::sleep(Duration::from_millis(1));
@@ -141,8 +143,8 @@ impl Run {
         connections.iter().sum::<usize>() as u64
     }
 
-    /// Wants so many connections and waits until they are signed in. Who is not `patient` does not wait for a gateway that lets
-    /// nobody in, although clients would go on trying.
+    /// Wants so many connections and waits until they are signed in. Unless `patient`, gives up on a gateway that lets
+    /// no client in, although clients would go on trying.
     pub(crate) fn connect(&mut self, plain: usize, tls: usize, timeout: Duration, patient: bool) -> Result<(), String> {
         let wanted = self.want([plain, tls]);
         let (began, assignment) = (Instant::now(), &self.shared.plan.assignment);
@@ -161,7 +163,7 @@ impl Run {
                 && !patient
                 && began.elapsed() > connect_timeout
             {
-                return Err(format!("nobody could sign in{}", why(&self.shared)));
+                return Err(format!("no client could sign in{}", why(&self.shared)));
             }
             if Instant::now() > deadline {
                 return Err(format!(
@@ -213,7 +215,7 @@ impl Run {
                 }
             }
         }
-        if taken.max(self.tally().connections) == 0 { Err("nobody could sign in".to_owned()) } else { Ok(()) }
+        if taken.max(self.tally().connections) == 0 { Err("no client could sign in".to_owned()) } else { Ok(()) }
     }
 
     /// Says what its populations and streams are called.
@@ -238,6 +240,31 @@ impl Run {
             self.pause()?;
             if Instant::now() > deadline {
                 return Err(format!("{what}: not within {} s", timeout.as_secs()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for clients that come back until a condition holds, as long as one more signs in once in a while.
+    pub(crate) fn wait_for_return(
+        &mut self,
+        timeout: Duration,
+        condition: impl Fn(&Tally) -> bool,
+    ) -> Result<(), String> {
+        let patience = self.shared.plan.assignment.settle.max(RETURN_PATIENCE);
+        let deadline = Instant::now() + timeout;
+        let (mut reconnects, mut since) = (self.tally().reconnects, Instant::now());
+        while !self.holds(&condition) && !self.interrupted() {
+            self.pause()?;
+            let now = self.tally().reconnects;
+            if std::mem::replace(&mut reconnects, now) != now {
+                since = Instant::now();
+            }
+            if since.elapsed() > patience {
+                return Err(format!("coming back: no client has signed in for {} s", patience.as_secs()));
+            }
+            if Instant::now() > deadline {
+                return Err(format!("coming back: not within {} s", timeout.as_secs()));
             }
         }
         Ok(())

@@ -375,10 +375,10 @@ impl Drive<'_> {
         self.run.settle(Tally::is_answered)?;
         self.run.phase("return");
         self.run.order(Order::Return(half..2 * half));
-        // Who has no connection then gets nothing more.
+        // A receiver without a connection gets nothing more.
         let timeout = Duration::from_secs(60 + u64::from(half) / 500);
         let reconnect = self.options.link.reconnect;
-        self.run.wait_for("coming back", timeout, |tally| {
+        self.run.wait_for_return(timeout, |tally| {
             let closed = if reconnect { 0 } else { tally.closed };
             tally.connections + closed >= u64::from(all)
         })?;
@@ -396,7 +396,7 @@ impl Drive<'_> {
         self.run.hold(lead + self.duration())?;
         let (all, planned) = (u64::from(self.options.connections), Order::churned(rate, until_ns - from_ns));
         // One that has just been told to leave still counts as connected; one that could not come back is missed at the end.
-        self.run.wait_for("coming back", Duration::from_secs(60), |tally| {
+        self.run.wait_for_return(Duration::from_secs(60), |tally| {
             let done = tally.reconnects - before.reconnects + tally.churns_skipped - before.churns_skipped;
             let on_their_way = tally.connecting + tally.waiting > 0;
             (tally.connections >= all && done >= planned) || (tally.connections < all && !on_their_way)
@@ -411,7 +411,7 @@ impl Drive<'_> {
         self.run.phase("storm");
         self.run.order(Order::Return(0..all));
         let timeout = Duration::from_secs(60 + u64::from(all) / 500);
-        self.run.wait_for("coming back", timeout, |tally| tally.connections >= u64::from(all))?;
+        self.run.wait_for_return(timeout, |tally| tally.connections >= u64::from(all))?;
         self.run.phase("after");
         self.run.hold(self.duration())
     }

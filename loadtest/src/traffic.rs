@@ -1,4 +1,4 @@
-//! Who sends what to whom, and when: fixed in advance, so that a slow gateway cannot slow the schedule down.
+//! The schedule of a load, senders, recipients and times: fixed in advance, so that a slow gateway cannot slow the schedule down.
 //!
 //! Every driver thread walks the same schedule and sends what is its own clients' part.
 
@@ -225,7 +225,7 @@ impl Traffic {
         }
     }
 
-    /// Who sends message `index`.
+    /// The sender of message `index`.
     pub(crate) fn sender(&self, index: u64) -> u32 {
         let index = match self.pace.seed() {
             Some(seed) => fastrand::Rng::with_seed(seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15)).u64(..),

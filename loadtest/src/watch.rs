@@ -54,7 +54,7 @@ pub(crate) struct Watch {
     phase: Open,
     first: Sample,
     last: Sample,
-    /// When the present wait is over, for whoever watches.
+    /// When the present wait is over, for the screen.
     pub(crate) until: Option<Instant>,
     /// What the streams' schedules hold.
     pub(crate) planned: Planned,
@@ -145,7 +145,7 @@ impl Watch {
         });
     }
 
-    /// Once in a while, or now: a point of the timeline, a line of the log, a look for whoever watches.
+    /// Once in a while, or now: a point of the timeline, a line of the log, a look for the screen.
     pub(crate) fn tick(&mut self, now: bool, wanted: usize) {
         if !now && self.last.at.elapsed() < POINT {
             return;
@@ -273,6 +273,8 @@ impl Watch {
     pub(crate) fn finish(mut self) -> Report {
         // What came in since the last phase ended, while connections were being closed.
         self.guard = Guard::default();
+        // The clients have left: nothing of that is for the screen.
+        self.outlets.view = View::default();
         self.tick(true, 0);
         let now = Sample::take(&self.shared, self.outlets.process);
         let rest = std::mem::replace(

@@ -117,7 +117,7 @@ fn human(time: Duration) -> String {
     if time.subsec_millis() == 0 { format!("{} s", time.as_secs()) } else { format!("{} ms", time.as_millis()) }
 }
 
-/// Who answers without being a gateway, by the first bytes.
+/// What kind of server answers instead of a gateway, by its first bytes.
 fn stranger(first: &[u8], address: SocketAddr) -> String {
     let said = format!("it said \"{}\"", first.escape_ascii());
     match first {
@@ -140,7 +140,7 @@ fn tls_failure(error: &TlsError, address: SocketAddr, host: &str) -> String {
     }
 }
 
-/// Who answers a client's TLS handshake with something else.
+/// What kind of server answers a TLS handshake with something else.
 fn not_tls(first: &[u8], address: SocketAddr) -> String {
     match is_gateway(first) {
         true => format!("{address} is a ringgate listener without TLS: try tcp://"),
@@ -151,7 +151,7 @@ fn not_tls(first: &[u8], address: SocketAddr) -> String {
 fn certificate_failure(error: &CertificateError, address: SocketAddr, host: &str) -> String {
     let what = match error {
         CertificateError::UnknownIssuer => {
-            "is signed by nobody who is trusted: give the certificate of its issuer with --ca FILE".to_owned()
+            "has an issuer that is not trusted: give the certificate of its issuer with --ca FILE".to_owned()
         }
         CertificateError::BadSignature => {
             "is not signed with the key of --ca, though by the same name: is that file the present one?".to_owned()

@@ -355,7 +355,7 @@ impl Fleet {
         }
     }
 
-    /// Pings whoever is due. Beats are spread over the interval by the number of the client.
+    /// Sends the heartbeats that are due. Beats are spread over the interval by the number of the client.
     fn heartbeat(&mut self) {
         let now_us = self.shared.now_us();
         let interval_ms = (self.shared.plan.assignment.ping_interval.as_millis() as u64).max(1);

@@ -371,7 +371,7 @@ impl Fleet {
             // Counted among the Pings and heartbeats.
             End::NoPong => {}
             End::Goodbye(code, _) => self.error(format!("goodbye: {}", name_of(code))),
-            _ if was_ready => self.error("a connection was lost without a word".to_owned()),
+            _ if was_ready => self.error("a connection was lost without a Goodbye".to_owned()),
             _ => match self.why_not(place, end, attempt) {
                 (text, true) => self.own_error(text),
                 (text, false) => self.error(text),

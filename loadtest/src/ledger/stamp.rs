@@ -14,7 +14,7 @@ pub(crate) struct Stamp {
     pub(crate) run: u32,
     /// Whom it was sent to.
     pub(crate) to: Recipient,
-    /// Who sent it, in which stream.
+    /// Its sender, and the stream.
     pub(crate) sender: Sender,
     /// 1, 2, 3, ... per sender and stream.
     pub(crate) sequence: u32,

@@ -88,7 +88,7 @@ impl Tally {
 fn named(counts: &Mutex<BTreeMap<u16, u64>>, name: impl Fn(u16) -> Option<&'static str>) -> BTreeMap<String, u64> {
     let Ok(counts) = counts.lock() else { return BTreeMap::new() };
     let label = |code: u16| match (code, name(code)) {
-        (0, _) => "without a word".to_owned(),
+        (0, _) => "without a code".to_owned(),
         (code, Some(name)) => format!("{code} {name}"),
         (code, None) => code.to_string(),
     };

@@ -190,7 +190,7 @@ fn strangers_are_refused_and_disturb_nobody() {
         stranger.read_to_string(&mut answer).unwrap();
         answer
     };
-    // One stays without a word all the time.
+    // One says nothing all the time.
     let _silent = TcpStream::connect(&address).unwrap();
     let answer = ask("{\"Hello\":\"ringgate-loadtest 0.0.0, crew 0\"}\n");
     assert!(answer.contains("Refused") && answer.contains("both must be the same"), "{answer}");

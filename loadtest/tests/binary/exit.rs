@@ -1,4 +1,4 @@
-//! Exit codes: 0 for a good run, 1 for one that failed, 2 for what could not be run; whoever reads the output or not.
+//! Exit codes: 0 for a good run, 1 for one that failed, 2 for what could not be run, whether the output is read or not.
 
 use std::fs::OpenOptions;
 use std::process::{Command, Output, Stdio};

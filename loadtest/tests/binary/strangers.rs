@@ -108,7 +108,7 @@ fn clients_try_again_in_vain_then_the_run_ends_and_says_why() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(
-        said.contains("nobody could sign in; the last attempt: connected to ") && said.contains("within 300 ms"),
+        said.contains("no client could sign in; the last attempt: connected to ") && said.contains("within 300 ms"),
         "{said}"
     );
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
@@ -167,7 +167,7 @@ fn certificate_is_not_accepted_then_the_cause_is_named() {
     let gateway = Gateway::start();
     let said = with(&gateway, &certificate("somebody else", None).0);
     assert!(
-        said.contains("is signed by nobody who is trusted: give the certificate of its issuer with --ca FILE"),
+        said.contains("has an issuer that is not trusted: give the certificate of its issuer with --ca FILE"),
         "{said}"
     );
     // Another gateway's, or this one's before it was started again: the issuer is called the same.

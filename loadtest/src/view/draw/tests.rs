@@ -44,7 +44,7 @@ fn scene(now: Instant) -> Scene {
         let mut record = Record::default();
         record.record(Measure::Deliver, Series::Stream(1), 0, 0, 1);
         if second == 20 {
-            record.troubles.errors.insert("a connection was lost without a word".to_owned(), 3);
+            record.troubles.errors.insert("a connection was lost without a Goodbye".to_owned(), 3);
             record.troubles.closed.insert(3008, 2);
             record.troubles.closed.insert(0, 3);
             record.troubles.refused.insert(111, 1);

@@ -161,7 +161,7 @@ fn a_gateway_is_frozen_until_after_the_end_then_all_without_an_answer_is_unanswe
             gateway.signal(Signal::STOP);
         });
         let figures = outcome.book.figures();
-        // Who waits for a Pong for too long takes its connection for dead.
+        // A client that waits too long for a Pong takes its connection for dead.
         let (name, away) = if load == Load::Ping { ("pings_unanswered", load.clients()) } else { ("unanswered", 0) };
         assert!(figures[name] > 0 && outcome.code == 1, "{}", outcome.what);
         skipped_the_rest_with_away(&outcome, away, &[("undecided", 0), ("duplicated", 0)])
