@@ -16,12 +16,39 @@ use bytes::Bytes;
 pub struct Delivery {
     /// The whole frame.
     pub frame: Bytes,
-    /// Monotonic microseconds of the Publish, 0 for a replay, [`REPLY`] for what is no message.
-    pub received_us: u64,
+    /// When it was published, or that it is not timed.
+    pub arrival: Arrival,
 }
 
-/// Marks a reply that keeps its place among the messages.
-pub const REPLY: u64 = u64::MAX;
+/// From when the way of a [`Delivery`] is timed, in eight bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival(u64);
+
+// One for each member of a room that has not read a message yet.
+const _: () = assert!(size_of::<Delivery>() == size_of::<Bytes>() + 8);
+
+impl Arrival {
+    /// A message out of a log, or an event: how long it took says nothing.
+    pub const UNTIMED: Arrival = Arrival(0);
+    /// No message, but a reply that keeps its place among them.
+    pub const REPLY: Arrival = Arrival(u64::MAX);
+
+    /// A message that was published at these monotonic microseconds.
+    pub fn at(us: u64) -> Self {
+        Arrival(us.clamp(1, u64::MAX - 1))
+    }
+
+    /// Whether it is a reply, which no figure of messages counts.
+    #[inline]
+    pub fn is_reply(self) -> bool {
+        self == Self::REPLY
+    }
+
+    /// Microseconds from the Publish until then; none if it is not timed.
+    pub fn elapsed_us(self, now_us: u64) -> Option<u64> {
+        (self != Self::UNTIMED && self != Self::REPLY).then(|| now_us.saturating_sub(self.0))
+    }
+}
 
 /// What [`Outbox::pull`] hands to the shell.
 #[derive(Debug)]
@@ -180,7 +207,7 @@ impl Outbox {
     pub fn push(&mut self, delivery: Delivery, spares: &mut Spares, now_ms: u64) {
         let queues = self.queues(spares, now_ms);
         queues.data_bytes += delivery.frame.len();
-        queues.replies += usize::from(delivery.received_us == REPLY);
+        queues.replies += usize::from(delivery.arrival.is_reply());
         queues.data.push_back(delivery);
     }
 
@@ -191,7 +218,7 @@ impl Outbox {
         let chunk = if queues.control.is_empty() {
             let delivery = queues.data.pop_front()?;
             queues.data_bytes -= delivery.frame.len();
-            queues.replies -= usize::from(delivery.received_us == REPLY);
+            queues.replies -= usize::from(delivery.arrival.is_reply());
             Chunk::Data(delivery)
         } else {
             Chunk::Control(core::mem::take(&mut queues.control))
@@ -240,7 +267,19 @@ mod tests {
     use super::*;
 
     fn delivery(bytes: usize) -> Delivery {
-        Delivery { frame: Bytes::from(vec![0; bytes]), received_us: 0 }
+        Delivery { frame: Bytes::from(vec![0; bytes]), arrival: Arrival::UNTIMED }
+    }
+
+    #[test]
+    fn arrival_is_timed_then_it_is_neither_a_reply_nor_untimed() {
+        for us in [0, 1, 500, u64::MAX] {
+            let arrival = Arrival::at(us);
+            assert!(!arrival.is_reply() && arrival != Arrival::UNTIMED, "{us}");
+        }
+        assert_eq!(Arrival::at(500).elapsed_us(700), Some(200));
+        assert_eq!(Arrival::at(500).elapsed_us(400), Some(0));
+        assert_eq!((Arrival::UNTIMED.elapsed_us(700), Arrival::REPLY.elapsed_us(700)), (None, None));
+        assert!(Arrival::REPLY.is_reply());
     }
 
     #[test]
@@ -276,7 +315,7 @@ mod tests {
     }
 
     fn reply(bytes: usize) -> Delivery {
-        Delivery { received_us: REPLY, ..delivery(bytes) }
+        Delivery { arrival: Arrival::REPLY, ..delivery(bytes) }
     }
 
     #[test]

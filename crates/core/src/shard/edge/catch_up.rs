@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::id::{ConnectionKey, Now};
 use crate::metrics::DropReason;
-use crate::outbox::{Delivery, Outbox, OutboxLimits};
+use crate::outbox::{Arrival, Delivery, Outbox, OutboxLimits};
 use crate::session::{InboxFeed, Lag};
 use crate::shard::{Shard, Source, ToHome};
 
@@ -63,7 +63,7 @@ impl Shard {
         debug_assert!(complete || settled.gone == 0);
         Self::count_dropped(&self.metrics, DropReason::Unrecoverable, settled.gone);
         for frame in frames {
-            self.queue(key, Delivery { frame, received_us: 0 }, now);
+            self.queue(key, Delivery { frame, arrival: Arrival::UNTIMED }, now);
         }
     }
 

@@ -52,7 +52,7 @@ impl Shard {
             draft,
             ephemeral: publish.ephemeral,
             ttl_ms: u64::from(publish.ttl_seconds) * 1000,
-            received_us: now.mono_us.max(1),
+            received_us: now.mono_us,
         };
         self.publish_or_post(home, letter, now);
     }

@@ -6,7 +6,7 @@
 use super::topics::Topic;
 use crate::close::ErrorCode;
 use crate::id::{Address, Durability, InboxKey, Now, ShardId, Stamp};
-use crate::outbox::Delivery;
+use crate::outbox::{Arrival, Delivery};
 use crate::shard::letter::{Publish, Published, SentCopy};
 use crate::shard::ways::Work;
 use crate::shard::{Shard, ToHome};
@@ -101,7 +101,13 @@ impl Shard {
         let message = Message { frame: frame.clone(), ttl_ms, from: Some(from), publisher };
         self.homes.commit(Topic::Inbox(inbox), message, now);
         self.homes.skip_own(inbox, from, now);
-        self.deliver_to_devices(inbox, position.offset, &Delivery { frame, received_us }, Some(from), now);
+        self.deliver_to_devices(
+            inbox,
+            position.offset,
+            &Delivery { frame, arrival: Arrival::at(received_us) },
+            Some(from),
+            now,
+        );
     }
 
     /// Why a message for this topic is refused at its home, if the ways to its recipients hold too much.
@@ -151,7 +157,7 @@ impl Shard {
         if let Some(home) = copied_at {
             self.post_copy(home, &SentMessage { from, frame: &frame, stamp: answered.stamp, ttl_ms, received_us });
         }
-        let delivery = Delivery { frame, received_us };
+        let delivery = Delivery { frame, arrival: Arrival::at(received_us) };
         match topic {
             Topic::Inbox(inbox) => self.deliver_to_devices(inbox, offset, &delivery, None, now),
             Topic::Room(room) => {

@@ -6,7 +6,7 @@ use hashbrown::HashSet;
 use super::topics::Topic;
 use crate::id::{Address, Now, Recover, RoomKey, ShardId};
 use crate::metrics::Recovery;
-use crate::outbox::Delivery;
+use crate::outbox::{Arrival, Delivery};
 use crate::shard::letter::{Subscribe, Subscribed};
 use crate::shard::{Credit, Shard, ToEdge, Work};
 use crate::topics::{MemberName, Room};
@@ -94,7 +94,7 @@ impl Shard {
         if self.has_no_way_on(Some(Topic::Room(room)), frame.len()).is_some() {
             return self.metrics.announcements_dropped.increment();
         }
-        let delivery = Delivery { frame: Bytes::from(frame), received_us: 0 };
+        let delivery = Delivery { frame: Bytes::from(frame), arrival: Arrival::UNTIMED };
         self.fan_out_from_home(room, 0, &delivery, without);
     }
 
