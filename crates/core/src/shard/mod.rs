@@ -21,6 +21,8 @@ mod home;
 mod invariants;
 mod letter;
 mod mail;
+#[cfg(test)]
+mod tests;
 mod ways;
 
 use std::collections::VecDeque;
@@ -274,32 +276,5 @@ impl Shard {
 
     fn address(&self, connection: ConnectionKey) -> Address {
         Address { shard: self.id, connection }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A table with as many places as one home has names must not see them in a part of its places only.
-    #[test]
-    fn names_of_one_home_lie_everywhere_in_a_table() {
-        const PLACES: u64 = 1024;
-        for shards in [1, 64, 256] {
-            let shard = Shard::new(ShardOptions {
-                id: ShardId(0),
-                shards,
-                settings: Arc::default(),
-                metrics: Arc::default(),
-                seed: 7,
-            });
-            let names = (0..).map(|number| format!("chat:{number}"));
-            let of_home = names.filter(|name| shard.home_of_room(name) == ShardId(0)).take(PLACES as usize);
-            let mut taken = vec![false; PLACES as usize];
-            of_home.for_each(|name| taken[(shard.hash.hash_one(&*name) % PLACES) as usize] = true);
-            // Thrown at random, 1 - 1/e of the places are taken: 647.
-            let taken = taken.iter().filter(|taken| **taken).count();
-            assert!((580..720).contains(&taken), "{taken} of {PLACES} places with {shards} shards");
-        }
     }
 }

@@ -308,7 +308,7 @@ impl Homes {
     }
 
     /// Where the inbox's devices are connected.
-    pub(super) fn addresses(&self, inbox: InboxKey) -> impl Iterator<Item = Address> {
+    pub(in crate::shard) fn addresses(&self, inbox: InboxKey) -> impl Iterator<Item = Address> {
         let devices = self.inboxes.get(inbox).map_or(&[][..], Inbox::devices);
         devices.iter().filter_map(Device::connected)
     }
