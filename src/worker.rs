@@ -1,80 +1,44 @@
-//! One shard at work: turns the core's events and effects into work of the ring and the mesh. It moves bytes; it
-//! decides nothing.
+//! One shard at work: turns the core's events and effects into work of the ring and the mesh. It moves bytes; what is done
+//! about them the core decides.
 //!
 //! A turn: completions, letters, tokens, time; then what follows from them: closes, sends, letters out, one doorbell
 //! per thread that sleeps, one entry into the kernel. Each part is bounded. Every turn looks at completions and reads
 //! mail, whatever waits: a send whose completion is not looked at makes its reader look slow. What would make too much
 //! wait is refused by the core before it is taken in. Turns are made by the shard's thread, see [`crate::thread`].
+//!
+//! | file | what |
+//! |---|---|
+//! | `driver` | the core as the sockets see it; connections that are turned away |
+//! | `mail` | letters between shards, those that wait for a full mailbox, and what the control plane asks |
+//! | `tokens` | which tokens are verified in a turn |
+//! | `rest` | the end of a busy stretch |
+//! | `log` | a line when a session begins, and when a connection ends |
 
+mod driver;
 mod log;
-mod queue;
+mod mail;
+mod rest;
+mod tokens;
 
-use std::collections::{HashMap, VecDeque};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ringgate_core::id::Now;
+use ringgate_core::mesh::Mailbox;
+use ringgate_core::metrics::Cell;
+use ringgate_core::session::{Admission, Authenticator};
+use ringgate_core::shard::{Effect, Event, ShardOptions};
+use ringgate_core::transport::Transport;
+use ringgate_net::{Bell, Net, NetOptions, RingError};
 use rustls::ServerConfig;
 
+use driver::{Core, farewells};
 use log::ConnectionLog;
-use queue::Unverified;
-use ringgate_core::close::CloseReason;
-use ringgate_core::id::{Address, ConnectionKey, Now, ShardId};
-use ringgate_core::limits::{BUSY_AFTER_MS, BUSY_SPREAD_MS, Settings};
-use ringgate_core::mesh::Mailbox;
-use ringgate_core::metrics::ShardMetrics;
-use ringgate_core::outbox::Chunk;
-use ringgate_core::session::{Admission, Authenticator};
-use ringgate_core::shard::{Effect, Event, Letter, Shard, ShardOptions};
-use ringgate_core::transport::{Handshake, Transport};
-use ringgate_core::wire::Encoder;
-use ringgate_net::tls::TlsError;
-use ringgate_net::{Bell, Driver, Net, NetOptions, RingError};
-
-/// What travels through the mesh.
-#[derive(Debug)]
-pub enum Mail {
-    /// From shard to shard.
-    Letter(Letter),
-    /// From the control plane.
-    Control(Control),
-}
-
-// What is measured of the mesh in bench/ is as large.
-const _: () = assert!(size_of::<Mail>() == size_of::<Letter>());
-
-impl Mail {
-    /// Bytes of the messages in it.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Mail::Letter(letter) => letter.bytes(),
-            Mail::Control(_) => 0,
-        }
-    }
-}
-
-/// What the control plane asks of a shard.
-#[derive(Debug)]
-pub enum Control {
-    /// Stop accepting, tell every client to go, and end when all are gone.
-    Drain,
-    /// Use these from now on. A shard that has dropped its reference uses them.
-    Reload(Arc<Reload>),
-}
-
-/// What can be exchanged while a gateway runs. Sessions that are signed in stay.
-pub struct Reload {
-    /// For connections accepted from now on. None keeps the present certificate.
-    pub tls: Option<Arc<ServerConfig>>,
-    /// For tokens looked at from now on.
-    pub authenticator: Arc<dyn Authenticator>,
-}
-
-impl std::fmt::Debug for Reload {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reload").finish_non_exhaustive()
-    }
-}
+use mail::Backlog;
+pub use mail::{Control, Mail, Reload};
+use rest::Rest;
+use tokens::Verifier;
 
 /// What a shard is made of.
 pub struct WorkerOptions {
@@ -99,16 +63,8 @@ pub struct WorkerOptions {
     pub at_rest: fn(),
 }
 
-/// Delays that refused clients are told.
-const FAREWELLS: u32 = 16;
 /// Letters handled in one turn.
 const LETTERS_PER_TURN: usize = 2048;
-/// Cost of token verifications in one turn, in units of about 2 us.
-const VERIFY_COST_PER_TURN: u32 = 128;
-/// Tokens of each kind that are looked at in one turn, whether somebody waits for them still.
-const STALE_LOOKS_PER_TURN: usize = 128;
-/// Letters that may wait for full mailboxes while tokens are verified.
-const WAITING_MAX: usize = 4096;
 /// Longest sleep with connections: one tick of the wheel.
 const SLEEP: Duration = Duration::from_millis(ringgate_core::wheel::TICK_MS);
 /// Longest sleep without.
@@ -123,11 +79,8 @@ pub(crate) struct Worker {
     net: Net,
     core: Core,
     mailbox: Mailbox<Mail>,
-    /// Letters for shards whose mailbox is full, in order.
-    backlog: Vec<VecDeque<Letter>>,
-    waiting: usize,
-    authenticator: Arc<dyn Authenticator>,
-    unverified: Unverified,
+    backlog: Backlog,
+    verifier: Verifier,
     started: Instant,
     turned: Instant,
     /// The last turn left something to do.
@@ -138,77 +91,14 @@ pub(crate) struct Worker {
     reading_up: Option<Instant>,
     draining: bool,
     rest: Rest,
-    log: ConnectionLog,
-}
-
-/// Notices the end of a busy stretch: a ramp of connections, a storm. What such a stretch leaves in the allocator
-/// stays there for good otherwise.
-struct Rest {
     at_rest: fn(),
-    window_began: Instant,
-    worked: Duration,
-    /// Connections accepted before the window.
-    accepted: u64,
-    was_busy: bool,
-}
-
-/// How long is looked at.
-const REST_WINDOW: Duration = Duration::from_millis(500);
-/// More work than this in a window, or more new connections, is a busy stretch.
-const REST_BUSY: Duration = Duration::from_millis(125);
-const REST_ACCEPTED: u64 = 50;
-
-impl Rest {
-    fn new(at_rest: fn(), now: Instant) -> Self {
-        Rest { at_rest, window_began: now, worked: Duration::ZERO, accepted: 0, was_busy: true }
-    }
-
-    /// True when a busy stretch has just ended.
-    fn after_turn(&mut self, now: Instant, worked: Duration, accepted: u64) -> bool {
-        self.worked += worked;
-        if now - self.window_began < REST_WINDOW {
-            return false;
-        }
-        let new = accepted - core::mem::replace(&mut self.accepted, accepted);
-        let busy = core::mem::take(&mut self.worked) > REST_BUSY || new > REST_ACCEPTED;
-        self.window_began = now;
-        core::mem::replace(&mut self.was_busy, busy) && !busy
-    }
-}
-
-/// The core, as the sockets see it.
-struct Core {
-    shard: Shard,
-    now: Now,
-    id: ShardId,
-    settings: Arc<Settings>,
-    metrics: Arc<ShardMetrics>,
-    admission: Arc<Mutex<Admission>>,
-    peers: ringgate_core::slots::Slots<std::net::IpAddr>,
-    limited: bool,
-    /// Why TLS failed, of connections whose close was not logged yet.
-    causes: HashMap<ConnectionKey, String>,
-}
-
-/// What clients are told in turn for whom there is no room. They do not come back all at once: each may try again at another
-/// time, and shards do not begin with the same one.
-fn farewells(id: ShardId) -> Vec<Vec<u8>> {
-    let after_ms = |step: u32| BUSY_AFTER_MS + step % FAREWELLS * BUSY_SPREAD_MS / FAREWELLS;
-    let farewell = |number: u32| {
-        let mut frame = Vec::new();
-        // Seven and 16 have no factor in common: all steps come, and those next to each other differ much.
-        let after_ms = after_ms(u32::from(id.0) + number * 7);
-        Encoder::default().goodbye(&mut frame, CloseReason::Busy, CloseReason::Busy.label(), after_ms);
-        frame
-    };
-    (0..FAREWELLS).map(farewell).collect()
+    log: ConnectionLog,
 }
 
 impl Worker {
     /// A shard that rings `bell` when it has something to do while its thread sleeps.
     pub(crate) fn new(options: WorkerOptions, bell: &Bell) -> Result<Self, RingError> {
-        let metrics = options.shard.metrics.clone();
-        let mut net = Net::new(options.net, metrics.clone(), bell)?;
+        let mut net = Net::new(options.net, options.shard.metrics.clone(), bell)?;
         if let Some(tls) = options.tls {
             net.set_server_tls(tls);
         }
@@ -217,44 +107,28 @@ impl Worker {
         for (listener, transport) in options.listeners {
             net.listen(listener, transport);
         }
-        let shards = usize::from(options.shard.shards);
-        let settings = options.shard.settings.clone();
-        let client = &settings.client;
         let log = ConnectionLog::new(options.shard.id, Instant::now());
         Ok(Worker {
             net,
-            core: Core {
-                id: options.shard.id,
-                limited: client.connections_max != 0
-                    || client.connections_per_address_max != 0
-                    || client.accept_rate != 0,
-                shard: Shard::new(options.shard),
-                now: Now::default(),
-                settings,
-                metrics,
-                admission: options.admission,
-                peers: ringgate_core::slots::Slots::default(),
-                causes: HashMap::new(),
-            },
+            backlog: Backlog::new(options.shard.shards.into()),
+            core: Core::new(options.shard, options.admission),
             mailbox: options.mailbox,
-            backlog: (0..shards).map(|_| VecDeque::new()).collect(),
-            waiting: 0,
-            authenticator: options.authenticator,
-            unverified: Unverified::default(),
+            verifier: Verifier::new(options.authenticator),
             started: options.started,
             turned: Instant::now(),
             more: true,
             due: Instant::now(),
             reading_up: None,
             draining: false,
-            rest: Rest::new(options.at_rest, Instant::now()),
+            rest: Rest::new(Instant::now()),
+            at_rest: options.at_rest,
             log,
         })
     }
 
     /// Whether it has drained and is not needed any more.
     pub(crate) fn is_done(&self) -> bool {
-        self.draining && self.core.shard.connections() == 0 && self.net.sockets() == 0 && self.waiting == 0
+        self.draining && self.core.shard.connections() == 0 && self.net.sockets() == 0 && self.backlog.letters() == 0
     }
 
     /// Whether a turn would find something to do.
@@ -262,9 +136,9 @@ impl Worker {
         now >= self.due || self.must_go_on()
     }
 
-    /// The same, whatever the time is.
+    /// As [`Self::has_work`], whatever the time is.
     fn must_go_on(&mut self) -> bool {
-        self.more || !self.unverified.is_empty() || !self.mailbox.is_empty() || self.net.has_work()
+        self.more || !self.verifier.is_empty() || !self.mailbox.is_empty() || self.net.has_work()
     }
 
     /// One turn. What it has for the kernel is to be submitted: by [`Self::submit`], or on the way to sleep.
@@ -278,28 +152,28 @@ impl Worker {
         }
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.core.now = Now { mono_us: (began - self.started).as_micros() as u64, unix_ms: unix.as_millis() as u64 };
-        let mut busy = self.waiting > 0;
+        let mut busy = self.backlog.letters() > 0;
         let read = self.net.poll(&mut self.core);
         busy |= read;
         self.reading_up = self.reading_up.filter(|since| read && began - *since <= CATCH_UP);
         busy |= self.read_mail();
-        busy |= self.verify_tokens();
+        busy |= self.verifier.turn(&mut self.core, self.backlog.letters());
         busy |= match self.reading_up {
             None => self.core.shard.advance(self.core.now),
             Some(_) => self.core.shard.work_off(self.core.now),
         };
         busy |= self.apply_effects();
-        self.send_mail();
+        self.backlog.send(&mut self.mailbox, &mut self.core);
         self.log.turn(began);
         if self.core.shard.passes_log_mark() {
             let (bytes, limit) = (self.core.metrics.log_bytes.read(), self.core.metrics.log_bytes_limit.read());
-            tracing::warn!(shard = self.core.id.0, bytes, limit, "logs are nearly full; see log.size_per_shard");
+            tracing::warn!(shard = self.core.id.0, bytes, limit, "logs are nearly full; see log.size_per_shard_max");
         }
-        self.more = self.waiting > 0 || self.reading_up.is_some() || self.core.shard.has_work();
+        self.more = self.backlog.letters() > 0 || self.reading_up.is_some() || self.core.shard.has_work();
         self.turned = Instant::now();
         let worked = if busy { self.turned - began } else { Duration::ZERO };
         self.core.metrics.busy_ns.add(worked.as_nanos() as u64);
-        let accepted = self.core.metrics.connections_accepted.iter().map(ringgate_core::metrics::Cell::read).sum();
+        let accepted = self.core.metrics.connections_accepted.iter().map(Cell::read).sum();
         if self.rest.after_turn(self.turned, worked, accepted) {
             self.release_spares();
         }
@@ -330,12 +204,10 @@ impl Worker {
     fn release_spares(&mut self) {
         self.core.shard.release_spares();
         self.net.release_spares();
-        self.unverified.release_spares();
+        self.verifier.release_spares();
         self.core.causes.shrink_to_fit();
-        for backlog in &mut self.backlog {
-            backlog.shrink_to_fit();
-        }
-        (self.rest.at_rest)();
+        self.backlog.release_spares();
+        (self.at_rest)();
     }
 
     fn read_mail(&mut self) -> bool {
@@ -349,7 +221,7 @@ impl Worker {
                     self.core.shard.handle(Event::Drain, self.core.now);
                 }
                 Mail::Control(Control::Reload(reload)) => {
-                    self.authenticator = reload.authenticator.clone();
+                    self.verifier.replace(reload.authenticator.clone());
                     if let Some(tls) = &reload.tls {
                         self.net.set_server_tls(tls.clone());
                     }
@@ -359,51 +231,13 @@ impl Worker {
         true
     }
 
-    /// Verifies as many tokens as fit into a turn: a reconnect storm must not stall those who are signed in.
-    fn verify_tokens(&mut self) -> bool {
-        // Nobody waits for these, and while nothing is verified nothing else takes them out.
-        let shard = &self.core.shard;
-        self.unverified.drop_stale(STALE_LOOKS_PER_TURN, |(connection, refresh, _)| {
-            shard.awaits_verification(*connection, refresh.is_some())
-        });
-        if self.waiting > WAITING_MAX {
-            // A sign-in posts letters for its inbox and all of its rooms: it waits until there is room for them.
-            return false;
-        }
-        self.unverified.begin(VERIFY_COST_PER_TURN);
-        while let Some((connection, refresh, token)) = self.unverified.pop() {
-            if !self.core.shard.awaits_verification(connection, refresh.is_some()) {
-                // Closed while it waited: in a storm, most of the queue may be.
-                self.unverified.spend(1, refresh.is_some());
-                continue;
-            }
-            self.unverified.spend(1 + self.authenticator.cost(&token), refresh.is_some());
-            let began = Instant::now();
-            let result = self.authenticator.verify(&token, self.core.now.unix_ms / 1000);
-            self.core.metrics.auth_duration.record_us(began.elapsed().as_micros() as u64);
-            if let Err(error) = &result {
-                let connection = Address { shard: self.core.id, connection };
-                tracing::debug!(%connection, cause = error.label(), refresh = refresh.is_some(), "token refused");
-            }
-            self.core.shard.handle(Event::Verified { connection, refresh, result }, self.core.now);
-        }
-        self.unverified.spent() > 0
-    }
-
     fn apply_effects(&mut self) -> bool {
         let mut any = false;
         while let Some(effect) = self.core.shard.poll_effect() {
             any = true;
             match effect {
-                Effect::Post(posted) => {
-                    self.waiting += 1;
-                    if let Some(backlog) = self.backlog.get_mut(usize::from(posted.to.0)) {
-                        backlog.push_back(posted.letter);
-                    }
-                }
-                Effect::Verify { connection, refresh, token } => {
-                    self.unverified.push((connection, refresh, token));
-                }
+                Effect::Post(posted) => self.backlog.push(posted),
+                Effect::Verify { connection, refresh, token } => self.verifier.push((connection, refresh, token)),
                 Effect::Writable { connection } => self.net.flush(connection, &mut self.core),
                 Effect::Close { connection, reason, flush, record } => {
                     let cause = self.core.causes.remove(&connection);
@@ -420,29 +254,6 @@ impl Worker {
             }
         }
         any
-    }
-
-    /// Moves letters into mailboxes as far as there is room, and wakes shards that sleep.
-    fn send_mail(&mut self) {
-        if self.waiting == 0 {
-            return;
-        }
-        for (to, backlog) in self.backlog.iter_mut().enumerate().filter(|(_, backlog)| !backlog.is_empty()) {
-            while let Some(letter) = backlog.pop_front() {
-                let urgent = letter.is_urgent();
-                match self.mailbox.push(to, Mail::Letter(letter), urgent) {
-                    Ok(()) => self.waiting -= 1,
-                    Err(Mail::Letter(letter)) => {
-                        backlog.push_front(letter);
-                        self.core.metrics.mesh_full.increment();
-                        break;
-                    }
-                    Err(Mail::Control(_)) => break,
-                }
-            }
-            self.core.shard.set_waiting(ShardId(to as u16), backlog.len(), backlog.iter().map(Letter::bytes).sum());
-        }
-        self.core.metrics.mesh_doorbells.add(self.mailbox.ring() as u64);
     }
 
     /// Submits everything and says whether the thread may sleep, as far as this shard is concerned.
@@ -475,72 +286,5 @@ impl Worker {
             Some(at) => sleep.min(at.saturating_duration_since(self.turned)),
             None => sleep,
         }
-    }
-}
-
-impl Driver for Core {
-    fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool {
-        let peer = peer.ip().to_canonical();
-        if self.limited {
-            let admitted =
-                self.admission.lock().is_ok_and(|mut admission| admission.admit(&self.settings.client, peer, self.now));
-            if !admitted {
-                self.metrics.connections_refused.increment();
-                return false;
-            }
-            self.peers.insert_at(key, peer);
-        }
-        self.shard.handle(Event::Opened { connection: key, peer, transport }, self.now);
-        true
-    }
-
-    fn secured(&mut self, key: ConnectionKey, _: Handshake) {
-        self.shard.handle(Event::Secured { connection: key }, self.now);
-    }
-
-    fn expect(&mut self, key: ConnectionKey) {
-        self.shard.expect(key);
-    }
-
-    fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
-        self.shard.handle(Event::Received { connection: key, bytes }, self.now);
-    }
-
-    fn takes_more(&mut self, key: ConnectionKey) -> bool {
-        self.shard.takes_more(key)
-    }
-
-    fn carried(&mut self, key: ConnectionKey, overhead_bytes: usize) {
-        self.shard.carried(key, overhead_bytes, self.now);
-    }
-
-    fn tls_failed(&mut self, key: ConnectionKey, error: &TlsError) {
-        self.causes.insert(key, error.to_string());
-    }
-
-    fn ended(&mut self, key: ConnectionKey, reason: CloseReason) {
-        self.shard.handle(Event::Ended { connection: key, reason }, self.now);
-    }
-
-    fn freed(&mut self, key: ConnectionKey) {
-        self.causes.remove(&key);
-        self.shard.handle(Event::Freed { connection: key }, self.now);
-        if let Some(peer) = self.peers.remove_at(key)
-            && let Ok(mut admission) = self.admission.lock()
-        {
-            admission.release(peer);
-        }
-    }
-
-    fn pull(&mut self, key: ConnectionKey) -> Option<Chunk> {
-        self.shard.pull(key, self.now)
-    }
-
-    fn progressed(&mut self, key: ConnectionKey) {
-        self.shard.progressed(key, self.now);
-    }
-
-    fn recycle(&mut self, _key: ConnectionKey, buffer: Vec<u8>) {
-        self.shard.recycle(buffer);
     }
 }

@@ -1,4 +1,5 @@
-//! Who the clients are, where they go and where they come from: what a driver process has of its own and never sends on.
+//! How the clients of this process sign in, and which addresses they connect to and from. Keys and tokens never leave this
+//! process.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::lookup::Lookup;
 use crate::tickets;
 use crate::tokens::{DEVICE, Listed};
 
-/// How the clients of this process sign in, whom they trust and where they connect from.
+/// How clients sign in, which certificates they trust, and which addresses they connect from.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(group(clap::ArgGroup::new("signing").args(["dev", "key", "token", "tokens"])))]
 pub(crate) struct Credentials {
@@ -56,7 +57,8 @@ impl Credentials {
         Credentials { dev: true, ca: Some(ca.to_owned()), ..Credentials::default() }
     }
 
-    /// Reads keys and certificates, and looks names up. Errors say which option is missing or what is wrong with it.
+    /// Reads keys and certificates, and looks names up. An error names the option that is missing or wrong, and what would be
+    /// right.
     pub(crate) fn access(&self, assignment: &Assignment) -> Result<Access, String> {
         let secured = |url: &Url| self.tls(url, assignment.no_resumption);
         let tokens = self.tokens()?;
@@ -69,14 +71,14 @@ impl Credentials {
         })
     }
 
-    /// Whether tokens can be had and certificates be read; asked before anything is waited for.
+    /// Checks keys, tokens and certificates before a worker waits for its controller.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.tokens()?;
         self.source.family()?;
         self.ca.as_ref().map_or(Ok(()), |path| tls_of(path).map(|_| ()))
     }
 
-    /// An error if any of these options is given.
+    /// Refuses these options where workers have the clients. The error names the option, and where it belongs.
     pub(crate) fn check_none(&self) -> Result<(), String> {
         let given = [
             (self.dev, "--dev"),
@@ -97,7 +99,9 @@ impl Credentials {
     fn tokens(&self) -> Result<Tokens, String> {
         if let Some(path) = &self.key {
             let signer = Signer::from_key_file(path, None, self.kid.as_deref());
-            return Ok(Tokens::Signer(Box::new(signer.map_err(|error| format!("--key {error}"))?)));
+            // An unreadable file may be a good key.
+            let wanted = if std::fs::read(path).is_ok() { KEY_WANTED } else { "" };
+            return Ok(Tokens::Signer(Box::new(signer.map_err(|error| format!("--key {error}{wanted}"))?)));
         }
         match (&self.token, &self.tokens) {
             (Some(token), _) => Ok(Tokens::Listed(Arc::new(Listed::one(token)?))),
@@ -109,7 +113,7 @@ impl Credentials {
         }
     }
 
-    /// Whether every client of a run has a token, and a user of its own where it needs one.
+    /// Checks that every client has a token, and, for pairs, a user of its own.
     fn check_tokens(&self, tokens: &Tokens, assignment: &Assignment) -> Result<(), String> {
         let Tokens::Listed(listed) = tokens else { return Ok(()) };
         let connections: usize = assignment.connections.iter().sum();
@@ -117,8 +121,9 @@ impl Credentials {
             _ if connections <= listed.len() => {}
             None => {
                 return Err(format!(
-                    "--token is for one connection, and these are {connections}: each would take over the session of the one \
-                     before; give --tokens FILE with a user,device,token for each, or --key FILE to sign tokens"
+                    "give --tokens FILE, with a line user,device,token for each of the {connections} connections, or --key FILE \
+                     to sign tokens: --token is for one connection (--connections 1), as each further one would take over the \
+                     session of the one before"
                 ));
             }
             Some(path) => {
@@ -133,8 +138,8 @@ impl Credentials {
         }
         match listed.shared_user() {
             Some(user) if assignment.addressed => Err(format!(
-                "--tokens: user \"{user}\" has several lines, and messages to a user go to all its devices: for pairs, each \
-                 client needs a user of its own"
+                "--tokens: give each client a user of its own for pairs: user \"{user}\" has several lines, and messages to a \
+                 user go to all its devices"
             )),
             _ => Ok(()),
         }
@@ -145,7 +150,7 @@ impl Credentials {
         Lookup::new(url, self.source.family()?)
     }
 
-    /// TLS for the first time, and again; none for a plain URL.
+    /// TLS for the first connection of a client, and for later ones; none for a plain URL.
     fn tls(&self, url: &Url, no_resumption: bool) -> Result<[Option<Secured>; 2], String> {
         if !url.tls {
             return Ok([None, None]);
@@ -166,6 +171,10 @@ impl Credentials {
     }
 }
 
+/// Ends an error about a file that is no key.
+const KEY_WANTED: &str = "; --key is the file with the secret that the gateway has (32 bytes or more), or with the private key \
+                          (PEM) to the public one that it has";
+
 /// TLS that trusts the certificates of --ca.
 fn tls_of(path: &Path) -> Result<Arc<ClientConfig>, String> {
     let named = |error: String| format!("--ca {}: {error}", path.display());
@@ -176,11 +185,11 @@ fn tls_of(path: &Path) -> Result<Arc<ClientConfig>, String> {
 /// Settings, and the name that the certificate must be for.
 type Secured = (Arc<ClientConfig>, ServerName<'static>);
 
-/// What becomes of [`Credentials`] in a run.
+/// [`Credentials`] with keys, tokens and certificates read, and names looked up.
 pub(crate) struct Access {
-    /// Where to: plain, TLS.
+    /// Addresses: plain, TLS.
     lookups: [Lookup; 2],
-    /// With what: plain, TLS; for the first time, and again.
+    /// Plain, TLS; for the first connection of a client, for later ones.
     tls: Box<[[Option<Secured>; 2]; 2]>,
     tokens: Tokens,
     /// Source addresses, if they are given.
@@ -196,8 +205,8 @@ enum Tokens {
 }
 
 impl Access {
-    /// Where a client connects to after so many addresses refused it in a row; a client that has been there may have a
-    /// ticket. None if the host has no address any more.
+    /// The target of a client's next connect, after `refused` addresses in a row refused it; `has_been_there` means that it may
+    /// have a ticket. None if the host has no address any more.
     pub(crate) fn target(&self, transport: Transport, has_been_there: bool, refused: u8) -> Option<Target> {
         let address = self.lookup(transport).address(refused.into())?;
         let tls = self.tls[transport as usize][usize::from(has_been_there)].clone();
@@ -308,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_are_lists_and_networks() {
+    fn source_is_a_list_or_a_network_then_clients_are_dealt_to_its_addresses() {
         let lanes = |text: &str, count: usize| -> Vec<String> {
             let sources: Sources = text.parse().unwrap();
             (0..count).map(|lane| sources.lane(lane).unwrap().to_string()).collect()

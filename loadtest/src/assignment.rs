@@ -149,10 +149,10 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn plan(connections: [usize; 2], part: Part) -> Plan {
+    pub(crate) fn plan(connections: [usize; 2], part: Part) -> Plan {
         let url = |text: &str| text.parse::<Url>().unwrap();
         let assignment = Assignment {
             plain: url("tcp://127.0.0.1:1"),

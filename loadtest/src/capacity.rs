@@ -1,4 +1,4 @@
-//! `capacity`: the highest rate at which a scenario still meets the thresholds, found by bisection and confirmed, and who
+//! `capacity`: the highest rate at which a scenario still meets the thresholds, found by bisection and confirmed, and what
 //! was in the way of a higher one: the gateway, or this load tester.
 
 use serde_json::{Map, Value, json};
@@ -120,7 +120,7 @@ impl Running<'_> {
         }
     }
 
-    /// One run at a rate, and whether it was met; none if somebody ended it early. An error if nobody can sign in the first
+    /// One run at a rate, and whether it was met; none if it was ended early. An error if no client can sign in the first
     /// time: a lower rate would not help. Later it may be the rate before that did it.
     fn attempt(&mut self, rate: f64) -> Result<Option<bool>, String> {
         let mut each = self.options.each.clone();
@@ -195,7 +195,8 @@ fn limit_of(report: &Report) -> Limit {
         + found.reordered
         + found.corrupted
         + found.misdelivered
-        + found.answered_twice;
+        + found.answered_twice
+        + found.answered_wrong;
     let gateway_said = report.errors.keys().any(|kind| !is_own(kind)) || !report.refused.is_empty();
     if broken > 0 || gateway_said {
         return Limit::Gateway;
@@ -304,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn below_a_rate_that_was_missed_the_second_time_is_the_best_that_was_always_met() {
+    fn rate_is_missed_the_second_time_then_the_next_lower_one_is_the_capacity() {
         let trials: Vec<Trial> =
             [(1000.0, true), (2000.0, true), (4000.0, false), (3000.0, true), (2000.0, false), (3000.0, false)]
                 .map(trial)
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_miss_is_blamed_on_whom_it_was() {
+    fn run_misses_its_thresholds_then_gateway_or_driver_is_named_as_the_limit() {
         let report = |busy: f64| {
             let mut report = Report { phases: vec![phase("steady", busy)], ..Report::default() };
             report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, 5_000_000);
@@ -356,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_an_object_and_a_page() {
+    fn search_is_over_then_json_and_html_state_the_result() {
         let trials = vec![trial((1000.0, true)), trial((2000.0, false)), trial((1000.0, true))];
         let finding = Finding { load: Map::new(), found: Some(1000.0), answer: answer(1000.0, &trials), trials };
         let json = finding.json();

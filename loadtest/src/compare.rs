@@ -1,4 +1,4 @@
-//! `compare`: results side by side: whether they are of the same load, what has changed, and whether that is worse.
+//! `compare`: results side by side: whether their loads are equal, which figures have changed, and whether any is worse.
 //!
 //! A side may have several runs: medians are compared then, and a change is believed if the ranges do not overlap.
 
@@ -48,7 +48,7 @@ enum Judge {
     More(RestsOn),
 }
 
-/// What a figure rests on: whether a change of it can be told from chance.
+/// The samples of a figure, from which follows whether a change of it can be told from chance.
 #[derive(Clone, Copy)]
 enum RestsOn {
     /// A count of such events.
@@ -60,7 +60,7 @@ enum RestsOn {
 }
 
 /// Figures of a run, their names in the JSON, and what a change means.
-const FIGURES: [(&str, &str, Judge); 26] = [
+const FIGURES: [(&str, &str, Judge); 29] = [
     ("connections", "/connections", Judge::No),
     ("signed in per second", "/connects_per_second", Judge::More(RestsOn::Events("/connections"))),
     ("sent of what was planned", "/sent_share", Judge::More(RestsOn::Events("/sent"))),
@@ -73,8 +73,11 @@ const FIGURES: [(&str, &str, Judge); 26] = [
     ("misdelivered", "/misdelivered", Judge::Zero),
     ("delivered though refused", "/delivered_refused", Judge::Zero),
     ("answered twice", "/answered_twice", Judge::Zero),
+    ("answered wrong", "/answered_wrong", Judge::Zero),
     ("unanswered", "/unanswered", Judge::Zero),
     ("Pings unanswered", "/pings_unanswered", Judge::Zero),
+    ("heartbeats unanswered", "/heartbeats_unanswered", Judge::Zero),
+    ("away at the end", "/away", Judge::Zero),
     ("errors", "/errors", Judge::Zero),
     ("undecided", "/undecided", Judge::Less(RestsOn::Itself)),
     ("skipped", "/skipped", Judge::Less(RestsOn::Itself)),
@@ -114,7 +117,7 @@ const PERCENTILES: [(&str, &str, u64); 6] = [
     ("max", "max", u64::MAX),
 ];
 
-/// Stands where a change is not judged, and what it means.
+/// The mark of a change that is not judged, and its legend.
 const FEW: &str = "few";
 const FEW_MEANS: [&str; 5] = [
     "",
@@ -228,7 +231,7 @@ fn said(value: Option<&Value>) -> String {
 struct Side {
     /// In their order.
     values: Vec<f64>,
-    /// Events or samples that the figure of each rests on: the fewest.
+    /// The smallest number of events or samples of any of them.
     events: f64,
 }
 
@@ -327,7 +330,7 @@ struct Rows {
     worse: Vec<String>,
     /// What the rows are of, if not of the whole run.
     within: String,
-    /// One of them rests on too little to be judged.
+    /// One of them has too few samples to be judged.
     few: bool,
     /// Of the columns of figures.
     width: usize,
@@ -340,7 +343,7 @@ impl Rows {
         self.lines.push(format!("  {name:<30} {before:>width$} {after:>width$} {change:>10}"));
     }
 
-    /// A figure that neither has is left out; one that rests on too little is not judged.
+    /// A figure that neither side has is left out; one of too few samples is not judged.
     fn add(&mut self, name: &str, before: &Side, after: &Side, judge: Judge) {
         if before.values.is_empty() && after.values.is_empty() {
             return;
@@ -407,8 +410,8 @@ fn number(figure: f64) -> String {
     if figure.fract() == 0.0 { format!("{figure:.0}") } else { format!("{figure:.2}") }
 }
 
-/// Whether a change can be told from chance: by the ranges where both sides have several runs, and by what the figures
-/// rest on otherwise.
+/// Whether a change can be told from chance: by the ranges where both sides have several runs, and by the number of
+/// samples otherwise.
 fn is_believed(before: &Side, after: &Side, rests: RestsOn, medians: [f64; 2]) -> bool {
     if before.values.len() > 1 && after.values.len() > 1 {
         return after.least() > before.most() || after.most() < before.least();
@@ -421,7 +424,7 @@ fn is_believed(before: &Side, after: &Side, rests: RestsOn, medians: [f64; 2]) -
     }
 }
 
-/// In percent, with a word where the direction is good or bad, or would be if it rested on enough. Small machines drift:
+/// In percent, with a word where the direction is good or bad, or would be with enough samples. Small machines drift:
 /// within the tolerance nothing is said.
 fn change(before: &Side, after: &Side, judge: Judge, tolerance: f64) -> String {
     let (Some(mut a), Some(mut b)) = (before.median(), after.median()) else { return String::new() };
@@ -461,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_have_a_direction() {
+    fn figure_changes_then_it_is_called_better_or_worse() {
         let of = |before: f64, after: f64, judge| change(&side(&[before], 1e9), &side(&[after], 1e9), judge, 10.0);
         let (less, more) = (Judge::Less(RestsOn::Samples("", 1)), Judge::More(RestsOn::Events("")));
         assert_eq!(of(100.0, 150.0, less), "+50 % worse");
@@ -478,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn several_runs_are_worse_when_their_ranges_do_not_overlap() {
+    fn ranges_of_several_runs_do_not_overlap_then_the_change_counts() {
         let less = Judge::Less(RestsOn::Samples("", 1_000));
         let of = |before: &[f64], after: &[f64], judge| change(&side(before, 5.0), &side(after, 5.0), judge, 10.0);
         assert_eq!(of(&[90.0, 100.0, 110.0], &[140.0, 150.0, 160.0], less), "+50 % worse");
@@ -490,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rests_on_few_samples_is_not_judged() {
+    fn figure_has_few_samples_then_it_is_not_judged() {
         let result = |count: u64, p: f64, delivered: u64| {
             let ping =
                 json!({"planned": {"count": count, "p50": p, "p90": p, "p95": p, "p99": p, "p999": p, "max": p}});
@@ -540,14 +543,14 @@ mod tests {
     }
 
     #[test]
-    fn few_events_differ_by_chance() {
+    fn counts_are_small_then_a_difference_is_chance() {
         let differ = |a: f64, b: f64| is_more_than_chance([(a, a), (b, b)]);
         assert!(differ(20.0, 0.0) && differ(1_000.0, 1_100.0));
         assert!(!differ(0.0, 2.0) && !differ(20.0, 30.0));
     }
 
     #[test]
-    fn different_loads_are_named() {
+    fn loads_differ_then_the_differences_are_named() {
         let of = |load: Value| json!({"load": load});
         let loads = |before: &Value, after: &Value| loads(&[vec![before.clone()], vec![after.clone()]]);
         let same = of(json!({"scenario": "p2p", "rate": 5.0}));
@@ -567,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn phases_of_one_name_are_compared_in_their_order() {
+    fn phases_have_one_name_then_they_are_compared_in_order() {
         let phase = |name: &str, pongs: u64| json!({"name": name, "seconds": 2.0, "pongs": pongs, "latency_us": {}});
         let before = json!({"phases": [phase("idle", 200), phase("steady", 8), phase("idle", 2_000)]});
         let after = json!({"phases": [phase("idle", 400), phase("idle", 3_000), phase("drain", 1)]});

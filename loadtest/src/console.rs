@@ -1,5 +1,5 @@
-//! What is written to standard output and standard error. Whoever reads there may leave early, as `head` does: that is
-//! no error, and what nobody reads is not written. Other failures of standard output are.
+//! What is written to standard output and standard error. A reader may close the pipe early, as `head`
+//! does: that is no error, and the rest is not written. Other failures of standard output are errors.
 
 use std::io::{ErrorKind, Write};
 
@@ -12,7 +12,7 @@ pub(crate) fn print(text: &str) -> Result<(), String> {
     }
 }
 
-/// Writes a line to standard error. There is nobody left to tell if that fails.
+/// Writes a line to standard error. If that fails, there is nowhere to report it.
 pub(crate) fn note(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
@@ -26,7 +26,7 @@ pub(crate) fn command_line() -> String {
 const REDACTED: &str = "[redacted]";
 
 /// Arguments in one line. What follows `--token`, and whatever looks like a token, is left out, wherever it stands.
-fn redacted(arguments: impl Iterator<Item = String>) -> String {
+pub(crate) fn redacted(arguments: impl Iterator<Item = String>) -> String {
     let mut is_token = false;
     let argument = |argument: String| match argument.split_once('=') {
         _ if std::mem::replace(&mut is_token, argument == "--token") => REDACTED.to_owned(),

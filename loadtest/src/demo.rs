@@ -107,7 +107,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         streams: ["one-to-one", "room"].map(|name| StreamName { name: name.to_owned(), pings: false }).into(),
     });
     let mut idle_bytes = [None, None];
-    let result = phases(options, &mut run, process, &mut idle_bytes);
+    let result = phases(options, &mut run, process, &mut idle_bytes).and_then(|()| run.rest());
     let mut report = run.finish();
     report.failure = result.err();
     report.command = crate::console::command_line();
@@ -152,8 +152,7 @@ fn phases(options: &Options, run: &mut Run, process: Process, idle_bytes: &mut [
     *idle_bytes = [per(with_plain, with_first, plain - first), per(with_tls, with_plain, tls)];
 
     let traffic = Traffic {
-        id: 0,
-        series: 1,
+        stream: 1,
         kind: Kind::Pairs,
         first: 0,
         clients: options.connections,
@@ -166,7 +165,7 @@ fn phases(options: &Options, run: &mut Run, process: Process, idle_bytes: &mut [
     run.flow(traffic.clone())?;
     run.phase("room");
     let broadcasts = Traffic {
-        series: 2,
+        stream: 2,
         kind: Kind::Rooms { name: "chat:demo".to_owned(), rooms: 1, publishers: 4 },
         pace: Pace::constant(BROADCASTS_PER_SECOND),
         clients: ROOM_MEMBERS.min(options.connections),

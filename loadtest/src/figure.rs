@@ -1,11 +1,11 @@
-//! Figures by their names: what thresholds, `--abort-if` and the terminal know of a run.
+//! Figures by their names, for thresholds, `--abort-if` and the screen.
 //!
 //! | figure | what |
 //! |---|---|
 //! | `p99`, `p99.95`, `max`, `mean` | latency from the planned time, of what the load is about |
-//! | `deliver.p99` | the same of one measure: `connect`, `ping`, `publish` or `deliver` |
-//! | `chat.deliver.p99` | the same of one stream or population, by its name |
-//! | `lag`, `lag.p50`, `lag.max` | how late the load tester kept its schedule; p99 if nothing more is said |
+//! | `deliver.p99` | latency of one measure: `connect`, `ping`, `publish` or `deliver` |
+//! | `chat.deliver.p99` | latency of one stream or population, by its name |
+//! | `lag`, `lag.p50`, `lag.max` | how late the load tester kept its schedule; `lag` alone is its p99 |
 //! | `stall` | the longest time for which a driver thread was kept from running |
 //! | `lost`, `rate`, ... | counts, rates and shares: see [`OTHERS`] |
 //!
@@ -15,7 +15,7 @@ use hdrhistogram::Histogram;
 
 use crate::record::{Measure, Names, Record, Series, histogram};
 
-/// What of many durations.
+/// Which figure of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Statistic {
     /// This share of them is at most so long.
@@ -26,7 +26,7 @@ pub(crate) enum Statistic {
     Mean,
 }
 
-/// What is asked for, wherever it is looked for.
+/// A figure, of a run or of a phase.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum What {
     /// A latency from the planned time, in microseconds.
@@ -56,13 +56,14 @@ pub(crate) struct Figure {
 }
 
 /// Figures that are no times, and whether phases have them, too.
-pub(crate) const OTHERS: [(&str, bool); 29] = [
+pub(crate) const OTHERS: [(&str, bool); 33] = [
     ("planned", false),
     ("published", true),
     ("sent", false),
     ("sent_share", false),
     ("delivered", true),
     ("lost", false),
+    ("uncertain", false),
     ("duplicated", false),
     ("reordered", false),
     ("corrupted", false),
@@ -70,8 +71,11 @@ pub(crate) const OTHERS: [(&str, bool); 29] = [
     ("delivered_undecided", false),
     ("delivered_refused", false),
     ("answered_twice", false),
+    ("answered_wrong", false),
     ("unanswered", false),
     ("pings_unanswered", false),
+    ("heartbeats_unanswered", false),
+    ("away", false),
     ("never_sent", false),
     ("late", false),
     ("skipped", false),
@@ -88,9 +92,9 @@ pub(crate) const OTHERS: [(&str, bool); 29] = [
     ("accepted", true),
 ];
 
-/// What a load can be asked for.
+/// The names that the figures of a load can have.
 pub(crate) struct Known<'a> {
-    /// What it is called in errors.
+    /// Its name in errors.
     pub(crate) load: &'a str,
     /// Its streams and populations.
     pub(crate) names: &'a Names,
@@ -103,7 +107,7 @@ pub(crate) struct Known<'a> {
 impl std::str::FromStr for Figure {
     type Err = String;
 
-    /// The error says what there is; whether streams, populations and phases exist is for [`Figure::check`].
+    /// The error lists all figures; whether streams, populations and phases exist is checked by [`Figure::check`].
     fn from_str(text: &str) -> Result<Self, String> {
         let (phase, rest) = match text.strip_prefix("phase(") {
             None => (None, text),
@@ -126,32 +130,44 @@ impl std::str::FromStr for Figure {
 
 impl What {
     fn parse(text: &str) -> Result<What, String> {
-        let unknown = || format!("there is no figure \"{text}\"; there are {}", there_is(true));
-        if let Some((name, _)) = OTHERS.iter().find(|(name, _)| *name == text) {
-            return Ok(What::Other(name));
+        let unknown = || {
+            let near = nearest(text).map_or_else(|| " ".to_owned(), |name| format!(" did you mean {name}?\n"));
+            format!("there is no figure \"{text}\";{near}{}", there_is(true))
+        };
+        if let Some(what) = What::exact(text) {
+            return Ok(what);
         }
-        match text {
-            "lag" => return Ok(What::Lag(Statistic::Percentile(0.99))),
-            "stall" => return Ok(What::Stall),
-            _ => {}
-        }
-        // A percentile may have a dot itself: it begins behind the first dot behind which there is one.
+        // A percentile may have a dot itself: of all ends that follow a dot, the longest that is one counts.
         let ends = std::iter::once(0).chain(text.match_indices('.').map(|(at, _)| at + 1));
         let found = ends.map(|at| text.split_at(at)).find_map(|(head, end)| Some((head, Statistic::parse(end)?)));
-        let Some((head, statistic)) = found else { return Err(unknown()) };
-        let Some(head) = head.strip_suffix('.') else {
-            return Ok(What::Latency { name: None, measure: None, statistic });
+        let Some((head, statistic)) = found.and_then(|(head, statistic)| Some((head.strip_suffix('.')?, statistic)))
+        else {
+            return Err(unknown());
         };
         let (name, last) = head.rsplit_once('.').map_or((None, head), |(name, last)| (Some(name), last));
         match Measure::ALL.into_iter().find(|measure| measure.label() == last) {
             Some(_) if name == Some("") => Err(unknown()),
             Some(measure) => Ok(What::Latency { name: name.map(str::to_owned), measure: Some(measure), statistic }),
             None if last == "lag" && name.is_none() => Ok(What::Lag(statistic)),
+            // More likely a mistyped measure than a stream of that name.
+            None if name.is_none() && nearest(text).is_some() => Err(unknown()),
             None => Err(format!(
                 "\"{text}\" does not say which latency: after the name of a stream or population stands connect, ping, \
                  publish or deliver, as in {head}.deliver.p99"
             )),
         }
+    }
+
+    /// A figure of its own name, or a percentile alone.
+    fn exact(text: &str) -> Option<What> {
+        match text {
+            "lag" => return Some(What::Lag(Statistic::Percentile(0.99))),
+            "stall" => return Some(What::Stall),
+            _ => {}
+        }
+        let other = OTHERS.iter().find(|(name, _)| *name == text).map(|(name, _)| What::Other(name));
+        let latency = |statistic| What::Latency { name: None, measure: None, statistic };
+        other.or_else(|| Statistic::parse(text).map(latency))
     }
 
     /// It is a time, in microseconds.
@@ -187,18 +203,51 @@ impl Statistic {
     }
 }
 
-/// The figures that exist, for an error that names a wrong one.
+/// Figures as errors list them: a heading, and what stands in its line.
+const GROUPS: [(&str, &[&str]); 6] = [
+    ("what was sent", &["planned", "sent", "sent_share", "never_sent", "skipped", "skipped_by_churn"]),
+    ("answers", &["published", "accepted", "refused", "unanswered", "undecided", "answered_twice", "answered_wrong"]),
+    (
+        "what arrived",
+        &["delivered", "late", "lost", "uncertain", "duplicated", "reordered", "corrupted", "misdelivered"],
+    ),
+    ("what arrived though not accepted", &["delivered_undecided", "delivered_refused"]),
+    ("clients", &["connects", "closed", "reconnects", "away", "pings_unanswered", "heartbeats_unanswered", "errors"]),
+    ("speed and cost", &["rate", "cpu", "lag", "stall", "driver_busy"]),
+];
+
+/// The figures that exist, in a line for each kind, for an error that names a wrong one.
 fn there_is(has_messages: bool) -> String {
     let measures = Measure::ALL.into_iter().filter(|measure| has_messages || !measure.is_of_messages());
     let measures: Vec<_> = measures.map(|measure| format!("{}.p99", measure.label())).collect();
-    let others = OTHERS.iter().map(|(name, _)| *name).filter(|name| has_messages || !is_of_messages(name));
-    format!(
-        "p50, p95, p99, p99.9 and any other percentile, max, mean (also as {}, of one stream or population as \
-         NAME.{}, of one phase as phase(NAME).p99), lag, stall, {}",
-        measures.join(", "),
-        measures.first().map_or("", String::as_str),
-        others.collect::<Vec<_>>().join(", ")
-    )
+    let first = measures.first().map_or("", String::as_str);
+    let mut lines = vec![
+        "there are:".to_owned(),
+        "  latency: p50, p95, p99, p99.9 or any other percentile, max, mean".to_owned(),
+        format!("  latency of one kind: {}", measures.join(", ")),
+        format!("  latency of one stream or population: NAME.{first}; of one phase: phase(NAME).p99"),
+    ];
+    lines.extend(GROUPS.iter().map(|(heading, names)| {
+        let names: Vec<_> = names.iter().copied().filter(|name| has_messages || !is_of_messages(name)).collect();
+        format!("  {heading}: {}", names.join(", "))
+    }));
+    lines.join("\n")
+}
+
+/// The figure whose name is nearest to this; none where all are far from it.
+fn nearest(text: &str) -> Option<String> {
+    // Others write p(99).
+    let bare = text.replace(['(', ')'], "");
+    if bare != text && What::exact(&bare).is_some() {
+        return Some(bare);
+    }
+    let end = text.split_once('.').map(|(_, end)| end).filter(|end| Statistic::parse(end).is_some()).unwrap_or("p99");
+    let latencies = Measure::ALL.into_iter().map(|measure| format!("{}.{end}", measure.label()));
+    let others = OTHERS.iter().map(|(name, _)| *name).chain(["lag", "stall", "max", "mean"]).map(str::to_owned);
+    let distance = |name: &String| strsim::damerau_levenshtein(text, name);
+    let nearest = others.chain(latencies).min_by_key(distance);
+    let is_near = |name: &String| distance(name) <= (name.chars().count() / 3).max(1);
+    nearest.filter(is_near)
 }
 
 /// Whether a figure is one of messages. What became of them is not meant: without messages none is lost, which is true, and
@@ -208,7 +257,7 @@ fn is_of_messages(other: &str) -> bool {
 }
 
 impl Figure {
-    /// Refuses a figure that this load cannot have, before anybody is connected for nothing. CPU time is that of a gateway
+    /// Refuses a figure that this load cannot have, before any client connects. CPU time is that of a gateway
     /// whose process is known.
     pub(crate) fn check(&self, known: &Known<'_>) -> Result<(), String> {
         let Known { load, names, phases, has_process } = known;
@@ -219,11 +268,11 @@ impl Figure {
         match &self.what {
             What::Other("cpu") if !has_process => Err("cpu is there with --pid only".to_owned()),
             What::Other(name) if !has_messages && is_of_messages(name) => {
-                Err(format!("{load} sends no messages and has no {name}; there are {}", there_is(false)))
+                Err(format!("{load} sends no messages and has no {name}; {}", there_is(false)))
             }
             What::Latency { name: None, measure: Some(measure), .. } if !has_messages && measure.is_of_messages() => {
                 let label = measure.label();
-                Err(format!("{load} sends no messages and has no {label}; there are {}", there_is(false)))
+                Err(format!("{load} sends no messages and has no {label}; {}", there_is(false)))
             }
             What::Latency { name: Some(name), measure: Some(measure), .. } => {
                 let measures = names.measures_of(name);
@@ -241,8 +290,8 @@ impl Figure {
         }
     }
 
-    /// What of records, where it is in those: a latency, the lag or the stall. Without a measure it is of `main`. The count is
-    /// that of the durations it rests on.
+    /// The value of a latency, the lag or the stall in these records, and the number of its samples; none for other figures,
+    /// and without samples. A latency without a measure is that of `main`.
     pub(crate) fn of_records<'a>(
         &self,
         records: impl Iterator<Item = &'a Record> + Clone,
@@ -282,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_have_a_phase_a_name_and_a_measure() {
+    fn figure_is_written_in_any_form_then_phase_name_and_measure_are_found() {
         let latency = |name: Option<&str>, measure, percent: f64| What::Latency {
             name: name.map(str::to_owned),
             measure,
@@ -306,9 +355,28 @@ mod tests {
             ("chat.p99", "as in chat.deliver.p99"),
             ("phase(x)deliver.p99", "phase(steady).deliver.p99"),
             ("phase(x).lost", "a phase has no lost of its own"),
+            ("pong.p99", "there is no figure \"pong.p99\"; did you mean ping.p99?\nthere are:\n"),
+            ("delivr.p99.9", "did you mean deliver.p99.9?"),
+            ("lsot", "did you mean lost?"),
+            ("dupplicated", "did you mean duplicated?"),
+            ("p(95)", "did you mean p95?"),
+            ("throughput", "there is no figure \"throughput\"; there are:\n"),
         ] {
             let error = figure(text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn figure_is_unknown_then_the_error_lists_every_other_in_short_lines() {
+        let error = figure("throughput").unwrap_err();
+        let lines: Vec<&str> = error.lines().collect();
+        assert!(lines.iter().all(|line| line.chars().count() <= 100), "{error}");
+        for (name, _) in OTHERS {
+            let listed = lines.iter().filter(|line| {
+                line.split_once(": ").is_some_and(|(_, names)| names.split(", ").any(|other| other == name))
+            });
+            assert_eq!(listed.count(), 1, "{name}: {error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a search for a capacity has come to.
+//! The result of a search for a capacity.
 
 use serde_json::{Map, Value};
 
@@ -33,7 +33,7 @@ pub(crate) struct Trial {
     pub(crate) met: bool,
     /// What the limit was, if the thresholds were missed.
     pub(crate) limit: Option<Limit>,
-    /// Why it was missed; what has to be said although it was met, otherwise.
+    /// Why it was missed; a note, if there is one, where it was met.
     pub(crate) why: String,
     /// How busy the load tester was in its busiest phase: 0 to 1.
     pub(crate) driver_busy: Option<f64>,
@@ -41,11 +41,11 @@ pub(crate) struct Trial {
     pub(crate) latency_us: Quantiles,
 }
 
-/// What the search has come to.
+/// The result of a search.
 pub(crate) struct Finding {
     /// What was driven, by the names of options, without the rate.
     pub(crate) load: Map<String, Value>,
-    /// The highest rate that was met, and met again.
+    /// The highest rate that was met twice.
     pub(crate) found: Option<f64>,
     /// In words.
     pub(crate) answer: String,

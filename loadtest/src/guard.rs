@@ -1,7 +1,7 @@
-//! Conditions while a run goes on: `--abort-if`, which ends it, and how the thresholds stand that judge it at its end.
+//! Conditions during a run: `--abort-if`, which ends it, and the present state of its thresholds.
 //!
 //! `--abort-if` looks at the last [`WINDOW`] seconds, so that a run is not ended by one bad moment, nor kept alive by a good
-//! beginning. What it keeps does not grow with the run.
+//! beginning. Its memory does not grow with the run.
 
 use std::collections::VecDeque;
 
@@ -29,7 +29,7 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// What of a point of the timeline is looked at here.
+    /// Of a point of the timeline and what was recorded in it.
     pub(crate) fn of(point: &Point, record: &Record, driver_busy: f64) -> Piece {
         Piece {
             seconds: point.seconds,
@@ -54,12 +54,12 @@ impl Guard {
         Guard { conditions, window: VecDeque::new() }
     }
 
-    /// Whether there is anything to look for.
+    /// Whether there are conditions.
     pub(crate) fn is_needed(&self) -> bool {
         !self.conditions.is_empty()
     }
 
-    /// The next stretch of a run, whose counts are `tally` so far. The condition that holds now, with what was found.
+    /// Takes the next stretch of a run, whose counts so far are `tally`. Returns the condition that holds now, with its figure.
     pub(crate) fn look(&mut self, piece: Piece, tally: Tally, names: &Names, main: Measure) -> Option<String> {
         self.window.push_back(piece);
         while self.seconds() - self.window.front().map_or(0.0, |oldest| oldest.seconds) >= WINDOW {
@@ -119,17 +119,17 @@ pub(crate) fn count(name: &str, tally: Tally) -> Option<f64> {
     Some(count as f64)
 }
 
-/// How a threshold stands while the run goes on.
+/// The state of a threshold during the run.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Standing {
     /// The condition under which the run fails, as it was written.
     pub(crate) condition: String,
-    /// What the figure is so far, and whether the run does not fail for it; none where that is known at the end, or later.
+    /// The figure so far, and whether it meets the threshold; none where it is not known yet.
     pub(crate) found: Option<(String, bool)>,
 }
 
 impl Standing {
-    /// A condition, with what its figure is so far.
+    /// A threshold with the value of its figure so far.
     pub(crate) fn new(threshold: &Threshold, value: Option<f64>) -> Standing {
         let found = value.map(|value| (threshold.found(value), !threshold.holds(value)));
         Standing { condition: threshold.text().to_owned(), found }
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_latency_ends_a_run_when_enough_samples_of_the_last_seconds_are_too_long() {
+    fn latency_of_enough_samples_of_the_last_seconds_is_too_long_then_the_run_ends() {
         let mut guard = guard(&["p2p.deliver.p50>100ms"]);
         let mut next = |samples, us| look(&mut guard, piece(samples, us), Tally::default());
         assert_eq!(next(99, 900_000), None, "too few samples");
@@ -171,16 +171,16 @@ mod tests {
     }
 
     #[test]
-    fn a_low_rate_ends_a_run_only_while_something_is_sent_and_for_the_whole_window() {
+    fn rate_is_too_low_then_the_run_ends_once_the_whole_window_had_sending() {
         let mut guard = guard(&["rate<50"]);
         let mut next = |samples| look(&mut guard, piece(samples, 10), Tally::default());
-        assert!((0..10).all(|_| next(0).is_none()), "nobody sends yet");
+        assert!((0..10).all(|_| next(0).is_none()), "nothing is sent yet");
         assert!((0..4).all(|_| next(10).is_none()), "the window is not full of sending");
         assert_eq!(next(10).unwrap(), "rate<50 (rate was 10 in the last 5 s)");
     }
 
     #[test]
-    fn counts_are_those_of_the_whole_run() {
+    fn count_is_limited_then_the_whole_run_counts() {
         let mut guard = guard(&["errors>10"]);
         let tally = |errors| Tally { errors, ..Tally::default() };
         assert_eq!(look(&mut guard, piece(0, 0), tally(10)), None);

@@ -1,7 +1,7 @@
 //! Asking a run to end: by SIGINT, by SIGTERM, or by a key when the terminal hands those over.
 //!
-//! The first time it ends in order and reports. The second time the process is gone at once, but not without giving the
-//! terminal back.
+//! The first time it ends in order and reports. The second time it gives the terminal back, says so, and ends at once with
+//! exit code 130.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::tty;
+use crate::{console, tty};
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
@@ -31,15 +31,16 @@ fn start() -> Result<(), String> {
     thread.map(|_| ()).map_err(|error| format!("the thread for signals: {error}"))
 }
 
-/// Somebody wants the end.
+/// Asks the run to end.
 pub(crate) fn ask() {
     if ASKED.swap(true, Ordering::Relaxed) {
         tty::restore();
+        console::note("ringgate-loadtest: ended at once, without a report: it was asked to a second time");
         std::process::exit(EXIT_CODE);
     }
 }
 
-/// Whether somebody has asked.
+/// Whether the run was asked to end.
 pub(crate) fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
 }

@@ -18,20 +18,20 @@ pub(crate) enum Load {
     P2p(scenario::Options),
     /// Rooms: broadcasts to their members.
     Room(scenario::Options),
-    /// Receivers leave, are written to, come back and get the gap.
+    /// Receivers leave, messages are sent to them, they come back and get what they missed.
     Offline(scenario::Options),
     /// Clients leave and come back at a rate.
     Churn(scenario::Options),
     /// All clients leave, and come back at once.
     Storm(scenario::Options),
-    /// A share of a room's readers stops reading, and reads on later.
+    /// A share of a room's readers stops reading, and continues later.
     Slow(scenario::Options),
-    /// A mixture from a TOML file: populations, rates, think times, phases.
+    /// A mixture from a TOML file: populations, rates, think times, phases (see mixed-example).
     Mixed(mixed::Options),
 }
 
 impl Load {
-    /// Drives it, alone or with the workers of a muster; reports, and writes what was asked for.
+    /// Runs the load, alone or with the workers of a muster, and writes all results.
     pub(crate) fn run(&self, muster: Option<Muster>) -> Result<Outcome, String> {
         let (options, scenario) = match self {
             Load::Connect(options) => (options, Scenario::Connect),

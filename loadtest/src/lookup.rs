@@ -1,7 +1,7 @@
 //! Where a gateway is: all addresses of its host, looked up again for as long as clients connect.
 //!
-//! A lookup may take seconds, so a thread of its own makes it: a connect takes what is known and asks for news, at most once
-//! in [`EVERY`]. Connects go to the address that worked last; one that was refused is followed by one to the next address.
+//! A lookup may take seconds, so a thread of its own makes it: a connect takes a known address and asks for another lookup, at
+//! most once in [`EVERY`]. Connects go to the address that worked last; one that was refused is followed by one to the next address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ringgate_net::dial::Url;
 
-/// From one lookup of a name to the next.
+/// Shortest time between two lookups of a name.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -47,7 +47,7 @@ fn reachable(url: &Url, is_ipv4: Option<bool>) -> Result<Vec<SocketAddr>, String
 }
 
 fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
-    // It is whole after every change.
+    // A panic elsewhere leaves it consistent: no change has several steps.
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -80,11 +80,11 @@ impl Lookup {
         Lookup { known: Arc::new(Mutex::new(Known { addresses, preferred: 0, looked_up: Instant::now() })), ask, every }
     }
 
-    /// The address for a connect after `refused` others of the same client were refused in a row.
+    /// The address for the next connect of a client, `refused` of whose connects were refused in a row.
     pub(crate) fn address(&self, refused: usize) -> Option<SocketAddr> {
         let known = lock(&self.known);
         if let Some(ask) = self.ask.as_ref().filter(|_| known.looked_up.elapsed() >= self.every) {
-            // It has been asked already, or is looking.
+            // Full: a lookup is asked for or under way.
             let _ = ask.try_send(());
         }
         let index = (known.preferred + refused) % known.addresses.len().max(1);
@@ -107,13 +107,13 @@ impl Lookup {
     }
 }
 
-/// Ends when nobody can ask any more.
+/// Ends when the last sender is dropped.
 fn look_up(asked: &Receiver<()>, known: &Mutex<Known>, resolve: impl Fn() -> Result<Vec<SocketAddr>, String>) {
     while asked.recv().is_ok() {
         let found = resolve();
         let mut known = lock(known);
         known.looked_up = Instant::now();
-        // A name server that does not answer takes nobody's address away.
+        // A name server that does not answer removes no known address.
         let Ok(addresses) = found else { continue };
         let worked = known.addresses.get(known.preferred).copied();
         known.preferred = addresses.iter().position(|address| Some(*address) == worked).unwrap_or(0);

@@ -1,18 +1,18 @@
-//! The load tester: many connections, messages on a schedule, and a ledger of what became of each.
+//! The load tester: many connections, messages on a schedule, and a ledger of what became of each message.
 //!
 //! | file | what |
 //! |---|---|
 //! | `ledger`, `record`, `timeline` | payload stamps; lost, duplicated, reordered; latencies and troubles; over time |
-//! | `traffic`, `assignment`, `plan` | who sends what and when; who has which clients; what the threads share |
+//! | `traffic`, `assignment`, `plan` | which client sends what and when; which process and thread drives which clients; what threads share |
 //! | `access`, `tokens`, `lookup`, `descriptors` | keys, tokens, certificates, addresses and open files of this process's clients |
 //! | `fleet` | one driver thread: a ring full of clients |
 //! | `crew`, `mate`, `clock`, `controller` | several driver processes: a controller and its workers, and their clocks |
 //! | `run`, `interrupt`, `tty` | drivers and phases; how a run is ended early, and the terminal given back |
-//! | `watch`, `guard`, `view`, `console`, `hdr_log` | what is gathered, seen and written meanwhile |
-//! | `report`, `html`, `figure`, `threshold`, `compare`, `xml` | what was found, whether it is good enough, what has changed |
+//! | `watch`, `guard`, `view`, `console`, `hdr_log` | what is gathered, shown and written during a run |
+//! | `report`, `html`, `figure`, `threshold`, `compare`, `xml` | results, thresholds, comparison of results |
 //! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
 //! | `demo`, `options`, `number`, `load`, `scenario`, `mixed`, `capacity`, `finding` | what is driven |
-//! | `overload` | a gateway that is given more than it can do |
+//! | `overload` | a gateway under more load than it can take |
 
 mod access;
 mod assignment;
@@ -68,7 +68,7 @@ use crate::report::Report;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXIT_CODES: &str = "Exit code: 0 when nothing went wrong and no threshold (--fail-if) failed the run, 1 when it did or the run was \
-    ended early, 2 when it could not be run: bad options, a file that cannot be read or written, nobody could sign in. \
+    ended early, 2 when it could not be run: bad options, a file that cannot be read or written, no client could sign in. \
     Of compare: 0 when nothing is worse, 1 when something is, 2 when the loads differ.";
 
 /// Drives very many connections against a ringgate gateway.
@@ -87,9 +87,9 @@ enum Command {
     Load(Load),
     /// Print a file for mixed, with every key explained.
     MixedExample,
-    /// Direct workers, on this host or others, who have the clients of a load.
+    /// Run a load whose clients are driven by workers, on this host or others.
     Controller(controller::Options),
-    /// Have a part of the clients of a load that a controller directs.
+    /// Drive a part of the clients of a controller's load.
     Worker(crew::worker::Options),
     /// Search for the highest rate that meets the thresholds.
     Capacity(capacity::Search),
@@ -99,19 +99,30 @@ enum Command {
     Compare(compare::Options),
 }
 
-/// What a command has come to. What is an error instead could not be done at all.
+/// The result of a command that could be carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Nothing went wrong.
     Good,
     /// A threshold was missed, something was lost or went wrong, or the run was ended early.
     Failed,
-    /// There was nothing to judge.
+    /// No client was signed in.
     NotRun,
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let cli = Cli::try_parse().unwrap_or_else(|error| {
+        let arguments: Vec<String> =
+            std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned()).collect();
+        match without_load(&arguments) {
+            Some(said) => {
+                console::note(&format!("ringgate-loadtest: {said}"));
+                std::process::exit(2)
+            }
+            None => error.exit(),
+        }
+    });
+    let outcome = match cli.command {
         Command::Demo(options) => demo::run(&options),
         Command::Load(load) => load.run(None),
         Command::Controller(options) => controller::control(&options),
@@ -132,6 +143,40 @@ fn main() -> ExitCode {
     }
 }
 
+/// What to write, where the arguments begin with an option of a load, or with a URL, rather than with the load.
+fn without_load(arguments: &[String]) -> Option<String> {
+    let (first, rest) = arguments.split_first()?;
+    let loads = Load::augment_subcommands(clap::Command::new(""));
+    let is_url = !first.starts_with('-') && first.contains("://");
+    let is_option = first.strip_prefix("--").is_some_and(|option| {
+        let name = option.split('=').next();
+        loads.get_subcommands().any(|load| load.get_arguments().any(|argument| argument.get_long() == name))
+    });
+    if !is_url && !is_option {
+        return None;
+    }
+    let loads: Vec<&str> = loads.get_subcommands().map(clap::Command::get_name).collect();
+    // It may stand further behind.
+    let load = rest.iter().find(|argument| loads.contains(&argument.as_str()));
+    let options = arguments.iter().filter(|argument| Some(*argument) != load).map(|argument| quoted(argument));
+    let options = console::redacted(options);
+    let (load, link) = (load.map_or("p2p", String::as_str), if is_url { "--url " } else { "" });
+    Some(format!(
+        "the load comes first, and its options after it: ringgate-loadtest {load} {link}{options}\n\
+         Loads are {}; `ringgate-loadtest --help` says what they do.",
+        loads.join(", ")
+    ))
+}
+
+/// An argument as a shell wants it.
+fn quoted(argument: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+[]".contains(c);
+    if !argument.is_empty() && argument.chars().all(is_plain) {
+        return argument.to_owned();
+    }
+    format!("'{}'", argument.replace('\'', "'\\''"))
+}
+
 /// Clients of one run.
 pub(crate) const CONNECTIONS_MAX: u32 = 2_000_000;
 
@@ -148,7 +193,7 @@ pub(crate) fn slots_for(connections: usize, rings: usize) -> u32 {
     (connections.div_ceil(rings) + 64) as u32
 }
 
-/// Whether results can be written where they are wanted; asked before a run, because it would be a pity after it.
+/// Checks before a run that its results can be written: an error after it would lose them.
 pub(crate) fn check_writable(paths: &[Option<&Path>]) -> Result<(), String> {
     for path in paths.iter().flatten().filter(|path| **path != Path::new("-")) {
         let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
@@ -181,9 +226,8 @@ impl Results<'_> {
     }
 }
 
-/// Writes a report, and says what its run has come to: the table and the page for people, the object for a program.
-/// Standard output belongs to the program when it asked for it. That a run has failed is never hidden by a result that
-/// cannot be written.
+/// Writes all results of a run and returns its outcome. With `--json -` standard output has the JSON only, and the table goes
+/// to standard error. A result that cannot be written is an error, unless the run has failed: then it is only reported.
 pub(crate) fn conclude(report: &Report, results: Results<'_>) -> Result<Outcome, String> {
     let written = write_report(report, results);
     match (report.outcome(), written) {

@@ -13,7 +13,7 @@ use crate::number;
 use crate::options::{Link, Output};
 use crate::plan::{Order, Tally};
 use crate::record::{Measure, Names, StreamName};
-use crate::report::RAMP;
+use crate::report::{RAMP, Report};
 use crate::run::Run;
 use crate::threshold::Threshold;
 use crate::traffic::{Kind, Pace, Traffic};
@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// What to do; `ringgate-loadtest mixed-example` prints one with every key explained.
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Where populations with `tls` go that --url is not for (and those without, if --url is tls://).
+    /// URL of the populations whose scheme --url does not have: tls:// for those with `tls`, if --url is tcp://, or the reverse.
     #[arg(long, value_name = "URL")]
     other_url: Option<Url>,
     #[command(flatten)]
@@ -35,7 +35,7 @@ pub(crate) struct Options {
     _elsewhere: Elsewhere,
 }
 
-/// Options of other loads: clap would propose one that means something else.
+/// Options of other loads, so that the error names the file: clap would propose an option that means something else.
 #[derive(clap::Args, Clone, Debug)]
 struct Elsewhere {
     #[arg(long = "connections", hide = true, value_parser = in_file)]
@@ -72,8 +72,11 @@ fn in_slow(_: &str) -> Result<String, String> {
     Err("mixed has no readers that stop reading; slow has".to_owned())
 }
 
-/// Most populations of a file: their numbers are bytes.
+/// Most populations of a file: each has a number of one byte.
 const POPULATIONS_MAX: usize = 255;
+
+/// Ends an error about a file that could not be parsed.
+const SEE_EXAMPLE: &str = "`ringgate-loadtest mixed-example` prints a file with every key explained";
 
 /// An example with every key explained.
 pub(crate) const EXAMPLE: &str = include_str!("../mixed.toml");
@@ -197,7 +200,7 @@ impl Load {
     }
 }
 
-/// What the file asks for, checked.
+/// A file, checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Mix {
     /// The file as it was read.
@@ -235,12 +238,13 @@ struct Step {
 impl Mix {
     /// Reads and checks a file. Errors name it, the key and what would be right.
     pub(crate) fn read(path: &Path) -> Result<Mix, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).map_err(|error| format!("{}: {error}; {SEE_EXAMPLE}", path.display()))?;
         Mix::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
     }
 
     fn parse(text: &str) -> Result<Mix, String> {
-        let script: Script = toml::from_str(text).map_err(|error| error.to_string())?;
+        let script: Script = toml::from_str(text).map_err(|error| misread(text, &error))?;
         if script.populations.is_empty() || script.phases.is_empty() {
             return Err("needs at least one of [[populations]] and one of [[phases]]".to_owned());
         }
@@ -312,6 +316,18 @@ impl Mix {
     }
 }
 
+/// An error of the TOML parser with the number and the text of its line, and where to find an example.
+fn misread(text: &str, error: &toml::de::Error) -> String {
+    // An empty file has no line to show.
+    let at = error.span().map(|span| span.start).filter(|_| text.lines().count() > 0);
+    let line = at.and_then(|at| text.get(..at)).map(|before| before.matches('\n').count() + 1);
+    let place = line.map_or_else(String::new, |line| {
+        let found = text.lines().nth(line - 1).unwrap_or_default().trim();
+        if found.is_empty() { format!("line {line}: ") } else { format!("line {line} (`{found}`): ") }
+    });
+    format!("{place}{}; {SEE_EXAMPLE}", error.message())
+}
+
 /// What each stream is called: its own name, or that of its population, with what it sends if the population has several
 /// streams without a name.
 fn stream_names(script: &Script) -> Result<Vec<StreamName>, String> {
@@ -352,7 +368,7 @@ fn stream_names(script: &Script) -> Result<Vec<StreamName>, String> {
 }
 
 impl Stream {
-    fn check(&self, populations: &[(String, Range<u32>)], series: u8) -> Result<(Traffic, How), String> {
+    fn check(&self, populations: &[(String, Range<u32>)], stream: u8) -> Result<(Traffic, How), String> {
         let Some((_, clients)) = populations.iter().find(|(name, _)| *name == self.population) else {
             let known: Vec<_> = populations.iter().map(|(name, _)| name.as_str()).collect();
             return Err(format!("there is no population \"{}\"; there are {}", self.population, known.join(", ")));
@@ -383,8 +399,7 @@ impl Stream {
             },
         };
         let traffic = Traffic {
-            id: 0,
-            series,
+            stream,
             kind,
             first: clients.start,
             clients: count,
@@ -421,13 +436,13 @@ impl How {
             How::Rate { rate, random } => {
                 Some(Pace::Open { from: rate * load[0], to: rate * load[1], seed: random.then_some(seed) })
             }
-            // More load is less time to think.
+            // A higher load shortens think times.
             How::Think(think) => Some(Pace::Closed { window: 1, think: think.div_f64((load[0] + load[1]) / 2.0) }),
         }
     }
 }
 
-/// Runs the file, alone or with the workers of a muster; reports, and writes what was asked for.
+/// Runs the file, alone or with the workers of a muster, and writes all results.
 pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, String> {
     let mix = Mix::read(&options.file)?;
     for (count, tls) in mix.connections.iter().zip([false, true]) {
@@ -444,7 +459,6 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, 
     let mut output = options.output.clone();
     output.fail_if.extend(mix.fail_if.iter().cloned());
     let mut assignment = options.link.assignment(mix.connections, options.other_url.as_ref());
-    assignment.reconnect |= !mix.churn.is_empty();
     assignment.populations = mix.populations.clone();
     assignment.addressed = mix.streams.iter().any(|(traffic, _)| traffic.kind == Kind::Pairs);
     output.check()?;
@@ -453,6 +467,8 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, 
     phases.extend(mix.phases.iter().map(|phase| phase.name.clone()));
     output.check_thresholds("this mixture", &mix.names, phases)?;
     let drivers = options.link.drivers(&assignment, muster)?;
+    let notes = mix.notes();
+    output.announce(&notes);
     let mut run = output.start(assignment, drivers, "mixed")?;
     run.name(mix.names.clone());
     run.main_measure(if only_pings { Measure::Ping } else { Measure::Deliver });
@@ -466,12 +482,20 @@ pub(crate) fn run(options: &Options, muster: Option<Muster>) -> Result<Outcome, 
     }
     let result = result.and_then(|()| match run.interrupted() {
         true => Ok(()),
-        false => mix.drive(&mut run),
+        false => mix.drive(&mut run).and_then(|()| run.rest()),
     });
-    output.conclude(&output.finish(run, load, result))
+    output.conclude(&Report { notes, ..output.finish(run, load, result) })
 }
 
 impl Mix {
+    /// See [`Kind::note`]; each with the name of its stream.
+    fn notes(&self) -> Vec<String> {
+        let named = self.streams.iter().zip(&self.names.streams);
+        named
+            .filter_map(|((traffic, _), name)| Some(format!("{}: {}", name.name, traffic.kind.note(traffic.clients)?)))
+            .collect()
+    }
+
     /// Drives clients that are connected through all phases.
     pub(crate) fn drive(&self, run: &mut Run) -> Result<(), String> {
         for (traffic, _) in &self.streams {
@@ -512,14 +536,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_is_good() {
+    fn example_is_read_then_it_is_accepted() {
         let mix = Mix::parse(EXAMPLE).unwrap();
         assert!(mix.connections[0] > 0 && mix.streams.len() > 1 && mix.phases.len() > 3 && !mix.fail_if.is_empty());
         assert!(!mix.churn.is_empty());
     }
 
     #[test]
-    fn populations_are_numbered_plain_first() {
+    fn population_uses_tls_then_its_clients_are_numbered_last() {
         let text = "[[populations]]\nname='a'\nconnections=10\ntls=true\n[[populations]]\nname='b'\nconnections=20\n\
                     [[streams]]\npopulation='a'\nkind='pairs'\nthink_time='2s'\n\
                     [[streams]]\npopulation='b'\nkind='rooms'\nrooms=2\nrate=5\n\
@@ -534,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_named_after_their_population_unless_they_have_a_name() {
+    fn stream_has_no_name_then_it_is_named_after_its_population() {
         let names = |streams: &[(&str, &str, &str)]| {
             let mut text = "[[populations]]\nname='a'\nconnections=10\n[[populations]]\nname='b'\nconnections=10\n\
                 [[phases]]\nname='p'\nduration='1s'\n"
@@ -542,7 +566,7 @@ mod tests {
             for (population, kind, more) in streams {
                 text += &format!("[[streams]]\npopulation='{population}'\nkind='{kind}'\nrate=1\n{more}\n");
             }
-            Mix::parse(&text).map(|mix| (mix.names, mix.streams.iter().map(|(traffic, _)| traffic.series).collect()))
+            Mix::parse(&text).map(|mix| (mix.names, mix.streams.iter().map(|(traffic, _)| traffic.stream).collect()))
         };
         let joined =
             |names: &Names| names.streams.iter().map(|stream| stream.name.as_str()).collect::<Vec<_>>().join(" ");
@@ -559,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_files_say_what_would_be_right() {
+    fn file_is_wrong_then_the_error_says_what_would_be_right() {
         let good = "[[populations]]\nname='a'\nconnections=10\n[[phases]]\nname='p'\nduration='1s'\n";
         for (more, part) in [
             ("[[streams]]\npopulation='b'\nkind='pairs'\nrate=1", "there is no population \"b\"; there are a"),

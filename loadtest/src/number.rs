@@ -1,6 +1,6 @@
 //! Counts and rates as people write them: `10k`, `1.5m`, `5k/s`; on the command line and in the file of `mixed`.
 //!
-//! `k` is a thousand and `m` a million, also for bytes. Errors say what is not right, and what would be.
+//! `k` is a thousand and `m` a million, also for bytes. Errors say what is wrong, and what would be right.
 
 use std::ops::RangeInclusive;
 
@@ -23,7 +23,7 @@ pub(crate) fn count(
         }
         // Digits alone are read without a detour, which would round large ones.
         let number = text.parse().ok().or_else(|| {
-            let number = parse(text)?;
+            let number = suffixed(text)?;
             let is_whole = (number - number.round()).abs() <= number.abs() * 1e-12;
             (is_whole && (0.0..=u64::MAX as f64).contains(&number)).then(|| number.round() as u64)
         });
@@ -42,14 +42,14 @@ pub(crate) fn count_u32(
 
 /// A number per second, above 0.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
-    let number = parse(without_per_second(text));
+    let number = suffixed(without_per_second(text));
     let number = number.filter(|number| *number > 0.0);
     number.ok_or_else(|| "must be a number per second above 0, such as 500, 2.5, 10k or 5k/s".to_owned())
 }
 
-/// A number above 0 that is no rate.
+/// A finite number above 0.
 pub(crate) fn positive(text: &str) -> Result<f64, String> {
-    parse(text).filter(|number| *number > 0.0).ok_or_else(|| "must be a number above 0, such as 5 or 0.5".to_owned())
+    suffixed(text).filter(|number| *number > 0.0).ok_or_else(|| "must be a number above 0, such as 5 or 0.5".to_owned())
 }
 
 /// What random times are made from.
@@ -59,21 +59,27 @@ pub(crate) fn seed(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| wanted.to_owned())
 }
 
-/// Finite; none if this is no number. `1e6` and `10_000` are, too.
-fn parse(text: &str) -> Option<f64> {
+/// A finite number, with or without a suffix; none if this is no number.
+pub(crate) fn suffixed(text: &str) -> Option<f64> {
     let text = text.trim();
     let (digits, factor) = match text.chars().last()? {
         'k' | 'K' => (&text[..text.len() - 1], 1e3),
         'm' | 'M' => (&text[..text.len() - 1], 1e6),
         _ => (text, 1.0),
     };
-    // "inf" and "nan" are numbers for the parser of std.
-    let is_number = digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E' | '_'));
-    let number: f64 = digits.replace('_', "").parse().ok().filter(|_| is_number)?;
-    Some(number * factor).filter(|number| number.is_finite())
+    Some(plain(digits)? * factor).filter(|number| number.is_finite())
 }
 
-fn without_per_second(text: &str) -> &str {
+/// A finite number without a suffix, also as `1e6` or `10_000`; none if this is no number.
+pub(crate) fn plain(text: &str) -> Option<f64> {
+    // "inf" and "nan" are numbers for the parser of std.
+    let is_number = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-' | '+' | 'e' | 'E' | '_'));
+    let number: f64 = text.replace('_', "").parse().ok().filter(|_| is_number)?;
+    number.is_finite().then_some(number)
+}
+
+/// `5k` of `5k/s`.
+pub(crate) fn without_per_second(text: &str) -> &str {
     let text = text.trim();
     ["/sec", "/s"].iter().find_map(|end| text.strip_suffix(end)).unwrap_or(text)
 }
@@ -101,13 +107,13 @@ impl Written {
     }
 }
 
-/// A count in a file, from 0 on; who uses it knows its bounds.
+/// A count in a file, from 0 on; the caller checks its bounds.
 pub(crate) fn count_in_file<'de, D: Deserializer<'de>>(file: D) -> Result<u32, D::Error> {
     let text = Written::deserialize(file)?.text();
     count_u32(0..=u32::MAX)(&text).map_err(|error| serde::de::Error::custom(format!("\"{text}\" {error}")))
 }
 
-/// A rate in a file, also one that is not above 0: who uses it knows its bounds.
+/// A rate in a file, also one that is not above 0; the caller checks its bounds.
 pub(crate) fn rate_in_file<'de, D: Deserializer<'de>>(file: D) -> Result<f64, D::Error> {
     match Written::deserialize(file)? {
         Written::Whole(number) => Ok(number as f64),
@@ -116,7 +122,7 @@ pub(crate) fn rate_in_file<'de, D: Deserializer<'de>>(file: D) -> Result<f64, D:
     }
 }
 
-/// [`rate_in_file`], where there need not be one.
+/// [`rate_in_file`], for an optional key.
 pub(crate) fn rate_in_file_if_any<'de, D: Deserializer<'de>>(file: D) -> Result<Option<f64>, D::Error> {
     rate_in_file(file).map(Some)
 }
@@ -126,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_and_rates_have_suffixes() {
+    fn number_has_a_suffix_then_it_is_multiplied() {
         let count = count(1..=2_000_000);
         for (text, number) in
             [("7", 7), ("10k", 10_000), ("1.5K", 1_500), ("1.1m", 1_100_000), ("2M", 2_000_000), ("10_000", 10_000)]

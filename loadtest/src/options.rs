@@ -1,8 +1,10 @@
-//! Options that several commands share, and what becomes of them.
+//! Options that several commands share; from them the assignment of a run and its outlets are made.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
+use clap::builder::{PossibleValue, TypedValueParser};
 use clap::parser::ValueSource;
 use ringgate_core::units::parse_duration_ms;
 use ringgate_net::dial::Url;
@@ -24,7 +26,7 @@ use crate::view::{Scene, View};
 use crate::watch::Outlets;
 use crate::{Outcome, Results};
 
-/// Where the gateway is, and who its clients are.
+/// Where the gateway is, and how its clients connect.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Link {
     /// Where the gateway is: tcp://HOST:PORT or tls://HOST:PORT.
@@ -33,7 +35,7 @@ pub(crate) struct Link {
     /// Connects begun per second; as fast as it goes if not given.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = number::rate)]
     pub(crate) ramp_rate: Option<f64>,
-    /// Begin so many of them at once, then pause for as long as the rate asks.
+    /// Begin this many connects at once, then pause until --ramp-rate allows the next ones.
     #[arg(long, default_value_t = 1, value_name = "N", requires = "ramp_rate", allow_negative_numbers = true, value_parser = number::count_u32(1..=u32::MAX))]
     ramp_burst: u32,
     /// Clients that lose their connection come back, as the protocol asks, instead of counting as errors.
@@ -42,11 +44,11 @@ pub(crate) struct Link {
     /// How long a client may take to be connected and signed in, TLS handshake included.
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = time_above_0)]
     connect_timeout: u64,
-    /// Between two Pings of a client.
+    /// Time between two Pings of a client.
     #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration_ms)]
     ping_interval: u64,
-    /// How long what was accepted may take to arrive once nothing is sent any more, and a Pong at any time; what has not come
-    /// then counts as lost.
+    /// How long accepted messages may take to arrive after the last one was sent, and a Pong at any time; later ones count as
+    /// lost.
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration_ms)]
     settle: u64,
     /// Make every TLS handshake a full one.
@@ -56,16 +58,16 @@ pub(crate) struct Link {
     credentials: Credentials,
 }
 
-/// What is looked at, judged and written down.
+/// What is measured, what fails the run, and where results are written.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Output {
     /// Process id of the gateway, if it runs on this machine: its CPU time and memory are reported, too.
     #[arg(long, value_name = "PID", allow_negative_numbers = true, value_parser = number::count_u32(1..=u32::MAX))]
     pub(crate) pid: Option<u32>,
-    /// Where the gateway's metrics are, http://HOST:PORT/metrics: asked once a second, and reported with the rest.
+    /// The gateway's metrics, http://HOST:PORT/metrics: fetched once a second, and reported with the rest.
     #[arg(long, value_name = "URL")]
     metrics_url: Option<MetricsUrl>,
-    /// Answer GET /metrics there with this load tester's own counts and latencies, as OpenMetrics text.
+    /// Listen on this address, and answer GET /metrics with this load tester's own counts and latencies as OpenMetrics text.
     #[arg(long, value_name = "HOST:PORT")]
     metrics_listen: Option<String>,
     /// Fail the run (exit code 1) under this condition: 'p99>20ms', 'connect.p99.9>1s', 'chat.deliver.p95>5ms' (one stream or
@@ -78,26 +80,26 @@ pub(crate) struct Output {
     /// the last 5 s, and need 100 samples in them; counts are those of the run so far.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) abort_if: Vec<Threshold>,
-    /// Do not fail the run because of this; more than one are separated by commas. What a gateway promises cannot be allowed to
-    /// fail: nothing accepted may be lost.
-    #[arg(long, env = "RINGGATE_LOADTEST_ALLOW", value_name = "KIND", value_enum, value_delimiter = ',')]
+    /// Do not fail the run because of this; several are separated by commas. What the gateway promises cannot be allowed to
+    /// fail: that no accepted message is lost, for instance.
+    #[arg(long, env = "RINGGATE_LOADTEST_ALLOW", value_name = "KIND", value_parser = AllowanceReader, value_delimiter = ',')]
     allow: Vec<Allowance>,
-    /// Write every interval's latencies there, in the log format of HdrHistogram, in nanoseconds as its tools expect.
+    /// Write the latencies of every interval to this file, in the log format of HdrHistogram, in nanoseconds as its tools expect.
     #[arg(long, value_name = "FILE")]
     hdr_log: Option<PathBuf>,
-    /// Write the result there as JSON; `-` is standard output, and nothing else goes there then.
+    /// Write the result to this file as JSON; with `-` to standard output, and the table to standard error.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Write the result there as a page of HTML with charts: one file, which needs nothing else.
+    /// Write the result to this file as a page of HTML with charts; it needs no other file.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Write the verdict there as JUnit's XML, for CI services: a case for each promise and each threshold.
+    /// Write the verdict to this file as JUnit's XML, for CI services: a case for each check and each threshold.
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
-    /// Write latencies there as CSV: a row for each phase, stream or population, and measure.
+    /// Write latencies to this file as CSV: a row for each phase, stream or population, and measure; no time series.
     #[arg(long, value_name = "FILE")]
     pub(crate) csv: Option<PathBuf>,
-    /// Show progress as lines instead of a screen; so it is anyway where there is no terminal, or TERM is dumb.
+    /// Show progress as lines instead of a screen; this is the default without a terminal, or where TERM is dumb.
     #[arg(long)]
     plain: bool,
     /// Print no progress.
@@ -105,8 +107,8 @@ pub(crate) struct Output {
     pub(crate) quiet: bool,
 }
 
-/// Names of the options that were given on the command line, as opposed to those that have their default. It has to be the
-/// first field of its options: those that follow are taken out of what was read.
+/// Names of the options that were given on the command line, as opposed to defaults. It has to be the first field of its
+/// options: clap removes from its matches what the fields before it have read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Given(Vec<String>);
 
@@ -138,6 +140,43 @@ impl clap::FromArgMatches for Given {
     }
 }
 
+/// What a gateway promises: `--allow` has no kind for these.
+const PROMISES: &str = "lost, duplicated, reordered, corrupted, misdelivered, unanswered, answered twice, or \
+                        delivered though refused";
+
+/// Reads a kind of `--allow`. Its error says why promises of a gateway are none of them.
+#[derive(Clone)]
+struct AllowanceReader;
+
+impl TypedValueParser for AllowanceReader {
+    type Value = Allowance;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<Allowance, clap::Error> {
+        (allowance as fn(&str) -> Result<Allowance, String>).parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Allowance::value_variants().iter().filter_map(ValueEnum::to_possible_value)))
+    }
+}
+
+fn allowance(text: &str) -> Result<Allowance, String> {
+    // The figures of these names have underscores.
+    Allowance::from_str(&text.replace('_', "-"), true).map_err(|_| {
+        let kinds = Allowance::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let kinds: Vec<String> = kinds.map(|kind| kind.get_name().to_owned()).collect();
+        format!(
+            "what can be allowed is {}; what the gateway promises cannot be: that no message is {PROMISES}",
+            kinds.join(", ")
+        )
+    })
+}
+
 /// Milliseconds of a time that is not 0.
 fn time_above_0(text: &str) -> Result<u64, String> {
     match parse_duration_ms(text)? {
@@ -147,7 +186,7 @@ fn time_above_0(text: &str) -> Result<u64, String> {
 }
 
 impl Link {
-    /// Whether each of these options has a use, with clients that use TLS or without.
+    /// Refuses options of TLS where no client uses TLS.
     pub(crate) fn check(&self, tls: bool) -> Result<(), String> {
         if self.no_resumption && !tls {
             return Err("--no-resumption is for tls://: there are no TLS handshakes over tcp://".to_owned());
@@ -155,7 +194,8 @@ impl Link {
         Ok(())
     }
 
-    /// A run of so many connections: plain, TLS. `other` is where those go that `--url` does not say.
+    /// The assignment of a run of so many connections: plain, TLS. `other` is the URL of those whose scheme `--url` does not
+    /// have.
     pub(crate) fn assignment(&self, connections: [usize; 2], other: Option<&Url>) -> Assignment {
         let (own, other) = (self.url.clone(), other.unwrap_or(&self.url).clone());
         let (plain, tls) = if self.url.tls { (other, own) } else { (own, other) };
@@ -175,7 +215,7 @@ impl Link {
         }
     }
 
-    /// What of these options makes the load, for so many connections: plain, TLS.
+    /// Those of these options that define the load, for reports and `compare`; connections are plain, TLS.
     pub(crate) fn load(&self, [plain, tls]: [usize; 2]) -> Map<String, Value> {
         let mut load = Map::new();
         load.insert("connections".to_owned(), (plain + tls).into());
@@ -193,14 +233,14 @@ impl Link {
         load
     }
 
-    /// Who drives the clients: this process, or workers, who are waited for.
+    /// What drives the clients: threads of this process, or workers, which this waits for.
     pub(crate) fn drivers(&self, assignment: &Assignment, muster: Option<Muster>) -> Result<Drivers, String> {
         let Some(muster) = muster else { return Ok(Drivers::Own(self.credentials.access(assignment)?)) };
         self.credentials.check_none()?;
         muster.gather().map(Drivers::Crew)
     }
 
-    /// Connects everybody; how long that may take depends on how many they are.
+    /// Connects all clients; how long that may take depends on how many they are.
     pub(crate) fn ramp(&self, run: &mut Run, [plain, tls]: [usize; 2]) -> Result<(), String> {
         let connections = plain + tls;
         let by_rate = self.ramp_rate.map_or(connections as u64 / 500, |rate| (connections as f64 / rate) as u64);
@@ -209,7 +249,7 @@ impl Link {
 }
 
 impl Output {
-    /// Whether the process that is to be looked at exists, and the results can be written where they are wanted.
+    /// Checks before a run that the process of --pid exists, and that results can be written.
     pub(crate) fn check(&self) -> Result<(), String> {
         if let Some(pid) = self.pid
             && !std::path::Path::new(&format!("/proc/{pid}")).exists()
@@ -228,14 +268,14 @@ impl Output {
         }
     }
 
-    /// Whether the load of this name can have the figures that it is to be judged by.
+    /// Refuses thresholds on figures that the load of this name cannot have.
     pub(crate) fn check_thresholds(&self, load: &str, names: &Names, phases: Vec<String>) -> Result<(), String> {
         let known = Known { load, names, phases, has_process: self.pid.is_some() };
         self.abort_if.iter().try_for_each(Threshold::check_abort)?;
         self.fail_if.iter().chain(&self.abort_if).try_for_each(|threshold| threshold.check(&known))
     }
 
-    /// Starts a run that is looked at as these options ask, and called `title` where it is shown.
+    /// Starts a run with the outlets of these options. The screen shows `title`.
     pub(crate) fn start(&self, assignment: Assignment, drivers: Drivers, title: &str) -> Result<Run, String> {
         let outlets = Outlets {
             process: self.pid.map(Process),
@@ -244,13 +284,13 @@ impl Output {
             fail_if: self.fail_if.clone(),
             abort_if: self.abort_if.clone(),
             hdr_log: self.hdr_log.as_deref().map(HdrLog::create).transpose()?,
-            // Last, so that what cannot be had is not said on a screen that vanishes.
+            // Last: errors of the others would vanish with the screen.
             view: View::new(self.quiet, self.plain, Scene::new(title.to_owned())),
         };
         Run::start(assignment, drivers, outlets)
     }
 
-    /// Ends a run of this load and judges it. The run's `result` says why it did not get to its end.
+    /// Ends a run of this load and judges it. `result` is the reason why the run stopped early, if it did.
     pub(crate) fn finish(&self, run: Run, load: Map<String, Value>, result: Result<(), String>) -> Report {
         let mut report = run.finish();
         report.load = load;
@@ -264,7 +304,14 @@ impl Output {
         report
     }
 
-    /// Writes what was asked for, and says what the run has come to.
+    /// Prints notes about the load to standard error before the run; not with --quiet, as the report has them, too.
+    pub(crate) fn announce(&self, notes: &[String]) {
+        if !self.quiet {
+            notes.iter().for_each(|note| crate::console::note(&format!("note: {note}")));
+        }
+    }
+
+    /// Writes all results and returns the outcome of the run.
     pub(crate) fn conclude(&self, report: &Report) -> Result<Outcome, String> {
         crate::conclude(report, self.results())
     }

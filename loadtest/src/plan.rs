@@ -19,7 +19,7 @@ use crate::traffic::Traffic;
 pub(crate) enum Order {
     /// Send.
     Traffic(Traffic),
-    /// Close these clients' connections and stay away.
+    /// Close these clients' connections and stay away. What they have sent is answered first.
     Leave(Range<u32>),
     /// Connect those who are away.
     Return(Range<u32>),
@@ -27,19 +27,13 @@ pub(crate) enum Order {
     Hold(Range<u32>),
     /// Read on.
     Release(Range<u32>),
-    /// So many of these clients per second leave and come back at once.
-    Churn {
-        /// Which.
-        clients: Range<u32>,
-        /// Per second.
-        rate: f64,
-        /// From then, in nanoseconds since the run's zero.
-        from_ns: u64,
-        /// Until then.
-        until_ns: u64,
-    },
+    /// So many of these clients per second leave, once what they have sent is answered, and come back at once. Times are
+    /// nanoseconds since the run's zero.
+    Churn { clients: Range<u32>, rate: f64, from_ns: u64, until_ns: u64 },
     /// Forget all traffic and churn.
     Stop,
+    /// Send no heartbeats any more, so that those under way can be waited for.
+    Rest,
 }
 
 impl Order {
@@ -101,9 +95,10 @@ pub(crate) struct Shared {
     message_bytes_max: AtomicU32,
     /// Why the last attempt failed, of a client that tries again: that is no error, until nobody gets in.
     failed_attempt: Mutex<Option<String>>,
-    /// How often everything recorded was asked for, and how often threads have handed it over since.
+    /// How often everything recorded was asked for.
     collections: AtomicUsize,
-    handed_over: AtomicUsize,
+    /// The last of these rounds, and how many threads have handed over what was recorded before it.
+    handed_over: Mutex<(usize, usize)>,
     counts: Counts,
 }
 
@@ -136,6 +131,12 @@ counts! {
     connections,
     /// Connects that are under way.
     connecting,
+    /// Connections made: over TCP only, neither secured nor signed in yet. It never falls.
+    reached,
+    /// Clients that wait for their turn to come back.
+    waiting,
+    /// Clients that the load has told to stay away.
+    kept_away,
     /// Connections that ended unasked, or were not made.
     closed,
     /// Signed in again after such an end, or after having been away.
@@ -146,11 +147,12 @@ counts! {
     tls_resumed,
     /// Publishes sent.
     sent,
-    /// Of messages and Pings that a schedule holds: sent in time, or waiting for the Pong of the Ping before.
+    /// Messages and Pings of a schedule that were sent; and Pings that wait for the Pong of the one before.
     scheduled,
-    /// Of those: not sent, because their sender was not connected although the load had not taken it away.
+    /// Messages and Pings of a schedule that were not sent because their sender was not connected, though the load had not taken
+    /// it away.
     skipped,
-    /// The same, where the load had its clients come and go.
+    /// Messages and Pings of a schedule that were not sent because the load had taken their sender away.
     skipped_by_churn,
     /// Clients that were to leave and come back, and were not back from the last time.
     churns_skipped,
@@ -164,6 +166,8 @@ counts! {
     undecided,
     /// Deliveries that the accepted publishes are to cause.
     owed,
+    /// Deliveries that refused and undecided publishes may cause, or not.
+    possible,
     /// Different messages that arrived.
     delivered,
     /// Rooms joined.
@@ -174,14 +178,20 @@ counts! {
     pings,
     /// Of those, the ones that keep a connection alive and are in no schedule.
     heartbeats,
+    /// Heartbeats whose Pong may still come.
+    heartbeats_under_way,
+    /// Heartbeats whose Pong did not come in time.
+    heartbeats_lost,
     /// Pongs received.
     pongs,
     /// Pings of a schedule or a closed loop whose Pong may still come.
     pings_under_way,
-    /// Of those: the connection ended before.
+    /// Pings of a schedule or a closed loop whose connection ended before the Pong.
     pings_lost,
     /// Pings of a schedule that are due and not sent yet: they wait for the Pong of the one before.
     pings_waiting,
+    /// Microseconds for which driver threads were kept from running, on average.
+    stalled_us,
     /// Anything that went wrong.
     errors,
 }
@@ -192,9 +202,15 @@ impl Tally {
         self.streams == 0 && self.accepted + self.refused + self.undecided >= self.sent
     }
 
-    /// The same, and everything accepted has arrived, and so have Pongs.
+    /// As [`Self::is_answered`]; and at least as much has arrived as was accepted, and so have Pongs.
     pub(crate) fn is_settled(&self) -> bool {
         self.is_answered() && self.delivered >= self.owed && self.pings_under_way + self.pings_waiting == 0
+    }
+
+    /// Whether some of what has arrived may be of publishes that were not accepted, so that something accepted may be missing
+    /// though [`Self::is_settled`].
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.delivered < self.owed + self.possible
     }
 }
 
@@ -216,12 +232,12 @@ impl Shared {
             message_bytes_max: AtomicU32::new(0),
             failed_attempt: Mutex::default(),
             collections: AtomicUsize::new(0),
-            handed_over: AtomicUsize::new(0),
+            handed_over: Mutex::default(),
             counts: Counts::default(),
         }
     }
 
-    /// The same, with clients that a file names.
+    /// Has clients whose users a file names.
     pub(crate) fn naming(self, listed: Option<Arc<Listed>>) -> Shared {
         Shared { listed, ..self }
     }
@@ -291,23 +307,30 @@ impl Shared {
 
     /// Asks every thread, or worker, for what it has recorded. Done when [`Self::is_collected`] says so.
     pub(crate) fn collect(&self) {
-        self.handed_over.store(0, Relaxed);
-        self.collections.fetch_add(1, std::sync::atomic::Ordering::Release);
+        if let Ok(mut handed_over) = self.handed_over.lock() {
+            *handed_over = (handed_over.0 + 1, 0);
+            self.collections.store(handed_over.0, std::sync::atomic::Ordering::Release);
+        }
     }
 
     /// Whether each of them has handed over what it had.
     pub(crate) fn is_collected(&self) -> bool {
-        self.handed_over.load(std::sync::atomic::Ordering::Acquire) >= self.hands()
+        self.handed_over.lock().is_ok_and(|handed_over| handed_over.1 >= self.hands())
     }
 
-    /// How often [`Self::collect`] was called.
+    /// How often [`Self::collect`] was called: the number of the last round.
     pub(crate) fn collections(&self) -> usize {
         self.collections.load(std::sync::atomic::Ordering::Acquire)
     }
 
-    /// A thread, or worker, has handed over what was asked for.
-    pub(crate) fn hand_over(&self) {
-        self.handed_over.fetch_add(1, std::sync::atomic::Ordering::Release);
+    /// A thread, or worker, has handed over what was asked for in this round. One that answers an earlier round says nothing
+    /// about the last.
+    pub(crate) fn hand_over(&self, round: usize) {
+        if let Ok(mut handed_over) = self.handed_over.lock()
+            && handed_over.0 == round
+        {
+            handed_over.1 += 1;
+        }
     }
 
     /// What was recorded since the last call.
@@ -387,6 +410,19 @@ pub(crate) fn bump(count: &AtomicU64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_earlier_round_is_answered_late_then_the_last_one_is_not_complete() {
+        let plan = crate::assignment::tests::plan([1, 0], crate::assignment::Part::ALONE);
+        let shared = Shared::new(plan, Origin::after(Duration::ZERO), Vec::new());
+        shared.collect();
+        let first = shared.collections();
+        shared.collect();
+        shared.hand_over(first);
+        assert!(!shared.is_collected());
+        shared.hand_over(shared.collections());
+        assert!(shared.is_collected());
+    }
 
     #[test]
     fn changes_of_counts_add_up_also_when_they_fall() {

@@ -33,7 +33,8 @@ pub(crate) struct Run {
     threads: Vec<JoinHandle<Ended>>,
     wanted: [usize; 2],
     watch: Watch,
-    streams: u8,
+    /// The last phase has begun.
+    ended: bool,
     /// What the clients know of all messages, of those drivers that have ended; and why some ended before the run.
     books: Books,
     lost: Vec<String>,
@@ -43,6 +44,8 @@ pub(crate) struct Run {
 /// one of them does, wherever it is.
 const LEAD: Duration = Duration::from_millis(50);
 const LEAD_OF_CREW: Duration = Duration::from_millis(500);
+/// When nothing has come for so long, nothing more is expected.
+const QUIET: Duration = Duration::from_millis(500);
 /// How long workers may take to get ready before the run begins without them; they catch up.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -63,7 +66,7 @@ impl Run {
         };
         await_ready(&shared, &threads);
         let watch = Watch::new(shared.clone(), outlets);
-        Ok(Run { shared, threads, wanted: [0; 2], watch, streams: 0, books: Books::default(), lost: Vec::new() })
+        Ok(Run { shared, threads, wanted: [0; 2], watch, ended: false, books: Books::default(), lost: Vec::new() })
     }
 
     /// How long before its start something is ordered.
@@ -180,7 +183,7 @@ impl Run {
         }
         match self.shared.message_bytes_max() as usize {
             limit if limit > 0 && bytes > limit => Err(format!(
-                "payloads of {bytes} bytes are longer than the gateway takes: at most {limit} (its client.message_size_limit)"
+                "payloads of {bytes} bytes are longer than the gateway takes: at most {limit} (its client.message_size_max)"
             )),
             _ => Ok(()),
         }
@@ -251,10 +254,8 @@ impl Run {
         Ok(())
     }
 
-    /// Numbers a stream and starts it after `lead`.
+    /// Starts a stream after `lead`.
     pub(crate) fn begin(&mut self, mut traffic: Traffic, lead: Duration) -> Traffic {
-        self.streams = self.streams.wrapping_add(1).max(1);
-        traffic.id = self.streams;
         traffic.start_ns = self.now_ns() + lead.as_nanos() as u64;
         self.watch.planned.add(&traffic);
         self.order(Order::Traffic(traffic.clone()));
@@ -299,11 +300,48 @@ impl Run {
             // What was sent up to now is still answered.
             std::thread::sleep(Duration::from_millis(200));
         }
+        let (mut delivered, mut since) = (0, Instant::now());
         loop {
-            if self.holds(&done) || Instant::now() > deadline {
+            let tally = self.tally();
+            if std::mem::replace(&mut delivered, tally.delivered) != tally.delivered {
+                since = Instant::now();
+            }
+            // As much has come as was accepted, but it may be something else.
+            let is_sure = !tally.is_unsure() || since.elapsed() >= QUIET;
+            if (self.holds(&done) && is_sure) || Instant::now() > deadline {
                 return Ok(());
             }
             self.pause()?;
+        }
+    }
+
+    /// Lets the clients come to rest before the run is judged: those who are on their way back sign in, heartbeats are answered,
+    /// and what comes twice has time to come.
+    pub(crate) fn rest(&mut self) -> Result<(), String> {
+        if self.interrupted() {
+            return Ok(());
+        }
+        self.end();
+        self.order(Order::Rest);
+        let wanted = self.wanted.iter().sum::<usize>() as u64;
+        let is_there = |tally: &Tally| {
+            let on_their_way = tally.connecting + tally.waiting > 0;
+            tally.heartbeats_under_way == 0 && (tally.connections + tally.kept_away >= wanted || !on_their_way)
+        };
+        let deadline = Instant::now() + self.shared.plan.assignment.settle;
+        while !self.holds(is_there) && !self.interrupted() && Instant::now() < deadline {
+            self.pause()?;
+        }
+        if self.tally().sent > 0 {
+            self.hold(QUIET)?;
+        }
+        Ok(())
+    }
+
+    /// Begins the last phase, if it has not begun.
+    fn end(&mut self) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.phase("end");
         }
     }
 
@@ -331,7 +369,8 @@ impl Run {
 
     /// Ends the threads and adds everything up. What kept them from ending well is among the report's errors.
     pub(crate) fn finish(mut self) -> Report {
-        self.phase("end");
+        self.end();
+        self.collect();
         let tally = self.tally();
         self.watch.planned.stop(self.shared.now_ns());
         let planned = self.watch.planned.total;

@@ -1,4 +1,4 @@
-//! What is driven: one kind of load against a gateway that runs somewhere.
+//! Scenarios: one kind of load each, against a gateway that runs already.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(crate) enum Scenario {
     Offline,
     /// Clients that come and go.
     Churn,
-    /// Everybody comes back at once.
+    /// All clients come back at once.
     Storm,
     /// Readers that stop reading.
     Slow,
@@ -61,7 +61,7 @@ pub(crate) struct Options {
     /// do; its latencies say nothing about a given load.
     #[arg(long, value_name = "N", conflicts_with_all = ["rate", "poisson"], allow_negative_numbers = true, value_parser = number::count_u32(1..=1000))]
     pub(crate) closed_loop: Option<u32>,
-    /// How long to hold or to send.
+    /// How long to hold the connections, or to send.
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration_ms)]
     pub(crate) duration: u64,
     /// Send for this long first, without counting its latencies.
@@ -70,38 +70,38 @@ pub(crate) struct Options {
     /// Bytes of each payload; 32 at least.
     #[arg(long, default_value_t = 100, value_name = "N", allow_negative_numbers = true, value_parser = number::count_u32(32..=16_777_216))]
     payload_bytes: u32,
-    /// Rooms, which share the clients among them (room, slow).
+    /// Rooms, each with an equal share of the clients (room, slow).
     #[arg(long, default_value_t = 1, value_name = "N", allow_negative_numbers = true, value_parser = number::count_u32(1..=1_000_000))]
     rooms: u32,
     /// Publishers in each room.
     #[arg(long, default_value_t = 4, value_name = "N", allow_negative_numbers = true, value_parser = number::count_u32(1..=u32::MAX))]
     publishers: u32,
-    /// Name of the room; several get numbers behind it.
+    /// Name of the room; with several rooms, a number is added to it.
     #[arg(long, default_value = "chat:load", value_name = "NAME")]
     room_name: String,
     /// Readers that stop reading, in percent (slow).
     #[arg(long, default_value_t = 10, value_name = "PERCENT", allow_negative_numbers = true, value_parser = number::count_u32(1..=99))]
     slow_share: u32,
-    /// Go on connecting until the gateway refuses, or signs in nobody for 10 s, and report how many it took (connect).
+    /// Go on connecting until the gateway refuses, or signs in no further client for 10 s, and report how many it took (connect).
     #[arg(long)]
     until_refused: bool,
 }
 
-/// Options that not every scenario uses, what the others should know about them, and which scenarios do. An option that would
-/// change nothing is refused rather than ignored: who gives it expects something of it.
+/// Options that not every scenario uses: name, why others have no use for it, scenarios that use it. Where an option would
+/// have no effect it is refused: to ignore it would mislead.
 const USES: [(&str, &str, &[Scenario]); 11] = {
     use Scenario::{Churn, Connect, Idle, Offline, P2p, Ping, Room, Slow, Storm};
     [
         ("rate", "; how fast clients connect is --ramp-rate", &[Ping, P2p, Room, Offline, Churn, Slow]),
         ("poisson", ": it sends nothing at a rate", &[Ping, P2p, Room, Offline, Slow]),
         ("closed-loop", "", &[Ping, P2p, Room, Slow]),
-        ("duration", ": it ends when everybody is connected", &[Idle, Ping, P2p, Room, Offline, Churn, Storm, Slow]),
+        ("duration", ": it ends when all clients are connected", &[Idle, Ping, P2p, Room, Offline, Churn, Storm, Slow]),
         ("warm-up", "", &[Ping, P2p, Room]),
         ("payload-bytes", ": it sends no messages", &[P2p, Room, Offline, Slow]),
-        ("rooms", ": nobody is in a room", &[Room, Slow]),
-        ("publishers", ": nobody is in a room", &[Room, Slow]),
-        ("room-name", ": nobody is in a room", &[Room, Slow]),
-        ("slow-share", ": everybody reads", &[Slow]),
+        ("rooms", ": it has no rooms", &[Room, Slow]),
+        ("publishers", ": it has no rooms", &[Room, Slow]),
+        ("room-name", ": it has no rooms", &[Room, Slow]),
+        ("slow-share", ": all its clients read", &[Slow]),
         ("until-refused", ": it holds a number of connections that is given", &[Connect]),
     ]
 };
@@ -116,10 +116,10 @@ fn have(scenarios: &[Scenario]) -> String {
     }
 }
 
-/// A connect of a ramp until the gateway refuses is not given up before that ends: see [`crate::plan::REFUSED_AFTER`].
+/// Longest connect with --until-refused: longer than [`crate::plan::REFUSED_AFTER`], which ends the ramp.
 const PATIENCE_UNTIL_REFUSED: Duration = Duration::from_secs(60);
 
-/// Runs a scenario, reports, and writes what was asked for.
+/// Runs a scenario and writes all results.
 pub(crate) fn run(options: &Options, scenario: Scenario, muster: Option<Muster>) -> Result<Outcome, String> {
     options.output.conclude(&measure(options, scenario, muster)?)
 }
@@ -134,10 +134,13 @@ pub(crate) fn measure(options: &Options, scenario: Scenario, muster: Option<Must
     assignment.reconnect |= matches!(scenario, Scenario::Storm | Scenario::Slow);
     assignment.addressed = matches!(scenario, Scenario::P2p | Scenario::Offline);
     if options.until_refused {
-        // A gateway that takes no more is recognised by signing in nobody for a while, not by each that waits.
+        // That the gateway takes no more is seen from a pause of all sign-ins, so that a single connect may wait longer.
         assignment.connect_timeout = assignment.connect_timeout.max(PATIENCE_UNTIL_REFUSED);
     }
     let drivers = options.link.drivers(&assignment, muster)?;
+    let notes: Vec<String> =
+        options.kind(scenario).and_then(|kind| kind.note(options.connections)).into_iter().collect();
+    options.output.announce(&notes);
     let mut run = options.output.start(assignment, drivers, &scenario.name())?;
     run.main_measure(scenario.measure());
     run.name(scenario.names());
@@ -153,13 +156,13 @@ pub(crate) fn measure(options: &Options, scenario: Scenario, muster: Option<Must
     }
     let result = result.and_then(|()| match run.interrupted() {
         true => Ok(()),
-        false => Drive { run: &mut run, options }.drive(scenario),
+        false => Drive { run: &mut run, options }.drive(scenario).and_then(|()| run.rest()),
     });
-    Ok(options.output.finish(run, load, result))
+    Ok(Report { notes, ..options.output.finish(run, load, result) })
 }
 
 impl Scenario {
-    /// What its latency is when nothing more is said.
+    /// The measure of a latency that is given without one, as in `p99`.
     fn measure(self) -> Measure {
         match self {
             Scenario::Connect | Scenario::Churn | Scenario::Storm => Measure::Connect,
@@ -168,7 +171,7 @@ impl Scenario {
         }
     }
 
-    /// What its clients, and what they send, are called.
+    /// Names of its population and stream.
     fn names(self) -> Names {
         let stream_of_pings = match self {
             Scenario::Connect | Scenario::Idle | Scenario::Churn | Scenario::Storm => None,
@@ -178,7 +181,7 @@ impl Scenario {
         Names::single(&self.name(), stream_of_pings)
     }
 
-    /// What it goes through, beginning with the ramp.
+    /// Its phases, the ramp first.
     fn phases(self, warm_up: bool) -> &'static [&'static str] {
         match self {
             Scenario::Connect => &[RAMP],
@@ -202,7 +205,7 @@ impl Scenario {
 }
 
 impl Options {
-    /// Whether the scenario can be run like this; before anybody is connected.
+    /// Checks the options for this scenario, before any client connects.
     fn check(&self, scenario: Scenario) -> Result<(), String> {
         use Scenario::{Offline, P2p, Room, Slow};
         let name = scenario.name();
@@ -235,7 +238,7 @@ impl Options {
         self.output.check()
     }
 
-    /// What makes the load of a scenario: those options that it uses.
+    /// The options that define the load, for reports and `compare`.
     fn load(&self, scenario: Scenario, connections: [usize; 2]) -> Map<String, Value> {
         use Scenario::{Connect, Idle, Offline, P2p, Ping, Room, Slow, Storm};
         let mut load = self.link.load(connections);
@@ -269,6 +272,20 @@ impl Options {
         load
     }
 
+    /// How messages are addressed; none where no messages are sent.
+    fn kind(&self, scenario: Scenario) -> Option<Kind> {
+        let members = self.connections.checked_div(self.rooms).unwrap_or(0);
+        match scenario {
+            Scenario::P2p | Scenario::Offline => Some(Kind::Pairs),
+            Scenario::Room | Scenario::Slow => Some(Kind::Rooms {
+                name: self.room_name.clone(),
+                rooms: self.rooms,
+                publishers: self.publishers.min(members),
+            }),
+            Scenario::Connect | Scenario::Idle | Scenario::Ping | Scenario::Churn | Scenario::Storm => None,
+        }
+    }
+
     /// Per second.
     pub(crate) fn rate(&self) -> f64 {
         self.rate.unwrap_or(1000.0)
@@ -293,8 +310,7 @@ impl Drive<'_> {
             (None, seed) => Pace::Open { from: options.rate(), to: options.rate(), seed },
         };
         Traffic {
-            id: 0,
-            series: 1,
+            stream: 1,
             kind,
             first: 0,
             clients: options.connections,
@@ -327,12 +343,7 @@ impl Drive<'_> {
 
     fn idle(&mut self) -> Result<(), String> {
         self.run.phase("idle");
-        self.run.hold(self.duration())?;
-        let (alive, wanted) = (self.run.tally().connections, u64::from(self.options.connections));
-        if alive < wanted && !self.options.link.reconnect && !self.run.interrupted() {
-            return Err(format!("{} connections were lost", wanted - alive));
-        }
-        Ok(())
+        self.run.hold(self.duration())
     }
 
     fn send(&mut self, kind: Kind) -> Result<(), String> {
@@ -384,10 +395,11 @@ impl Drive<'_> {
         self.run.order(Order::Churn { clients, rate, from_ns, until_ns });
         self.run.hold(lead + self.duration())?;
         let (all, planned) = (u64::from(self.options.connections), Order::churned(rate, until_ns - from_ns));
-        // Who has just been told to leave still counts as connected.
+        // One that has just been told to leave still counts as connected; one that could not come back is missed at the end.
         self.run.wait_for("coming back", Duration::from_secs(60), |tally| {
             let done = tally.reconnects - before.reconnects + tally.churns_skipped - before.churns_skipped;
-            tally.connections >= all && done >= planned
+            let on_their_way = tally.connecting + tally.waiting > 0;
+            (tally.connections >= all && done >= planned) || (tally.connections < all && !on_their_way)
         })
     }
 

@@ -1,6 +1,7 @@
 //! Thresholds: `p99>20ms`, `lost>0`. A run that exceeds one fails; one of `--abort-if` ends it early.
 
 use crate::figure::{Figure, Known, What};
+use crate::number;
 use crate::record::human_us;
 
 /// A condition under which a run fails.
@@ -30,11 +31,15 @@ impl std::str::FromStr for Threshold {
         let value = value.trim();
         let figure: Figure = name.parse().map_err(|error| format!("\"{text}\": {error}"))?;
         let is_time = figure.what.is_time();
-        let limit = if is_time { microseconds(value) } else { number(value) };
+        let limit = match figure.what {
+            _ if is_time => microseconds(value),
+            What::Other("rate" | "connects") => number::suffixed(number::without_per_second(value)),
+            _ => number::suffixed(value),
+        };
         let (unit, most) = match figure.what {
             _ if is_time => ("a time such as 500us, 20ms or 1.5s", f64::INFINITY),
             What::Other("driver_busy" | "sent_share") => ("a share from 0 to 1", 1.0),
-            _ => ("a number from 0 on", f64::INFINITY),
+            _ => ("a number from 0 on, such as 0, 500, 10k or 1.5m", f64::INFINITY),
         };
         let limit = limit.filter(|limit| (0.0..=most).contains(limit));
         let limit = limit.ok_or_else(|| format!("\"{text}\": \"{value}\" must be {unit}"))?;
@@ -46,16 +51,12 @@ impl std::str::FromStr for Threshold {
     }
 }
 
-fn number(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|number: &f64| number.is_finite())
-}
-
 fn microseconds(text: &str) -> Option<f64> {
     let units = [("us", 1.0), ("ms", 1e3), ("s", 1e6)];
-    units.iter().find_map(|(unit, factor)| Some(number(text.strip_suffix(unit)?.trim())? * factor))
+    units.iter().find_map(|(unit, factor)| Some(number::plain(text.strip_suffix(unit)?.trim())? * factor))
 }
 
-/// A threshold and what became of it.
+/// A threshold and whether the run met it.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub(crate) struct Verdict {
     /// The condition under which the run fails, as it was written.
@@ -72,9 +73,9 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// Figures of `--abort-if` that are no times: they are known while a run goes on.
+/// Figures other than times that are known during a run, for `--abort-if`.
 pub(crate) const WHILE_RUNNING: [&str; 6] = ["errors", "closed", "refused", "skipped", "rate", "driver_busy"];
-/// A latency of fewer samples than this says nothing yet.
+/// `--abort-if` does not judge a latency of fewer samples.
 pub(crate) const ABORT_SAMPLES_MIN: u64 = 100;
 
 impl Threshold {
@@ -83,12 +84,12 @@ impl Threshold {
         &self.text
     }
 
-    /// What it is about.
+    /// The figure that it limits.
     pub(crate) fn figure(&self) -> &Figure {
         &self.figure
     }
 
-    /// Refuses a figure that this load cannot have, before anybody is connected for nothing.
+    /// Refuses a figure that this load cannot have, before any client connects.
     pub(crate) fn check(&self, known: &Known<'_>) -> Result<(), String> {
         self.figure.check(known).map_err(|error| format!("\"{}\": {error}", self.text))
     }
@@ -131,7 +132,7 @@ impl Threshold {
         format!("{} was {value}", self.name)
     }
 
-    /// Judges a run by the value of the figure in it. A figure that does not exist in it fails it: nothing was shown.
+    /// Judges a run by the value of the figure in it. A run without that figure fails: it proves nothing.
     pub(crate) fn judge(&self, value: Option<f64>) -> Verdict {
         let condition = self.text.clone();
         match value {
@@ -144,11 +145,12 @@ impl Threshold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Tally;
     use crate::record::{Measure, Names, Series, StreamName};
     use crate::report::Report;
 
     #[test]
-    fn expressions() {
+    fn figure_is_beyond_the_limit_then_the_threshold_fails() {
         let mut report = Report::default();
         report.balance.lost = 3;
         report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, 25_000);
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_streams_and_phases_are_judged_by_their_names() {
+    fn threshold_names_a_stream_then_only_its_latencies_are_judged() {
         let stream = |name: &str, pings| StreamName { name: name.to_owned(), pings };
         let names =
             Names { populations: vec!["people".into()], streams: vec![stream("chat", false), stream("people", true)] };
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn phases_are_judged_on_their_own() {
+    fn threshold_names_a_phase_then_only_that_is_judged() {
         let mut report = Report::default();
         for (name, us) in [("warm-up", 900_000), ("steady", 1_000), ("steady", 3_000)] {
             let mut phase = crate::report::tests::phase(name, 0.5);
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_end_a_run_is_known_while_it_goes_on() {
+    fn figure_is_known_only_at_the_end_then_abort_if_refuses_it() {
         let check = |text: &str| text.parse::<Threshold>().unwrap().check_abort();
         for good in ["p99>1s", "chat.deliver.p95>1s", "errors>10", "rate<5", "lag>1s", "stall>1s", "closed>0"] {
             assert_eq!(check(good), Ok(()));
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_that_a_load_cannot_have_are_refused() {
+    fn load_cannot_have_the_figure_then_its_threshold_is_refused() {
         let check = |text: &str, pings: Option<bool>, has_process| {
             let names = Names::single("some", pings);
             let known =
@@ -231,10 +233,9 @@ mod tests {
         };
         for text in ["rate<5", "cpu>9", "publish.p99>1s", "deliver.max>1s"] {
             let error = check(text, None, true).unwrap_err();
-            let there =
-                "there are p50, p95, p99, p99.9 and any other percentile, max, mean (also as connect.p99, ping.p99, of";
+            let there = "  latency of one kind: connect.p99, ping.p99\n";
             assert!(error.contains("some sends no messages and has no ") && error.contains(there), "{error}");
-            assert!(!error.contains(", rate") && !error.contains(", cpu"), "{error}");
+            assert!(error.contains("  speed and cost: lag, stall, driver_busy"), "{error}");
             assert_eq!(check(text, Some(false), true), Ok(()));
         }
         for text in ["p99>1s", "connect.p99>1s", "ping.p99>1s", "lost>0", "connects<5", "driver_busy>0.8"] {
@@ -253,18 +254,30 @@ mod tests {
     }
 
     #[test]
-    fn bad_expressions_say_what_would_be_right() {
+    fn condition_is_malformed_then_the_error_says_what_would_be_right() {
         let refused = |text: &str| text.parse::<Threshold>().unwrap_err();
         assert!(refused("p99").contains("'p99>20ms'"));
         assert!(refused("q98>1ms").contains("p99.9"));
         assert!(refused("p99>20").contains("20ms"));
         assert!(refused("lost>few").contains("a number"));
+        assert!(refused("lost>5/s").contains("a number"), "it is a count");
     }
 
     #[test]
-    fn what_is_always_or_never_true_is_refused() {
+    fn limit_has_a_suffix_then_it_is_multiplied() {
+        let report = Report { tally: Tally { sent: 9_999, ..Tally::default() }, ..Report::default() };
+        let met = |text: &str| report.judge(&text.parse::<Threshold>().unwrap()).met;
+        assert!(!met("published<10k") && met("published<9.999k") && !met("published<1m") && !met("published>=0.009m"));
+        let rate = |text: &str| text.parse::<Threshold>().unwrap().holds(4_999.0);
+        assert!(rate("rate<5k") && rate("rate<5k/s") && !rate("rate<4.9k/s") && rate("connects<5000/s"));
+        // A time has its unit, and no suffix before it.
+        assert!("p99>1km".parse::<Threshold>().is_err() && "p99>1kms".parse::<Threshold>().is_err());
+    }
+
+    #[test]
+    fn condition_is_always_or_never_true_then_it_is_refused() {
         let refused = |text: &str| text.parse::<Threshold>().unwrap_err();
-        assert_eq!(refused("lost>-1"), "\"lost>-1\": \"-1\" must be a number from 0 on");
+        assert_eq!(refused("lost>-1"), "\"lost>-1\": \"-1\" must be a number from 0 on, such as 0, 500, 10k or 1.5m");
         assert!(refused("p99>-1ms").contains("must be a time such as"));
         assert!(refused("driver_busy>85").contains("must be a share from 0 to 1"));
         assert_eq!(refused("lost>=0"), "\"lost>=0\" is always true: no figure is below 0");

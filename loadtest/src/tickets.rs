@@ -1,8 +1,8 @@
-//! TLS tickets, as many clients together hold them: each has one from its last connection, and who comes for the first
-//! time has none.
+//! TLS tickets, as many clients together hold them: each has one from its last connection, and a client that connects
+//! for the first time has none.
 //!
-//! A ticket of TLS 1.3 is good for one connection and says nothing of who got it, so all lie in one pile; who comes
-//! back takes one. rustls' own store keeps eight for a server, and newcomers would take those.
+//! A ticket of TLS 1.3 is good for one connection and not bound to a client, so all are kept in one list; a client
+//! that comes back takes one. rustls' own store keeps eight for a server, and newcomers would take those.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +13,7 @@ use rustls::pki_types::ServerName;
 /// Most tickets kept; some 60 MB.
 const TICKETS_MAX: usize = 1 << 16;
 
-/// What clients of one server remember. Newcomers and those who come back have views of the same.
+/// Tickets of the clients of one server. First and later connections have views of the same list.
 #[derive(Debug, Default)]
 struct Memory {
     tickets: Vec<Tls13ClientSessionValue>,

@@ -1,12 +1,12 @@
-//! `--tokens FILE`: who the clients are where somebody else signs their tokens. One `user,device,token` a line; empty lines and
+//! `--tokens FILE`: clients sign in with tokens that were signed elsewhere. One `user,device,token` a line; empty lines and
 //! those that begin with # are skipped.
 //!
 //! Client number n, of all processes, has line n (counted from 0, without those that are skipped): a worker with number w of
 //! k has the lines w, w + k, w + 2k and so on, so that all workers are given the same file. Clients with TLS come after those
 //! without.
 //!
-//! Signatures are the gateway's business. What the load tester can see, it says before anybody connects: a line that holds no
-//! token, a token whose time is over, a token of somebody else.
+//! Signatures are left to the gateway. Before any client connects, the load tester refuses a line without a token, an expired
+//! token, and a token of another user or device than its line says.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -116,7 +116,7 @@ fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// What a token says. Nobody looks at its signature.
+/// The claims of a token. Its signature is not checked.
 fn claims(token: &str, now_seconds: u64) -> Result<Value, String> {
     let object = |part: &str| {
         let bytes = URL_SAFE_NO_PAD.decode(part).ok()?;
@@ -149,9 +149,9 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_clients_in_order() {
+    fn file_has_lines_then_clients_take_them_in_order() {
         let [a, b, c] = ["a", "b", "a"].map(|user| token(&format!("{{\"sub\":\"{user}\",\"exp\":2000}}")));
-        let listed = Listed::parse(&format!("# who\n\na,phone,{a}\r\n b , x , {b}\na,tablet,{c}"), 1000).unwrap();
+        let listed = Listed::parse(&format!("# clients\n\na,phone,{a}\r\n b , x , {b}\na,tablet,{c}"), 1000).unwrap();
         let names = (0..4).map(|client| listed.entry(client).map(|entry| (&*entry.user, &*entry.device)));
         let wanted = [Some(("a", "phone")), Some(("b", "x")), Some(("a", "tablet")), None];
         assert_eq!((names.collect::<Vec<_>>(), listed.len()), (wanted.to_vec(), 3));

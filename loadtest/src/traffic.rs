@@ -50,13 +50,37 @@ pub(crate) enum Kind {
     Pings,
 }
 
+impl Kind {
+    /// A note where some of so many clients are left over, and neither send nor receive; none if all have a part.
+    pub(crate) fn note(&self, clients: u32) -> Option<String> {
+        match self {
+            Kind::Pairs if clients % 2 == 1 => Some(format!(
+                "{clients} clients make {} pairs: one client has no partner, and neither sends nor receives messages",
+                clients / 2
+            )),
+            Kind::Rooms { rooms, .. } => {
+                let members = clients.checked_div(*rooms)?;
+                let left = clients - members * rooms;
+                let are = if left == 1 { "1 client is" } else { &format!("{left} clients are") };
+                (left > 0).then(|| {
+                    format!(
+                        "{clients} clients make {rooms} rooms of {members}: {are} in no room, without messages; {} or {} \
+                         clients fill all rooms",
+                        members * rooms,
+                        (members + 1).saturating_mul(*rooms)
+                    )
+                })
+            }
+            Kind::Pairs | Kind::Pings => None,
+        }
+    }
+}
+
 /// A stream of messages of a range of clients.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Traffic {
-    /// Which stream it is, 1..=255: sequences are counted per stream.
-    pub(crate) id: u8,
-    /// Whose its latencies are: the number of `Series::Stream`, the same in all phases.
-    pub(crate) series: u8,
+    /// Number of the stream, 1..=255, the same in all phases: sequences are counted, and latencies kept, by it.
+    pub(crate) stream: u8,
     /// What is sent.
     pub(crate) kind: Kind,
     /// First client that takes part.
@@ -283,8 +307,7 @@ mod tests {
 
     fn traffic(kind: Kind, clients: u32, pace: Pace) -> Traffic {
         Traffic {
-            id: 1,
-            series: 1,
+            stream: 1,
             kind,
             first: 100,
             clients,
@@ -360,6 +383,20 @@ mod tests {
         planned.add(&traffic(Kind::Pairs, 10, Pace::constant(50.0)));
         planned.stop(1_000_000_000);
         assert_eq!((planned.total, planned.advance(9_000_000_000)), (50, 0));
+    }
+
+    #[test]
+    fn clients_have_no_part_in_pairs_or_rooms_then_a_note_says_how_many() {
+        let rooms = |rooms| Kind::Rooms { name: "chat:load".into(), rooms, publishers: 2 };
+        let of = |kind: Kind, clients| kind.note(clients).unwrap_or_default();
+        assert!(of(Kind::Pairs, 5).starts_with("5 clients make 2 pairs: one client has no partner"));
+        assert!(of(rooms(3), 10).starts_with("10 clients make 3 rooms of 3: 1 client is in no room"));
+        assert!(
+            of(rooms(3), 11).contains("2 clients are in no room, without messages; 9 or 12 clients fill all rooms")
+        );
+        for (kind, clients) in [(Kind::Pairs, 4), (rooms(3), 9), (rooms(1), 7), (Kind::Pings, 7)] {
+            assert_eq!(kind.note(clients), None, "{kind:?}");
+        }
     }
 
     #[test]

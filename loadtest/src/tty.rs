@@ -1,4 +1,4 @@
-//! The terminal: taken for a screen, and given back whatever happens.
+//! Takes the terminal for a screen, and restores it also after a panic or a second signal.
 
 use std::io::{Stderr, stderr};
 use std::sync::{Mutex, MutexGuard, Once};
@@ -13,7 +13,7 @@ use ratatui::crossterm::terminal::{self, EnterAlternateScreen, LeaveAlternateScr
 /// Whether the terminal is ours. The thread that draws holds the lock, so that nothing is drawn after it was given back.
 static OURS: Mutex<bool> = Mutex::new(false);
 
-/// Held by the thread that draws: nobody gives the terminal back meanwhile. None after a panic while drawing.
+/// Held by the thread that draws: the terminal is not restored meanwhile. None after a panic while drawing.
 pub(crate) fn lock() -> Option<MutexGuard<'static, bool>> {
     OURS.lock().ok()
 }
@@ -42,13 +42,13 @@ pub(crate) fn restore() {
     };
     let was_ours = ours.as_mut().is_none_or(|ours| std::mem::take(&mut **ours));
     if was_ours {
-        // There is nobody left to tell if this fails.
+        // If this fails, there is nowhere to report it.
         let _ = execute!(stderr(), LeaveAlternateScreen, Show);
         let _ = terminal::disable_raw_mode();
     }
 }
 
-/// Before a panic is reported: on the screen nobody would read it.
+/// Restores the terminal before a panic is reported, as the screen would hide it.
 pub(crate) fn restore_on_panic() {
     static HOOKED: Once = Once::new();
     HOOKED.call_once(|| {

@@ -210,7 +210,8 @@ impl Config {
             let shown = error.to_string();
             let key = shown.rsplit_once("\nin `").and_then(|(_, key)| key.split_once('`'));
             let key = key.map_or_else(String::new, |(key, _)| key.to_owned());
-            let problem = Problem { line, key, text: error.message().trim().to_owned() };
+            let text = renamed(&key, error.message()).unwrap_or_else(|| error.message().trim().to_owned());
+            let problem = Problem { line, key, text };
             Problems { file: file.to_owned(), problems: vec![problem] }
         })?;
         validate::validate(&raw, text, file, fits).map_err(|problems| Problems { file: file.to_owned(), problems })
@@ -254,6 +255,16 @@ impl Config {
         };
         Ok((config, certificate))
     }
+}
+
+/// What is said instead of "unknown field" where the key had that name in earlier versions. `key` is dotted, with the old name
+/// at its end or without it.
+fn renamed(key: &str, message: &str) -> Option<String> {
+    let old = message.trim().strip_prefix("unknown field `")?.split_once('`')?.0;
+    let section = key.strip_suffix(old).unwrap_or(key).trim_end_matches('.');
+    let is_it = |(known, _): &&(&str, &str)| known.split_once('.') == Some((section, old));
+    let (_, new) = raw::RENAMED.iter().find(is_it)?;
+    Some(format!("`{old}` is called `{new}` now: write {section}.{new}"))
 }
 
 /// The text of a file, which may hold secrets, and its name for messages.

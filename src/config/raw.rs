@@ -134,6 +134,21 @@ macro_rules! section {
     };
 }
 
+/// Keys that have another name now: the old one, and the new one.
+pub(super) const RENAMED: [(&str, &str); 11] = [
+    ("client.message_size_limit", "message_size_max"),
+    ("client.queue_max_size", "outbox_size_max"),
+    ("client.queue_max_messages", "outbox_messages_max"),
+    ("client.room_limit", "rooms_max"),
+    ("client.user_connection_limit", "sessions_per_user_max"),
+    ("client.requests_in_flight_limit", "requests_in_flight_max"),
+    ("client.connection_limit", "connections_max"),
+    ("client.connection_limit_per_address", "connections_per_address_max"),
+    ("client.connection_rate_limit", "accept_rate"),
+    ("inbox.unknown_size_per_shard", "unknown_size_per_shard_max"),
+    ("log.size_per_shard", "size_per_shard_max"),
+];
+
 section!(File {
     node: Node,
     runtime: Runtime,
@@ -179,20 +194,20 @@ section!(Client {
     connect_timeout: At<Duration>,
     frame_timeout: At<Duration>,
     write_timeout: At<Duration>,
-    message_size_limit: At<Number>,
-    queue_max_size: At<Number>,
-    queue_max_messages: At<Number>,
-    room_limit: At<Number>,
-    user_connection_limit: At<Number>,
-    requests_in_flight_limit: At<Number>,
+    message_size_max: At<Number>,
+    outbox_size_max: At<Number>,
+    outbox_messages_max: At<Number>,
+    rooms_max: At<Number>,
+    sessions_per_user_max: At<Number>,
+    requests_in_flight_max: At<Number>,
     messages_rate: At<Number>,
     messages_burst: At<Number>,
     bytes_rate: At<Number>,
     bytes_burst: At<Number>,
-    connection_limit: At<Number>,
-    connection_limit_per_address: At<Number>,
+    connections_max: At<Number>,
+    connections_per_address_max: At<Number>,
     address_prefix_ipv6: At<Number>,
-    connection_rate_limit: At<Number>,
+    accept_rate: At<Number>,
 });
 
 section!(Token {
@@ -218,7 +233,7 @@ section!(Inbox {
     devices_max: At<Number>,
     device_ttl: At<Duration>,
     unknown_messages_max: At<Number>,
-    unknown_size_per_shard: At<Number>,
+    unknown_size_per_shard_max: At<Number>,
     in_flight_max: At<Number>,
     ack_wait: At<Duration>,
     ack_wait_max: At<Duration>,
@@ -227,7 +242,7 @@ section!(Inbox {
 });
 
 section!(Log {
-    size_per_shard: At<Number>,
+    size_per_shard_max: At<Number>,
     topic_ttl: At<Duration>,
     quiet_topics_max: At<Number>,
     dedup_window: At<Duration>,

@@ -69,20 +69,20 @@ handshake_timeout = "7s"
 connect_timeout = "700ms"
 frame_timeout = "1h"
 write_timeout = "1d"
-message_size_limit = "3KiB"
-queue_max_size = "2MiB"
-queue_max_messages = 17
-room_limit = 18
-user_connection_limit = 19
-requests_in_flight_limit = 20
+message_size_max = "3KiB"
+outbox_size_max = "2MiB"
+outbox_messages_max = 17
+rooms_max = 18
+sessions_per_user_max = 19
+requests_in_flight_max = 20
 messages_rate = 21
 messages_burst = 22
 bytes_rate = 230000
 bytes_burst = "1GiB"
-connection_limit = 24
-connection_limit_per_address = 25
+connections_max = 24
+connections_per_address_max = 25
 address_prefix_ipv6 = 56
-connection_rate_limit = 26
+accept_rate = 26
 
 [token]
 leeway = "2m"
@@ -112,7 +112,7 @@ ttl = "2d"
 devices_max = 33
 device_ttl = "34h"
 unknown_messages_max = 35
-unknown_size_per_shard = "36MiB"
+unknown_size_per_shard_max = "36MiB"
 in_flight_max = 37
 ack_wait = "38s"
 ack_wait_max = "39m"
@@ -120,7 +120,7 @@ publish = "token"
 copy_to_own_devices = true
 
 [log]
-size_per_shard = "40GiB"
+size_per_shard_max = "40GiB"
 topic_ttl = "41m"
 quiet_topics_max = 42
 dedup_window = "43s"
@@ -488,11 +488,11 @@ fn mistakes_are_named_with_file_line_key_and_remedy() {
             vec!["x.toml:2: client.pong_timeout", "\"12s\"", "shorter than client.ping_interval_min", "\"11s\""],
         ),
         (
-            "[client]\nmessage_size_limit = \"64KiB\"\nbytes_burst = 69639",
+            "[client]\nmessage_size_max = \"64KiB\"\nbytes_burst = 69639",
             vec!["x.toml:3: client.bytes_burst", "69639 is smaller", "at least 69640"],
         ),
         (
-            "[client]\nmessage_size_limit = \"16MiB\"\nqueue_max_size = \"16MiB\"",
+            "[client]\nmessage_size_max = \"16MiB\"\noutbox_size_max = \"16MiB\"",
             vec!["x.toml:2: client.bytes_burst", "at least 16781320"],
         ),
         ("[logging]\nlevel = \"\"", vec!["x.toml:2: logging.level", "\"\" is not a log level"]),
@@ -503,13 +503,10 @@ fn mistakes_are_named_with_file_line_key_and_remedy() {
             "[client]\nping_interval_min = \"6m\"",
             vec!["client.ping_interval_min", "longer than client.ping_interval_max"],
         ),
-        ("[client]\nmessage_size_limit = \"2MiB\"", vec!["client.message_size_limit", "queue_max_size"]),
-        ("[client]\nroom_limit = -1", vec!["x.toml:2: client.room_limit", "-1 is negative; 1 to 65535"]),
-        (
-            "[client]\nroom_limit = \"many\"",
-            vec!["x.toml:2: client.room_limit", "\"many\" is not a number; 1 to 65535"],
-        ),
-        ("[client]\nroom_limit = true", vec!["x.toml:2: client.room_limit", "boolean", "expected a whole number"]),
+        ("[client]\nmessage_size_max = \"2MiB\"", vec!["client.message_size_max", "outbox_size_max"]),
+        ("[client]\nrooms_max = -1", vec!["x.toml:2: client.rooms_max", "-1 is negative; 1 to 65535"]),
+        ("[client]\nrooms_max = \"many\"", vec!["x.toml:2: client.rooms_max", "\"many\" is not a number; 1 to 65535"]),
+        ("[client]\nrooms_max = true", vec!["x.toml:2: client.rooms_max", "boolean", "expected a whole number"]),
         (
             "[client]\nping_interval = 25",
             vec!["x.toml:2: client.ping_interval", "`25`", "a duration with its unit, like \"25s\""],
@@ -532,9 +529,12 @@ fn mistakes_are_named_with_file_line_key_and_remedy() {
         ),
         ("[runtime]\ncores = [1, \"x\"]", vec!["x.toml:2: runtime.cores", "\"x\"", "[0, 2, 4]"]),
         ("[runtime]\ncores = 3", vec!["x.toml:2: runtime.cores", "\"auto\" or a list"]),
-        ("[client]\nroom_limit = 0", vec!["client.room_limit", "1 to 65535"]),
-        ("[inbox]\nsize_max = \"32KiB\"", vec!["x.toml:2: inbox.size_max", "client.message_size_limit"]),
-        ("[inbox]\nunknown_size_per_shard = \"64KiB\"", vec!["inbox.unknown_size_per_shard", "would not be kept"]),
+        ("[client]\nrooms_max = 0", vec!["client.rooms_max", "1 to 65535"]),
+        ("[inbox]\nsize_max = \"32KiB\"", vec!["x.toml:2: inbox.size_max", "client.message_size_max"]),
+        (
+            "[inbox]\nunknown_size_per_shard_max = \"64KiB\"",
+            vec!["inbox.unknown_size_per_shard_max", "would not be kept"],
+        ),
         ("[inbox]\ndevices_max = 0", vec!["inbox.devices_max", "1 to 10000"]),
         ("[inbox]\ndevice_ttl = \"1ms\"", vec!["inbox.device_ttl", "at least 1s"]),
         ("[log]\ntopic_ttl = \"30\"", vec!["x.toml:2: log.topic_ttl", "\"25s\""]),
@@ -686,9 +686,9 @@ fn keys_are_checked() {
 
 #[test]
 fn all_problems_are_reported_at_once() {
-    let problems = Config::parse("[client]\nroom_limit = -1\nping_interval = \"x\"", "x").err().unwrap();
+    let problems = Config::parse("[client]\nrooms_max = -1\nping_interval = \"x\"", "x").err().unwrap();
     let message = problems.to_string();
-    for part in ["room_limit", "ping_interval", "listeners", "token.keys"] {
+    for part in ["rooms_max", "ping_interval", "listeners", "token.keys"] {
         assert!(message.contains(part), "{message}");
     }
 }
@@ -804,4 +804,19 @@ fn file_with_a_secret_open_to_everybody_then_a_warning_names_the_command() {
         assert!(warnings.len() == 1 && warnings[0].0 == key && warnings[0].1.contains(&wanted), "{warnings:?}");
         chmod(name, 0o644);
     }
+}
+
+#[test]
+fn key_has_another_name_now_then_the_error_says_which() {
+    for (old, new) in raw::RENAMED {
+        let (section, key) = old.split_once('.').unwrap();
+        let problem = &Config::parse(&format!("[{section}]\n{key} = 1\n"), "x.toml").err().unwrap().problems[0];
+        assert_eq!(problem.line, Some(2), "{problem:?}");
+        assert_eq!(problem.text, format!("`{key}` is called `{new}` now: write {section}.{new}"));
+        // The new name is one that is known.
+        let problems = Config::parse(&format!("[{section}]\n{new} = \"\"\n"), "x.toml").err().unwrap().problems;
+        assert!(problems.iter().any(|problem| problem.key == format!("{section}.{new}")), "{problems:?}");
+    }
+    let problem = &Config::parse("[inbox]\nroom_limit = 1\n", "x.toml").err().unwrap().problems[0];
+    assert!(problem.text.starts_with("unknown field `room_limit`"), "{problem:?}");
 }

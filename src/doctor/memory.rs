@@ -59,7 +59,7 @@ fn needed(host: &Host, target: &Target) -> Finding {
         let fit = total.saturating_sub(buffers) / (user + KERNEL_BYTES);
         check.problem(found, format!("more memory, or --connections {fit} at most on each of several hosts"))
     } else if connections + logs > available {
-        check.warning(found, "end what else runs here, or lower log.size_per_shard")
+        check.warning(found, "end what else runs here, or lower log.size_per_shard_max")
     } else {
         check.ok(found)
     }

@@ -85,7 +85,7 @@ fn send_buffers(host: &Host) -> Finding {
         GROUP,
         "net.ipv4.tcp_wmem",
         format!("middle at most {}, last at most {}", bytes(FIRST_BUFFER_BYTES_MAX), bytes(SEND_BUFFER_BYTES_MAX)),
-        "What the kernel keeps for a client that does not read, on top of client.queue_max_size.",
+        "What the kernel keeps for a client that does not read, on top of client.outbox_size_max.",
     );
     let path = "proc/sys/net/ipv4/tcp_wmem";
     match (host.number_at(path, 1), host.number_at(path, 2)) {

@@ -155,7 +155,7 @@ def shutdown(folder, pems):
 
 @node_case("busy", "the node, the address or the accept rate is at its limit")
 def busy(folder, pems):
-    for setting in ("connection_limit", "connection_limit_per_address"):
+    for setting in ("connections_max", "connections_per_address_max"):
         place = folder / setting
         place.mkdir()
         node = Node(place, pems, change=changed(setting, "client", 2))
@@ -181,7 +181,7 @@ def changed(setting, table, value):
 
 @node_case("long-messages", "and no more than 256 KiB unless it is one message that is longer")
 def long_messages(folder, pems):
-    node = Node(folder, pems, change=changed("message_size_limit", "client", '"600KiB"'))
+    node = Node(folder, pems, change=changed("message_size_max", "client", '"600KiB"'))
     run = harness.Run(node.gateway())
     try:
         room = run.room()
@@ -207,7 +207,7 @@ def long_messages(folder, pems):
     "storage-full", "a publish is refused when they already take more than four times the space that is free there"
 )
 def storage_full(folder, pems):
-    log = '\n[log]\nsize_per_shard = "2MiB"\n'
+    log = '\n[log]\nsize_per_shard_max = "2MiB"\n'
     node = Node(folder, pems, change=lambda text: text.replace("[token]\n", log + "\n[token]\n", 1))
     run = harness.Run(node.gateway())
     try:

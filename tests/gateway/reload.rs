@@ -172,7 +172,7 @@ fn anything_else_changed_then_it_is_named_as_in_need_of_a_restart() {
     let (gateway, _) = Gateway::start();
     // Written otherwise, and the default said aloud: nothing has changed.
     gateway
-        .write("[admin]", "[client]\nping_interval = \"30000ms\"\nmessage_size_limit = 65536\n[admin]\nenabled = true");
+        .write("[admin]", "[client]\nping_interval = \"30000ms\"\nmessage_size_max = 65536\n[admin]\nenabled = true");
     assert_eq!(gateway.hang_up(), [1.0, 0.0]);
     // Said after all the rest.
     gateway.logged_times("configuration reloaded", 1);

@@ -25,7 +25,7 @@ fn check(folder: &TempFolder, text: &str) -> (i32, Vec<String>) {
 fn every_problem_is_named_with_file_line_and_key() {
     let folder = TempFolder::new();
     let text = format!(
-        "{LISTENERS}[client]\nping_interval = \"5 apples\"\nmessage_size_limit = \"2MiB\"\n[node]\nnumber = 1024\n\
+        "{LISTENERS}[client]\nping_interval = \"5 apples\"\nmessage_size_max = \"2MiB\"\n[node]\nnumber = 1024\n\
          [[namespaces]]\nname = \"chat\"\ndurability = \"durable\"\n[runtime]\nrecv_buffers = 1000\n{KEY}"
     );
     let (code, lines) = check(&folder, &text);
@@ -33,7 +33,7 @@ fn every_problem_is_named_with_file_line_and_key() {
     let starts = [
         "ringgate: /ringgate.toml:7: node.number: 1024 is out of bounds; 0 to 1023",
         "/ringgate.toml:4: client.ping_interval: \"5 apples\" is not a duration",
-        "/ringgate.toml:5: client.message_size_limit: is larger than client.queue_max_size",
+        "/ringgate.toml:5: client.message_size_max: is larger than client.outbox_size_max",
         "/ringgate.toml:10: namespaces[0].durability: \"durable\" needs a durable store",
         "/ringgate.toml:12: runtime.recv_buffers: 1000 is not a power of two",
     ];

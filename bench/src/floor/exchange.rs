@@ -10,7 +10,7 @@ use base64::Engine as _;
 use ringgate_core::id::{ClientMessageId, Durability, Position, Stamp};
 use ringgate_core::limits::HEADER_BYTES;
 use ringgate_core::wire::encode::{self, Connected};
-use ringgate_core::wire::{ClientFrame, Draft, Encoder, Kind, Publish, Split, split};
+use ringgate_core::wire::{ClientFrame, Draft, Encoder, Kind, Publish, Split, schema, split};
 
 /// What waits to be sent to a client.
 #[derive(Default)]
@@ -38,8 +38,9 @@ struct Route {
     payload_from: usize,
     payload_to: usize,
     payload_bytes: usize,
-    /// Where a publish has its client message id.
+    /// Where a publish has its client message id and its request number.
     id_from: usize,
+    request_from: usize,
     offset_at: usize,
     offset: u64,
     frame_bytes: usize,
@@ -201,6 +202,7 @@ impl Exchange {
             payload_to: find(&message, payload),
             payload_bytes: payload.len(),
             id_from: find(frame, &id_bytes(client_message_id)),
+            request_from: field_from(frame, schema::Publish::VT_REQUEST),
             offset_at: find(&message, &offset.to_le_bytes()),
             offset: 0,
             frame_bytes: frame.len(),
@@ -215,7 +217,7 @@ impl Exchange {
         route.offset += 1;
         route.message[route.offset_at..route.offset_at + 8].copy_from_slice(&route.offset.to_le_bytes());
         let message = std::mem::take(&mut route.message);
-        let (partner, id_from) = (route.partner, route.id_from);
+        let (partner, id_from, request_from) = (route.partner, route.id_from, route.request_from);
         let message = match partner {
             Some(partner) => {
                 self.clients[partner].outgoing.bytes.extend_from_slice(&message);
@@ -229,6 +231,7 @@ impl Exchange {
         }
         let Exchange { clients, published, .. } = self;
         published[PUBLISHED_ID].copy_from_slice(&publish[id_from..id_from + PUBLISHED_ID.len()]);
+        published[PUBLISHED_REQUEST].copy_from_slice(&publish[request_from..request_from + PUBLISHED_REQUEST.len()]);
         clients[index].outgoing.bytes.extend_from_slice(published);
         self.mark(index);
     }
@@ -251,6 +254,18 @@ impl Exchange {
 
 /// Where a Published has the client message id that it answers: behind the header.
 const PUBLISHED_ID: std::ops::Range<usize> = HEADER_BYTES..HEADER_BYTES + 16;
+
+/// Where a Published has the number of the request that it answers: behind id and stamp.
+const PUBLISHED_REQUEST: std::ops::Range<usize> = HEADER_BYTES + 48..HEADER_BYTES + 52;
+
+/// Where a frame has a field of its table, which must be there.
+fn field_from(frame: &[u8], field: u16) -> usize {
+    let u32_at = |at: usize| u32::from_le_bytes([frame[at], frame[at + 1], frame[at + 2], frame[at + 3]]);
+    let table = HEADER_BYTES + u32_at(HEADER_BYTES) as usize;
+    let vtable = table.wrapping_sub(u32_at(table) as i32 as usize);
+    let entry = vtable + usize::from(field);
+    table + usize::from(u16::from_le_bytes([frame[entry], frame[entry + 1]]))
+}
 
 /// As frames have it.
 fn id_bytes(id: ClientMessageId) -> [u8; 16] {

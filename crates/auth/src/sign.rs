@@ -6,7 +6,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{pem, secret_in};
+use super::{Key, pem, secret_in};
 
 /// What a token is to say.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +54,7 @@ impl Signer {
         Signer::from_key(&bytes, algorithm, kid).map_err(|error| format!("{}: {error}", path.display()))
     }
 
-    /// The same from memory. Without an algorithm a secret means HS256; a PEM key is tried as EdDSA, ES256, RS256.
+    /// Like [`Signer::from_key_file`], from memory. A secret that [`Key::secret`] refuses is refused. Without an algorithm a secret means HS256; a PEM key is tried as EdDSA, ES256, RS256.
     pub fn from_key(bytes: &[u8], algorithm: Option<Algorithm>, kid: Option<&str>) -> Result<Signer, String> {
         let is_pem = pem::is_pem(bytes);
         if is_pem {
@@ -69,7 +69,10 @@ impl Signer {
         for algorithm in &candidates {
             let key = match algorithm {
                 Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 if !is_pem => {
-                    Ok(EncodingKey::from_secret(secret_in(bytes)))
+                    let secret = secret_in(bytes);
+                    // What is no secret for a gateway is none here.
+                    Key::secret(None, *algorithm, secret)?;
+                    Ok(EncodingKey::from_secret(secret))
                 }
                 Algorithm::RS256 => EncodingKey::from_rsa_pem(bytes),
                 Algorithm::ES256 => EncodingKey::from_ec_pem(bytes),

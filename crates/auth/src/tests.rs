@@ -373,6 +373,16 @@ fn mutated_and_huge_tokens_are_refused_quietly() {
 }
 
 #[test]
+fn file_is_no_secret_for_a_gateway_then_no_token_is_signed_with_it() {
+    let refused = |bytes: &[u8], algorithm| Signer::from_key(bytes, algorithm, None).err().unwrap();
+    for algorithm in [None, Some(Algorithm::HS256), Some(Algorithm::HS512)] {
+        assert_eq!(refused(b"short\n", algorithm), "the secret has 5 bytes; at least 32 are needed");
+        assert!(refused(b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFoo someone@host", algorithm).contains("OpenSSH"));
+    }
+    assert!(refused(b"short", Some(Algorithm::RS256)).contains("not a private key in PEM form"));
+}
+
+#[test]
 fn weak_and_wrong_keys_are_refused_with_a_reason() {
     assert!(Key::secret(None, Algorithm::HS256, b"short").err().unwrap().contains("at least 32"));
     assert!(Key::secret(None, Algorithm::RS256, SECRET).err().unwrap().contains("public key"));

@@ -7,8 +7,9 @@ use std::time::Instant;
 use io_uring::types::{DestinationSlot, Fd, Fixed};
 use io_uring::{opcode, squeue};
 
+use super::operation::Operation;
 use super::socket::Socket;
-use super::{ACCEPT, ACCEPT_PAUSE, DISCARD, Descriptors, Driver, Net};
+use super::{ACCEPT_PAUSE, Descriptors, Driver, Net};
 use crate::tls::Tls;
 use ringgate_core::id::ConnectionKey;
 use ringgate_core::transport::Transport;
@@ -70,7 +71,7 @@ impl Net {
                 entry = entry.file_index(Some(DestinationSlot::auto_target())).flags(0);
             }
             self.accepts_armed += 1;
-            self.push(entry.build(), ACCEPT, ConnectionKey { slot: index as u32, generation: 0 });
+            self.push(entry.build(), Operation::Accept, ConnectionKey { slot: index as u32, generation: 0 });
         }
     }
 
@@ -125,7 +126,7 @@ impl Net {
             Descriptors::Ordinary => opcode::Send::new(Fd(descriptor), pointer, length).flags(flags).build(),
         };
         // Hard: the close follows whether the send succeeds or not.
-        let entry = entry.flags(squeue::Flags::IO_HARDLINK).user_data(DISCARD << 56);
+        let entry = entry.flags(squeue::Flags::IO_HARDLINK).user_data(Operation::Discard.alone());
         self.ring.push(&entry, &self.metrics);
     }
 
@@ -143,6 +144,6 @@ impl Net {
             Descriptors::Direct => opcode::Close::new(Fixed(descriptor as u32)).build(),
             Descriptors::Ordinary => opcode::Close::new(Fd(descriptor)).build(),
         };
-        self.ring.push(&entry.user_data(DISCARD << 56), &self.metrics);
+        self.ring.push(&entry.user_data(Operation::Discard.alone()), &self.metrics);
     }
 }

@@ -11,8 +11,9 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use socket2::SockAddr;
 
+use super::operation::Operation;
 use super::socket::{Socket, Stage, Step};
-use super::{CONNECT, Descriptors, Driver, Net, listen, on_socket};
+use super::{Descriptors, Driver, Net, listen, on_socket};
 use crate::tls::Tls;
 use ringgate_core::id::ConnectionKey;
 use ringgate_core::transport::Transport;
@@ -59,7 +60,7 @@ impl Net {
         }
         let entry = on_socket!(key, socket, |fd| opcode::Connect::new(fd, pointer, length).build());
         self.sockets.insert_at(key, socket);
-        self.push(entry, CONNECT, key);
+        self.push(entry, Operation::Connect, key);
         Ok(key)
     }
 

@@ -1,11 +1,15 @@
 //! What one send carries: everything that waits for a socket, copied together, encrypted, or a single frame as it is.
 
-use super::send::{Owner, Send, Sends};
+use super::Driver;
+use super::sends::{Owner, Send, Sends};
 use super::socket::Stage;
-use super::{COPY_BYTES_MAX, Driver, SEND_BYTES_MAX};
 use crate::tls::Tls;
 use ringgate_core::id::ConnectionKey;
 use ringgate_core::outbox::Chunk;
+
+/// Bytes of one send. Small frames are copied together up to this; a frame above `COPY_BYTES_MAX` travels alone, uncopied.
+pub(super) const SEND_BYTES_MAX: usize = 64 * 1024;
+const COPY_BYTES_MAX: usize = 8 * 1024;
 
 /// Everything that is queued, as one send: what is alone goes out uncopied.
 pub(super) fn gather_plain(key: ConnectionKey, sends: &mut Sends, driver: &mut impl Driver) -> Option<Send> {

@@ -1,8 +1,9 @@
 //! TLS of a socket: its handshake, its end, and what is told to the peer when it fails.
 
-use super::send::{Owner, Send};
+use super::send::follows;
+use super::sends::{Owner, Send};
 use super::socket::{Peer, Stage};
-use super::{Driver, Net, follows};
+use super::{Driver, Net};
 use crate::tls::TlsError;
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::ConnectionKey;

@@ -14,7 +14,9 @@
 //! | `connect` | connections that are made |
 //! | `driver`, `options` | what the caller is told, and how much there is of everything |
 //! | `handshake` | TLS of a socket: how it begins, ends and fails |
-//! | `buffers`, `gather`, `send` | where bytes are received; what leaves in one send |
+//! | `receive`, `buffers` | bytes that come, and where the kernel puts them |
+//! | `send`, `gather`, `sends` | bytes that leave: when, what goes together, and what is in the kernel |
+//! | `operation` | what a completion is about |
 //! | `quiet` | ends that the kernel does not announce |
 //! | `starved` | receives that found no buffer |
 //! | `teardown` | how a socket ends |
@@ -31,11 +33,14 @@ mod gather;
 mod handshake;
 pub mod kernel;
 mod listen;
+mod operation;
 mod options;
 mod probe;
 mod quiet;
+mod receive;
 mod ring;
 mod send;
+mod sends;
 mod socket;
 mod starved;
 mod teardown;
@@ -49,34 +54,32 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use io_uring::types::{Fd, Fixed};
+use io_uring::types::Fd;
 use io_uring::{cqueue, opcode, squeue};
+use ringgate_core::id::ConnectionKey;
+use ringgate_core::metrics::ShardMetrics;
+use ringgate_core::prefetch::TOGETHER;
+use ringgate_core::slots::Slots;
+use ringgate_core::transport::Transport;
 use rustls::ServerConfig;
 use socket2::SockAddr;
 
 pub use bell::Bell;
 pub use connect::Target;
 pub use driver::Driver;
-pub use listen::BACKLOG;
-pub use listen::{bind, is_taken, shrink_buffers};
+pub use listen::{BACKLOG, bind, is_taken, shrink_buffers};
 pub use options::{Descriptors, NetOptions, raise_descriptor_limit};
 pub use probe::{Outcome, Probe, probe};
 pub use ring::RingError;
 
 use crate::tls::Tls;
-use buffers::{Buffers, Bundle};
-use gather::{gather_plain, gather_tls};
+use buffers::Buffers;
 use listen::{Accept, Listener};
+use operation::Operation;
 use quiet::QuietList;
 use ring::Ring;
-use ringgate_core::close::CloseReason;
-use ringgate_core::id::ConnectionKey;
-use ringgate_core::metrics::ShardMetrics;
-use ringgate_core::prefetch::TOGETHER;
-use ringgate_core::slots::Slots;
-use ringgate_core::transport::Transport;
-use send::{Owner, Send, SendKey, Sends};
-use socket::{Peer, Socket, Stage, Step};
+use sends::Sends;
+use socket::Socket;
 use starved::Starved;
 
 /// See the module.
@@ -118,17 +121,6 @@ pub struct Net {
     metrics: Arc<ShardMetrics>,
 }
 
-const ACCEPT: u64 = 1;
-const RECV: u64 = 2;
-const SEND: u64 = 3;
-const SHUTDOWN: u64 = 4;
-const CLOSE: u64 = 5;
-const CONNECT: u64 = 6;
-const CANCEL: u64 = 7;
-const DISCARD: u64 = 8;
-const BELL: u64 = 9;
-const PEEK: u64 = 10;
-
 /// Completions looked at in one turn.
 const COMPLETIONS_PER_TURN: usize = 1024;
 /// TLS handshake steps per turn; a full handshake costs about 135 us.
@@ -137,31 +129,8 @@ const HANDSHAKES_PER_TURN: usize = 8;
 const PEEKS_PER_TURN: usize = 256;
 /// Listed sockets passed in one turn: most have been heard again.
 const QUIET_PER_TURN: usize = 4096;
-/// Bytes of one send. Small frames are copied together up to this; a frame above `COPY_BYTES_MAX` travels alone, uncopied.
-const SEND_BYTES_MAX: usize = 64 * 1024;
-const COPY_BYTES_MAX: usize = 8 * 1024;
 /// Pause after an accept that found no descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-fn user_data(operation: u64, key: ConnectionKey) -> u64 {
-    (operation << 56) | (u64::from(key.generation) << 32) | u64::from(key.slot)
-}
-
-fn parse_user_data(data: u64) -> (u64, ConnectionKey) {
-    let key = ConnectionKey { slot: data as u32, generation: (data >> 32) as u32 & ringgate_core::id::GENERATION_MASK };
-    (data >> 56, key)
-}
-
-/// Whether a send of the socket is in the kernel: then another follows it.
-fn follows(socket: &Socket, sends: &mut Sends) -> bool {
-    match socket.send.and_then(|index| sends.get_mut(index)) {
-        Some(send) => {
-            send.more = true;
-            true
-        }
-        None => false,
-    }
-}
 
 /// Builds an entry for the descriptor wherever it lives.
 macro_rules! on_socket {
@@ -255,8 +224,8 @@ impl Net {
         self.accepting = false;
         for index in 0..self.accepts.len() {
             if self.accepts.get(index).is_some_and(|accept| accept.armed) {
-                let data = user_data(ACCEPT, ConnectionKey { slot: index as u32, generation: 0 });
-                let entry = opcode::AsyncCancel::new(data).build().user_data(CANCEL << 56);
+                let data = Operation::Accept.on(ConnectionKey { slot: index as u32, generation: 0 });
+                let entry = opcode::AsyncCancel::new(data).build().user_data(Operation::Cancel.alone());
                 self.ring.push(&entry, &self.metrics);
             }
         }
@@ -304,7 +273,7 @@ impl Net {
         let Some(bell) = &self.bell else { return };
         // Nobody reads the counter: every ring of the bell is an event of its own.
         let poll = opcode::PollAdd::new(Fd(bell.as_fd().as_raw_fd()), libc::POLLIN as u32).multi(true);
-        self.ring.push(&poll.build().user_data(BELL << 56), &self.metrics);
+        self.ring.push(&poll.build().user_data(Operation::Bell.alone()), &self.metrics);
     }
 
     /// Submits everything and waits for completions, at most this long, unless there is something to do already.
@@ -342,11 +311,11 @@ impl Net {
         let mut busy = !completions.is_empty();
         for some in completions.chunks(TOGETHER) {
             for completion in some {
-                let (operation, key) = parse_user_data(completion.user_data());
-                if matches!(operation, RECV | SEND) {
+                let Some((operation, key)) = Operation::parse(completion.user_data()) else { continue };
+                if matches!(operation, Operation::Receive | Operation::Send) {
                     self.sockets.prefetch(key.slot);
                 }
-                if operation == RECV {
+                if operation == Operation::Receive {
                     driver.expect(key);
                 }
             }
@@ -388,253 +357,25 @@ impl Net {
         self.accept_again
     }
 
-    /// Sends what the driver has for this socket, unless a send is in the kernel already: then it follows that one.
-    pub fn flush(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.step == Some(Step::Connecting) || !socket.is_sending() || follows(socket, &mut self.sends) {
-            return;
-        }
-        let gathered = match socket.tls.as_deref_mut() {
-            None => gather_plain(key, &mut self.sends, driver),
-            Some(tls) => match gather_tls(tls, key, socket.stage, &mut self.sends, &mut self.plaintext, driver) {
-                Ok(gathered) => gathered,
-                Err(error) => return self.fail_tls(key, &error, driver),
-            },
-        };
-        match gathered {
-            Some(send) => {
-                let index = self.sends.insert(send);
-                self.submit_send(key, index);
-            }
-            None if socket.stage == Stage::Flushing => self.shut(key),
-            None => {}
-        }
-    }
-
-    /// Whether any byte has come on this socket, of a TLS handshake or otherwise.
-    pub fn has_heard(&self, key: ConnectionKey) -> bool {
-        self.sockets.get(key).is_some_and(|socket| socket.quiet != quiet::Quiet::New)
-    }
-
-    /// Stops receiving on a socket, or goes on. What has come by then is still handed out; after that the peer finds
-    /// its window full.
-    pub fn hold(&mut self, key: ConnectionKey, hold: bool) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        socket.held = hold;
-        if !hold {
-            self.arm_receive(key);
-        } else if socket.receiving {
-            let entry = opcode::AsyncCancel::new(user_data(RECV, key)).build();
-            self.push(entry, CANCEL, key);
-        }
-    }
-
-    fn push(&mut self, entry: squeue::Entry, operation: u64, key: ConnectionKey) {
-        self.ring.push(&entry.user_data(user_data(operation, key)), &self.metrics);
-    }
-
-    fn submit_send(&mut self, key: ConnectionKey, index: SendKey) {
-        let (Some(socket), Some(send)) = (self.sockets.get_mut(key), self.sends.get_mut(index)) else { return };
-        socket.send = Some(index);
-        socket.quiet.answered();
-        let rest = send.rest();
-        // In portions, so that the driver hears of progress: a peer that takes half a megabyte in a minute does read.
-        let (pointer, length) = (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32);
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-        let entry = on_socket!(key, socket, |fd| opcode::Send::new(fd, pointer, length).flags(flags).build());
-        self.push(entry, SEND, key);
-    }
-
-    fn arm_receive(&mut self, key: ConnectionKey) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.receiving || socket.held || socket.is_over() {
-            return;
-        }
-        socket.receiving = true;
-        let buffer_bytes = self.options.recv_buffer_bytes as u32;
-        let entry = on_socket!(key, socket, |fd| if socket.stepwise {
-            let receive = opcode::Recv::new(fd, std::ptr::null_mut(), buffer_bytes).buf_group(buffers::GROUP);
-            receive.build().flags(squeue::Flags::BUFFER_SELECT)
-        } else if self.bundles {
-            opcode::RecvMultiBundle::new(fd, buffers::GROUP).build()
-        } else {
-            opcode::RecvMulti::new(fd, buffers::GROUP).build()
-        });
-        self.push(entry, RECV, key);
+    fn push(&mut self, entry: squeue::Entry, operation: Operation, key: ConnectionKey) {
+        self.ring.push(&entry.user_data(operation.on(key)), &self.metrics);
     }
 
     fn on_completion(&mut self, completion: &cqueue::Entry, driver: &mut impl Driver) {
-        let (operation, key) = parse_user_data(completion.user_data());
+        let Some((operation, key)) = Operation::parse(completion.user_data()) else { return };
         match operation {
-            ACCEPT => self.on_accepted(key.slot as usize, completion.result(), driver),
-            RECV => self.on_received(key, completion, driver),
-            SEND => self.on_sent(key, completion.result(), driver),
-            CONNECT => self.on_connected(key, completion.result(), driver),
-            SHUTDOWN => self.on_shut(key),
-            CLOSE => self.on_closed(key, driver),
-            PEEK => self.on_peeked(key, completion.result(), driver),
+            Operation::Accept => self.on_accepted(key.slot as usize, completion.result(), driver),
+            Operation::Receive => self.on_received(key, completion, driver),
+            Operation::Send => self.on_sent(key, completion.result(), driver),
+            Operation::Connect => self.on_connected(key, completion.result(), driver),
+            Operation::Shutdown => self.on_shut(key),
+            Operation::Close => self.on_closed(key, driver),
+            Operation::Peek => self.on_peeked(key, completion.result(), driver),
             // That it ended the wait is all it is for.
-            BELL if !cqueue::more(completion.flags()) => self.arm_bell(),
-            // CANCEL and DISCARD are followed by completions of what they end.
-            _ => {}
-        }
-    }
-
-    fn on_received(&mut self, key: ConnectionKey, completion: &cqueue::Entry, driver: &mut impl Driver) {
-        let result = completion.result();
-        let more = cqueue::more(completion.flags());
-        if let Some(socket) = self.sockets.get_mut(key) {
-            if !more {
-                socket.receiving = false;
-            }
-            if result > 0 {
-                self.quiet.heard(key, &mut socket.quiet);
-            }
-        }
-        // Also for a socket that is gone: buffers are the kernel's to lend and ours to return.
-        let mut bundle = Bundle::of(completion);
-        while let Some((buffer, length)) = bundle.next(&self.buffers) {
-            if length > 0 {
-                self.take_bytes(key, buffer, length, driver);
-            }
-            self.buffers.give_back(buffer);
-        }
-        match -result {
-            _ if self.sockets.get(key).is_none() => {}
-            0 => self.end(key, CloseReason::ConnectionClosed, driver),
-            libc::ENOBUFS => {
-                self.metrics.ring_no_buffers.increment();
-                self.starved.push(key);
-            }
-            libc::EINTR | libc::EAGAIN => self.arm_receive(key),
-            libc::ECANCELED if self.sockets.get(key).is_some_and(|socket| !socket.is_over()) => {
-                // Held, and perhaps released again since.
-                self.arm_receive(key);
-            }
-            error if error > 0 => self.end(key, CloseReason::ConnectionReset, driver),
-            _ if !more => {
-                let stepwise = self.sockets.get(key).is_some_and(|socket| socket.stepwise);
-                if !stepwise {
-                    self.metrics.ring_rearms.increment();
-                }
-                if !stepwise || driver.takes_more(key) {
-                    self.arm_receive(key);
-                }
-            }
-            _ => {}
-        }
-        self.join(key);
-    }
-
-    /// Looks whether a socket that has fallen quiet has ended; see `quiet`. False when it has no need to.
-    fn peek(&mut self, key: ConnectionKey) -> bool {
-        let Some(socket) = self.sockets.get_mut(key) else { return false };
-        if !self.quiet.must_peek(key, &mut socket.quiet) {
-            return false;
-        }
-        if socket.is_over() {
-            self.quiet.peeked(key, &mut socket.quiet);
-            return false;
-        }
-        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        let pointer: *mut u8 = &mut *self.peeked;
-        let entry = on_socket!(key, socket, |fd| opcode::Recv::new(fd, pointer, 1).flags(flags).build());
-        self.push(entry, PEEK, key);
-        true
-    }
-
-    fn on_peeked(&mut self, key: ConnectionKey, result: i32, driver: &mut impl Driver) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        self.quiet.peeked(key, &mut socket.quiet);
-        let end = match -result {
-            0 => Some(CloseReason::ConnectionClosed),
-            libc::EAGAIN | libc::EINTR => None,
-            // Something is there: the armed receive brings it.
-            error => (error > 0).then_some(CloseReason::ConnectionReset),
-        };
-        if let Some(reason) = end.filter(|_| socket.peer == Peer::There) {
-            self.metrics.ring_missed_ends.increment();
-            self.end(key, reason, driver);
-        }
-        self.join(key);
-    }
-
-    fn take_bytes(&mut self, key: ConnectionKey, buffer: u16, length: usize, driver: &mut impl Driver) {
-        let crowded =
-            |socket: &Socket| socket.handshaking && socket.tls.as_deref().is_some_and(|tls| !tls.may_hold_back(length));
-        if self.sockets.get(key).is_some_and(crowded) {
-            // Perhaps the handshake is over with what waits, and the rest lies behind it. This step is made out of its turn, at
-            // most once for so many bytes; the place in the queue stays.
-            self.step_handshake(key, driver);
-            if let Some(socket) = self.sockets.get_mut(key) {
-                socket.handshaking = true;
-            }
-        }
-        let is_heard = |socket: &&mut Socket| socket.stage == Stage::Open && socket.peer != Peer::Leaving;
-        let Some(socket) = self.sockets.get_mut(key).filter(is_heard) else { return };
-        let bytes = self.buffers.bytes_mut(buffer, length);
-        let Some(tls) = socket.tls.as_deref_mut() else { return driver.received(key, bytes) };
-        if !tls.is_established() {
-            if let Err(error) = tls.hold_back(bytes) {
-                return self.fail_tls(key, &error, driver);
-            }
-            if !socket.handshaking {
-                socket.handshaking = true;
-                self.handshakes.push_back(key);
-            }
-            return;
-        }
-        match tls.receive(bytes, |plaintext| driver.received(key, plaintext)) {
-            Ok(progress) => {
-                let flush = tls.has_outgoing();
-                if progress.overhead_bytes > 0 {
-                    driver.carried(key, progress.overhead_bytes);
-                }
-                if progress.closed {
-                    self.answer_close(key, driver);
-                } else if flush {
-                    self.flush(key, driver);
-                }
-            }
-            Err(error) => self.refuse_tls(key, &error, driver),
-        }
-    }
-
-    fn on_sent(&mut self, key: ConnectionKey, result: i32, driver: &mut impl Driver) {
-        let Some(socket) = self.sockets.get_mut(key) else { return };
-        let Some(index) = socket.send else { return };
-        let Some(send) = self.sends.get_mut(index) else { return };
-        if result > 0 {
-            send.sent += result as usize;
-            if !send.rest().is_empty() && socket.is_sending() {
-                driver.progressed(key);
-                return self.submit_send(key, index);
-            }
-        }
-        if matches!(-result, libc::EINTR | libc::EAGAIN) && socket.is_sending() {
-            return self.submit_send(key, index);
-        }
-        socket.send = None;
-        let (is_sending, is_flushing) = (socket.is_sending(), socket.stage == Stage::Flushing);
-        let Some(Send { owner, more, .. }) = self.sends.remove(index) else { return };
-        match owner {
-            Owner::Copied(buffer) => self.sends.give_back(buffer),
-            Owner::Control(control) => driver.recycle(key, control),
-            Owner::Shared(_) => {}
-        }
-        match -result {
-            error @ 1.. if !matches!(error, libc::EINTR | libc::EAGAIN | libc::ECANCELED) => {
-                let reason = match error {
-                    libc::EPIPE | libc::ECONNRESET => CloseReason::ConnectionReset,
-                    _ => CloseReason::WriteError,
-                };
-                self.end(key, reason, driver);
-                self.join(key);
-            }
-            _ if !is_sending => self.join(key),
-            _ if more || is_flushing => self.flush(key, driver),
-            // The driver has not got anything: to ask costs memory that is in no cache.
-            _ => {}
+            Operation::Bell if cqueue::more(completion.flags()) => {}
+            Operation::Bell => self.arm_bell(),
+            // What a cancel ends has a completion of its own; nobody waits for a descriptor that is thrown away.
+            Operation::Cancel | Operation::Discard => {}
         }
     }
 }

@@ -1,119 +1,98 @@
-//! Bytes on their way into the kernel: what one send submission refers to, kept alive until its completion.
+//! Bytes that leave: one send at a time is in the kernel for each socket, with everything that waited when it was made.
 
-use std::num::NonZeroU32;
+use io_uring::opcode;
+use io_uring::types::{Fd, Fixed};
+use ringgate_core::close::CloseReason;
+use ringgate_core::id::ConnectionKey;
 
-use bytes::Bytes;
+use super::gather::{SEND_BYTES_MAX, gather_plain, gather_tls};
+use super::operation::Operation;
+use super::sends::{Owner, Send, SendKey, Sends};
+use super::socket::{Socket, Stage, Step};
+use super::{Driver, Net, on_socket};
 
-use ringgate_core::outbox::Chunk;
-
-/// One send in the kernel. The bytes do not move while it is there: both owners keep them on the heap.
-pub(super) struct Send {
-    pub(super) owner: Owner,
-    pub(super) sent: usize,
-    /// The driver had more for this socket, or has got something since.
-    pub(super) more: bool,
-}
-
-/// Who owns the bytes.
-pub(super) enum Owner {
-    /// Frames copied together, or encrypted records.
-    Copied(Vec<u8>),
-    /// A control chunk, to be given back to the driver.
-    Control(Vec<u8>),
-    /// One frame, shared with its other recipients.
-    Shared(Bytes),
-}
-
-impl From<Chunk> for Owner {
-    fn from(chunk: Chunk) -> Self {
-        match chunk {
-            Chunk::Control(control) => Owner::Control(control),
-            Chunk::Data(delivery) => Owner::Shared(delivery.frame),
+/// Whether a send of the socket is in the kernel: then another follows it.
+pub(super) fn follows(socket: &Socket, sends: &mut Sends) -> bool {
+    match socket.send.and_then(|index| sends.get_mut(index)) {
+        Some(send) => {
+            send.more = true;
+            true
         }
+        None => false,
     }
 }
 
-impl Send {
-    /// What is still to be sent.
-    pub(super) fn rest(&self) -> &[u8] {
-        let all: &[u8] = match &self.owner {
-            Owner::Copied(bytes) | Owner::Control(bytes) => bytes,
-            Owner::Shared(bytes) => bytes,
+impl Net {
+    /// Sends what the driver has for this socket, unless a send is in the kernel already: then it follows that one.
+    pub fn flush(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.step == Some(Step::Connecting) || !socket.is_sending() || follows(socket, &mut self.sends) {
+            return;
+        }
+        let gathered = match socket.tls.as_deref_mut() {
+            None => gather_plain(key, &mut self.sends, driver),
+            Some(tls) => match gather_tls(tls, key, socket.stage, &mut self.sends, &mut self.plaintext, driver) {
+                Ok(gathered) => gathered,
+                Err(error) => return self.fail_tls(key, &error, driver),
+            },
         };
-        all.get(self.sent..).unwrap_or_default()
-    }
-}
-
-/// A place among [`Sends`]; none takes no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SendKey(NonZeroU32);
-
-impl SendKey {
-    fn index(self) -> usize {
-        self.0.get() as usize - 1
-    }
-}
-
-/// Sends in the kernel, by a stable index, and spare buffers.
-#[derive(Default)]
-pub(super) struct Sends {
-    sends: Vec<Option<Send>>,
-    free: Vec<SendKey>,
-    spares: Vec<Vec<u8>>,
-    /// The sum of their capacities.
-    spare_bytes: usize,
-}
-
-/// Spare buffers are kept up to this many bytes in all: as many as a busy turn of broadcasts needs, until the shard rests.
-const SPARE_BYTES_MAX: usize = 8 << 20;
-/// A larger one is not kept: a peer that does not read would hold it for a few bytes.
-const SPARE_CAPACITY_MAX: usize = 64 * 1024;
-/// What is copied together is at least two frames.
-const BUFFER_BYTES_FIRST: usize = 1024;
-
-impl Sends {
-    pub(super) fn insert(&mut self, send: Send) -> SendKey {
-        let key = self.free.pop().unwrap_or_else(|| {
-            self.sends.push(None);
-            SendKey(NonZeroU32::MIN.saturating_add(self.sends.len() as u32 - 1))
-        });
-        if let Some(place) = self.sends.get_mut(key.index()) {
-            *place = Some(send);
-        }
-        key
-    }
-
-    pub(super) fn get_mut(&mut self, key: SendKey) -> Option<&mut Send> {
-        self.sends.get_mut(key.index())?.as_mut()
-    }
-
-    pub(super) fn remove(&mut self, key: SendKey) -> Option<Send> {
-        let send = self.sends.get_mut(key.index())?.take()?;
-        self.free.push(key);
-        Some(send)
-    }
-
-    pub(super) fn release_spares(&mut self) {
-        (self.spares, self.spare_bytes) = (Vec::new(), 0);
-        if self.free.len() == self.sends.len() {
-            // Nothing is in the kernel: no key is in use.
-            *self = Sends::default();
+        match gathered {
+            Some(send) => {
+                let index = self.sends.insert(send);
+                self.submit_send(key, index);
+            }
+            None if socket.stage == Stage::Flushing => self.shut(key),
+            None => {}
         }
     }
 
-    /// An empty buffer.
-    pub(super) fn spare(&mut self) -> Vec<u8> {
-        let Some(spare) = self.spares.pop() else { return Vec::with_capacity(BUFFER_BYTES_FIRST) };
-        self.spare_bytes -= spare.capacity();
-        spare
+    pub(super) fn submit_send(&mut self, key: ConnectionKey, index: SendKey) {
+        let (Some(socket), Some(send)) = (self.sockets.get_mut(key), self.sends.get_mut(index)) else { return };
+        socket.send = Some(index);
+        socket.quiet.answered();
+        let rest = send.rest();
+        // In portions, so that the driver hears of progress: a peer that takes half a megabyte in a minute does read.
+        let (pointer, length) = (rest.as_ptr(), rest.len().min(SEND_BYTES_MAX) as u32);
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+        let entry = on_socket!(key, socket, |fd| opcode::Send::new(fd, pointer, length).flags(flags).build());
+        self.push(entry, Operation::Send, key);
     }
 
-    pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
-        let kept = (1..=SPARE_CAPACITY_MAX).contains(&buffer.capacity());
-        if kept && self.spare_bytes + buffer.capacity() <= SPARE_BYTES_MAX {
-            buffer.clear();
-            self.spare_bytes += buffer.capacity();
-            self.spares.push(buffer);
+    pub(super) fn on_sent(&mut self, key: ConnectionKey, result: i32, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let Some(index) = socket.send else { return };
+        let Some(send) = self.sends.get_mut(index) else { return };
+        if result > 0 {
+            send.sent += result as usize;
+            if !send.rest().is_empty() && socket.is_sending() {
+                driver.progressed(key);
+                return self.submit_send(key, index);
+            }
+        }
+        if matches!(-result, libc::EINTR | libc::EAGAIN) && socket.is_sending() {
+            return self.submit_send(key, index);
+        }
+        socket.send = None;
+        let (is_sending, is_flushing) = (socket.is_sending(), socket.stage == Stage::Flushing);
+        let Some(Send { owner, more, .. }) = self.sends.remove(index) else { return };
+        match owner {
+            Owner::Copied(buffer) => self.sends.give_back(buffer),
+            Owner::Control(control) => driver.recycle(key, control),
+            Owner::Shared(_) => {}
+        }
+        match -result {
+            error @ 1.. if !matches!(error, libc::EINTR | libc::EAGAIN | libc::ECANCELED) => {
+                let reason = match error {
+                    libc::EPIPE | libc::ECONNRESET => CloseReason::ConnectionReset,
+                    _ => CloseReason::WriteError,
+                };
+                self.end(key, reason, driver);
+                self.join(key);
+            }
+            _ if !is_sending => self.join(key),
+            _ if more || is_flushing => self.flush(key, driver),
+            // The driver has not got anything: to ask costs memory that is in no cache.
+            _ => {}
         }
     }
 }

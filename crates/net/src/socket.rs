@@ -1,7 +1,7 @@
 //! A socket in the ring: which operations of it are in the kernel, and the three steps of its end.
 
 use super::quiet::Quiet;
-use super::send::SendKey;
+use super::sends::SendKey;
 use crate::tls::Tls;
 
 // What every connection costs here.

@@ -4,8 +4,9 @@
 use io_uring::opcode;
 use io_uring::types::{Fd, Fixed};
 
+use super::operation::Operation;
 use super::socket::{Peer, Stage, Step};
-use super::{CANCEL, CLOSE, CONNECT, Descriptors, Driver, Net, RECV, SEND, SHUTDOWN, on_socket, user_data};
+use super::{Descriptors, Driver, Net, on_socket};
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::ConnectionKey;
 
@@ -67,7 +68,7 @@ impl Net {
         socket.stage = Stage::Lingering;
         socket.step = Some(Step::Shutting);
         let entry = on_socket!(key, socket, |fd| opcode::Shutdown::new(fd, libc::SHUT_WR).build());
-        self.push(entry, SHUTDOWN, key);
+        self.push(entry, Operation::Shutdown, key);
     }
 
     /// The kernel shuts from a thread of its own, which looks the descriptor up only then: one that had been closed
@@ -86,12 +87,15 @@ impl Net {
             return;
         }
         socket.stage = Stage::Joining;
-        let operations =
-            [(socket.receiving, RECV), (socket.send.is_some(), SEND), (socket.step == Some(Step::Connecting), CONNECT)];
+        let operations = [
+            (socket.receiving, Operation::Receive),
+            (socket.send.is_some(), Operation::Send),
+            (socket.step == Some(Step::Connecting), Operation::Connect),
+        ];
         for (in_kernel, operation) in operations {
             if in_kernel {
-                let entry = opcode::AsyncCancel::new(user_data(operation, key)).build();
-                self.push(entry, CANCEL, key);
+                let entry = opcode::AsyncCancel::new(operation.on(key)).build();
+                self.push(entry, Operation::Cancel, key);
             }
         }
         self.join(key);
@@ -105,7 +109,7 @@ impl Net {
         }
         socket.stage = Stage::Closing;
         let entry = on_socket!(key, socket, |fd| opcode::Close::new(fd).build());
-        self.push(entry, CLOSE, key);
+        self.push(entry, Operation::Close, key);
     }
 
     /// Step three: the slot is free.

@@ -5,6 +5,8 @@ use std::net::TcpStream;
 
 use std::net::SocketAddr;
 
+use ringgate_core::close::CloseReason;
+
 use super::*;
 use ringgate_core::outbox::Chunk;
 use ringgate_core::transport::Handshake;

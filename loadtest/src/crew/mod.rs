@@ -1,7 +1,7 @@
-//! Several driver processes, also on several hosts: a controller that runs the show, and workers that have the clients.
+//! Several driver processes, also on several hosts: a controller that directs them, and workers that drive the clients.
 //!
-//! The controller tells every worker the same: what the run is made of, which part of it is whose, when its zero is, and
-//! each order. Schedules are computed alike everywhere, so that nobody has to be told who sends what. Keys and
+//! The controller sends every worker the assignment of the run, the part of that worker, the zero of its times, and each
+//! order. All workers compute the same schedules from these, so that single sends need not be coordinated. Keys and
 //! certificates do not travel: every worker has its own.
 //!
 //! | file | what |

@@ -1,4 +1,4 @@
-//! The controller waits for its workers: it takes in who says the right version, and refuses everybody else with a
+//! The controller waits for its workers: it takes in those of its own version, and refuses others with a
 //! reason, also later, while the run goes on.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use crate::ledger::Ended;
 use crate::mate::Mate;
 use crate::plan::{Origin, Shared};
 
-/// How long a newcomer may take to say who it is, and a worker to say what time it is.
+/// How long a new connection may take to say Hello, and a worker to answer with its time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Questions for the time.
 const PROBES: usize = 16;
@@ -29,10 +29,10 @@ pub(crate) struct Muster {
     workers: usize,
 }
 
-/// Who has come so far.
+/// Workers that have connected so far.
 struct Door {
     present: Vec<Peer>,
-    /// Nobody is taken in any more.
+    /// No further worker is taken in.
     closed: bool,
     workers: usize,
 }
@@ -43,7 +43,7 @@ struct Peer {
     wire: Wire,
 }
 
-/// Workers who are ready for a run.
+/// Workers that are ready for a run.
 pub(crate) struct Crew {
     mates: Vec<Mate>,
     wires: Vec<Wire>,
@@ -98,7 +98,7 @@ fn wait_for_all(door: &Mutex<Door>, address: SocketAddr) -> Result<Vec<Peer>, St
     }
 }
 
-/// Talks to a newcomer on a thread of its own, so that a silent one keeps nobody waiting.
+/// Talks to a new connection on a thread of its own, so that a silent one does not delay others.
 fn receive_newcomer(stream: TcpStream, door: &Arc<Mutex<Door>>) {
     let door = door.clone();
     // Without a thread the newcomer's connection just ends.
@@ -130,7 +130,7 @@ fn welcome(stream: TcpStream, address: SocketAddr, door: &Mutex<Door>) -> Result
         Ok(None) => format!("it said nothing for {} s", ANSWER_TIMEOUT.as_secs()),
         Err(error) => error,
     };
-    // Whoever has gone already need not know why.
+    // The other end may be gone already.
     let _ = wire.send(&ToWorker::Refused(refused.clone()));
     Err(refused)
 }

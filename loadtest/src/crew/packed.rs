@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_survive_the_way() {
+    fn record_is_packed_and_unpacked_then_it_is_equal() {
         let mut record = Record::default();
         for us in [1, 700, 60_000_000] {
             record.record(Measure::Deliver, Series::Stream(2), 0, 0, us);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_histogram_is_refused() {
+    fn text_is_no_histogram_then_it_is_refused() {
         let mut other = Histogram::<u64>::new_with_bounds(1, 1000, 2).unwrap();
         other.record(5).unwrap();
         assert!(unpack(&pack(&other)).unwrap_err().contains("other bounds"));

@@ -18,7 +18,7 @@ struct Relay<'a> {
     shared: &'a Shared,
     worker: usize,
     wire: Wire,
-    /// Its counts, as they were added to everybody's.
+    /// Its counts, as they were added to those of the run.
     counted: Tally,
     heard: Instant,
     /// What it has been told so far.
@@ -51,7 +51,14 @@ pub(super) fn relay(shared: &Shared, worker: usize, wire: Wire) -> Ended {
         Ok(()) => Ended::InOrder(Box::new(relay.books)),
         Err(error) => {
             // Its connections are gone with it; what had arrived at them has arrived.
-            relay.count(Tally { connections: 0, connecting: 0, pings_under_way: 0, streams: 0, ..relay.counted });
+            relay.count(Tally {
+                connections: 0,
+                connecting: 0,
+                pings_under_way: 0,
+                heartbeats_under_way: 0,
+                streams: 0,
+                ..relay.counted
+            });
             Ended::Lost(lost(worker, shared.team.len(), shared.team[worker].address, &error))
         }
     }
@@ -110,7 +117,7 @@ impl Relay<'_> {
         }
         let collections = self.shared.collections();
         if std::mem::replace(&mut self.collections, collections) != collections {
-            news.push(ToWorker::Collect);
+            news.push(ToWorker::Collect(collections));
         }
         if self.shared.stopped() && !self.stopped {
             self.stopped = true;
@@ -135,11 +142,13 @@ impl Relay<'_> {
                 self.shared.team[self.worker].set_load(cpu_ns, threads);
             }
             FromWorker::Record(packed) => self.shared.add_record(&packed.unpack()?),
-            FromWorker::Collected => self.shared.hand_over(),
+            FromWorker::Collected(round) => self.shared.hand_over(round),
             FromWorker::Books(books) => self.books.add(*books),
             FromWorker::End => return Ok(true),
             FromWorker::Failed(error) => return Err(error),
-            FromWorker::Hello(_) | FromWorker::Time(_) => return Err("it said what nobody had asked for".to_owned()),
+            FromWorker::Hello(_) | FromWorker::Time(_) => {
+                return Err("it sent a message that was not asked for".to_owned());
+            }
         }
         Ok(false)
     }

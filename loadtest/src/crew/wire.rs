@@ -12,19 +12,19 @@ use crate::assignment::{Assignment, Part};
 use crate::ledger::Books;
 use crate::plan::{Order, Tally};
 
-/// Both ends must say the same. The number is that of these messages.
-pub(super) const VERSION: &str = concat!("ringgate-loadtest ", env!("CARGO_PKG_VERSION"), ", crew 5");
+/// Both ends must have this version. The number is that of the form of these messages.
+pub(super) const VERSION: &str = concat!("ringgate-loadtest ", env!("CARGO_PKG_VERSION"), ", crew 7");
 
 /// From the controller.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToWorker {
-    /// The answer to a worker that is welcome: [`VERSION`].
+    /// The answer to a worker that is taken in: [`VERSION`].
     Hello(String),
-    /// The answer to one that is not: why.
+    /// The answer to a worker that is refused: the reason.
     Refused(String),
-    /// Once in a while, so that a worker knows that its controller is there.
+    /// Sent every second, so that a worker notices when its controller is gone.
     Beat,
-    /// What is the time?
+    /// Asks for the time of the wall clock.
     Probe,
     /// The run begins.
     Start(Box<Start>),
@@ -32,9 +32,9 @@ pub(super) enum ToWorker {
     Want([usize; 2]),
     /// Something for the clients to do.
     Order(Order),
-    /// Hand over what was recorded.
-    Collect,
-    /// The run is over: say goodbye and hand over everything.
+    /// Send what was recorded, and answer with this number.
+    Collect(usize),
+    /// The run is over: close all connections and send everything recorded.
     Stop,
 }
 
@@ -58,7 +58,7 @@ pub(super) enum FromWorker {
     Hello(String),
     /// The answer to Probe: the wall clock, in nanoseconds since 1970.
     Time(u64),
-    /// How it stands.
+    /// Its present state.
     Status {
         /// Live counts.
         tally: Box<Tally>,
@@ -71,8 +71,8 @@ pub(super) enum FromWorker {
     },
     /// What was recorded since the last one.
     Record(Box<Packed>),
-    /// The answer to Collect, after Status and Record.
-    Collected,
+    /// The answer to the Collect of this number, after Status and Record.
+    Collected(usize),
     /// After Stop: a piece of what its clients know of all messages.
     Books(Box<Books>),
     /// The answer to Stop, after Status, Record and Books. Nothing follows.
@@ -81,11 +81,11 @@ pub(super) enum FromWorker {
     Failed(String),
 }
 
-/// How often the controller says something, so that a worker knows that it is there.
+/// How often the controller sends Beat.
 pub(super) const BEATS_EVERY: Duration = Duration::from_secs(1);
-/// Longest line while nobody knows yet who the other is, and later: a record is a few hundred kilobytes at most.
+/// Longest line before Hello, and after it: a record is a few hundred kilobytes at most.
 const HELLO_BYTES_MAX: usize = 4096;
-const LINE_BYTES_MAX: usize = 16 << 20;
+pub(super) const LINE_BYTES_MAX: usize = 16 << 20;
 /// How long the other may take to read what was written.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -99,14 +99,14 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// A connection to somebody unknown.
+    /// A connection whose other end has not said Hello.
     pub(super) fn new(stream: TcpStream) -> Result<Wire, String> {
         let prepared = stream.set_nodelay(true).and_then(|()| stream.set_write_timeout(Some(WRITE_TIMEOUT)));
         prepared.map_err(|error| error.to_string())?;
         Ok(Wire { stream, received: Vec::new(), line_bytes_max: HELLO_BYTES_MAX })
     }
 
-    /// The other has said who it is: its lines may be longer now.
+    /// The other end has said Hello: its lines may be longer now.
     pub(super) fn trust(&mut self) {
         self.line_bytes_max = LINE_BYTES_MAX;
     }
@@ -181,7 +181,7 @@ mod tests {
     const LATER: Duration = Duration::from_secs(20);
 
     #[test]
-    fn lines_may_come_in_pieces_and_together() {
+    fn bytes_are_split_anywhere_then_each_line_is_read() {
         let (mut other, mut wire) = pair();
         other.write_all(b"{\"Hello\":\"x\"}\n\"Bea").unwrap();
         let hello: ToWorker = wire.receive(LATER).unwrap().unwrap();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_error() {
+    fn line_is_no_message_then_it_is_an_error() {
         let (mut other, mut wire) = pair();
         other.write_all(b"GET / HTTP/1.1\r\n").unwrap();
         assert!(wire.receive::<FromWorker>(LATER).unwrap_err().contains("no message"));

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::packed::Packed;
-use super::wire::{FromWorker, Start, ToWorker, VERSION, Wire};
+use super::wire::{FromWorker, LINE_BYTES_MAX, Start, ToWorker, VERSION, Wire};
 use crate::Outcome;
 use crate::access::{Access, Credentials};
 use crate::clock::wall_ns;
@@ -28,7 +28,7 @@ pub(crate) struct Options {
     credentials: Credentials,
 }
 
-/// How long a controller that is not there yet is tried.
+/// How long connects to a controller that does not listen yet are repeated.
 const PATIENCE: Duration = Duration::from_secs(60);
 const TRIES_EVERY: Duration = Duration::from_millis(200);
 /// One attempt to connect, where nothing answers at all.
@@ -40,8 +40,8 @@ const STATUS_EVERY: Duration = Duration::from_millis(100);
 const RECORDS_EVERY: Duration = Duration::from_millis(250);
 /// How often something to send is looked for.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Rows of what clients know that are sent in one line.
-const ROWS_MAX: usize = 20_000;
+/// Bytes of what clients know that are sent in one line.
+const BOOKS_BYTES_MAX: usize = LINE_BYTES_MAX / 4;
 
 /// Why a worker ends before its run does.
 enum Failure {
@@ -169,8 +169,8 @@ struct Duty<'a> {
     wire: &'a mut Wire,
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<Ended>>,
-    /// Records were asked for, and are not here yet.
-    collecting: bool,
+    /// Records were asked for, in this round of the controller's, and are not here yet.
+    collecting: Option<usize>,
 }
 
 /// Drives the clients until the run is over; how many messages had arrived at them.
@@ -179,16 +179,16 @@ fn drive(wire: &mut Wire, start: Start, access: Access) -> Result<u64, Failure> 
     let shared = Shared::new(start.assignment.plan(start.part), origin, Vec::new()).naming(access.listed());
     let shared = Arc::new(shared);
     let threads = fleet::spawn(&shared, &Arc::new(access));
-    let mut duty = Duty { wire, shared, threads, collecting: false };
+    let mut duty = Duty { wire, shared, threads, collecting: None };
     let result = duty.serve();
-    // However it ends, the clients say goodbye.
+    // Connections are closed in order also after an error.
     duty.shared.stop();
     let books = duty.join();
     result?;
     duty.report(true).map_err(Failure::Gone)?;
     let books = books.map_err(Failure::Own)?;
     let arrived = books.found.arrived;
-    for piece in books.split(ROWS_MAX) {
+    for piece in books.split(BOOKS_BYTES_MAX) {
         duty.wire.send(&FromWorker::Books(Box::new(piece))).map_err(Failure::Gone)?;
     }
     duty.wire.send(&FromWorker::End).map_err(Failure::Gone)?;
@@ -213,8 +213,8 @@ impl Duty<'_> {
                 // Its reason is said when all are joined.
                 return Ok(());
             }
-            let collected = self.collecting && self.shared.is_collected();
-            let record = collected || recorded.elapsed() >= RECORDS_EVERY;
+            let collected = self.collecting.take_if(|_| self.shared.is_collected());
+            let record = collected.is_some() || recorded.elapsed() >= RECORDS_EVERY;
             if record || reported.is_none_or(|at: Instant| at.elapsed() >= STATUS_EVERY) {
                 self.report(record).map_err(Failure::Gone)?;
                 reported = Some(Instant::now());
@@ -222,9 +222,8 @@ impl Duty<'_> {
             if record {
                 recorded = Instant::now();
             }
-            if collected {
-                self.collecting = false;
-                self.wire.send(&FromWorker::Collected).map_err(Failure::Gone)?;
+            if let Some(round) = collected {
+                self.wire.send(&FromWorker::Collected(round)).map_err(Failure::Gone)?;
             }
             if let Some(message) = next(self.wire, &mut heard)? {
                 self.obey(message);
@@ -237,12 +236,12 @@ impl Duty<'_> {
         match message {
             ToWorker::Want(connections) => self.shared.want(connections),
             ToWorker::Order(order) => self.shared.order(order),
-            ToWorker::Collect => {
-                self.collecting = true;
+            ToWorker::Collect(round) => {
+                self.collecting = Some(round);
                 self.shared.collect();
             }
             ToWorker::Stop => self.shared.stop(),
-            // Nothing to do; or nothing that belongs here.
+            // Beats need no answer; the others do not come during a run.
             ToWorker::Beat | ToWorker::Probe | ToWorker::Hello(_) | ToWorker::Refused(_) | ToWorker::Start(_) => {}
         }
     }

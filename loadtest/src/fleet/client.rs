@@ -19,6 +19,10 @@ pub(super) struct Client {
     pub(super) connect: When,
     /// When its schedule planned that it leaves and comes back, until it does; in microseconds since the run's zero.
     pub(super) churned_us: Option<u64>,
+    /// It is away because the load wants that; no longer when an attempt to come back has failed.
+    pub(super) taken: bool,
+    /// It is to stay away.
+    pub(super) kept_away: bool,
     /// The last message of the inbox.
     pub(super) seen: Position,
     /// It has been signed in before.
@@ -50,16 +54,14 @@ pub(super) enum State {
 }
 
 impl Client {
-    pub(super) fn is_ready(&self) -> bool {
-        matches!(self.state, State::Ready(_))
-    }
-
     pub(super) fn new(number: u32) -> Self {
         Client {
             number,
             state: State::Away,
             connect: When::default(),
             churned_us: None,
+            taken: false,
+            kept_away: false,
             seen: Position::default(),
             returns: false,
             attempts: 0,
@@ -115,20 +117,34 @@ pub(super) struct Line {
     pub(super) held: bool,
 }
 
-/// A Ping that was sent.
+/// A Ping that was sent, or waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ping {
     pub(super) when: When,
-    /// It keeps the connection alive, and no schedule asked for it.
-    pub(super) heartbeat: bool,
+    pub(super) cause: Cause,
     /// Whose it is: the population of a heartbeat, the stream of any other.
     pub(super) series: u8,
 }
 
+/// Why a Ping is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It keeps the connection alive.
+    Heartbeat,
+    /// A schedule holds it.
+    Schedule,
+    /// The Ping before it in a closed loop was answered.
+    Loop,
+}
+
 impl Ping {
+    pub(super) fn is_heartbeat(self) -> bool {
+        self.cause == Cause::Heartbeat
+    }
+
     /// See the field.
     pub(super) fn series(self) -> Series {
-        if self.heartbeat { Series::Population(self.series) } else { Series::Stream(self.series) }
+        if self.is_heartbeat() { Series::Population(self.series) } else { Series::Stream(self.series) }
     }
 }
 
@@ -146,22 +162,26 @@ impl Pings {
         self.under_way
     }
 
+    /// Whether a Ping of the load is under way or waits.
+    pub(super) fn has_of_load(&self) -> bool {
+        self.under_way.is_some_and(|ping| !ping.is_heartbeat()) || self.waiting().next().is_some()
+    }
+
     /// True if it is to be sent now; a heartbeat is forgotten otherwise, since the Ping under way does as well.
     pub(super) fn push(&mut self, ping: Ping) -> bool {
         if self.under_way.is_none() {
             self.under_way = Some(ping);
             return true;
         }
-        if !ping.heartbeat {
+        if !ping.is_heartbeat() {
             self.waiting.get_or_insert_default().push_back(ping);
         }
         false
     }
 
-    /// How many were sent and are no heartbeats, and how many wait.
-    pub(super) fn of_load(&self) -> (u64, u64) {
-        let waiting = self.waiting.as_ref().map_or(0, |waiting| waiting.len());
-        (self.under_way.is_some_and(|ping| !ping.heartbeat).into(), waiting as u64)
+    /// Those that wait.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = Ping> {
+        self.waiting.iter().flat_map(|waiting| waiting.iter()).copied()
     }
 
     /// The one that a Pong answers; none if there was none.
@@ -188,10 +208,17 @@ pub(super) enum End {
     Goodbye(u16, Option<u32>),
     /// The client left, and stays away.
     Leave,
-    /// The client left because a Pong did not come; the Ping was a heartbeat, or one of the load.
-    NoPong { heartbeat: bool },
+    /// The client left because a Pong did not come.
+    NoPong,
     /// The client left, and comes back at once: its schedule planned that for this time since the run's zero.
     Return { planned_us: u64 },
+}
+
+impl End {
+    /// The load itself has it.
+    pub(super) fn is_wanted(self) -> bool {
+        matches!(self, End::Leave | End::Return { .. })
+    }
 }
 
 impl Line {
@@ -207,6 +234,11 @@ impl Line {
             dirty: false,
             held: false,
         }
+    }
+
+    /// Nothing of the load is under way whose answer would be missed if the connection ended now.
+    pub(super) fn is_answered(&self) -> bool {
+        self.unanswered == 0 && !self.pings.has_of_load()
     }
 }
 
@@ -236,19 +268,21 @@ mod tests {
     #[test]
     fn one_ping_is_under_way_at_a_time() {
         let when = |at: u64| When::new(at * 1000, at * 1000);
-        let ping = |at: u64| Ping { when: when(at), heartbeat: false, series: 1 };
+        let ping = |at: u64| Ping { when: when(at), cause: Cause::Schedule, series: 1 };
+        let heartbeat = |at: u64| Ping { cause: Cause::Heartbeat, ..ping(at) };
+        let waiting = |pings: &Pings| pings.waiting().count();
         let mut pings = Pings::default();
         assert_eq!(pings.answered(), None);
-        assert!(pings.push(Ping { heartbeat: true, ..ping(1) }));
+        assert!(pings.push(heartbeat(1)) && !pings.has_of_load());
         assert!(![2, 3].map(ping).into_iter().any(|ping| pings.push(ping)));
-        assert!(!pings.push(Ping { heartbeat: true, ..ping(4) }), "it need not be sent at all");
-        assert_eq!(pings.of_load(), (0, 2));
-        assert_eq!(pings.answered().map(|ping| ping.heartbeat), Some(true));
+        assert!(!pings.push(heartbeat(4)), "it need not be sent at all");
+        assert_eq!((waiting(&pings), pings.has_of_load()), (2, true));
+        assert_eq!(pings.answered(), Some(heartbeat(1)));
         assert_eq!(pings.answered(), None, "a Pong too many answers nothing");
         assert_eq!(pings.next(), Some(ping(2)));
         assert!(pings.push(ping(2)));
-        assert_eq!((pings.under_way(), pings.of_load()), (Some(ping(2)), (1, 1)));
+        assert_eq!((pings.under_way(), waiting(&pings)), (Some(ping(2)), 1));
         assert_eq!((pings.answered(), pings.next(), pings.next()), (Some(ping(2)), Some(ping(3)), None));
-        assert_eq!(pings.of_load(), (0, 0));
+        assert!(!pings.has_of_load());
     }
 }

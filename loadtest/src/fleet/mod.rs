@@ -38,7 +38,7 @@ use crate::ledger::{Books, Ledger, When};
 use crate::plan::{Shared, bump};
 use crate::record::Record;
 use attempt::Attempt;
-use client::{Client, End, Line, Ping, State};
+use client::{Cause, Client, End, Line, Ping, State};
 use orders::Active;
 pub(crate) use thread::spawn;
 
@@ -72,9 +72,14 @@ pub(crate) struct Fleet {
     attempts: HashMap<u32, Attempt>,
     dirty: Vec<ConnectionKey>,
     leaving: Vec<ConnectionKey>,
+    /// Connections that end once what their clients have sent is answered, and when they end at the latest, in milliseconds since
+    /// the run's zero.
+    departing: VecDeque<(u64, ConnectionKey)>,
     holding: Vec<(ConnectionKey, bool)>,
     /// Heartbeats, and before them the end of a connect's time, by slot.
     beats: Wheel,
+    /// No heartbeat is sent any more.
+    resting: bool,
     /// When they were last looked at, in microseconds since the run's zero.
     beaten_us: u64,
     /// No Pong is missed before, in milliseconds.
@@ -93,14 +98,10 @@ pub(crate) struct Fleet {
     connecting_max: usize,
     /// When the ramp last had to wait because so many were under way, in microseconds since the run's zero.
     held_back_us: u64,
-    /// Clients in a closed loop that think, by place.
-    thinking: Wheel,
     random: fastrand::Rng,
     active: Vec<Active>,
     /// Recipients of a message, by stream.
     recipients: [u32; 256],
-    /// Series of a stream.
-    series: [u8; 256],
     /// The highest stream so far: they are numbered from 1.
     streams: u8,
     churns: Vec<orders::Churning>,
@@ -137,8 +138,10 @@ impl Fleet {
             attempts: HashMap::new(),
             dirty: Vec::new(),
             leaving: Vec::new(),
+            departing: VecDeque::new(),
             holding: Vec::new(),
             beats: Wheel::default(),
+            resting: false,
             beaten_us: 0,
             missing_from_ms: 0,
             returns: Wheel::default(),
@@ -150,11 +153,9 @@ impl Fleet {
             ramped: 0,
             connecting_max: (CONNECTING_MAX / (rings * part.of)).clamp(4, CONNECTING_MAX_EACH),
             held_back_us: 0,
-            thinking: Wheel::default(),
             random: fastrand::Rng::with_seed(shared.origin.run ^ (ring * part.of + part.worker) as u64),
             active: Vec::new(),
             recipients: [0; 256],
-            series: [0; 256],
             streams: 0,
             churns: Vec::new(),
             orders_read: 0,
@@ -168,6 +169,7 @@ impl Fleet {
         let ramp = self.begin_connects(net);
         let busy = net.poll(self);
         self.come_back();
+        self.depart();
         self.speak();
         let wait = ramp.min(self.churn()).min(self.send_on_schedule());
         self.flush(net);
@@ -250,6 +252,7 @@ impl Fleet {
             Err(error) => {
                 if let Some(client) = self.client_mut(place) {
                     client.state = State::Away;
+                    client.taken = false;
                 }
                 if self.shared.plan.assignment.reconnect {
                     // The table may be full of connections that are still being closed, or ports be short for a moment.
@@ -384,27 +387,30 @@ impl Fleet {
                 self.beats.insert(slot, now_us / 1000 + interval_ms);
                 continue;
             }
-            if let Some(Ping { when, heartbeat, .. }) = line.pings.under_way() {
+            if let Some(ping) = line.pings.under_way() {
                 let timeout_ms = pong_timeout_ms(&self.shared.plan.assignment);
-                let until_ms = (when.sent_us() / 1000 + timeout_ms).max(self.missing_from_ms);
+                let until_ms = (ping.when.sent_us() / 1000 + timeout_ms).max(self.missing_from_ms);
                 if now_us / 1000 < until_ms {
                     self.beats.insert(slot, until_ms);
                 } else {
-                    line.end = End::NoPong { heartbeat };
+                    line.end = End::NoPong;
                     self.leaving.push(key);
                 }
                 continue;
             }
             self.beats.insert(slot, now_us / 1000 + interval_ms);
+            if self.resting {
+                continue;
+            }
             let place = line.place;
             let number = self.client_mut(place).map_or(0, |client| client.number);
             let series = self.shared.plan.assignment.population(number);
-            self.ping(key, Ping { when: When::new(now_us * 1000, now_us * 1000), heartbeat: true, series });
+            self.ping(key, Ping { when: When::new(now_us * 1000, now_us * 1000), cause: Cause::Heartbeat, series });
         }
     }
 
     fn ping(&mut self, key: ConnectionKey, ping: Ping) {
-        if !self.send_ping(key, ping) && !ping.heartbeat {
+        if !self.send_ping(key, ping) && !ping.is_heartbeat() {
             bump(&self.shared.counts().pings_waiting);
         }
     }
@@ -418,7 +424,12 @@ impl Fleet {
         Encoder::empty(&mut line.out, Kind::Ping);
         let counts = self.shared.counts();
         bump(&counts.pings);
-        bump(if ping.heartbeat { &counts.heartbeats } else { &counts.pings_under_way });
+        if ping.is_heartbeat() {
+            bump(&counts.heartbeats);
+            bump(&counts.heartbeats_under_way);
+        } else {
+            bump(&counts.pings_under_way);
+        }
         // Its Pong is missed in time, whenever the next heartbeat is.
         self.beats
             .insert_if_earlier(key.slot, ping.when.sent_us() / 1000 + pong_timeout_ms(&self.shared.plan.assignment));

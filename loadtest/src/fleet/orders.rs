@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use ringgate_core::id::{ClientMessageId, ConnectionKey};
 use ringgate_core::session::Transport;
+use ringgate_core::wheel::Wheel;
 use ringgate_core::wire::encode::PublishRequest;
 use ringgate_net::Net;
 
-use super::client::{Client, End, Ping, State};
+use super::client::{Cause, Client, End, Ping, State};
 use super::{CONNECTS_PER_TURN, Fleet, LONGEST, Place};
 use crate::ledger::{Recipient, Sender, Stamp, When};
 use crate::plan::{Order, bump};
@@ -21,6 +22,9 @@ const SENDS_PER_TURN: usize = 1024;
 /// How long after the end of a stream a thread that is late still sends what was planned before: a run ends near its
 /// duration, and says what was never sent.
 const LATE_NS: u64 = 1_000_000_000;
+
+/// A client in a closed loop whose message was refused for good waits for so long before its next one.
+const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 
 /// The number of a publish's request: no two that a client has under way are equal. The stream, then the end of the sequence.
 pub(super) fn request_of(sender: Sender, sequence: u32) -> u32 {
@@ -40,6 +44,8 @@ pub(super) struct Active {
     schedule: Schedule,
     /// A closed loop has been started.
     looping: bool,
+    /// Its senders that wait before they send again, by place.
+    thinking: Wheel,
 }
 
 /// Clients that come and go.
@@ -58,6 +64,13 @@ impl Churning {
     }
 }
 
+impl Active {
+    /// It is a closed loop that goes on.
+    fn is_looping(&self, now_ns: u64) -> bool {
+        self.looping && now_ns < self.traffic.end_ns()
+    }
+}
+
 impl Fleet {
     pub(super) fn read_orders(&mut self) {
         for order in self.shared.orders(self.orders_read) {
@@ -66,15 +79,14 @@ impl Fleet {
                 Order::Traffic(traffic) => {
                     let traffic = Arc::new(traffic.clone());
                     self.join_rooms(&traffic);
-                    self.recipients[usize::from(traffic.id)] = traffic.recipients() as u32;
-                    self.series[usize::from(traffic.id)] = traffic.series;
-                    self.streams = self.streams.max(traffic.id);
+                    self.recipients[usize::from(traffic.stream)] = traffic.recipients() as u32;
+                    self.streams = self.streams.max(traffic.stream);
                     let schedule = Schedule::of(&traffic);
                     bump(&self.shared.counts().streams);
-                    self.active.push(Active { traffic, schedule, looping: false });
+                    self.active.push(Active { traffic, schedule, looping: false, thinking: Wheel::default() });
                 }
-                Order::Leave(clients) => self.each(clients, |fleet, place| fleet.leave(place, End::Leave)),
-                Order::Return(clients) => self.each(clients, |fleet, place| fleet.return_at(place, Duration::ZERO)),
+                Order::Leave(clients) => self.each(clients, |fleet, place| fleet.keep_away(place, true)),
+                Order::Return(clients) => self.each(clients, |fleet, place| fleet.keep_away(place, false)),
                 Order::Hold(clients) => self.each(clients, |fleet, place| fleet.hold(place, true)),
                 Order::Release(clients) => self.each(clients, |fleet, place| fleet.hold(place, false)),
                 Order::Churn { clients, rate, from_ns, until_ns } => self.churns.push(Churning {
@@ -89,6 +101,7 @@ impl Fleet {
                     self.active.clear();
                     self.churns.clear();
                 }
+                Order::Rest => self.resting = true,
             }
         }
     }
@@ -101,10 +114,52 @@ impl Fleet {
         }
     }
 
-    fn leave(&mut self, place: Place, end: End) {
-        if let Some((key, line)) = self.line_of(place) {
-            line.end = end;
+    /// Has a client leave and stay away, or come back from that.
+    fn keep_away(&mut self, place: Place, away: bool) {
+        let Some(client) = self.client_mut(place) else { return };
+        if core::mem::replace(&mut client.kept_away, away) == away {
+            return;
+        }
+        let kept_away = &self.shared.counts().kept_away;
+        if away {
+            bump(kept_away);
+            self.leave(place, End::Leave);
+        } else {
+            kept_away.fetch_sub(1, Relaxed);
+            self.return_at(place, Duration::ZERO);
+        }
+    }
+
+    /// Ends a client's connection, once what it has sent is answered.
+    pub(super) fn leave(&mut self, place: Place, end: End) {
+        let settle = self.shared.plan.assignment.settle;
+        let now_ms = self.shared.now_us() / 1000;
+        let Some((key, line)) = self.line_of(place) else { return };
+        line.end = end;
+        if line.is_answered() {
             self.leaving.push(key);
+        } else {
+            self.departing.push_back((now_ms + settle.as_millis() as u64, key));
+        }
+    }
+
+    /// Something that a client has sent was answered: it may have waited for that to leave.
+    pub(super) fn leave_if_answered(&mut self, key: ConnectionKey) {
+        if self.lines.get(key).is_some_and(|line| line.end.is_wanted() && line.is_answered()) {
+            self.leaving.push(key);
+        }
+    }
+
+    /// Ends the connections of those that have waited too long for answers.
+    pub(super) fn depart(&mut self) {
+        if self.departing.is_empty() {
+            return;
+        }
+        let now_ms = self.shared.now_us() / 1000;
+        while let Some((_, key)) = self.departing.pop_front_if(|(until_ms, _)| *until_ms <= now_ms) {
+            if self.lines.get(key).is_some() {
+                self.leaving.push(key);
+            }
         }
     }
 
@@ -118,8 +173,10 @@ impl Fleet {
     /// Has a client that is away come back after a while.
     pub(super) fn return_at(&mut self, place: Place, after: Duration) {
         let now_ms = self.shared.now_us() / 1000;
-        let Some(client) = self.client_mut(place).filter(|client| client.state == State::Away) else { return };
+        let is_free = |client: &&mut Client| client.state == State::Away && !client.kept_away;
+        let Some(client) = self.client_mut(place).filter(is_free) else { return };
         client.state = State::Waiting;
+        bump(&self.shared.counts().waiting);
         if after.is_zero() {
             // The wheel would round that up to its next tick.
             return self.returning.push_back(place);
@@ -143,10 +200,16 @@ impl Fleet {
             }
             let Some(place) = self.returning.pop_front() else { break };
             any = true;
+            self.shared.counts().waiting.fetch_sub(1, Relaxed);
             let now_us = self.shared.now_us();
-            // Who churns was to be back at a planned time; everybody else, now.
-            let churned_us = self.client_mut(place).and_then(|client| client.churned_us);
-            self.connect(net, place, churned_us.unwrap_or(now_us));
+            let Some(client) = self.client_mut(place) else { continue };
+            client.state = State::Away;
+            if client.kept_away {
+                continue;
+            }
+            // A client that churns was to be back at a planned time; any other comes back now.
+            let planned_us = client.churned_us.unwrap_or(now_us);
+            self.connect(net, place, planned_us);
         }
         any
     }
@@ -209,7 +272,7 @@ impl Fleet {
             && !core::mem::replace(&mut stream.looping, true)
         {
             for index in 0..u64::from(traffic.senders()) {
-                self.begin_loop(&traffic, traffic.sender(index), window, think);
+                self.begin_loop(stream, traffic.sender(index), window, think);
             }
         }
         if now_ns >= traffic.end_ns() + LATE_NS {
@@ -226,94 +289,111 @@ impl Fleet {
         Duration::ZERO
     }
 
-    /// The first messages of a sender in a closed loop.
-    fn begin_loop(&mut self, traffic: &Traffic, sender: u32, window: u32, think: Duration) {
-        for _ in 0..window {
+    /// The first messages of a sender in a closed loop: as many as are not under way from the phase before.
+    fn begin_loop(&mut self, stream: &mut Active, sender: u32, window: u32, think: Duration) {
+        let traffic = stream.traffic.clone();
+        let Some(place) = self.own(sender) else { return };
+        let Some((_, line)) = self.line_of(place) else { return };
+        let under_way = match traffic.kind {
+            Kind::Pings => u32::from(line.pings.has_of_load()),
+            Kind::Pairs | Kind::Rooms { .. } => self.ledger.under_way(Sender::new(sender, traffic.stream)),
+        };
+        for _ in under_way..window {
             if think.is_zero() {
-                self.send(traffic, sender, self.shared.now_ns());
+                self.send(&traffic, sender, self.shared.now_ns(), Cause::Loop);
             } else {
-                self.think(sender, think);
+                self.think(stream, place, think);
             }
         }
     }
 
-    /// The closed loop that a client sends in now.
-    fn loop_of(&self, number: u32, wanted: impl Fn(&Kind) -> bool) -> Option<Arc<Traffic>> {
+    /// A client has come (back) while its closed loops go on.
+    pub(super) fn join_loops(&mut self, number: u32) {
         let now_ns = self.shared.now_ns();
-        let closed = |stream: &&Active| {
-            let traffic = &stream.traffic;
-            stream.looping
-                && matches!(traffic.pace, Pace::Closed { .. })
-                && traffic.has_sender(number)
-                && wanted(&traffic.kind)
-                && now_ns < traffic.end_ns()
-        };
-        self.active.iter().find(closed).map(|stream| stream.traffic.clone())
-    }
-
-    /// A client has come (back) while its closed loop goes on.
-    pub(super) fn join_loop(&mut self, number: u32) {
-        if let Some(traffic) = self.loop_of(number, |_| true)
-            && let Pace::Closed { window, think } = traffic.pace
-        {
-            self.begin_loop(&traffic, number, window, think);
+        let mut active = core::mem::take(&mut self.active);
+        for stream in &mut active {
+            if let Pace::Closed { window, think } = stream.traffic.pace
+                && stream.is_looping(now_ns)
+                && stream.traffic.has_sender(number)
+            {
+                self.begin_loop(stream, number, window, think);
+            }
         }
+        self.active = active;
     }
 
-    /// A closed loop goes on when what it sent is answered: a Ping, or else a message.
-    pub(super) fn send_next(&mut self, number: u32, ping: bool) {
-        let Some(traffic) = self.loop_of(number, |kind| (*kind == Kind::Pings) == ping) else {
+    /// A closed loop goes on when what a client sent in it is answered, and, if that was a refusal, not before so long.
+    pub(super) fn send_next(&mut self, place: Place, stream: u8, refused: Option<Duration>) {
+        let now_ns = self.shared.now_ns();
+        let is_it = |active: &Active| active.traffic.stream == stream && active.is_looping(now_ns);
+        let Some(at) = self.active.iter().position(is_it) else { return };
+        let Some(number) = self.client_mut(place).map(|client| client.number) else { return };
+        let traffic = self.active[at].traffic.clone();
+        let Pace::Closed { think, .. } = traffic.pace else { return };
+        if !traffic.has_sender(number) || self.line_of(place).is_none_or(|(_, line)| line.end.is_wanted()) {
             return;
-        };
-        match traffic.pace {
-            Pace::Closed { think, .. } if !think.is_zero() => self.think(number, think),
-            _ => self.send(&traffic, number, self.shared.now_ns()),
+        }
+        match refused {
+            Some(after) => {
+                let until_ms = now_ns / 1_000_000 + after.max(AFTER_REFUSAL).as_millis() as u64;
+                self.active[at].thinking.insert(place.to_entry(), until_ms);
+            }
+            None if think.is_zero() => self.send(&traffic, number, now_ns, Cause::Loop),
+            None => {
+                let mut active = core::mem::take(&mut self.active);
+                self.think(&mut active[at], place, think);
+                self.active = active;
+            }
         }
     }
 
-    fn think(&mut self, number: u32, mean: Duration) {
-        let Some(place) = self.own(number) else { return };
+    fn think(&mut self, stream: &mut Active, place: Place, mean: Duration) {
         let wait_ms = mean.as_secs_f64() * 1e3 * exponential(&mut self.random);
-        self.thinking.insert(place.to_entry(), self.shared.now_us() / 1000 + wait_ms as u64);
+        stream.thinking.insert(place.to_entry(), self.shared.now_us() / 1000 + wait_ms as u64);
     }
 
     /// Sends for those who have thought long enough.
     pub(super) fn speak(&mut self) {
-        let now_ms = self.shared.now_us() / 1000;
+        let now_ns = self.shared.now_ns();
+        let mut active = core::mem::take(&mut self.active);
         let mut due = Vec::new();
-        while self.thinking.advance(now_ms, 4096, &mut due) {}
-        for place in due.into_iter().map(Place::from_entry) {
-            let Some(number) = self.client_mut(place).map(|client| client.number) else { continue };
-            // Who has lost its connection meanwhile begins anew when it is back.
-            if self.line_of(place).is_some()
-                && let Some(traffic) = self.loop_of(number, |_| true)
-            {
-                self.send(&traffic, number, now_ms * 1_000_000);
+        for stream in &mut active {
+            while stream.thinking.advance(now_ns / 1_000_000, 4096, &mut due) {}
+            for place in due.drain(..).map(Place::from_entry) {
+                let Some(number) = self.client_mut(place).map(|client| client.number) else { continue };
+                // One that has lost its connection meanwhile begins anew when it is back.
+                if stream.is_looping(now_ns) && self.line_of(place).is_some_and(|(_, line)| !line.end.is_wanted()) {
+                    self.send(&stream.traffic, number, now_ns / 1_000_000 * 1_000_000, Cause::Loop);
+                }
             }
         }
+        self.active = active;
     }
 
     /// A message or Ping that a schedule holds, if its sender is one of this ring's clients.
     fn send_as_planned(&mut self, traffic: &Traffic, sender: u32, planned_ns: u64) {
         let Some(place) = self.own(sender) else { return };
+        let departs = self.line_of(place).map(|(_, line)| line.end.is_wanted());
+        let taken = self.client_mut(place).is_some_and(|client| client.taken);
         let counts = self.shared.counts();
-        if self.clients[place.transport as usize].get(place.index).is_some_and(Client::is_ready) {
-            bump(&counts.scheduled);
-            return self.send(traffic, sender, planned_ns);
+        match departs {
+            Some(false) => {
+                bump(&counts.scheduled);
+                self.send(traffic, sender, planned_ns, Cause::Schedule);
+            }
+            Some(true) => bump(&counts.skipped_by_churn),
+            None => bump(if taken { &counts.skipped_by_churn } else { &counts.skipped }),
         }
-        let churns = self.client_mut(place).is_some_and(|client| client.churned_us.is_some());
-        let counts = self.shared.counts();
-        bump(if churns { &counts.skipped_by_churn } else { &counts.skipped });
     }
 
-    fn send(&mut self, traffic: &Traffic, sender: u32, planned_ns: u64) {
+    fn send(&mut self, traffic: &Traffic, sender: u32, planned_ns: u64, cause: Cause) {
         let Some(place) = self.own(sender) else { return };
         let Some((key, _)) = self.line_of(place) else { return };
         let now_ns = self.shared.now_ns();
         let when = When::new(planned_ns, now_ns);
         self.record_lag(now_ns.saturating_sub(planned_ns) / 1000);
         if traffic.kind == Kind::Pings {
-            return self.ping(key, Ping { when, heartbeat: false, series: traffic.series });
+            return self.ping(key, Ping { when, cause, series: traffic.stream });
         }
         let (topic, to) = match traffic.partner(sender) {
             Some(partner) => (format!("@{}", self.shared.user(partner)), Recipient::client(partner)),
@@ -323,7 +403,7 @@ impl Fleet {
                 (room, to)
             }
         };
-        self.publish(key, Sender::new(sender, traffic.id), traffic.payload_bytes, (&topic, to), when);
+        self.publish(key, Sender::new(sender, traffic.stream), traffic.payload_bytes, (&topic, to), when);
     }
 
     fn publish(

@@ -5,17 +5,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ringgate_core::close::{CloseReason, ErrorCode};
-use ringgate_core::id::{ConnectionKey, Stamp as WireStamp};
+use ringgate_core::id::{ConnectionKey, Position, Stamp as WireStamp};
 use ringgate_core::outbox::Chunk;
 use ringgate_core::session::Transport;
 use ringgate_core::wire::encode::ConnectRequest;
-use ringgate_core::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, split};
+use ringgate_core::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, schema, split};
 use ringgate_net::Driver;
 use ringgate_net::tls::{Handshake, TlsError};
 
 use super::attempt::{Attempt, is_own, name_of, not_made};
-use super::client::{End, Line, Ping, State};
-use super::orders::publish_of;
+use super::client::{Cause, End, Line, Ping, Pings, State};
+use super::orders::{publish_of, request_of};
 use super::{Fleet, Place};
 use crate::ledger::{Answer, Recipient, Sender, Stamp, When};
 use crate::plan::bump;
@@ -70,15 +70,19 @@ impl Fleet {
                 self.shared.limit_payloads(connected.message_bytes_max());
                 self.on_connected(key, place, now_us);
             }
-            ServerFrame::Subscribed(_) => bump(&self.shared.counts().subscribed),
+            ServerFrame::Subscribed(subscribed) => {
+                bump(&self.shared.counts().subscribed);
+                let start = subscribed.start().map(Position::from).unwrap_or_default();
+                if let Some(client) = self.client_mut(place)
+                    && client.room.as_deref() == subscribed.room()
+                {
+                    client.seen_in_room = start;
+                }
+            }
             ServerFrame::Error(error) => {
                 // Publishes have requests; everything else asks with 0.
                 if error.request() != 0 {
-                    let number = self.client_mut(place).map_or(0, |client| client.number);
-                    let (sender, sequence) = publish_of(error.request(), number, |sender| self.ledger.last(sender));
-                    if self.on_answer(key, sender, sequence, false) {
-                        bump(&self.shared.counts().refused);
-                    }
+                    self.on_refused(key, place, &error);
                 } else if error.code() != ErrorCode::TooManyRequests.code() {
                     // Of what is asked for without a number, only joining a room can be refused otherwise.
                     bump(&self.shared.counts().turned_away);
@@ -95,6 +99,18 @@ impl Fleet {
         }
     }
 
+    fn on_refused(&mut self, key: ConnectionKey, place: Place, error: &schema::Error<'_>) {
+        let number = self.client_mut(place).map_or(0, |client| client.number);
+        let (sender, sequence) = publish_of(error.request(), number, |sender| self.ledger.last(sender));
+        if !self.on_answer(key, sender, sequence, false) {
+            return;
+        }
+        let (counts, stream) = (self.shared.counts(), sender.stream());
+        bump(&counts.refused);
+        counts.possible.fetch_add(self.recipients[usize::from(stream)].into(), Relaxed);
+        self.send_next(place, stream, Some(Duration::from_millis(error.retry_after_ms().into())));
+    }
+
     /// Books the answer to a publish. True if it is the first one.
     fn on_answer(&mut self, key: ConnectionKey, sender: Sender, sequence: u32, accepted: bool) -> bool {
         match self.ledger.answer(sender, sequence, accepted) {
@@ -102,6 +118,7 @@ impl Fleet {
                 if let Some(line) = self.lines.get_mut(key) {
                     line.unanswered = line.unanswered.saturating_sub(1);
                 }
+                self.leave_if_answered(key);
                 return true;
             }
             // Counted in the ledger.
@@ -124,11 +141,14 @@ impl Fleet {
         if sender.client() != number {
             return self.error("an answer to a publish that was not sent".to_owned());
         }
+        if published.request != request_of(sender, id.low as u32) {
+            self.ledger.found.answered_wrong += 1;
+        }
         if !self.on_answer(key, sender, id.low as u32, true) {
             return;
         }
         let when = When(id.high);
-        let series = Series::Stream(self.series[usize::from(sender.stream())]);
+        let series = Series::Stream(sender.stream());
         self.record.borrow_mut().record(Measure::Publish, series, when.planned_us(), when.sent_us(), now_us);
         let counts = self.shared.counts();
         counts.owed.fetch_add(self.recipients[usize::from(sender.stream())].into(), Relaxed);
@@ -136,7 +156,7 @@ impl Fleet {
         if published.duplicate {
             self.error("an unexpected duplicate answer".to_owned());
         }
-        self.send_next(number, false);
+        self.send_next(place, sender.stream(), None);
     }
 
     fn on_pong(&mut self, key: ConnectionKey, place: Place, now_us: u64) {
@@ -145,7 +165,7 @@ impl Fleet {
         let Some(ping) = line.pings.answered() else {
             return self.error("a Pong without a Ping".to_owned());
         };
-        let Ping { when, heartbeat, .. } = ping;
+        let Ping { when, .. } = ping;
         let waiting = line.pings.next();
         self.record.borrow_mut().record(Measure::Ping, ping.series(), when.planned_us(), when.sent_us(), now_us);
         let interval_ms = self.shared.plan.assignment.ping_interval.as_millis() as u64;
@@ -155,20 +175,18 @@ impl Fleet {
             self.shared.counts().pings_waiting.fetch_sub(1, Relaxed);
             self.send_ping(key, Ping { when, ..waiting });
         }
-        if !heartbeat {
-            self.shared.counts().pings_under_way.fetch_sub(1, Relaxed);
-            let number = self.client_mut(place).map_or(0, |client| client.number);
-            self.send_next(number, true);
+        if ping.is_heartbeat() {
+            self.shared.counts().heartbeats_under_way.fetch_sub(1, Relaxed);
+            return;
+        }
+        self.shared.counts().pings_under_way.fetch_sub(1, Relaxed);
+        self.leave_if_answered(key);
+        if ping.cause == Cause::Loop {
+            self.send_next(place, ping.series, None);
         }
     }
 
-    fn on_message(
-        &mut self,
-        key: ConnectionKey,
-        place: Place,
-        message: &ringgate_core::wire::schema::Message<'_>,
-        now_us: u64,
-    ) {
+    fn on_message(&mut self, key: ConnectionKey, place: Place, message: &schema::Message<'_>, now_us: u64) {
         let Some(client) = self.clients[place.transport as usize].get_mut(place.index) else { return };
         let number = client.number;
         let at = message.stamp().map(WireStamp::from).unwrap_or_default().position;
@@ -196,7 +214,7 @@ impl Fleet {
             self.ledger.found.corrupted += 1;
             return;
         };
-        if stamp.run != self.shared.origin.stamped() {
+        if stamp.run != self.shared.origin.stamped() && to.is_some() {
             // Left over from an earlier run.
             return;
         }
@@ -207,7 +225,7 @@ impl Fleet {
         }
         if self.ledger.arrived(number, stamp) {
             bump(&self.shared.counts().delivered);
-            let (series, when) = (Series::Stream(self.series[usize::from(stamp.sender.stream())]), stamp.when);
+            let (series, when) = (Series::Stream(stamp.sender.stream()), stamp.when);
             self.record.borrow_mut().record(Measure::Deliver, series, when.planned_us(), when.sent_us(), now_us);
         }
     }
@@ -218,6 +236,8 @@ impl Fleet {
         client.state = State::Ready(key);
         client.ready_ms = (now_us / 1000) as u32;
         client.churned_us = None;
+        client.taken = false;
+        let kept_away = client.kept_away;
         let (number, when) = (client.number, client.connect);
         self.attempts.remove(&key.slot);
         let Some(client) = self.client_mut(place) else { return };
@@ -231,8 +251,11 @@ impl Fleet {
         let beat = u64::from(number.wrapping_mul(2_654_435_761)) % interval_ms;
         self.beats.insert(key.slot, now_us / 1000 + beat);
         bump(&self.shared.counts().connections);
+        if kept_away {
+            return self.leave(place, End::Leave);
+        }
         self.subscribe(key, place);
-        self.join_loop(number);
+        self.join_loops(number);
     }
 
     /// How long a client waits before its next attempt: at random, within a ceiling that doubles with every one.
@@ -246,7 +269,35 @@ impl Fleet {
     fn abandon(&mut self, place: Place) {
         let Some(number) = self.client_mut(place).map(|client| client.number) else { return };
         for stream in 1..=self.streams {
-            self.ledger.abandon(Sender::new(number, stream));
+            let publishes = u64::from(self.ledger.abandon(Sender::new(number, stream)));
+            let possible = publishes * u64::from(self.recipients[usize::from(stream)]);
+            self.shared.counts().possible.fetch_add(possible, Relaxed);
+        }
+    }
+
+    /// What becomes of a client's Pings when its connection is over.
+    fn abandon_pings(&mut self, end: End, pings: &Pings) {
+        let counts = self.shared.counts();
+        match pings.under_way() {
+            Some(ping) if ping.is_heartbeat() => {
+                counts.heartbeats_under_way.fetch_sub(1, Relaxed);
+                if end == End::NoPong {
+                    bump(&counts.heartbeats_lost);
+                }
+            }
+            Some(_) => {
+                counts.pings_under_way.fetch_sub(1, Relaxed);
+                bump(&counts.pings_lost);
+            }
+            None => {}
+        }
+        for ping in pings.waiting() {
+            counts.pings_waiting.fetch_sub(1, Relaxed);
+            if ping.cause == Cause::Schedule {
+                // It was due, and is never sent now.
+                counts.scheduled.fetch_sub(1, Relaxed);
+                bump(if end.is_wanted() { &counts.skipped_by_churn } else { &counts.skipped });
+            }
         }
     }
 
@@ -255,13 +306,7 @@ impl Fleet {
         let counts = self.shared.counts();
         if !self.shared.stopped() {
             counts.undecided.fetch_add(u64::from(unanswered), Relaxed);
-            let (under_way, waiting) = pings.of_load();
-            counts.pings_under_way.fetch_sub(under_way, Relaxed);
-            counts.pings_lost.fetch_add(under_way, Relaxed);
-            // They were due, and nobody sends them any more.
-            counts.pings_waiting.fetch_sub(waiting, Relaxed);
-            counts.scheduled.fetch_sub(waiting, Relaxed);
-            counts.skipped.fetch_add(waiting, Relaxed);
+            self.abandon_pings(end, &pings);
             if unanswered > 0 {
                 self.abandon(place);
             }
@@ -274,7 +319,8 @@ impl Fleet {
         client.refused = if matches!(end, End::Refused(..)) { client.refused.saturating_add(1) } else { 0 };
         let refused = usize::from(client.refused);
         if was_ready {
-            client.left(now_ms, matches!(end, End::Leave | End::Return { .. }));
+            client.left(now_ms, end.is_wanted());
+            client.taken = end.is_wanted();
         }
         let attempts = client.attempts;
         if was_ready {
@@ -300,33 +346,30 @@ impl Fleet {
                 return self.return_at(place, Duration::ZERO);
             }
             End::Goodbye(code, _) => code,
-            End::Unexpected(_) | End::Refused(..) | End::TimedOut | End::NoPong { .. } => 0,
+            End::Unexpected(_) | End::Refused(..) | End::TimedOut | End::NoPong => 0,
         };
         if let Some(client) = self.client_mut(place) {
-            // All addresses were tried: the next attempt begins anew.
+            // All addresses were tried: the next attempt begins anew. It is no longer the load that keeps the client away.
             client.refused = 0;
+            client.taken = false;
         }
         *self.record.borrow_mut().troubles.closed.entry(code).or_default() += 1;
         bump(&self.shared.counts().closed);
         let backoff = self.back_off(place);
-        if end == (End::NoPong { heartbeat: true }) {
-            let timeout = super::pong_timeout_ms(&self.shared.plan.assignment);
-            self.error(format!("no Pong within {}", crate::record::human_us(timeout * 1000)));
-        }
         match end {
             // Whose token somebody else has signed cannot get another.
             End::Goodbye(code, Some(after_ms)) if reconnect && (code != EXPIRED || self.access.listed().is_none()) => {
                 let after = Duration::from_millis(after_ms.into());
                 self.return_at(place, if attempts > 0 { after.max(backoff) } else { after });
             }
-            End::Unexpected(_) | End::Refused(..) | End::TimedOut | End::NoPong { .. } if reconnect => {
+            End::Unexpected(_) | End::Refused(..) | End::TimedOut | End::NoPong if reconnect => {
                 if !was_ready {
                     self.shared.note_failed_attempt(self.why_not(place, end, attempt).0);
                 }
                 self.return_at(place, backoff);
             }
-            // Said above, or counted among the Pings.
-            End::NoPong { .. } => {}
+            // Counted among the Pings and heartbeats.
+            End::NoPong => {}
             End::Goodbye(code, _) => self.error(format!("goodbye: {}", name_of(code))),
             _ if was_ready => self.error("a connection was lost without a word".to_owned()),
             _ => match self.why_not(place, end, attempt) {
@@ -355,6 +398,7 @@ impl Fleet {
 impl Driver for Fleet {
     fn opened(&mut self, key: ConnectionKey, address: SocketAddr, transport: Transport) -> bool {
         self.access.lookup(transport).worked(address);
+        bump(&self.shared.counts().reached);
         if let Some(attempt) = self.attempts.get_mut(&key.slot) {
             attempt.connected();
         }

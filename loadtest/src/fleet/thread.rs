@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ use crate::record::Record;
 
 /// How often a thread hands over what it has recorded.
 const RECORDS_EVERY: Duration = Duration::from_millis(250);
+/// A thread that was kept from running for less than this is not called stalled.
+const STALL_MIN: Duration = Duration::from_millis(100);
 /// Receive buffers of a process, of [`RECV_BUFFER_BYTES`] each, and the fewest of a ring.
 const RECV_BUFFERS: usize = 8192;
 const RECV_BUFFERS_MIN: usize = 64;
@@ -65,7 +68,7 @@ fn run(shared: &Arc<Shared>, access: &Arc<Access>, thread: usize) -> Result<Book
     while !shared.stopped() {
         // Beyond the sleep that it asked for, a thread that is free to run is back at once.
         let last = core::mem::replace(&mut came, Instant::now());
-        recorder.stalled((came - last).saturating_sub(wait));
+        recorder.awake((came - last).saturating_sub(wait));
         let collections = shared.collections();
         wait = turn(&mut rings, &mut beat);
         recorder.hand_over(collections, false);
@@ -140,38 +143,60 @@ fn say_goodbye(rings: &mut [Ring], bell: &Bell) {
     }
 }
 
-/// What a thread's clients record, and its way to whoever reports.
+/// What a thread's clients record, and its way to the report.
 struct Recorder {
     shared: Arc<Shared>,
     record: Rc<RefCell<Record>>,
     recorded: Instant,
+    /// CPU time of this thread when it was last looked at.
+    cpu: Duration,
     /// Collections that this thread has answered.
     collected: usize,
 }
 
 impl Recorder {
     fn new(shared: Arc<Shared>) -> Recorder {
-        Recorder { shared, record: Rc::default(), recorded: Instant::now(), collected: 0 }
+        Recorder { shared, record: Rc::default(), recorded: Instant::now(), cpu: own_cpu(), collected: 0 }
     }
 
-    /// The thread was kept from running for so long.
-    fn stalled(&self, stall: Duration) {
-        let mut record = self.record.borrow_mut();
-        record.stall_us = record.stall_us.max(stall.as_micros() as u64);
+    /// A turn, and the sleep behind it, took so much longer than that sleep was to be. What the thread did not work of that
+    /// time, it was kept from running. It may be called less than it was, by what the thread worked since its CPU time was last
+    /// looked at.
+    fn awake(&mut self, beyond: Duration) {
+        if beyond < STALL_MIN {
+            return;
+        }
+        let cpu = own_cpu();
+        let stall = beyond.saturating_sub(cpu.saturating_sub(core::mem::replace(&mut self.cpu, cpu)));
+        if stall >= STALL_MIN {
+            let stall_us = stall.as_micros() as u64;
+            let mut record = self.record.borrow_mut();
+            record.stall_us = record.stall_us.max(stall_us);
+            let drivers = self.shared.plan.threads * self.shared.plan.part.of;
+            self.shared.counts().stalled_us.fetch_add(stall_us / drivers as u64, Relaxed);
+        }
     }
 
-    /// Hands over what was recorded, if it is time or somebody has asked: `collections` times by the beginning of the turn
+    /// Hands over what was recorded, if it is time or it was asked for: `collections` times by the beginning of the turn
     /// that was just made, so that whatever was due when they asked is done.
     fn hand_over(&mut self, collections: usize, last: bool) {
         let asked = core::mem::replace(&mut self.collected, collections) != collections;
         if last || asked || self.recorded.elapsed() > RECORDS_EVERY {
             self.recorded = Instant::now();
+            self.cpu = own_cpu();
             let mut record = self.record.borrow_mut();
             self.shared.add_record(&record);
             record.reset();
             if asked {
-                self.shared.hand_over();
+                self.shared.hand_over(collections);
             }
         }
     }
+}
+
+/// CPU time of this thread so far; zero where the kernel does not say.
+fn own_cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let ns = text.split(' ').next().and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(ns.unwrap_or_default())
 }

@@ -95,7 +95,7 @@ impl Chart {
         out
     }
 
-    /// For those who do not see the drawing.
+    /// A description for screen readers.
     fn description(&self) -> String {
         let mut out = format!("{} over {}.", self.y.label, self.x.label);
         for series in &self.series {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_break_where_there_is_no_value() {
+    fn value_is_missing_then_the_line_breaks() {
         let figure = chart(&[(0.0, Some(0.0)), (5.0, Some(10.0)), (6.0, None), (10.0, Some(5.0))]).figure();
         let document = parse(&figure);
         let line = document.descendants().filter(|node| node.attribute("class") == Some("line s0")).nth(1).unwrap();
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_a_single_point_are_drawn_too() {
+    fn chart_has_no_point_or_one_then_it_is_drawn() {
         assert!(parse(&chart(&[]).figure()).descendants().any(|node| node.text() == Some("Nothing was recorded.")));
         assert!(chart(&[(1.0, None)]).figure().contains("Nothing was recorded."));
         let figure = chart(&[(0.0, Some(0.0))]).figure();
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn long_runs_have_short_tables_and_no_dots() {
+    fn run_is_long_then_its_table_is_short_and_there_are_no_dots() {
         let points: Vec<_> = (0..1_800).map(|second| (f64::from(second), Some(1.0))).collect();
         let figure = chart(&points).figure();
         let document = parse(&figure);

@@ -225,13 +225,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_are_written_with_their_nines() {
+    fn percentile_is_labelled_then_it_has_its_nines() {
         let texts: Vec<_> = [0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.96875].into_iter().map(percent).collect();
         assert_eq!(texts, ["0 %", "50 %", "90 %", "99 %", "99.9 %", "99.99 %", "96.9 %"]);
     }
 
     #[test]
-    fn a_curve_ends_with_the_longest() {
+    fn curve_is_drawn_then_it_ends_with_the_maximum() {
         let mut histogram = crate::record::histogram();
         assert_eq!(curve(&histogram), [(0.0, Some(0.0))]);
         (1..=1000).for_each(|value| histogram.record(value).unwrap());

@@ -89,6 +89,9 @@ fn head(report: &Report) -> String {
     if let Some(said) = report.interruption() {
         out += &format!("<p class=\"warning\" role=\"alert\">This run was {}.</p>\n", escape(&said));
     }
+    for note in &report.notes {
+        out += &format!("<p class=\"warning\" role=\"note\">Note: {}.</p>\n", escape(note));
+    }
     let verdict = match report.is_clean() {
         true => "<span class=\"good\">passed</span>".to_owned(),
         false => "<span class=\"bad\">failed</span>".to_owned(),

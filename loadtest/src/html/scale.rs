@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn linear_axes_end_at_a_round_number_or_at_the_last_value() {
+    fn axis_is_linear_then_it_ends_at_a_round_number_or_the_last_value() {
         let ends = |scale, high: f64| {
             let span = span(scale, &[0.0, high]);
             (span.high, span.ticks[1], span.ticks.len())
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_are_equally_far_apart() {
+    fn axis_is_logarithmic_then_equal_factors_are_equally_far_apart() {
         let wide = span(Scale::Log, &[35.0, 0.0, 2_000_000.0]);
         assert_eq!(wide.ticks, [10.0, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7]);
         assert_eq!(wide.place(10.0), Some(0.0));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_nine_is_one_step() {
+    fn axis_shows_percentiles_then_each_nine_is_one_step() {
         let span = span(Scale::Percentile, &[0.0, 0.999]);
         assert_eq!(span.ticks.len(), 5, "{:?}", span.ticks);
         assert!((span.place(0.99).unwrap() - 2.0 / 3.0).abs() < 1e-9);

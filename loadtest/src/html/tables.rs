@@ -41,7 +41,7 @@ pub(super) fn thresholds(report: &Report) -> String {
         + &table("The run fails when one of these conditions is true.", &["fails if", "found", "threshold"], rows)
 }
 
-/// What was tested, by whom, and how: everything that another run needs to be the same.
+/// Gateway, host and settings: what another run must have in common with this one to be compared.
 pub(super) fn tested(report: &Report) -> String {
     let mut rows =
         vec![("gateway".to_owned(), report.gateways.join(", ")), ("load tester".to_owned(), report.host.text())];
@@ -110,14 +110,20 @@ pub(super) fn ledger(report: &Report) -> String {
         ("undecided", balance.undecided, "messages whose connection ended before the answer came"),
         ("unanswered", balance.unanswered, "messages without an answer on a connection that lives: must be 0"),
         ("answered_twice", found.answered_twice, "answers to messages that had their answer: must be 0"),
+        ("answered_wrong", found.answered_wrong, "answers with the request number of another message: must be 0"),
         ("delivered", balance.delivered, "accepted messages that arrived, counted once at each recipient"),
         ("delivered_undecided", balance.delivered_undecided, "arrived although their publish had no answer"),
         ("delivered_refused", balance.delivered_refused, "arrived although their publish was refused: must be 0"),
         ("lost", balance.lost, lost.as_str()),
+        (
+            "uncertain",
+            balance.uncertain,
+            "deliveries that may be lost or of a refused message: more than is remembered",
+        ),
         ("duplicated", found.duplicated, "arrived again at the same recipient: must be 0"),
         ("reordered", found.reordered, "arrived after a later one of the same sender: must be 0"),
         ("corrupted", found.corrupted, "arrived damaged: must be 0"),
-        ("misdelivered", found.misdelivered, "arrived at somebody else, or in another name: must be 0"),
+        ("misdelivered", found.misdelivered, "arrived at a wrong recipient, or with a wrong sender: must be 0"),
         ("late", report.late(), "arrived more than 1 s after their planned time"),
     ];
     let planned = [
@@ -132,6 +138,12 @@ pub(super) fn ledger(report: &Report) -> String {
         ("pings", tally.pings, "Pings that clients sent, to keep their connections alive or as a load"),
         ("pongs", tally.pongs, "Pongs that came back"),
         ("pings_unanswered", report.pings_unanswered(), "Pings of the load whose Pong did not come"),
+        (
+            "heartbeats_unanswered",
+            report.heartbeats_unanswered(),
+            "Pings that keep a connection alive whose Pong did not come",
+        ),
+        ("away", report.away(), "clients that were not connected at the end: must be 0"),
         ("closed", report.closed.values().sum(), "connections that ended unasked, or were not made"),
         ("reconnects", tally.reconnects, "clients that signed in again"),
         ("tls-full", tally.tls_full, "TLS handshakes with certificate and signature"),
@@ -185,7 +197,7 @@ pub(super) fn troubles(report: &Report) -> String {
                 "Requests refused are among the errors above; connections that ended are not, since their clients come back."
             }
             false => {
-                "The same events as among the errors above, by what the gateway said. Codes are those of docs/protocol.md."
+                "Events of the errors above, by the code that the gateway gave. Codes are those of docs/protocol.md."
             }
         };
         out += "<h3>Closes and refusals, by code</h3>\n";
@@ -196,7 +208,7 @@ pub(super) fn troubles(report: &Report) -> String {
 
 fn close_name(code: u16) -> &'static str {
     match (code, CloseReason::from_code(code)) {
-        (0, _) => "without a word",
+        (0, _) => "without a code",
         (_, Some(reason)) => reason.label(),
         (_, None) => "unknown",
     }

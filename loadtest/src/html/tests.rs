@@ -55,7 +55,7 @@ fn report() -> Report {
 }
 
 #[test]
-fn the_page_is_well_formed_and_says_what_went_wrong() {
+fn run_has_failed_then_the_page_is_well_formed_and_says_why() {
     let page = page(&report());
     let document = parse(&page);
     assert!(!page.contains("<script") && !page.contains('\u{1b}'), "text from outside is escaped");
@@ -73,13 +73,13 @@ fn the_page_is_well_formed_and_says_what_went_wrong() {
     );
     assert!(page.contains("2 errors; threshold p99&gt;1ms (p99 was 2.97 ms)"));
     assert!(page.contains("id=\"errors-total\">2<"));
-    assert!(page.contains("<td>3008</td><td>1</td><td class=\"text\">slow</td>") && page.contains("without a word"));
+    assert!(page.contains("<td>3008</td><td>1</td><td class=\"text\">slow</td>") && page.contains("without a code"));
     assert!(page.contains("<dt>this load tester was busy in its busiest phase, a &lt; b</dt><dd>50 %</dd>"));
     assert!(!page.contains("Careful"));
 }
 
 #[test]
-fn a_driver_at_its_limit_is_the_first_that_is_said() {
+fn driver_was_the_limit_then_the_page_begins_with_that() {
     let mut report = report();
     report.phases[0].driver_busy = 0.97;
     let page = page(&report);
@@ -88,14 +88,14 @@ fn a_driver_at_its_limit_is_the_first_that_is_said() {
 }
 
 #[test]
-fn an_empty_report_is_a_page_too() {
+fn report_is_empty_then_the_page_is_well_formed() {
     let page = page(&Report::default());
     parse(&page);
     assert!(page.contains("There were none.") && page.contains(">passed<"));
 }
 
 #[test]
-fn text_and_numbers() {
+fn text_or_number_is_shown_then_it_is_escaped_or_grouped() {
     assert_eq!(escape("<a href='x'>&\"\u{7}\n"), "&lt;a href=&#39;x&#39;&gt;&amp;&quot;\u{fffd} ");
     let texts: Vec<_> =
         [0.0, 12.0, 1_234_567.0, 999.5, 12.34, 0.126, 0.004, -1_000.0].into_iter().map(grouped).collect();

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use rustc_hash::FxBuildHasher;
 
-use super::sequences::{Arrival, Range, Ranges, Sequences};
+use super::sequences::{Arrival, Range, Ranges, Sequences, above};
 use super::stamp::{Sender, Stamp};
 
 /// The clients of one ring, as senders and as receivers.
@@ -45,6 +45,8 @@ pub(crate) struct Found {
     pub(crate) misdelivered: u64,
     /// Answers to publishes that were answered already.
     pub(crate) answered_twice: u64,
+    /// Answers with the request number of another publish than the one that their client message id names.
+    pub(crate) answered_wrong: u64,
 }
 
 impl Found {
@@ -55,6 +57,7 @@ impl Found {
         self.corrupted += other.corrupted;
         self.misdelivered += other.misdelivered;
         self.answered_twice += other.answered_twice;
+        self.answered_wrong += other.answered_wrong;
     }
 }
 
@@ -83,6 +86,11 @@ impl Ledger {
         self.sent.get(&sender).map_or(0, |sent| sent.last)
     }
 
+    /// How many messages of a sender have no answer, and may still get one.
+    pub(crate) fn under_way(&self, sender: Sender) -> u32 {
+        self.sent.get(&sender).map_or(0, |sent| sent.last - sent.answered.come())
+    }
+
     /// A publish was answered, with Published or with Error.
     pub(crate) fn answer(&mut self, sender: Sender, sequence: u32, accepted: bool) -> Answer {
         let sent = self.sent.get_mut(&sender).filter(|sent| (1..=sent.last).contains(&sequence));
@@ -97,12 +105,12 @@ impl Ledger {
         Answer::First
     }
 
-    /// A sender's connection has ended: nobody will ever answer what is not answered yet.
-    pub(crate) fn abandon(&mut self, sender: Sender) {
-        if let Some(sent) = self.sent.get_mut(&sender) {
-            let undecided = sent.answered.fill(sent.last);
-            sent.undecided.extend(&undecided);
-        }
+    /// A sender's connection has ended: what is not answered yet never will be. How many publishes that were.
+    pub(crate) fn abandon(&mut self, sender: Sender) -> u32 {
+        let Some(sent) = self.sent.get_mut(&sender) else { return 0 };
+        let undecided = sent.answered.fill(sent.last);
+        sent.undecided.extend(&undecided);
+        undecided.count() as u32
     }
 
     /// A message has arrived where it was to. True if it is the first time.
@@ -128,12 +136,18 @@ impl Ledger {
         };
         let accounts = self.sent.into_iter().map(account).collect();
         // Most receivers of a sender have heard everything.
-        let mut hearings: HashMap<(Sender, u32, u32, Vec<Range>), u32> = HashMap::new();
+        let mut hearings: HashMap<(Sender, Sequences), u32> = HashMap::new();
         for ((_, sender), sequences) in self.heard {
-            let (last, missing) = (sequences.last(), sequences.missing());
-            *hearings.entry((sender, last, missing, sequences.holes().to_vec())).or_default() += 1;
+            *hearings.entry((sender, sequences)).or_default() += 1;
         }
-        let hearing = |((sender, last, missing, holes), receivers)| Hearing { sender, receivers, last, missing, holes };
+        let hearing = |((sender, sequences), receivers): ((Sender, Sequences), u32)| Hearing {
+            sender,
+            receivers,
+            last: sequences.last(),
+            missing: sequences.missing(),
+            forgotten_to: sequences.forgotten_to(),
+            holes: sequences.holes().to_vec(),
+        };
         Books { found: self.found, accounts, hearings: hearings.into_iter().map(hearing).collect() }
     }
 }
@@ -151,18 +165,20 @@ pub(crate) struct Account {
 }
 
 /// A row of numbers: there may be a million of them on one wire.
-type AccountRow = (Sender, u32, u32, [(u64, Vec<Range>); 3]);
+type AccountRow = (Sender, u32, u32, [(u64, u32, Vec<Range>); 3]);
 
 impl From<Account> for AccountRow {
     fn from(account: Account) -> AccountRow {
         let ranges = [account.refused, account.undecided, account.unanswered];
-        (account.sender, account.last, account.recipients, ranges.map(|some| (some.count(), some.kept().to_vec())))
+        let row = |some: Ranges| (some.count(), some.forgotten_to(), some.kept().to_vec());
+        (account.sender, account.last, account.recipients, ranges.map(row))
     }
 }
 
 impl From<AccountRow> for Account {
     fn from((sender, last, recipients, ranges): AccountRow) -> Account {
-        let [refused, undecided, unanswered] = ranges.map(|(count, kept)| Ranges::of(kept, count));
+        let of = |(count, forgotten_to, kept)| Ranges::of(kept, count, forgotten_to);
+        let [refused, undecided, unanswered] = ranges.map(of);
         Account { sender, last, recipients, refused, undecided, unanswered }
     }
 }
@@ -175,21 +191,43 @@ pub(crate) struct Hearing {
     receivers: u32,
     last: u32,
     missing: u32,
+    forgotten_to: u32,
     holes: Vec<Range>,
 }
 
-type HearingRow = (Sender, u32, u32, u32, Vec<Range>);
+type HearingRow = (Sender, u32, u32, u32, u32, Vec<Range>);
 
 impl From<Hearing> for HearingRow {
-    fn from(Hearing { sender, receivers, last, missing, holes }: Hearing) -> HearingRow {
-        (sender, receivers, last, missing, holes)
+    fn from(Hearing { sender, receivers, last, missing, forgotten_to, holes }: Hearing) -> HearingRow {
+        (sender, receivers, last, missing, forgotten_to, holes)
     }
 }
 
 impl From<HearingRow> for Hearing {
-    fn from((sender, receivers, last, missing, holes): HearingRow) -> Hearing {
-        Hearing { sender, receivers, last, missing, holes }
+    fn from((sender, receivers, last, missing, forgotten_to, holes): HearingRow) -> Hearing {
+        Hearing { sender, receivers, last, missing, forgotten_to, holes }
     }
+}
+
+/// Bytes of a number on the wire, with what stands around it, at most.
+const NUMBER_BYTES: usize = 12;
+
+/// Bytes of a row of some numbers and ranges on the wire, at most.
+fn row_bytes(numbers: usize, ranges: usize) -> usize {
+    (numbers + 2 * ranges) * NUMBER_BYTES
+}
+
+/// Takes rows off the front, so many that they have at most `bytes_max` bytes, one at least; none if there are none.
+fn take_piece<T>(rows: &mut std::vec::IntoIter<T>, bytes_max: usize, bytes: impl Fn(&T) -> usize) -> Vec<T> {
+    let (mut sum, mut piece) = (0, Vec::new());
+    while let Some(next) = rows.as_slice().first() {
+        sum += bytes(next);
+        if sum > bytes_max && !piece.is_empty() {
+            break;
+        }
+        piece.extend(rows.next());
+    }
+    piece
 }
 
 /// What senders and receivers say, of one ring or of all.
@@ -207,6 +245,9 @@ pub(crate) struct Balance {
     pub(crate) delivered: u64,
     /// Of accepted messages: that did not come.
     pub(crate) lost: u64,
+    /// Deliveries of which it is not remembered whether their publish was accepted: at most so many more are lost, and of refused
+    /// and undecided publishes so many more did come. 0 unless very many were refused or undecided.
+    pub(crate) uncertain: u64,
     /// Of messages whose publish had no answer.
     pub(crate) delivered_undecided: u64,
     /// Of messages whose publish was refused.
@@ -225,14 +266,20 @@ impl Books {
         self.hearings.extend(other.hearings);
     }
 
-    /// The same books in pieces of so many rows.
-    pub(crate) fn split(mut self, rows: usize) -> Vec<Books> {
+    /// These books in pieces, each of at most so many bytes on the wire, or of one row.
+    pub(crate) fn split(mut self, bytes_max: usize) -> Vec<Books> {
         let mut pieces = vec![Books { found: core::mem::take(&mut self.found), ..Books::default() }];
-        for accounts in self.accounts.chunks(rows) {
-            pieces.push(Books { accounts: accounts.to_vec(), ..Books::default() });
+        let (mut accounts, mut hearings) = (self.accounts.into_iter(), self.hearings.into_iter());
+        let ranges_of = |account: &Account| {
+            [&account.refused, &account.undecided, &account.unanswered].iter().map(|some| some.kept().len()).sum()
+        };
+        while !accounts.as_slice().is_empty() {
+            let accounts = take_piece(&mut accounts, bytes_max, |account| row_bytes(9, ranges_of(account)));
+            pieces.push(Books { accounts, ..Books::default() });
         }
-        for hearings in self.hearings.chunks(rows) {
-            pieces.push(Books { hearings: hearings.to_vec(), ..Books::default() });
+        while !hearings.as_slice().is_empty() {
+            let hearings = take_piece(&mut hearings, bytes_max, |hearing| row_bytes(5, hearing.holes.len()));
+            pieces.push(Books { hearings, ..Books::default() });
         }
         pieces
     }
@@ -253,24 +300,53 @@ impl Books {
 
 impl Account {
     fn balance(&self, hearings: &[&Hearing], balance: &mut Balance) {
-        let open = |come: &dyn Fn(&Ranges) -> u64| come(&self.undecided) + come(&self.unanswered);
-        let accepted = u64::from(self.last) - self.refused.count() - open(&Ranges::count);
-        let mut heard = 0;
+        let heard: u64 = hearings.iter().map(|hearing| u64::from(hearing.receivers)).sum();
+        let open = self.undecided.count() + self.unanswered.count();
+        let accepted = u64::from(self.last) - self.refused.count() - open;
         for hearing in hearings {
             let receivers = u64::from(hearing.receivers);
-            let come = |ranges: &Ranges| ranges.come(hearing.last, &hearing.holes);
-            let (undecided, refused) = (open(&come), come(&self.refused));
-            let all = u64::from(hearing.last - hearing.missing);
-            let delivered = all.saturating_sub(undecided + refused);
-            balance.delivered += receivers * delivered;
-            balance.delivered_undecided += receivers * undecided;
-            balance.delivered_refused += receivers * refused;
-            balance.lost += receivers * accepted.saturating_sub(delivered);
-            heard += receivers;
+            let one = self.heard(hearing, accepted);
+            balance.delivered += receivers * one.delivered;
+            balance.delivered_undecided += receivers * one.delivered_undecided;
+            balance.delivered_refused += receivers * one.delivered_refused;
+            balance.lost += receivers * one.lost;
+            balance.uncertain += receivers * one.uncertain;
         }
         balance.lost += u64::from(self.recipients).saturating_sub(heard) * accepted;
         balance.undecided += self.undecided.count();
         balance.unanswered += self.unanswered.count();
+    }
+
+    /// What one receiver has got. Up to where ranges are forgotten only counts can be held against each other: what is missing
+    /// there is taken for refused and undecided messages, as far as there are so many. So what is called lost is lost, and what
+    /// is said of refused and undecided messages is true of so many at least.
+    fn heard(&self, hearing: &Hearing, accepted: u64) -> Balance {
+        let Account { refused, undecided, unanswered, .. } = self;
+        let forgotten = [refused, undecided, unanswered].map(Ranges::forgotten_to);
+        let forgotten_to = forgotten.into_iter().fold(hearing.forgotten_to, u32::max);
+        let bound = forgotten_to.min(hearing.last);
+        let come = |ranges: &Ranges| ranges.come(bound, hearing.last, &hearing.holes);
+        let (open, refused_come) = (come(undecided) + come(unanswered), come(refused));
+        let missing_above = above(bound, &hearing.holes);
+        let come_above = u64::from(hearing.last - bound) - missing_above;
+        let missing = u64::from(hearing.missing) - missing_above;
+        let not_above = |ranges: &Ranges| ranges.count() - above(forgotten_to, ranges.kept());
+        let open_below = not_above(undecided) + not_above(unanswered);
+        let not_accepted = open_below + not_above(refused);
+        // Some of them may lie behind the last that came.
+        let not_accepted_min = not_accepted.saturating_sub((forgotten_to - bound).into());
+        let come_anyway = not_accepted_min.saturating_sub(missing);
+        let refused_anyway = come_anyway.saturating_sub(open_below);
+        let come_below = u64::from(bound) - missing;
+        let delivered = (come_below + come_above).saturating_sub(come_anyway + open + refused_come);
+        Balance {
+            delivered,
+            lost: accepted.saturating_sub(delivered),
+            uncertain: come_below.min(not_accepted) - come_anyway,
+            delivered_refused: refused_come + refused_anyway,
+            delivered_undecided: open + come_anyway - refused_anyway,
+            ..Balance::default()
+        }
     }
 }
 
@@ -355,6 +431,72 @@ mod tests {
         assert_eq!(balance, Balance { delivered: 2, delivered_refused: 1, ..Balance::default() });
     }
 
+    /// Every second publish is refused, 300 accepted messages do not come, and 300 refused ones do, so far apart that most of it
+    /// is forgotten.
+    #[test]
+    fn more_ranges_than_are_kept_then_figures_are_lower_bounds_and_say_by_how_much() {
+        let (mut sender_ledger, mut receiver) = (Ledger::default(), Ledger::default());
+        for sequence in 1..=8_000_u32 {
+            sender_ledger.send(sender(), 1);
+            let accepted = sequence % 2 == 1;
+            sender_ledger.answer(sender(), sequence, accepted);
+            let odd_one = sequence % 26 < 2 && (26..=7_801).contains(&sequence);
+            if accepted != odd_one {
+                receiver.arrived(9, stamp(sequence));
+            }
+        }
+        let (_, balance) = balance([sender_ledger, receiver]);
+        let (lost, refused) = (300, 300);
+        assert!(balance.lost > 0 && balance.lost <= lost, "{balance:?}");
+        assert!(balance.delivered_refused > 0 && balance.delivered_refused <= refused, "{balance:?}");
+        assert!(balance.lost + balance.uncertain >= lost, "{balance:?}");
+        assert_eq!(balance.delivered + balance.delivered_refused, 4_000 - lost + refused, "{balance:?}");
+    }
+
+    #[test]
+    fn very_many_are_lost_and_none_refused_then_the_figure_is_exact() {
+        let (mut sender_ledger, mut receiver) = (accepted(9_000, 1), Ledger::default());
+        (1..=9_000).filter(|sequence| sequence % 3 != 0).for_each(|sequence| {
+            receiver.arrived(9, stamp(sequence));
+        });
+        sender_ledger.send(sender(), 1);
+        let (_, balance) = balance([sender_ledger, receiver]);
+        let expected = Balance { delivered: 6_000, lost: 3_000, unanswered: 1, ..Balance::default() };
+        assert_eq!(balance, expected);
+    }
+
+    #[test]
+    fn random_books_beyond_what_is_kept_never_say_more_than_is_true() {
+        let mut random = fastrand::Rng::with_seed(20);
+        for round in 0..40 {
+            let (mut sender_ledger, mut receiver) = (Ledger::default(), Ledger::default());
+            let (messages, refuse, lose) = (random.u32(1..9_000), random.u32(1..400), random.u32(1..400));
+            let stops_at = if random.bool() { messages } else { random.u32(0..=messages) };
+            let (mut lost, mut delivered, mut delivered_refused) = (0, 0, 0);
+            for sequence in 1..=messages {
+                sender_ledger.send(sender(), 1);
+                let accepted = random.u32(0..1000) >= refuse;
+                sender_ledger.answer(sender(), sequence, accepted);
+                let comes = sequence <= stops_at && random.u32(0..1000) >= lose;
+                if comes {
+                    receiver.arrived(9, stamp(sequence));
+                }
+                *match (accepted, comes) {
+                    (true, true) => &mut delivered,
+                    (true, false) => &mut lost,
+                    (false, true) => &mut delivered_refused,
+                    (false, false) => continue,
+                } += 1;
+            }
+            let (_, balance) = balance([sender_ledger, receiver]);
+            assert!(balance.lost <= lost && lost <= balance.lost + balance.uncertain, "{round}: {lost}, {balance:?}");
+            assert!(balance.delivered_refused <= delivered_refused, "{round}: {delivered_refused}, {balance:?}");
+            assert_eq!(balance.delivered + balance.delivered_refused, delivered + delivered_refused, "{round}");
+            let is_exact = balance.uncertain == 0;
+            assert!(!is_exact || (balance.lost, balance.delivered) == (lost, delivered), "{round}: {balance:?}");
+        }
+    }
+
     #[test]
     fn answers_that_come_twice_or_unasked_are_seen() {
         let mut ledger = accepted(2, 1);
@@ -416,11 +558,35 @@ mod tests {
         }
         let books = ledger.books();
         let mut again = Books::default();
-        for piece in books.clone().split(4) {
+        for piece in books.clone().split(40) {
             let text = serde_json::to_string(&piece).unwrap();
             again.add(serde_json::from_str(&text).unwrap());
         }
         assert_eq!(again, books);
         assert_eq!((again.balance().lost, again.balance().undecided), (2 + 20, 1));
+    }
+
+    #[test]
+    fn rows_have_very_many_ranges_then_a_piece_has_no_more_bytes_than_it_may() {
+        const BYTES_MAX: usize = 100_000;
+        let mut ledger = Ledger::default();
+        for client in 4_000_000_000..4_000_000_020 {
+            let sender = Sender::new(client, 255);
+            (1..=3_000).for_each(|sequence| {
+                ledger.send(sender, u32::MAX);
+                ledger.answer(sender, sequence, sequence % 3 == 0);
+                if sequence % 2 == 0 {
+                    ledger.arrived(client, Stamp { sender, sequence, ..stamp(sequence) });
+                }
+            });
+        }
+        let books = ledger.books();
+        let mut again = Books::default();
+        for piece in books.clone().split(BYTES_MAX) {
+            let text = serde_json::to_string(&piece).unwrap();
+            assert!(text.len() < BYTES_MAX + 1_000, "{}", text.len());
+            again.add(serde_json::from_str(&text).unwrap());
+        }
+        assert_eq!(again, books);
     }
 }

@@ -8,13 +8,15 @@ pub(crate) type Range = (u32, u32);
 const RANGES_MAX: usize = 1024;
 
 /// Sequences that come mostly in order: everything up to the last one, but for holes.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Sequences {
     last: u32,
     #[expect(clippy::box_collection, reason = "two words fewer for each of a million pairs without a hole")]
     holes: Option<Box<Vec<Range>>>,
-    /// Sequences missing up to `last`, those of forgotten holes, too.
+    /// Sequences missing up to `last`, those of forgotten holes included.
     missing: u32,
+    /// Holes up to here are only counted; 0 as long as none is.
+    forgotten_to: u32,
 }
 
 /// What a sequence is to those that came before.
@@ -65,7 +67,7 @@ impl Sequences {
     fn bound(&mut self) {
         if let Some(holes) = &mut self.holes {
             if holes.len() > RANGES_MAX {
-                holes.drain(..RANGES_MAX / 2);
+                self.forgotten_to = forget(holes);
             }
             if holes.is_empty() {
                 self.holes = None;
@@ -88,10 +90,22 @@ impl Sequences {
         self.holes.as_deref().map_or(&[], |holes| holes)
     }
 
+    /// Up to where holes are only counted.
+    pub(crate) fn forgotten_to(&self) -> u32 {
+        self.forgotten_to
+    }
+
+    /// How many have come.
+    pub(crate) fn come(&self) -> u32 {
+        self.last - self.missing
+    }
+
     /// Takes in all sequences up to this one that have not come: which they are.
     pub(crate) fn fill(&mut self, up_to: u32) -> Ranges {
         let kept = self.holes.take().map_or_else(Vec::new, |holes| *holes);
-        let mut filled = Ranges { kept, count: core::mem::take(&mut self.missing).into() };
+        let (count, forgotten_to) =
+            (core::mem::take(&mut self.missing).into(), core::mem::take(&mut self.forgotten_to));
+        let mut filled = Ranges { kept, count, forgotten_to };
         if up_to > self.last {
             filled.add((self.last + 1, up_to));
             self.last = up_to;
@@ -100,12 +114,25 @@ impl Sequences {
     }
 }
 
+/// Forgets the older half of some ranges: up to where.
+fn forget(ranges: &mut Vec<Range>) -> u32 {
+    ranges.drain(..RANGES_MAX / 2).next_back().map_or(0, |(_, end)| end)
+}
+
+/// How many sequences some ranges have above a bound.
+pub(super) fn above(bound: u32, ranges: &[Range]) -> u64 {
+    let above = |(start, end): &(u32, u32)| (u64::from(*end) + 1).saturating_sub(u64::from(*start.max(&(bound + 1))));
+    ranges.iter().map(above).sum()
+}
+
 /// Some sequences of a sender, as ranges in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ranges {
     kept: Vec<Range>,
-    /// How many sequences those are, with those of forgotten ranges.
+    /// How many sequences those are, those of forgotten ranges included.
     count: u64,
+    /// Ranges up to here are only counted; 0 as long as none is.
+    forgotten_to: u32,
 }
 
 impl Ranges {
@@ -122,7 +149,7 @@ impl Ranges {
             (false, false) => self.kept.insert(at, (start, end)),
         }
         if self.kept.len() > RANGES_MAX {
-            self.kept.drain(..RANGES_MAX / 2);
+            self.forgotten_to = forget(&mut self.kept);
         }
     }
 
@@ -131,6 +158,7 @@ impl Ranges {
         let before = self.count;
         others.kept.iter().for_each(|range| self.add(*range));
         self.count = before + others.count;
+        self.forgotten_to = self.forgotten_to.max(others.forgotten_to);
     }
 
     /// How many sequences there are.
@@ -138,10 +166,16 @@ impl Ranges {
         self.count
     }
 
-    /// How many of them have come, as far as ranges and holes are remembered.
-    pub(crate) fn come(&self, last: u32, holes: &[Range]) -> u64 {
-        let up_to_last =
-            self.kept.iter().filter(|(start, _)| *start <= last).map(|(start, end)| (*start, (*end).min(last)));
+    /// Up to where ranges are only counted.
+    pub(crate) fn forgotten_to(&self) -> u32 {
+        self.forgotten_to
+    }
+
+    /// How many of those above a bound have come, at a receiver that has `holes` up to `last`. Ranges and holes have to be
+    /// remembered there.
+    pub(crate) fn come(&self, bound: u32, last: u32, holes: &[Range]) -> u64 {
+        let within = |(start, end): &Range| ((*start).max(bound + 1), (*end).min(last));
+        let up_to_last = self.kept.iter().map(within).filter(|(start, end)| start <= end);
         let mut holes = holes.iter().copied().peekable();
         let mut come = 0;
         for (start, end) in up_to_last {
@@ -162,8 +196,8 @@ impl Ranges {
         &self.kept
     }
 
-    pub(super) fn of(kept: Vec<Range>, count: u64) -> Ranges {
-        Ranges { kept, count }
+    pub(super) fn of(kept: Vec<Range>, count: u64, forgotten_to: u32) -> Ranges {
+        Ranges { kept, count, forgotten_to }
     }
 }
 
@@ -226,7 +260,11 @@ mod tests {
             random.shuffle(&mut shuffled);
             shuffled.iter().for_each(|one| ranges.add((*one, *one)));
             let expected = some.intersection(&come).count() as u64;
-            assert_eq!(ranges.come(sequences.last(), sequences.holes()), expected);
+            assert_eq!(ranges.come(0, sequences.last(), sequences.holes()), expected);
+            let bound = random.u32(0..70);
+            let expected = some.intersection(&come).filter(|one| **one > bound).count() as u64;
+            assert_eq!(ranges.come(bound, sequences.last(), sequences.holes()), expected);
+            assert_eq!(above(bound, ranges.kept()), some.iter().filter(|one| **one > bound).count() as u64);
         }
     }
 

@@ -1,6 +1,6 @@
 //! `--metrics-listen`: what this load tester knows while it runs, as OpenMetrics text over HTTP.
 //!
-//! One request at a time, each with a deadline: those who ask are few, and a slow one must not cost the run anything.
+//! One request at a time, each with a deadline: there are few clients, and a slow one must not disturb the run.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
@@ -17,7 +17,7 @@ use crate::record::{Measure, Names, Record, Series};
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest request: a line and a few headers.
 const REQUEST_BYTES_MAX: usize = 8 << 10;
-/// How often the thread looks whether somebody asks, or the run is over.
+/// How often the thread looks for a request, and whether the run is over.
 const PAUSE: Duration = Duration::from_millis(20);
 const PERCENTILES: [f64; 5] = [0.5, 0.9, 0.95, 0.99, 0.999];
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -67,7 +67,7 @@ impl Drop for Exporter {
 fn serve(listener: &TcpListener, text: &Mutex<String>, stop: &AtomicBool) {
     while !stop.load(Relaxed) {
         match listener.accept() {
-            // Somebody who leaves in the middle has no answer; that is nobody else's trouble.
+            // A client that leaves early gets no answer, which concerns no other client.
             Ok((stream, _)) => drop(answer(stream, text)),
             Err(_) => std::thread::sleep(PAUSE),
         }
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_and_latencies_are_openmetrics() {
+    fn run_has_counts_and_latencies_then_they_are_openmetrics_text() {
         let text = example();
         let families = parse(&text).unwrap();
         let sample = |family: &str, label: Option<(&str, &str)>| {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn each_request_is_answered_and_the_port_is_free_afterwards() {
+    fn requests_come_then_each_is_answered_and_the_port_is_free_afterwards() {
         let exporter = Exporter::listen("127.0.0.1:0");
         let error = Exporter::listen("nowhere").map(|_| ()).unwrap_err();
         assert!(error.contains("--metrics-listen nowhere: ") && error.contains("HOST:PORT"), "{error}");

@@ -6,7 +6,7 @@ use super::openmetrics::{Family, Kind, Sample};
 use super::track::{Buckets, Counter, Gauge, Histogram, Track};
 use super::{Live, SHARD, Series};
 
-/// More series than this are not kept: what has them is no gateway.
+/// Most series that are kept: a gateway has fewer.
 const SERIES_MAX: usize = 20_000;
 
 /// See the module.
@@ -76,7 +76,7 @@ impl Gather {
         }
     }
 
-    /// What the newest scrape says to whoever watches.
+    /// The newest scrape, for the screen.
     fn look(&mut self, families: &[Family], seconds: f64) -> Live {
         let cpu = sum_of(families, "process_cpu_seconds");
         let used = self.cpu_seconds.zip(cpu).map(|(before, now)| now - before).filter(|used| *used >= 0.0);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn scrapes_become_figures() {
+    fn scrapes_are_gathered_then_each_series_has_its_figures() {
         let mut gather = Gather::default();
         for (at, n) in [(0.0, 4), (1.0, 6), (3.0, 10)] {
             gather.add(parse(&text(n)).unwrap(), at);

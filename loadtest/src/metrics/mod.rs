@@ -1,11 +1,11 @@
-//! `--metrics-url`: what the gateway says about itself during a run.
+//! `--metrics-url`: the gateway's own metrics during a run.
 //!
 //! | file | what |
 //! |---|---|
 //! | `openmetrics` | the text format |
 //! | `track`, `gather` | what each series did, scrape by scrape, in constant memory |
 //! | `scraper` | the thread that asks once a second |
-//! | `exporter` | the other way round, `--metrics-listen`: what this load tester knows, for those who ask |
+//! | `exporter` | `--metrics-listen`: metrics of this load tester itself |
 
 mod exporter;
 mod gather;
@@ -23,7 +23,7 @@ pub(crate) use scraper::{MetricsUrl, Scraper};
 pub(crate) use track::Figures;
 use track::Quantile;
 
-/// What a gateway's metrics did over a run.
+/// The metrics of a gateway over a run.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Metrics {
     /// Where they were.
@@ -47,12 +47,12 @@ pub(crate) struct Series {
     pub(crate) labels: BTreeMap<String, String>,
     /// What the gateway says about it.
     pub(crate) help: String,
-    /// What it did.
+    /// Its figures over the run.
     #[serde(flatten)]
     pub(crate) figures: Figures,
 }
 
-/// The newest scrape, for whoever watches.
+/// The newest scrape, for the screen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Live {
     /// Cores that the gateway used between the two newest scrapes, from `process_cpu_seconds_total`.
@@ -103,8 +103,8 @@ impl Series {
         labels.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
     }
 
-    /// The figures in a line, without those that say nothing: what did not change is said once, and how fast it went at
-    /// most only where that was seen.
+    /// The figures in a line. A gauge that did not change has one value, and the highest rate is left out where no two
+    /// scrapes show one.
     fn line(&self) -> String {
         let figures = self.figures_text();
         let said = match self.figures {
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_leave_out_what_says_nothing() {
+    fn metric_is_zero_or_absent_then_its_line_is_left_out() {
         let series = |name: &str, figures| Series {
             name: name.to_owned(),
             labels: BTreeMap::new(),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn values_have_the_unit_of_their_name() {
+    fn metric_name_has_a_unit_then_its_value_is_shown_in_it() {
         assert_eq!(number("a_seconds", 0.0025), "2.50 ms");
         assert_eq!(number("a_bytes", 3.5 * 1024.0 * 1024.0), "3.5 MiB");
         assert_eq!(

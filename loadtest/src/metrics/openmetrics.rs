@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_gather_their_samples() {
+    fn family_has_samples_then_they_are_gathered() {
         let text = "# HELP http_requests All of \\\\them\\n.\n# TYPE http_requests counter\n\
             http_requests_total{code=\"200\",path=\"/a\\\"b\\\\c\\nd\"} 1027 1395066363.5\n\
             http_requests_created{code=\"200\"} 1.5e9\n# UNIT x seconds\n\
@@ -211,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn the_older_format_names_its_counters_in_full() {
+    fn type_names_the_counter_in_full_then_its_samples_belong_to_it() {
         let families = parse("# TYPE a_total counter\na_total 3\n# TYPE a_total_seen gauge\na_total_seen 1\n").unwrap();
         assert_eq!(families.iter().map(|f| f.name.as_str()).collect::<Vec<_>>(), ["a_total", "a_total_seen"]);
         assert_eq!(families[0].samples.len(), 1);
     }
 
     #[test]
-    fn errors_name_the_line() {
+    fn line_is_wrong_then_the_error_names_it() {
         for (text, says) in [
             ("a 1\nb", "line 2: \"b\" has no value"),
             ("<html> x", "\"<html>\" is not a name"),

@@ -58,7 +58,7 @@ impl Scraper {
         let shown = live.clone();
         let thread = std::thread::Builder::new().name("metrics".to_owned()).spawn(move || {
             let mut next = Instant::now() + INTERVAL;
-            // Nobody is to say anything: what ends the wait early is the end.
+            // No message is ever sent: the wait ends early only when the sender is dropped.
             while finished.recv_timeout(next.saturating_duration_since(Instant::now()))
                 == Err(mpsc::RecvTimeoutError::Timeout)
             {
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_plain_http_with_a_path() {
+    fn url_is_not_plain_http_then_it_is_refused() {
         assert!("http://127.0.0.1:7480/metrics".parse::<MetricsUrl>().is_ok());
         for bad in ["", "https://a/metrics", "127.0.0.1:7480/metrics", "http://a", "http:///metrics", "http://a b/c"] {
             assert!(bad.parse::<MetricsUrl>().unwrap_err().contains("http://HOST:PORT/metrics"), "{bad}");

@@ -1,4 +1,4 @@
-//! What one series did over a run, gathered scrape by scrape without keeping any of them.
+//! Figures of one series over a run, updated with each scrape; no scrape is kept.
 
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ pub(super) enum Track {
     Histogram(Histogram),
 }
 
-/// What a series did.
+/// Figures of a series.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Figures {
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_begin_with_the_run_and_survive_a_restart() {
+    fn gateway_restarts_then_its_counters_go_on() {
         let mut counter = Counter::new(100.0, true);
         for value in [100.0, 110.0, 140.0, 5.0, 6.0] {
             counter.add(value, 1.0);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn gauges_leave_out_what_is_no_number() {
+    fn gauge_is_no_number_then_it_is_left_out() {
         let mut gauge = Gauge::default();
         assert_eq!(Track::Gauge(Gauge::default()).figures(1.0), None);
         for value in [3.0, f64::NAN, -1.0, 4.0] {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_estimated_within_buckets() {
+    fn quantile_lies_in_a_bucket_then_it_is_estimated_within_it() {
         let buckets = |counts: [f64; 3], sum: f64| Buckets {
             cumulative: [1.0, 2.0, f64::INFINITY].into_iter().zip(counts).collect(),
             sum,
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn an_estimate_does_not_contradict_the_mean() {
+    fn estimate_contradicts_the_mean_then_the_mean_limits_it() {
         let buckets = |counts: [f64; 3], sum: f64| Buckets {
             cumulative: [50.0, 100.0, f64::INFINITY].into_iter().zip(counts).collect(),
             sum,

@@ -134,8 +134,8 @@ impl Workload {
         }
         format!(
             "[client]\nmessages_rate = 0\nbytes_rate = 0\n\
-             message_size_limit = \"16KiB\"\nqueue_max_size = {QUEUE_BYTES_MAX}\n\
-             [inbox]\nmessages_max = {INBOX_MESSAGES_MAX}\n[log]\nsize_per_shard = {LOG_BYTES_MAX}\n\
+             message_size_max = \"16KiB\"\noutbox_size_max = {QUEUE_BYTES_MAX}\n\
+             [inbox]\nmessages_max = {INBOX_MESSAGES_MAX}\n[log]\nsize_per_shard_max = {LOG_BYTES_MAX}\n\
              [[namespaces]]\nname = \"chat\"\npublish_without_subscribe = true\necho = false\n\
              [[namespaces]]\nname = \"live\"\ndurability = \"ephemeral\"\npublish_without_subscribe = true\necho = false\n"
         )

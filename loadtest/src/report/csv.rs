@@ -46,7 +46,7 @@ mod tests {
     use crate::report::tests::phase;
 
     #[test]
-    fn each_phase_stream_and_measure_has_its_row() {
+    fn report_has_phases_and_streams_then_each_measure_has_its_row() {
         let mut report = Report { names: Names::single("p2p", Some(false)), ..Report::default() };
         report.record.record(Measure::Deliver, Series::Stream(1), 0, 300, 500);
         report.record.record(Measure::Ping, Series::Population(0), 0, 0, 40);

@@ -32,6 +32,7 @@ impl Report {
             "seconds": self.seconds,
             "interrupted": self.interrupted,
             "aborted": self.aborted,
+            "notes": self.notes,
             "failure": self.failure,
         })
     }
@@ -57,11 +58,15 @@ impl Report {
             "undecided": self.balance.undecided,
             "unanswered": self.balance.unanswered,
             "answered_twice": self.found.answered_twice,
+            "answered_wrong": self.found.answered_wrong,
             "pings_unanswered": self.pings_unanswered(),
+            "heartbeats_unanswered": self.heartbeats_unanswered(),
+            "away": self.away(),
             "delivered": self.balance.delivered,
             "delivered_undecided": self.balance.delivered_undecided,
             "delivered_refused": self.balance.delivered_refused,
             "lost": self.balance.lost,
+            "uncertain": self.balance.uncertain,
             "duplicated": self.found.duplicated,
             "reordered": self.found.reordered,
             "corrupted": self.found.corrupted,
@@ -85,6 +90,7 @@ impl Report {
             "first_1000_back_us": self.first_back(),
             "send_lag_us": Quantiles::from(&self.record.lag),
             "stall_us": self.record.stall_us,
+            "stalled_us": self.tally.stalled_us,
             "phases": self.phases.iter().map(|phase| self.phase(phase)).collect::<Vec<_>>(),
             "timeline": self.timeline,
         })

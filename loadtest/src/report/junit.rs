@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_the_run_fails_its_case_and_nothing_else() {
+    fn check_fails_the_run_then_its_case_fails_and_no_other() {
         let mut report = Report::default();
         report.load.insert("scenario".to_owned(), "p2p".into());
         report.balance.lost = 3;

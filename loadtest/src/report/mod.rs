@@ -66,6 +66,8 @@ pub(crate) struct Report {
     pub(crate) failure: Option<String>,
     /// What ended a ramp that went on until the gateway refused; none if the run was no such.
     pub(crate) refusals: Option<BTreeMap<String, u64>>,
+    /// What is to be known about the load itself: clients that have no part in it.
+    pub(crate) notes: Vec<String>,
     /// Refused requests, by code.
     pub(crate) refused: BTreeMap<u16, u64>,
     /// Connections that ended unasked, by close code; 0 without one.
@@ -150,8 +152,10 @@ pub(crate) enum Allowance {
     Undecided,
     /// Planned messages that this load tester came too late to send.
     NeverSent,
-    /// Pings of the load without a Pong.
+    /// Pings of the load, and heartbeats, without a Pong.
     PingsUnanswered,
+    /// Clients that were not connected at the end.
+    Away,
     /// The load tester itself was the limit: saturated, or kept from running.
     Driver,
 }
@@ -271,6 +275,13 @@ const BUSY_SECONDS_MIN: f64 = 0.5;
 const DRIVER_IDLE_MAX: f64 = 0.5;
 /// A driver thread that was kept from running for so long has measured its own absence.
 const STALL_MAX_US: u64 = 1_000_000;
+/// So have driver threads that were kept from running again and again, for so long and for such a share of the run in all.
+const STALLED_MAX_US: u64 = 1_000_000;
+const STALLED_SHARE_MAX: f64 = 0.05;
+/// A schedule that is kept this badly at p99, and makes up this share of the latency that was measured, has been measured
+/// instead of the gateway.
+const LAG_MAX_US: u64 = 100_000;
+const LAG_SHARE_OF_MEASURED_MAX: f64 = 0.5;
 /// A schedule that is kept so much worse, at p99, than the latency that was measured, shows in it.
 const LAG_SHARE_MAX: f64 = 0.1;
 /// Below this nobody looks.
@@ -296,18 +307,24 @@ impl Report {
     }
 
     /// What went wrong with messages and Pings, beside errors, with what allows it.
-    fn counted(&self) -> [(&'static str, u64, Option<Allowance>); 12] {
-        use Allowance::{NeverSent, PingsUnanswered, Skipped, Undecided};
-        let Balance { lost, delivered_refused, unanswered, undecided, .. } = self.balance;
-        let Found { duplicated, reordered, corrupted, misdelivered, answered_twice, .. } = self.found;
+    fn counted(&self) -> [(&'static str, u64, Option<Allowance>); 16] {
+        use Allowance::{Away, NeverSent, PingsUnanswered, Skipped, Undecided};
+        let Balance { lost, uncertain, delivered_refused, unanswered, undecided, .. } = self.balance;
+        let Found { duplicated, reordered, corrupted, misdelivered, answered_twice, answered_wrong, .. } = self.found;
         [
             ("accepted messages lost", lost, None),
+            (
+                "deliveries that are lost, or of refused messages: there were more than can be told apart",
+                uncertain,
+                None,
+            ),
             ("messages duplicated", duplicated, None),
             ("messages reordered", reordered, None),
             ("messages corrupted", corrupted, None),
             ("messages misdelivered", misdelivered, None),
             ("refused messages delivered", delivered_refused, None),
             ("publishes answered twice", answered_twice, None),
+            ("publishes answered with the request number of another", answered_wrong, None),
             ("publishes without an answer", unanswered, None),
             ("publishes undecided: the connection ended before the answer", undecided, Some(Undecided)),
             (
@@ -321,6 +338,8 @@ impl Report {
                 Some(NeverSent),
             ),
             ("Pings without a Pong", self.pings_unanswered(), Some(PingsUnanswered)),
+            ("heartbeats without a Pong", self.heartbeats_unanswered(), Some(PingsUnanswered)),
+            ("clients not connected at the end", self.away(), Some(Away)),
         ]
     }
 
@@ -359,6 +378,29 @@ impl Report {
     /// Pings of the load without a Pong.
     pub(crate) fn pings_unanswered(&self) -> u64 {
         self.tally.pings_lost + self.tally.pings_under_way
+    }
+
+    /// Heartbeats without a Pong: their connection was taken for dead, or the Pong was still missing at the end.
+    pub(crate) fn heartbeats_unanswered(&self) -> u64 {
+        self.tally.heartbeats_lost + self.tally.heartbeats_under_way
+    }
+
+    /// Clients that were to be connected at the end and were not. None in a run that goes on until the gateway refuses, or that
+    /// was ended while they were still coming.
+    pub(crate) fn away(&self) -> u64 {
+        if self.refusals.is_some() || (self.interrupted && self.is_ramping()) {
+            return 0;
+        }
+        self.wanted().saturating_sub(self.tally.connections + self.tally.kept_away)
+    }
+
+    fn wanted(&self) -> u64 {
+        self.connections.iter().sum::<usize>() as u64
+    }
+
+    /// Whether the run was ended before everybody was signed in.
+    fn is_ramping(&self) -> bool {
+        self.phases.iter().all(Phase::is_ramp) && self.tally.connections < self.wanted()
     }
 
     /// What the run has come to. Where nobody ever signed in, there is nothing to judge.
@@ -414,7 +456,7 @@ impl Report {
         self.us_per_delivery(|phase| phase.server_cpu_seconds.unwrap_or(0.0))
     }
 
-    /// The same of whoever drove the clients.
+    /// CPU microseconds of this load tester, or its workers, per delivery.
     pub(crate) fn driver_cpu_us_per_delivery(&self) -> Option<f64> {
         self.us_per_delivery(|phase| phase.driver_cpu_seconds)
     }
@@ -471,6 +513,12 @@ impl Report {
             let what = format!("this load tester was kept from running for {stall}");
             return Some(DriverLimit { what, fails: true, ..DriverLimit::KEPT_WAITING });
         }
+        let stalled_us = self.tally.stalled_us;
+        if stalled_us >= STALLED_MAX_US && stalled_us as f64 / 1e6 >= self.seconds * STALLED_SHARE_MAX {
+            let stalled = human_us(stalled_us);
+            let what = format!("this load tester was kept from running again and again, for {stalled} in all");
+            return Some(DriverLimit { what, fails: true, ..DriverLimit::KEPT_WAITING });
+        }
         if busy > DRIVER_BUSY_MAX {
             let what = format!("this load tester was busy for {percent:.0} % of its cores' time in its busiest phase");
             return Some(DriverLimit { what, ..DriverLimit::TOO_SLOW });
@@ -482,21 +530,21 @@ impl Report {
             human_us(lag.p99),
             human_us(measured)
         );
+        let fails = lag.p99 >= LAG_MAX_US && lag.p99 as f64 >= measured as f64 * LAG_SHARE_OF_MEASURED_MAX;
         (lag.p99 > bearable).then(|| match busy > DRIVER_IDLE_MAX {
-            true => DriverLimit { what: late, fails: false, ..DriverLimit::TOO_SLOW },
+            true => DriverLimit { what: late, fails, ..DriverLimit::TOO_SLOW },
             false => {
                 let what = format!(
                     "{late}, though busy for {percent:.0} % of its cores' time only: it had to wait for a core, or had much to do at one time"
                 );
-                DriverLimit { what, ..DriverLimit::KEPT_WAITING }
+                DriverLimit { what, fails, ..DriverLimit::KEPT_WAITING }
             }
         })
     }
 
     /// That somebody ended the run early, and what it had come to if that was before everybody was signed in.
     pub(crate) fn interruption(&self) -> Option<String> {
-        let (signed_in, wanted) = (self.tally.connections, self.connections.iter().sum::<usize>() as u64);
-        let ramping = self.phases.iter().all(|phase| phase.is_ramp()) && signed_in < wanted;
+        let (signed_in, wanted, ramping) = (self.tally.connections, self.wanted(), self.is_ramping());
         if let Some(aborted) = &self.aborted {
             return Some(format!("ended early by --abort-if: {aborted}"));
         }
@@ -522,7 +570,7 @@ impl Report {
         all
     }
 
-    /// The same for people: names are left out where a measure is of one only.
+    /// As [`Self::timed`], for people: names are left out where a measure is of one only.
     pub(crate) fn timed_briefly<'a>(&'a self, record: &'a Record) -> Vec<Timed<'a>> {
         let mut all = self.timed(record);
         let several = Measure::ALL.map(|measure| all.iter().filter(|timed| timed.measure == measure).count() > 2);
@@ -535,7 +583,7 @@ impl Report {
         self.value(&name.parse().ok()?)
     }
 
-    /// The same.
+    /// As [`Self::figure`], by a name that was read already.
     pub(crate) fn value(&self, figure: &Figure) -> Option<f64> {
         let main = self.main();
         match (&figure.phase, &figure.what) {
@@ -584,6 +632,10 @@ impl Report {
             "corrupted" => Some(self.found.corrupted as f64),
             "misdelivered" => Some(self.found.misdelivered as f64),
             "answered_twice" => Some(self.found.answered_twice as f64),
+            "answered_wrong" => Some(self.found.answered_wrong as f64),
+            "heartbeats_unanswered" => Some(self.heartbeats_unanswered() as f64),
+            "away" => Some(self.away() as f64),
+            "uncertain" => Some(self.balance.uncertain as f64),
             "delivered_refused" => Some(self.balance.delivered_refused as f64),
             "delivered_undecided" => Some(self.balance.delivered_undecided as f64),
             "unanswered" => Some(self.balance.unanswered as f64),

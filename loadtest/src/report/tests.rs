@@ -1,4 +1,4 @@
-//! What is said of a run, without one.
+//! Reports that are made by hand.
 
 use super::*;
 use crate::record::{Series, StreamName};
@@ -44,7 +44,7 @@ fn a_driver_that_was_kept_waiting_is_not_called_too_slow() {
 fn a_ramp_says_nothing_about_the_figures_of_what_follows() {
     let mut ramp = phase("connect TLS", 0.99);
     ramp.record.lag.record(9_000).unwrap();
-    // Who came first kept its connection alive meanwhile.
+    // The first clients sent heartbeats meanwhile.
     ramp.record.record(Measure::Ping, Series::Population(0), 1, 1, 2);
     ramp.sent = 0;
     let steady = phase("steady", 0.02);
@@ -135,21 +135,41 @@ fn a_driver_that_was_saturated_or_kept_from_running_fails_the_run_unless_allowed
         report.allowed.push(Allowance::Driver);
         assert!(report.is_clean() && report.driver_limit().is_some(), "it is still said");
     }
-    let mut short = Report::default();
-    short.record.stall_us = 900_000;
+    let mut short = Report { seconds: 60.0, ..Report::default() };
+    (short.record.stall_us, short.tally.stalled_us) = (900_000, 1_800_000);
     assert!(short.is_clean());
+    let again_and_again = Report { seconds: 8.0, tally: short.tally, ..Report::default() };
+    assert!(again_and_again.driver_fails());
+}
+
+#[test]
+fn schedule_was_kept_so_badly_that_the_latency_is_its_own_then_the_run_fails() {
+    let late = |lag_us: u64, measured_us: u64| {
+        let mut record = Record::default();
+        record.lag.record(lag_us).unwrap();
+        record.record(Measure::Deliver, Series::Stream(1), 0, 0, measured_us);
+        let phase = Phase { record: record.clone(), ..phase("steady", 0.1) };
+        Report { phases: vec![phase], record, ..Report::default() }
+    };
+    assert!(late(888_000, 891_000).driver_fails());
+    let note = late(888_000, 20_000_000);
+    assert!(note.is_clean() && note.driver_limit().is_none());
+    let note = late(20_000, 21_000);
+    assert!(note.is_clean() && note.driver_limit().is_some());
 }
 
 #[test]
 fn each_thing_that_goes_wrong_fails_a_run_on_its_own() {
     type Change = fn(&mut Report);
-    let never: [(&str, Change); 12] = [
+    let never: [(&str, Change); 14] = [
         ("lost", |report| report.balance.lost = 1),
+        ("uncertain", |report| report.balance.uncertain = 1),
         ("duplicated", |report| report.found.duplicated = 1),
         ("reordered", |report| report.found.reordered = 1),
         ("corrupted", |report| report.found.corrupted = 1),
         ("misdelivered", |report| report.found.misdelivered = 1),
         ("answered_twice", |report| report.found.answered_twice = 1),
+        ("answered_wrong", |report| report.found.answered_wrong = 1),
         ("delivered_refused", |report| report.balance.delivered_refused = 1),
         ("unanswered", |report| report.balance.unanswered = 1),
         ("errors", |report| report.errors = BTreeMap::from([("no Pong".to_owned(), 1)])),
@@ -160,8 +180,7 @@ fn each_thing_that_goes_wrong_fails_a_run_on_its_own() {
             report.verdicts = vec![report.judge(&condition)];
         }),
     ];
-    let every =
-        [Allowance::Skipped, Allowance::Undecided, Allowance::NeverSent, Allowance::PingsUnanswered, Allowance::Driver];
+    let every = <Allowance as clap::ValueEnum>::value_variants();
     for (figure, change) in never {
         let mut report = Report { allowed: every.to_vec(), ..Report::default() };
         assert!(report.is_clean());
@@ -174,13 +193,16 @@ fn each_thing_that_goes_wrong_fails_a_run_on_its_own() {
 #[test]
 fn what_may_be_allowed_fails_a_run_unless_it_is() {
     type Change = fn(&mut Report);
-    let cases: [(Allowance, &str, Change); 6] = [
+    let cases: [(Allowance, &str, Change); 9] = [
         (Allowance::Skipped, "skipped", |report| report.tally.skipped = 1),
         (Allowance::Skipped, "skipped", |report| report.tally.churns_skipped = 1),
         (Allowance::Undecided, "undecided", |report| report.balance.undecided = 1),
         (Allowance::NeverSent, "never_sent", |report| report.planned = 1),
         (Allowance::PingsUnanswered, "pings_unanswered", |report| report.tally.pings_under_way = 1),
         (Allowance::PingsUnanswered, "pings_unanswered", |report| report.tally.pings_lost = 1),
+        (Allowance::PingsUnanswered, "heartbeats_unanswered", |report| report.tally.heartbeats_under_way = 1),
+        (Allowance::PingsUnanswered, "heartbeats_unanswered", |report| report.tally.heartbeats_lost = 1),
+        (Allowance::Away, "away", |report| report.connections = [1, 0]),
     ];
     for (allowance, figure, change) in cases {
         let mut report = Report::default();

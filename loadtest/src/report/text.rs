@@ -1,16 +1,18 @@
 //! The table that a person reads.
 
-use std::collections::BTreeMap;
-
 use super::Report;
 use crate::metrics::Metrics;
 use crate::plan::REFUSED_AFTER;
-use crate::record::{Quantiles, human_us};
+use crate::record::{Measure, Quantiles, human_us};
 
 impl Report {
-    /// The table that a person reads.
+    /// The table that a person reads; only the reason where no client was signed in, as every figure would be 0.
     pub(crate) fn table(&self) -> String {
-        let mut lines = Vec::new();
+        let wanted = self.connections.iter().sum::<usize>();
+        if wanted > 0 && !self.phases.iter().any(|phase| phase.record.has(Measure::Connect)) {
+            return self.why_not_signed_in(wanted);
+        }
+        let mut lines: Vec<String> = self.notes.iter().map(|note| format!("  note: {note}")).collect();
         if let Some(limit) = self.driver_limit() {
             // A `!` stands before what fails the run, and before nothing else.
             let mark = if self.driver_fails() { "!" } else { "note:" };
@@ -26,7 +28,7 @@ impl Report {
             row("sent of what was planned", format!("{:.1} %", share * 100.0));
         }
         row("connections, TCP / TLS", format!("{} / {}", self.connections[0], self.connections[1]));
-        let (signed_in, wanted) = (self.tally.connections, self.connections.iter().sum::<usize>());
+        let signed_in = self.tally.connections;
         if signed_in < wanted as u64 {
             row("signed in at the end", format!("{signed_in} of {wanted}"));
         }
@@ -41,6 +43,9 @@ impl Report {
             row("messages published / accepted", format!("{} / {}", self.tally.sent, self.tally.accepted));
             row("deliveries", self.balance.delivered.to_string());
             row(&format!("lost (not arrived within {} s)", self.settle.as_secs_f64()), self.balance.lost.to_string());
+            if self.balance.uncertain > 0 {
+                row("uncertain: lost, or refused and not sent on", self.balance.uncertain.to_string());
+            }
             row("duplicated", self.found.duplicated.to_string());
             row("reordered", self.found.reordered.to_string());
             row("corrupted", self.found.corrupted.to_string());
@@ -114,19 +119,10 @@ impl Report {
         if let Some(refusals) = &self.refusals {
             lines.extend(refusals.iter().map(|(kind, count)| format!("  then: {count} x {kind}")));
             if refusals.is_empty() && signed_in < wanted as u64 && self.errors.is_empty() && !self.interrupted {
-                lines.push(format!("  then: nobody new was signed in for {} s", REFUSED_AFTER.as_secs()));
+                lines.push(format!("  then: no further client was signed in for {} s", REFUSED_AFTER.as_secs()));
             }
         }
-        let coded = |codes: &BTreeMap<u16, u64>, what: &str| -> Vec<String> {
-            let said = |(code, count): (&u16, &u64)| match code {
-                // Each of them is among the errors, or what ended the ramp, with its reason.
-                _ if !self.reconnects => None,
-                0 => Some(format!("  ! {count} x {what} without a word, or not made")),
-                _ => Some(format!("  ! {count} x {what} with code {code}")),
-            };
-            codes.iter().filter_map(said).collect()
-        };
-        lines.extend(coded(&self.closed, "closed"));
+        lines.extend(self.closes());
         if let Some(failure) = &self.failure {
             lines.push(format!("  ! {failure}"));
         }
@@ -139,5 +135,30 @@ impl Report {
             lines.push(format!("{word} {verdict}"));
         }
         lines.join("\n")
+    }
+
+    /// Why none of so many clients was signed in.
+    fn why_not_signed_in(&self, wanted: usize) -> String {
+        let reasons = self.errors.iter().chain(self.refusals.iter().flatten());
+        let mut lines: Vec<String> = reasons.map(|(kind, count)| format!("  ! {count} x {kind}")).collect();
+        lines.extend(self.closes());
+        lines.extend(self.failure.iter().map(|failure| format!("  ! {failure}")));
+        lines.extend(self.interruption().map(|said| format!("  ! {said}")));
+        let judged = if self.verdicts.is_empty() { "" } else { ", and no threshold was judged" };
+        lines.push(format!("  none of {wanted} clients was signed in, so that there are no figures{judged}"));
+        lines.join("\n")
+    }
+
+    /// What connections were closed with, where clients that come back may have been closed without an error.
+    fn closes(&self) -> Vec<String> {
+        if !self.reconnects {
+            // Each of them is among the errors, or what ended the ramp, with its reason.
+            return Vec::new();
+        }
+        let said = |(code, count): (&u16, &u64)| match code {
+            0 => format!("  ! {count} x closed without a code, or not made"),
+            _ => format!("  ! {count} x closed with code {code}"),
+        };
+        self.closed.iter().map(said).collect()
     }
 }

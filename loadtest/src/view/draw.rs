@@ -1,4 +1,4 @@
-//! Draws a scene. Knows nothing of terminals, clocks or threads: what is drawn is a function of its arguments.
+//! Draws a scene. A pure function of its arguments: no terminal, clock or thread.
 
 use std::time::Instant;
 
@@ -14,9 +14,9 @@ use crate::guard::Standing;
 use crate::record::human_us;
 use crate::timeline::Point;
 
-/// A terminal smaller than this shows lines instead.
+/// Width of the smallest terminal with a screen; a smaller one shows lines.
 pub(super) const WIDTH_MIN: u16 = 60;
-/// The same.
+/// Its height.
 pub(super) const HEIGHT_MIN: u16 = 14;
 /// From here on there is room for a chart.
 const CHART_HEIGHT_MIN: u16 = 20;
@@ -83,10 +83,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, scene: &Scene, palette: Palette, now: 
 
 fn head(scene: &Scene, now: Instant) -> Line<'static> {
     let elapsed = now.saturating_duration_since(scene.began).as_secs_f64();
-    let left = match scene.left(now) {
+    let left = match (scene.waiting(), scene.left(now)) {
         _ if scene.ending => ", ending: what is under way still arrives".to_owned(),
-        Some(left) => format!(", {:.0} s left", left.as_secs_f64().ceil()),
-        None => String::new(),
+        (Some(waiting), _) => format!(": {waiting}"),
+        (None, Some(left)) => format!(", {:.0} s left", left.as_secs_f64().ceil()),
+        (None, None) => String::new(),
     };
     Line::from(format!("{elapsed:.0} s  {}{left}", scene.phase))
 }
@@ -123,7 +124,7 @@ fn connections(scene: &Scene, palette: Palette) -> Vec<Line<'static>> {
     ]
 }
 
-/// A way to read a figure off a point.
+/// Reads a figure of a point.
 type Pick = fn(&Point) -> u64;
 
 fn draw_rates(frame: &mut Frame<'_>, area: Rect, scene: &Scene, palette: Palette) {
@@ -173,7 +174,7 @@ fn draw_latency_in_words(frame: &mut Frame<'_>, area: Rect, scene: &Scene) {
     frame.render_widget(Paragraph::new(text).block(block), area);
 }
 
-/// How the thresholds stand, those that are missed first.
+/// States of the thresholds, those that are missed first.
 fn draw_thresholds(frame: &mut Frame<'_>, area: Rect, scene: &Scene, palette: Palette) {
     let mut standings: Vec<&Standing> = scene.standings.iter().collect();
     standings.sort_by_key(|standing| standing.found.as_ref().map_or(1, |(_, met)| if *met { 2 } else { 0 }));
@@ -263,7 +264,7 @@ fn troubles(scene: &Scene) -> Vec<Line<'static>> {
     let troubles = &scene.troubles;
     let coded = |what: &'static str, codes: &std::collections::BTreeMap<u16, u64>| {
         let text = |(code, count): (&u16, &u64)| match code {
-            0 => format!(" {count} x {what} without a word"),
+            0 => format!(" {count} x {what} without a code"),
             code => format!(" {count} x {what} with {code}"),
         };
         codes.iter().map(text).collect::<Vec<_>>()

@@ -1,10 +1,10 @@
-//! What a person sees while a run goes on: a screen on a terminal, a line a second elsewhere.
+//! Progress of a run: a screen on a terminal, a line a second elsewhere.
 //!
 //! | file | what |
 //! |---|---|
-//! | `scene` | what there is to see; plain data |
+//! | `scene` | the data that is drawn |
 //! | `draw` | how it is drawn |
-//! | `terminal` | the thread that draws and reads keys; giving the terminal back |
+//! | `terminal` | the thread that draws and reads keys, and restores the terminal |
 
 mod draw;
 mod scene;
@@ -16,7 +16,7 @@ use crate::record::human_us;
 pub(crate) use scene::{Look, Scene};
 use terminal::Screen;
 
-/// How a run is shown. By default not at all.
+/// How the progress of a run is shown.
 #[derive(Default)]
 pub(crate) enum View {
     /// Not at all.
@@ -43,7 +43,7 @@ impl View {
         Screen::start(scene).map_or(View::Lines, View::Screen)
     }
 
-    /// Shows how things stand.
+    /// Shows the present state.
     pub(crate) fn show(&mut self, look: Look<'_>) {
         match self {
             View::Quiet => {}
@@ -65,6 +65,9 @@ fn line(look: &Look<'_>) -> String {
     }
     if point.latency.count > 0 {
         line += &format!("  {} p99 {:>9}", look.measure.label(), human_us(point.latency.p99));
+    }
+    if let Some(waiting) = look.waiting() {
+        line += &format!("  {waiting}");
     }
     if look.tally.errors > 0 {
         line += &format!("  errors {}", look.tally.errors);

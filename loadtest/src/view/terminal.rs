@@ -1,4 +1,4 @@
-//! A thread that draws the scene and reads keys; and giving the terminal back, whatever happens.
+//! A thread that draws the scene and reads keys. The terminal is restored also after a panic.
 //!
 //! In raw mode Ctrl-C is a key and no signal, so it is handled here.
 
@@ -18,7 +18,7 @@ use super::scene::{Look, Scene};
 use crate::interrupt;
 use crate::tty::{self, restore, restore_on_panic, take};
 
-/// Between two looks for keys, and so between a key and its effect, and between two drawings.
+/// Time between two drawings, and the longest time between a key and its effect.
 const FRAME: Duration = Duration::from_millis(200);
 
 /// A screen on a terminal; given back when dropped.
@@ -48,7 +48,7 @@ impl Screen {
         Some(Screen { scene, ended, thread: Some(thread) })
     }
 
-    /// Shows how things stand, from the next drawing on.
+    /// Shows this from the next drawing on.
     pub(crate) fn show(&self, look: Look<'_>) {
         if let Ok(mut scene) = self.scene.lock() {
             scene.add(look);

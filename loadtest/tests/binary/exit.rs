@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use ringgate_core::session::Transport;
 
-use crate::support::{Folder, Gateway, PROGRAM, loadtest};
+use crate::support::{Folder, Gateway, ON_A_BUSY_MACHINE, PROGRAM, Process, loadtest};
 
 const SHORT: [&str; 8] = ["--dev", "--connections", "4", "--rate", "20", "--duration", "500ms", "--quiet"];
 /// Every run fails under this condition.
@@ -68,7 +68,8 @@ fn thresholds_of_what_a_load_cannot_have_are_refused_before_it_runs() {
             let said = String::from_utf8_lossy(&stderr);
             assert_eq!(status.code(), Some(2), "{load:?}: {said}");
             assert!(
-                said.contains("sends no messages and has no ") && said.contains("connect.p99, ping.p99, of one"),
+                said.contains("sends no messages and has no ")
+                    && said.contains("latency of one kind: connect.p99, ping.p99\n"),
                 "{said}"
             );
         }
@@ -115,6 +116,45 @@ fn help_says_what_exit_codes_mean_and_what_capacity_takes() {
     let help = said(&["capacity", "--help"]);
     let offered = ["ping", "p2p", "room", "slow", "storm", "idle"].map(|name| help.contains(&format!("- {name}:")));
     assert_eq!(offered, [true, true, true, false, false, false], "{help}");
+}
+
+/// A run that would take an hour, once its messages flow.
+fn long_run(gateway: &Gateway) -> Process {
+    let url = gateway.url(Transport::Plain);
+    let run = ["p2p", "--url", &url, "--dev", "--connections", "4", "--rate", "20", "--duration", "1h", "--plain"];
+    let mut process = Process::start(Command::new(PROGRAM), &[&run[..], &ON_A_BUSY_MACHINE].concat());
+    process.wait_for_line("delivered/s");
+    process
+}
+
+#[test]
+fn run_is_asked_to_end_once_then_it_reports() {
+    let gateway = Gateway::start();
+    for signal in ["-INT", "-TERM"] {
+        let process = long_run(&gateway);
+        process.signal(signal);
+        let (code, table, said) = process.end();
+        assert_eq!(code, Some(1), "{signal}: {table} {said}");
+        assert!(table.contains("! ended early") && table.contains("messages published"), "{signal}: {table}");
+        assert!(!said.contains("without a report"), "{signal}: {said}");
+    }
+}
+
+#[test]
+fn run_is_asked_to_end_twice_then_it_ends_at_once_and_says_so() {
+    let gateway = Gateway::start();
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let mut process = long_run(&gateway);
+        let id = rustix::process::Pid::from_raw(process.id() as i32).unwrap();
+        // Signals that come before an earlier one was taken are one: some of these are the second.
+        while process.is_alive() {
+            rustix::process::kill_process(id, signal).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let (code, table, said) = process.end();
+        assert_eq!((code, table.as_str()), (Some(130), ""), "{said}");
+        assert!(said.ends_with("ended at once, without a report: it was asked to a second time\n"), "{said}");
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ const MIXTURE: &str = "[[populations]]\nname = 'people'\nconnections = 10\n\
     [[phases]]\nname = 'first'\nduration = '1s'\n[[phases]]\nname = 'second'\nduration = '1s'\nload = 2.0\n";
 
 #[test]
-fn streams_and_populations_are_told_apart_and_judged_by_name() {
+fn threshold_names_a_stream_or_population_then_that_is_judged() {
     let gateway = Gateway::start();
     let folder = Folder::new("judged");
     let file = folder.path("mixed.toml");
@@ -49,7 +49,7 @@ fn streams_and_populations_are_told_apart_and_judged_by_name() {
 }
 
 #[test]
-fn names_that_a_load_has_not_are_refused_before_it_runs() {
+fn threshold_names_what_the_load_has_not_then_it_is_refused_before_the_run() {
     let gateway = Gateway::start();
     let folder = Folder::new("judged-names");
     let (url, file) = (gateway.url(Transport::Plain), folder.path("mixed.toml"));
@@ -69,7 +69,53 @@ fn names_that_a_load_has_not_are_refused_before_it_runs() {
 }
 
 #[test]
-fn results_for_ci_and_spreadsheets_say_what_the_object_says() {
+fn figure_is_unknown_then_the_nearest_is_proposed_and_all_are_listed_in_short_lines() {
+    let said = |condition: &str| {
+        let output = loadtest(&["p2p", "--url", "tcp://127.0.0.1:1", "--dev", "--fail-if", condition]);
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let near = said("pong.p99>10ms");
+    assert!(near.contains("there is no figure \"pong.p99\"; did you mean ping.p99?\nthere are:\n"), "{near}");
+    assert!(said("p(95)<500").contains("did you mean p95?"));
+    let far = said("throughput<10");
+    assert!(!far.contains("did you mean") && far.contains("\n  what arrived: delivered, late, lost, "), "{far}");
+    assert!(far.lines().all(|line| line.chars().count() <= 130), "{far}");
+}
+
+#[test]
+fn limit_of_a_threshold_has_a_suffix_then_it_is_multiplied() {
+    let gateway = Gateway::start();
+    let run = |condition: &str| {
+        let options = ["--connections", "2", "--rate", "50", "--duration", "1s", "--fail-if", condition];
+        gateway.drive("p2p", &options)
+    };
+    let (code, result) = run("published<0.051k");
+    assert_eq!((code, &result["thresholds"][0]["met"]), (1, &false.into()), "{result:#}");
+    assert_eq!(run("published>10k").0, 0);
+    assert_eq!(run("rate<0.001k/s").0, 0);
+}
+
+#[test]
+fn promise_of_a_gateway_is_to_be_allowed_then_the_kinds_that_can_be_are_named() {
+    for kind in ["lost", "duplicated", "corrupted", "misdelivered", "errors"] {
+        let output = loadtest(&["p2p", "--url", "tcp://127.0.0.1:1", "--dev", "--allow", kind]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let wanted = "what can be allowed is skipped, undecided, never-sent, pings-unanswered, away, driver";
+        assert!(said.contains(wanted) && said.contains("what the gateway promises cannot be"), "{said}");
+        assert!(said.contains(&format!("'{kind}'")) && said.contains("--allow"), "{said}");
+    }
+    // Also as the figure is written.
+    let gateway = Gateway::start();
+    let options = ["--connections", "2", "--rate", "5", "--duration", "1s", "--allow", "never_sent,skipped"];
+    assert_eq!(gateway.drive("p2p", &options).0, 0);
+    let help = String::from_utf8(loadtest(&["p2p", "--help"]).stdout).unwrap();
+    assert!(help.contains("pings-unanswered"), "{help}");
+}
+
+#[test]
+fn junit_and_csv_are_written_then_they_agree_with_the_json() {
     let gateway = Gateway::start();
     let folder = Folder::new("junit");
     let (junit, csv) = (folder.path("junit.xml"), folder.path("latencies.csv"));
@@ -95,7 +141,7 @@ fn results_for_ci_and_spreadsheets_say_what_the_object_says() {
 }
 
 #[test]
-fn a_condition_that_holds_ends_the_run_early() {
+fn abort_condition_holds_then_the_run_ends_early() {
     let gateway = Gateway::start();
     let folder = Folder::new("abort");
     let (url, json) = (gateway.url(Transport::Plain), folder.path("result.json"));
@@ -121,7 +167,7 @@ fn a_condition_that_holds_ends_the_run_early() {
 }
 
 #[test]
-fn a_capacity_is_an_object_and_a_page_and_says_what_the_limit_was() {
+fn capacity_is_searched_then_json_and_html_say_what_the_limit_was() {
     let gateway = Gateway::start();
     let folder = Folder::new("capacity");
     let (url, json, page) = (gateway.url(Transport::Plain), folder.path("capacity.json"), folder.path("capacity.html"));

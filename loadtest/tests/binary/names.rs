@@ -1,10 +1,12 @@
 //! A gateway whose name has several addresses, of which not all answer. The names are those of a file of the test's own, which
 //! only the load tester's process sees in place of /etc/hosts.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 use std::process::{Command, Output, Stdio};
 
 use ringgate_core::session::Transport;
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
 use serde_json::Value;
 
 use crate::support::{Folder, Gateway, PROGRAM, assert_clean, count};
@@ -23,13 +25,35 @@ fn loadtest(folder: &Folder, addresses: &[Ipv4Addr], arguments: &[&str]) -> Outp
     command.args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
+/// A port on which connects are refused for as long as the socket lives: it is bound and does not listen, so that no other test
+/// gets this port on this address. None if somebody else has it.
+fn refusing(address: Ipv4Addr, port: u16) -> Option<(OwnedFd, u16)> {
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddrV4::new(address, port)).ok()?;
+    let bound = SocketAddr::try_from(getsockname(&socket).unwrap()).unwrap();
+    Some((socket, bound.port()))
+}
+
+/// A gateway, and sockets that keep 127.0.0.1 refusing on its ports.
+fn gateway_behind_refusing_address() -> (Gateway, [OwnedFd; 2]) {
+    loop {
+        let gateway = Gateway::start_at(GATEWAY.into());
+        let refusing = [Transport::Plain, Transport::Tls].map(|transport| {
+            let port = gateway.url(transport).rsplit(':').next().unwrap().parse().unwrap();
+            Some(refusing(Ipv4Addr::LOCALHOST, port)?.0)
+        });
+        if let [Some(plain), Some(tls)] = refusing {
+            return (gateway, [plain, tls]);
+        }
+    }
+}
+
 #[test]
 fn first_address_of_the_name_refuses_then_clients_connect_to_the_next() {
     let folder = Folder::new("names");
-    let gateway = Gateway::start_at(GATEWAY.into());
+    let (gateway, _refusing) = gateway_behind_refusing_address();
     for transport in [Transport::Plain, Transport::Tls] {
         let url = gateway.url(transport).replace(&GATEWAY.to_string(), NAME);
-        // Nobody listens at 127.0.0.1 on this port; the gateway's own is free there.
         let output = loadtest(
             &folder,
             &[Ipv4Addr::LOCALHOST, GATEWAY],
@@ -61,9 +85,13 @@ fn first_address_of_the_name_refuses_then_clients_connect_to_the_next() {
 #[test]
 fn no_address_of_the_name_answers_then_the_run_says_so() {
     let folder = Folder::new("no-names");
-    // A port that is free while it is bound elsewhere.
-    let other = TcpListener::bind("127.0.0.10:0").unwrap();
-    let url = format!("tcp://{NAME}:{}", other.local_addr().unwrap().port());
+    let (port, _refusing) = loop {
+        let (first, port) = refusing(Ipv4Addr::LOCALHOST, 0).unwrap();
+        if let Some((second, _)) = refusing(GATEWAY, port) {
+            break (port, [first, second]);
+        }
+    };
+    let url = format!("tcp://{NAME}:{port}");
     let output = loadtest(
         &folder,
         &[Ipv4Addr::LOCALHOST, GATEWAY],
@@ -72,7 +100,6 @@ fn no_address_of_the_name_answers_then_the_run_says_so() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("Connection refused") && said.contains("is the gateway running there?"), "{said}");
-    let port = other.local_addr().unwrap().port();
     let tried = format!("the last of 2 addresses that were tried: 127.0.0.1:{port}, {GATEWAY}:{port}");
     assert!(said.contains(&tried), "{said}");
 }

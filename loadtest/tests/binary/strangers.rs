@@ -2,15 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ringgate_core::session::Transport;
 
-use crate::support::{Folder, Gateway, LOOPBACK, Process, loadtest};
+use crate::support::{Folder, Gateway, LOOPBACK, PROGRAM, Process, loadtest};
 
-/// Somebody who treats every connection like this, for as long as this process lives; `HOST:PORT`.
+/// A server that handles every connection like this, for as long as this process lives; `HOST:PORT`.
 fn stranger(answer: fn(TcpStream)) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -64,7 +65,41 @@ fn server_accepts_and_never_answers_then_the_run_says_so_soon() {
 }
 
 #[test]
-fn clients_that_would_try_again_get_nowhere_then_the_run_ends_and_says_why() {
+fn server_accepts_and_never_answers_then_a_line_says_what_is_waited_for() {
+    let url = format!("tcp://{}", stranger(silent));
+    let run = ["connect", "--url", &url, "--dev", "--connections", "2", "--connect-timeout", "1m"];
+    let mut process = Process::start(Command::new(PROGRAM), &run);
+    let line = process.wait_for_line("connected, waiting for the gateway's answer");
+    assert!(line.contains("0 of 2 connections"), "{line}");
+    // A run that is ended then says that no client was signed in.
+    process.signal("-INT");
+    let (code, table, said) = process.end();
+    assert_eq!(code, Some(1), "{table} {said}");
+    assert!(table.contains("ended early, while clients were connecting: 0 of 2 were signed in"), "{table}");
+}
+
+#[test]
+fn no_client_was_signed_in_then_the_reason_comes_first_and_there_is_no_table() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", other.local_addr().unwrap());
+    drop(other);
+    for load in [&["p2p"][..], &["connect", "--until-refused"], &["storm"]] {
+        let output = loadtest(&[load, &["--url", &url, "--dev", "--connections", "4", "--quiet"]].concat());
+        let table = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(2), "{table}");
+        let mut lines = table.lines();
+        let first = lines.next().unwrap_or_default();
+        assert!(first.starts_with("  ! ") && table.contains("Connection refused"), "{table}");
+        let last = lines.next_back().unwrap_or_default();
+        assert_eq!(last, "  none of 4 clients was signed in, so that there are no figures");
+        for row in ["messages published", "lost (not", "p99", "TCP / TLS", "Pings"] {
+            assert!(!table.contains(row), "{row}: {table}");
+        }
+    }
+}
+
+#[test]
+fn clients_try_again_in_vain_then_the_run_ends_and_says_why() {
     let address = stranger(silent);
     let url = format!("tcp://{address}");
     let began = Instant::now();
@@ -80,7 +115,7 @@ fn clients_that_would_try_again_get_nowhere_then_the_run_ends_and_says_why() {
 }
 
 #[test]
-fn other_servers_are_recognised_by_their_first_bytes() {
+fn another_server_answers_then_it_is_recognised_by_its_first_bytes() {
     let (web, ssh) = (stranger(web_server), stranger(ssh_server));
     let plain = said(&format!("tcp://{web}"), &["--dev"]);
     assert!(
@@ -187,7 +222,7 @@ fn payload_is_longer_than_the_gateway_takes_then_no_message_is_sent() {
     let folder = Folder::new("payload");
     let (url, file) = (gateway.url(Transport::Plain), folder.path("mixed.toml"));
     let wanted =
-        "payloads of 100000 bytes are longer than the gateway takes: at most 65536 (its client.message_size_limit)";
+        "payloads of 100000 bytes are longer than the gateway takes: at most 65536 (its client.message_size_max)";
     let mixture = "[[populations]]\nname='a'\nconnections=2\n[[streams]]\npopulation='a'\nkind='pairs'\nrate=5\n\
                    payload_bytes='100k'\n[[phases]]\nname='p'\nduration='1h'\n";
     std::fs::write(&file, mixture).unwrap();

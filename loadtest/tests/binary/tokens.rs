@@ -1,4 +1,4 @@
-//! Clients whose tokens somebody else has signed.
+//! Clients with tokens and keys from files.
 
 use ringgate_auth::{Signer, TokenSpec};
 use ringgate_core::session::Transport;
@@ -25,7 +25,7 @@ const PEOPLE: [(&str, &str); 6] =
     [("alice", "phone"), ("bob", "phone"), ("carol", "tablet"), ("dan", "x"), ("eve", "x"), ("frank", "x")];
 
 #[test]
-fn clients_take_the_lines_of_a_file_in_order_and_write_to_these_users() {
+fn tokens_are_in_a_file_then_clients_take_its_lines_in_order_and_write_to_these_users() {
     let gateway = Gateway::start();
     let folder = Folder::new("tokens");
     let file = folder.path("tokens.csv");
@@ -51,7 +51,7 @@ fn clients_take_the_lines_of_a_file_in_order_and_write_to_these_users() {
 }
 
 #[test]
-fn workers_share_the_lines_of_a_file() {
+fn load_has_workers_then_they_share_the_lines_of_the_file() {
     let gateway = Gateway::start();
     let folder = Folder::new("tokens-crew");
     let (file, json, url) = (folder.path("tokens.csv"), folder.path("result.json"), gateway.url(Transport::Plain));
@@ -70,7 +70,7 @@ fn workers_share_the_lines_of_a_file() {
 }
 
 #[test]
-fn user_with_several_devices_may_not_be_in_pairs() {
+fn user_has_several_devices_then_it_may_not_be_in_pairs() {
     let gateway = Gateway::start();
     let folder = Folder::new("devices");
     let (file, url) = (folder.path("tokens.csv"), gateway.url(Transport::Plain));
@@ -80,13 +80,13 @@ fn user_with_several_devices_may_not_be_in_pairs() {
         let output = loadtest(&[&link[..], more, &ON_A_BUSY_MACHINE].concat());
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    assert_eq!(run("idle", &[]).0, Some(0), "nobody takes the other's session over");
+    assert_eq!(run("idle", &[]).0, Some(0), "no session is taken over");
     let (code, said) = run("p2p", &["--rate", "5"]);
     assert!(code == Some(2) && said.contains("user \"alice\" has several lines"), "{said}");
 }
 
 #[test]
-fn line_that_is_wrong_is_named_and_no_token_is_shown() {
+fn line_is_wrong_then_it_is_named_and_no_token_is_shown() {
     let folder = Folder::new("bad-tokens");
     let (file, good) = (folder.path("tokens.csv"), token("alice"));
     for (text, wanted) in [
@@ -128,19 +128,43 @@ fn token_of_a_file_ends_within_the_run_then_its_client_does_not_come_back_with_i
 }
 
 #[test]
-fn token_for_several_connections_is_refused() {
+fn token_is_for_several_connections_then_the_error_says_first_what_to_do() {
     let good = token("alice");
     let output = loadtest(&["idle", "--url", "tcp://127.0.0.1:1", "--token", &good, "--connections", "2"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(
-        said.contains("--token is for one connection, and these are 2") && said.contains("--tokens FILE"),
+        said.starts_with(
+            "ringgate-loadtest: give --tokens FILE, with a line user,device,token for each of the 2 connections"
+        ) && said.contains("--token is for one connection"),
         "{said}"
     );
 }
 
 #[test]
-fn token_of_the_command_line_is_in_no_report() {
+fn key_file_cannot_sign_then_it_is_named_with_what_would_be_right_before_anybody_connects() {
+    let gateway = Gateway::start();
+    let folder = Folder::new("bad-keys");
+    let (file, url) = (folder.path("key"), gateway.url(Transport::Plain));
+    let certificate = gateway.certificate().to_owned();
+    for (content, wanted) in [
+        ("short\n".to_owned(), "the secret has 5 bytes; at least 32 are needed"),
+        (String::new(), "the secret has 0 bytes; at least 32 are needed"),
+        (certificate, "holds no private key in PEM form, but CERTIFICATE"),
+        ("{\"kty\":\"oct\",\"k\":\"c2VjcmV0\"}".to_owned(), "is a JSON Web Key"),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let output = loadtest(&["p2p", "--url", &url, "--key", &file, "--connections", "2", "--quiet"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.starts_with(&format!("ringgate-loadtest: --key {file}: {wanted}")), "{said}");
+        assert!(said.contains("--key is the file with the secret that the gateway has (32 bytes or more)"), "{said}");
+    }
+    assert_eq!(gateway.counter("ringgate_connections_accepted_total"), 0.0);
+}
+
+#[test]
+fn token_is_on_the_command_line_then_no_report_shows_it() {
     let gateway = Gateway::start();
     let folder = Folder::new("redacted");
     let (json, page, token) = (folder.path("result.json"), folder.path("report.html"), token("alice"));

@@ -224,7 +224,7 @@ def rooms_128(run):
 @case(
     "rooms-beyond-128",
     "A client with more than 128 rooms subscribes to the others behind `Connect`.",
-    configured("client.room_limit"),
+    configured("client.rooms_max"),
 )
 def rooms_beyond_128(run):
     client = run.sign_in(rooms=[{"room": run.room()} for _ in range(128)])
@@ -277,8 +277,8 @@ def several_devices(run):
         equal("payload", client.messages("@" + user, 1)[0].payload, b"for all")
 
 
-@case("connection-limit", "3504 the user has as many sessions as allowed", configured("client.user_connection_limit"))
-def connection_limit(run):
+@case("connection-limit", "3504 the user has as many sessions as allowed", configured("client.sessions_per_user_max"))
+def connections_max(run):
     user = run.user()
     kept = [run.sign_in(user, device=f"d{i}") for i in range(6)]
     goodbye = run.refused(3504, user, device="one-more")

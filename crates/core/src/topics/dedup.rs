@@ -37,6 +37,13 @@ pub struct DedupKey {
     hash: u64,
 }
 
+/// Which message of which sender and topic it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DedupId {
+    sender_and_topic: u64,
+    id: ClientMessageId,
+}
+
 impl DedupKey {
     /// The key of a message. `hash` is the node's keyed hash, as [`Dedup::new`] makes it; `sender` is that of the sender,
     /// `sender_and_topic` that of both.
@@ -47,6 +54,18 @@ impl DedupKey {
             id,
             hash: hash_of(hash, sender_and_topic, id),
         }
+    }
+
+    /// What equals the id of another key if it is for the same message.
+    pub fn id(&self) -> DedupId {
+        DedupId { sender_and_topic: self.sender_and_topic, id: self.id }
+    }
+}
+
+#[cfg(test)]
+impl DedupId {
+    pub(super) fn of(number: u64) -> DedupId {
+        DedupId { sender_and_topic: number, id: ClientMessageId::default() }
     }
 }
 

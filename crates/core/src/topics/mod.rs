@@ -3,9 +3,9 @@
 //! A topic (a user's inbox or a room) has one home shard, found by hashing its name. The home gives every message
 //! its place ([`Log`]), remembers client message ids ([`Dedup`]) and knows the devices of a user ([`Inbox`]) or the
 //! shards with members of a room ([`Room`]); where nobody is and nothing is kept it remembers the position ([`Heads`]).
-//! [`Publishers`] says whose messages fill the logs. A durable store will stand behind [`Log`]: sequencing and committing
-//! are two steps there already.
+//! [`Publishers`] says whose messages fill the logs. What is on its way into a store waits in [`Appends`].
 
+mod appends;
 mod dedup;
 mod heads;
 mod inbox;
@@ -15,7 +15,8 @@ mod room;
 mod size;
 mod unknown;
 
-pub use dedup::{Answered, Dedup, DedupKey};
+pub use appends::{Append, Appends, Ticket};
+pub use dedup::{Answered, Dedup, DedupId, DedupKey};
 pub use heads::{Head, Heads};
 pub use inbox::{Attachment, Device, DeviceLimits, Inbox};
 pub use log::{Gap, Log, LogLimits, Message, Retained, Trimmed, message_cost};

@@ -19,7 +19,7 @@ fn standings() -> Vec<Standing> {
 }
 
 #[test]
-fn messages_in_flight_and_thresholds_are_shown() {
+fn messages_are_in_flight_then_their_count_and_the_thresholds_are_shown() {
     let large = text(100, 30);
     for part in [
         "per second; in flight: 12 unanswered, 18 undelivered",
@@ -114,7 +114,7 @@ fn text(width: u16, height: u16) -> String {
 }
 
 #[test]
-fn drawings_are_as_they_were() {
+fn scene_is_drawn_then_it_equals_the_snapshot() {
     for (width, height) in [(100, 30), (60, 14)] {
         let path = format!("{}/src/view/draw/{width}x{height}.txt", env!("CARGO_MANIFEST_DIR"));
         let drawn = text(width, height);
@@ -127,7 +127,7 @@ fn drawings_are_as_they_were() {
 }
 
 #[test]
-fn a_terminal_that_became_tiny_shows_what_fits() {
+fn terminal_becomes_tiny_then_two_lines_are_shown() {
     assert_eq!(text(50, 2), "30 s  steady, 9 s left\n995/1000 conn, p99 2.00 ms, 6 errors\n");
     assert_eq!(text(8, 1), "30 s  st\n");
     assert_eq!(text(59, 40).lines().filter(|line| !line.is_empty()).count(), 2);
@@ -135,7 +135,7 @@ fn a_terminal_that_became_tiny_shows_what_fits() {
 }
 
 #[test]
-fn nothing_yet_is_drawn_too() {
+fn run_has_no_figures_yet_then_it_is_drawn() {
     let now = Instant::now();
     let mut scene = Scene::new("idle".to_owned());
     scene.ending = true;
@@ -147,7 +147,7 @@ fn nothing_yet_is_drawn_too() {
 }
 
 #[test]
-fn colours_only_where_they_are_wanted() {
+fn colours_are_unwanted_then_nothing_is_coloured() {
     let now = Instant::now();
     let coloured = |palette| {
         let terminal = terminal(100, 30, &scene(now), palette, now);

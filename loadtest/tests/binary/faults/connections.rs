@@ -121,7 +121,7 @@ fn a_gateway_is_killed_and_clients_try_to_come_back_then_what_was_not_sent_fails
 
 #[test]
 fn a_gateway_is_killed_and_all_that_follows_is_allowed_then_only_what_was_lost_fails_the_run() {
-    killed(&Load::ONLINE, RECONNECT, &["driver", "skipped", "undecided", "pings-unanswered"]);
+    killed(&Load::ONLINE, RECONNECT, &["driver", "skipped", "undecided", "pings-unanswered", "away"]);
 }
 
 #[test]

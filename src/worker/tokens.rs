@@ -6,15 +6,90 @@
 //! left of it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
 
-use ringgate_core::id::ConnectionKey;
+use ringgate_core::id::{Address, ConnectionKey};
+use ringgate_core::session::Authenticator;
+use ringgate_core::shard::Event;
+
+use super::driver::Core;
 
 /// A token, whose it is, and the request that brought it, if that was a Refresh.
 pub(super) type Waiting = (ConnectionKey, Option<u32>, Box<str>);
 
-/// See the module.
+/// Verifies them.
+pub(super) struct Verifier {
+    authenticator: Arc<dyn Authenticator>,
+    unverified: Unverified,
+}
+
+/// Cost of token verifications in one turn, in units of about 2 us.
+const VERIFY_COST_PER_TURN: u32 = 128;
+/// Tokens of each kind that are looked at in one turn, whether their connection still waits for them.
+const STALE_LOOKS_PER_TURN: usize = 128;
+/// Letters that may wait for full mailboxes while tokens are verified.
+const LETTERS_WAITING_MAX: usize = 4096;
+
+impl Verifier {
+    pub(super) fn new(authenticator: Arc<dyn Authenticator>) -> Self {
+        Verifier { authenticator, unverified: Unverified::default() }
+    }
+
+    /// Verifies with this one from now on.
+    pub(super) fn replace(&mut self, authenticator: Arc<dyn Authenticator>) {
+        self.authenticator = authenticator;
+    }
+
+    pub(super) fn push(&mut self, waiting: Waiting) {
+        self.unverified.push(waiting);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.unverified.is_empty()
+    }
+
+    /// Lets go of memory that is only kept for the next busy moment.
+    pub(super) fn release_spares(&mut self) {
+        self.unverified.release_spares();
+    }
+
+    /// Verifies as many tokens as fit into a turn: a reconnect storm must not stall those who are signed in. `letters_waiting`
+    /// is how many wait for full mailboxes. True if it has done something.
+    pub(super) fn turn(&mut self, core: &mut Core, letters_waiting: usize) -> bool {
+        // Nobody waits for these, and while nothing is verified nothing else takes them out.
+        let shard = &core.shard;
+        self.unverified.drop_stale(STALE_LOOKS_PER_TURN, |(connection, refresh, _)| {
+            shard.awaits_verification(*connection, refresh.is_some())
+        });
+        if letters_waiting > LETTERS_WAITING_MAX {
+            // A sign-in posts letters for its inbox and all of its rooms: it waits until there is room for them.
+            return false;
+        }
+        self.unverified.begin(VERIFY_COST_PER_TURN);
+        while let Some((connection, refresh, token)) = self.unverified.pop() {
+            if !core.shard.awaits_verification(connection, refresh.is_some()) {
+                // Closed while it waited: in a storm, most of the queue may be.
+                self.unverified.spend(1, refresh.is_some());
+                continue;
+            }
+            self.unverified.spend(1 + self.authenticator.cost(&token), refresh.is_some());
+            let began = Instant::now();
+            let result = self.authenticator.verify(&token, core.now.unix_ms / 1000);
+            core.metrics.auth_duration.record_us(began.elapsed().as_micros() as u64);
+            if let Err(error) = &result {
+                let connection = Address { shard: core.id, connection };
+                tracing::debug!(%connection, cause = error.label(), refresh = refresh.is_some(), "token refused");
+            }
+            core.shard.handle(Event::Verified { connection, refresh, result }, core.now);
+        }
+        self.unverified.spent() > 0
+    }
+}
+
+/// Those that wait.
 #[derive(Debug, Default)]
-pub(super) struct Unverified {
+struct Unverified {
     sign_ins: Line,
     refreshes: Line,
     /// What this turn may spend.
@@ -26,7 +101,7 @@ pub(super) struct Unverified {
 }
 
 impl Unverified {
-    pub(super) fn push(&mut self, waiting: Waiting) {
+    fn push(&mut self, waiting: Waiting) {
         match waiting.1 {
             None => self.sign_ins.rest.push_back(waiting),
             Some(_) => self.refreshes.rest.push_back(waiting),
@@ -35,13 +110,13 @@ impl Unverified {
 
     /// Lets go of tokens that are not awaited any more, the connection being closed. Looks at `looks` of each kind, from where
     /// it was the last time.
-    pub(super) fn drop_stale(&mut self, looks: usize, is_awaited: impl Fn(&Waiting) -> bool) {
+    fn drop_stale(&mut self, looks: usize, is_awaited: impl Fn(&Waiting) -> bool) {
         self.sign_ins.drop_stale(looks, &is_awaited);
         self.refreshes.drop_stale(looks, &is_awaited);
     }
 
     /// Begins a turn, in which [`Self::pop`] gives tokens until so much is spent.
-    pub(super) fn begin(&mut self, budget: u32) {
+    fn begin(&mut self, budget: u32) {
         (self.budget, self.spent) = (budget, 0);
         // Nothing is owed where no refresh waits. A turn that owes refreshes its whole budget gives it to them, which bounds the
         // sum.
@@ -49,7 +124,7 @@ impl Unverified {
     }
 
     /// The next token; none when the turn's budget is spent.
-    pub(super) fn pop(&mut self) -> Option<Waiting> {
+    fn pop(&mut self) -> Option<Waiting> {
         if self.spent >= self.budget {
             return None;
         }
@@ -62,7 +137,7 @@ impl Unverified {
     }
 
     /// What the last token has cost.
-    pub(super) fn spend(&mut self, cost: u32, refresh: bool) {
+    fn spend(&mut self, cost: u32, refresh: bool) {
         self.spent = self.spent.saturating_add(cost);
         // What no sign-in waits for is free.
         if refresh && !self.sign_ins.is_empty() {
@@ -71,16 +146,16 @@ impl Unverified {
     }
 
     /// What this turn has spent.
-    pub(super) fn spent(&self) -> u32 {
+    fn spent(&self) -> u32 {
         self.spent
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.sign_ins.is_empty() && self.refreshes.is_empty()
     }
 
     /// Lets go of memory that is only kept for the next busy moment.
-    pub(super) fn release_spares(&mut self) {
+    fn release_spares(&mut self) {
         self.sign_ins.release_spares();
         self.refreshes.release_spares();
     }

@@ -1,0 +1,106 @@
+//! `[[listeners]]` and `[admin]`: addresses, and which of them the kernel would take for the same.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ringgate_core::transport::Transport;
+
+use super::super::{DEFAULT_ADMIN_PORT, ListenerConfig, raw};
+use super::check::{Check, at};
+
+pub(super) fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerConfig> {
+    if raw.listeners.is_empty() {
+        let text = "there is none; add [[listeners]] with address = \"0.0.0.0:7400\"";
+        check.problem("listeners", None, text);
+    }
+    let mut listeners: Vec<ListenerConfig> = Vec::new();
+    for (index, raw) in raw.listeners.iter().enumerate() {
+        let key = format!("listeners[{index}].address");
+        let Some(address) = check.address(&key, &raw.address) else { continue };
+        let ipv6_only = raw.ipv6_only.as_ref().is_some_and(|only| *only.get_ref());
+        if let Some(only) = raw.ipv6_only.as_ref().filter(|_| ipv6_only && address.is_ipv4()) {
+            let text = "is for IPv6 addresses, and listeners.address is none; remove it";
+            check.problem(&format!("listeners[{index}].ipv6_only"), at(only), text);
+        }
+        let transport = if raw.tls { Transport::Tls } else { Transport::Plain };
+        let listener = ListenerConfig { address, transport, ipv6_only };
+        if let Some((other, known)) = listeners.iter().enumerate().find(|(_, known)| overlap(known, &listener)) {
+            let text = match known.address == address {
+                true => format!("{address} is there twice; remove one"),
+                false => {
+                    let other = format!("listeners[{other}]");
+                    let name = format!("listeners[{index}]");
+                    taken(address, &format!("{other}.address"), known.address)
+                        + &way_out([(&name, &listener), (&other, known)])
+                }
+            };
+            check.problem(&key, raw.address.as_ref().and_then(at), text);
+        }
+        listeners.push(listener);
+    }
+    listeners
+}
+
+fn taken(address: SocketAddr, key: &str, other: SocketAddr) -> String {
+    format!("{address} and {key} {other} are the same to the kernel; choose another port, or remove one")
+}
+
+/// Where `[::]` takes IPv4 from a listener beside it, what keeps it from that. Names, and what they are.
+fn way_out(both: [(&str, &ListenerConfig); 2]) -> String {
+    let takes_all = |one: &ListenerConfig| one.address.is_ipv6() && one.address.ip().is_unspecified() && !one.ipv6_only;
+    let is_ipv4 = |one: &ListenerConfig| one.address.ip().to_canonical().is_ipv4();
+    let [one, other] = both;
+    for ((name, all), (_, beside)) in [(one, other), (other, one)] {
+        if takes_all(all) && is_ipv4(beside) {
+            return format!("; {} takes IPv4, too, unless {name}.ipv6_only = true", all.address);
+        }
+    }
+    String::new()
+}
+
+/// Whether both would take the same connections, so that the kernel gives the port to one of them only.
+fn overlap(one: &ListenerConfig, other: &ListenerConfig) -> bool {
+    let covers = |one: &ListenerConfig, other: &ListenerConfig| {
+        let (all, one_of) = (one.address.ip(), other.address.ip().to_canonical());
+        match all {
+            IpAddr::V4(all) => all.is_unspecified() && one_of.is_ipv4(),
+            IpAddr::V6(all) => all.is_unspecified() && (one_of.is_ipv6() || !one.ipv6_only),
+        }
+    };
+    let (port, other_port) = (one.address.port(), other.address.port());
+    let same = one.address.ip().to_canonical() == other.address.ip().to_canonical();
+    port != 0 && port == other_port && (same || covers(one, other) || covers(other, one))
+}
+
+pub(super) fn admin(raw: &raw::Admin, listeners: &[ListenerConfig], check: &mut Check<'_>) -> Option<SocketAddr> {
+    // Also where it is off: a mistake is better found now than when it is switched on.
+    let address = match &raw.address {
+        None => Some(SocketAddr::from(([127, 0, 0, 1], DEFAULT_ADMIN_PORT))),
+        address => check.address("admin.address", address),
+    };
+    let address = address.filter(|_| raw.enabled.unwrap_or(true))?;
+    let admin = ListenerConfig { address, transport: Transport::Plain, ipv6_only: false };
+    if let Some((index, known)) = listeners.iter().enumerate().find(|(_, known)| overlap(known, &admin)) {
+        let other = format!("listeners[{index}]");
+        let mut text = taken(address, &format!("{other}.address"), known.address);
+        if address.is_ipv4() {
+            text += &way_out([("admin", &admin), (&other, known)]);
+        }
+        check.problem("admin.address", raw.address.as_ref().and_then(at), text);
+    }
+    Some(address)
+}
+
+/// Host names as a request has them, in lower case.
+pub(super) fn admin_hosts(raw: &raw::Admin, check: &mut Check<'_>) -> Vec<String> {
+    for (index, host) in raw.hosts.iter().enumerate() {
+        let text = host.get_ref();
+        let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if text.is_empty() || text.ends_with('.') || !text.chars().all(is_host) {
+            let wrong = format!(
+                "\"{text}\" is not a host name; write it without scheme and port, like \"gateway.example.org\""
+            );
+            check.problem(&format!("admin.hosts[{index}]"), at(host), wrong);
+        }
+    }
+    raw.hosts.iter().map(|host| host.get_ref().to_ascii_lowercase()).collect()
+}

@@ -1,0 +1,134 @@
+//! The core as the sockets see it: what happens to a socket becomes an event. Connections beyond the limits of the node are
+//! turned away here, before the core knows them, by what [`Admission`] says.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+
+use ringgate_core::close::CloseReason;
+use ringgate_core::id::{ConnectionKey, Now, ShardId};
+use ringgate_core::limits::{BUSY_AFTER_MS, BUSY_SPREAD_MS, Settings};
+use ringgate_core::metrics::ShardMetrics;
+use ringgate_core::outbox::Chunk;
+use ringgate_core::session::Admission;
+use ringgate_core::shard::{Event, Shard, ShardOptions};
+use ringgate_core::slots::Slots;
+use ringgate_core::transport::Transport;
+use ringgate_core::wire::Encoder;
+use ringgate_net::Driver;
+use ringgate_net::tls::{Handshake, TlsError};
+
+/// Delays that refused clients are told.
+const FAREWELLS: u32 = 16;
+
+/// The core, as the sockets see it.
+pub(super) struct Core {
+    pub(super) shard: Shard,
+    pub(super) now: Now,
+    pub(super) id: ShardId,
+    settings: Arc<Settings>,
+    pub(super) metrics: Arc<ShardMetrics>,
+    admission: Arc<Mutex<Admission>>,
+    peers: Slots<IpAddr>,
+    limited: bool,
+    /// Why TLS failed, of connections whose close was not logged yet.
+    pub(super) causes: HashMap<ConnectionKey, String>,
+}
+
+impl Core {
+    pub(super) fn new(options: ShardOptions, admission: Arc<Mutex<Admission>>) -> Self {
+        let client = &options.settings.client;
+        Core {
+            id: options.id,
+            limited: client.connections_max != 0 || client.connections_per_address_max != 0 || client.accept_rate != 0,
+            now: Now::default(),
+            settings: options.settings.clone(),
+            metrics: options.metrics.clone(),
+            admission,
+            peers: Slots::default(),
+            causes: HashMap::new(),
+            shard: Shard::new(options),
+        }
+    }
+}
+
+impl Driver for Core {
+    fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool {
+        let peer = peer.ip().to_canonical();
+        if self.limited {
+            let admitted =
+                self.admission.lock().is_ok_and(|mut admission| admission.admit(&self.settings.client, peer, self.now));
+            if !admitted {
+                self.metrics.connections_refused.increment();
+                return false;
+            }
+            self.peers.insert_at(key, peer);
+        }
+        self.shard.handle(Event::Opened { connection: key, peer, transport }, self.now);
+        true
+    }
+
+    fn secured(&mut self, key: ConnectionKey, _: Handshake) {
+        self.shard.handle(Event::Secured { connection: key }, self.now);
+    }
+
+    fn expect(&mut self, key: ConnectionKey) {
+        self.shard.expect(key);
+    }
+
+    fn received(&mut self, key: ConnectionKey, bytes: &[u8]) {
+        self.shard.handle(Event::Received { connection: key, bytes }, self.now);
+    }
+
+    fn takes_more(&mut self, key: ConnectionKey) -> bool {
+        self.shard.takes_more(key)
+    }
+
+    fn carried(&mut self, key: ConnectionKey, overhead_bytes: usize) {
+        self.shard.carried(key, overhead_bytes, self.now);
+    }
+
+    fn tls_failed(&mut self, key: ConnectionKey, error: &TlsError) {
+        self.causes.insert(key, error.to_string());
+    }
+
+    fn ended(&mut self, key: ConnectionKey, reason: CloseReason) {
+        self.shard.handle(Event::Ended { connection: key, reason }, self.now);
+    }
+
+    fn freed(&mut self, key: ConnectionKey) {
+        self.causes.remove(&key);
+        self.shard.handle(Event::Freed { connection: key }, self.now);
+        if let Some(peer) = self.peers.remove_at(key)
+            && let Ok(mut admission) = self.admission.lock()
+        {
+            admission.release(peer);
+        }
+    }
+
+    fn pull(&mut self, key: ConnectionKey) -> Option<Chunk> {
+        self.shard.pull(key, self.now)
+    }
+
+    fn progressed(&mut self, key: ConnectionKey) {
+        self.shard.progressed(key, self.now);
+    }
+
+    fn recycle(&mut self, _key: ConnectionKey, buffer: Vec<u8>) {
+        self.shard.recycle(buffer);
+    }
+}
+
+/// What clients are told in turn for whom there is no room. They do not come back all at once: each may try again at another
+/// time, and shards do not begin with the same one.
+pub(super) fn farewells(id: ShardId) -> Vec<Vec<u8>> {
+    let after_ms = |step: u32| BUSY_AFTER_MS + step % FAREWELLS * BUSY_SPREAD_MS / FAREWELLS;
+    let farewell = |number: u32| {
+        let mut frame = Vec::new();
+        // Seven and 16 have no factor in common: all steps come, and those next to each other differ much.
+        let after_ms = after_ms(u32::from(id.0) + number * 7);
+        Encoder::default().goodbye(&mut frame, CloseReason::Busy, CloseReason::Busy.label(), after_ms);
+        frame
+    };
+    (0..FAREWELLS).map(farewell).collect()
+}
