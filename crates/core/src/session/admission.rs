@@ -1,4 +1,4 @@
-//! Who may connect at all: connections of the node, of one address, and per second.
+//! Which connections are admitted: by how many the node has, how many their address has, and how many come per second.
 //!
 //! One for the whole node, shared by its shards behind a lock that is taken at accept and at close only.
 
@@ -20,8 +20,8 @@ pub struct Admission {
     ipv6_prefix: u8,
 }
 
-/// What counts as one address. Who has IPv6 has a whole network of it, usually a /64, and may connect from any address
-/// of that; an IPv4 address that was mapped into IPv6 is itself.
+/// What counts as one address. With IPv6 a subscriber has a whole network, usually a /64, and may connect from any of its
+/// addresses. An IPv4 address that was mapped into IPv6 counts as the IPv4 address.
 fn subscriber_of(address: IpAddr, ipv6_prefix: u8) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -42,7 +42,7 @@ impl Admission {
         }
     }
 
-    /// Counts a connection in, or says no. The rate is asked last: who is refused otherwise does not spend it for others.
+    /// Counts a connection in, or says no. The rate is asked last: a connection that is refused for another reason does not use it up.
     pub fn admit(&mut self, limits: &ClientLimits, address: IpAddr, now: Now) -> bool {
         if limits.connections_max != 0 && self.connections >= limits.connections_max {
             return false;

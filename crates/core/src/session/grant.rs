@@ -1,4 +1,4 @@
-//! What a verified token allows: who the session belongs to, until when, and which rooms it may use for what.
+//! What a verified token says: the user, when it ends, and what the session may do with which rooms.
 //!
 //! Tokens are verified outside the core (`auth`); the core receives a [`Grant`] or an [`AuthError`].
 
@@ -39,7 +39,7 @@ pub enum Verb {
     Subscribe,
     /// Send.
     Publish,
-    /// Ask who is there.
+    /// Ask for the members.
     Presence,
     /// Ask for earlier messages.
     History,

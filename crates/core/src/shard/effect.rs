@@ -19,7 +19,7 @@ pub enum Effect {
         connection: ConnectionKey,
         /// Set when the token came with Refresh.
         refresh: Option<u32>,
-        /// As the client sent it.
+        /// The token, as the client sent it.
         token: Box<str>,
     },
     /// The outbox is no longer empty; pull it.
@@ -79,7 +79,7 @@ pub struct SignInRecord {
 pub struct CloseRecord {
     /// User id, if it was signed in.
     pub user: Option<Arc<str>>,
-    /// Device, likewise.
+    /// Device, if it was signed in.
     pub device: Option<Arc<str>>,
     /// The other end.
     pub peer: IpAddr,

@@ -15,7 +15,7 @@ pub enum Event<'a> {
     Opened {
         /// Chosen by the shell.
         connection: ConnectionKey,
-        /// Who is at the other end.
+        /// Address of the other end.
         peer: IpAddr,
         /// TCP or TLS.
         transport: Transport,
@@ -41,11 +41,11 @@ pub enum Event<'a> {
         /// What the token says.
         result: Result<Grant, AuthError>,
     },
-    /// The peer closed, or the socket failed.
+    /// The peer closed its side, or the socket failed.
     Ended {
         /// The connection.
         connection: ConnectionKey,
-        /// What it was.
+        /// Why it ended.
         reason: CloseReason,
     },
     /// The socket is closed, nothing of it is in the kernel any more.

@@ -17,7 +17,7 @@ impl Shard {
         (deliveries, inbox)
     }
 
-    /// Broadcasts posted and not worked off, and requests posted and not answered: both 0 when nothing is under way. For
+    /// Broadcasts posted and not worked off, and requests posted and not answered: both 0 when nothing is in flight. For
     /// tests.
     pub fn under_way(&self) -> (u64, usize) {
         let owed = (0..self.shards).map(|shard| self.ways.owed(ShardId(shard)).deliveries).sum();

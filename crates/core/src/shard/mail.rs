@@ -52,7 +52,7 @@ impl Shard {
         to == self.id && self.own_mail.is_empty()
     }
 
-    /// A Publish to a home of which it is known already that it goes there: what the home looks at first is brought.
+    /// A Publish will be posted to this home: prefetches what the home reads first.
     pub(super) fn expect_publish(&self, home: ShardId, key: DedupKey) {
         if home == self.id {
             self.homes.dedup.prefetch(key);

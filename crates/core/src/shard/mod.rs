@@ -76,19 +76,19 @@ pub struct Shard {
     heavy_in_flight: HashMap<ConnectionKey, u8, Keyed>,
     /// When connections were pinged that have not answered with a Pong, in monotonic us.
     pinged: HashMap<ConnectionKey, u64, Keyed>,
-    /// Connections whose parked bytes may be read on.
+    /// Connections whose parked bytes may be read now.
     unparked: Vec<ConnectionKey>,
     draining: Option<u32>,
     swept_ms: u64,
 }
 
-/// Outboxes to be looked at: nearly every one is empty again when the shell has sent what there was, and only one that is
-/// not needs a deadline. (Moving its entry in the wheel at once cost an idle client's Pong four cache misses.)
+/// Outboxes that may need a write deadline. Nearly every one is empty again when the shell has sent what was in it; only one that
+/// is not needs the deadline. (Moving its entry in the wheel at once cost an idle client's Pong four cache misses.)
 #[derive(Debug, Default)]
 struct Stalls {
-    /// They were empty before this turn.
+    /// Filled in this turn, empty before it.
     filled: Vec<ConnectionKey>,
-    /// Filled in the turn before: the shell has had its chance to empty them.
+    /// Filled in the turn before, and already offered to the socket.
     sent: Vec<ConnectionKey>,
 }
 
@@ -151,7 +151,7 @@ impl Shard {
         }
     }
 
-    /// An event of this connection is about to come: has its memory brought.
+    /// An event of this connection is about to come: prefetches its memory.
     pub fn expect(&self, connection: ConnectionKey) {
         self.connections.prefetch(connection.slot);
     }
@@ -185,7 +185,7 @@ impl Shard {
         self.work_off(now) | more
     }
 
-    /// The same without the deadlines of clients, who may have been in time for one that has passed.
+    /// Like [`Self::advance`], but without deadlines: bytes that were in time for one may not have been read yet.
     pub fn work_off(&mut self, now: Now) -> bool {
         self.watch_stalled();
         self.read_parked(now);

@@ -167,7 +167,7 @@ impl Dedup {
         }
     }
 
-    /// Has the processor fetch what [`Self::find`] will look at: it lies anywhere in a lot of memory.
+    /// Prefetches what [`Self::find`] will read: it lies anywhere in a lot of memory.
     #[inline]
     pub fn prefetch(&self, key: DedupKey) {
         self.index.prefetch(key.hash);

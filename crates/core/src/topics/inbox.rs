@@ -376,8 +376,8 @@ impl Inbox {
         self.devices().iter().any(|device| device.place != place)
     }
 
-    /// Moves the cursor of the device that is connected there; returns how many messages nobody needs any more and
-    /// which therefore left the log.
+    /// Moves the cursor of the device that is connected there; returns how many messages left the log because every
+    /// known device has acknowledged them.
     pub fn acknowledge(&mut self, from: Address, offset: u64, publishers: &mut Publishers, now_ms: u64) -> u64 {
         let last = self.position().offset;
         let place = Place::connected(from);

@@ -117,7 +117,7 @@ pub struct Log {
 }
 
 /// Messages of a log that are in no publisher's sum yet: most are acknowledged before they are ever counted. Larger ones than
-/// this, in bytes, are counted at once, and so is everything that nobody is there to acknowledge.
+/// this, in bytes, are counted at once, and so is every message for a user without a connected device.
 const UNCOUNTED_MAX: u32 = 16;
 const UNCOUNTED_BYTES_MAX: usize = 2048;
 /// A log whose dead messages lie between live ones is searched for them when it is this part over a bound, so that the

@@ -17,7 +17,7 @@ pub(super) const fn allocated(bytes: usize) -> usize {
     (bytes + step - 1) & !(step - 1)
 }
 
-/// Bytes that a frame takes which is kept and was sent to somebody.
+/// Bytes that a frame takes which is kept and was sent to a client.
 pub(super) const fn frame_bytes(len: usize) -> usize {
     allocated(len) + allocated(SHARED_BYTES)
 }

@@ -17,7 +17,7 @@ impl Shard {
     /// A live message of the session's inbox.
     pub(in crate::shard) fn on_deliver(&mut self, key: ConnectionKey, offset: u64, delivery: Delivery, now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else {
-            // Closed in the meantime, or not yet ready: a logged message is still in the log.
+            // The session has ended or is not ready yet: a logged message is still in the log.
             return;
         };
         let Some(session) = connection.session.as_mut() else { return };
@@ -39,7 +39,7 @@ impl Shard {
             self.metrics.deliveries_deferred.add(1);
             return;
         }
-        // What is in no log waits for nobody, and must not overtake messages that wait in the log.
+        // A message that is in no log cannot be brought later, and must not overtake messages that wait in the log.
         if no_room || (!logged && feed.lag != Lag::None) {
             self.metrics.slow_consumers[SlowAction::Drop].increment();
             return Self::count_dropped(&self.metrics, DropReason::Slow, 1);

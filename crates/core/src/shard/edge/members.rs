@@ -1,4 +1,4 @@
-//! The rooms that have members on this shard, and who these are.
+//! The rooms that have members on this shard, and these members.
 //!
 //! While a room has jobs its list of members keeps its order: a member that leaves leaves a hole. Each member knows the
 //! offset it has been brought to, which makes repetitions and holes visible.

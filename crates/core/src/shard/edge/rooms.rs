@@ -92,7 +92,7 @@ impl Shard {
             Some(membership)
         });
         let Some(membership) = membership else {
-            // Closed in the meantime, perhaps because it was taken over: then its successor is about to join.
+            // The session has ended, perhaps because it was taken over: then the newer session is about to join.
             let from = self.address(key);
             self.post_to_home(self.home_of_room(&name), ToHome::Unsubscribe { home, from, taken_over: true });
             return self.rooms.forget_if_unused(local);
@@ -118,7 +118,7 @@ impl Shard {
             self.catch_up(key);
         }
         if self.session_may(key, Verb::Subscribe, &name).is_err() {
-            // The right was taken away by a Refresh while the answer was under way.
+            // A Refresh took the right away while the request was in flight.
             self.leave_and_say_so(key, local, 0, &name, ErrorCode::PermissionDenied.code(), now);
         }
         self.wake_parked(key);
@@ -152,7 +152,7 @@ impl Shard {
     }
 
     /// The session's rights have changed: takes away the rooms that it may not be in any more. Those that it is about to
-    /// join are looked at when their homes have answered.
+    /// join are checked when their homes have answered.
     pub(super) fn take_rooms_away(&mut self, key: ConnectionKey, now: Now) {
         let Some(session) = self.session_mut(key) else { return };
         for membership in session.rooms.as_slice().to_vec() {

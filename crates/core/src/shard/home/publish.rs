@@ -85,7 +85,7 @@ impl Shard {
         let SentCopy { from, draft, message_id, timestamp_ms, ttl_ms, received_us } = copy;
         let inbox = match self.homes.find(draft.topic()) {
             Some(Topic::Inbox(inbox)) => inbox,
-            // The user has left meanwhile, and no device is known.
+            // The inbox was forgotten: the user has no known device.
             Some(Topic::Room(_)) | None => return,
         };
         if !self.homes.has_other_devices(inbox, from) {
@@ -141,7 +141,7 @@ impl Shard {
         self.settings.namespaces.get(publish.namespace).map_or(Durability::Ephemeral, |namespace| namespace.durability)
     }
 
-    /// Puts a sequenced message into the log and sends it on its way to everyone who is there.
+    /// Puts a sequenced message into the log and delivers it to connected devices or to the room's members.
     fn commit(&mut self, topic: Topic, publish: Publish, answered: Answered, copied_at: Option<ShardId>, now: Now) {
         let Publish { from, draft, ttl_ms, received_us, .. } = publish;
         let is_kept = answered.durability != Durability::Ephemeral;

@@ -28,7 +28,7 @@ pub(super) enum Topic {
 #[derive(Debug)]
 pub(in crate::shard) struct Homes {
     pub(super) inboxes: Named<Inbox, InboxKey>,
-    /// Whose inboxes go first when those of users who have never signed in take too much.
+    /// Which inboxes go first when users who have never signed in take too much together.
     unknown: UnknownUsers,
     pub(super) rooms: Named<Room, RoomKey>,
     /// Where topics stood that are quiet now.
@@ -50,7 +50,7 @@ pub(in crate::shard) struct Homes {
     pub(super) expecting: HashSet<RoomKey, Keyed>,
 }
 
-/// Topics looked at by one sweep.
+/// Topics that one sweep visits.
 const SWEPT: u32 = 64;
 
 impl Homes {
@@ -145,7 +145,7 @@ impl Homes {
         }
     }
 
-    /// A topic that somebody has connected to, joined or written to.
+    /// The topic, if a client has connected to it, joined it or written to it.
     pub(super) fn find(&self, topic: &str) -> Option<Topic> {
         match topic.strip_prefix('@') {
             Some(user) => self.inboxes.find(user).map(Topic::Inbox),
@@ -176,14 +176,14 @@ impl Homes {
         let (used, cost) = (self.metrics.log_bytes.read() as usize, message_cost(frame_bytes));
         let free = self.settings.log_bytes_per_shard_max.saturating_sub(used);
         let share = free.saturating_mul(PUBLISHER_SHARE_OF_FREE);
-        // Nobody holds more than all together, so mostly nobody need be looked up.
+        // No publisher holds more than all together: mostly none is looked up.
         cost <= free && (used + cost <= share || self.publishers.held(self.publisher(user)) + cost <= share)
     }
 
     /// Appends to a topic's log and trims it.
     pub(super) fn commit(&mut self, topic: Topic, message: Message, now: Now) {
         let now_ms = now.mono_ms();
-        // Where memory is short, everybody's share must be known.
+        // Where memory is short, each publisher's share must be known.
         let is_short = self.metrics.log_bytes.read() as usize > self.settings.log_bytes_per_shard_max / 2;
         match topic {
             Topic::Inbox(key) => {
@@ -215,8 +215,8 @@ impl Homes {
         }
     }
 
-    /// A message that is in no log goes to a topic; none where the topic is not known. Where the namespace keeps no log,
-    /// nobody can be told any more that nothing was missed.
+    /// A message that is in no log was published; `topic` is none if it is not in memory. Where the namespace keeps no log, a
+    /// client that comes back may have missed it, and must be told so.
     pub(super) fn pass_by(&mut self, topic: Option<Topic>, name: &str, namespace: usize) {
         if name.starts_with('@')
             || self.settings.namespaces.get(namespace).is_none_or(|n| n.durability != Durability::Ephemeral)
@@ -235,8 +235,8 @@ impl Homes {
         }
     }
 
-    /// A user who has never signed in was written to: lets go of those who were written to longest ago while all of them
-    /// take too much. Not of this one, whatever it takes.
+    /// A user who has never signed in was written to. While such users take too much together, removes the inbox that was
+    /// written to longest ago, but never this one.
     fn on_unknown_written(&mut self, user: InboxKey, is_first: bool, write: u64) {
         if is_first {
             let Homes { unknown, inboxes, .. } = self;

@@ -35,7 +35,7 @@ struct Set {
     numbers: [u32; SLOTS],
     /// The newest number that found no room here.
     passed: u32,
-    /// A quarter of the hash: who compares it looks at another's entry once in 6 500 times.
+    /// A quarter of the hash: comparing it leads to a wrong entry once in 6 500 times.
     tags: [u16; SLOTS],
 }
 
@@ -85,7 +85,7 @@ const FILLED: usize = 6;
 const MOVED_AT_ONCE: u32 = 4;
 
 impl Index {
-    /// Asks the processor for what [`Self::find`] will look at first.
+    /// Prefetches what [`Self::find`] will read first.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
         for sets in [&self.sets, &self.outgrown] {
