@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn control_goes_first_and_an_empty_outbox_owns_nothing() {
+    fn control_frames_wait_then_they_go_first_and_an_empty_outbox_owns_nothing() {
         let mut spares = Spares::default();
         let mut outbox = Outbox::default();
         outbox.push(delivery(10), &mut spares, 5);
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_count_bytes_and_frames_but_one_message_always_fits() {
+    fn outbox_is_at_a_bound_then_it_has_no_room_but_an_empty_one_always_has() {
         let limits = OutboxLimits { bytes_max: 100, frames_max: 3 };
         let mut spares = Spares::default();
         let mut outbox = Outbox::default();
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn room_ends_where_the_sum_of_bytes_or_the_number_of_messages_does() {
+    fn bytes_or_messages_reach_their_bound_then_there_is_no_room() {
         let limits = OutboxLimits { bytes_max: 10, frames_max: 3 };
         let mut spares = Spares::default();
         let mut outbox = Outbox::default();
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_what_was_asked_for_from_the_exact_number_on() {
+    fn exact_number_of_frames_or_bytes_is_there_then_the_outbox_holds_it() {
         let mut spares = Spares::default();
         let mut outbox = Outbox::default();
         assert!(!outbox.holds(0, 0), "an empty one holds nothing, not even none");
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_drained_when_half_of_both_bounds_is_free() {
+    fn half_of_both_bounds_is_free_then_the_outbox_is_drained() {
         let limits = OutboxLimits { bytes_max: 100, frames_max: 4 };
         let mut spares = Spares::default();
         let mut outbox = Outbox::default();
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn spare_control_buffers_are_few_and_small() {
+    fn control_buffers_are_recycled_then_the_spare_ones_are_few_and_small() {
         let mut spares = Spares::default();
         // Nothing is gained by keeping a buffer without memory; a large one would keep it for good.
         spares.recycle(Vec::new());
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn spare_queues_are_few_and_small() {
+    fn queues_are_released_then_the_spare_ones_are_few_and_small() {
         let mut spares = Spares::default();
         let emptied = |spares: &mut Spares, frames: usize| {
             let mut outbox = Outbox::default();
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pulled_message_is_subtracted_from_every_count() {
+    fn message_is_pulled_then_it_is_subtracted_from_every_count() {
         let mut spares = Spares::default();
         let mut outbox = Outbox::default();
         outbox.push(reply(5), &mut spares, 0);

@@ -62,11 +62,11 @@ impl Rig {
         }
     }
 
-    fn to_edge(&mut self, letter: ToEdge) {
+    fn mail_to_edge(&mut self, letter: ToEdge) {
         self.handle(Event::Mail(Letter::ToEdge(letter)));
     }
 
-    fn to_home(&mut self, letter: ToHome) {
+    fn mail_to_home(&mut self, letter: ToHome) {
         self.handle(Event::Mail(Letter::ToHome(letter)));
     }
 
@@ -115,7 +115,7 @@ impl Rig {
     }
 
     fn attached(&mut self) {
-        self.to_edge(attached());
+        self.mail_to_edge(attached());
     }
 
     fn disconnect(&mut self) {
@@ -323,7 +323,7 @@ impl Rig {
     fn join(&mut self) {
         self.subscribe();
         let subscribed = self.subscribed();
-        self.to_edge(subscribed);
+        self.mail_to_edge(subscribed);
     }
 
     /// The room that the session joined, as its Subscribe names it.
@@ -455,7 +455,7 @@ fn letter_to_a_session_that_has_ended_then_only_its_home_is_told() {
             ask(&mut rig);
             let letter = say(&rig);
             match end {
-                End::TakenOver => rig.to_edge(ToEdge::Refused { to: KEY, reason: CloseReason::TakenOver }),
+                End::TakenOver => rig.mail_to_edge(ToEdge::Refused { to: KEY, reason: CloseReason::TakenOver }),
                 _ => rig.ended(),
             }
             if matches!(end, End::Closed | End::Replaced) {
@@ -500,9 +500,9 @@ impl Guest {
         let (user, room): (Arc<str>, Arc<str>) = (rig.user_at(HERE).into(), rig.room_at(HERE).into());
         let from = Address { shard: THERE, connection: KEY };
         let other = Address { shard: THERE, connection: ConnectionKey { slot: 4, generation: 1 } };
-        rig.to_home(attach(&user, from));
+        rig.mail_to_home(attach(&user, from));
         let Some(Letter::ToEdge(ToEdge::Attached { home: inbox, .. })) = rig.posted.pop() else { panic!("no answer") };
-        rig.to_home(subscribe(&room, &user, from));
+        rig.mail_to_home(subscribe(&room, &user, from));
         let Some(Letter::ToEdge(ToEdge::Subscribed(subscribed))) = rig.posted.pop() else { panic!("no answer") };
         let room_key = subscribed.home;
         let mut guest = Guest { rig, user, room, inbox, room_key, from, other };
@@ -510,7 +510,7 @@ impl Guest {
         let topics = [format!("@{}", guest.user), guest.room.to_string()];
         for topic in topics {
             let letter = guest.publish(&topic);
-            guest.rig.to_home(letter);
+            guest.rig.mail_to_home(letter);
         }
         guest.rig.posted.clear();
         guest
@@ -619,8 +619,8 @@ fn letter_from_a_session_that_has_ended_then_the_home_answers_as_the_table_says(
         for (end, answers) in [End::Closing, End::TakenOver, End::Closed].into_iter().zip(expected) {
             let mut guest = Guest::new();
             match end {
-                End::TakenOver => guest.rig.to_home(attach(&guest.user, guest.other)),
-                End::Closed => guest.rig.to_home(ToHome::Detach { home: guest.inbox, from: guest.from }),
+                End::TakenOver => guest.rig.mail_to_home(attach(&guest.user, guest.other)),
+                End::Closed => guest.rig.mail_to_home(ToHome::Detach { home: guest.inbox, from: guest.from }),
                 End::Closing | End::Replaced => {}
             }
             guest.rig.posted.clear();

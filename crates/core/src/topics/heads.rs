@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_when_there_are_too_many_or_they_are_too_old() {
+    fn heads_are_too_many_or_too_old_then_the_oldest_go() {
         let mut heads = Heads::default();
         for offset in 0..5u64 {
             assert_eq!(heads.keep(offset << 40, head(offset), offset, 3), u64::from(offset >= 3));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_that_falls_quiet_again_is_the_newest() {
+    fn topic_falls_quiet_again_then_it_is_the_newest() {
         let mut heads = Heads::default();
         heads.keep(1, head(1), 0, 2);
         heads.keep(2, head(2), 0, 2);

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_publisher_without_messages_is_forgotten() {
+    fn publisher_has_no_messages_then_it_is_forgotten() {
         let mut publishers = Publishers::default();
         for publisher in 0..1000u64 {
             publishers.add(publisher << 50, 10);
