@@ -171,7 +171,7 @@ impl Session {
 #[derive(Clone, Copy, Debug)]
 pub struct InboxFeed {
     /// The inbox at its home.
-    pub home: InboxKey,
+    pub key: InboxKey,
     /// Its epoch.
     pub epoch: u64,
     /// Brought up to here.
@@ -182,8 +182,8 @@ pub struct InboxFeed {
     pub ack_deadline: Option<Ticks>,
     /// Live messages that were not queued because the feed lags.
     pub behind: u32,
-    /// The home's shard.
-    pub at: ShardId,
+    /// The shard that is the inbox's home.
+    pub home: ShardId,
     /// Repetitions since the last progress.
     pub attempts: u8,
     /// How it follows the log.
@@ -223,8 +223,8 @@ impl Ticks {
 
 impl InboxFeed {
     /// A feed that stands at `seen`, all of it acknowledged.
-    pub fn new(at: ShardId, home: InboxKey, epoch: u64, seen: u64, lag: Lag) -> Self {
-        InboxFeed { at, home, epoch, seen, unacked: 0, ack_deadline: None, behind: 0, attempts: 0, lag }
+    pub fn new(home: ShardId, key: InboxKey, epoch: u64, seen: u64, lag: Lag) -> Self {
+        InboxFeed { home, key, epoch, seen, unacked: 0, ack_deadline: None, behind: 0, attempts: 0, lag }
     }
 
     /// Acknowledged up to here.

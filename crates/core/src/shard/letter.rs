@@ -36,7 +36,7 @@ pub enum ToHome {
     /// The session has ended.
     Detach {
         /// The inbox.
-        home: InboxKey,
+        inbox: InboxKey,
         /// The session.
         from: Address,
     },
@@ -47,7 +47,7 @@ pub enum ToHome {
     /// Everything up to `offset` is kept.
     Ack {
         /// The inbox.
-        home: InboxKey,
+        inbox: InboxKey,
         /// The session.
         from: Address,
         /// Cumulative.
@@ -67,7 +67,7 @@ pub enum ToHome {
     /// A session leaves a room; sent once for each accepted Subscribe.
     Unsubscribe {
         /// The room.
-        home: RoomKey,
+        room: RoomKey,
         /// The session.
         from: Address,
         /// A newer session of the same device has replaced it, and is about to join.
@@ -102,10 +102,10 @@ pub enum ToEdge {
     Attached {
         /// The session.
         to: ConnectionKey,
-        /// The home's shard.
-        at: ShardId,
+        /// The inbox's home.
+        home: ShardId,
         /// The inbox there.
-        home: InboxKey,
+        inbox: InboxKey,
         /// What the inbox found.
         attachment: Box<Attachment>,
     },
@@ -232,7 +232,7 @@ pub enum Source {
     /// A room.
     Room {
         /// At its home.
-        home: RoomKey,
+        room: RoomKey,
         /// On the session's shard.
         local: LocalRoomKey,
     },
@@ -362,7 +362,7 @@ pub struct Subscribed {
     /// The room's entry on the session's shard.
     pub local: LocalRoomKey,
     /// The room at its home.
-    pub home: RoomKey,
+    pub room: RoomKey,
     /// False when `since` was given and is not reached.
     pub recovered: bool,
     /// Live traffic starts after this.

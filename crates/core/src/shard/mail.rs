@@ -72,11 +72,11 @@ impl Shard {
     }
 
     #[inline]
-    pub(super) fn acknowledge_or_post(&mut self, at: ShardId, home: InboxKey, from: Address, offset: u64, now: Now) {
-        if self.reads_at_once(at) {
-            self.homes.acknowledge(home, from, offset, now);
+    pub(super) fn acknowledge_or_post(&mut self, home: ShardId, inbox: InboxKey, from: Address, offset: u64, now: Now) {
+        if self.reads_at_once(home) {
+            self.homes.acknowledge(inbox, from, offset, now);
         } else {
-            self.post_to_home(at, ToHome::Ack { home, from, offset });
+            self.post_to_home(home, ToHome::Ack { inbox, from, offset });
         }
     }
 

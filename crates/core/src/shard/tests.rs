@@ -165,8 +165,8 @@ impl Rig {
 
 fn attached() -> ToEdge {
     let attachment = Attachment { taken_over: None, start: 0, recovered: true, position: AT_THE_END };
-    let home = InboxKey { slot: 9, generation: 1 };
-    ToEdge::Attached { to: KEY, at: THERE, home, attachment: Box::new(attachment) }
+    let inbox = InboxKey { slot: 9, generation: 1 };
+    ToEdge::Attached { to: KEY, home: THERE, inbox, attachment: Box::new(attachment) }
 }
 
 /// What a step makes of a connection.
@@ -340,7 +340,7 @@ impl Rig {
             to: KEY,
             request: 6,
             local: self.local(),
-            home: ROOM_AT_HOME,
+            room: ROOM_AT_HOME,
             recovered: true,
             position: AT_THE_END,
             start: 0,
@@ -393,7 +393,7 @@ fn letter_to_a_session_that_has_ended_then_only_its_home_is_told() {
             Rig::join,
             |rig| {
                 let gap = Gap { frames: vec![(1, delivery().frame)], upto: 1, ..Gap::default() };
-                let topic = Source::Room { home: ROOM_AT_HOME, local: rig.local() };
+                let topic = Source::Room { room: ROOM_AT_HOME, local: rig.local() };
                 ToEdge::CaughtUp { to: KEY, topic, gap: Box::new(gap) }
             },
             &[],
@@ -501,10 +501,10 @@ impl Guest {
         let from = Address { shard: THERE, connection: KEY };
         let other = Address { shard: THERE, connection: ConnectionKey { slot: 4, generation: 1 } };
         rig.mail_to_home(attach(&user, from));
-        let Some(Letter::ToEdge(ToEdge::Attached { home: inbox, .. })) = rig.posted.pop() else { panic!("no answer") };
+        let Some(Letter::ToEdge(ToEdge::Attached { inbox, .. })) = rig.posted.pop() else { panic!("no answer") };
         rig.mail_to_home(subscribe(&room, &user, from));
         let Some(Letter::ToEdge(ToEdge::Subscribed(subscribed))) = rig.posted.pop() else { panic!("no answer") };
-        let room_key = subscribed.home;
+        let room_key = subscribed.room;
         let mut guest = Guest { rig, user, room, inbox, room_key, from, other };
         // One message waits in the inbox, one broadcast is under way.
         let topics = [format!("@{}", guest.user), guest.room.to_string()];
@@ -557,7 +557,7 @@ fn letter_from_a_session_that_has_ended_then_the_home_answers_as_the_table_says(
     // What is posted for a session that is closing (the home does not know it yet), that was taken over, that is closed.
     let table: [(Say, [&[&str]; 3]); KINDS_TO_HOME] = [
         (|g| attach(&g.user, g.from), [&["Attached"], &["Refused", "Attached"], &["Attached"]]),
-        (|g| ToHome::Detach { home: g.inbox, from: g.from }, [&[], &[], &[]]),
+        (|g| ToHome::Detach { inbox: g.inbox, from: g.from }, [&[], &[], &[]]),
         (
             |g| g.publish(&format!("@{}", g.user)),
             [&["Deliver", "Published"], &["Deliver", "Published"], &["Published"]],
@@ -575,7 +575,7 @@ fn letter_from_a_session_that_has_ended_then_the_home_answers_as_the_table_says(
             },
             [&[], &["Deliver"], &[]],
         ),
-        (|g| ToHome::Ack { home: g.inbox, from: g.from, offset: 1 }, [&[], &[], &[]]),
+        (|g| ToHome::Ack { inbox: g.inbox, from: g.from, offset: 1 }, [&[], &[], &[]]),
         (
             |g| ToHome::CatchUp { topic: Source::Inbox(g.inbox), from: g.from, since: 0 },
             [&["CaughtUp"], &["CaughtUp"], &["CaughtUp"]],
@@ -584,7 +584,7 @@ fn letter_from_a_session_that_has_ended_then_the_home_answers_as_the_table_says(
             |g| subscribe(&format!("{}-too", g.room).into(), &g.user, g.from),
             [&["Subscribed"], &["Subscribed"], &["Subscribed"]],
         ),
-        (|g| ToHome::Unsubscribe { home: g.room_key, from: g.from, taken_over: false }, [&[], &[], &[]]),
+        (|g| ToHome::Unsubscribe { room: g.room_key, from: g.from, taken_over: false }, [&[], &[], &[]]),
         (
             |g| ToHome::Presence { room: g.room.clone(), from: g.from, request: 7, limit: 10 },
             [&["PresenceResult"], &["PresenceResult"], &["PresenceResult"]],
@@ -620,7 +620,7 @@ fn letter_from_a_session_that_has_ended_then_the_home_answers_as_the_table_says(
             let mut guest = Guest::new();
             match end {
                 End::TakenOver => guest.rig.mail_to_home(attach(&guest.user, guest.other)),
-                End::Closed => guest.rig.mail_to_home(ToHome::Detach { home: guest.inbox, from: guest.from }),
+                End::Closed => guest.rig.mail_to_home(ToHome::Detach { inbox: guest.inbox, from: guest.from }),
                 End::Closing | End::Replaced => {}
             }
             guest.rig.posted.clear();

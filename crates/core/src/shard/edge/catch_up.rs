@@ -18,8 +18,8 @@ impl Shard {
         let feed = &mut session.inbox;
         if feed.lag == Lag::Behind && feed.unacked < receive_window {
             feed.lag = Lag::CatchingUp;
-            let InboxFeed { at, home, seen: since, .. } = *feed;
-            self.post_to_home(at, ToHome::CatchUp { topic: Source::Inbox(home), from, since });
+            let InboxFeed { home, key: inbox, seen: since, .. } = *feed;
+            self.post_to_home(home, ToHome::CatchUp { topic: Source::Inbox(inbox), from, since });
         }
         self.catch_up_rooms(key);
     }
@@ -37,12 +37,12 @@ impl Shard {
             let Some(room) = self.rooms.rooms.get_mut(membership.room) else { continue };
             let member = membership.index.and_then(|index| room.members.get_mut(index as usize));
             let Some(member) = member.filter(|member| member.lagging && !member.catching) else { continue };
-            let Some(home) = room.home else { continue };
+            let Some(at_home) = room.at_home else { continue };
             member.catching = true;
             let since = member.seen;
             let home_shard =
                 self.home_of_room(&self.rooms.rooms.get(membership.room).map_or("".into(), |r| r.name.clone()));
-            let topic = Source::Room { home, local: membership.room };
+            let topic = Source::Room { room: at_home, local: membership.room };
             self.post_to_home(home_shard, ToHome::CatchUp { topic, from, since });
         }
     }

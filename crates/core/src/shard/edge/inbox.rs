@@ -84,8 +84,8 @@ impl Shard {
         feed.unacked = (feed.seen - position.offset) as u32;
         feed.attempts = 0;
         feed.ack_deadline = (feed.unacked > 0).then(|| Ticks::from_ms(now.mono_ms() + ack_wait_ms));
-        let InboxFeed { at, home, lag, .. } = *feed;
-        self.acknowledge_or_post(at, home, from, position.offset, now);
+        let InboxFeed { home, key: inbox, lag, .. } = *feed;
+        self.acknowledge_or_post(home, inbox, from, position.offset, now);
         if lag != Lag::None {
             self.catch_up(key);
         }
@@ -108,11 +108,11 @@ impl Shard {
             return;
         }
         feed.lag = Lag::Repeating;
-        let InboxFeed { at, home, .. } = *feed;
+        let InboxFeed { home, key: inbox, .. } = *feed;
         let since = feed.acked();
         self.metrics.retries.increment();
         let from = self.address(key);
-        self.post_to_home(at, ToHome::CatchUp { topic: Source::Inbox(home), from, since });
+        self.post_to_home(home, ToHome::CatchUp { topic: Source::Inbox(inbox), from, since });
     }
 
     /// The home brings what was missing.

@@ -86,8 +86,8 @@ impl Shard {
             Self::count_dropped(&self.metrics, DropReason::Closed, behind);
             if was_ready {
                 self.metrics.sessions_active.subtract(1);
-                let (home, from) = (session.inbox.home, self.address(key));
-                self.post_to_home(session.inbox.at, ToHome::Detach { home, from });
+                let (inbox, from) = (session.inbox.key, self.address(key));
+                self.post_to_home(session.inbox.home, ToHome::Detach { inbox, from });
             }
             // While attaching, the home's answer will find the connection closed and detach it then.
             record.user = Some(session.user);

@@ -75,10 +75,10 @@ impl Shard {
     /// The home has counted the session in.
     pub(in crate::shard) fn on_subscribed(&mut self, subscribed: &Subscribed, now: Now) {
         self.asked -= 1;
-        let Subscribed { to: key, local, home, .. } = *subscribed;
+        let Subscribed { to: key, local, room: at_home, .. } = *subscribed;
         let Some(room) = self.rooms.rooms.get_mut(local) else { return };
         room.pending -= 1;
-        room.home = Some(home);
+        room.at_home = Some(at_home);
         let name = room.name.clone();
         let session = self
             .connections
@@ -94,7 +94,7 @@ impl Shard {
         let Some(membership) = membership else {
             // The session has ended, perhaps because it was taken over: then the newer session is about to join.
             let from = self.address(key);
-            self.post_to_home(self.home_of_room(&name), ToHome::Unsubscribe { home, from, taken_over: true });
+            self.post_to_home(self.home_of_room(&name), ToHome::Unsubscribe { room: at_home, from, taken_over: true });
             return self.rooms.forget_if_unused(local);
         };
         membership.index = Some(room.members.len() as u32);
@@ -185,10 +185,10 @@ impl Shard {
             *member = Member { connection: None, seen: 0, best: false, behind: 0, lagging: false, catching: false };
             room.holes += 1;
         }
-        let (name, home) = (room.name.clone(), room.home);
+        let (name, at_home) = (room.name.clone(), room.at_home);
         let from = self.address(key);
-        if let Some(home) = home {
-            self.post_to_home(self.home_of_room(&name), ToHome::Unsubscribe { home, from, taken_over });
+        if let Some(room) = at_home {
+            self.post_to_home(self.home_of_room(&name), ToHome::Unsubscribe { room, from, taken_over });
         }
         self.rooms.forget_if_unused(membership.room);
     }

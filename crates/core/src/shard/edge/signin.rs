@@ -151,8 +151,8 @@ impl Shard {
     pub(in crate::shard) fn on_attached(
         &mut self,
         key: ConnectionKey,
-        at: ShardId,
-        home: InboxKey,
+        home: ShardId,
+        inbox: InboxKey,
         attachment: &Attachment,
         now: Now,
     ) {
@@ -160,7 +160,7 @@ impl Shard {
         let waiting = self.connections.get_mut(key).filter(|connection| connection.phase == Phase::Attaching);
         let Some(connection) = waiting else {
             // The connection has ended.
-            return self.post_to_home(at, ToHome::Detach { home, from });
+            return self.post_to_home(home, ToHome::Detach { inbox, from });
         };
         connection.phase = Phase::Ready;
         let Some(pending) = connection.pending.take() else { return };
@@ -168,7 +168,7 @@ impl Shard {
         let Some(session) = connection.session.as_mut() else { return };
         let owed = attachment.start < attachment.position.offset;
         let lag = if owed { Lag::Behind } else { Lag::None };
-        session.inbox = InboxFeed::new(at, home, attachment.position.epoch, attachment.start, lag);
+        session.inbox = InboxFeed::new(home, inbox, attachment.position.epoch, attachment.start, lag);
         let user = session.user.clone();
         let (ping_interval_ms, receive_window) = (session.ping_interval_ms, session.receive_window);
         let (expires_at, expires_in_ms) = (u64::from(session.expires_at), session.expires_in_ms(now));

@@ -30,7 +30,7 @@ impl Shard {
             to: from.connection,
             request,
             local,
-            home: key,
+            room: key,
             recovered: since.is_none() || reached.is_some(),
             position,
             start: match (since, reached) {
@@ -47,24 +47,18 @@ impl Shard {
     }
 
     /// A session has left a room.
-    pub(in crate::shard) fn on_unsubscribe_at_home(
-        &mut self,
-        home: RoomKey,
-        from: Address,
-        taken_over: bool,
-        now: Now,
-    ) {
-        let Some(room) = self.homes.rooms.get_mut(home) else { return };
+    pub(in crate::shard) fn on_unsubscribe_at_home(&mut self, key: RoomKey, from: Address, taken_over: bool, now: Now) {
+        let Some(room) = self.homes.rooms.get_mut(key) else { return };
         let (namespace, left) = (room.namespace, room.leave(from, taken_over, now.mono_ms()));
         if room.expects() {
-            self.homes.expecting.insert(home);
+            self.homes.expecting.insert(key);
         }
         if room.count() > 0 {
             if let Some(member) = left {
-                self.announce(home, false, Some(from), &member.user, &member.device);
+                self.announce(key, false, Some(from), &member.user, &member.device);
             }
         } else if room.log.is_empty() || self.settings.namespaces.get(namespace).is_none_or(|n| n.vanish_when_empty) {
-            self.homes.forget_room(home, now);
+            self.homes.forget_room(key, now);
         }
     }
 

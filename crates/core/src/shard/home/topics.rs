@@ -323,34 +323,33 @@ impl Homes {
         self.rooms.get(room).and_then(|room| self.settings.namespaces.get(room.namespace)).is_none_or(|n| n.echo)
     }
 
-    pub(in crate::shard) fn detach(&mut self, home: InboxKey, from: Address, now: Now) {
-        if let Some(inbox) = self.inboxes.get_mut(home) {
+    pub(in crate::shard) fn detach(&mut self, key: InboxKey, from: Address, now: Now) {
+        if let Some(inbox) = self.inboxes.get_mut(key) {
             inbox.detach(from, now.mono_ms());
         }
     }
 
-    pub(in crate::shard) fn acknowledge(&mut self, home: InboxKey, from: Address, offset: u64, now: Now) {
+    pub(in crate::shard) fn acknowledge(&mut self, key: InboxKey, from: Address, offset: u64, now: Now) {
         let acked =
-            self.change_inbox(home, |inbox, publishers, _| inbox.acknowledge(from, offset, publishers, now.mono_ms()));
+            self.change_inbox(key, |inbox, publishers, _| inbox.acknowledge(from, offset, publishers, now.mono_ms()));
         book_acked(&self.metrics, acked.unwrap_or_default());
     }
 
     /// Removes what every known device of an inbox has acknowledged.
-    pub(super) fn remove_acknowledged(&mut self, home: InboxKey, now: Now) {
-        let acked =
-            self.change_inbox(home, |inbox, publishers, _| inbox.remove_acknowledged(publishers, now.mono_ms()));
+    pub(super) fn remove_acknowledged(&mut self, key: InboxKey, now: Now) {
+        let acked = self.change_inbox(key, |inbox, publishers, _| inbox.remove_acknowledged(publishers, now.mono_ms()));
         book_acked(&self.metrics, acked.unwrap_or_default());
     }
 
     /// The device that sent messages needs no copies of them; see [`Inbox::skip_own`].
-    pub(super) fn skip_own(&mut self, home: InboxKey, from: Address, now: Now) {
-        let acked = self.change_inbox(home, |inbox, publishers, _| inbox.skip_own(from, publishers, now.mono_ms()));
+    pub(super) fn skip_own(&mut self, key: InboxKey, from: Address, now: Now) {
+        let acked = self.change_inbox(key, |inbox, publishers, _| inbox.skip_own(from, publishers, now.mono_ms()));
         book_acked(&self.metrics, acked.unwrap_or_default());
     }
 
     /// Whether the user has another device than the one that is connected there.
-    pub(super) fn has_other_devices(&self, home: InboxKey, from: Address) -> bool {
-        self.inboxes.get(home).is_some_and(|inbox| inbox.has_other_devices(from))
+    pub(super) fn has_other_devices(&self, key: InboxKey, from: Address) -> bool {
+        self.inboxes.get(key).is_some_and(|inbox| inbox.has_other_devices(from))
     }
 
     /// True once when the logs take more than [`LOG_WARNING_PERCENT`] of what they may, and again only after they took less
