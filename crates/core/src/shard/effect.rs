@@ -13,7 +13,7 @@ use crate::transport::Transport;
 pub enum Effect {
     /// Put a letter into another shard's mailbox.
     Post(Posted),
-    /// Verify a token and come back with [`Event::Verified`].
+    /// Verify a token and come back with [`Event::Verified`](super::Event::Verified).
     Verify {
         /// The connection.
         connection: ConnectionKey,
@@ -27,7 +27,7 @@ pub enum Effect {
         /// The connection.
         connection: ConnectionKey,
     },
-    /// Close the socket: after the outbox is sent if `flush`, else at once. Ends in [`Event::Freed`].
+    /// Close the socket: after the outbox is sent if `flush`, else at once. Ends in [`Event::Freed`](super::Event::Freed).
     Close {
         /// The connection.
         connection: ConnectionKey,

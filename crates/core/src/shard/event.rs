@@ -32,7 +32,7 @@ pub enum Event<'a> {
         /// Where the kernel put them.
         bytes: &'a [u8],
     },
-    /// The answer to [`Effect::Verify`].
+    /// The answer to [`Effect::Verify`](super::Effect::Verify).
     Verified {
         /// The connection.
         connection: ConnectionKey,

@@ -4,7 +4,7 @@ use super::Shard;
 use crate::id::ShardId;
 
 impl Shard {
-    /// Left minus right of the two equations of [`ShardMetrics`]; both are 0 between events.
+    /// Left minus right of the two equations of [`ShardMetrics`](crate::metrics::ShardMetrics); both are 0 between events.
     pub fn conservation(&self) -> (i64, i64) {
         let metrics = &self.metrics;
         let deliveries = metrics.deliveries_owed.read() as i64
