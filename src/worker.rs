@@ -249,6 +249,10 @@ impl Worker {
                     self.net.trust(connection);
                     self.log.signed_in(connection, &record);
                 }
+                // Messages are kept in memory; a store would have them here.
+                Effect::Append { ticket, .. } => {
+                    self.core.shard.handle(Event::AppendFailed { from: ticket }, self.core.now);
+                }
                 Effect::Abort { connection } => self.net.abort(connection),
                 Effect::Hold { connection, hold } => self.net.hold(connection, hold),
             }

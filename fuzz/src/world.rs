@@ -272,6 +272,7 @@ impl World {
                 Effect::Close { connection, flush, .. } => self.closing.push_back((shard, connection, flush)),
                 Effect::Abort { connection } => self.free(shard, connection),
                 // What is received meanwhile is handed out all the same.
+                Effect::Append { .. } => unreachable!("messages are kept in memory here"),
                 Effect::Hold { .. } | Effect::SignedIn { .. } => {}
             }
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringgate_auth::{Signer, TokenSpec};
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use ringgate_net::Target;
 use ringgate_net::dial::{Trust, Url, client_tls};
 use rustls::ClientConfig;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use ringgate_net::dial::Url;
 
 /// What a run is made of, without anybody's secrets: the same for all who take part.

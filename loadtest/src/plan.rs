@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering:
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 
 use crate::assignment::Plan;
 use crate::gateway::Process;

@@ -3,7 +3,7 @@
 use super::*;
 use ringgate_auth::Algorithm;
 use ringgate_core::id::Durability;
-use ringgate_core::limits::{ClientLimits, InboxSettings, Namespace};
+use ringgate_core::limits::{ClientLimits, Engine, InboxSettings, Namespace};
 use ringgate_core::session::Authenticator as _;
 
 const MINIMAL: &str = r#"
@@ -315,6 +315,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         inbox,
         namespaces: vec![orders, typing],
         log_bytes_per_shard_max: 42_949_672_960,
+        engine: Engine::Memory,
         topic_ttl_ms: 2_460_000,
         quiet_topics_max: 42,
         dedup_window_ms: 43_000,

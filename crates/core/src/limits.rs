@@ -78,6 +78,8 @@ pub struct Settings {
     /// Bytes of the heap that the logs of one shard take before publishes are refused with `storage full`. A user who publishes
     /// much is refused before, see [`PUBLISHER_SHARE_OF_FREE`].
     pub log_bytes_per_shard_max: usize,
+    /// Where messages are kept.
+    pub engine: Engine,
     /// How long the position of a topic is kept in which nobody is and no message is left.
     pub topic_ttl_ms: u64,
     /// Such topics of one shard; the oldest go first.
@@ -88,6 +90,16 @@ pub struct Settings {
     pub dedup_entries_max: usize,
     /// How long a drain waits for clients to go.
     pub shutdown_timeout_ms: u64,
+}
+
+/// Where messages are kept before they are delivered and answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// In the topic's log alone: at once.
+    #[default]
+    Memory,
+    /// In a store that is told the stamp, and that says later that it has the message; see `shard::Effect::Append`.
+    Store,
 }
 
 /// Bounds of one client.
@@ -208,6 +220,7 @@ impl Default for Settings {
             inbox: InboxSettings::default(),
             namespaces: vec![Namespace::named("chat")],
             log_bytes_per_shard_max: 512 * 1024 * 1024,
+            engine: Engine::Memory,
             topic_ttl_ms: 30 * 24 * 3600 * 1000,
             quiet_topics_max: 256 * 1024,
             dedup_window_ms: 5 * 60 * 1000,

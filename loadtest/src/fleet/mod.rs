@@ -26,8 +26,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ringgate_core::id::ConnectionKey;
-use ringgate_core::session::Transport;
 use ringgate_core::slots::Slots;
+use ringgate_core::transport::Transport;
 use ringgate_core::wheel::Wheel;
 use ringgate_core::wire::{Encoder, Kind};
 use ringgate_net::{Net, Target};

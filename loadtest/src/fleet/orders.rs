@@ -1,12 +1,14 @@
 //! What clients are told to do: traffic on its schedule, leaving and coming back, churn, not reading.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ringgate_core::id::{ClientMessageId, ConnectionKey};
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use ringgate_core::wheel::Wheel;
 use ringgate_core::wire::encode::PublishRequest;
 use ringgate_net::Net;
@@ -44,8 +46,11 @@ pub(super) struct Active {
     schedule: Schedule,
     /// A closed loop has been started.
     looping: bool,
-    /// Its senders that wait before they send again, by place.
+    /// Its senders that think before they send again, by place.
     thinking: Wheel,
+    /// Senders that were refused, and when each tries again, in milliseconds since the run's zero: a sender is here as often as
+    /// it was refused.
+    refused: BinaryHeap<Reverse<(u64, u32)>>,
 }
 
 /// Clients that come and go.
@@ -83,7 +88,13 @@ impl Fleet {
                     self.streams = self.streams.max(traffic.stream);
                     let schedule = Schedule::of(&traffic);
                     bump(&self.shared.counts().streams);
-                    self.active.push(Active { traffic, schedule, looping: false, thinking: Wheel::default() });
+                    self.active.push(Active {
+                        traffic,
+                        schedule,
+                        looping: false,
+                        thinking: Wheel::default(),
+                        refused: BinaryHeap::new(),
+                    });
                 }
                 Order::Leave(clients) => self.each(clients, |fleet, place| fleet.keep_away(place, true)),
                 Order::Return(clients) => self.each(clients, |fleet, place| fleet.keep_away(place, false)),
@@ -336,7 +347,7 @@ impl Fleet {
         match refused {
             Some(after) => {
                 let until_ms = now_ns / 1_000_000 + after.max(AFTER_REFUSAL).as_millis() as u64;
-                self.active[at].thinking.insert(place.to_entry(), until_ms);
+                self.active[at].refused.push(Reverse((until_ms, place.to_entry())));
             }
             None if think.is_zero() => self.send(&traffic, number, now_ns, Cause::Loop),
             None => {
@@ -366,8 +377,27 @@ impl Fleet {
                     self.send(&stream.traffic, number, now_ns / 1_000_000 * 1_000_000, Cause::Loop);
                 }
             }
+            self.try_again(stream, now_ns);
         }
         self.active = active;
+    }
+
+    /// Sends for those who were refused and have waited long enough.
+    fn try_again(&mut self, stream: &mut Active, now_ns: u64) {
+        while let Some(Reverse((until_ms, _))) = stream.refused.peek()
+            && *until_ms <= now_ns / 1_000_000
+        {
+            let Some(Reverse((_, entry))) = stream.refused.pop() else { return };
+            let place = Place::from_entry(entry);
+            let Some(number) = self.client_mut(place).map(|client| client.number) else { continue };
+            let Pace::Closed { window, .. } = stream.traffic.pace else { continue };
+            let is_there = self.line_of(place).is_some_and(|(_, line)| !line.end.is_wanted());
+            // One that has come back meanwhile has begun anew.
+            let has_room = self.ledger.under_way(Sender::new(number, stream.traffic.stream)) < window;
+            if stream.is_looping(now_ns) && is_there && has_room {
+                self.send(&stream.traffic, number, now_ns, Cause::Loop);
+            }
+        }
     }
 
     /// A message or Ping that a schedule holds, if its sender is one of this ring's clients.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ringgate_core::close::{CloseReason, ErrorCode};
 use ringgate_core::id::{ConnectionKey, Position, Stamp as WireStamp};
 use ringgate_core::outbox::Chunk;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use ringgate_core::wire::encode::ConnectRequest;
 use ringgate_core::wire::{Encoder, Kind, RawFrame, ServerFrame, Split, schema, split};
 use ringgate_net::Driver;

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use serde_json::Value;
 
 use crate::support::{Folder, Gateway, LOOPBACK, Process, assert_clean, count, loadtest};

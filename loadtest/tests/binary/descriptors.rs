@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::process::{Command, Output, Stdio};
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 
 use crate::support::{Folder, Gateway, ON_A_BUSY_MACHINE, PROGRAM, Process, loadtest};
 

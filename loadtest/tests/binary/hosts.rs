@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use serde_json::Value;
 
 use crate::support::{Folder, Gateway, PROGRAM, Process, assert_clean, count};

@@ -1,6 +1,6 @@
 //! `--html`: one file that needs nothing else and holds the same figures as the JSON.
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use roxmltree::{Document, Node, ParsingOptions};
 use serde_json::Value;
 

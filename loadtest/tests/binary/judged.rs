@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 
 use crate::support::{Folder, Gateway, count, loadtest};
 

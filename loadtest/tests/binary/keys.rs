@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use serde_json::Value;
 
 use crate::support::{Folder, Gateway, LOOPBACK, Process};

@@ -1,6 +1,6 @@
 //! Numbers as people write them, and options that a load has no use for.
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 
 use crate::support::{Folder, Gateway, ON_A_BUSY_MACHINE, assert_clean, count, loadtest};
 

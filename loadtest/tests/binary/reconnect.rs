@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 
 use crate::support::{Gateway, loadtest};
 

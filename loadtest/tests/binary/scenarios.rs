@@ -1,6 +1,6 @@
 //! The scenarios: what is driven, and what is counted.
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use serde_json::Value;
 
 use crate::support::{Folder, Gateway, PROGRAM, Process, assert_clean, count, loadtest};

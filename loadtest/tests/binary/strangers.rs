@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 
 use crate::support::{Folder, Gateway, LOOPBACK, PROGRAM, Process, loadtest};
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ringgate::config::{Config, server_config};
 use ringgate::server::Server;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use serde_json::Value;
 
 /// The load tester's binary.
@@ -52,10 +52,13 @@ impl Gateway {
     }
 
     pub(crate) fn url(&self, transport: Transport) -> String {
-        let server = self.server.as_ref().unwrap();
-        let listener = server.addresses().iter().find(|listener| listener.transport == transport).unwrap();
         let scheme = if transport == Transport::Tls { "tls" } else { "tcp" };
-        format!("{scheme}://{}", listener.address)
+        format!("{scheme}://{}", self.address(transport))
+    }
+
+    pub(crate) fn address(&self, transport: Transport) -> SocketAddr {
+        let listeners = self.server.as_ref().unwrap().addresses();
+        listeners.iter().find(|listener| listener.transport == transport).unwrap().address
     }
 
     /// Its certificate, which is that of its issuer, too; PEM.

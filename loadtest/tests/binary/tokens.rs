@@ -1,7 +1,7 @@
 //! Clients with tokens and keys from files.
 
 use ringgate_auth::{Signer, TokenSpec};
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use serde_json::Value;
 
 use crate::support::{Folder, Gateway, LOOPBACK, ON_A_BUSY_MACHINE, PROGRAM, Process, assert_clean, count, loadtest};

@@ -19,15 +19,25 @@ impl<T: Copy + TryFrom<u64>> Bounded for T {}
 pub(super) const NO_LIMIT: RangeInclusive<u64> = 0..=u32::MAX as u64;
 pub(super) const POSITIVE: RangeInclusive<u64> = 1..=u32::MAX as u64;
 
-/// Makes a struct of the values of a section, each `field = kind(key, range)`; what has no line keeps its default. `kind` is a
-/// method of [`Check`].
+/// Makes a struct of the values of a section, each `field = kind(key, range)`; `kind` is a method of [`Check`]. With `.. rest` at the
+/// end, fields without a line keep the default.
 macro_rules! take {
-    ($check:expr, $section:literal, $raw:expr, $default:expr, $type:ident { $($field:ident = $kind:ident($key:ident, $range:expr),)* }) => {{
-        let (raw, default) = ($raw, $default);
+    (
+        $check:expr, $section:literal, $raw:expr, $default:expr,
+        $type:ident { $($field:ident = $kind:ident($key:ident, $range:expr),)* $(.. $rest:ident)? }
+    ) => {{
+        let (raw, $($rest,)? default) = take!(@values $raw, $default $(, $rest)?);
         $type {
             $($field: $check.$kind(concat!($section, ".", stringify!($key)), &raw.$key, default.$field, $range),)*
-            ..default
+            $(..$rest)?
         }
+    }};
+    (@values $raw:expr, $default:expr) => {
+        ($raw, $default)
+    };
+    (@values $raw:expr, $default:expr, $rest:ident) => {{
+        let default = $default;
+        ($raw, default.clone(), default)
     }};
 }
 pub(super) use take;

@@ -103,6 +103,7 @@ fn settings(raw: &raw::File, check: &mut Check<'_>) -> Settings {
         quiet_topics_max = count(quiet_topics_max, 0..=1 << 30),
         dedup_window_ms = duration(dedup_window, 1..=DEDUP_WINDOW_MS_MAX),
         dedup_entries_max = count(dedup_entries_max, 1..=DEDUP_ENTRIES_MAX as u64),
+        .. rest
     })
 }
 

@@ -42,6 +42,7 @@ pub(super) fn runtime(raw: &raw::Runtime, fits: Fits, check: &mut Check<'_>) -> 
         recv_buffer_bytes = size(recv_buffer_size, 64..=1 << 20),
         accepts_in_flight = count(accepts_in_flight, 1..=1024),
         mailbox_capacity = count(mailbox_capacity, 1..=1 << 20),
+        .. rest
     });
     if !runtime.recv_buffers.is_power_of_two() {
         let text = format!("{} is not a power of two", runtime.recv_buffers);

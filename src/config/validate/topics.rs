@@ -25,6 +25,7 @@ pub(super) fn inbox(raw: &raw::Inbox, message_bytes_max: usize, check: &mut Chec
         in_flight_max = count(in_flight_max, POSITIVE),
         ack_wait_ms = duration(ack_wait, 10..=DURATION_MS_MAX),
         ack_wait_ms_max = duration(ack_wait_max, 10..=DURATION_MS_MAX),
+        .. rest
     });
     if inbox.ack_wait_ms > inbox.ack_wait_ms_max {
         let (wait, most) = (duration_text(inbox.ack_wait_ms), duration_text(inbox.ack_wait_ms_max));

@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::Posted;
 use crate::close::CloseReason;
-use crate::id::ConnectionKey;
+use crate::id::{ConnectionKey, Position};
+use crate::topics::{DedupId, Ticket};
 use crate::transport::Transport;
 
 /// What a shard wants done.
@@ -38,6 +41,15 @@ pub enum Effect {
         /// For the log line.
         record: Box<CloseRecord>,
     },
+    /// Store a message and come back with [`Event::Appended`] or [`Event::AppendFailed`]. Only where the engine is a store.
+    Append {
+        /// Grows by one from message to message of a shard.
+        ticket: Ticket,
+        /// How often the engine has failed: what has an earlier era than the last failure has failed, too.
+        era: u32,
+        /// The message.
+        record: Box<Record>,
+    },
     /// A session has begun.
     SignedIn {
         /// The connection.
@@ -57,6 +69,21 @@ pub enum Effect {
         /// False to go on.
         hold: bool,
     },
+}
+
+/// A message as it is stored.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Its topic, as it stands on the wire.
+    pub topic: Arc<str>,
+    /// Its place: the one behind the topic's last, in the same epoch.
+    pub position: Position,
+    /// The whole frame.
+    pub frame: Bytes,
+    /// Its own ttl in milliseconds; 0 for the topic's.
+    pub ttl_ms: u64,
+    /// What the publisher calls it, so that a repetition is recognised after a restart.
+    pub id: Option<DedupId>,
 }
 
 /// What a log line about a new session says.

@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
+#[expect(unused_imports, reason = "for the documentation")]
+use super::Effect;
 use super::Letter;
 use crate::close::{AuthError, CloseReason};
 use crate::id::ConnectionKey;
 use crate::session::Grant;
+use crate::topics::Ticket;
 use crate::transport::Transport;
 
 /// What happens to a shard.
@@ -52,6 +55,16 @@ pub enum Event<'a> {
     Freed {
         /// The connection.
         connection: ConnectionKey,
+    },
+    /// The engine has stored every message up to this ticket.
+    Appended {
+        /// The ticket of [`Effect::Append`].
+        through: Ticket,
+    },
+    /// The engine has not stored the message of this ticket, and none after it.
+    AppendFailed {
+        /// The ticket of [`Effect::Append`].
+        from: Ticket,
     },
     /// A letter from another shard.
     Mail(Letter),

@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-pub use effect::{CloseRecord, Effect, SignInRecord};
+pub use effect::{CloseRecord, Effect, Record, SignInRecord};
 pub use event::Event;
 use hashbrown::HashMap;
 pub use letter::{Letter, Posted, Source, ToEdge, ToHome};
@@ -165,6 +165,8 @@ impl Shard {
             Event::Verified { connection, refresh, result } => self.on_verified(connection, refresh, result, now),
             Event::Ended { connection, reason } => self.on_ended(connection, reason, now),
             Event::Freed { connection } => self.on_freed(connection),
+            Event::Appended { through } => self.on_appended(through, now),
+            Event::AppendFailed { from } => self.on_append_failed(from, now),
             Event::Mail(letter) => self.on_letter(letter, now),
             Event::Drain => self.draining = self.draining.or(Some(0)),
         }
@@ -244,6 +246,11 @@ impl Shard {
     /// Connections that are not freed yet.
     pub fn connections(&self) -> usize {
         self.connections.len()
+    }
+
+    /// Messages that the engine has not stored yet: the shard is not done while there are any.
+    pub fn appends(&self) -> usize {
+        self.homes.appends.len()
     }
 
     /// Whether [`Self::advance`] will have something to do when time passes: a shard without timers may sleep longer.

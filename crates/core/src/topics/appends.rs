@@ -7,7 +7,7 @@
 //! A topic has two marks until then: what is committed is in its log, what is sequenced is here. A repetition of a publish that
 //! is here waits for the same answer.
 //! Invariants: tickets grow; of each topic the offsets here grow by one, and `marks` has the last of them; `by_id` has every id
-//! here once; `bytes` and `waiters` are the sums of all.
+//! here once; `bytes`, `deliveries` and `waiters` are the sums of all.
 
 use std::collections::VecDeque;
 use std::hash::Hash;
@@ -33,6 +33,8 @@ pub struct Append<K, P, W> {
     pub id: Option<DedupId>,
     /// Bytes of its frame.
     pub bytes: usize,
+    /// Deliveries that it is to cause when it is stored, as far as that is known now.
+    pub deliveries: usize,
     /// What is to be done when it is stored.
     pub payload: P,
     /// Repetitions that get the same answer, in the order in which they came.
@@ -47,6 +49,7 @@ pub struct Appends<K, P, W> {
     next: Ticket,
     era: u32,
     bytes: usize,
+    deliveries: usize,
     marks: HashMap<K, Mark, Keyed>,
     by_id: HashMap<DedupId, Ticket, Keyed>,
     waiters: usize,
@@ -64,6 +67,8 @@ struct Mark {
 const APPENDS_MAX: usize = 8192;
 const APPEND_BYTES_MAX: usize = 16 << 20;
 const WAITERS_MAX: usize = 8192;
+/// Deliveries that all of them may cause: the engine may store them at once, and then they are owed.
+const APPEND_DELIVERIES_MAX: usize = 256 * 1024;
 
 impl<K: Copy + Eq + Hash, P, W> Appends<K, P, W> {
     /// None yet.
@@ -73,6 +78,7 @@ impl<K: Copy + Eq + Hash, P, W> Appends<K, P, W> {
             next: 1,
             era: 0,
             bytes: 0,
+            deliveries: 0,
             marks: HashMap::with_hasher(keyed(seed)),
             by_id: HashMap::with_hasher(keyed(seed)),
             waiters: 0,
@@ -94,9 +100,15 @@ impl<K: Copy + Eq + Hash, P, W> Appends<K, P, W> {
         self.queue.is_empty()
     }
 
-    /// Whether a message of so many bytes may be added. One is taken whatever its size.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.queue.len() < APPENDS_MAX && (self.queue.is_empty() || self.bytes + bytes <= APPEND_BYTES_MAX)
+    /// Bytes of their frames.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether a message of so many bytes, for so many recipients, may be added. One is taken whatever its size.
+    pub fn has_room(&self, bytes: usize, deliveries: usize) -> bool {
+        let fits = self.bytes + bytes <= APPEND_BYTES_MAX && self.deliveries + deliveries <= APPEND_DELIVERIES_MAX;
+        self.queue.len() < APPENDS_MAX && (self.queue.is_empty() || fits)
     }
 
     /// The newest offset that a topic's messages here have; none if the topic has none here.
@@ -104,8 +116,10 @@ impl<K: Copy + Eq + Hash, P, W> Appends<K, P, W> {
         self.marks.get(&topic).map(|mark| mark.sequenced)
     }
 
-    /// Adds the message of the topic's next offset and returns its ticket.
-    pub fn push(&mut self, topic: K, offset: u64, id: Option<DedupId>, bytes: usize, payload: P) -> Ticket {
+    /// Adds the message of the topic's next offset and returns its ticket. `size` is the bytes of its frame and its
+    /// recipients.
+    pub fn push(&mut self, topic: K, offset: u64, id: Option<DedupId>, size: (usize, usize), payload: P) -> Ticket {
+        let (bytes, deliveries) = size;
         let ticket = self.next;
         self.next += 1;
         let mark = self.marks.entry(topic).or_insert(Mark { sequenced: offset - 1, count: 0 });
@@ -115,7 +129,8 @@ impl<K: Copy + Eq + Hash, P, W> Appends<K, P, W> {
             self.by_id.insert(id, ticket);
         }
         self.bytes += bytes;
-        self.queue.push_back(Append { ticket, topic, offset, id, bytes, payload, waiters: Vec::new() });
+        self.deliveries += deliveries;
+        self.queue.push_back(Append { ticket, topic, offset, id, bytes, deliveries, payload, waiters: Vec::new() });
         ticket
     }
 
@@ -174,6 +189,7 @@ impl<K: Copy + Eq + Hash, P, W> Appends<K, P, W> {
 
     fn forget(&mut self, append: &Append<K, P, W>) {
         self.bytes -= append.bytes;
+        self.deliveries -= append.deliveries;
         self.waiters -= append.waiters.len();
         if let Some(id) = append.id {
             self.by_id.remove(&id);
@@ -207,6 +223,7 @@ mod tests {
             assert_eq!(marks.len(), self.marks.len());
             assert!(marks.iter().all(|(topic, mark)| self.marks.get(topic) == Some(mark)));
             assert_eq!(ids, self.by_id.len());
+            assert_eq!(self.deliveries, self.queue.iter().map(|append| append.deliveries).sum::<usize>());
             assert_eq!(self.bytes, self.queue.iter().map(|append| append.bytes).sum::<usize>());
             assert_eq!(self.waiters, self.queue.iter().map(|append| append.waiters.len()).sum::<usize>());
         }
@@ -250,7 +267,7 @@ mod tests {
                     Step::Push { topic, has_id, bytes } => {
                         let offset = appends.sequenced(topic).unwrap_or(committed[usize::from(topic)]) + 1;
                         let id = has_id.then(|| DedupId::of(number));
-                        let ticket = appends.push(topic, offset, id, bytes, number);
+                        let ticket = appends.push(topic, offset, id, (bytes, bytes / 2), number);
                         prop_assert!(ticket > last);
                         (last, number) = (ticket, number + 1);
                         if let Some(id) = id {
@@ -282,19 +299,22 @@ mod tests {
     #[test]
     fn as_much_waits_as_may_then_there_is_no_room() {
         let mut appends = Small::new(1);
-        assert!(appends.has_room(APPEND_BYTES_MAX + 1), "one is taken whatever its size");
-        appends.push(0, 1, None, APPEND_BYTES_MAX, 0);
-        assert!(!appends.has_room(1));
-        assert!(appends.pop_stored(1).is_some() && appends.has_room(1));
-        for offset in 2..=APPENDS_MAX as u64 + 1 {
-            assert!(appends.has_room(1));
-            appends.push(0, offset, Some(DedupId::of(offset)), 1, 0);
+        assert!(appends.has_room(APPEND_BYTES_MAX + 1, APPEND_DELIVERIES_MAX + 1), "one is taken whatever its size");
+        appends.push(0, 1, None, (APPEND_BYTES_MAX, 1), 0);
+        assert!(!appends.has_room(1, 1));
+        assert!(appends.pop_stored(1).is_some() && appends.has_room(1, 1));
+        appends.push(0, 2, None, (1, APPEND_DELIVERIES_MAX), 0);
+        assert!(!appends.has_room(1, 1));
+        assert!(appends.pop_stored(2).is_some());
+        for offset in 3..=APPENDS_MAX as u64 + 2 {
+            assert!(appends.has_room(1, 1));
+            appends.push(0, offset, Some(DedupId::of(offset)), (1, 1), 0);
         }
-        assert!(!appends.has_room(1));
+        assert!(!appends.has_room(1, 1));
         for _ in 0..WAITERS_MAX {
-            assert_eq!(appends.wait(DedupId::of(2), 0), Ok(()));
+            assert_eq!(appends.wait(DedupId::of(3), 0), Ok(()));
         }
-        assert_eq!(appends.wait(DedupId::of(3), 5), Err(5));
+        assert_eq!(appends.wait(DedupId::of(4), 5), Err(5));
         assert_eq!(appends.wait(DedupId::of(1), 5), Err(5), "it is not here");
     }
 }

@@ -54,6 +54,7 @@ impl Node {
                     while self.world.shards[shard].pull(connection, self.world.now).is_some() {}
                 }
                 Effect::Close { reason, .. } => panic!("closed: {reason:?}"),
+                Effect::Append { .. } => panic!("there is no engine here"),
                 Effect::Verify { .. } | Effect::Abort { .. } | Effect::Hold { .. } | Effect::SignedIn { .. } => {}
             }
         }

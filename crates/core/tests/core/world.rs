@@ -13,7 +13,7 @@ use ringgate_core::id::{ConnectionKey, Now, Position, ShardId, Stamp};
 use ringgate_core::limits::{Namespace, Settings};
 use ringgate_core::metrics::{Cell, ShardMetrics};
 use ringgate_core::session::Grant;
-use ringgate_core::shard::{Effect, Event, Letter, Shard, ShardOptions};
+use ringgate_core::shard::{Effect, Event, Letter, Record, Shard, ShardOptions};
 use ringgate_core::transport::Transport;
 use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
 use ringgate_core::wire::{Encoder, ServerFrame, Split, split};
@@ -26,6 +26,8 @@ pub(crate) struct World {
     pub(crate) shards: Vec<Shard>,
     pub(crate) metrics: Vec<Arc<ShardMetrics>>,
     pub(crate) now: Now,
+    /// What the engine was given: from which shard, ticket, era, message. It answers when a test says so.
+    pub(crate) appends: Vec<(usize, u64, u32, Record)>,
     /// Letters under way: to which shard, and what.
     pub(crate) mail: VecDeque<(usize, Letter)>,
     /// What the core wanted closed, in order.
@@ -105,6 +107,7 @@ impl World {
             shards,
             metrics,
             now: Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 },
+            appends: Vec::new(),
             mail: VecDeque::new(),
             closed: Vec::new(),
             held: Vec::new(),
@@ -137,6 +140,7 @@ impl World {
                     self.shards[shard].handle(Event::Verified { connection, refresh, result }, self.now);
                 }
                 Effect::Close { connection, reason, .. } => self.closed.push((Client { shard, connection }, reason)),
+                Effect::Append { ticket, era, record } => self.appends.push((shard, ticket, era, *record)),
                 Effect::Hold { connection, hold } => self.held.push((Client { shard, connection }, hold)),
                 Effect::Writable { .. } | Effect::Abort { .. } | Effect::SignedIn { .. } => {}
             }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ringgate_core::id::{ConnectionKey, Position, Recover, Stamp};
+use ringgate_core::limits::Engine;
 use ringgate_core::wire::Encoder;
 use ringgate_core::wire::server_frame::Published;
 use ringgate_core::wire::{Kind, RoomCursor, ServerFrame, Split, schema, split};
@@ -72,6 +73,9 @@ pub(crate) struct Room {
     /// Brought up to here because `since` was given in a request sent at `asked_ms`.
     recovered_to: u64,
     asked_ms: u64,
+    /// It wanted what there still is, and was told that something is missing; messages that leave the log before the first one
+    /// comes are missing, too.
+    may_have_hole: bool,
     /// The last event seen of others: whether they joined.
     pub(crate) events: BTreeMap<(String, String), bool>,
 }
@@ -612,7 +616,9 @@ impl Device {
             "{name}: message {number} had expired before it was asked for"
         );
         room.position = position;
-        self.gap_in_room(name, last.offset + 1, position, ledger, now_ms);
+        if !std::mem::take(&mut room.may_have_hole) {
+            self.gap_in_room(name, last.offset + 1, position, ledger, now_ms);
+        }
     }
 
     fn gap_in_room(&self, room: &str, from: u64, to: Position, ledger: &mut Ledger, now_ms: u64) {
@@ -693,7 +699,8 @@ impl Device {
             None => assert!(recovered && start == newest, "{name}: nothing was to be recovered"),
         }
         let recovered_to = if start == newest { 0 } else { newest.offset };
-        let room = Room { position: start, recovered_to, asked_ms, events: BTreeMap::new() };
+        let may_have_hole = recover == Recover::Best && !recovered;
+        let room = Room { position: start, recovered_to, asked_ms, may_have_hole, events: BTreeMap::new() };
         assert!(self.rooms.insert(name, room).is_none(), "Subscribed twice");
     }
 
@@ -796,12 +803,13 @@ impl Device {
             panic!("{} {}: Error {code} for request {request}, which does not wait", self.user, self.name);
         };
         let right = match code {
+            402 => ledger.settings.engine == Engine::Store && matches!(waiting.request, Request::Publish { .. }),
             403 => waiting.expected.crowded,
             100 | 410 => true,
             _ => waiting.expected.errors.contains(&code),
         };
         assert!(right, "{} {}: Error {code} for {waiting:?}", self.user, self.name);
-        ledger.counts.temporary += u64::from(matches!(code, 100 | 410));
+        ledger.counts.temporary += u64::from(matches!(code, 100 | 402 | 410));
         ledger.counts.denied += u64::from(code == 103);
         if let Request::Rooms { answers, temporary, .. } = &mut waiting.request {
             *answers -= 1;

@@ -256,6 +256,12 @@ impl Ledger {
         }
     }
 
+    /// Topic, epoch and newest offset of all messages that somebody has seen or been answered for, and that are kept.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        let newest = |places: &BTreeMap<u64, u64>| places.keys().next_back().copied().unwrap_or(0);
+        self.places.iter().map(move |((topic, epoch), places)| (topic.as_str(), *epoch, newest(places)))
+    }
+
     fn at(&self, topic: &str, epoch: u64, offset: u64) -> Option<u64> {
         self.places.get(&(topic.to_owned(), epoch))?.get(&offset).copied()
     }
@@ -342,6 +348,14 @@ impl Ledger {
         now + before.filter_map(|(_, places)| places.keys().next_back()).sum::<u64>()
     }
 
+    /// Messages to inboxes that were sent, and of which nobody knows whether they were stored.
+    pub(crate) fn unseen_in_inboxes(&self) -> u64 {
+        let is_unseen = |sent: &&Sent| {
+            sent.topic.starts_with('@') && sent.stamp.is_none() && !sent.ephemeral && !sent.connections.is_empty()
+        };
+        self.sent.iter().filter(is_unseen).count() as u64
+    }
+
     /// Messages that were sent at least once.
     pub(crate) fn sent(&self) -> u64 {
         self.sent.len() as u64
@@ -376,7 +390,8 @@ impl Ledger {
             }
             None => self.ttls || !echo,
         };
-        assert!(excused, "{} was not brought offset {offset}: {gap:?}", gap.device);
+        let missing = self.at(&gap.topic, gap.epoch, offset).map(|number| self.message(number));
+        assert!(excused, "{} was not brought offset {offset}: {gap:?}, {missing:?}", gap.device);
     }
 
     fn judge_recovery(&self, recovery: &Recovery) {

@@ -13,11 +13,13 @@
 //! | `ledger` | what all of them have sent and seen: the truth |
 //! | `tokens` | what tokens allow |
 //! | `mail` | mailboxes that are full for a while |
+//! | `engine` | an engine that stores messages late, and sometimes fails; of every third seed |
 //! | `promises` | what is not checked yet, since the core does not keep it |
 //! | `acks`, `silent` | single cases of inboxes and heartbeats |
 
 mod acks;
 mod device;
+mod engine;
 mod ledger;
 mod mail;
 mod promises;
@@ -43,10 +45,10 @@ fn schedule_is_any_then_clients_get_everything_that_the_protocol_promises() {
         let result = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
             world.run(STEPS);
-            (world.ledger.counts, world.mail.refused)
+            (world.ledger.counts, world.mail.refused, world.engines_did())
         });
         match result {
-            Ok((counts, refused)) => totals.add(&counts, refused),
+            Ok((counts, refused, stored)) => totals.add(&counts, refused, stored),
             Err(panic) => {
                 eprintln!("replay with: RINGGATE_SEED={seed} cargo test --package ringgate-core --test simulation");
                 std::panic::resume_unwind(panic);
@@ -63,10 +65,12 @@ fn schedule_is_any_then_clients_get_everything_that_the_protocol_promises() {
 struct Totals {
     counts: Counts,
     refused: u64,
+    /// Messages that engines stored, and their failures.
+    engines: (u64, u64),
 }
 
 impl Totals {
-    fn add(&mut self, counts: &Counts, refused: u64) {
+    fn add(&mut self, counts: &Counts, refused: u64, engines: (u64, u64)) {
         let Counts {
             published,
             repetitions,
@@ -90,11 +94,13 @@ impl Totals {
         self.counts.with_ttl += with_ttl;
         self.counts.dropped += dropped;
         self.refused += refused;
+        self.engines.0 += engines.0;
+        self.engines.1 += engines.1;
     }
 
     /// A run in which something never happened has not tested it.
     fn check(&self) {
-        let Totals { counts, refused } = self;
+        let Totals { counts, refused, engines } = self;
         let happened = [
             counts.published,
             counts.repetitions,
@@ -105,6 +111,8 @@ impl Totals {
             counts.not_recovered,
             counts.with_ttl,
             *refused,
+            engines.0,
+            engines.1,
         ];
         assert!(happened.iter().all(|count| *count >= 10), "too little happened: {self:?}");
         assert!(counts.temporary < counts.published / 10, "too much was refused for now: {self:?}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ringgate_core::close::{CloseReason, ErrorCode};
 use ringgate_core::id::{ClientMessageId, ConnectionKey, Now, Position, Recover, ShardId};
-use ringgate_core::limits::{CREDIT_DELIVERIES, Namespace, Settings};
+use ringgate_core::limits::{self, CREDIT_DELIVERIES, Namespace, Settings};
 use ringgate_core::metrics::{DropReason, ShardMetrics};
 use ringgate_core::shard::{Effect, Event, Shard, ShardOptions};
 use ringgate_core::transport::Transport;
@@ -14,6 +14,7 @@ use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest
 use ringgate_core::wire::{Encoder, Kind, RoomCursor};
 
 use crate::device::Device;
+use crate::engine::Engine;
 use crate::ledger::Ledger;
 use crate::mail::Mail;
 use crate::promises;
@@ -30,6 +31,7 @@ pub(crate) struct World {
     pub(crate) shards: Vec<Shard>,
     pub(crate) metrics: Vec<Arc<ShardMetrics>>,
     pub(crate) mail: Mail,
+    engines: Vec<Engine>,
     /// Until when a shard does not read its mail, in unix milliseconds.
     jammed: Vec<u64>,
     unverified: Vec<VecDeque<(ConnectionKey, Option<u32>, String)>>,
@@ -101,6 +103,9 @@ impl World {
             // Devices are forgotten for each other, and must be told what they lost.
             settings.inbox.devices_max = 1;
         }
+        if seed % 3 == 2 {
+            settings.engine = limits::Engine::Store;
+        }
         change(&mut settings);
         let settings = Arc::new(settings);
         let count = 1 + random.below(4);
@@ -130,6 +135,7 @@ impl World {
             shards,
             metrics,
             mail: Mail::new(count, 1 + random.below(24)),
+            engines: (0..count).map(|_| Engine::default()).collect(),
             jammed: vec![0; count],
             unverified: (0..count).map(|_| VecDeque::new()).collect(),
             closing: Vec::new(),
@@ -163,6 +169,7 @@ impl World {
                 Effect::Verify { connection, refresh, token } => {
                     self.unverified[shard].push_back((connection, refresh, token.into()));
                 }
+                Effect::Append { ticket, era, record } => self.engines[shard].give(ticket, era, *record),
                 // Sockets are pulled when the schedule says so.
                 Effect::Writable { .. } | Effect::SignedIn { .. } => {}
                 Effect::Close { connection, flush, .. } => self.closing.push((shard, connection, flush)),
@@ -447,7 +454,9 @@ impl World {
     fn shuffle(&mut self, rounds: usize) {
         for _ in 0..rounds {
             let shard = self.random.below(self.shards.len());
-            match self.random.below(7) {
+            match self.random.below(9) {
+                7 => self.work_of_engine(shard),
+                8 => self.hear_engine(shard),
                 0 => self.advance(shard),
                 1 => self.send_mail(shard),
                 2 if self.now.unix_ms < self.jammed[shard] => {}
@@ -478,6 +487,30 @@ impl World {
             let Some(letter) = self.mail.take(shard) else { break };
             self.handle(shard, Event::Mail(letter));
         }
+    }
+
+    /// The engine stores some of what it was given, or fails.
+    fn work_of_engine(&mut self, shard: usize) {
+        if self.random.one_in(30) {
+            self.engines[shard].fail(&mut self.random);
+        } else {
+            let count = self.random.below(12);
+            self.engines[shard].store(count);
+        }
+    }
+
+    fn hear_engine(&mut self, shard: usize) {
+        if let Some(event) = self.engines[shard].answer() {
+            self.handle(shard, event);
+            assert!(self.engines[shard].is_idle() || self.settings.engine == limits::Engine::Store);
+        }
+    }
+
+    /// Messages that engines stored, and their failures.
+    pub(crate) fn engines_did(&self) -> (u64, u64) {
+        self.engines
+            .iter()
+            .fold((0, 0), |(stored, failures), engine| (stored + engine.stored, failures + engine.failures))
     }
 
     fn verify(&mut self, shard: usize) {
@@ -532,10 +565,12 @@ impl World {
             }
             self.advance(shard);
         }
-        while self.mail.letters().next().is_some() {
+        while self.mail.letters().next().is_some() || !self.engines.iter().all(Engine::is_idle) {
             let shard = self.random.below(self.shards.len());
             self.send_mail(shard);
             self.read_mail(shard);
+            self.engines[shard].store(usize::MAX);
+            self.hear_engine(shard);
         }
         while !self.closing.is_empty() {
             self.end_sockets();
@@ -557,6 +592,7 @@ impl World {
         let owed = self.shards.iter().all(|shard| shard.under_way().0 <= most);
         assert!(owed, "credit came back but for less than a portion");
         assert!(self.shards.iter().all(|shard| shard.under_way().1 == 0), "every request is answered");
+        assert!(self.shards.iter().all(|shard| shard.appends() == 0), "the engine owes nothing");
         for index in 0..self.devices.len() {
             self.devices[index].presence.clear();
             for room in ROOMS {
@@ -600,6 +636,12 @@ impl World {
             device.finish(&mut self.ledger, self.now.unix_ms);
         }
         self.ledger.judge();
+        if self.settings.engine == limits::Engine::Store {
+            for (topic, epoch, offset) in self.ledger.kept() {
+                let is_stored = self.engines.iter().any(|engine| engine.has(topic, epoch, offset));
+                assert!(is_stored, "{topic} {epoch}/{offset} was seen, and the engine does not have it");
+            }
+        }
         self.everybody_knows_who_is_there();
         let pending = self.sum(|metrics| metrics.inbox_pending.read());
         assert_eq!(pending, 0, "everything was acknowledged");
@@ -618,7 +660,17 @@ impl World {
     /// What the shards have counted is what the clients have seen; more only where an answer was lost with its connection.
     fn metrics_agree(&self) {
         let counts = &self.ledger.counts;
-        assert_eq!(self.sum(|metrics| metrics.inbox_stored.read()), self.ledger.stored_in_inboxes());
+        let stored = self.sum(|metrics| metrics.inbox_stored.read());
+        match self.settings.engine {
+            limits::Engine::Memory => {
+                // Of an inbox that was forgotten since, nobody may know the last messages.
+                let (known, unknown) = (self.ledger.stored_in_inboxes(), self.ledger.unseen_in_inboxes());
+                assert!((known..=known + unknown).contains(&stored), "{stored} stored: {known}, {unknown} unseen");
+            }
+            limits::Engine::Store => {
+                assert_eq!(stored, self.engines.iter().map(Engine::stored_in_inboxes).sum::<u64>());
+            }
+        }
         let published = self.sum(|metrics| metrics.messages_published.read());
         assert!((counts.published..=self.ledger.sent()).contains(&published), "{published} published: {counts:?}");
         let hits = self.sum(|metrics| metrics.dedup_hits.read());

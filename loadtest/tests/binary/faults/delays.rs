@@ -112,7 +112,7 @@ fn a_gateway_is_frozen_then_latencies_say_so_and_nothing_is_lost() {
         let gateway = OwnGateway::start();
         let run = Run { settle: "5s", ..Run::of(load, &[]) };
         let outcome = run.run(gateway.address, |proxy, _| {
-            proxy.wait_until(|book| book.published() + book.pings >= load.rate() / 4);
+            proxy.wait_until(|book| load.is_under_way(book));
             gateway.signal(Signal::STOP);
             std::thread::sleep(TIME);
             gateway.signal(Signal::CONT);

@@ -1,6 +1,5 @@
 //! The load tester itself, or one of its workers, is stopped for a time: the run fails unless that is allowed.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -8,14 +7,14 @@ use serde_json::Value;
 
 use super::load::Load;
 use super::run::{Run, Verdict, judged, on_one_gateway, signal};
-use crate::proxy::Proxy;
+use crate::proxy::{Place, Proxy};
 
 /// How long the load tester is stopped.
 const STOPPED: Duration = Duration::from_secs(3);
 
 /// Stops a process in the middle of a load, and has it go on.
 fn stop(proxy: &Proxy, load: Load, process: u32) {
-    proxy.wait_until(|book| book.published() + book.pings >= load.rate() / 4);
+    proxy.wait_until(|book| load.is_under_way(book));
     signal(process, Signal::STOP);
     std::thread::sleep(STOPPED);
     signal(process, Signal::CONT);
@@ -43,7 +42,7 @@ fn the_load_tester_is_stopped_until_after_the_end_then_the_rest_is_never_sent() 
 }
 
 /// Runs it twice, each time with one that drives clients stopped in the middle: that fails a run unless it is allowed.
-fn stopped_in_the_middle(run: &Run<'_>, address: SocketAddr) -> Vec<String> {
+fn stopped_in_the_middle(run: &Run<'_>, address: Place) -> Vec<String> {
     let stopped = |run: &Run<'_>| run.run(address, |proxy, process| stop(proxy, run.load, process));
     let (allowed, mut failed) = std::thread::scope(|scope| {
         let allowed = scope.spawn(|| stopped(&Run { allow: &["driver"], ..*run }));
@@ -62,15 +61,32 @@ fn stopped_in_the_middle(run: &Run<'_>, address: SocketAddr) -> Vec<String> {
 }
 
 #[test]
-fn the_load_tester_is_stopped_in_the_middle_then_the_run_fails_unless_that_is_allowed() {
-    on_one_gateway(&[Load::P2p, Load::Ping], |load, address| {
-        stopped_in_the_middle(&Run { seconds: 5, ..Run::of(load, &[]) }, address)
+fn the_load_tester_or_a_worker_is_stopped_in_the_middle_then_the_run_fails_unless_that_is_allowed() {
+    on_one_gateway(&[(Load::P2p, false), (Load::Ping, false), (Load::P2p, true)], |(load, crew), address| {
+        let settle = if crew { "2s" } else { "1s" };
+        stopped_in_the_middle(&Run { seconds: 5, crew, settle, ..Run::of(load, &[]) }, address)
     });
 }
 
+/// Each pause is too short to fail a run by itself.
 #[test]
-fn a_worker_is_stopped_in_the_middle_then_the_run_fails_unless_that_is_allowed() {
-    on_one_gateway(&[Load::P2p], |load, address| {
-        stopped_in_the_middle(&Run { seconds: 5, crew: true, settle: "2s", ..Run::of(load, &[]) }, address)
+fn the_load_tester_is_stopped_again_and_again_then_the_run_fails_unless_that_is_allowed() {
+    const VERDICTS: [Verdict; 2] = [(&[], 1), (&["driver"], 0)];
+    on_one_gateway(&judged(&[Load::P2p], &VERDICTS), |(load, (allow, code)), address| {
+        let run = Run { seconds: 8, settle: "5s", allow, ..Run::of(load, &[]) };
+        let mut outcome = run.run(address, |proxy, process| {
+            proxy.wait_until(|book| load.is_under_way(book));
+            for _ in 0..5 {
+                signal(process, Signal::STOP);
+                std::thread::sleep(Duration::from_millis(900));
+                signal(process, Signal::CONT);
+                std::thread::sleep(Duration::from_millis(500));
+            }
+        });
+        assert_eq!(outcome.code, code, "{}: {}", outcome.what, outcome.result);
+        assert!(outcome.result["driver_limit"].as_str().is_some(), "{}: {}", outcome.what, outcome.result);
+        // Of that alone it has failed.
+        (outcome.code, outcome.result["clean"]) = (0, Value::Bool(true));
+        outcome.differences(outcome.expected(), &[("lost", 0), ("undecided", 0), ("skipped", 0), ("never_sent", 0)])
     });
 }

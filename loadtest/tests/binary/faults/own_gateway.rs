@@ -1,15 +1,16 @@
 //! A gateway in a process of its own, which can be stopped and killed: this test binary once more.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 
 use ringgate::config::Config;
 use ringgate::server::Server;
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use rustix::process::Signal;
 
 use super::run::signal;
+use crate::proxy::Place;
 
 /// Set for that process.
 const IS_GATEWAY: &str = "RINGGATE_TEST_IS_GATEWAY";
@@ -19,7 +20,7 @@ const SAYS: &str = "the gateway is at ";
 /// See the module. Killed when dropped.
 pub(super) struct OwnGateway {
     child: Child,
-    pub(super) address: SocketAddr,
+    pub(super) address: Place,
 }
 
 impl OwnGateway {
@@ -32,7 +33,8 @@ impl OwnGateway {
             let mut line = String::new();
             assert!(said.read_line(&mut line).unwrap() > 0, "a gateway says where it is");
             if let Some((_, address)) = line.split_once(SAYS) {
-                break address.trim().parse().unwrap();
+                let (plain, tls) = address.trim().split_once(' ').unwrap();
+                break Place { plain: plain.parse().unwrap(), tls: tls.parse().unwrap() };
             }
         };
         OwnGateway { child, address }
@@ -64,8 +66,8 @@ fn serves_until_its_parent_ends() {
     config.runtime.pin_cores = false;
     config.runtime.connections_per_shard_max = 1024;
     let server = Server::start(config).unwrap();
-    let plain = server.addresses().iter().find(|listener| listener.transport == Transport::Plain).unwrap();
-    println!("{SAYS}{}", plain.address);
+    let at = |transport| server.addresses().iter().find(|listener| listener.transport == transport).unwrap().address;
+    println!("{SAYS}{} {}", at(Transport::Plain), at(Transport::Tls));
     std::io::stdout().flush().unwrap();
     let _ = std::io::stdin().read(&mut [0]);
 }

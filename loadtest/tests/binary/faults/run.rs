@@ -1,20 +1,19 @@
 //! A run of the load tester through the proxy, and its report beside the proxy's book.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::load::Load;
-use crate::proxy::{Book, Fault, Points, Proxy};
+use crate::proxy::{Book, Fault, Place, Points, Proxy};
 use crate::support::{Folder, Gateway, LOOPBACK, PROGRAM, Process};
 
 /// Every figure that a report has of what became of messages and Pings: each is compared in each run.
-const FIGURES: [&str; 21] = [
+const FIGURES: [&str; 25] = [
     "planned",
     "sent",
     "published",
@@ -23,6 +22,7 @@ const FIGURES: [&str; 21] = [
     "accepted",
     "delivered",
     "lost",
+    "uncertain",
     "duplicated",
     "reordered",
     "corrupted",
@@ -30,16 +30,19 @@ const FIGURES: [&str; 21] = [
     "delivered_undecided",
     "delivered_refused",
     "answered_twice",
+    "answered_wrong",
     "unanswered",
     "undecided",
     "pings_unanswered",
+    "heartbeats_unanswered",
+    "away",
     "skipped",
     "skipped_by_churn",
     "never_sent",
 ];
 
 /// Figures that fail a run when they are not 0, whatever was allowed.
-pub(super) const PROMISES: [&str; 8] = [
+pub(super) const PROMISES: [&str; 10] = [
     "lost",
     "duplicated",
     "reordered",
@@ -47,12 +50,16 @@ pub(super) const PROMISES: [&str; 8] = [
     "misdelivered",
     "delivered_refused",
     "answered_twice",
+    "answered_wrong",
     "unanswered",
+    "uncertain",
 ];
 /// Figures that do unless the kind is allowed, and its name.
-pub(super) const ALLOWABLE: [(&str, &str); 4] = [
+pub(super) const ALLOWABLE: [(&str, &str); 6] = [
     ("undecided", "undecided"),
     ("pings_unanswered", "pings-unanswered"),
+    ("heartbeats_unanswered", "pings-unanswered"),
+    ("away", "away"),
     ("skipped", "skipped"),
     ("never_sent", "never-sent"),
 ];
@@ -64,8 +71,12 @@ pub(super) struct Run<'a> {
     pub(super) plan: &'a [(Fault, Points)],
     /// Two workers drive the clients, told by a controller.
     pub(super) crew: bool,
+    /// Load tester, proxy and gateway talk over TLS.
+    pub(super) tls: bool,
     /// How long what is under way may take to arrive after the end.
     pub(super) settle: &'a str,
+    /// Between two heartbeats of a client. Where they are not what is tested, only a client's first one falls into the run.
+    pub(super) ping_interval: &'a str,
     /// Besides those of the load.
     pub(super) options: &'a [&'a str],
     /// Kinds of failures that are allowed. Where the load tester itself is not what is tested, it may be late: cores are busy.
@@ -77,27 +88,41 @@ pub(super) struct Outcome {
     pub(super) load: Load,
     pub(super) what: String,
     pub(super) planned: u64,
+    few_heartbeats: bool,
     pub(super) allow: Vec<String>,
     pub(super) code: i32,
     pub(super) result: Value,
+    /// What was said to people.
+    pub(super) said: String,
     pub(super) book: Book,
 }
 
 impl Run<'_> {
     pub(super) const fn of(load: Load, plan: &[(Fault, Points)]) -> Run<'_> {
-        Run { load, seconds: 1, plan, crew: false, settle: "1s", options: &[], allow: &["driver"] }
+        Run {
+            load,
+            seconds: 1,
+            plan,
+            crew: false,
+            tls: false,
+            settle: "1s",
+            ping_interval: "10m",
+            options: &[],
+            allow: &["driver"],
+        }
     }
 
     /// Runs it through a proxy before this gateway. `meanwhile` is given the process id of who drives clients, of one of two
     /// workers.
-    pub(super) fn run(&self, gateway: SocketAddr, meanwhile: impl FnOnce(&Proxy, u32)) -> Outcome {
+    pub(super) fn run(&self, gateway: Place, meanwhile: impl FnOnce(&Proxy, u32)) -> Outcome {
         static RUNS: AtomicU64 = AtomicU64::new(0);
         let name = format!("faults-{}", RUNS.fetch_add(1, Relaxed));
         let folder = Folder::new(&name);
-        let proxy = Proxy::start(gateway, self.plan);
+        let proxy = Proxy::start(gateway, self.tls, self.plan);
         let url = proxy.url();
-        let load = self.load.arguments(&name, self.seconds, &folder);
-        let common = ["--url", &url, "--quiet", "--json", "-", "--settle", self.settle, "--ping-interval", "10m"];
+        let load = self.load.arguments(&name, self.seconds, self.tls, &folder);
+        let common = ["--url", &url, "--quiet", "--json", "-", "--settle", self.settle];
+        let common = [&common[..], &["--ping-interval", self.ping_interval]].concat();
         let allow = self.allow.join(",");
         let allow = if allow.is_empty() { vec![] } else { vec!["--allow", &*allow] };
         let load: Vec<_> = load.iter().map(String::as_str).chain(common).chain(allow).collect();
@@ -118,23 +143,30 @@ impl Run<'_> {
         Outcome {
             load: self.load,
             what: format!(
-                "{:?}{} {:?} {:?}",
+                "{:?}{}{} {:?} {:?}",
                 self.load,
                 if self.crew { " of two workers" } else { "" },
+                if self.tls { " over TLS" } else { "" },
                 self.plan,
                 self.options
             ),
             planned: self.load.rate() * self.seconds,
+            few_heartbeats: self.ping_interval == "10m",
             allow: self.allow.iter().map(|kind| (*kind).to_owned()).collect(),
             code: code.unwrap(),
             result,
+            said: stderr,
             book: proxy.finish(),
         }
     }
 
     /// How often its first fault is done when every connection lives to the end.
     pub(super) fn injections(&self) -> u64 {
-        let (fault, points) = self.plan[0];
+        self.injections_of(self.plan[0])
+    }
+
+    /// The same of any.
+    pub(super) fn injections_of(&self, (fault, points): (Fault, Points)) -> u64 {
         let flows = self.load.flows(fault.subject());
         flows.into_iter().map(|length| points.within(length * self.seconds)).sum()
     }
@@ -148,15 +180,22 @@ impl Outcome {
     /// What must be in the report.
     pub(super) fn expected(&self) -> BTreeMap<&'static str, u64> {
         let mut expected = self.book.figures();
-        // On the wire Pings that only keep a connection alive are like others: the first client sends one when it comes.
+        // On the wire Pings that only keep a connection alive are like others: the first client sends one whenever it comes.
         let [published, pings, sent] = ["published", "pings", "sent"].map(|name| self.figure(name).unwrap_or(0));
         let heartbeats = (published + pings).saturating_sub(sent);
         let (seconds, failure) = (&self.result["seconds"], &self.result["failure"]);
-        let few = heartbeats <= 1 + self.book.cut.len() as u64;
+        let few = !self.few_heartbeats || heartbeats <= 1 + self.book.sign_ins.saturating_sub(self.load.clients());
         assert!(few, "{}: {heartbeats} heartbeats in {seconds} s, failure {failure}", self.what);
+        let without_pong = expected["pings_unanswered"];
+        let (of_load, others) = match self.load.has_pings() {
+            true => (without_pong, 0),
+            // That the load itself has a client leave is no fault.
+            false => (0, without_pong - self.book.pings_left),
+        };
+        expected.extend([("pings_unanswered", of_load), ("heartbeats_unanswered", others)]);
         expected.insert("sent", expected["published"] + expected["pings"] - heartbeats);
         expected.insert("planned", self.planned);
-        expected.extend(["skipped", "skipped_by_churn", "never_sent"].map(|name| (name, 0)));
+        expected.extend(["skipped", "skipped_by_churn", "never_sent", "uncertain"].map(|name| (name, 0)));
         expected
     }
 
@@ -179,12 +218,14 @@ impl Outcome {
         let is_allowed = |kind: &str| self.allow.iter().any(|allowed| allowed == kind);
         let fails = PROMISES.into_iter().any(is_wrong)
             || ALLOWABLE.into_iter().any(|(name, kind)| is_wrong(name) && !is_allowed(kind))
-            || (!self.book.cut.is_empty() && self.result["load"]["reconnect"] == false);
+            || self.book.refused > 0
+            || (!self.book.cut.is_empty() && !self.reconnects());
         if (self.code, &self.result["clean"]) != (i32::from(fails), &Value::Bool(!fails)) {
             differences.push(format!("the exit code is {}, and clean {}", self.code, self.result["clean"]));
         }
         let (share, sent) = (self.result["sent_share"].as_f64(), self.figure("sent").unwrap_or(0));
-        if share.is_none_or(|share| (share - sent as f64 / self.planned as f64).abs() > 1e-9) {
+        let right = (self.planned > 0).then(|| sent as f64 / self.planned as f64);
+        if share.zip(right).map_or(share != right, |(share, right)| (share - right).abs() > 1e-9) {
             differences.push(format!("sent_share is {share:?}: {sent} of {}", self.planned));
         }
         if self.book.wrong_acks > 0 {
@@ -202,6 +243,11 @@ impl Outcome {
         differences
     }
 
+    /// Whether clients that lose their connection come back.
+    pub(super) fn reconnects(&self) -> bool {
+        self.load.always_reconnects() || self.result["load"]["reconnect"] == true
+    }
+
     /// The longest latency of what the load is about, by its plan, in microseconds.
     pub(super) fn slowest_us(&self) -> u64 {
         self.result["latency_us"]["max"].as_u64().unwrap()
@@ -215,10 +261,28 @@ pub(super) fn skipped_the_rest(outcome: &Outcome, more: &[(&'static str, u64)]) 
     outcome.differences(expected, more)
 }
 
-/// Does a test with each of these at once; panics with everything that was wrong.
+/// The same, where so many clients are away at the end because they were given no Pong: no connection of theirs was cut.
+pub(super) fn skipped_the_rest_with_away(outcome: &Outcome, away: u64, more: &[(&'static str, u64)]) -> Vec<String> {
+    let mut expected = outcome.expected();
+    expected.extend([("skipped", outcome.planned - expected["sent"]), ("away", away)]);
+    outcome.differences(expected, more)
+}
+
+/// Runs at once: most of their time they wait.
+const RUNS_MAX: usize = 12;
+
+/// Does a test with each of these, some at once; panics with everything that was wrong.
 pub(super) fn with_each<T: Copy + Sync>(cases: &[T], test: impl Fn(T) -> Vec<String> + Sync) {
+    let next = AtomicUsize::new(0);
+    let take_turns = || {
+        let mut wrong = Vec::new();
+        while let Some(case) = cases.get(next.fetch_add(1, Relaxed)) {
+            wrong.extend(test(*case));
+        }
+        wrong
+    };
     let wrong: Vec<String> = std::thread::scope(|scope| {
-        let threads: Vec<_> = cases.iter().map(|case| scope.spawn(|| test(*case))).collect();
+        let threads: Vec<_> = (0..cases.len().min(RUNS_MAX)).map(|_| scope.spawn(take_turns)).collect();
         threads
             .into_iter()
             .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -228,10 +292,10 @@ pub(super) fn with_each<T: Copy + Sync>(cases: &[T], test: impl Fn(T) -> Vec<Str
 }
 
 /// The same, where all have one gateway: its address.
-pub(super) fn on_one_gateway<T: Copy + Sync>(cases: &[T], test: impl Fn(T, SocketAddr) -> Vec<String> + Sync) {
+pub(super) fn on_one_gateway<T: Copy + Sync>(cases: &[T], test: impl Fn(T, Place) -> Vec<String> + Sync) {
     let gateway = Gateway::start();
-    let address = address_of(&gateway);
-    with_each(cases, |case| test(case, address));
+    let place = Place { plain: gateway.address(Transport::Plain), tls: gateway.address(Transport::Tls) };
+    with_each(cases, |case| test(case, place));
 }
 
 /// What is allowed, and the exit code that follows.
@@ -242,12 +306,18 @@ pub(super) fn judged(loads: &[Load], verdicts: &[Verdict]) -> Vec<(Load, Verdict
     loads.iter().flat_map(|load| verdicts.iter().map(|verdict| (*load, *verdict))).collect()
 }
 
+/// Each of these over TLS and without.
+pub(super) fn with_and_without_tls(loads: &[Load]) -> Vec<(Load, bool)> {
+    loads.iter().flat_map(|load| [(*load, false), (*load, true)]).collect()
+}
+
+/// Each of these, every second one over TLS.
+pub(super) fn half_over_tls(loads: &[Load]) -> Vec<(Load, bool)> {
+    loads.iter().copied().zip([false, true].into_iter().cycle()).collect()
+}
+
 /// Sends a signal at once: a program that does it may have to wait for a core until the run is over.
 pub(super) fn signal(process: u32, which: Signal) {
     let process = i32::try_from(process).ok().and_then(Pid::from_raw).unwrap();
     kill_process(process, which).unwrap();
-}
-
-fn address_of(gateway: &Gateway) -> SocketAddr {
-    gateway.url(Transport::Plain).strip_prefix("tcp://").unwrap().parse().unwrap()
 }

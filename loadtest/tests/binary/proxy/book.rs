@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use ringgate_core::id::{ClientMessageId, Position};
 
+/// No test has clients that wait for a Pong for a shorter time.
+const MISSED_AFTER: Duration = Duration::from_millis(250);
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
@@ -13,6 +16,12 @@ pub(crate) struct Book {
     /// The message that has this payload: they all differ.
     by_payload: HashMap<Vec<u8>, (u64, u64)>,
     members: HashMap<String, BTreeSet<String>>,
+    /// The connection on which each user was signed in last.
+    connections: BTreeMap<String, usize>,
+    /// How often anybody was signed in.
+    pub(crate) sign_ins: u64,
+    /// Pongs since anybody was signed in last.
+    pub(crate) pongs_since: u64,
     /// Where in its inbox each user's messages were.
     inboxes: HashMap<String, BTreeSet<(u64, u64)>>,
     /// Acks of what did not come from the user's own inbox.
@@ -20,18 +29,25 @@ pub(crate) struct Book {
     /// Connections that ended although their client had not left.
     pub(crate) cut: BTreeSet<usize>,
     /// It was killed.
-    pub(super) gateway_is_gone: bool,
+    pub(crate) gateway_is_gone: bool,
+    /// It is, as soon as a client leaves.
+    pub(super) goes_when_a_client_leaves: bool,
     /// Connections that were not made because the gateway was gone.
     pub(crate) turned_away: u64,
     /// How often each fault was done, in the order in which they were given.
     pub(crate) injected: Vec<u64>,
+    /// Publishes answered with Error.
+    pub(crate) refused: u64,
     pub(crate) reordered: u64,
     pub(crate) corrupted: u64,
     pub(crate) misdelivered: u64,
     pub(crate) answered_twice: u64,
+    pub(crate) answered_wrong: u64,
     /// Of all Pings some are sent only to keep a connection alive.
     pub(crate) pings: u64,
     pub(crate) pongs: u64,
+    /// Pings whose client left so soon that it cannot have missed their Pong.
+    pub(crate) pings_left: u64,
     /// From a Publish to each of its arrivals, and from a Ping to its Pong.
     pub(crate) waits: Vec<Duration>,
 }
@@ -62,6 +78,32 @@ impl Book {
         Book { injected: vec![0; faults], ..Book::default() }
     }
 
+    pub(super) fn signed_in(&mut self, user: &str, connection: usize) {
+        self.connections.insert(user.to_owned(), connection);
+        self.sign_ins += 1;
+        self.pongs_since = 0;
+    }
+
+    /// A client has left, whose Pings without a Pong came so long ago.
+    pub(super) fn left(&mut self, pings: impl Iterator<Item = Duration>) {
+        self.pings_left += pings.filter(|ago| *ago < MISSED_AFTER).count() as u64;
+        self.gateway_is_gone |= self.goes_when_a_client_leaves;
+    }
+
+    /// A Pong passes, so long after its Ping.
+    pub(super) fn pong(&mut self, wait: Duration) {
+        self.pongs += 1;
+        self.pongs_since += 1;
+        self.waits.push(wait);
+    }
+
+    /// Users whose connection was cut and who have not come back; when the gateway is gone, all of them. Those that the load
+    /// tester itself has left are not known here.
+    fn away(&self) -> u64 {
+        let is_away = |connection: &&usize| self.gateway_is_gone || self.cut.contains(*connection);
+        self.connections.values().filter(is_away).count() as u64
+    }
+
     pub(super) fn joined(&mut self, user: &str, room: &str) {
         self.members.entry(room.to_owned()).or_default().insert(user.to_owned());
     }
@@ -79,6 +121,7 @@ impl Book {
     }
 
     pub(super) fn answered(&mut self, id: ClientMessageId, answer: Answer) {
+        self.refused += u64::from(answer == Answer::Error);
         self.publishes.get_mut(&key(id)).expect("an answer to what was published").answer = Some(answer);
     }
 
@@ -128,6 +171,8 @@ impl Book {
             ("corrupted", self.corrupted),
             ("misdelivered", self.misdelivered),
             ("answered_twice", self.answered_twice),
+            ("answered_wrong", self.answered_wrong),
+            ("away", self.away()),
             ("pings_unanswered", self.pings - self.pongs),
         ]);
         let counted = ["accepted", "undecided", "unanswered", "delivered", "lost", "duplicated"];

@@ -9,6 +9,8 @@ pub(crate) enum Fault {
     Lose,
     /// A Message comes twice.
     Double,
+    /// A Message comes again so much later, whatever has come meanwhile.
+    DoubleLate(Duration),
     /// A Message comes after the next one of the same sender and topic.
     Swap,
     /// One bit of what the load tester writes at the front of a payload is another.
@@ -25,6 +27,10 @@ pub(crate) enum Fault {
     OtherTopic,
     /// A Message comes as if another user had sent it.
     OtherSender,
+    /// A message of another run comes, too, to the same client and from the same topic.
+    Foreign,
+    /// A message of another run comes, too, under another user's inbox or another room.
+    ForeignElsewhere,
     /// A Message comes so much later, and so does what is behind it on its connection.
     DelayMessage(Duration),
     /// The same of a Pong.
@@ -35,12 +41,18 @@ pub(crate) enum Fault {
     LoseAnswer,
     /// A Published comes twice.
     DoubleAnswer,
+    /// A Published names the request of the publish before.
+    OtherRequest,
+    /// A Published comes so much later, and so does what is behind it on its connection.
+    DelayAnswer(Duration),
     /// An Error comes instead of a Published, though the message is delivered.
     Refuse,
     /// The connection ends instead: the message is delivered, its sender does not know.
     CutAtAnswer,
     /// The connection ends before a Publish reaches the gateway.
     CutAtPublish,
+    /// A Publish does not reach the gateway, and is answered with a temporary Error: storage is full, try again after so long.
+    RefusePublish(Duration),
     /// A Pong never comes.
     LosePong,
     /// The connection ends instead of a Pong.
@@ -49,6 +61,8 @@ pub(crate) enum Fault {
     StallAtPublish(Duration),
     /// The same when a Ping comes.
     StallAtPing(Duration),
+    /// When a Ping comes, nothing passes any more, ever: what comes is counted as sent and never arrives.
+    FreezeAtPing,
 }
 
 /// A kind of frames that faults are counted by.
@@ -67,6 +81,7 @@ impl Fault {
         match self {
             Fault::Lose
             | Fault::Double
+            | Fault::DoubleLate(_)
             | Fault::Swap
             | Fault::FlipInStamp
             | Fault::FlipInFill
@@ -75,12 +90,19 @@ impl Fault {
             | Fault::Leak
             | Fault::OtherTopic
             | Fault::OtherSender
+            | Fault::Foreign
+            | Fault::ForeignElsewhere
             | Fault::DelayMessage(_)
             | Fault::CutAfterMessage => Subject::Message,
-            Fault::LoseAnswer | Fault::DoubleAnswer | Fault::Refuse | Fault::CutAtAnswer => Subject::Published,
-            Fault::CutAtPublish | Fault::StallAtPublish(_) => Subject::Publish,
+            Fault::LoseAnswer
+            | Fault::DoubleAnswer
+            | Fault::OtherRequest
+            | Fault::DelayAnswer(_)
+            | Fault::Refuse
+            | Fault::CutAtAnswer => Subject::Published,
+            Fault::CutAtPublish | Fault::RefusePublish(_) | Fault::StallAtPublish(_) => Subject::Publish,
             Fault::LosePong | Fault::CutAtPong | Fault::DelayPong(_) => Subject::Pong,
-            Fault::StallAtPing(_) => Subject::Ping,
+            Fault::StallAtPing(_) | Fault::FreezeAtPing => Subject::Ping,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! A proxy between the load tester and a gateway. It forwards whole frames, does faults to those that it was told to, and keeps
-//! a book of what passed and of what it did.
+//! a book of what passed and of what it did. Where clients use TLS, it has TLS with them and with the gateway.
 //!
 //! | file | what |
 //! |---|---|
@@ -21,6 +21,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ringgate::config::Config;
+use ringgate_net::dial::{Trust, client_tls};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+
 pub(crate) use book::Book;
 pub(crate) use fault::{Fault, Points, Subject};
 use pump::Pump;
@@ -28,9 +33,39 @@ use pump::Pump;
 /// What a test waits for comes within this, or never.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Where a gateway is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) plain: SocketAddr,
+    pub(crate) tls: SocketAddr,
+}
+
+/// How a proxy has TLS: as a server for clients, and as a client of the gateway, whose certificate it trusts.
+struct Tls {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+impl Tls {
+    fn new() -> Tls {
+        let (config, _) = Config::dev(Some(1)).unwrap();
+        Tls { server: config.tls.unwrap(), client: client_tls(Trust::Anybody).unwrap() }
+    }
+
+    fn server(&self) -> Connection {
+        ServerConnection::new(self.server.clone()).unwrap().into()
+    }
+
+    fn client(&self) -> Connection {
+        let name = ServerName::try_from("localhost").unwrap();
+        ClientConnection::new(self.client.clone(), name).unwrap().into()
+    }
+}
+
 /// See the module. Ends when dropped.
 pub(crate) struct Proxy {
     address: SocketAddr,
+    over_tls: bool,
     book: Arc<(Mutex<Book>, Condvar)>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -38,24 +73,25 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// One before a gateway, which does this to the frames of all connections.
-    pub(crate) fn start(gateway: SocketAddr, plan: &[(Fault, Points)]) -> Proxy {
+    pub(crate) fn start(gateway: Place, over_tls: bool, plan: &[(Fault, Points)]) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let book = Book::of(plan.len());
         let book = Arc::new((Mutex::new(book), Condvar::new()));
         let stop = Arc::<AtomicBool>::default();
-        let pump = Pump::new(gateway, listener, plan);
+        let tls = over_tls.then(Tls::new);
+        let pump = Pump::new(gateway, tls, listener, plan);
         let thread = std::thread::spawn({
             let (book, stop) = (book.clone(), stop.clone());
             move || pump.run(&book, &stop)
         });
-        Proxy { address, book, stop, thread: Some(thread) }
+        Proxy { address, over_tls, book, stop, thread: Some(thread) }
     }
 
     /// Where clients connect to.
     pub(crate) fn url(&self) -> String {
-        format!("tcp://{}", self.address)
+        format!("{}://{}", if self.over_tls { "tls" } else { "tcp" }, self.address)
     }
 
     /// Waits until the book says this.
@@ -72,6 +108,12 @@ impl Proxy {
     /// seconds to close the sockets that are in its rings when all cores are busy.
     pub(crate) fn gateway_is_gone(&self) {
         self.book.0.lock().unwrap().gateway_is_gone = true;
+    }
+
+    /// The same, as soon as a client leaves: it finds no gateway when it comes back. Waits until then.
+    pub(crate) fn gateway_goes_when_a_client_leaves(&self) {
+        self.book.0.lock().unwrap().goes_when_a_client_leaves = true;
+        self.wait_until(|book| book.gateway_is_gone);
     }
 
     /// Ends it: what passed.

@@ -1,23 +1,25 @@
 //! The thread that has all connections of a proxy: it reads, does what was planned, books it and writes.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::collections::{BTreeSet, HashMap};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use ringgate_core::close::ErrorCode;
-use ringgate_core::id::Stamp;
+use ringgate_core::id::{ClientMessageId, Durability, Stamp};
 use ringgate_core::limits::HEADER_BYTES;
 use ringgate_core::wire::client_frame::ClientFrame;
 use ringgate_core::wire::encode;
 use ringgate_core::wire::server_frame::Published;
 use ringgate_core::wire::{Draft, Encoder, Kind, RawFrame, ServerFrame};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use twox_hash::XxHash3_64;
 
 use super::book::{Answer, Book};
 use super::fault::{Fault, Points, Subject};
 use super::link::{Link, Side};
+use super::{Place, Tls};
 
 /// Longest sleep: whether it is to end is looked at this often.
 const LONGEST: Duration = Duration::from_millis(20);
@@ -42,6 +44,14 @@ impl Parts {
         }
     }
 
+    /// Makes it a message of another run: the id of the run stands behind the hash, and the hash is over all that follows it
+    /// (loadtest/src/ledger/stamp.rs).
+    fn of_another_run(&mut self) {
+        self.payload[8] ^= 1;
+        let hash = XxHash3_64::oneshot(&self.payload[8..]);
+        self.payload[..8].copy_from_slice(&hash.to_le_bytes());
+    }
+
     fn frame(&self) -> Vec<u8> {
         Draft::new(&self.topic, &self.sender, &self.payload, None).stamp(self.stamp).to_vec()
     }
@@ -52,7 +62,8 @@ type Flow = (Subject, String, String, String);
 
 /// See the module.
 pub(super) struct Pump {
-    gateway: SocketAddr,
+    gateway: Place,
+    tls: Option<Tls>,
     listener: TcpListener,
     plan: Vec<(Fault, Points)>,
     links: Vec<Link>,
@@ -60,19 +71,29 @@ pub(super) struct Pump {
     frames: HashMap<Flow, u64>,
     /// Messages that let the next one of their flow pass.
     swapped: HashMap<Flow, Vec<u8>>,
+    /// Messages that come again: when, on which connection, and what the book needs.
+    repeated: Vec<(Instant, usize, Parts)>,
+    /// Each user's publishes in order, with their requests.
+    requests: HashMap<String, Vec<(ClientMessageId, u32)>>,
     stalled_until: Option<Instant>,
+    /// For good.
+    frozen: bool,
 }
 
 impl Pump {
-    pub(super) fn new(gateway: SocketAddr, listener: TcpListener, plan: &[(Fault, Points)]) -> Pump {
+    pub(super) fn new(gateway: Place, tls: Option<Tls>, listener: TcpListener, plan: &[(Fault, Points)]) -> Pump {
         Pump {
             gateway,
+            tls,
             listener,
             plan: plan.to_vec(),
             links: Vec::new(),
             frames: HashMap::new(),
             swapped: HashMap::new(),
+            repeated: Vec::new(),
+            requests: HashMap::new(),
             stalled_until: None,
+            frozen: false,
         }
     }
 
@@ -83,16 +104,12 @@ impl Pump {
             let (book, changed) = shared;
             let mut book = book.lock().unwrap();
             while let Ok((client, _)) = self.listener.accept() {
-                match TcpStream::connect(self.gateway) {
+                let address = if self.tls.is_some() { self.gateway.tls } else { self.gateway.plain };
+                match TcpStream::connect(address) {
                     Ok(gateway) if !book.gateway_is_gone => {
-                        self.links.push(Link {
-                            number,
-                            client: Side::new(client),
-                            gateway: Side::new(gateway),
-                            user: String::new(),
-                            leaving: false,
-                            pings: VecDeque::new(),
-                        });
+                        let client = Side::new(client, self.tls.as_ref().map(Tls::server));
+                        let gateway = Side::new(gateway, self.tls.as_ref().map(Tls::client));
+                        self.links.push(Link::new(number, client, gateway));
                         number += 1;
                     }
                     _ => book.turned_away += 1,
@@ -106,6 +123,7 @@ impl Pump {
                     link.cut(&mut book);
                 }
             }
+            self.repeat(&mut book);
             self.write();
             self.links.retain(|link| !link.is_over());
             changed.notify_all();
@@ -116,7 +134,9 @@ impl Pump {
     fn wait(&self) -> Vec<(usize, bool)> {
         let now = Instant::now();
         let dues = self.links.iter().flat_map(|link| [link.client.due(), link.gateway.due()]).flatten();
+        let dues = dues.chain(self.repeated.iter().map(|(due, ..)| *due));
         let due = dues.min().map(|due| due.max(self.stalled_until.unwrap_or(due)));
+        let due = due.filter(|_| !self.frozen);
         let timeout = due.map_or(LONGEST, |due| due.saturating_duration_since(now)).min(LONGEST);
         let mut who = Vec::new();
         let mut polled = vec![PollFd::new(&self.listener, PollFlags::IN)];
@@ -136,12 +156,23 @@ impl Pump {
         who.into_iter().zip(ready).filter(|(_, ready)| *ready).map(|(who, _)| who).collect()
     }
 
+    /// Sends again what is to come again now, on connections that are still there.
+    fn repeat(&mut self, book: &mut Book) {
+        let now = Instant::now();
+        for (due, number, parts) in std::mem::take(&mut self.repeated) {
+            if due > now {
+                self.repeated.push((due, number, parts));
+            } else if let Some(at) = self.links.iter().position(|link| link.number == number && link.is_open()) {
+                book.arrived(&self.links[at].user, &parts.payload, now);
+                self.pass(at, parts.frame());
+            }
+        }
+    }
+
     fn write(&mut self) {
         let now = Instant::now();
-        if self.stalled_until.is_some_and(|until| until > now) {
-            return;
-        }
-        for link in &mut self.links {
+        let stands = self.frozen || self.stalled_until.is_some_and(|until| until > now);
+        for link in self.links.iter_mut().filter(|link| !stands || link.client.read_over) {
             link.client.drain(now);
             link.gateway.drain(now);
         }
@@ -175,11 +206,18 @@ impl Pump {
             let user = self.links[at].user.clone();
             match ClientFrame::parse(RawFrame { kind, body }).unwrap() {
                 ClientFrame::Publish(publish) => {
-                    book.publish(number, publish.client_message_id, publish.topic, publish.payload);
+                    let (id, request) = (publish.client_message_id, publish.request);
+                    book.publish(number, id, publish.topic, publish.payload);
+                    self.requests.entry(user.clone()).or_default().push((id, request));
                     match self.fault_at(&flow_of(Subject::Publish, &user), book).0 {
                         // It is read by nobody.
                         Some(Fault::CutAtPublish) => self.links[at].cut(book),
                         Some(Fault::StallAtPublish(time)) => self.stall(time),
+                        Some(Fault::RefusePublish(retry_after)) => {
+                            book.answered(id, Answer::Error);
+                            self.refuse(at, request, ErrorCode::StorageFull, retry_after);
+                            continue;
+                        }
                         _ => {}
                     }
                 }
@@ -187,8 +225,14 @@ impl Pump {
                     self.links[at].pings.push_back(Instant::now());
                     book.pings += 1;
                     let fault = self.fault_at(&flow_of(Subject::Ping, &user), book).0;
-                    if let Some(Fault::StallAtPing(time)) = fault {
-                        self.stall(time);
+                    match fault {
+                        Some(Fault::StallAtPing(time)) => self.stall(time),
+                        Some(Fault::FreezeAtPing) => {
+                            // What the book has as passed passes.
+                            self.write();
+                            self.frozen = true;
+                        }
+                        _ => {}
                     }
                 }
                 ClientFrame::Ack(position) => book.acknowledged(&user, position),
@@ -196,20 +240,28 @@ impl Pump {
                 ClientFrame::Disconnect => self.links[at].leaving = true,
                 _ => {}
             }
-            let now = self.now();
-            self.links[at].gateway.push(now, frame);
+            if !self.frozen {
+                let now = self.now();
+                self.links[at].gateway.push(now, frame);
+            }
         }
         let link = &mut self.links[at];
         if link.client.read_over {
+            if !link.client.ending {
+                book.left(link.pings.iter().map(Instant::elapsed));
+            }
             link.leaving = true;
             link.gateway.ending = true;
+            // It need not wait for the end of a gateway that may be frozen.
+            link.client.ending = true;
+            link.client.outgoing.clear();
         }
     }
 
     fn on_gateway(&mut self, at: usize, book: &mut Book) {
         self.links[at].gateway.fill();
         while let Some((kind, frame)) = self.links[at].gateway.take() {
-            if self.links[at].client.ending || self.links[at].client.read_over {
+            if !self.links[at].is_open() || self.frozen {
                 // Nobody reads it any more.
                 continue;
             }
@@ -219,7 +271,9 @@ impl Pump {
                 ServerFrame::Published(published) => self.published(at, &published, frame, book),
                 ServerFrame::Pong => self.pong(at, frame, book),
                 ServerFrame::Connected(connected) => {
-                    self.links[at].user = connected.user().unwrap().to_owned();
+                    let user = connected.user().unwrap();
+                    book.signed_in(user, self.links[at].number);
+                    self.links[at].user = user.to_owned();
                     self.pass(at, frame);
                 }
                 _ => self.pass(at, frame),
@@ -257,6 +311,19 @@ impl Pump {
                 book.arrived(&user, &parts.payload, now);
                 self.pass(at, frame.clone());
             }
+            Some(Fault::DoubleLate(time)) => {
+                let again = Parts::of(&frame[HEADER_BYTES..]);
+                self.repeated.push((now + time, self.links[at].number, again));
+            }
+            Some(Fault::Foreign | Fault::ForeignElsewhere) => {
+                let mut foreign = Parts::of(&frame[HEADER_BYTES..]);
+                foreign.of_another_run();
+                if fault == Some(Fault::ForeignElsewhere) {
+                    foreign.topic = self.topic_besides(&foreign.topic, &user, book);
+                    book.misdelivered += 1;
+                }
+                self.pass(at, foreign.frame());
+            }
             Some(Fault::Swap) => {
                 // It is on its way, behind the next.
                 book.arrived(&user, &parts.payload, now);
@@ -287,10 +354,7 @@ impl Pump {
                 }
             }
             Some(Fault::OtherTopic) => {
-                parts.topic = match parts.topic.starts_with('@') {
-                    true => format!("@{}", self.user_besides(&user)),
-                    false => book.rooms().find(|room| **room != parts.topic).unwrap().clone(),
-                };
+                parts.topic = self.topic_besides(&parts.topic, &user, book);
                 book.misdelivered += 1;
                 return self.pass(at, parts.frame());
             }
@@ -317,6 +381,23 @@ impl Pump {
         users.into_iter().find(|other| *other != user).unwrap().clone()
     }
 
+    /// Another user's inbox in place of this user's, or another room in place of a room.
+    fn topic_besides(&self, topic: &str, user: &str, book: &Book) -> String {
+        match topic.starts_with('@') {
+            true => format!("@{}", self.user_besides(user)),
+            false => book.rooms().find(|room| **room != topic).unwrap().clone(),
+        }
+    }
+
+    /// Answers a request with a temporary Error.
+    fn refuse(&mut self, at: usize, request: u32, code: ErrorCode, retry_after: Duration) {
+        let retry_after_ms = retry_after.as_millis() as u32;
+        let fields = encode::Error { request, code, message: code.label(), retry_after_ms, room: None };
+        let mut error = Vec::new();
+        Encoder::default().error(&mut error, &fields);
+        self.pass(at, error);
+    }
+
     fn published(&mut self, at: usize, published: &Published, frame: Vec<u8>, book: &mut Book) {
         let user = self.links[at].user.clone();
         let id = published.client_message_id;
@@ -325,24 +406,30 @@ impl Pump {
             Some(Fault::CutAtAnswer) => self.links[at].cut(book),
             Some(Fault::Refuse) => {
                 book.answered(id, Answer::Error);
-                let mut error = Vec::new();
-                let fields = encode::Error {
-                    request: published.request,
-                    code: ErrorCode::Overloaded,
-                    message: "overloaded",
-                    retry_after_ms: 0,
-                    room: None,
-                };
-                Encoder::default().error(&mut error, &fields);
-                self.pass(at, error);
+                self.refuse(at, published.request, ErrorCode::Overloaded, Duration::ZERO);
+            }
+            Some(Fault::OtherRequest) => {
+                let requests = &self.requests[&user];
+                let place = requests.iter().position(|(other, _)| *other == id).unwrap();
+                let request = requests[place - 1].1;
+                book.answered(id, Answer::Published);
+                book.answered_wrong += 1;
+                let mut other = Vec::new();
+                let Published { stamp, duplicate, .. } = *published;
+                Encoder::published(&mut other, request, id, stamp, Durability::Memory, duplicate);
+                self.pass(at, other);
             }
             fault => {
                 if fault == Some(Fault::DoubleAnswer) {
                     book.answered_twice += 1;
                     self.pass(at, frame.clone());
                 }
+                let mut due = self.now();
+                if let Some(Fault::DelayAnswer(time)) = fault {
+                    due += time;
+                }
                 book.answered(id, Answer::Published);
-                self.pass(at, frame);
+                self.links[at].client.push(due, frame);
             }
         }
     }
@@ -358,8 +445,7 @@ impl Pump {
             Some(Fault::DelayPong(time)) => due += time,
             _ => {}
         }
-        book.pongs += 1;
-        book.waits.push(due.saturating_duration_since(asked));
+        book.pong(due.saturating_duration_since(asked));
         self.links[at].client.push(due, frame);
     }
 }

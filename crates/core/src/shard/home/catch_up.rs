@@ -1,6 +1,6 @@
 //! What a session is missing of a topic, from the topic's log.
 
-use super::topics::Topic;
+use super::Topic;
 use crate::id::{Address, Now};
 use crate::shard::{Shard, Source, ToEdge};
 use crate::topics::Inbox;

@@ -1,7 +1,7 @@
 //! An inbox at its home: devices that connect.
 
+use super::Topic;
 use super::books::book_forgotten;
-use super::topics::Topic;
 use crate::close::CloseReason;
 use crate::id::Now;
 use crate::shard::letter::Attach;

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `topics`, `books` | the tables of inboxes and rooms, what happens to one of them, and what the metrics count of it |
 //! | `publish` | Publish: sequenced, committed, delivered |
+//! | `appends` | messages on their way into an engine |
 //! | `inbox` | devices that connect to an inbox |
 //! | `room` | members that join and leave, and broadcasts to the shards where they are |
 //! | `catch_up`, `lookup` | what a session is missing; Presence and History |
 
+mod appends;
 mod books;
 mod catch_up;
 mod inbox;
@@ -17,8 +19,15 @@ mod room;
 mod topics;
 
 use super::{Shard, ToHome};
-use crate::id::Now;
+use crate::id::{InboxKey, Now, RoomKey};
 pub(super) use topics::Homes;
+
+/// A topic at home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Topic {
+    Inbox(InboxKey),
+    Room(RoomKey),
+}
 
 impl Shard {
     pub(super) fn on_letter_to_home(&mut self, letter: ToHome, now: Now) {

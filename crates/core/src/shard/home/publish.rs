@@ -1,16 +1,19 @@
 //! Publish, at the topic's home: put in order, kept, and sent on its way.
 //!
-//! A message is first sequenced (it gets its stamp), then committed (it enters the log, recipients are told,
-//! the publisher is answered). With logs in memory both happen at once; a store that answers later stands between.
+//! A message is first sequenced (it gets its stamp), then committed (it enters the log and the dedup window, recipients are
+//! told, the publisher is answered). With logs in memory both happen at once; an engine that answers later stands between
+//! (`appends`).
 
-use super::topics::Topic;
+use super::Topic;
+use super::appends::{Sequenced, Then, Waiter};
 use crate::close::ErrorCode;
 use crate::id::{Address, Durability, InboxKey, Now, ShardId, Stamp};
+use crate::limits::Engine;
 use crate::outbox::{Arrival, Delivery};
 use crate::shard::letter::{Publish, Published, SentCopy};
 use crate::shard::ways::Work;
 use crate::shard::{Shard, ToHome};
-use crate::topics::{Answered, Message};
+use crate::topics::{Answered, DedupKey, Message};
 
 impl Shard {
     /// A Publish arrives at its topic's home.
@@ -20,7 +23,16 @@ impl Shard {
         let known = self.homes.find(name);
         if let Some(answered) = key.and_then(|key| self.homes.dedup.find(key)) {
             self.metrics.dedup_hits.increment();
-            return self.answer_or_post(publish.from.shard, answer(&publish, answered, true), now);
+            let to = publish.from.connection;
+            let (request, client_message_id) = (publish.request, publish.client_message_id);
+            let Answered { stamp, durability } = answered;
+            let published = Published { to, request, client_message_id, stamp, durability, duplicate: true };
+            return self.answer_or_post(publish.from.shard, published, now);
+        }
+        if let Some(key) = key.filter(|_| !self.homes.appends.is_empty())
+            && self.homes.appends.has(key.id())
+        {
+            return self.wait_for_append(key, &publish, now);
         }
         if let Some(code) = publish.refused.or_else(|| self.has_no_way_on(known, publish.draft.len())) {
             return self.fail(&publish, code, now);
@@ -30,7 +42,7 @@ impl Shard {
         if copied_at.is_some_and(|home| home != self.id && self.ways.is_full(home)) {
             return self.fail(&publish, ErrorCode::Overloaded, now);
         }
-        if durability != Durability::Ephemeral && !self.homes.has_room_for(publish.draft.sender(), publish.draft.len())
+        if durability != Durability::Ephemeral && !self.homes.takes(known, publish.draft.sender(), publish.draft.len())
         {
             return self.fail(&publish, ErrorCode::StorageFull, now);
         }
@@ -42,22 +54,28 @@ impl Shard {
             }
             _ => Some(known.unwrap_or_else(|| self.homes.make(name, publish.namespace, now))),
         };
-        let stamp = Stamp {
-            position: self.homes.next_position(topic, durability),
-            message_id: self.homes.next_message_id(self.settings.node_number, now),
-            timestamp_ms: now.unix_ms,
-        };
-        self.metrics.messages_published.increment();
+        let stamp = self.stamp(topic, durability, now);
+        let Publish { from, request, client_message_id, dedup_key, draft, ttl_ms, received_us, .. } = publish;
+        let is_kept = durability != Durability::Ephemeral;
+        let publisher = if is_kept { self.homes.publisher(draft.sender()) } else { 0 };
         let answered = Answered { stamp, durability };
-        if let Some(key) = key {
-            let evicted = self.homes.dedup.remember(key, answered, now);
-            self.metrics.dedup_evicted.add(evicted);
+        let then = Then::Answer { request, client_message_id, dedup_key, copied_at };
+        let (frame, sequenced_ms) = (draft.stamp(stamp), now.mono_ms());
+        let message = Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, publisher, then };
+        match topic {
+            Some(topic) if is_kept && self.settings.engine == Engine::Store => self.append(topic, message),
+            Some(topic) => self.commit(topic, message, now),
+            // Nobody is there, and nothing is kept.
+            None => self.answer_publisher(message.from, answered, &message.then, now),
         }
-        let (publisher, answer) = (publish.from.shard, answer(&publish, answered, false));
-        if let Some(topic) = topic {
-            self.commit(topic, publish, answered, copied_at, now);
+    }
+
+    /// A repetition waits for the answer to what it repeats.
+    fn wait_for_append(&mut self, key: DedupKey, publish: &Publish, now: Now) {
+        let Publish { from, request, client_message_id, .. } = *publish;
+        if self.homes.appends.wait(key.id(), Waiter { from, request, client_message_id }).is_err() {
+            self.fail(publish, ErrorCode::Overloaded, now);
         }
-        self.answer_or_post(publisher, answer, now);
     }
 
     /// Where the sender's own inbox is, if what it sends to others is copied there.
@@ -92,22 +110,20 @@ impl Shard {
             return;
         }
         let has_way_on = self.has_no_way_on(Some(Topic::Inbox(inbox)), draft.len()).is_none();
-        if !has_way_on || !self.homes.has_room_for(draft.sender(), draft.len()) {
+        let topic = Topic::Inbox(inbox);
+        if !has_way_on || !self.homes.takes(Some(topic), draft.sender(), draft.len()) {
             return self.metrics.inbox_copies_dropped.increment();
         }
-        let position = self.homes.next_position(Some(Topic::Inbox(inbox)), Durability::Memory);
+        let durability = Durability::Memory;
+        let stamp = Stamp { position: self.homes.next_position(Some(topic), durability), message_id, timestamp_ms };
         let publisher = self.homes.publisher(draft.sender());
-        let frame = draft.stamp(Stamp { position, message_id, timestamp_ms });
-        let message = Message { frame: frame.clone(), ttl_ms, from: Some(from), publisher };
-        self.homes.commit(Topic::Inbox(inbox), message, now);
-        self.homes.skip_own(inbox, from, now);
-        self.deliver_to_devices(
-            inbox,
-            position.offset,
-            &Delivery { frame, arrival: Arrival::at(received_us) },
-            Some(from),
-            now,
-        );
+        let (frame, answered) = (draft.stamp(stamp), Answered { stamp, durability });
+        let (sequenced_ms, then) = (now.mono_ms(), Then::Nothing);
+        let message = Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, publisher, then };
+        match self.settings.engine {
+            Engine::Store => self.append(topic, message),
+            Engine::Memory => self.commit(topic, message, now),
+        }
     }
 
     /// Why a message for this topic is refused at its home, if the ways to its recipients hold too much.
@@ -141,30 +157,47 @@ impl Shard {
         self.settings.namespaces.get(publish.namespace).map_or(Durability::Ephemeral, |namespace| namespace.durability)
     }
 
-    /// Puts a sequenced message into the log and delivers it to connected devices or to the room's members.
-    fn commit(&mut self, topic: Topic, publish: Publish, answered: Answered, copied_at: Option<ShardId>, now: Now) {
-        let Publish { from, draft, ttl_ms, received_us, .. } = publish;
-        let is_kept = answered.durability != Durability::Ephemeral;
-        let publisher = if is_kept { self.homes.publisher(draft.sender()) } else { 0 };
-        let frame = draft.stamp(answered.stamp);
-        let offset = answered.stamp.position.offset;
-        if is_kept {
+    /// Puts a sequenced message into the log, delivers it to connected devices or to the room's members, and
+    /// answers its publisher.
+    pub(super) fn commit(&mut self, topic: Topic, message: Sequenced, now: Now) {
+        let Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, publisher, then } = message;
+        let Answered { stamp, durability } = answered;
+        let is_copy = matches!(then, Then::Nothing);
+        if durability != Durability::Ephemeral {
             // A session that writes to its own inbox also receives the message.
-            let origin = matches!(topic, Topic::Room(_)).then_some(from);
-            let message = Message { frame: frame.clone(), ttl_ms, from: origin, publisher };
-            self.homes.commit(topic, message, now);
+            let origin = (is_copy || matches!(topic, Topic::Room(_))).then_some(from);
+            let kept = Message { frame: frame.clone(), ttl_ms, from: origin, publisher };
+            self.homes.commit(topic, kept, sequenced_ms, now);
         }
-        if let Some(home) = copied_at {
-            self.post_copy(home, &SentMessage { from, frame: &frame, stamp: answered.stamp, ttl_ms, received_us });
+        if let Then::Answer { copied_at: Some(home), .. } = then {
+            self.post_copy(home, &SentMessage { from, frame: &frame, stamp, ttl_ms, received_us });
         }
-        let delivery = Delivery { frame, arrival: Arrival::at(received_us) };
+        let (offset, delivery) = (stamp.position.offset, Delivery { frame, arrival: Arrival::at(received_us) });
         match topic {
+            Topic::Inbox(inbox) if is_copy => {
+                self.homes.skip_own(inbox, from, now);
+                self.deliver_to_devices(inbox, offset, &delivery, Some(from), now);
+            }
             Topic::Inbox(inbox) => self.deliver_to_devices(inbox, offset, &delivery, None, now),
             Topic::Room(room) => {
                 let echo = self.homes.echo(room);
                 self.fan_out_from_home(room, offset, &delivery, (!echo).then_some(from));
             }
         }
+        self.answer_publisher(from, answered, &then, now);
+    }
+
+    /// The publisher of a message hears that it is kept; a repetition of it gets the same answer from now on.
+    fn answer_publisher(&mut self, from: Address, answered: Answered, then: &Then, now: Now) {
+        let Then::Answer { request, client_message_id, dedup_key, .. } = *then else { return };
+        self.metrics.messages_published.increment();
+        if let Some(key) = dedup_key {
+            let evicted = self.homes.dedup.remember(key, answered, now);
+            self.metrics.dedup_evicted.add(evicted);
+        }
+        let (Answered { stamp, durability }, to) = (answered, from.connection);
+        let published = Published { to, request, client_message_id, stamp, durability, duplicate: false };
+        self.answer_or_post(from.shard, published, now);
     }
 
     fn deliver_to_devices(
@@ -193,15 +226,4 @@ struct SentMessage<'a> {
     stamp: Stamp,
     ttl_ms: u64,
     received_us: u64,
-}
-
-fn answer(publish: &Publish, answered: Answered, duplicate: bool) -> Published {
-    Published {
-        to: publish.from.connection,
-        request: publish.request,
-        client_message_id: publish.client_message_id,
-        stamp: answered.stamp,
-        durability: answered.durability,
-        duplicate,
-    }
 }

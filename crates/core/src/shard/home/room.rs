@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hashbrown::HashSet;
 
-use super::topics::Topic;
+use super::Topic;
 use crate::id::{Address, Now, Recover, RoomKey, ShardId};
 use crate::metrics::Recovery;
 use crate::outbox::{Arrival, Delivery};

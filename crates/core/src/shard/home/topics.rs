@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
+use super::Topic;
+use super::appends::{Sequenced, Waiter};
 use super::books::{Books, book_acked, book_forgotten, book_trimmed};
 use crate::id::{Address, Durability, InboxKey, Now, Position, RoomKey, ShardId};
 use crate::keyed::{Keyed, keyed};
@@ -13,16 +15,9 @@ use crate::limits::{InboxSettings, LOG_CALM_PERCENT, LOG_WARNING_PERCENT, PUBLIS
 use crate::metrics::{ExpireReason, ForgetReason, ShardMetrics};
 use crate::named::Named;
 use crate::topics::{
-    Dedup, Device, Head, Heads, Inbox, Keeps, Log, LogLimits, Message, Publishers, Room, ShardMembers, UnknownUsers,
-    message_cost,
+    Appends, Dedup, Device, Head, Heads, Inbox, Keeps, Log, LogLimits, Message, Publishers, Room, ShardMembers,
+    UnknownUsers, message_cost,
 };
-
-/// A topic at home.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Topic {
-    Inbox(InboxKey),
-    Room(RoomKey),
-}
 
 /// All topics whose home is this shard.
 #[derive(Debug)]
@@ -37,6 +32,8 @@ pub(in crate::shard) struct Homes {
     /// The logs' use was above the mark, and has not been below the lower one since.
     above_mark: bool,
     pub(in crate::shard) dedup: Dedup,
+    /// Messages that the engine has not stored yet.
+    pub(in crate::shard) appends: Appends<Topic, Sequenced, Waiter>,
     hash: Keyed,
     settings: Arc<Settings>,
     metrics: Arc<ShardMetrics>,
@@ -69,6 +66,7 @@ impl Homes {
             publishers: Publishers::default(),
             above_mark: false,
             dedup: Dedup::new(settings.dedup_window_ms, settings.dedup_entries_max, seed),
+            appends: Appends::new(seed),
             hash: keyed(seed),
             settings,
             metrics,
@@ -161,8 +159,36 @@ impl Homes {
             None => None,
         }
         .unwrap_or_default();
-        let offset = if durability == Durability::Ephemeral { 0 } else { position.offset + 1 };
+        let offset = match (durability, topic) {
+            (Durability::Ephemeral, _) | (_, None) => 0,
+            // Nothing waits there where messages are kept in memory.
+            (_, Some(topic)) if !self.appends.is_empty() => {
+                self.appends.sequenced(topic).unwrap_or(position.offset) + 1
+            }
+            _ => position.offset + 1,
+        };
         Position { offset, ..position }
+    }
+
+    /// A topic as it stands on the wire.
+    pub(super) fn name_of(&self, topic: Topic) -> Option<Arc<str>> {
+        match topic {
+            Topic::Inbox(key) => self.inboxes.get(key).map(|inbox| format!("@{}", inbox.user).into()),
+            Topic::Room(key) => self.rooms.get(key).map(|room| room.name.clone()),
+        }
+    }
+
+    /// Recipients that a message of this topic has now.
+    pub(super) fn recipients(&self, topic: Topic) -> usize {
+        match topic {
+            Topic::Inbox(key) => self.addresses(key).count(),
+            Topic::Room(key) => self.members(key).iter().map(|members| members.count as usize).sum(),
+        }
+    }
+
+    /// Whether messages of this topic are on their way into the engine: it may not be forgotten meanwhile.
+    fn is_awaited(&self, topic: Topic) -> bool {
+        !self.appends.is_empty() && self.appends.sequenced(topic).is_some()
     }
 
     /// What a user's messages are counted under.
@@ -172,16 +198,25 @@ impl Homes {
 
     /// Whether a message of this user may still be kept: what is free must hold it, and what the user's messages take
     /// may not be more than [`PUBLISHER_SHARE_OF_FREE`] times that.
-    pub(super) fn has_room_for(&self, user: &[u8], frame_bytes: usize) -> bool {
-        let (used, cost) = (self.metrics.log_bytes.read() as usize, message_cost(frame_bytes));
+    fn has_room_for(&self, user: &[u8], frame_bytes: usize) -> bool {
+        let used = self.metrics.log_bytes.read() as usize + self.appends.bytes();
+        let cost = message_cost(frame_bytes);
         let free = self.settings.log_bytes_per_shard_max.saturating_sub(used);
         let share = free.saturating_mul(PUBLISHER_SHARE_OF_FREE);
         // No publisher holds more than all together: mostly none is looked up.
         cost <= free && (used + cost <= share || self.publishers.held(self.publisher(user)) + cost <= share)
     }
 
-    /// Appends to a topic's log and trims it.
-    pub(super) fn commit(&mut self, topic: Topic, message: Message, now: Now) {
+    /// Whether a message of this length may be kept: [`Self::has_room_for`], and an engine that stores it later has not too
+    /// much to store before.
+    pub(super) fn takes(&self, topic: Option<Topic>, user: &[u8], frame_bytes: usize) -> bool {
+        let waits = |topic: Option<Topic>| topic.map_or(0, |topic| self.recipients(topic));
+        self.has_room_for(user, frame_bytes)
+            && (self.appends.is_empty() || self.appends.has_room(frame_bytes, waits(topic)))
+    }
+
+    /// Appends to a topic's log and trims it. The message's age counts from when it was sequenced, in monotonic milliseconds.
+    pub(super) fn commit(&mut self, topic: Topic, message: Message, sequenced_ms: u64, now: Now) {
         let now_ms = now.mono_ms();
         // Where memory is short, each publisher's share must be known.
         let is_short = self.metrics.log_bytes.read() as usize > self.settings.log_bytes_per_shard_max / 2;
@@ -193,7 +228,7 @@ impl Homes {
                     let written = if is_unknown { inbox.set_written(write) } else { write };
                     let limits = inbox_limits(settings, is_unknown);
                     let log = inbox.make_log();
-                    log.commit(message, is_away || is_short, limits, publishers, now_ms);
+                    log.commit(message, is_away || is_short, limits, publishers, sequenced_ms);
                     (is_away, is_unknown, written, log.trim_committed(limits, now_ms, publishers))
                 });
                 let Some((is_away, is_unknown, written, trimmed)) = committed else { return };
@@ -208,7 +243,7 @@ impl Homes {
             Topic::Room(key) => {
                 self.change_room(key, |room, publishers, settings| {
                     let Some(limits) = room_limits(room, settings) else { return };
-                    room.log.commit(message, is_short, limits, publishers, now_ms);
+                    room.log.commit(message, is_short, limits, publishers, sequenced_ms);
                     room.log.trim_committed(limits, now_ms, publishers);
                 });
             }
@@ -245,8 +280,9 @@ impl Homes {
         while self.metrics.inbox_unknown_bytes.read() as usize > self.settings.inbox.unknown_bytes_per_shard_max {
             let Homes { unknown, inboxes, .. } = self;
             let Some(oldest) = unknown.pop_oldest(|key| written_unknown(inboxes, key)) else { return };
-            if oldest == user {
-                return unknown.add(user, write, |_| true);
+            if oldest == user || self.is_awaited(Topic::Inbox(oldest)) {
+                let written = self.inboxes.get(oldest).map_or(write, Inbox::written);
+                return self.unknown.add(oldest, written, |_| true);
             }
             let gone = self.inboxes.get(oldest).and_then(Inbox::log).map_or(0, Log::len) as u64;
             self.remove_user(oldest);
@@ -418,6 +454,9 @@ impl Homes {
 
     /// Keeps no more of a quiet inbox than its position; not even that if its user never signed in.
     fn forget_user(&mut self, key: InboxKey, now: Now) {
+        if self.is_awaited(Topic::Inbox(key)) {
+            return;
+        }
         let Some(inbox) = self.remove_user(key) else { return };
         if let Some(head) = inbox.head() {
             self.keep_head(self.head_of_user(&inbox.user), head, now);
@@ -435,8 +474,23 @@ impl Homes {
         Some(inbox)
     }
 
+    /// A message has entered the log of a room that may vanish, and that nobody may be in any more.
+    pub(super) fn vanish_if_empty(&mut self, topic: Topic, now: Now) {
+        let Topic::Room(key) = topic else { return };
+        let vanishes = |room: &Room| {
+            room.count() == 0 && self.settings.namespaces.get(room.namespace).is_none_or(|n| n.vanish_when_empty)
+        };
+        if self.rooms.get(key).is_some_and(vanishes) {
+            self.forget_room(key, now);
+        }
+    }
+
     /// Keeps no more of a room than its position; not even that if it vanishes when it is empty.
     pub(super) fn forget_room(&mut self, key: RoomKey, now: Now) {
+        if self.is_awaited(Topic::Room(key)) {
+            // A sweep finds it again.
+            return;
+        }
         let Some(mut room) = self.rooms.remove(key) else { return };
         Books::of_room(&room).rewrite(Books::default(), &self.metrics);
         room.log.remove_through(u64::MAX, 0, &mut self.publishers);

@@ -1,0 +1,108 @@
+//! Messages on their way into the engine: given to it with their place, and sent on once it has them.
+//!
+//! Where messages are kept in memory nothing comes by here.
+
+use bytes::Bytes;
+
+use super::Topic;
+use crate::close::ErrorCode;
+use crate::id::{Address, ClientMessageId, Now, ShardId, Stamp};
+use crate::shard::letter::Published;
+use crate::shard::{Effect, Record, Shard};
+use crate::topics::{Answered, DedupKey, Ticket};
+
+/// A message that has its place in its topic's order: what is needed once it is kept.
+#[derive(Debug)]
+pub(in crate::shard) struct Sequenced {
+    /// The publisher's session.
+    pub(super) from: Address,
+    pub(super) frame: Bytes,
+    pub(super) answered: Answered,
+    /// When it got its place, in monotonic milliseconds: its age counts from then.
+    pub(super) sequenced_ms: u64,
+    pub(super) ttl_ms: u64,
+    pub(super) received_us: u64,
+    /// Whose message it is, see [`crate::topics::Publishers`].
+    pub(super) publisher: u64,
+    pub(super) then: Then,
+}
+
+/// What follows when it is kept, beside its delivery.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// The publisher is answered.
+    Answer {
+        request: u32,
+        client_message_id: ClientMessageId,
+        dedup_key: Option<DedupKey>,
+        /// The home of the sender's own inbox, if a copy goes there.
+        copied_at: Option<ShardId>,
+    },
+    /// It is a copy for the sender's own devices, and nobody waits for it.
+    Nothing,
+}
+
+/// A repetition of a publish that is on its way into the engine.
+#[derive(Debug)]
+pub(in crate::shard) struct Waiter {
+    pub(super) from: Address,
+    pub(super) request: u32,
+    pub(super) client_message_id: ClientMessageId,
+}
+
+impl Shard {
+    /// Gives a message to the engine.
+    pub(super) fn append(&mut self, topic: Topic, message: Sequenced) {
+        let Some(name) = self.homes.name_of(topic) else { return };
+        let id = match &message.then {
+            Then::Answer { dedup_key, .. } => dedup_key.map(|key| key.id()),
+            Then::Nothing => None,
+        };
+        let position = message.answered.stamp.position;
+        let record = Record { topic: name, position, frame: message.frame.clone(), ttl_ms: message.ttl_ms, id };
+        let size = (message.frame.len(), self.homes.recipients(topic));
+        let era = self.homes.appends.era();
+        let ticket = self.homes.appends.push(topic, position.offset, id, size, message);
+        self.effects.push_back(Effect::Append { ticket, era, record: Box::new(record) });
+    }
+
+    /// The engine has messages: they enter their logs, are delivered and answered.
+    pub(in crate::shard) fn on_appended(&mut self, through: Ticket, now: Now) {
+        while let Some(append) = self.homes.appends.pop_stored(through) {
+            let answered = append.payload.answered;
+            self.commit(append.topic, append.payload, now);
+            for Waiter { from, request, client_message_id } in append.waiters {
+                self.metrics.dedup_hits.increment();
+                let Answered { stamp, durability } = answered;
+                let to = from.connection;
+                let published = Published { to, request, client_message_id, stamp, durability, duplicate: true };
+                self.answer_or_post(from.shard, published, now);
+            }
+            self.homes.vanish_if_empty(append.topic, now);
+        }
+    }
+
+    /// The engine has not stored messages: nothing of them is delivered or remembered, and their publishers may try again.
+    pub(in crate::shard) fn on_append_failed(&mut self, from: Ticket, now: Now) {
+        for append in self.homes.appends.take_failed(from) {
+            match append.payload.then {
+                Then::Answer { request, .. } => {
+                    self.fail_or_post(append.payload.from, request, ErrorCode::StorageFull, now);
+                }
+                Then::Nothing => self.metrics.inbox_copies_dropped.increment(),
+            }
+            for Waiter { from, request, .. } in append.waiters {
+                self.fail_or_post(from, request, ErrorCode::StorageFull, now);
+            }
+        }
+    }
+
+    /// The stamp of a message that goes to a topic now.
+    pub(super) fn stamp(&mut self, topic: Option<Topic>, durability: crate::id::Durability, now: Now) -> Stamp {
+        Stamp {
+            position: self.homes.next_position(topic, durability),
+            message_id: self.homes.next_message_id(self.settings.node_number, now),
+            timestamp_ms: now.unix_ms,
+        }
+    }
+}
