@@ -196,7 +196,7 @@ fn event_in_each_phase_then_the_phase_is_as_the_table_says() {
     ];
     type Step = fn(&mut Rig);
     #[rustfmt::skip]
-    let table: [(&str, Step, [Then; 8]); 15] = [
+    let table: [(&str, Step, [Then; 8]); 17] = [
         //                                               gone   Handshaking       AwaitConnect   Verifying      Attaching  Ready   Pinged     Closing
         ("opened", |r| r.open(KEY, Transport::Plain),   [To(AwaitConnect), Never, Never,         Never,         Never,     Never,  Never,     Never]),
         ("secured", |r| r.handle(Event::Secured { connection: KEY }),
@@ -218,6 +218,10 @@ fn event_in_each_phase_then_the_phase_is_as_the_table_says() {
                                                         [Same,  Same,             Same,          Same,          Same,      Same,   Same,      Same]),
         ("ended", Rig::ended,                           [Same,  CLOSES,           CLOSES,        CLOSES,        CLOSES,    CLOSES, CLOSES,    Same]),
         ("freed", Rig::freed,                           [Same,  Never,            Never,         Never,         Never,     Never,  Never,     Gone]),
+        ("appended", |r| r.handle(Event::Appended { through: 1 }),
+                                                        [Same,  Same,             Same,          Same,          Same,      Same,   Same,      Same]),
+        ("append failed", |r| r.handle(Event::AppendFailed { from: 1 }),
+                                                        [Same,  Same,             Same,          Same,          Same,      Same,   Same,      Same]),
         ("drain", |r| { r.handle(Event::Drain); r.pass(1); },
                                                         [Same,  CLOSES,           CLOSES,        CLOSES,        CLOSES,    CLOSES, CLOSES,    Same]),
         ("an hour", |r| (0..3600).for_each(|_| r.pass(1000)),
