@@ -41,7 +41,7 @@ pub enum Effect {
         /// For the log line.
         record: Box<CloseRecord>,
     },
-    /// Store a message and come back with [`Event::Appended`] or [`Event::AppendFailed`]. Only where the engine is a store.
+    /// Store a message and come back with [`Event::Appended`](super::Event::Appended) or [`Event::AppendFailed`](super::Event::AppendFailed). Only where the engine is a store.
     Append {
         /// Grows by one from message to message of a shard.
         ticket: Ticket,

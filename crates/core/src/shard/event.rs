@@ -58,12 +58,12 @@ pub enum Event<'a> {
     },
     /// The engine has stored every message up to this ticket.
     Appended {
-        /// The ticket of [`Effect::Append`].
+        /// The ticket of [`Effect::Append`](super::Effect::Append).
         through: Ticket,
     },
     /// The engine has not stored the message of this ticket, and none after it.
     AppendFailed {
-        /// The ticket of [`Effect::Append`].
+        /// The ticket of [`Effect::Append`](super::Effect::Append).
         from: Ticket,
     },
     /// A letter from another shard.
