@@ -245,6 +245,28 @@ fn sides_of_a_shard_then_they_meet_in_letters_only() {
 }
 
 #[test]
+fn life_of_one_message_then_its_files_and_functions_exist() {
+    let text = read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let life =
+        text.split("## The life of one message").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a part");
+    let core: String = sources("crates/core/src").into_iter().map(|(_, code)| code).collect();
+    let (mut files, mut functions) = (0, 0);
+    for name in life.split('`').skip(1).step_by(2) {
+        if name.starts_with("edge/") || name.starts_with("home/") {
+            let path = root().join("crates/core/src/shard").join(name).with_extension("rs");
+            assert!(path.exists(), "there is no {}", path.display());
+            files += 1;
+        } else if name.starts_with("on_") || name.contains("::") || name.contains('_') {
+            let function = name.rsplit("::").next().unwrap();
+            let is_there = core.contains(&format!("fn {function}(")) || core.contains(&format!("mod {function};"));
+            assert!(is_there, "there is no {name} in the core");
+            functions += 1;
+        }
+    }
+    assert!(files > 6 && functions > 12, "{files} files and {functions} functions were found");
+}
+
+#[test]
 fn unsafe_code_then_only_where_contributing_says() {
     let allowed = ["crates/net/src", "src/main.rs", "crates/core/src/prefetch.rs", "crates/core/src/wire/mod.rs"];
     let text = read_to_string(root().join("CONTRIBUTING.md")).unwrap();

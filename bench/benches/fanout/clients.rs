@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringgate_core::id::{ConnectionKey, Now, Position, ShardId};
 use ringgate_core::limits::Settings;
-use ringgate_core::outbox::{Chunk, REPLY};
+use ringgate_core::outbox::Chunk;
 use ringgate_core::session::Grant;
 use ringgate_core::shard::{Effect, Event, Shard, ShardOptions};
 use ringgate_core::transport::Transport;
@@ -99,7 +99,7 @@ impl Node {
             match chunk {
                 Chunk::Control(buffer) => self.shard.recycle(buffer),
                 Chunk::Data(delivery) => {
-                    if delivery.received_us != REPLY {
+                    if !delivery.arrival.is_reply() {
                         self.delivered += 1;
                         self.last = Some(delivery.frame);
                     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BenchmarkId, SamplingMode, Throughput};
 use ringgate_core::id::{ClientMessageId, Position};
-use ringgate_core::outbox::{Delivery, Outbox, Spares};
+use ringgate_core::outbox::{Arrival, Delivery, Outbox, Spares};
 use ringgate_core::wire::Encoder;
 use ringgate_core::wire::encode::PublishRequest;
 
@@ -47,7 +47,7 @@ fn outbox(criterion: &mut Criterion, frames: u64) {
     group.bench_function(BenchmarkId::from_parameter(frames), |bencher| {
         bencher.iter(|| {
             for _ in 0..frames {
-                let delivery = Delivery { frame: black_box(&frame).clone(), received_us: 1 };
+                let delivery = Delivery { frame: black_box(&frame).clone(), arrival: Arrival::at(1) };
                 outbox.push(delivery, &mut spares, 1);
             }
             while let Some(chunk) = outbox.pull(&mut spares, 2) {

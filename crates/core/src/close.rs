@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_unique_and_ordered() {
+    fn all_codes_are_listed_then_they_are_unique_and_ordered() {
         assert!(CloseReason::ALL.windows(2).all(|pair| pair[0].code() < pair[1].code()));
         assert!(ErrorCode::ALL.windows(2).all(|pair| pair[0].code() < pair[1].code()));
         for reason in CloseReason::ALL {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn terminal_codes_are_those_of_the_scheme() {
+    fn code_is_terminal_then_the_client_must_not_reconnect() {
         assert!(CloseReason::Shutdown.may_reconnect());
         assert!(CloseReason::Slow.may_reconnect());
         assert!(CloseReason::NotYetValid.may_reconnect() && ErrorCode::TokenNotYetValid.is_temporary());
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn every_error_has_its_own_label() {
+    fn error_is_exported_then_it_has_its_own_label() {
         let labels: Vec<_> = AuthError::ALL.iter().map(|error| error.label()).collect();
         let wanted = ["expired", "not_yet_valid", "signature", "algorithm", "unknown_key", "audience", "issuer"];
         assert_eq!(labels, [&wanted[..], &["malformed", "claims"]].concat());

@@ -157,7 +157,7 @@ pub enum Recover {
     /// Live traffic only.
     #[default]
     Exact,
-    /// What there still is, oldest first, then live traffic.
+    /// What the log still has, oldest first, then live traffic.
     Best,
 }
 

@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_hash_apart_under_every_seed() {
+    fn seed_is_any_then_names_hash_apart() {
         for seed in [0, 1, 7, u64::MAX - 1, u64::MAX] {
             let hash = |index: u64| keyed(seed).hash_one((format!("user{}", index % 8), format!("@user{}", index / 8)));
             let hashes: std::collections::HashSet<u64> = (0..64).map(hash).collect();
@@ -39,7 +39,7 @@ mod tests {
     const ARBITRARY6: u64 = 0xc0ac_29b7_c97c_50dd;
 
     #[test]
-    fn nobody_can_take_the_key_out_of_a_hash() {
+    fn constants_are_public_then_a_keyed_hash_still_depends_on_the_key() {
         let hash = |name: u64| keyed(7).hash_one((name, ARBITRARY6, 1u64));
         assert_ne!(hash(1), hash(2));
         assert_eq!(hash(1), keyed(7).hash_one((1u64, ARBITRARY6, 1u64)));

@@ -479,7 +479,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cell_counts_up_and_down_and_is_set_whole() {
+    fn cell_is_changed_then_it_counts_up_and_down_or_is_set() {
         let cell = Cell::default();
         cell.add(5);
         cell.increment();
@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_falls_into_the_first_bucket_that_reaches_it() {
+    fn duration_is_recorded_then_it_is_in_the_first_bucket_that_reaches_it() {
         let histogram = Histogram::default();
         for us in [0, 50, 51, 100, 30_000_000, 30_000_001] {
             histogram.record_us(us);
@@ -531,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_have_the_labels_that_dashboards_know() {
+    fn reason_is_exported_then_its_label_is_the_one_that_dashboards_use() {
         assert_eq!(
             DropReason::ALL.iter().map(|reason| reason.label()).collect::<Vec<_>>(),
             ["closed", "slow", "unrecoverable"]

@@ -16,12 +16,39 @@ use bytes::Bytes;
 pub struct Delivery {
     /// The whole frame.
     pub frame: Bytes,
-    /// Monotonic microseconds of the Publish, 0 for a replay, [`REPLY`] for what is no message.
-    pub received_us: u64,
+    /// When it was published, or that it is not timed.
+    pub arrival: Arrival,
 }
 
-/// Marks a reply that keeps its place among the messages.
-pub const REPLY: u64 = u64::MAX;
+/// From when the way of a [`Delivery`] is timed, in eight bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival(u64);
+
+// One for each member of a room that has not read a message yet.
+const _: () = assert!(size_of::<Delivery>() == size_of::<Bytes>() + 8);
+
+impl Arrival {
+    /// A message out of a log, or an event: how long it took says nothing.
+    pub const UNTIMED: Arrival = Arrival(0);
+    /// No message, but a reply that keeps its place among them.
+    pub const REPLY: Arrival = Arrival(u64::MAX);
+
+    /// A message that was published at these monotonic microseconds.
+    pub fn at(us: u64) -> Self {
+        Arrival(us.clamp(1, u64::MAX - 1))
+    }
+
+    /// Whether it is a reply, which no figure of messages counts.
+    #[inline]
+    pub fn is_reply(self) -> bool {
+        self == Self::REPLY
+    }
+
+    /// Microseconds from the Publish until then; none if it is not timed.
+    pub fn elapsed_us(self, now_us: u64) -> Option<u64> {
+        (self != Self::UNTIMED && self != Self::REPLY).then(|| now_us.saturating_sub(self.0))
+    }
+}
 
 /// What [`Outbox::pull`] hands to the shell.
 #[derive(Debug)]
@@ -180,7 +207,7 @@ impl Outbox {
     pub fn push(&mut self, delivery: Delivery, spares: &mut Spares, now_ms: u64) {
         let queues = self.queues(spares, now_ms);
         queues.data_bytes += delivery.frame.len();
-        queues.replies += usize::from(delivery.received_us == REPLY);
+        queues.replies += usize::from(delivery.arrival.is_reply());
         queues.data.push_back(delivery);
     }
 
@@ -191,7 +218,7 @@ impl Outbox {
         let chunk = if queues.control.is_empty() {
             let delivery = queues.data.pop_front()?;
             queues.data_bytes -= delivery.frame.len();
-            queues.replies -= usize::from(delivery.received_us == REPLY);
+            queues.replies -= usize::from(delivery.arrival.is_reply());
             Chunk::Data(delivery)
         } else {
             Chunk::Control(core::mem::take(&mut queues.control))
@@ -240,11 +267,23 @@ mod tests {
     use super::*;
 
     fn delivery(bytes: usize) -> Delivery {
-        Delivery { frame: Bytes::from(vec![0; bytes]), received_us: 0 }
+        Delivery { frame: Bytes::from(vec![0; bytes]), arrival: Arrival::UNTIMED }
     }
 
     #[test]
-    fn control_goes_first_and_an_empty_outbox_owns_nothing() {
+    fn arrival_is_timed_then_it_is_neither_a_reply_nor_untimed() {
+        for us in [0, 1, 500, u64::MAX] {
+            let arrival = Arrival::at(us);
+            assert!(!arrival.is_reply() && arrival != Arrival::UNTIMED, "{us}");
+        }
+        assert_eq!(Arrival::at(500).elapsed_us(700), Some(200));
+        assert_eq!(Arrival::at(500).elapsed_us(400), Some(0));
+        assert_eq!((Arrival::UNTIMED.elapsed_us(700), Arrival::REPLY.elapsed_us(700)), (None, None));
+        assert!(Arrival::REPLY.is_reply());
+    }
+
+    #[test]
+    fn control_frames_wait_then_they_go_first_and_an_empty_outbox_owns_nothing() {
         let mut spares = Spares::default();
         let mut outbox = Outbox::default();
         outbox.push(delivery(10), &mut spares, 5);
@@ -260,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_count_bytes_and_frames_but_one_message_always_fits() {
+    fn outbox_is_at_a_bound_then_it_has_no_room_but_an_empty_one_always_has() {
         let limits = OutboxLimits { bytes_max: 100, frames_max: 3 };
         let mut spares = Spares::default();
         let mut outbox = Outbox::default();
@@ -276,11 +315,11 @@ mod tests {
     }
 
     fn reply(bytes: usize) -> Delivery {
-        Delivery { received_us: REPLY, ..delivery(bytes) }
+        Delivery { arrival: Arrival::REPLY, ..delivery(bytes) }
     }
 
     #[test]
-    fn room_ends_where_the_sum_of_bytes_or_the_number_of_messages_does() {
+    fn bytes_or_messages_reach_their_bound_then_there_is_no_room() {
         let limits = OutboxLimits { bytes_max: 10, frames_max: 3 };
         let mut spares = Spares::default();
         let mut outbox = Outbox::default();
@@ -298,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_what_was_asked_for_from_the_exact_number_on() {
+    fn exact_number_of_frames_or_bytes_is_there_then_the_outbox_holds_it() {
         let mut spares = Spares::default();
         let mut outbox = Outbox::default();
         assert!(!outbox.holds(0, 0), "an empty one holds nothing, not even none");
@@ -313,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_drained_when_half_of_both_bounds_is_free() {
+    fn half_of_both_bounds_is_free_then_the_outbox_is_drained() {
         let limits = OutboxLimits { bytes_max: 100, frames_max: 4 };
         let mut spares = Spares::default();
         let mut outbox = Outbox::default();
@@ -331,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn spare_control_buffers_are_few_and_small() {
+    fn control_buffers_are_recycled_then_the_spare_ones_are_few_and_small() {
         let mut spares = Spares::default();
         // Nothing is gained by keeping a buffer without memory; a large one would keep it for good.
         spares.recycle(Vec::new());
@@ -355,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn spare_queues_are_few_and_small() {
+    fn queues_are_released_then_the_spare_ones_are_few_and_small() {
         let mut spares = Spares::default();
         let emptied = |spares: &mut Spares, frames: usize| {
             let mut outbox = Outbox::default();
@@ -383,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pulled_message_is_subtracted_from_every_count() {
+    fn message_is_pulled_then_it_is_subtracted_from_every_count() {
         let mut spares = Spares::default();
         let mut outbox = Outbox::default();
         outbox.push(reply(5), &mut spares, 0);

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stale_keys_are_recognised() {
+    fn slot_is_reused_then_the_old_key_is_stale() {
         let mut slots: Slots<_> = Slots::default();
         let first = slots.insert("a");
         assert_eq!(slots.remove(first), Some("a"));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn caller_numbered_slots() {
+    fn caller_numbers_the_slots_then_values_are_found_by_its_keys() {
         let mut slots = Slots::default();
         let key = ConnectionKey { slot: 1000, generation: 7 };
         assert_eq!(slots.insert_at(key, 1), None);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn generations_wrap_past_zero() {
+    fn generation_wraps_then_it_is_never_zero() {
         assert_eq!(next_generation(GENERATION_MASK), 1);
     }
 }

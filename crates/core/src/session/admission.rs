@@ -1,4 +1,4 @@
-//! Who may connect at all: connections of the node, of one address, and per second.
+//! Which connections are admitted: by how many the node has, how many their address has, and how many come per second.
 //!
 //! One for the whole node, shared by its shards behind a lock that is taken at accept and at close only.
 
@@ -20,8 +20,8 @@ pub struct Admission {
     ipv6_prefix: u8,
 }
 
-/// What counts as one address. Who has IPv6 has a whole network of it, usually a /64, and may connect from any address
-/// of that; an IPv4 address that was mapped into IPv6 is itself.
+/// What counts as one address. With IPv6 a subscriber has a whole network, usually a /64, and may connect from any of its
+/// addresses. An IPv4 address that was mapped into IPv6 counts as the IPv4 address.
 fn subscriber_of(address: IpAddr, ipv6_prefix: u8) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -42,7 +42,7 @@ impl Admission {
         }
     }
 
-    /// Counts a connection in, or says no. The rate is asked last: who is refused otherwise does not spend it for others.
+    /// Counts a connection in, or says no. The rate is asked last: a connection that is refused for another reason does not use it up.
     pub fn admit(&mut self, limits: &ClientLimits, address: IpAddr, now: Now) -> bool {
         if limits.connections_max != 0 && self.connections >= limits.connections_max {
             return false;
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_at_its_limit_admits_as_many_as_were_released() {
+    fn node_is_at_its_limit_then_it_admits_as_many_as_were_released() {
         let limits = ClientLimits { connections_max: 3, ..ClientLimits::default() };
         let mut admission = Admission::new(&limits, now(0));
         assert_eq!(admitted(&mut admission, &limits, A, now(0), 10), 3);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_at_its_limit_leaves_others_alone_and_is_forgotten_with_its_last_connection() {
+    fn address_is_at_its_limit_then_others_are_admitted_and_it_is_forgotten_with_its_last_connection() {
         let limits = ClientLimits { connections_per_address_max: 2, ..ClientLimits::default() };
         let mut admission = Admission::new(&limits, now(0));
         assert_eq!(admitted(&mut admission, &limits, A, now(0), 10), 2);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_come_at_their_rate_after_a_burst_of_one_second() {
+    fn accept_rate_is_set_then_a_burst_of_one_second_is_admitted_and_the_rest_at_the_rate() {
         let limits = ClientLimits { accept_rate: 4, ..ClientLimits::default() };
         let mut admission = Admission::new(&limits, now(0));
         assert_eq!(admitted(&mut admission, &limits, A, now(0), 10), 4);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn without_limits_everybody_is_admitted() {
+    fn no_limit_is_set_then_every_connection_is_admitted() {
         let limits = ClientLimits::default();
         let mut admission = Admission::new(&limits, now(0));
         assert_eq!(admitted(&mut admission, &limits, A, now(0), 1_000), 1_000);

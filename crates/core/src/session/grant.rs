@@ -1,4 +1,4 @@
-//! What a verified token allows: who the session belongs to, until when, and which rooms it may use for what.
+//! What a verified token says: the user, when it ends, and what the session may do with which rooms.
 //!
 //! Tokens are verified outside the core (`auth`); the core receives a [`Grant`] or an [`AuthError`].
 
@@ -39,7 +39,7 @@ pub enum Verb {
     Subscribe,
     /// Send.
     Publish,
-    /// Ask who is there.
+    /// Ask for the members.
     Presence,
     /// Ask for earlier messages.
     History,
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns() {
+    fn pattern_meets_name_then_it_matches_as_the_table_says() {
         for (pattern, name, wanted) in [
             ("chat:general", "chat:general", true),
             ("chat:general", "chat:general2", false),
@@ -113,14 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn verbs_are_separate() {
+    fn verb_is_not_granted_then_it_is_not_allowed() {
         let grants = RoomGrants { subscribe: vec!["chat:*".into()], ..RoomGrants::default() };
         assert!(grants.allows(Verb::Subscribe, "chat:a"));
         assert!(!grants.allows(Verb::Publish, "chat:a"));
     }
 
     #[test]
-    fn a_pattern_of_rooms_grants_no_inbox() {
+    fn pattern_is_for_rooms_then_it_grants_no_inbox() {
         let publish = |pattern: &str| RoomGrants { publish: vec![pattern.into()], ..RoomGrants::default() };
         assert!(publish("*").allows(Verb::Publish, "chat:a"));
         assert!(!publish("*").allows(Verb::Publish, "@bob"));

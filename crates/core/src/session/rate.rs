@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_whose_time_is_a_little_behind_gains_nothing() {
+    fn clock_of_a_caller_is_behind_then_it_gains_nothing() {
         let mut bucket = Bucket::full(1, 10_000);
         assert!(bucket.take(1, 1, 1, 10_000));
         assert!(!bucket.take(1, 1, 1, 9_999));
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_means_no_limit() {
+    fn rate_is_zero_then_there_is_no_limit() {
         assert!(Bucket::default().take(u32::MAX, 0, 0, 0));
     }
 }

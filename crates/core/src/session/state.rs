@@ -25,7 +25,7 @@ const _: () = assert!(size_of::<Session>() <= 104);
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Accepted; the TLS handshake is under way.
+    /// Accepted; the TLS handshake is not over.
     Handshaking,
     /// Only Connect is allowed.
     AwaitConnect,
@@ -37,14 +37,14 @@ pub enum Phase {
     Ready,
     /// Signed in; the gateway has asked and heard nothing since.
     Pinged,
-    /// Being torn down: nothing from it is looked at any more.
+    /// Being torn down: bytes from it are ignored.
     Closing,
 }
 
 /// What Connect said, until it is answered.
 #[derive(Debug)]
 pub struct PendingConnect {
-    /// Echoed in Connected.
+    /// The client's number of the request, for Connected.
     pub request: u32,
     /// Device name.
     pub device: Arc<str>,
@@ -84,7 +84,7 @@ pub struct Connection {
     pub outbox: Outbox,
     /// The session, from Attaching on.
     pub session: Option<Session>,
-    /// Who is at the other end.
+    /// Address of the other end.
     pub peer: IpAddr,
     /// TCP or TLS.
     pub transport: Transport,
@@ -137,7 +137,7 @@ impl Tail {
 pub struct Session {
     /// User id, shared with the inbox's home.
     pub user: Arc<str>,
-    /// Device, shared likewise.
+    /// Device; sessions with the same name share its memory.
     pub device: Arc<str>,
     /// Unix seconds, at most `u32::MAX`, which is in 2106; 0 for never.
     pub expires_at: u32,
@@ -171,7 +171,7 @@ impl Session {
 #[derive(Clone, Copy, Debug)]
 pub struct InboxFeed {
     /// The inbox at its home.
-    pub home: InboxKey,
+    pub key: InboxKey,
     /// Its epoch.
     pub epoch: u64,
     /// Brought up to here.
@@ -182,8 +182,8 @@ pub struct InboxFeed {
     pub ack_deadline: Option<Ticks>,
     /// Live messages that were not queued because the feed lags.
     pub behind: u32,
-    /// The home's shard.
-    pub at: ShardId,
+    /// The shard that is the inbox's home.
+    pub home: ShardId,
     /// Repetitions since the last progress.
     pub attempts: u8,
     /// How it follows the log.
@@ -197,10 +197,10 @@ pub enum Lag {
     None,
     /// It takes none; it will catch up from the log.
     Behind,
-    /// The same, and the home has been asked to bring what is missing.
+    /// Like `Behind`, and the home has been asked for what is missing.
     CatchingUp,
-    /// The same, and the home has been asked to bring what is not acknowledged once more. Until it comes, Acks of what
-    /// was brought before still count.
+    /// Like `Behind`, and the home has been asked to repeat what is not acknowledged. Until the answer comes, Acks of what was
+    /// sent before still count.
     Repeating,
 }
 
@@ -223,8 +223,8 @@ impl Ticks {
 
 impl InboxFeed {
     /// A feed that stands at `seen`, all of it acknowledged.
-    pub fn new(at: ShardId, home: InboxKey, epoch: u64, seen: u64, lag: Lag) -> Self {
-        InboxFeed { at, home, epoch, seen, unacked: 0, ack_deadline: None, behind: 0, attempts: 0, lag }
+    pub fn new(home: ShardId, key: InboxKey, epoch: u64, seen: u64, lag: Lag) -> Self {
+        InboxFeed { home, key, epoch, seen, unacked: 0, ack_deadline: None, behind: 0, attempts: 0, lag }
     }
 
     /// Acknowledged up to here.
@@ -238,8 +238,8 @@ impl InboxFeed {
         self.unacked = 0;
     }
 
-    /// Moves on to `offset` over messages that have expired, while nothing waits for an Ack: nobody will acknowledge
-    /// them, and they must not fill the window.
+    /// Moves on to `offset` over messages that have expired, while nothing waits for an Ack: the client will not
+    /// acknowledge them, and they must not fill the window.
     pub fn skip_expired(&mut self, offset: u64) {
         if self.unacked == 0 {
             self.seen = self.seen.max(offset);

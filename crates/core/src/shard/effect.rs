@@ -16,13 +16,13 @@ use crate::transport::Transport;
 pub enum Effect {
     /// Put a letter into another shard's mailbox.
     Post(Posted),
-    /// Verify a token and come back with [`Event::Verified`].
+    /// Verify a token and come back with [`Event::Verified`](super::Event::Verified).
     Verify {
         /// The connection.
         connection: ConnectionKey,
         /// Set when the token came with Refresh.
         refresh: Option<u32>,
-        /// As the client sent it.
+        /// The token, as the client sent it.
         token: Box<str>,
     },
     /// The outbox is no longer empty; pull it.
@@ -30,7 +30,7 @@ pub enum Effect {
         /// The connection.
         connection: ConnectionKey,
     },
-    /// Close the socket: after the outbox is sent if `flush`, else at once. Ends in [`Event::Freed`].
+    /// Close the socket: after the outbox is sent if `flush`, else at once. Ends in [`Event::Freed`](super::Event::Freed).
     Close {
         /// The connection.
         connection: ConnectionKey,
@@ -41,7 +41,7 @@ pub enum Effect {
         /// For the log line.
         record: Box<CloseRecord>,
     },
-    /// Store a message and come back with [`Event::Appended`] or [`Event::AppendFailed`]. Only where the engine is a store.
+    /// Store a message and come back with [`Event::Appended`](super::Event::Appended) or [`Event::AppendFailed`](super::Event::AppendFailed). Only where the engine is a store.
     Append {
         /// Grows by one from message to message of a shard.
         ticket: Ticket,
@@ -106,7 +106,7 @@ pub struct SignInRecord {
 pub struct CloseRecord {
     /// User id, if it was signed in.
     pub user: Option<Arc<str>>,
-    /// Device, likewise.
+    /// Device, if it was signed in.
     pub device: Option<Arc<str>>,
     /// The other end.
     pub peer: IpAddr,

@@ -18,7 +18,7 @@ pub enum Event<'a> {
     Opened {
         /// Chosen by the shell.
         connection: ConnectionKey,
-        /// Who is at the other end.
+        /// Address of the other end.
         peer: IpAddr,
         /// TCP or TLS.
         transport: Transport,
@@ -35,7 +35,7 @@ pub enum Event<'a> {
         /// Where the kernel put them.
         bytes: &'a [u8],
     },
-    /// The answer to [`Effect::Verify`].
+    /// The answer to [`Effect::Verify`](super::Effect::Verify).
     Verified {
         /// The connection.
         connection: ConnectionKey,
@@ -44,11 +44,11 @@ pub enum Event<'a> {
         /// What the token says.
         result: Result<Grant, AuthError>,
     },
-    /// The peer closed, or the socket failed.
+    /// The peer closed its side, or the socket failed.
     Ended {
         /// The connection.
         connection: ConnectionKey,
-        /// What it was.
+        /// Why it ended.
         reason: CloseReason,
     },
     /// The socket is closed, nothing of it is in the kernel any more.
@@ -58,12 +58,12 @@ pub enum Event<'a> {
     },
     /// The engine has stored every message up to this ticket.
     Appended {
-        /// The ticket of [`Effect::Append`].
+        /// The ticket of [`Effect::Append`](super::Effect::Append).
         through: Ticket,
     },
     /// The engine has not stored the message of this ticket, and none after it.
     AppendFailed {
-        /// The ticket of [`Effect::Append`].
+        /// The ticket of [`Effect::Append`](super::Effect::Append).
         from: Ticket,
     },
     /// A letter from another shard.

@@ -4,7 +4,7 @@ use super::Shard;
 use crate::id::ShardId;
 
 impl Shard {
-    /// Left minus right of the two equations of [`ShardMetrics`]; both are 0 between events.
+    /// Left minus right of the two equations of [`ShardMetrics`](crate::metrics::ShardMetrics); both are 0 between events.
     pub fn conservation(&self) -> (i64, i64) {
         let metrics = &self.metrics;
         let deliveries = metrics.deliveries_owed.read() as i64
@@ -17,7 +17,7 @@ impl Shard {
         (deliveries, inbox)
     }
 
-    /// Broadcasts posted and not worked off, and requests posted and not answered: both 0 when nothing is under way. For
+    /// Broadcasts posted and not worked off, and requests posted and not answered: both 0 when nothing is in flight. For
     /// tests.
     pub fn under_way(&self) -> (u64, usize) {
         let owed = (0..self.shards).map(|shard| self.ways.owed(ShardId(shard)).deliveries).sum();

@@ -36,7 +36,7 @@ pub enum ToHome {
     /// The session has ended.
     Detach {
         /// The inbox.
-        home: InboxKey,
+        inbox: InboxKey,
         /// The session.
         from: Address,
     },
@@ -47,7 +47,7 @@ pub enum ToHome {
     /// Everything up to `offset` is kept.
     Ack {
         /// The inbox.
-        home: InboxKey,
+        inbox: InboxKey,
         /// The session.
         from: Address,
         /// Cumulative.
@@ -67,7 +67,7 @@ pub enum ToHome {
     /// A session leaves a room; sent once for each accepted Subscribe.
     Unsubscribe {
         /// The room.
-        home: RoomKey,
+        room: RoomKey,
         /// The session.
         from: Address,
         /// A newer session of the same device has replaced it, and is about to join.
@@ -79,7 +79,7 @@ pub enum ToHome {
         room: Arc<str>,
         /// The session.
         from: Address,
-        /// Echoed.
+        /// The client's number of the request.
         request: u32,
         /// Members to name.
         limit: u32,
@@ -102,10 +102,10 @@ pub enum ToEdge {
     Attached {
         /// The session.
         to: ConnectionKey,
-        /// The home's shard.
-        at: ShardId,
+        /// The inbox's home.
+        home: ShardId,
         /// The inbox there.
-        home: InboxKey,
+        inbox: InboxKey,
         /// What the inbox found.
         attachment: Box<Attachment>,
     },
@@ -122,7 +122,7 @@ pub enum ToEdge {
     Failed {
         /// The session.
         to: ConnectionKey,
-        /// Echoed.
+        /// The client's number of the request.
         request: u32,
         /// Why.
         code: ErrorCode,
@@ -176,7 +176,7 @@ pub enum ToEdge {
 const MEMBER_BYTES: usize = size_of::<(Arc<str>, Arc<str>)>();
 
 impl Letter {
-    /// Whether a sleeping shard is woken for it. Acknowledgements only free memory, and nobody waits for that.
+    /// Whether a sleeping shard is woken for it. Acknowledgements only free memory: no request waits for them.
     pub fn is_urgent(&self) -> bool {
         !matches!(self, Letter::ToHome(ToHome::Ack { .. }))
     }
@@ -232,7 +232,7 @@ pub enum Source {
     /// A room.
     Room {
         /// At its home.
-        home: RoomKey,
+        room: RoomKey,
         /// On the session's shard.
         local: LocalRoomKey,
     },
@@ -256,15 +256,15 @@ pub struct Attach {
 pub struct Publish {
     /// The publisher's session.
     pub from: Address,
-    /// Echoed.
+    /// The client's number of the request.
     pub request: u32,
-    /// Index of the room's namespace; not looked at for an inbox.
+    /// Index of the room's namespace; not used for an inbox.
     pub namespace: usize,
-    /// Echoed.
+    /// As the client chose it.
     pub client_message_id: ClientMessageId,
-    /// What the answer is remembered under; none without an id. The same on every shard of a node.
+    /// Key in the dedup window; none without a client message id. Every shard of a node computes the same one.
     pub dedup_key: Option<DedupKey>,
-    /// Why the session may not publish it: the answer unless an earlier attempt with the same id was stored.
+    /// Why the session may not publish it. This is the answer unless an earlier attempt with the same id was stored.
     pub refused: Option<ErrorCode>,
     /// The frame but for its stamp.
     pub draft: Draft,
@@ -283,9 +283,9 @@ pub struct SentCopy {
     pub from: Address,
     /// The frame but for its stamp.
     pub draft: Draft,
-    /// That of the message itself.
+    /// The id of the message itself.
     pub message_id: u64,
-    /// That of the message itself.
+    /// The time of the message itself, in Unix milliseconds.
     pub timestamp_ms: u64,
     /// Milliseconds in the log; 0 for the inbox's own limit.
     pub ttl_ms: u64,
@@ -306,7 +306,7 @@ pub struct Subscribe {
     pub user: Arc<str>,
     /// Its device.
     pub device: Arc<str>,
-    /// Echoed.
+    /// The client's number of the request.
     pub request: u32,
     /// Where the client stands.
     pub since: Option<Position>,
@@ -318,14 +318,14 @@ pub struct Subscribe {
     pub counted: bool,
 }
 
-/// What was said in a topic.
+/// A request for messages of a topic.
 #[derive(Debug)]
 pub struct History {
     /// `@user`, or a room.
     pub topic: Arc<str>,
     /// The session.
     pub from: Address,
-    /// Echoed.
+    /// The client's number of the request.
     pub request: u32,
     /// After this, oldest first.
     pub since: Option<Position>,
@@ -340,15 +340,15 @@ pub struct History {
 pub struct Published {
     /// The publisher's session.
     pub to: ConnectionKey,
-    /// Echoed.
+    /// The client's number of the request.
     pub request: u32,
-    /// Echoed.
+    /// As the client chose it.
     pub client_message_id: ClientMessageId,
     /// Place and time.
     pub stamp: Stamp,
     /// The level that was reached.
     pub durability: Durability,
-    /// Answered before.
+    /// The dedup window had the answer.
     pub duplicate: bool,
 }
 
@@ -357,12 +357,12 @@ pub struct Published {
 pub struct Subscribed {
     /// The session.
     pub to: ConnectionKey,
-    /// Echoed.
+    /// The client's number of the request.
     pub request: u32,
     /// The room's entry on the session's shard.
     pub local: LocalRoomKey,
     /// The room at its home.
-    pub home: RoomKey,
+    pub room: RoomKey,
     /// False when `since` was given and is not reached.
     pub recovered: bool,
     /// Live traffic starts after this.
@@ -378,7 +378,7 @@ pub struct Subscribed {
 pub struct PresenceResult {
     /// The session.
     pub to: ConnectionKey,
-    /// Echoed.
+    /// The client's number of the request.
     pub request: u32,
     /// Full name.
     pub room: Arc<str>,
@@ -393,7 +393,7 @@ pub struct PresenceResult {
 pub struct HistoryResult {
     /// The session.
     pub to: ConnectionKey,
-    /// Echoed.
+    /// The client's number of the request.
     pub request: u32,
     /// The topic.
     pub topic: Arc<str>,

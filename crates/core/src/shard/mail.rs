@@ -52,7 +52,7 @@ impl Shard {
         to == self.id && self.own_mail.is_empty()
     }
 
-    /// A Publish to a home of which it is known already that it goes there: what the home looks at first is brought.
+    /// A Publish will be posted to this home: prefetches what the home reads first.
     pub(super) fn expect_publish(&self, home: ShardId, key: DedupKey) {
         if home == self.id {
             self.homes.dedup.prefetch(key);
@@ -72,11 +72,11 @@ impl Shard {
     }
 
     #[inline]
-    pub(super) fn acknowledge_or_post(&mut self, at: ShardId, home: InboxKey, from: Address, offset: u64, now: Now) {
-        if self.reads_at_once(at) {
-            self.homes.acknowledge(home, from, offset, now);
+    pub(super) fn acknowledge_or_post(&mut self, home: ShardId, inbox: InboxKey, from: Address, offset: u64, now: Now) {
+        if self.reads_at_once(home) {
+            self.homes.acknowledge(inbox, from, offset, now);
         } else {
-            self.post_to_home(at, ToHome::Ack { home, from, offset });
+            self.post_to_home(home, ToHome::Ack { inbox, from, offset });
         }
     }
 

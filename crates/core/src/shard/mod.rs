@@ -21,6 +21,8 @@ mod home;
 mod invariants;
 mod letter;
 mod mail;
+#[cfg(test)]
+mod tests;
 mod ways;
 
 use std::collections::VecDeque;
@@ -74,19 +76,19 @@ pub struct Shard {
     heavy_in_flight: HashMap<ConnectionKey, u8, Keyed>,
     /// When connections were pinged that have not answered with a Pong, in monotonic us.
     pinged: HashMap<ConnectionKey, u64, Keyed>,
-    /// Connections whose parked bytes may be read on.
+    /// Connections whose parked bytes may be read now.
     unparked: Vec<ConnectionKey>,
     draining: Option<u32>,
     swept_ms: u64,
 }
 
-/// Outboxes to be looked at: nearly every one is empty again when the shell has sent what there was, and only one that is
-/// not needs a deadline. (Moving its entry in the wheel at once cost an idle client's Pong four cache misses.)
+/// Outboxes that may need a write deadline. Nearly every one is empty again when the shell has sent what was in it; only one that
+/// is not needs the deadline. (Moving its entry in the wheel at once cost an idle client's Pong four cache misses.)
 #[derive(Debug, Default)]
 struct Stalls {
-    /// They were empty before this turn.
+    /// Filled in this turn, empty before it.
     filled: Vec<ConnectionKey>,
-    /// Filled in the turn before: the shell has had its chance to empty them.
+    /// Filled in the turn before, and already offered to the socket.
     sent: Vec<ConnectionKey>,
 }
 
@@ -149,7 +151,7 @@ impl Shard {
         }
     }
 
-    /// An event of this connection is about to come: has its memory brought.
+    /// An event of this connection is about to come: prefetches its memory.
     pub fn expect(&self, connection: ConnectionKey) {
         self.connections.prefetch(connection.slot);
     }
@@ -185,7 +187,7 @@ impl Shard {
         self.work_off(now) | more
     }
 
-    /// The same without the deadlines of clients, who may have been in time for one that has passed.
+    /// Like [`Self::advance`], but without deadlines: bytes that were in time for one may not have been read yet.
     pub fn work_off(&mut self, now: Now) -> bool {
         self.watch_stalled();
         self.read_parked(now);
@@ -281,32 +283,5 @@ impl Shard {
 
     fn address(&self, connection: ConnectionKey) -> Address {
         Address { shard: self.id, connection }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A table with as many places as one home has names must not see them in a part of its places only.
-    #[test]
-    fn names_of_one_home_lie_everywhere_in_a_table() {
-        const PLACES: u64 = 1024;
-        for shards in [1, 64, 256] {
-            let shard = Shard::new(ShardOptions {
-                id: ShardId(0),
-                shards,
-                settings: Arc::default(),
-                metrics: Arc::default(),
-                seed: 7,
-            });
-            let names = (0..).map(|number| format!("chat:{number}"));
-            let of_home = names.filter(|name| shard.home_of_room(name) == ShardId(0)).take(PLACES as usize);
-            let mut taken = vec![false; PLACES as usize];
-            of_home.for_each(|name| taken[(shard.hash.hash_one(&*name) % PLACES) as usize] = true);
-            // Thrown at random, 1 - 1/e of the places are taken: 647.
-            let taken = taken.iter().filter(|taken| **taken).count();
-            assert!((580..720).contains(&taken), "{taken} of {PLACES} places with {shards} shards");
-        }
     }
 }

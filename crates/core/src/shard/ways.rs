@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_and_their_bytes_fill_a_way() {
+    fn letters_or_their_bytes_reach_the_bound_then_the_way_is_full() {
         let mut ways = Ways::new(2);
         ways.set_waiting(THERE, WAY_LETTERS_MAX - 1, 0);
         assert!(!ways.is_full(THERE));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_gets_a_third_of_what_is_free_and_others_find_room_beside_greedy_ones() {
+    fn room_is_greedy_then_it_gets_a_third_of_what_is_free_and_others_find_room() {
         let mut ways = Ways::new(2);
         let first = fill(&mut ways, Work::of(1500, 100)) * 1516;
         assert!((WAY_DELIVERIES_MAX / 3 - 1516..=WAY_DELIVERIES_MAX / 3).contains(&first), "{first}");
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broadcast_to_any_number_of_members_is_taken_when_nearly_nothing_waits() {
+    fn nearly_nothing_waits_then_a_broadcast_to_any_number_of_members_is_taken() {
         let (huge, small) = (Work::of(10_000_000, 100), Work::of(2, 100));
         let mut ways = Ways::new(2);
         ways.owe(THERE, small);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_frames_are_bounded_but_one_frame_always_fits() {
+    fn bytes_of_frames_reach_their_bound_then_only_one_more_frame_was_taken() {
         let large = Work::of(2, WAY_BROADCAST_BYTES_MAX);
         let mut ways = Ways::new(2);
         assert!(ways.takes_broadcast(THERE, 0, large));

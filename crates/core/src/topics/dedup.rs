@@ -37,6 +37,13 @@ pub struct DedupKey {
     hash: u64,
 }
 
+/// Which message of which sender and topic it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DedupId {
+    sender_and_topic: u64,
+    id: ClientMessageId,
+}
+
 impl DedupKey {
     /// The key of a message. `hash` is the node's keyed hash, as [`Dedup::new`] makes it; `sender` is that of the sender,
     /// `sender_and_topic` that of both.
@@ -48,16 +55,7 @@ impl DedupKey {
             hash: hash_of(hash, sender_and_topic, id),
         }
     }
-}
 
-/// Which message of which sender and topic it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DedupId {
-    sender_and_topic: u64,
-    id: ClientMessageId,
-}
-
-impl DedupKey {
     /// What equals the id of another key if it is for the same message.
     pub fn id(&self) -> DedupId {
         DedupId { sender_and_topic: self.sender_and_topic, id: self.id }
@@ -169,7 +167,7 @@ impl Dedup {
         }
     }
 
-    /// Has the processor fetch what [`Self::find`] will look at: it lies anywhere in a lot of memory.
+    /// Prefetches what [`Self::find`] will read: it lies anywhere in a lot of memory.
     #[inline]
     pub fn prefetch(&self, key: DedupKey) {
         self.index.prefetch(key.hash);
@@ -294,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn remembers_within_window_and_count() {
+    fn id_is_within_window_and_count_then_its_answer_is_found() {
         let at = |ms: u64| Now { mono_us: ms * 1000, unix_ms: 0 };
         let id = |low| ClientMessageId { high: 1, low };
         let answer = Answered { stamp: Stamp::default(), durability: Durability::Memory };
@@ -317,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_exactly_what_is_in_the_window() {
+    fn many_ids_come_then_exactly_those_of_the_window_are_found() {
         let now = Now { mono_us: 0, unix_ms: 0 };
         let key =
             |dedup: &Dedup, low: u64| dedup.key(low % 7, low % 7, ClientMessageId { high: low.wrapping_mul(31), low });
@@ -341,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn forgets_while_it_grows() {
+    fn index_grows_then_old_ids_are_still_forgotten() {
         // More and more in a window of 100 ms: the index doubles while its oldest entries leave.
         let at = |low: u64| Now { mono_us: low.isqrt() * 20_000, unix_ms: 0 };
         let id = |low| ClientMessageId { high: 1, low };
@@ -363,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_of_many_messages_shortens_its_own_window_only() {
+    fn sender_has_many_ids_then_only_its_own_window_is_shortened() {
         let now = Now::default();
         let answer = Answered { stamp: Stamp::default(), durability: Durability::Memory };
         let id = |low| ClientMessageId { high: 1, low };
@@ -387,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_comes_back_as_it_was() {
+    fn stamp_is_remembered_then_it_comes_back_unchanged() {
         let position = Position { epoch: u64::MAX, offset: u64::MAX - 1 };
         let stamp = Stamp { position, message_id: u64::MAX - 2, timestamp_ms: 1_900_000_000_123 };
         let answer = Answered { stamp, durability: Durability::Durable };

@@ -1,4 +1,4 @@
-//! Where quiet topics stand: nobody is there and no message is kept, but a client may come back with a position.
+//! Where quiet topics stand: no client is there and no message is kept, but a client may come back with a position.
 //!
 //! A head is a few tens of bytes, found by a keyed 64-bit hash of the topic's name: a topic whose name has the hash of
 //! another's would take that one's position, but with 2^18 heads only one name in 2^46 has the hash of any of them.
@@ -43,7 +43,7 @@ struct Entry {
 /// No slot.
 const NONE: u32 = u32::MAX;
 
-// What every topic costs that somebody was in, for as long as its position is kept.
+// What each topic costs that ever had a client, for as long as its position is kept.
 const _: () = assert!(size_of::<Entry>() <= 48);
 
 impl Default for Heads {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_go_when_there_are_too_many_or_they_are_too_old() {
+    fn heads_are_too_many_or_too_old_then_the_oldest_go() {
         let mut heads = Heads::default();
         for offset in 0..5u64 {
             assert_eq!(heads.keep(offset << 40, head(offset), offset, 3), u64::from(offset >= 3));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_that_falls_quiet_again_is_the_newest() {
+    fn topic_falls_quiet_again_then_it_is_the_newest() {
         let mut heads = Heads::default();
         heads.keep(1, head(1), 0, 2);
         heads.keep(2, head(2), 0, 2);

@@ -376,8 +376,8 @@ impl Inbox {
         self.devices().iter().any(|device| device.place != place)
     }
 
-    /// Moves the cursor of the device that is connected there; returns how many messages nobody needs any more and
-    /// which therefore left the log.
+    /// Moves the cursor of the device that is connected there; returns how many messages left the log because every
+    /// known device has acknowledged them.
     pub fn acknowledge(&mut self, from: Address, offset: u64, publishers: &mut Publishers, now_ms: u64) -> u64 {
         let last = self.position().offset;
         let place = Place::connected(from);
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn cursors_and_acknowledged_messages() {
+    fn devices_acknowledge_then_messages_leave_behind_the_lowest_cursor() {
         let mut user = User::new(2, 32);
         user.store(3);
         let (attached, _) = user.attach("phone", 1, None).unwrap();
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_are_limited_but_a_takeover_is_not() {
+    fn sessions_are_at_their_limit_then_only_a_takeover_is_accepted() {
         let mut user = User::new(2, 32);
         for (slot, name) in [(1, "a"), (2, "b")] {
             assert!(user.attach(name, slot, None).is_some());
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn the_device_that_is_away_longest_is_forgotten_with_what_only_it_had_not_read() {
+    fn devices_are_too_many_then_the_one_away_longest_is_forgotten_with_its_unread_messages() {
         let mut user = User::new(16, 2);
         user.visit("tablet", 1);
         user.visit("phone", 2);
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn devices_that_are_connected_are_not_forgotten() {
+    fn device_is_connected_then_it_is_not_forgotten() {
         let mut user = User::new(3, 1);
         for (slot, name) in [(1, "a"), (2, "b"), (3, "c")] {
             assert_eq!(user.attach(name, slot, None).map(|(_, expired)| expired), Some(0));
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn a_device_is_forgotten_when_it_was_away_for_too_long() {
+    fn device_is_away_for_too_long_then_it_is_forgotten() {
         let mut user = User::new(16, 32);
         user.visit("phone", 1);
         user.visit("tablet", 2);
@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_behind_what_left_the_log_is_not_recovered() {
+    fn cursor_is_behind_what_left_the_log_then_it_is_not_recovered() {
         let mut user = User::new(16, 32);
         user.visit("phone", 1);
         user.store(4);
@@ -577,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_inbox_goes_on_from_its_head() {
+    fn quiet_inbox_is_used_again_then_it_goes_on_from_its_head() {
         let mut user = User::new(16, 32);
         assert_eq!(user.inbox.head(), None, "nobody has a position of it");
         user.visit("phone", 1);

@@ -117,7 +117,7 @@ pub struct Log {
 }
 
 /// Messages of a log that are in no publisher's sum yet: most are acknowledged before they are ever counted. Larger ones than
-/// this, in bytes, are counted at once, and so is everything that nobody is there to acknowledge.
+/// this, in bytes, are counted at once, and so is every message for a user without a connected device.
 const UNCOUNTED_MAX: u32 = 16;
 const UNCOUNTED_BYTES_MAX: usize = 2048;
 /// A log whose dead messages lie between live ones is searched for them when it is this part over a bound, so that the
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn positions_go_on_when_the_front_leaves() {
+    fn front_leaves_then_positions_go_on() {
         let mut kept = Kept::filled(5);
         assert_eq!(kept.log.position(), Position { epoch: 7, offset: 5 });
         assert_eq!(kept.trim(3, 0), (2, 0));
@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_is_cut_by_count_and_bytes_and_says_so() {
+    fn gap_is_too_long_then_it_is_cut_by_count_and_bytes_and_says_so() {
         let log = Kept::filled(10).log;
         let gap = log.after(4, 3, 1000, None, 0);
         assert_eq!(gap.frames.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [5, 6, 7]);
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn what_left_the_log_is_lost() {
+    fn message_left_the_log_then_it_is_lost() {
         let mut kept = Kept::filled(10);
         kept.trim(4, 0);
         let gap = kept.log.after(2, 100, 1000, None, 0);
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_past_its_own_ttl_leaves_the_middle_and_is_no_loss() {
+    fn message_passes_its_own_ttl_then_it_leaves_the_middle_and_is_no_loss() {
         let mut kept = Kept::new();
         for ttl_ms in [50, 0, 50, 0, 50] {
             kept.commit(ttl_ms, 0);
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ttl_beyond_the_age_limit_is_the_age_limit() {
+    fn ttl_is_beyond_the_age_limit_then_the_age_limit_counts() {
         let mut kept = Kept::new();
         kept.commit(5000, 0);
         assert_eq!(kept.trim(100, 1000), (0, 1));
@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn no_live_message_is_pushed_out_while_dead_ones_are_held() {
+    fn dead_messages_are_held_then_no_live_one_is_pushed_out() {
         let mut kept = Kept::new();
         kept.commit(0, 0);
         let mut expired = 0;
@@ -566,7 +566,7 @@ mod tests {
     }
 
     #[test]
-    fn size_pushes_out_the_oldest_but_for_the_last() {
+    fn log_is_too_large_then_the_oldest_leave_but_for_the_last() {
         let mut kept = Kept::filled(10);
         let limits = LogLimits { bytes_max: 3 * message_cost(10) + 1, ..LIMITS };
         assert_eq!(kept.log.trim(limits, 0, &mut kept.publishers).size, 7);
@@ -578,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_bounded_by_count_and_bytes_and_alive() {
+    fn newest_are_asked_for_then_they_are_alive_and_bounded_by_count_and_bytes() {
         let mut kept = Kept::new();
         for ttl_ms in [0, 50, 0, 0, 50, 50] {
             kept.commit(ttl_ms, 0);
@@ -600,7 +600,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_before_an_offset_end_there_and_say_whether_older_ones_are_held() {
+    fn newest_before_an_offset_are_asked_for_then_they_end_there_and_say_whether_older_ones_are_held() {
         let kept = Kept::filled(10);
         for (before, messages_max, wanted, more) in
             [(11, 4, 4, true), (5, 4, 4, false), (5, 9, 4, false), (5, 3, 3, true), (1, 9, 0, false), (0, 9, 0, false)]
@@ -611,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_counted_for_their_publishers_when_they_stay() {
+    fn message_stays_then_it_is_counted_for_its_publisher() {
         let mut kept = Kept::new();
         for now_ms in 0..u64::from(UNCOUNTED_MAX) {
             kept.commit(5, now_ms);

@@ -1,8 +1,9 @@
-//! Topics at their home: who is first, what is kept, who has read how far. Data structures without messaging.
+//! Topics at their home: the order of messages, what is kept, and how far each device has read. Data structures without
+//! messaging.
 //!
 //! A topic (a user's inbox or a room) has one home shard, found by hashing its name. The home gives every message
 //! its place ([`Log`]), remembers client message ids ([`Dedup`]) and knows the devices of a user ([`Inbox`]) or the
-//! shards with members of a room ([`Room`]); where nobody is and nothing is kept it remembers the position ([`Heads`]).
+//! shards with members of a room ([`Room`]); where no client is and nothing is kept it remembers the position ([`Heads`]).
 //! [`Publishers`] says whose messages fill the logs. What is on its way into a store waits in [`Appends`].
 
 mod appends;

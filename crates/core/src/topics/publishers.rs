@@ -1,7 +1,7 @@
 //! How many bytes of a shard's logs each publisher's messages take, so that one of them cannot fill what all share.
 //!
 //! A publisher is a keyed 64-bit hash of its user id: two users with one hash would share a bound, nothing else.
-//! Invariant: nobody is in the table with 0 bytes.
+//! Invariant: no publisher is in the table with 0 bytes.
 
 use hashbrown::HashTable;
 
@@ -50,7 +50,7 @@ impl Publishers {
         self.shares.len()
     }
 
-    /// Whether nobody's message is kept.
+    /// Whether no publisher's message is kept.
     pub fn is_empty(&self) -> bool {
         self.shares.is_empty()
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_publisher_without_messages_is_forgotten() {
+    fn publisher_has_no_messages_then_it_is_forgotten() {
         let mut publishers = Publishers::default();
         for publisher in 0..1000u64 {
             publishers.add(publisher << 50, 10);

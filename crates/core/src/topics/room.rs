@@ -1,4 +1,4 @@
-//! A room at its home: which shards have members, who they are if anyone may ask, and the log.
+//! A room at its home: which shards have members, the members' names where Presence may be asked, and the log.
 //!
 //! A device that has several sessions in a room is there once: it comes with the first and leaves with the last.
 //! Invariant: `members` (when kept) has as many entries as the shards' counts add up to.
@@ -39,7 +39,7 @@ pub struct MemberName {
     pub device: Arc<str>,
 }
 
-/// What a room's home keeps of who its members are.
+/// What a room's home keeps of its members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keeps {
     /// How many there are on each shard.
@@ -75,7 +75,7 @@ struct Devices {
     expected: VecDeque<(Arc<str>, Arc<str>)>,
 }
 
-/// A device in a room that announces who comes and goes.
+/// A device in a room with join and leave events.
 #[derive(Clone, Copy, Debug, Default)]
 struct Presence {
     sessions: u32,

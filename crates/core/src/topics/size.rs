@@ -17,7 +17,7 @@ pub(super) const fn allocated(bytes: usize) -> usize {
     (bytes + step - 1) & !(step - 1)
 }
 
-/// Bytes that a frame takes which is kept and was sent to somebody.
+/// Bytes that a frame takes which is kept and was sent to a client.
 pub(super) const fn frame_bytes(len: usize) -> usize {
     allocated(len) + allocated(SHARED_BYTES)
 }
@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_allocation_is_rounded_up_to_its_class() {
+    fn bytes_are_allocated_then_they_are_rounded_up_to_their_class() {
         for (asked, taken) in [(0, 0), (1, 8), (24, 24), (64, 64), (65, 80), (129, 160), (196, 224), (256, 256)] {
             assert_eq!(allocated(asked), taken, "{asked}");
         }

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_who_was_written_to_longest_ago_comes_first() {
+    fn users_are_taken_out_then_the_one_written_to_longest_ago_comes_first() {
         let mut users = UnknownUsers::default();
         let mut written: HashMap<u32, u64> = HashMap::new();
         for slot in 0..4 {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn places_of_users_who_are_gone_are_bounded() {
+    fn users_are_gone_then_their_places_are_bounded() {
         let mut users = UnknownUsers::default();
         for slot in 0..10_000 {
             let number = users.next_write();

@@ -19,7 +19,7 @@ fn with_history(shards: usize) -> (World, crate::world::Client) {
 }
 
 #[test]
-fn a_client_that_reads_gets_many_large_answers_asked_for_at_once() {
+fn client_reads_then_it_gets_many_large_answers_asked_for_at_once() {
     for shards in [1, 2] {
         let (mut world, alice) = with_history(shards);
         world.send(alice, |encoder, out| {
@@ -42,7 +42,7 @@ fn a_client_that_reads_gets_many_large_answers_asked_for_at_once() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_answered_no_further_and_closed_after_the_write_timeout() {
+fn client_does_not_read_then_it_is_answered_no_further_and_closed_after_the_write_timeout() {
     let (mut world, alice) = with_history(1);
     for _ in 0..50 {
         world.send(alice, |encoder, out| {
@@ -69,7 +69,7 @@ fn a_client_that_does_not_read_is_answered_no_further_and_closed_after_the_write
 }
 
 #[test]
-fn a_socket_that_was_held_goes_on_once_its_answers_are_read() {
+fn answers_of_a_held_socket_are_read_then_it_goes_on() {
     let (mut world, alice) = with_history(1);
     let mut asked = 0;
     while world.held.is_empty() {
@@ -97,7 +97,7 @@ fn a_socket_that_was_held_goes_on_once_its_answers_are_read() {
 }
 
 #[test]
-fn one_answer_may_be_larger_than_all_that_may_wait() {
+fn answer_is_larger_than_all_that_may_wait_then_it_is_sent() {
     let mut settings = settings();
     settings.client.message_bytes_max = 1024 * 1024;
     settings.client.outbox_bytes_max = 4 * 1024 * 1024;

@@ -7,7 +7,7 @@ use ringgate_core::shard::Event;
 use crate::world::{World, settings};
 
 #[test]
-fn a_drain_reaches_clients_between_many_free_slots_within_a_few_turns() {
+fn most_slots_are_free_then_a_drain_reaches_all_clients_within_a_few_turns() {
     let mut world = World::new(1, settings());
     for _ in 0..14_000 {
         world.open(0);

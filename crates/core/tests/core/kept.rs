@@ -48,7 +48,7 @@ fn member(world: &mut World, user: &str, room: &str) -> (Client, Position) {
 }
 
 #[test]
-fn messages_that_waited_come_in_order_at_sign_in() {
+fn messages_waited_then_they_come_in_order_at_sign_in() {
     for shards in [1, 3] {
         let mut world = World::new(shards, settings());
         let alice = world.sign_in(0, "alice");
@@ -66,7 +66,7 @@ fn messages_that_waited_come_in_order_at_sign_in() {
 // Devices.
 
 #[test]
-fn more_devices_than_are_known_forget_the_one_that_is_away_longest_and_say_so() {
+fn one_device_too_many_connects_then_the_one_away_longest_is_forgotten_and_told_so() {
     let mut world = World::new(1, settings());
     let alice = world.sign_in(0, "alice");
     for (device, at_ms) in [("phone", 10), ("tablet", 10), ("phone", 10)] {
@@ -101,7 +101,7 @@ fn more_devices_than_are_known_forget_the_one_that_is_away_longest_and_say_so() 
 }
 
 #[test]
-fn devices_that_take_turns_lose_nothing_when_one_session_is_allowed() {
+fn one_session_is_allowed_then_devices_that_take_turns_lose_nothing() {
     let mut world = World::new(1, settings_with(|settings| settings.client.sessions_per_user_max = 1));
     let alice = world.sign_in(0, "alice");
     let devices = ["phone", "laptop", "tablet"];
@@ -120,7 +120,7 @@ fn devices_that_take_turns_lose_nothing_when_one_session_is_allowed() {
 }
 
 #[test]
-fn a_device_that_is_away_for_longer_than_its_ttl_is_told_that_it_lost_messages() {
+fn device_is_away_for_longer_than_its_ttl_then_it_is_told_that_it_lost_messages() {
     let mut world = World::new(1, settings_with(|settings| settings.inbox.device_ttl_ms = 10 * DAY_MS));
     let alice = world.sign_in(0, "alice");
     visit(&mut world, "bob", "tablet", None);
@@ -139,7 +139,7 @@ fn a_device_that_is_away_for_longer_than_its_ttl_is_told_that_it_lost_messages()
 }
 
 #[test]
-fn a_stored_cursor_behind_what_left_the_inbox_is_not_recovered() {
+fn stored_cursor_is_behind_what_left_the_inbox_then_it_is_not_recovered() {
     let mut world = World::new(1, settings_with(|settings| settings.inbox.messages_max = 3));
     let alice = world.sign_in(0, "alice");
     visit(&mut world, "bob", "phone", None);
@@ -159,7 +159,7 @@ fn a_stored_cursor_behind_what_left_the_inbox_is_not_recovered() {
 // Positions.
 
 #[test]
-fn a_position_in_a_room_without_log_is_recovered_only_if_nothing_was_published() {
+fn room_has_no_log_then_a_position_is_recovered_only_if_nothing_was_published() {
     let mut world = World::new(1, {
         settings_with_namespace(|namespace| {
             (namespace.durability, namespace.history_size) = (Durability::Ephemeral, 0);
@@ -183,7 +183,7 @@ fn a_position_in_a_room_without_log_is_recovered_only_if_nothing_was_published()
 }
 
 #[test]
-fn a_message_to_a_quiet_room_without_log_is_a_loss_for_who_comes_back() {
+fn message_goes_to_a_quiet_room_without_log_then_a_client_that_comes_back_has_a_loss() {
     let mut world = World::new(1, {
         settings_with_namespace(|namespace| {
             (namespace.durability, namespace.history_size) = (Durability::Ephemeral, 0);
@@ -203,7 +203,7 @@ fn a_message_to_a_quiet_room_without_log_is_a_loss_for_who_comes_back() {
 }
 
 #[test]
-fn a_quiet_room_keeps_epoch_and_offset() {
+fn room_falls_quiet_then_it_keeps_epoch_and_offset() {
     let mut world = World::new(2, settings());
     let (alice, position) = member(&mut world, "alice", "chat:a");
     world.end(alice);
@@ -235,7 +235,7 @@ fn a_quiet_room_keeps_epoch_and_offset() {
 }
 
 #[test]
-fn a_room_that_vanishes_when_it_is_empty_comes_back_as_another() {
+fn room_vanishes_when_empty_then_it_comes_back_with_another_epoch() {
     let mut world = World::new(1, settings_with_namespace(|namespace| namespace.vanish_when_empty = true));
     let (alice, position) = member(&mut world, "alice", "chat:a");
     world.publish(alice, "chat:a", b"1");
@@ -246,7 +246,7 @@ fn a_room_that_vanishes_when_it_is_empty_comes_back_as_another() {
 }
 
 #[test]
-fn a_quiet_topic_is_forgotten_when_it_is_too_old_or_there_are_too_many() {
+fn quiet_topics_are_too_old_or_too_many_then_they_are_forgotten() {
     let mut world = World::new(1, settings_with(|settings| settings.quiet_topics_max = 3));
     let alice = world.sign_in(0, "alice");
     let mut positions = Vec::new();
@@ -270,7 +270,7 @@ fn a_quiet_topic_is_forgotten_when_it_is_too_old_or_there_are_too_many() {
 }
 
 #[test]
-fn an_inbox_whose_devices_are_forgotten_keeps_epoch_and_offset() {
+fn devices_of_an_inbox_are_forgotten_then_it_keeps_epoch_and_offset() {
     let mut world = World::new(1, settings_with(|settings| settings.inbox.device_ttl_ms = DAY_MS));
     let alice = world.sign_in(0, "alice");
     world.publish(alice, "@bob", b"1");
@@ -294,7 +294,7 @@ fn an_inbox_whose_devices_are_forgotten_keeps_epoch_and_offset() {
 // History.
 
 #[test]
-fn the_newest_messages_of_a_room_are_the_newest_that_fit() {
+fn newest_messages_do_not_all_fit_then_the_newest_that_fit_are_listed() {
     let mut world = World::new(1, settings());
     let (alice, position) = member(&mut world, "alice", "chat:a");
     for _ in 0..10 {
@@ -309,7 +309,7 @@ fn the_newest_messages_of_a_room_are_the_newest_that_fit() {
 }
 
 #[test]
-fn one_message_that_is_larger_than_an_answer_is_listed_alone() {
+fn message_is_larger_than_an_answer_then_it_is_listed_alone() {
     let mut world = World::new(
         1,
         settings_with(|settings| {
@@ -324,7 +324,7 @@ fn one_message_that_is_larger_than_an_answer_is_listed_alone() {
 }
 
 #[test]
-fn messages_past_their_ttl_take_no_place_among_the_newest() {
+fn messages_pass_their_ttl_then_they_take_no_place_among_the_newest() {
     let mut world = World::new(1, settings());
     let (alice, _) = member(&mut world, "alice", "chat:a");
     for number in 0..10 {
@@ -338,7 +338,7 @@ fn messages_past_their_ttl_take_no_place_among_the_newest() {
 // Age.
 
 #[test]
-fn messages_that_expired_are_not_said_to_follow() {
+fn only_expired_messages_follow_then_the_answer_does_not_say_more() {
     let mut world = World::new(1, settings_with_namespace(|namespace| namespace.history_ttl_ms = 1000));
     let (alice, _) = member(&mut world, "alice", "chat:a");
     let (bob, position) = member(&mut world, "bob", "chat:a");
@@ -357,7 +357,7 @@ fn messages_that_expired_are_not_said_to_follow() {
 }
 
 #[test]
-fn messages_past_their_own_ttl_are_no_loss() {
+fn messages_pass_their_own_ttl_then_it_is_no_loss() {
     let mut world = World::new(1, settings());
     let (alice, _) = member(&mut world, "alice", "chat:a");
     let (bob, position) = member(&mut world, "bob", "chat:a");
@@ -383,7 +383,7 @@ fn messages_past_their_own_ttl_are_no_loss() {
 }
 
 #[test]
-fn expired_messages_push_out_no_live_one() {
+fn expired_messages_are_held_then_no_live_one_is_pushed_out() {
     let mut world = World::new(1, settings());
     let alice = world.sign_in(0, "alice");
     visit(&mut world, "bob", "phone", None);
@@ -399,7 +399,7 @@ fn expired_messages_push_out_no_live_one() {
 }
 
 #[test]
-fn a_step_of_the_wall_clock_expires_nothing() {
+fn wall_clock_steps_then_nothing_expires() {
     for step_ms in [2 * HOUR_MS as i64, -2 * HOUR_MS as i64, 400 * DAY_MS as i64] {
         let mut world = World::new(1, settings());
         let (alice, position) = member(&mut world, "alice", "chat:a");
@@ -420,7 +420,7 @@ fn a_step_of_the_wall_clock_expires_nothing() {
 // Bounds.
 
 #[test]
-fn messages_of_one_inbox_are_bounded_by_their_size() {
+fn inbox_is_too_large_then_its_oldest_messages_leave() {
     let mut world = World::new(1, settings_with(|settings| settings.inbox.bytes_max = 1 << 20));
     let alice = world.sign_in(0, "alice");
     visit(&mut world, "bob", "phone", None);
@@ -436,7 +436,7 @@ fn messages_of_one_inbox_are_bounded_by_their_size() {
 }
 
 #[test]
-fn users_who_never_signed_in_are_kept_fewer_messages() {
+fn user_never_signed_in_then_fewer_messages_are_kept() {
     let mut world = World::new(1, settings());
     let alice = world.sign_in(0, "alice");
     for _ in 0..150 {
@@ -455,7 +455,7 @@ fn users_who_never_signed_in_are_kept_fewer_messages() {
 }
 
 #[test]
-fn users_who_never_signed_in_are_bounded_together_and_the_first_written_to_goes_first() {
+fn users_who_never_signed_in_take_too_much_then_the_first_written_to_goes_first() {
     let mut world = World::new(1, settings_with(|settings| settings.inbox.unknown_bytes_per_shard_max = 1 << 20));
     let alice = world.sign_in(0, "alice");
     let carol = world.connect(0, "carol", "phone", None);
@@ -490,7 +490,7 @@ fn publish_code(world: &mut World, client: Client, topic: &str, bytes: usize) ->
 }
 
 #[test]
-fn a_publisher_who_fills_the_logs_is_refused_alone() {
+fn publisher_fills_the_logs_then_it_alone_is_refused() {
     const BUDGET: usize = 32 << 20;
     let settings = settings_with(|settings| {
         settings.log_bytes_per_shard_max = BUDGET;
@@ -529,7 +529,7 @@ fn a_publisher_who_fills_the_logs_is_refused_alone() {
 }
 
 #[test]
-fn a_warning_is_due_once_when_the_logs_pass_their_mark() {
+fn logs_pass_their_mark_then_a_warning_is_due_once() {
     let settings = settings_with(|settings| {
         settings.log_bytes_per_shard_max = 1 << 20;
         settings.inbox.unknown_bytes_per_shard_max = 1 << 40;

@@ -30,7 +30,7 @@ fn connect_with_room(world: &mut World, shard: usize, room: &str) -> crate::worl
 
 /// Every placing of observer, member, its successor and the room's home on four shards.
 #[test]
-fn a_takeover_is_no_event() {
+fn device_is_taken_over_then_the_room_gets_no_event() {
     for home in 0..4 {
         for (old, new) in [(0, 1), (1, 2), (2, 0), (3, 3)] {
             let mut world = World::new(4, settings_with_namespace(|chat| chat.join_leave = true));
@@ -55,7 +55,7 @@ fn a_takeover_is_no_event() {
 
 /// What the old session's shard says to the room's home comes before or after the new session's Subscribe.
 #[test]
-fn a_device_that_comes_back_at_once_is_not_announced_as_gone_at_the_end() {
+fn device_comes_back_at_once_then_it_is_not_announced_as_gone() {
     for home in [1, 2] {
         for late in [false, true] {
             let mut world = World::new(3, settings_with_namespace(|chat| chat.join_leave = true));
@@ -89,7 +89,7 @@ fn a_device_that_comes_back_at_once_is_not_announced_as_gone_at_the_end() {
 }
 
 #[test]
-fn a_device_that_was_taken_over_and_does_not_join_again_is_announced_as_gone() {
+fn device_was_taken_over_and_does_not_join_again_then_it_is_announced_as_gone() {
     let mut world = World::new(2, settings_with_namespace(|chat| chat.join_leave = true));
     let room = world.room_at(1, "chat");
     let observer = world.sign_in(0, "observer");
@@ -122,7 +122,7 @@ fn private(chat: &mut ringgate_core::limits::Namespace) {
 }
 
 #[test]
-fn a_refresh_without_the_right_takes_the_room_away_and_says_so() {
+fn refresh_lacks_the_right_then_the_room_is_taken_away_and_the_client_told() {
     for home in [0, 1] {
         let mut world = World::new(2, settings_with_namespace(private));
         let room = world.room_at(home, "chat");
@@ -145,7 +145,7 @@ fn a_refresh_without_the_right_takes_the_room_away_and_says_so() {
 }
 
 #[test]
-fn a_refresh_while_a_subscribe_is_under_way_takes_the_room_away_too() {
+fn refresh_lacks_the_right_while_a_subscribe_is_in_flight_then_the_room_is_taken_away_too() {
     let mut world = World::new(2, settings_with_namespace(private));
     let room = world.room_at(1, "chat");
     world.tokens = token;
@@ -162,7 +162,7 @@ fn a_refresh_while_a_subscribe_is_under_way_takes_the_room_away_too() {
 }
 
 #[test]
-fn a_token_of_another_device_does_not_refresh() {
+fn token_is_for_another_device_then_it_does_not_refresh() {
     let mut world = World::new(1, settings_with_namespace(|_| {}));
     world.tokens = token;
     let laptop = world.connect(0, "alice||laptop", "laptop", None).0;

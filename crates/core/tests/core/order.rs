@@ -36,7 +36,7 @@ fn answers(got: &[Got]) -> Vec<(u32, &'static str)> {
 }
 
 #[test]
-fn unsubscribe_right_behind_subscribe_ends_outside_the_room() {
+fn unsubscribe_follows_subscribe_at_once_then_the_session_is_outside_the_room() {
     for home in [0, 1] {
         let mut world = World::new(2, settings());
         let room = world.room_at(home, "chat");
@@ -54,7 +54,7 @@ fn unsubscribe_right_behind_subscribe_ends_outside_the_room() {
 }
 
 #[test]
-fn a_second_subscribe_behind_unsubscribe_ends_inside_the_room() {
+fn second_subscribe_follows_unsubscribe_then_the_session_is_inside_the_room() {
     for home in [0, 1] {
         let mut world = World::new(2, settings());
         let room = world.room_at(home, "chat");
@@ -79,7 +79,7 @@ fn a_second_subscribe_behind_unsubscribe_ends_inside_the_room() {
 }
 
 #[test]
-fn publish_right_behind_subscribe_is_accepted_and_echoed() {
+fn publish_follows_subscribe_at_once_then_it_is_accepted_and_echoed() {
     for home in [0, 1] {
         let mut world = World::new(2, settings());
         let room = world.room_at(home, "chat");
@@ -97,7 +97,7 @@ fn publish_right_behind_subscribe_is_accepted_and_echoed() {
 }
 
 #[test]
-fn requests_right_behind_connect_wait_for_connected_and_find_its_rooms_joined() {
+fn requests_follow_connect_at_once_then_they_wait_for_connected_and_find_its_rooms_joined() {
     for home in [0, 1, 2, 3] {
         let mut world = World::new(4, settings());
         let room = world.room_at(home, "chat");
@@ -122,7 +122,7 @@ fn requests_right_behind_connect_wait_for_connected_and_find_its_rooms_joined() 
 
 /// What waits behind Connect is bounded; the rest waits in the socket.
 #[test]
-fn a_socket_is_held_when_much_waits_behind_connect_and_goes_on_after_connected() {
+fn much_waits_behind_connect_then_the_socket_is_held_until_connected() {
     let mut world = World::new(1, settings());
     // Tokens that take their time: the session is verified when the test says so.
     let alice = world.open(0);
@@ -154,7 +154,7 @@ fn a_socket_is_held_when_much_waits_behind_connect_and_goes_on_after_connected()
 
 /// The new token is judged first, whatever the request behind it asks for.
 #[test]
-fn requests_right_behind_refresh_are_judged_by_the_new_token() {
+fn requests_follow_refresh_at_once_then_they_are_judged_by_the_new_token() {
     let mut world = World::new(2, settings_with_namespace(|chat| chat.subscribe_all = false));
     let (granted, taken) = (world.room_at(0, "chat"), world.room_at(1, "chat"));
     world.tokens = |token| {
@@ -178,7 +178,7 @@ fn requests_right_behind_refresh_are_judged_by_the_new_token() {
 }
 
 #[test]
-fn a_frame_of_another_kind_before_connect_closes() {
+fn frame_of_another_kind_comes_before_connect_then_the_connection_is_closed() {
     let mut world = World::new(1, settings());
     let alice = world.open(0);
     world.send(alice, |encoder, out| encoder.subscribe(out, 1, (ROOM, None).into()));
@@ -186,7 +186,7 @@ fn a_frame_of_another_kind_before_connect_closes() {
 }
 
 #[test]
-fn a_repetition_of_a_stored_message_is_answered_whatever_the_session_may_do_now() {
+fn stored_message_is_repeated_without_the_right_then_it_is_answered_as_before() {
     for home in [0, 1] {
         let mut world = World::new(2, settings_with_namespace(|chat| chat.publish_all = false));
         let room = world.room_at(home, "chat");
@@ -224,7 +224,7 @@ fn a_repetition_of_a_stored_message_is_answered_whatever_the_session_may_do_now(
 }
 
 #[test]
-fn a_message_that_is_too_long_is_refused_unless_its_id_was_stored() {
+fn message_is_too_long_then_it_is_refused_unless_its_id_was_stored() {
     let mut settings = settings();
     settings.client.message_bytes_max = 100;
     let mut world = World::new(1, settings);
@@ -244,7 +244,7 @@ fn a_message_that_is_too_long_is_refused_unless_its_id_was_stored() {
 }
 
 #[test]
-fn an_ephemeral_message_never_overtakes_logged_ones_of_its_topic() {
+fn logged_messages_wait_then_an_ephemeral_one_does_not_overtake_them() {
     let mut settings = settings();
     settings.inbox.in_flight_max = 1;
     let mut world = World::new(1, settings);
@@ -275,7 +275,7 @@ fn an_ephemeral_message_never_overtakes_logged_ones_of_its_topic() {
 }
 
 #[test]
-fn ids_of_messages_grow_and_do_not_run_ahead_of_the_clock() {
+fn many_messages_come_then_their_ids_grow_and_do_not_run_ahead_of_the_clock() {
     let mut settings = settings();
     settings.namespaces = vec![Namespace { publish_without_subscribe: true, ..Namespace::named("chat") }];
     let mut world = World::new(2, settings);

@@ -107,7 +107,7 @@ fn burst(world: &mut World, room: &str, messages: usize, payload: &[u8]) -> Vec<
 
 /// Publishers on shard 2, the room's home on shard 0, members on shard 1: twice what shard 1 can do.
 #[test]
-fn letters_for_a_slow_shard_are_bounded() {
+fn shard_is_slow_then_letters_for_it_are_bounded() {
     let mut world = World::new(3, live());
     let room = world.room_at(0, "live");
     members(&mut world, 1, &room, 3000);
@@ -153,7 +153,7 @@ fn letters_for_a_slow_shard_are_bounded() {
 }
 
 #[test]
-fn publishes_to_a_small_room_are_taken_while_a_large_room_is_refused() {
+fn large_room_is_refused_then_publishes_to_a_small_room_are_taken() {
     let mut world = World::new(1, live());
     members(&mut world, 0, "live:large", 5000);
     let small = members(&mut world, 0, "live:small", 2);
@@ -184,7 +184,7 @@ fn publishes_to_a_small_room_are_taken_while_a_large_room_is_refused() {
 }
 
 #[test]
-fn holes_of_a_room_that_always_has_jobs_are_closed() {
+fn room_always_has_jobs_then_its_holes_are_closed() {
     let mut world = World::new(1, live());
     let clients = members(&mut world, 0, "live:a", 5000);
     let publisher = world.sign_in(0, "publisher");
@@ -209,7 +209,7 @@ fn holes_of_a_room_that_always_has_jobs_are_closed() {
 }
 
 #[test]
-fn messages_of_a_room_keep_their_order_while_rooms_take_turns() {
+fn rooms_take_turns_then_messages_of_each_keep_their_order() {
     let mut world = World::new(1, live());
     let members_of: Vec<Vec<Client>> =
         (0..3).map(|room| members(&mut world, 0, &format!("live:{room}"), 700)).collect();
@@ -232,7 +232,7 @@ fn messages_of_a_room_keep_their_order_while_rooms_take_turns() {
 
 /// Members that take nothing for a while: the room rests, its publishers are refused, and nobody is closed.
 #[test]
-fn a_room_whose_members_do_not_keep_up_rests_until_they_do() {
+fn members_do_not_keep_up_then_their_room_rests_until_they_do() {
     let mut settings = settings();
     settings.namespaces = vec![Namespace { publish_without_subscribe: true, ..Namespace::named("chat") }];
     let mut world = World::new(1, settings);
@@ -270,7 +270,7 @@ fn a_room_whose_members_do_not_keep_up_rests_until_they_do() {
 }
 
 #[test]
-fn a_member_that_reads_gets_every_message_although_most_members_do_not_read() {
+fn most_members_do_not_read_then_one_that_reads_gets_every_message() {
     let mut settings = live();
     (settings.client.write_timeout_ms, settings.client.ping_interval_ms) = (3_600_000, 3_600_000);
     let mut world = World::new(1, settings);
@@ -299,7 +299,7 @@ fn a_member_that_reads_gets_every_message_although_most_members_do_not_read() {
 
 /// A room of one member that reads too slowly, and a publisher that writes as fast as it may: nobody else is refused for it.
 #[test]
-fn other_rooms_are_taken_while_a_room_rests_for_minutes() {
+fn room_rests_for_minutes_then_publishes_to_others_are_taken() {
     let mut settings = live();
     settings.client.ping_interval_ms = 3_600_000;
     let mut world = World::new(1, settings);
@@ -327,7 +327,7 @@ fn other_rooms_are_taken_while_a_room_rests_for_minutes() {
 
 /// An ephemeral message waits in a job while a member catches up with later ones from the log.
 #[test]
-fn an_ephemeral_message_does_not_come_behind_later_logged_ones() {
+fn later_logged_messages_were_delivered_then_an_ephemeral_one_is_dropped() {
     let mut settings = settings();
     settings.client.outbox_frames_max = 4;
     let mut world = World::new(1, settings);

@@ -17,7 +17,7 @@ fn with_byte_rate(rate: u32, burst: u32) -> Settings {
 }
 
 #[test]
-fn a_request_over_the_byte_rate_is_refused_by_its_number_and_not_carried_out() {
+fn request_is_over_the_byte_rate_then_it_is_refused_by_its_number_and_not_carried_out() {
     let mut world = World::new(1, with_byte_rate(10_000, 50_000));
     let (alice, _bob) = (world.sign_in(0, "alice"), world.sign_in(0, "bob"));
     let (mut published, mut refused) = (0, 0);
@@ -37,7 +37,7 @@ fn a_request_over_the_byte_rate_is_refused_by_its_number_and_not_carried_out() {
 }
 
 #[test]
-fn going_on_for_a_second_closes_and_ten_seconds_of_calm_forgive() {
+fn client_goes_on_over_the_rate_for_a_second_then_it_is_closed_and_ten_seconds_of_calm_forgive() {
     let mut world = World::new(1, with_byte_rate(10_000, 50_000));
     let alice = world.sign_in(0, "alice");
     let fields = || PublishRequest { request: 1, topic: "@bob", payload: &[1; 40_000], ..Default::default() };
@@ -56,7 +56,7 @@ fn going_on_for_a_second_closes_and_ten_seconds_of_calm_forgive() {
 }
 
 #[test]
-fn acks_count_but_are_never_refused() {
+fn acks_are_over_the_rate_then_they_count_but_are_not_refused() {
     let mut settings = settings();
     (settings.client.messages_rate, settings.client.messages_burst) = (10, 100);
     let mut world = World::new(1, settings);
@@ -74,7 +74,7 @@ fn acks_count_but_are_never_refused() {
 }
 
 #[test]
-fn rooms_of_connect_do_not_count_among_requests_in_flight() {
+fn connect_names_rooms_then_they_do_not_count_among_requests_in_flight() {
     let mut settings = settings();
     settings.client.requests_in_flight_max = 4;
     let mut world = World::new(2, settings);
@@ -93,7 +93,7 @@ fn rooms_of_connect_do_not_count_among_requests_in_flight() {
 }
 
 #[test]
-fn as_many_subscribes_as_may_wait_are_taken_and_further_ones_are_refused_by_name() {
+fn too_many_subscribes_are_in_flight_then_further_ones_are_refused_by_name() {
     for shards in [1, 2] {
         let mut limited = settings();
         limited.client.requests_in_flight_max = 3;

@@ -61,7 +61,7 @@ fn error(world: &mut World, client: Client) -> (u32, u16, String, Option<String>
 }
 
 #[test]
-fn a_field_out_of_bounds_is_named_and_the_session_goes_on() {
+fn field_is_out_of_bounds_then_it_is_named_and_the_session_goes_on() {
     let mut world = World::new(2, settings());
     let alice = world.sign_in(0, "alice");
     let trace = "t".repeat(65);
@@ -90,7 +90,7 @@ fn a_field_out_of_bounds_is_named_and_the_session_goes_on() {
 }
 
 #[test]
-fn a_field_of_connect_out_of_bounds_closes_and_is_named() {
+fn field_of_connect_is_out_of_bounds_then_it_is_named_and_the_connection_closed() {
     let mut world = World::new(1, settings());
     let client = world.open(0);
     let rooms = [("chat:a b", None).into()];
@@ -107,7 +107,7 @@ fn a_field_of_connect_out_of_bounds_closes_and_is_named() {
 }
 
 #[test]
-fn why_a_token_is_refused_is_not_told() {
+fn token_is_refused_then_the_client_is_not_told_why() {
     let mut world = World::new(1, settings());
     world.tokens = |_| Err(ringgate_core::close::AuthError::Signature);
     let client = world.open(0);
@@ -123,7 +123,7 @@ fn why_a_token_is_refused_is_not_told() {
 }
 
 #[test]
-fn a_frame_of_a_newcomer_is_judged_by_its_header() {
+fn first_frame_is_not_connect_then_its_header_is_refused() {
     for (kind, bytes, reason) in [
         (Kind::Publish, 100, CloseReason::BadRequest),
         (Kind::Ping, 0, CloseReason::BadRequest),
@@ -140,7 +140,7 @@ fn a_frame_of_a_newcomer_is_judged_by_its_header() {
 }
 
 #[test]
-fn a_refused_room_is_named() {
+fn room_is_refused_then_it_is_named() {
     let mut world = World::new(3, settings());
     let rooms = [("chat:a", None).into(), ("nowhere:b", None).into(), ("colonless", None).into()];
     let client = world.open(0);
@@ -158,7 +158,7 @@ fn a_refused_room_is_named() {
 }
 
 #[test]
-fn a_publish_with_request_0_is_not_answered_whatever_becomes_of_it() {
+fn publish_has_request_0_then_neither_success_nor_refusal_is_answered() {
     let mut world = World::new(3, settings());
     let (alice, bob) = (world.sign_in(0, "alice"), world.sign_in(1, "bob"));
     let trace = "t".repeat(65);
@@ -182,7 +182,7 @@ fn a_publish_with_request_0_is_not_answered_whatever_becomes_of_it() {
 }
 
 #[test]
-fn a_publish_with_request_0_over_the_rate_is_warned_about() {
+fn publish_with_request_0_is_over_the_rate_then_the_client_is_warned() {
     let mut limited = settings();
     (limited.client.messages_rate, limited.client.messages_burst) = (1, 1);
     let mut world = World::new(1, limited);
@@ -228,7 +228,7 @@ fn subscribe(world: &mut World, client: Client, since: Position, recover: Recove
 }
 
 #[test]
-fn a_subscriber_is_told_where_what_follows_starts() {
+fn client_subscribes_then_it_is_told_where_live_traffic_starts() {
     for shards in [1, 3] {
         let at = |epoch: u64, offset: u64| Position { epoch, offset };
         let (_, _, epoch) = room_of_six(shards);
@@ -259,7 +259,7 @@ fn a_subscriber_is_told_where_what_follows_starts() {
 }
 
 #[test]
-fn a_subscriber_that_wants_what_there_is_is_not_closed_when_messages_leave_meanwhile() {
+fn messages_leave_while_recover_best_catches_up_then_the_connection_stays() {
     // The home is on one of the shards; from the others it is asked by letter.
     let from_afar = (0..3).filter(|shard| messages_left_between_subscribe_and_catch_up(*shard)).count();
     assert_eq!(from_afar, 2);
@@ -294,7 +294,7 @@ fn messages_left_between_subscribe_and_catch_up(shard: usize) -> bool {
 }
 
 #[test]
-fn history_is_paged_back_from_the_newest_to_the_oldest() {
+fn history_is_asked_before_each_page_then_it_goes_back_to_the_oldest() {
     for shards in [1, 3] {
         let mut world = World::new(shards, settings());
         let alice = world.sign_in(0, "alice");
@@ -327,7 +327,7 @@ fn history_is_paged_back_from_the_newest_to_the_oldest() {
 }
 
 #[test]
-fn a_client_gets_the_heartbeat_that_it_wishes_within_bounds() {
+fn client_wishes_a_heartbeat_then_it_gets_it_within_bounds() {
     let mut settings = settings();
     settings.client.ping_interval_ms = 30_000;
     (settings.client.ping_interval_ms_min, settings.client.ping_interval_ms_max) = (10_000, 60_000);
@@ -353,7 +353,7 @@ fn a_client_gets_the_heartbeat_that_it_wishes_within_bounds() {
 }
 
 #[test]
-fn the_gateways_own_interval_is_never_out_of_bounds() {
+fn gateways_own_interval_is_beyond_the_bounds_then_it_is_used() {
     let mut settings = settings();
     settings.client.ping_interval_ms = 5_000;
     (settings.client.ping_interval_ms_min, settings.client.ping_interval_ms_max) = (10_000, 60_000);
@@ -365,7 +365,7 @@ fn the_gateways_own_interval_is_never_out_of_bounds() {
 }
 
 #[test]
-fn a_client_gets_the_receive_window_that_it_wishes_within_bounds() {
+fn client_wishes_a_receive_window_then_it_gets_it_within_bounds() {
     for shards in [1, 3] {
         for (wished, window) in [(0, 5), (3, 3), (99, 5)] {
             let mut settings = settings();
@@ -394,7 +394,7 @@ fn a_client_gets_the_receive_window_that_it_wishes_within_bounds() {
 }
 
 #[test]
-fn a_client_is_told_how_long_its_session_lasts_by_the_gateways_clock() {
+fn token_ends_then_the_client_is_told_how_long_its_session_lasts_by_the_gateways_clock() {
     let mut world = World::new(1, settings());
     world.tokens = |token| {
         let (user, seconds) = token.split_once('/').expect("user/seconds");
@@ -454,7 +454,7 @@ fn messages(world: &mut World, client: Client) -> Vec<(String, String, Option<St
 }
 
 #[test]
-fn what_one_device_sends_is_copied_to_the_senders_other_devices() {
+fn device_sends_then_the_senders_other_devices_get_a_copy() {
     for shards in [1_usize, 2, 4] {
         for placing in 0..shards.pow(3) {
             let at = |n: usize| placing / shards.pow(n as u32) % shards;
@@ -498,7 +498,7 @@ fn what_one_device_sends_is_copied_to_the_senders_other_devices() {
 }
 
 #[test]
-fn copies_wait_for_a_device_that_is_away_and_not_for_the_one_that_sent() {
+fn device_is_away_then_copies_wait_for_it_and_not_for_the_one_that_sent() {
     let mut world = World::new(2, with_copies());
     let laptop = world.connect(0, "alice", "laptop", None).0;
     let phone = world.connect(1, "alice", "phone", None).0;
@@ -518,7 +518,7 @@ fn copies_wait_for_a_device_that_is_away_and_not_for_the_one_that_sent() {
 }
 
 #[test]
-fn a_copy_that_has_no_room_is_left_out_and_counted() {
+fn copy_has_no_room_then_it_is_left_out_and_counted() {
     let mut limited = with_copies();
     limited.log_bytes_per_shard_max = 3000;
     let mut world = World::new(1, limited);
@@ -539,7 +539,7 @@ fn a_copy_that_has_no_room_is_left_out_and_counted() {
 }
 
 #[test]
-fn a_device_that_sent_resumes_from_its_own_position_without_a_loss() {
+fn device_that_sent_resumes_then_it_goes_on_from_its_own_position_without_a_loss() {
     for shards in [1, 3] {
         for others in [vec![], vec!["laptop"]] {
             let mut world = World::new(shards, with_copies());
@@ -571,7 +571,7 @@ fn a_device_that_sent_resumes_from_its_own_position_without_a_loss() {
 }
 
 #[test]
-fn copies_behind_a_message_that_is_not_acknowledged_yet_are_passed_with_it() {
+fn copies_follow_an_unacknowledged_message_then_they_are_passed_with_it() {
     let mut world = World::new(2, with_copies());
     let phone = world.connect(0, "alice", "phone", None).0;
     let laptop = world.connect(1, "alice", "laptop", None).0;

@@ -62,12 +62,12 @@ fn only_the_rest_comes_again(worlds: impl Iterator<Item = World>, least: usize, 
 }
 
 #[test]
-fn an_ack_that_comes_just_after_its_time_counts() {
+fn ack_comes_just_after_its_time_then_it_counts() {
     only_the_rest_comes_again((0..40).filter_map(|seed| ack_that_crosses(seed, 1, 1)), 5, 0);
 }
 
 /// What comes again comes in parts, and all of the first part has been acknowledged meanwhile.
 #[test]
-fn a_repetition_goes_on_behind_what_was_acknowledged_meanwhile() {
+fn part_is_acknowledged_before_a_repetition_comes_then_it_goes_on_behind_that() {
     only_the_rest_comes_again((0..12).filter_map(|seed| ack_that_crosses(seed, 300, 290)), 2, 10);
 }

@@ -36,7 +36,7 @@ const SEEDS: u64 = 300;
 const STEPS: usize = 800;
 
 #[test]
-fn clients_of_any_schedule_get_everything_that_the_protocol_promises() {
+fn schedule_is_any_then_clients_get_everything_that_the_protocol_promises() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number of seeds"));
     let one = number("RINGGATE_SEED");
     let seeds = one.map_or(0..number("RINGGATE_SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);

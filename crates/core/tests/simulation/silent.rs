@@ -68,7 +68,7 @@ fn a_silent_client_is_asked_and_then_closed() {
 }
 
 #[test]
-fn pong_timeout_is_honoured_when_the_gateway_is_late() {
+fn gateway_is_late_then_the_pong_timeout_is_honoured() {
     let mut client = Silent::new(|limits| limits.pong_timeout_ms = 8_000);
     assert_eq!(client.wait(wheel::TICK_MS), (22_000, false));
     // A gateway that was held up: its next look comes when the client should have been closed long ago.

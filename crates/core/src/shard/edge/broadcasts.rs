@@ -1,7 +1,7 @@
 //! The delivery of one frame to all members of a room on this shard.
 //!
 //! A broadcast arrives as one letter and becomes a job; rooms take turns, and each turn works off a bounded portion, so a
-//! room of a hundred thousand stalls nobody.
+//! room of a hundred thousand members does not delay other sessions.
 
 use super::jobs::{Job, Jobs};
 use super::members::{LocalRoom, LocalRooms, Member, renumber};

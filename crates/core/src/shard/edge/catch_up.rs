@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::id::{ConnectionKey, Now};
 use crate::metrics::DropReason;
-use crate::outbox::{Delivery, Outbox, OutboxLimits};
+use crate::outbox::{Arrival, Delivery, Outbox, OutboxLimits};
 use crate::session::{InboxFeed, Lag};
 use crate::shard::{Shard, Source, ToHome};
 
@@ -18,8 +18,8 @@ impl Shard {
         let feed = &mut session.inbox;
         if feed.lag == Lag::Behind && feed.unacked < receive_window {
             feed.lag = Lag::CatchingUp;
-            let InboxFeed { at, home, seen: since, .. } = *feed;
-            self.post_to_home(at, ToHome::CatchUp { topic: Source::Inbox(home), from, since });
+            let InboxFeed { home, key: inbox, seen: since, .. } = *feed;
+            self.post_to_home(home, ToHome::CatchUp { topic: Source::Inbox(inbox), from, since });
         }
         self.catch_up_rooms(key);
     }
@@ -37,12 +37,12 @@ impl Shard {
             let Some(room) = self.rooms.rooms.get_mut(membership.room) else { continue };
             let member = membership.index.and_then(|index| room.members.get_mut(index as usize));
             let Some(member) = member.filter(|member| member.lagging && !member.catching) else { continue };
-            let Some(home) = room.home else { continue };
+            let Some(at_home) = room.at_home else { continue };
             member.catching = true;
             let since = member.seen;
             let home_shard =
                 self.home_of_room(&self.rooms.rooms.get(membership.room).map_or("".into(), |r| r.name.clone()));
-            let topic = Source::Room { home, local: membership.room };
+            let topic = Source::Room { room: at_home, local: membership.room };
             self.post_to_home(home_shard, ToHome::CatchUp { topic, from, since });
         }
     }
@@ -63,7 +63,7 @@ impl Shard {
         debug_assert!(complete || settled.gone == 0);
         Self::count_dropped(&self.metrics, DropReason::Unrecoverable, settled.gone);
         for frame in frames {
-            self.queue(key, Delivery { frame, received_us: 0 }, now);
+            self.queue(key, Delivery { frame, arrival: Arrival::UNTIMED }, now);
         }
     }
 

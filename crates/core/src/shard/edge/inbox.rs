@@ -17,7 +17,7 @@ impl Shard {
     /// A live message of the session's inbox.
     pub(in crate::shard) fn on_deliver(&mut self, key: ConnectionKey, offset: u64, delivery: Delivery, now: Now) {
         let Some(connection) = self.connections.get_mut(key).filter(|connection| connection.is_ready()) else {
-            // Closed in the meantime, or not yet ready: a logged message is still in the log.
+            // The session has ended or is not ready yet: a logged message is still in the log.
             return;
         };
         let Some(session) = connection.session.as_mut() else { return };
@@ -39,7 +39,7 @@ impl Shard {
             self.metrics.deliveries_deferred.add(1);
             return;
         }
-        // What is in no log waits for nobody, and must not overtake messages that wait in the log.
+        // A message that is in no log cannot be brought later, and must not overtake messages that wait in the log.
         if no_room || (!logged && feed.lag != Lag::None) {
             self.metrics.slow_consumers[SlowAction::Drop].increment();
             return Self::count_dropped(&self.metrics, DropReason::Slow, 1);
@@ -84,8 +84,8 @@ impl Shard {
         feed.unacked = (feed.seen - position.offset) as u32;
         feed.attempts = 0;
         feed.ack_deadline = (feed.unacked > 0).then(|| Ticks::from_ms(now.mono_ms() + ack_wait_ms));
-        let InboxFeed { at, home, lag, .. } = *feed;
-        self.acknowledge_or_post(at, home, from, position.offset, now);
+        let InboxFeed { home, key: inbox, lag, .. } = *feed;
+        self.acknowledge_or_post(home, inbox, from, position.offset, now);
         if lag != Lag::None {
             self.catch_up(key);
         }
@@ -108,11 +108,11 @@ impl Shard {
             return;
         }
         feed.lag = Lag::Repeating;
-        let InboxFeed { at, home, .. } = *feed;
+        let InboxFeed { home, key: inbox, .. } = *feed;
         let since = feed.acked();
         self.metrics.retries.increment();
         let from = self.address(key);
-        self.post_to_home(at, ToHome::CatchUp { topic: Source::Inbox(home), from, since });
+        self.post_to_home(home, ToHome::CatchUp { topic: Source::Inbox(inbox), from, since });
     }
 
     /// The home brings what was missing.

@@ -6,7 +6,7 @@
 //!
 //! A room whose members mostly do not keep up *rests*: its jobs wait while the others' go on, and its home gets no credit for
 //! them, so that its publishers are refused instead of its members being closed. Rests are short, and members that read
-//! nothing at all are closed after the write timeout: a majority that does not read slows its room down, and stops nobody.
+//! nothing at all are closed after the write timeout: members that do not read slow their room down, but never stop it.
 
 use std::collections::VecDeque;
 

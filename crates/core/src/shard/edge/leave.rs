@@ -13,7 +13,7 @@ use crate::shard::{CloseRecord, DRAINED_PER_TURN, Effect, Shard, ToHome};
 
 /// Clients that a drained node sends back per second, all its shards together.
 const RECONNECTS_PER_SECOND: u64 = 2_000;
-/// Slots looked at in one turn of a drain; most may be free.
+/// Slots that one turn of a drain visits; most may be free.
 const DRAIN_SLOTS_PER_TURN: u32 = 64 * 1024;
 
 impl Shard {
@@ -28,7 +28,7 @@ impl Shard {
                 _ if reason.may_reconnect() => self.reconnect_after_ms(key),
                 _ => 0,
             };
-            // Why a token was refused is for the log: somebody who tries tokens learns nothing from it.
+            // Why a token was refused is only logged: a client that guesses tokens must not learn from it.
             let is_secret = detail.is_empty() || reason == CloseReason::InvalidToken;
             let text = if is_secret { reason.label() } else { detail };
             self.reply(key, now, |encoder, out| encoder.goodbye(out, reason, text, after_ms));
@@ -36,7 +36,7 @@ impl Shard {
         self.depart(key, reason, detail, true, now);
     }
 
-    /// The peer is gone, or its socket failed.
+    /// The peer closed its side, or its socket failed.
     pub(in crate::shard) fn on_ended(&mut self, key: ConnectionKey, reason: CloseReason, now: Now) {
         let Some(connection) = self.connections.get(key) else { return };
         if connection.is_closing() {
@@ -50,7 +50,7 @@ impl Shard {
     pub(in crate::shard) fn on_freed(&mut self, key: ConnectionKey) {
         let Some(mut connection) = self.connections.remove_at(key) else { return };
         self.wheel.cancel(key.slot);
-        // A Refresh that nobody verified any more has no answer.
+        // A Refresh whose token was not verified yet gets no answer.
         self.heavy_in_flight.remove(&key);
         self.pinged.remove(&key);
         self.metrics.outbox_bytes.subtract(connection.outbox.bytes() as u64);
@@ -86,8 +86,8 @@ impl Shard {
             Self::count_dropped(&self.metrics, DropReason::Closed, behind);
             if was_ready {
                 self.metrics.sessions_active.subtract(1);
-                let (home, from) = (session.inbox.home, self.address(key));
-                self.post_to_home(session.inbox.at, ToHome::Detach { home, from });
+                let (inbox, from) = (session.inbox.key, self.address(key));
+                self.post_to_home(session.inbox.home, ToHome::Detach { inbox, from });
             }
             // While attaching, the home's answer will find the connection closed and detach it then.
             record.user = Some(session.user);

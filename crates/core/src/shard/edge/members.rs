@@ -1,4 +1,4 @@
-//! The rooms that have members on this shard, and who these are.
+//! The rooms that have members on this shard, and these members.
 //!
 //! While a room has jobs its list of members keeps its order: a member that leaves leaves a hole. Each member knows the
 //! offset it has been brought to, which makes repetitions and holes visible.
@@ -24,7 +24,7 @@ pub(super) struct LocalRoom {
     pub(super) name: Arc<str>,
     pub(super) namespace: usize,
     /// The room at its home, once the home has answered.
-    pub(super) home: Option<RoomKey>,
+    pub(super) at_home: Option<RoomKey>,
     pub(super) members: Vec<Member>,
     /// Members that left while jobs were waiting.
     pub(super) holes: u32,
@@ -76,7 +76,7 @@ impl LocalRooms {
         let room = LocalRoom {
             name: Arc::from(name),
             namespace,
-            home: None,
+            at_home: None,
             members: Vec::new(),
             holes: 0,
             jobs: RoomJobs::default(),

@@ -45,7 +45,7 @@ pub(super) use signin::DeviceNames;
 impl Shard {
     pub(super) fn on_letter_to_edge(&mut self, letter: ToEdge, now: Now) {
         match letter {
-            ToEdge::Attached { to, at, home, attachment } => self.on_attached(to, at, home, &attachment, now),
+            ToEdge::Attached { to, home, inbox, attachment } => self.on_attached(to, home, inbox, &attachment, now),
             ToEdge::Refused { to, reason } => self.close(to, reason, "", now),
             ToEdge::Published(published) => self.on_published(&published, now),
             ToEdge::Failed { to, request, code } => self.on_failed(to, request, code, now),

@@ -52,7 +52,7 @@ impl Shard {
             draft,
             ephemeral: publish.ephemeral,
             ttl_ms: u64::from(publish.ttl_seconds) * 1000,
-            received_us: now.mono_us.max(1),
+            received_us: now.mono_us,
         };
         self.publish_or_post(home, letter, now);
     }
@@ -64,7 +64,7 @@ impl Shard {
         self.refuse_publish(to, request, code, now);
     }
 
-    /// Request 0 means that the client wants no answer, whatever it would be.
+    /// Request 0 means that the client wants no answer, not even a refusal.
     fn refuse_publish(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
         if request == 0 {
             return self.metrics.errors[code].increment();

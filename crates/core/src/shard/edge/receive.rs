@@ -2,7 +2,8 @@
 //!
 //! A connection may be *parked*: its next frames wait unread, [`PARKED_BYTES_MAX`] of them here, and what the receive that
 //! passes this bound has brought; the rest waits in the socket. Before the session is signed in, a receive takes one buffer
-//! (one record, over TLS); later, whatever the kernel has at that moment. That bounds what a client can ask for without reading the answers, and lets requests follow Connect at once.
+//! (one record, over TLS); later, everything that the kernel has at that moment. That bounds what a client can ask for without
+//! reading the answers, and lets requests follow Connect at once.
 
 use super::lookup::Asked;
 use super::requests::{WEIGHT_MAX, WEIGHT_OF_REFRESH};
@@ -17,7 +18,7 @@ use crate::wire::{
     ClientFrame, Encoder, Kind, RawFrame, Split, WireError, other_protocol, split_first_of_client, split_of_client,
 };
 
-/// First allocation for an incomplete frame; more only as more comes, whatever length the header announced.
+/// First allocation for an incomplete frame. It grows with the bytes that arrive, not with the length in the header.
 const TAIL_BYTES_FIRST: usize = 512;
 
 /// Why reading frames has ended.
@@ -161,7 +162,7 @@ impl Shard {
     }
 
     /// Whether the next frame of this connection waits: until the session is signed in, so that a client may send requests
-    /// right behind Connect; until its new token was looked at; or until the client has read the answers that it asked for.
+    /// right behind Connect; until its new token is verified; or until the client has read the answers that it asked for.
     fn must_wait(&self, key: ConnectionKey) -> bool {
         self.connections.get(key).is_some_and(|connection| self.waits(key, connection))
     }
@@ -278,7 +279,7 @@ impl Shard {
         }
         let limits = &self.settings.client;
         let bytes = (HEADER_BYTES + raw.body.len()) as u32;
-        // Both are asked: what is within one rate counts there, whatever the other says.
+        // Both buckets are asked: a frame counts against each rate, also when the other one refuses it.
         let in_rate = connection.messages.take(1, limits.messages_rate, limits.messages_burst, now.mono_ms())
             & connection.bytes.take(bytes, limits.bytes_rate, limits.bytes_burst, now.mono_ms());
         if !in_rate && !matches!(raw.kind, Kind::Ack | Kind::ClientPong | Kind::Disconnect) {
@@ -356,7 +357,7 @@ impl Shard {
         begins
     }
 
-    /// Pongs that nobody asked for count for nothing.
+    /// A Pong without a Ping is ignored.
     fn on_pong(&mut self, key: ConnectionKey, now: Now) {
         if let Some(pinged_us) = self.pinged.remove(&key) {
             self.metrics.ping_pong_duration.record_us(now.mono_us.saturating_sub(pinged_us));

@@ -10,7 +10,7 @@ use crate::shard::Shard;
 /// or a Refresh, whose rights the next request is judged by.
 pub(super) const WEIGHT_MAX: u8 = 2;
 pub(in crate::shard) const WEIGHT_OF_LARGE: u8 = 1;
-/// More than everything else that may be in flight with it, so that it can be told.
+/// More than all other requests that may be in flight beside it weigh together: [`Shard::is_refreshing`] tells it by that.
 pub(super) const WEIGHT_OF_REFRESH: u8 = 2 * WEIGHT_MAX;
 
 impl Shard {
@@ -21,7 +21,7 @@ impl Shard {
         }
     }
 
-    /// A request that others of its connection may have to wait for is under way; see `receive`.
+    /// A request is in flight that later ones of its connection may have to wait for; see `receive`.
     pub(super) fn begin_heavy(&mut self, key: ConnectionKey, weight: u8) {
         *self.heavy_in_flight.entry(key).or_default() += weight;
     }

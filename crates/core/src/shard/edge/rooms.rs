@@ -75,10 +75,10 @@ impl Shard {
     /// The home has counted the session in.
     pub(in crate::shard) fn on_subscribed(&mut self, subscribed: &Subscribed, now: Now) {
         self.asked -= 1;
-        let Subscribed { to: key, local, home, .. } = *subscribed;
+        let Subscribed { to: key, local, room: at_home, .. } = *subscribed;
         let Some(room) = self.rooms.rooms.get_mut(local) else { return };
         room.pending -= 1;
-        room.home = Some(home);
+        room.at_home = Some(at_home);
         let name = room.name.clone();
         let session = self
             .connections
@@ -92,9 +92,9 @@ impl Shard {
             Some(membership)
         });
         let Some(membership) = membership else {
-            // Closed in the meantime, perhaps because it was taken over: then its successor is about to join.
+            // The session has ended, perhaps because it was taken over: then the newer session is about to join.
             let from = self.address(key);
-            self.post_to_home(self.home_of_room(&name), ToHome::Unsubscribe { home, from, taken_over: true });
+            self.post_to_home(self.home_of_room(&name), ToHome::Unsubscribe { room: at_home, from, taken_over: true });
             return self.rooms.forget_if_unused(local);
         };
         membership.index = Some(room.members.len() as u32);
@@ -118,7 +118,7 @@ impl Shard {
             self.catch_up(key);
         }
         if self.session_may(key, Verb::Subscribe, &name).is_err() {
-            // The right was taken away by a Refresh while the answer was under way.
+            // A Refresh took the right away while the request was in flight.
             self.leave_and_say_so(key, local, 0, &name, ErrorCode::PermissionDenied.code(), now);
         }
         self.wake_parked(key);
@@ -152,7 +152,7 @@ impl Shard {
     }
 
     /// The session's rights have changed: takes away the rooms that it may not be in any more. Those that it is about to
-    /// join are looked at when their homes have answered.
+    /// join are checked when their homes have answered.
     pub(super) fn take_rooms_away(&mut self, key: ConnectionKey, now: Now) {
         let Some(session) = self.session_mut(key) else { return };
         for membership in session.rooms.as_slice().to_vec() {
@@ -185,10 +185,10 @@ impl Shard {
             *member = Member { connection: None, seen: 0, best: false, behind: 0, lagging: false, catching: false };
             room.holes += 1;
         }
-        let (name, home) = (room.name.clone(), room.home);
+        let (name, at_home) = (room.name.clone(), room.at_home);
         let from = self.address(key);
-        if let Some(home) = home {
-            self.post_to_home(self.home_of_room(&name), ToHome::Unsubscribe { home, from, taken_over });
+        if let Some(room) = at_home {
+            self.post_to_home(self.home_of_room(&name), ToHome::Unsubscribe { room, from, taken_over });
         }
         self.rooms.forget_if_unused(membership.room);
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::close::ErrorCode;
 use crate::id::{ConnectionKey, Now};
 use crate::metrics::{DropReason, ShardMetrics};
-use crate::outbox::{Chunk, Delivery, REPLY, Spares};
+use crate::outbox::{Arrival, Chunk, Delivery, Spares};
 use crate::session::{Connection, Lag, Session};
 use crate::shard::{Effect, Shard};
 use crate::wire::{Encoder, encode};
@@ -19,13 +19,13 @@ impl Shard {
             return None;
         };
         if let Chunk::Data(delivery) = &chunk
-            && delivery.received_us != REPLY
+            && !delivery.arrival.is_reply()
         {
             self.metrics.frames_sent.increment();
             self.metrics.deliveries_sent.increment();
             self.metrics.deliveries_queued.subtract(1);
-            if delivery.received_us != 0 {
-                self.metrics.delivery_duration.record_us(now.mono_us.saturating_sub(delivery.received_us));
+            if let Some(us) = delivery.arrival.elapsed_us(now.mono_us) {
+                self.metrics.delivery_duration.record_us(us);
             }
         }
         let bytes = chunk.bytes().len();
@@ -93,7 +93,7 @@ impl Shard {
         let mut frame = Vec::new();
         build(&mut self.encoder, &mut frame);
         self.metrics.outbox_bytes.add(frame.len() as u64);
-        let delivery = Delivery { frame: frame.into(), received_us: REPLY };
+        let delivery = Delivery { frame: frame.into(), arrival: Arrival::REPLY };
         connection.outbox.push(delivery, &mut self.spares, now.mono_ms());
         self.metrics.frames_sent.increment();
         mark_writable(key, connection, was_empty, &mut self.stalls.filled, &mut self.effects);

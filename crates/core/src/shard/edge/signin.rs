@@ -14,7 +14,7 @@ use crate::topics::Attachment;
 use crate::wire::client_frame::{Connect, RoomCursor};
 use crate::wire::encode::{Connected, PROTOCOL_VERSION};
 
-/// The device names of late: most sessions have one of a few (`phone`, `web`), and share its memory.
+/// Recent device names: most sessions have one of a few (`phone`, `web`), and share its memory.
 #[derive(Debug, Default)]
 pub(in crate::shard) struct DeviceNames {
     names: Vec<Arc<str>>,
@@ -86,7 +86,7 @@ impl Shard {
     }
 
     /// Whether the token is for the device that Connect names, or for the session that it is to prolong. Yes for connections
-    /// that were closed in the meantime: nothing comes of theirs.
+    /// that have ended: the answer has no effect then.
     fn is_bearer(&self, key: ConnectionKey, grant: &Grant) -> bool {
         let Some(connection) = self.connections.get(key) else { return true };
         let (device, user) = match (&connection.pending, &connection.session) {
@@ -97,8 +97,8 @@ impl Shard {
         user.is_none_or(|user| *grant.user == **user) && grant.device.as_ref().is_none_or(|own| **own == **device)
     }
 
-    /// Whether the answer to an [`Effect::Verify`] would still be used: verifying for somebody who is gone would keep
-    /// those who wait from their turn.
+    /// Whether the answer to an [`Effect::Verify`] would still be used. Verifying the token of a connection that has ended
+    /// would delay the others.
     pub fn awaits_verification(&self, key: ConnectionKey, refresh: bool) -> bool {
         self.connections.get(key).is_some_and(|connection| match refresh {
             true => connection.is_ready(),
@@ -106,10 +106,10 @@ impl Shard {
         })
     }
 
-    /// The token of a Connect was looked at.
+    /// The token of a Connect was verified, or refused.
     fn on_signed_in(&mut self, key: ConnectionKey, result: Result<Grant, AuthError>, now: Now) {
         let Some(connection) = self.connections.get_mut(key) else { return };
-        // Anything else means that the connection was closed in the meantime.
+        // In any other phase the connection is being closed.
         if connection.phase != Phase::Verifying {
             return;
         }
@@ -118,7 +118,7 @@ impl Shard {
             Ok(grant) => grant,
             Err(AuthError::Expired) => return self.close(key, CloseReason::Expired, "token expired", now),
             Err(AuthError::NotYetValid) => return self.close(key, CloseReason::NotYetValid, "", now),
-            // The cause is for the log: somebody who tries tokens learns nothing from us.
+            // The cause is only logged: a client that guesses tokens must not learn from it.
             Err(_) => return self.close(key, CloseReason::InvalidToken, "", now),
         };
         let user: Arc<str> = grant.user.into();
@@ -151,16 +151,16 @@ impl Shard {
     pub(in crate::shard) fn on_attached(
         &mut self,
         key: ConnectionKey,
-        at: ShardId,
-        home: InboxKey,
+        home: ShardId,
+        inbox: InboxKey,
         attachment: &Attachment,
         now: Now,
     ) {
         let from = self.address(key);
         let waiting = self.connections.get_mut(key).filter(|connection| connection.phase == Phase::Attaching);
         let Some(connection) = waiting else {
-            // Closed in the meantime.
-            return self.post_to_home(at, ToHome::Detach { home, from });
+            // The connection has ended.
+            return self.post_to_home(home, ToHome::Detach { inbox, from });
         };
         connection.phase = Phase::Ready;
         let Some(pending) = connection.pending.take() else { return };
@@ -168,7 +168,7 @@ impl Shard {
         let Some(session) = connection.session.as_mut() else { return };
         let owed = attachment.start < attachment.position.offset;
         let lag = if owed { Lag::Behind } else { Lag::None };
-        session.inbox = InboxFeed::new(at, home, attachment.position.epoch, attachment.start, lag);
+        session.inbox = InboxFeed::new(home, inbox, attachment.position.epoch, attachment.start, lag);
         let user = session.user.clone();
         let (ping_interval_ms, receive_window) = (session.ping_interval_ms, session.receive_window);
         let (expires_at, expires_in_ms) = (u64::from(session.expires_at), session.expires_in_ms(now));
@@ -225,7 +225,7 @@ impl Shard {
 
     fn on_refreshed(&mut self, key: ConnectionKey, request: u32, result: Result<Grant, AuthError>, now: Now) {
         self.answered_heavy(key, WEIGHT_OF_REFRESH);
-        // The end of the token was put off while the gateway had this to look at.
+        // The session's end was put off while the new token was being verified.
         self.rearm(key, now);
         let Some(session) = self.session_mut(key) else { return };
         let grant = match result {

@@ -91,7 +91,7 @@ impl Shard {
                     if let Some(connection) = self.connections.get_mut(key) {
                         connection.phase = Phase::Pinged;
                         self.pinged.insert(key, now.mono_us);
-                        // However late it is asked, it has its time to answer.
+                        // The client has the whole time to answer, also when the gateway pings late.
                         let interval_ms = connection.ping_interval_ms();
                         let due_ms = now.mono_ms() + limits.patience_ms(interval_ms);
                         let heard_ms = due_ms.saturating_sub(limits.silence_ms_max(interval_ms));

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::topics::Topic;
+use super::Topic;
 use crate::close::ErrorCode;
 use crate::id::{Address, ClientMessageId, Now, ShardId, Stamp};
 use crate::shard::letter::Published;

@@ -1,6 +1,6 @@
 //! What a session is missing of a topic, from the topic's log.
 
-use super::topics::Topic;
+use super::Topic;
 use crate::id::{Address, Now};
 use crate::shard::{Shard, Source, ToEdge};
 use crate::topics::Inbox;
@@ -14,14 +14,14 @@ impl Shard {
     pub(in crate::shard) fn on_catch_up(&mut self, topic: Source, from: Address, since: u64, now: Now) {
         let at_home = match topic {
             Source::Inbox(key) => Topic::Inbox(key),
-            Source::Room { home, .. } => Topic::Room(home),
+            Source::Room { room, .. } => Topic::Room(room),
         };
         self.homes.trim(at_home, now);
         let gap = match topic {
             // What the session itself has sent to others lies there as a copy.
             Source::Inbox(key) => self.homes.inboxes.get(key).and_then(Inbox::log).map(|log| (log, Some(from))),
-            Source::Room { home, .. } => self.homes.rooms.get(home).map(|room| {
-                let echo = self.homes.echo(home);
+            Source::Room { room: key, .. } => self.homes.rooms.get(key).map(|room| {
+                let echo = self.homes.echo(key);
                 (&room.log, (!echo).then_some(from))
             }),
         }

@@ -1,7 +1,7 @@
 //! An inbox at its home: devices that connect.
 
+use super::Topic;
 use super::books::book_forgotten;
-use super::topics::Topic;
 use crate::close::CloseReason;
 use crate::id::Now;
 use crate::shard::letter::Attach;
@@ -13,15 +13,15 @@ impl Shard {
     pub(in crate::shard) fn on_attach(&mut self, attach: Attach, now: Now) {
         let Attach { user, device, from, resume } = attach;
         let known = self.homes.inboxes.find(&user);
-        let home = known.unwrap_or_else(|| self.homes.make_user(user, now));
+        let key = known.unwrap_or_else(|| self.homes.make_user(user, now));
         // What is found must not have left by the time it is to be brought.
-        self.homes.trim(Topic::Inbox(home), now);
+        self.homes.trim(Topic::Inbox(key), now);
         let limits = DeviceLimits {
             sessions_max: self.settings.client.sessions_per_user_max,
             devices_max: self.settings.inbox.devices_max,
             ttl_ms: self.settings.inbox.device_ttl_ms,
         };
-        let attached = self.homes.change_inbox(home, |inbox, publishers, _| {
+        let attached = self.homes.change_inbox(key, |inbox, publishers, _| {
             inbox.attach(&device, from, resume, limits, publishers, now.mono_ms())
         });
         match attached.flatten() {
@@ -33,14 +33,17 @@ impl Shard {
                 book_forgotten(&self.metrics, expired);
                 // A client that resumes behind its stored cursor has kept what lies between.
                 if attachment.recovered {
-                    self.homes.remove_acknowledged(home, now);
+                    self.homes.remove_acknowledged(key, now);
                 }
                 if let Some(old) = attachment.taken_over {
                     let reason = CloseReason::TakenOver;
                     self.post_to_edge(old.shard, ToEdge::Refused { to: old.connection, reason });
                 }
                 let attachment = Box::new(attachment);
-                self.post_to_edge(from.shard, ToEdge::Attached { to: from.connection, at: self.id, home, attachment });
+                self.post_to_edge(
+                    from.shard,
+                    ToEdge::Attached { to: from.connection, home: self.id, inbox: key, attachment },
+                );
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::topics::Topic;
+use super::Topic;
 use crate::id::{Address, Now, Position};
 use crate::limits::HISTORY_BYTES_MAX;
 use crate::shard::letter::{History, HistoryResult, PresenceResult};

@@ -19,14 +19,21 @@ mod room;
 mod topics;
 
 use super::{Shard, ToHome};
-use crate::id::Now;
+use crate::id::{InboxKey, Now, RoomKey};
 pub(super) use topics::Homes;
+
+/// A topic at home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Topic {
+    Inbox(InboxKey),
+    Room(RoomKey),
+}
 
 impl Shard {
     pub(super) fn on_letter_to_home(&mut self, letter: ToHome, now: Now) {
         match letter {
             ToHome::Attach(attach) => self.on_attach(*attach, now),
-            ToHome::Detach { home, from } => self.homes.detach(home, from, now),
+            ToHome::Detach { inbox, from } => self.homes.detach(inbox, from, now),
             ToHome::Publish(publish) => {
                 if let Some(key) = publish.dedup_key {
                     self.homes.dedup.prefetch(key);
@@ -34,10 +41,10 @@ impl Shard {
                 self.on_publish_at_home(*publish, now);
             }
             ToHome::Copy(copy) => self.on_copy(*copy, now),
-            ToHome::Ack { home, from, offset } => self.homes.acknowledge(home, from, offset, now),
+            ToHome::Ack { inbox, from, offset } => self.homes.acknowledge(inbox, from, offset, now),
             ToHome::CatchUp { topic, from, since } => self.on_catch_up(topic, from, since, now),
             ToHome::Subscribe(subscribe) => self.on_subscribe_at_home(*subscribe, now),
-            ToHome::Unsubscribe { home, from, taken_over } => self.on_unsubscribe_at_home(home, from, taken_over, now),
+            ToHome::Unsubscribe { room, from, taken_over } => self.on_unsubscribe_at_home(room, from, taken_over, now),
             ToHome::Presence { room, from, request, limit } => self.on_presence_at_home(room, from, request, limit),
             ToHome::History(history) => self.on_history_at_home(*history, now),
             ToHome::Credit { from, credit } => self.on_credit(from, &credit),

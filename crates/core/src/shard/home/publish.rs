@@ -4,12 +4,12 @@
 //! told, the publisher is answered). With logs in memory both happen at once; an engine that answers later stands between
 //! (`appends`).
 
+use super::Topic;
 use super::appends::{Sequenced, Then, Waiter};
-use super::topics::Topic;
 use crate::close::ErrorCode;
 use crate::id::{Address, Durability, InboxKey, Now, ShardId, Stamp};
 use crate::limits::Engine;
-use crate::outbox::Delivery;
+use crate::outbox::{Arrival, Delivery};
 use crate::shard::letter::{Publish, Published, SentCopy};
 use crate::shard::ways::Work;
 use crate::shard::{Shard, ToHome};
@@ -103,7 +103,7 @@ impl Shard {
         let SentCopy { from, draft, message_id, timestamp_ms, ttl_ms, received_us } = copy;
         let inbox = match self.homes.find(draft.topic()) {
             Some(Topic::Inbox(inbox)) => inbox,
-            // The user has left meanwhile, and no device is known.
+            // The inbox was forgotten: the user has no known device.
             Some(Topic::Room(_)) | None => return,
         };
         if !self.homes.has_other_devices(inbox, from) {
@@ -157,7 +157,8 @@ impl Shard {
         self.settings.namespaces.get(publish.namespace).map_or(Durability::Ephemeral, |namespace| namespace.durability)
     }
 
-    /// Puts a sequenced message into the log, sends it on its way to everyone who is there, and answers its publisher.
+    /// Puts a sequenced message into the log, delivers it to connected devices or to the room's members, and
+    /// answers its publisher.
     pub(super) fn commit(&mut self, topic: Topic, message: Sequenced, now: Now) {
         let Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, publisher, then } = message;
         let Answered { stamp, durability } = answered;
@@ -171,7 +172,7 @@ impl Shard {
         if let Then::Answer { copied_at: Some(home), .. } = then {
             self.post_copy(home, &SentMessage { from, frame: &frame, stamp, ttl_ms, received_us });
         }
-        let (offset, delivery) = (stamp.position.offset, Delivery { frame, received_us });
+        let (offset, delivery) = (stamp.position.offset, Delivery { frame, arrival: Arrival::at(received_us) });
         match topic {
             Topic::Inbox(inbox) if is_copy => {
                 self.homes.skip_own(inbox, from, now);
@@ -186,7 +187,7 @@ impl Shard {
         self.answer_publisher(from, answered, &then, now);
     }
 
-    /// The publisher of a message hears that it is kept, and so does everybody who repeats it from now on.
+    /// The publisher of a message hears that it is kept; a repetition of it gets the same answer from now on.
     fn answer_publisher(&mut self, from: Address, answered: Answered, then: &Then, now: Now) {
         let Then::Answer { request, client_message_id, dedup_key, .. } = *then else { return };
         self.metrics.messages_published.increment();

@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use hashbrown::HashSet;
 
-use super::topics::Topic;
+use super::Topic;
 use crate::id::{Address, Now, Recover, RoomKey, ShardId};
 use crate::metrics::Recovery;
-use crate::outbox::Delivery;
+use crate::outbox::{Arrival, Delivery};
 use crate::shard::letter::{Subscribe, Subscribed};
 use crate::shard::{Credit, Shard, ToEdge, Work};
 use crate::topics::{MemberName, Room};
@@ -30,7 +30,7 @@ impl Shard {
             to: from.connection,
             request,
             local,
-            home: key,
+            room: key,
             recovered: since.is_none() || reached.is_some(),
             position,
             start: match (since, reached) {
@@ -47,24 +47,18 @@ impl Shard {
     }
 
     /// A session has left a room.
-    pub(in crate::shard) fn on_unsubscribe_at_home(
-        &mut self,
-        home: RoomKey,
-        from: Address,
-        taken_over: bool,
-        now: Now,
-    ) {
-        let Some(room) = self.homes.rooms.get_mut(home) else { return };
+    pub(in crate::shard) fn on_unsubscribe_at_home(&mut self, key: RoomKey, from: Address, taken_over: bool, now: Now) {
+        let Some(room) = self.homes.rooms.get_mut(key) else { return };
         let (namespace, left) = (room.namespace, room.leave(from, taken_over, now.mono_ms()));
         if room.expects() {
-            self.homes.expecting.insert(home);
+            self.homes.expecting.insert(key);
         }
         if room.count() > 0 {
             if let Some(member) = left {
-                self.announce(home, false, Some(from), &member.user, &member.device);
+                self.announce(key, false, Some(from), &member.user, &member.device);
             }
         } else if room.log.is_empty() || self.settings.namespaces.get(namespace).is_none_or(|n| n.vanish_when_empty) {
-            self.homes.forget_room(home, now);
+            self.homes.forget_room(key, now);
         }
     }
 
@@ -94,7 +88,7 @@ impl Shard {
         if self.has_no_way_on(Some(Topic::Room(room)), frame.len()).is_some() {
             return self.metrics.announcements_dropped.increment();
         }
-        let delivery = Delivery { frame: Bytes::from(frame), received_us: 0 };
+        let delivery = Delivery { frame: Bytes::from(frame), arrival: Arrival::UNTIMED };
         self.fan_out_from_home(room, 0, &delivery, without);
     }
 

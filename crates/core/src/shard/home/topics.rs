@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
+use super::Topic;
 use super::appends::{Sequenced, Waiter};
 use super::books::{Books, book_acked, book_forgotten, book_trimmed};
 use crate::id::{Address, Durability, InboxKey, Now, Position, RoomKey, ShardId};
@@ -18,18 +19,11 @@ use crate::topics::{
     UnknownUsers, message_cost,
 };
 
-/// A topic at home.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::shard) enum Topic {
-    Inbox(InboxKey),
-    Room(RoomKey),
-}
-
 /// All topics whose home is this shard.
 #[derive(Debug)]
 pub(in crate::shard) struct Homes {
     pub(super) inboxes: Named<Inbox, InboxKey>,
-    /// Whose inboxes go first when those of users who have never signed in take too much.
+    /// Which inboxes go first when users who have never signed in take too much together.
     unknown: UnknownUsers,
     pub(super) rooms: Named<Room, RoomKey>,
     /// Where topics stood that are quiet now.
@@ -53,7 +47,7 @@ pub(in crate::shard) struct Homes {
     pub(super) expecting: HashSet<RoomKey, Keyed>,
 }
 
-/// Topics looked at by one sweep.
+/// Topics that one sweep visits.
 const SWEPT: u32 = 64;
 
 impl Homes {
@@ -149,7 +143,7 @@ impl Homes {
         }
     }
 
-    /// A topic that somebody has connected to, joined or written to.
+    /// The topic, if a client has connected to it, joined it or written to it.
     pub(super) fn find(&self, topic: &str) -> Option<Topic> {
         match topic.strip_prefix('@') {
             Some(user) => self.inboxes.find(user).map(Topic::Inbox),
@@ -209,7 +203,7 @@ impl Homes {
         let cost = message_cost(frame_bytes);
         let free = self.settings.log_bytes_per_shard_max.saturating_sub(used);
         let share = free.saturating_mul(PUBLISHER_SHARE_OF_FREE);
-        // Nobody holds more than all together, so mostly nobody need be looked up.
+        // No publisher holds more than all together: mostly none is looked up.
         cost <= free && (used + cost <= share || self.publishers.held(self.publisher(user)) + cost <= share)
     }
 
@@ -224,7 +218,7 @@ impl Homes {
     /// Appends to a topic's log and trims it. The message's age counts from when it was sequenced, in monotonic milliseconds.
     pub(super) fn commit(&mut self, topic: Topic, message: Message, sequenced_ms: u64, now: Now) {
         let now_ms = now.mono_ms();
-        // Where memory is short, everybody's share must be known.
+        // Where memory is short, each publisher's share must be known.
         let is_short = self.metrics.log_bytes.read() as usize > self.settings.log_bytes_per_shard_max / 2;
         match topic {
             Topic::Inbox(key) => {
@@ -256,8 +250,8 @@ impl Homes {
         }
     }
 
-    /// A message that is in no log goes to a topic; none where the topic is not known. Where the namespace keeps no log,
-    /// nobody can be told any more that nothing was missed.
+    /// A message that is in no log was published; `topic` is none if it is not in memory. Where the namespace keeps no log, a
+    /// client that comes back may have missed it, and must be told so.
     pub(super) fn pass_by(&mut self, topic: Option<Topic>, name: &str, namespace: usize) {
         if name.starts_with('@')
             || self.settings.namespaces.get(namespace).is_none_or(|n| n.durability != Durability::Ephemeral)
@@ -276,8 +270,8 @@ impl Homes {
         }
     }
 
-    /// A user who has never signed in was written to: lets go of those who were written to longest ago while all of them
-    /// take too much. Not of this one, whatever it takes.
+    /// A user who has never signed in was written to. While such users take too much together, removes the inbox that was
+    /// written to longest ago, but never this one.
     fn on_unknown_written(&mut self, user: InboxKey, is_first: bool, write: u64) {
         if is_first {
             let Homes { unknown, inboxes, .. } = self;
@@ -350,7 +344,7 @@ impl Homes {
     }
 
     /// Where the inbox's devices are connected.
-    pub(super) fn addresses(&self, inbox: InboxKey) -> impl Iterator<Item = Address> {
+    pub(in crate::shard) fn addresses(&self, inbox: InboxKey) -> impl Iterator<Item = Address> {
         let devices = self.inboxes.get(inbox).map_or(&[][..], Inbox::devices);
         devices.iter().filter_map(Device::connected)
     }
@@ -365,34 +359,33 @@ impl Homes {
         self.rooms.get(room).and_then(|room| self.settings.namespaces.get(room.namespace)).is_none_or(|n| n.echo)
     }
 
-    pub(in crate::shard) fn detach(&mut self, home: InboxKey, from: Address, now: Now) {
-        if let Some(inbox) = self.inboxes.get_mut(home) {
+    pub(in crate::shard) fn detach(&mut self, key: InboxKey, from: Address, now: Now) {
+        if let Some(inbox) = self.inboxes.get_mut(key) {
             inbox.detach(from, now.mono_ms());
         }
     }
 
-    pub(in crate::shard) fn acknowledge(&mut self, home: InboxKey, from: Address, offset: u64, now: Now) {
+    pub(in crate::shard) fn acknowledge(&mut self, key: InboxKey, from: Address, offset: u64, now: Now) {
         let acked =
-            self.change_inbox(home, |inbox, publishers, _| inbox.acknowledge(from, offset, publishers, now.mono_ms()));
+            self.change_inbox(key, |inbox, publishers, _| inbox.acknowledge(from, offset, publishers, now.mono_ms()));
         book_acked(&self.metrics, acked.unwrap_or_default());
     }
 
     /// Removes what every known device of an inbox has acknowledged.
-    pub(super) fn remove_acknowledged(&mut self, home: InboxKey, now: Now) {
-        let acked =
-            self.change_inbox(home, |inbox, publishers, _| inbox.remove_acknowledged(publishers, now.mono_ms()));
+    pub(super) fn remove_acknowledged(&mut self, key: InboxKey, now: Now) {
+        let acked = self.change_inbox(key, |inbox, publishers, _| inbox.remove_acknowledged(publishers, now.mono_ms()));
         book_acked(&self.metrics, acked.unwrap_or_default());
     }
 
     /// The device that sent messages needs no copies of them; see [`Inbox::skip_own`].
-    pub(super) fn skip_own(&mut self, home: InboxKey, from: Address, now: Now) {
-        let acked = self.change_inbox(home, |inbox, publishers, _| inbox.skip_own(from, publishers, now.mono_ms()));
+    pub(super) fn skip_own(&mut self, key: InboxKey, from: Address, now: Now) {
+        let acked = self.change_inbox(key, |inbox, publishers, _| inbox.skip_own(from, publishers, now.mono_ms()));
         book_acked(&self.metrics, acked.unwrap_or_default());
     }
 
     /// Whether the user has another device than the one that is connected there.
-    pub(super) fn has_other_devices(&self, home: InboxKey, from: Address) -> bool {
-        self.inboxes.get(home).is_some_and(|inbox| inbox.has_other_devices(from))
+    pub(super) fn has_other_devices(&self, key: InboxKey, from: Address) -> bool {
+        self.inboxes.get(key).is_some_and(|inbox| inbox.has_other_devices(from))
     }
 
     /// True once when the logs take more than [`LOG_WARNING_PERCENT`] of what they may, and again only after they took less

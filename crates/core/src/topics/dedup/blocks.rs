@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_a_queue_whatever_the_blocks() {
+    fn entries_cross_blocks_then_they_are_still_a_queue() {
         let mut blocks = Blocks::default();
         let mut queue = VecDeque::new();
         let mut next = 0;

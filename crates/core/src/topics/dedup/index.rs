@@ -35,7 +35,7 @@ struct Set {
     numbers: [u32; SLOTS],
     /// The newest number that found no room here.
     passed: u32,
-    /// A quarter of the hash: who compares it looks at another's entry once in 6 500 times.
+    /// A quarter of the hash: comparing it leads to a wrong entry once in 6 500 times.
     tags: [u16; SLOTS],
 }
 
@@ -85,7 +85,7 @@ const FILLED: usize = 6;
 const MOVED_AT_ONCE: u32 = 4;
 
 impl Index {
-    /// Asks the processor for what [`Self::find`] will look at first.
+    /// Prefetches what [`Self::find`] will read first.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
         for sets in [&self.sets, &self.outgrown] {
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn most_are_found_in_the_first_set_and_none_is_lost() {
+    fn index_is_filled_then_most_are_found_in_the_first_set_and_none_is_lost() {
         let mut index = Index::default();
         let live = |number: u32| Live { first: number.saturating_sub(19_999), count: (number + 1).min(20_000) };
         for number in 0..100_000 {
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_that_are_all_the_same_cost_neither_memory_nor_the_newest() {
+    fn all_hashes_are_the_same_then_memory_is_bounded_and_the_newest_are_found() {
         let live = |number: u32| Live { first: 0, count: number + 1 };
         let mut index = Index::default();
         let mut pushed_out = 0;
