@@ -22,8 +22,8 @@ pub trait Driver {
     fn expect(&mut self, _key: ConnectionKey) {}
     /// Bytes have come.
     fn received(&mut self, key: ConnectionKey, bytes: &[u8]);
-    /// Whether a socket that is not trusted yet may be received from again: see [`Net::receive_stepwise`]. Once this was
-    /// false, nothing is received until [`Net::hold`] is called with false, or [`Net::close`].
+    /// Whether a socket that is not trusted yet may be received from again: see [`Net::receive_stepwise`](crate::Net::receive_stepwise). Once this was
+    /// false, nothing is received until [`Net::hold`](crate::Net::hold) is called with false, or [`Net::close`](crate::Net::close).
     fn takes_more(&mut self, _key: ConnectionKey) -> bool {
         true
     }
@@ -31,12 +31,12 @@ pub trait Driver {
     fn carried(&mut self, _key: ConnectionKey, _overhead_bytes: usize) {}
     /// Why TLS failed, for the log; [`Self::ended`] follows.
     fn tls_failed(&mut self, _key: ConnectionKey, _error: &TlsError) {}
-    /// The peer has closed its side, or the socket has failed; to be answered with [`Net::close`] sooner or later.
+    /// The peer has closed its side, or the socket has failed; to be answered with [`Net::close`](crate::Net::close) sooner or later.
     fn ended(&mut self, key: ConnectionKey, reason: CloseReason);
     /// The socket is closed; its slot may be given out again.
     fn freed(&mut self, key: ConnectionKey);
     /// The next bytes for this socket. Once there are none, the driver can count on being asked again only after
-    /// [`Net::flush`].
+    /// [`Net::flush`](crate::Net::flush).
     fn pull(&mut self, key: ConnectionKey) -> Option<Chunk>;
     /// A part of what `pull` gave was sent, and the rest follows.
     fn progressed(&mut self, _key: ConnectionKey) {}

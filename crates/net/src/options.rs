@@ -39,7 +39,7 @@ pub fn raise_descriptor_limit() -> u64 {
     raised.map_or(current, |()| maximum).unwrap_or(u64::MAX)
 }
 
-/// Sizes of a [`Net`].
+/// Sizes of a [`Net`](crate::Net).
 #[derive(Clone, Debug)]
 pub struct NetOptions {
     /// Most sockets at once.
