@@ -2,18 +2,23 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::load::Load;
+use super::own_gateway::OwnGateway;
 use super::run::{Outcome, Run, on_one_gateway};
 use crate::proxy::{Fault, Points};
 
 const RECONNECT: &[&str] = &["--reconnect"];
 
-/// Whether the report says of every client that its heartbeat was not answered and that it is not connected, and nothing else.
+/// Whether the report says of every client that its heartbeat was not answered, of those that had the time to notice it that they
+/// are not connected, and nothing else.
 fn all_unanswered(outcome: &Outcome) -> Vec<String> {
     let clients = outcome.load.clients();
-    assert!(outcome.code == 1, "{}: {}", outcome.what, outcome.result);
+    let away = outcome.figure("away").unwrap();
+    assert!(outcome.code == 1 && (1..=clients).contains(&away), "{}: {}", outcome.what, outcome.result);
     let mut expected = outcome.expected();
-    expected.insert("away", clients);
+    expected.insert("away", away);
     outcome.differences(expected, &[("heartbeats_unanswered", clients), ("pings_unanswered", 0)])
 }
 
@@ -23,7 +28,7 @@ fn all_without_an_answer(outcome: &Outcome) -> Vec<String> {
     let [heartbeats, away, undecided, unanswered] =
         ["heartbeats_unanswered", "away", "undecided", "unanswered"].map(|name| outcome.figure(name).unwrap());
     let clients = outcome.load.clients();
-    let right = [clients, clients, figures["undecided"] + figures["unanswered"]];
+    let right = [clients, away.clamp(1, clients), figures["undecided"] + figures["unanswered"]];
     let found = [heartbeats, away, undecided + unanswered];
     assert!(right[2] > 0, "{}", outcome.what);
     match (found == right, outcome.code) {
@@ -49,6 +54,19 @@ fn a_gateway_is_frozen_for_good_then_heartbeats_are_unanswered_and_clients_away(
         assert!(outcome.book.injected[0] > 0, "{}", outcome.what);
         if load.rate() > 0 { all_without_an_answer(&outcome) } else { all_unanswered(&outcome) }
     });
+}
+
+#[test]
+fn idle_connections_are_dead_before_their_next_heartbeat_then_each_is_noticed_at_the_end() {
+    let gateway = OwnGateway::start();
+    let run = Run { seconds: 2, ..Run::of(Load::Idle, &[]) };
+    let outcome = run.run(gateway.address, |proxy, _| {
+        proxy.wait_until(|book| book.sign_ins >= run.load.clients() && book.pongs > 0);
+        gateway.signal(Signal::STOP);
+    });
+    let right = (Some(run.load.clients()), Some(0), 1);
+    let found = (outcome.figure("heartbeats_unanswered"), outcome.figure("away"), outcome.code);
+    assert_eq!(found, right, "{}", outcome.result);
 }
 
 #[test]
