@@ -125,7 +125,7 @@ pub(crate) fn shard(bytes: &[u8]) {
 fn settings() -> Settings {
     let mut settings = Settings::default();
     settings.client.outbox_bytes_max = 2048;
-    settings.client.outbox_frames_max = 8;
+    settings.client.outbox_messages_max = 8;
     settings.client.message_bytes_max = 1024;
     settings.client.rooms_max = 3;
     settings.client.requests_in_flight_max = 4;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::Outcome;
 use crate::console;
 use crate::record::Measure;
+use crate::report::SCHEMA;
 
 /// Which results.
 #[derive(clap::Args, Debug)]
@@ -183,6 +184,14 @@ pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
 fn read(path: &Path) -> Result<Value, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let value: Option<Value> = serde_json::from_str(&text).ok();
+    let schema = value.as_ref().and_then(|value| value.get("schema")?.as_u64()).unwrap_or(0);
+    if schema > SCHEMA.into() {
+        let own = SCHEMA;
+        return Err(format!(
+            "{}: schema {schema} is newer than this program's, {own}; use a newer one",
+            path.display()
+        ));
+    }
     let result = value.filter(|value| value.get("latency_us").is_some());
     result.ok_or_else(|| format!("{}: no result that ringgate-loadtest has written with --json", path.display()))
 }

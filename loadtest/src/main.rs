@@ -222,6 +222,17 @@ impl Results<'_> {
     /// See [`check_writable`].
     pub(crate) fn check(&self) -> Result<(), String> {
         let Results { json, html, junit, csv } = *self;
+        let all = [("--json", json), ("--html", html), ("--junit", junit), ("--csv", csv)];
+        for (index, (option, path)) in
+            all.iter().enumerate().filter_map(|(index, (option, path))| Some((index, (option, (*path)?))))
+        {
+            if path == Path::new("-") && *option != "--json" {
+                return Err(format!("{option} -: only --json is written to standard output; give a file"));
+            }
+            if let Some((other, _)) = all[..index].iter().find(|(_, other)| *other == Some(path)) {
+                return Err(format!("{other} and {option} are both {}: give each its own file", path.display()));
+            }
+        }
         check_writable(&[json, html, junit, csv])
     }
 }
@@ -248,15 +259,18 @@ fn write_report(report: &Report, Results { json, html, junit, csv }: Results<'_>
         console::print(&text)?;
     } else {
         console::print(&report.table())?;
-        if let Some(path) = json {
-            std::fs::write(path, text + "\n").map_err(|error| format!("{}: {error}", path.display()))?;
-        }
     }
     let write = |path: Option<&Path>, text: &dyn Fn() -> String| {
         let Some(path) = path else { return Ok(()) };
         std::fs::write(path, text()).map_err(|error| format!("{}: {error}", path.display()))
     };
-    write(junit, &|| report.junit())?;
-    write(csv, &|| report.csv())?;
-    html.map_or(Ok(()), |path| html::write(report, path))
+    // One that cannot be written does not keep the others from it.
+    let written = [
+        write(json.filter(|path| *path != Path::new("-")), &|| text.clone() + "\n"),
+        write(junit, &|| report.junit()),
+        write(csv, &|| report.csv()),
+        html.map_or(Ok(()), |path| html::write(report, path)),
+    ];
+    let errors: Vec<String> = written.into_iter().filter_map(Result::err).collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors.join("; ")) }
 }

@@ -296,13 +296,18 @@ impl Mix {
         let phases = phases
             .map(|(index, phase)| phase.check().map_err(|error| format!("phases[{index}] \"{}\": {error}", phase.name)))
             .collect::<Result<Vec<_>, _>>()?;
-        if streams.len() * (phases.len() + 1) > usize::from(u8::MAX) {
-            return Err(format!("{} streams in {} phases are too many", streams.len(), phases.len()));
-        }
         for (index, (stream, _)) in streams.iter().enumerate() {
             let in_rooms = |other: &Traffic| matches!(other.kind, Kind::Rooms { .. }) && other.first == stream.first;
             if in_rooms(stream) && streams[..index].iter().any(|(other, _)| in_rooms(other)) {
                 return Err(format!("streams[{index}]: a population is in the rooms of one stream only"));
+            }
+            if let Some((other, _)) =
+                streams[..index].iter().enumerate().find(|(_, (other, _))| other.shares_rooms(stream))
+            {
+                let name = if let Kind::Rooms { name, .. } = &stream.kind { name } else { "" };
+                return Err(format!(
+                    "streams[{index}]: room \"{name}\" is one of streams[{other}], whose messages would be counted wrong; give it another name"
+                ));
             }
         }
         let fail_if = script.fail_if.iter().enumerate();
@@ -375,6 +380,9 @@ impl Stream {
         };
         let count = clients.end - clients.start;
         let how = match (self.rate, &self.think_time) {
+            (Some(rate), _) if rate > number::RATE_MAX => {
+                return Err(format!("rate {rate} must be at most {} per second", number::RATE_MAX));
+            }
             (Some(rate), None) if rate > 0.0 && rate.is_finite() => How::Rate { rate, random: self.poisson },
             (Some(rate), None) => return Err(format!("rate {rate} must be a number above 0")),
             (None, Some(_)) if self.poisson => return Err("poisson goes with rate; think times are random".to_owned()),
@@ -414,6 +422,9 @@ impl Stream {
 
 impl Phase {
     fn check(&self) -> Result<Step, String> {
+        if self.name == RAMP {
+            return Err("that is what the ramp is called; give the phase another name".to_owned());
+        }
         let load = self.load.ends();
         if !load.iter().all(|load| (0.0..=1e3).contains(load)) {
             return Err("load must be a factor from 0 to 1000, or two: [at the beginning, at the end]".to_owned());

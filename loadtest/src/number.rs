@@ -40,11 +40,17 @@ pub(crate) fn count_u32(
     move |text| count(text).map(|number| number as u32)
 }
 
+/// The highest rate: more than this no process could send, and planning it would take longer than the run.
+pub(crate) const RATE_MAX: f64 = 1e7;
+
 /// A number per second, above 0.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
     let number = suffixed(without_per_second(text));
-    let number = number.filter(|number| *number > 0.0);
-    number.ok_or_else(|| "must be a number per second above 0, such as 500, 2.5, 10k or 5k/s".to_owned())
+    match number {
+        Some(number) if number > RATE_MAX => Err(format!("must be at most {RATE_MAX} per second")),
+        Some(number) if number > 0.0 => Ok(number),
+        _ => Err("must be a number per second above 0, such as 500, 2.5, 10k or 5k/s".to_owned()),
+    }
 }
 
 /// A finite number above 0.

@@ -45,11 +45,11 @@ pub(crate) struct Link {
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = time_above_0)]
     connect_timeout: u64,
     /// Time between two Pings of a client.
-    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_duration_ms)]
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = time_of_100_ms)]
     ping_interval: u64,
     /// How long accepted messages may take to arrive after the last one was sent, and a Pong at any time; later ones count as
     /// lost.
-    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = parse_duration_ms)]
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = time_of_100_ms)]
     settle: u64,
     /// Make every TLS handshake a full one.
     #[arg(long)]
@@ -185,6 +185,14 @@ fn time_above_0(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A time for which the load tester can wait exactly enough.
+fn time_of_100_ms(text: &str) -> Result<u64, String> {
+    match parse_duration_ms(text)? {
+        0..100 => Err("must be at least 100ms".to_owned()),
+        ms => Ok(ms),
+    }
+}
+
 impl Link {
     /// Refuses options of TLS where no client uses TLS.
     pub(crate) fn check(&self, tls: bool) -> Result<(), String> {
@@ -204,8 +212,8 @@ impl Link {
             tls,
             connections,
             populations: Vec::new(),
-            ping_interval: Duration::from_millis(self.ping_interval.max(100)),
-            settle: Duration::from_millis(self.settle.max(100)),
+            ping_interval: Duration::from_millis(self.ping_interval),
+            settle: Duration::from_millis(self.settle),
             ramp_rate: self.ramp_rate,
             ramp_burst: self.ramp_burst,
             reconnect: self.reconnect,

@@ -32,7 +32,7 @@ pub(crate) enum Order {
     Churn { clients: Range<u32>, rate: f64, from_ns: u64, until_ns: u64 },
     /// Forget all traffic and churn.
     Stop,
-    /// Send no heartbeats any more, so that those under way can be waited for.
+    /// Send one more heartbeat on each connection, and none after it: at the end those that are alive answer.
     Rest,
 }
 
@@ -178,6 +178,8 @@ counts! {
     pings,
     /// Of those, the ones that keep a connection alive and are in no schedule.
     heartbeats,
+    /// Clients that are still to be asked, at the end, whether their connection is alive.
+    last_pings,
     /// Heartbeats whose Pong may still come.
     heartbeats_under_way,
     /// Heartbeats whose Pong did not come in time.

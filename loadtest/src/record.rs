@@ -219,7 +219,16 @@ pub(crate) struct Troubles {
     pub(crate) closed: BTreeMap<u16, u64>,
 }
 
+/// Kinds of errors that are kept apart: a gateway may put anything into its words.
+const KINDS_MAX: usize = 200;
+
 impl Troubles {
+    /// Counts an error of this kind.
+    pub(crate) fn error(&mut self, kind: String) {
+        let is_known = self.errors.len() < KINDS_MAX || self.errors.contains_key(&kind);
+        *self.errors.entry(if is_known { kind } else { "other errors".to_owned() }).or_default() += 1;
+    }
+
     /// All errors in words, the gateway's and the load tester's.
     pub(crate) fn all_errors(&self) -> BTreeMap<String, u64> {
         let mut all = self.errors.clone();

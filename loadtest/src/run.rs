@@ -285,6 +285,7 @@ impl Run {
     pub(crate) fn begin(&mut self, mut traffic: Traffic, lead: Duration) -> Traffic {
         traffic.start_ns = self.now_ns() + lead.as_nanos() as u64;
         self.watch.planned.add(&traffic);
+        self.watch.sends(&traffic);
         self.order(Order::Traffic(traffic.clone()));
         traffic
     }
@@ -353,7 +354,8 @@ impl Run {
         let wanted = self.wanted.iter().sum::<usize>() as u64;
         let is_there = |tally: &Tally| {
             let on_their_way = tally.connecting + tally.waiting > 0;
-            tally.heartbeats_under_way == 0 && (tally.connections + tally.kept_away >= wanted || !on_their_way)
+            tally.heartbeats_under_way + tally.last_pings == 0
+                && (tally.connections + tally.kept_away >= wanted || !on_their_way)
         };
         let deadline = Instant::now() + self.shared.plan.assignment.settle;
         while !self.holds(is_there) && !self.interrupted() && Instant::now() < deadline {

@@ -215,6 +215,9 @@ impl Options {
             return Err(format!("{name} has no --{option}{why}; {}", have(scenarios)));
         }
         self.link.check(self.link.url.tls)?;
+        if self.duration == 0 && !matches!(scenario, Scenario::Connect | Scenario::Storm) {
+            return Err("--duration 0s: must be above 0".to_owned());
+        }
         if scenario == Scenario::Ping && self.closed_loop.is_some_and(|window| window > 1) {
             return Err("ping has --closed-loop 1 only: a Pong does not say which Ping it answers, so one is under way at a time".to_owned());
         }
@@ -413,7 +416,15 @@ impl Drive<'_> {
         let timeout = Duration::from_secs(60 + u64::from(all) / 500);
         self.run.wait_for_return(timeout, |tally| tally.connections >= u64::from(all))?;
         self.run.phase("after");
-        self.run.hold(self.duration())
+        let before = self.run.tally().closed;
+        self.run.hold(self.duration())?;
+        // Clients try again until they are back; what ends after that is no part of the storm.
+        match self.run.tally().closed - before {
+            closed if closed > 0 && !self.options.link.reconnect => {
+                Err(format!("{closed} connections were lost after all clients were back"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A share of a room's members stops reading while messages flow, then reads on.

@@ -283,6 +283,22 @@ impl Traffic {
         }
     }
 
+    /// Whether a room of this stream is one of another's, too.
+    pub(crate) fn shares_rooms(&self, other: &Traffic) -> bool {
+        let (Kind::Rooms { name, rooms, .. }, Kind::Rooms { name: others, rooms: count, .. }) =
+            (&self.kind, &other.kind)
+        else {
+            return false;
+        };
+        let has = |name: &str, rooms: u32, room: &str| {
+            let number = room.strip_prefix(name).and_then(|rest| rest.strip_prefix('-'));
+            rooms > 1 && number.and_then(|number| number.parse::<u32>().ok()).is_some_and(|number| number < rooms)
+        };
+        (name == others && (*rooms == 1) == (*count == 1))
+            || (*count == 1 && has(name, *rooms, others))
+            || (*rooms == 1 && has(others, *count, name))
+    }
+
     /// Clients that join a room.
     pub(crate) fn joining(&self) -> u64 {
         match &self.kind {

@@ -18,7 +18,7 @@ use crate::record::{Measure, Names, Quantiles, Record};
 use crate::report::{Phase, RAMP, Report, Worker};
 use crate::threshold::Threshold;
 use crate::timeline::{Point, Timeline};
-use crate::traffic::Planned;
+use crate::traffic::{Planned, Traffic};
 use crate::view::{Look, View};
 
 /// Whom a run is shown to, and what else is looked at during it.
@@ -73,6 +73,9 @@ struct Open {
     measured: bool,
     record: Record,
     from: Sample,
+    /// From the beginning of its first stream to the end of its last, in nanoseconds since the run's zero; none without a
+    /// stream.
+    sends: Option<(u64, u64)>,
 }
 
 /// Everything that grows, at one moment.
@@ -101,7 +104,13 @@ impl Watch {
             timeline: Timeline::default(),
             total: Record::default(),
             phases: Vec::new(),
-            phase: Open { name: RAMP.to_owned(), measured: true, record: Record::default(), from: now.clone() },
+            phase: Open {
+                name: RAMP.to_owned(),
+                measured: true,
+                record: Record::default(),
+                from: now.clone(),
+                sends: None,
+            },
             first: now.clone(),
             last: now,
             until: None,
@@ -112,11 +121,21 @@ impl Watch {
         }
     }
 
+    /// A stream begins in the present phase.
+    pub(crate) fn sends(&mut self, traffic: &Traffic) {
+        if traffic.duration.is_zero() {
+            return;
+        }
+        let (start, end) = (traffic.start_ns, traffic.end_ns());
+        let (first, last) = self.phase.sends.unwrap_or((start, end));
+        self.phase.sends = Some((first.min(start), last.max(end)));
+    }
+
     /// Ends the present phase and begins another. Whatever was recorded in it has been handed over.
     pub(crate) fn phase(&mut self, name: &str, measured: bool, wanted: usize) {
         self.tick(true, wanted);
         let now = Sample::take(&self.shared, self.outlets.process);
-        let next = Open { name: name.to_owned(), measured, record: Record::default(), from: now.clone() };
+        let next = Open { name: name.to_owned(), measured, record: Record::default(), from: now.clone(), sends: None };
         let done = std::mem::replace(&mut self.phase, next);
         self.close_phase(done, now);
     }
@@ -127,9 +146,12 @@ impl Watch {
         let cpu = now.server_cpu.zip(phase.from.server_cpu).map(|(now, before)| now.saturating_sub(before));
         // With several processes the busiest is the one that may have been the limit.
         let driver_busy = busy(&phase.from, &now).into_iter().fold(0.0, f64::max);
+        let now_ns = self.shared.now_ns();
+        let sending = phase.sends.map(|(first, last)| last.min(now_ns).saturating_sub(first) as f64 / 1e9);
         self.phases.push(Phase {
             name: phase.name,
             seconds,
+            sending_seconds: sending.unwrap_or(0.0),
             connected: after.connections.saturating_sub(before.connections),
             handshakes: [after.tls_full - before.tls_full, after.tls_resumed - before.tls_resumed],
             sent: after.sent - before.sent,
@@ -279,7 +301,7 @@ impl Watch {
         let now = Sample::take(&self.shared, self.outlets.process);
         let rest = std::mem::replace(
             &mut self.phase,
-            Open { name: String::new(), measured: true, record: Record::default(), from: now.clone() },
+            Open { name: String::new(), measured: true, record: Record::default(), from: now.clone(), sends: None },
         );
         self.close_phase(rest, now);
         self.join_rest();

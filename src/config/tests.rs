@@ -267,7 +267,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         write_timeout_ms: 86_400_000,
         message_bytes_max: 3072,
         outbox_bytes_max: 2_097_152,
-        outbox_frames_max: 17,
+        outbox_messages_max: 17,
         rooms_max: 18,
         sessions_per_user_max: 19,
         requests_in_flight_max: 20,
@@ -283,7 +283,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
     let inbox = InboxSettings {
         messages_max: 31,
         bytes_max: 98_304,
-        age_ms_max: 172_800_000,
+        ttl_ms: 172_800_000,
         devices_max: 33,
         device_ttl_ms: 122_400_000,
         unknown_messages_max: 35,

@@ -233,7 +233,7 @@ fn a_message_with_its_own_ttl_leaves_a_hole_that_nobody_waits_for() {
 
 #[test]
 fn messages_and_then_users_are_forgotten_when_they_are_too_old() {
-    let gateway = Gateway::with(|config| config.settings.inbox.age_ms_max = 300);
+    let gateway = Gateway::with(|config| config.settings.inbox.ttl_ms = 300);
     let mut alice = gateway.sign_in("alice");
     let lost = alice.publish("@bob", "never read").stamp.position;
     gateway.wait_for("expired", 1, |m| &m.inbox_expired[ExpireReason::Age]);

@@ -129,7 +129,7 @@ pub struct ClientLimits {
     /// that has more than 64 KiB of answers to read are not looked at before it has read.
     pub outbox_bytes_max: usize,
     /// Messages waiting in an outbox.
-    pub outbox_frames_max: usize,
+    pub outbox_messages_max: usize,
     /// Rooms of one session.
     pub rooms_max: usize,
     /// Sessions (devices) of one user at once.
@@ -162,7 +162,7 @@ pub struct InboxSettings {
     /// Bytes that they take; one message waits whatever its size.
     pub bytes_max: usize,
     /// How long they wait.
-    pub age_ms_max: u64,
+    pub ttl_ms: u64,
     /// Devices of a user that are known, connected or not; who has been away longest goes first.
     pub devices_max: usize,
     /// How long a device is known after it was last connected.
@@ -244,7 +244,7 @@ impl Default for ClientLimits {
             write_timeout_ms: 10_000,
             message_bytes_max: 64 * 1024,
             outbox_bytes_max: 1024 * 1024,
-            outbox_frames_max: 8 * 1024,
+            outbox_messages_max: 8 * 1024,
             rooms_max: 128,
             sessions_per_user_max: 16,
             requests_in_flight_max: 1024,
@@ -304,7 +304,7 @@ impl Default for InboxSettings {
         InboxSettings {
             messages_max: 1000,
             bytes_max: 8 * 1024 * 1024,
-            age_ms_max: 7 * 24 * 3600 * 1000,
+            ttl_ms: 7 * 24 * 3600 * 1000,
             devices_max: 32,
             device_ttl_ms: 30 * 24 * 3600 * 1000,
             unknown_messages_max: 100,

@@ -36,6 +36,13 @@ impl std::str::FromStr for Url {
             "http" | "https" => return Err(wanted("is a web server's address, not a gateway's")),
             _ => return Err(wanted("is not a gateway's address")),
         };
+        if rest.contains('@') {
+            // It may have a password in it: it is not shown.
+            return Err("the address has a user name in it, which no gateway asks for; write tcp://HOST:PORT or tls://HOST:PORT".to_owned());
+        }
+        if rest.trim_end_matches('/').contains('/') {
+            return Err(wanted("has a path"));
+        }
         let no_port = || wanted("has no port");
         let (host, port) = rest.trim_end_matches('/').rsplit_once(':').ok_or_else(no_port)?;
         // The colon of an IPv6 address without a port.
@@ -362,6 +369,8 @@ mod tests {
         for (bad, part) in [
             ("tcp://a:99999", "has no port from 1 to 65535"),
             ("tcp://a:0", "has no port from 1 to 65535"),
+            ("tcp://a:1/b", "has a path"),
+            ("tcp://bob:secret@a:1", "the address has a user name in it"),
             ("tls://[::1]", "has no port"),
             ("ws://a:1", "WebSocket, which is not supported yet"),
             ("wss://a", "WebSocket, which is not supported yet"),

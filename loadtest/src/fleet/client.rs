@@ -23,6 +23,12 @@ pub(super) struct Client {
     pub(super) taken: bool,
     /// It is to stay away.
     pub(super) kept_away: bool,
+    /// When it left because the load wanted that, in microseconds since the run's zero.
+    pub(super) taken_us: u64,
+    /// Connections on which it was signed in, modulo 2^16.
+    pub(super) connections: u16,
+    /// It has asked to join its room, and has no answer.
+    pub(super) subscribing: bool,
     /// The last message of the inbox.
     pub(super) seen: Position,
     /// It has been signed in before.
@@ -62,6 +68,9 @@ impl Client {
             churned_us: None,
             taken: false,
             kept_away: false,
+            taken_us: 0,
+            connections: 0,
+            subscribing: false,
             seen: Position::default(),
             returns: false,
             attempts: 0,
@@ -115,6 +124,8 @@ pub(super) struct Line {
     pub(super) dirty: bool,
     /// It does not read.
     pub(super) held: bool,
+    /// It is to be asked once more, at the end, whether anybody is there.
+    pub(super) last_ping: bool,
 }
 
 /// A Ping that was sent, or waits.
@@ -165,6 +176,11 @@ impl Pings {
     /// Whether a Ping of the load is under way or waits.
     pub(super) fn has_of_load(&self) -> bool {
         self.under_way.is_some_and(|ping| !ping.is_heartbeat()) || self.waiting().next().is_some()
+    }
+
+    /// Whether one of this stream is.
+    pub(super) fn has_of(&self, stream: u8) -> bool {
+        self.under_way.into_iter().chain(self.waiting()).any(|ping| !ping.is_heartbeat() && ping.series == stream)
     }
 
     /// True if it is to be sent now; a heartbeat is forgotten otherwise, since the Ping under way does as well.
@@ -233,6 +249,7 @@ impl Line {
             acknowledge: false,
             dirty: false,
             held: false,
+            last_ping: false,
         }
     }
 

@@ -57,6 +57,9 @@ const LONGEST: Duration = Duration::from_millis(5);
 /// A thread that does not come to its heartbeats for so long has been kept from running, and judges nobody by that time.
 const STALL: Duration = Duration::from_millis(100);
 
+/// Connections of a ring that are asked each millisecond, at the end, whether they are alive.
+const LAST_PINGS_PER_MS: u64 = 100;
+
 /// After that long it has sent and read whatever had been waiting.
 const CAUGHT_UP_MS: u64 = 1000;
 
@@ -170,8 +173,7 @@ impl Fleet {
         let busy = net.poll(self);
         self.come_back();
         self.depart();
-        self.speak();
-        let wait = ramp.min(self.churn()).min(self.send_on_schedule());
+        let wait = self.speak().min(ramp).min(self.churn()).min(self.send_on_schedule());
         self.flush(net);
         if busy { Duration::ZERO } else { wait }
     }
@@ -312,7 +314,7 @@ impl Fleet {
 
     fn error(&mut self, kind: String) {
         bump(&self.shared.counts().errors);
-        *self.record.borrow_mut().troubles.errors.entry(kind).or_default() += 1;
+        self.record.borrow_mut().troubles.error(kind);
     }
 
     /// Something that this load tester, or its host, could not do.
@@ -398,9 +400,13 @@ impl Fleet {
                 }
                 continue;
             }
-            self.beats.insert(slot, now_us / 1000 + interval_ms);
-            if self.resting {
+            if self.resting && !core::mem::take(&mut line.last_ping) {
                 continue;
+            }
+            if self.resting {
+                self.shared.counts().last_pings.fetch_sub(1, Relaxed);
+            } else {
+                self.beats.insert(slot, now_us / 1000 + interval_ms);
             }
             let place = line.place;
             let number = self.client_mut(place).map_or(0, |client| client.number);
@@ -435,6 +441,32 @@ impl Fleet {
             .insert_if_earlier(key.slot, ping.when.sent_us() / 1000 + pong_timeout_ms(&self.shared.plan.assignment));
         self.mark(key);
         true
+    }
+
+    /// The run comes to its end: each connection is asked once more whether it is alive, and sends no heartbeat after that. One
+    /// whose Pong is under way is being asked already; one that does not read cannot be.
+    fn rest(&mut self) {
+        if core::mem::replace(&mut self.resting, true) {
+            return;
+        }
+        let now_ms = self.shared.now_us() / 1000;
+        let key_of = |client: &Client| match client.state {
+            State::Ready(key) => Some((key, client.number)),
+            State::Away | State::Waiting | State::Connecting => None,
+        };
+        let ready: Vec<_> = self.clients.iter().flatten().filter_map(key_of).collect();
+        // Not all at once: a million Pings in one moment would be a load of their own.
+        let spread_ms = (ready.len() as u64 / LAST_PINGS_PER_MS).max(1);
+        for (key, number) in ready {
+            let Some(line) = self.lines.get_mut(key) else { continue };
+            if line.held || line.pings.under_way().is_some() {
+                continue;
+            }
+            line.last_ping = true;
+            bump(&self.shared.counts().last_pings);
+            let turn_ms = u64::from(number.wrapping_mul(2_654_435_761)) % spread_ms;
+            self.beats.insert(key.slot, now_ms + turn_ms);
+        }
     }
 
     /// Leaves in order, so that the gateway does not count resets. Nobody waits for an end of those that it has never

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use ringgate_core::id::{ClientMessageId, ConnectionKey};
 use ringgate_core::transport::Transport;
-use ringgate_core::wheel::Wheel;
 use ringgate_core::wire::encode::PublishRequest;
 use ringgate_net::Net;
 
@@ -25,6 +24,8 @@ const SENDS_PER_TURN: usize = 1024;
 /// duration, and says what was never sent.
 const LATE_NS: u64 = 1_000_000_000;
 
+/// A client that churns is away because the load wants it for so long at most, in microseconds.
+const RETURN_US_MAX: u64 = 2_000_000;
 /// A client in a closed loop whose message was refused for good waits for so long before its next one.
 const AFTER_REFUSAL: Duration = Duration::from_millis(100);
 
@@ -46,12 +47,14 @@ pub(super) struct Active {
     schedule: Schedule,
     /// A closed loop has been started.
     looping: bool,
-    /// Its senders that think before they send again, by place.
-    thinking: Wheel,
-    /// Senders that were refused, and when each tries again, in milliseconds since the run's zero: a sender is here as often as
-    /// it was refused.
-    refused: BinaryHeap<Reverse<(u64, u32)>>,
+    /// Its senders that think before they send again, or wait because they were refused. A sender is here as often as it was
+    /// refused.
+    pauses: BinaryHeap<Reverse<Pause>>,
 }
+
+/// A sender in a closed loop that waits: until when, in microseconds since the run's zero, its place, and on which of its
+/// connections: when that is over, it has begun anew.
+type Pause = (u64, u32, u16);
 
 /// Clients that come and go.
 pub(super) struct Churning {
@@ -88,13 +91,7 @@ impl Fleet {
                     self.streams = self.streams.max(traffic.stream);
                     let schedule = Schedule::of(&traffic);
                     bump(&self.shared.counts().streams);
-                    self.active.push(Active {
-                        traffic,
-                        schedule,
-                        looping: false,
-                        thinking: Wheel::default(),
-                        refused: BinaryHeap::new(),
-                    });
+                    self.active.push(Active { traffic, schedule, looping: false, pauses: BinaryHeap::new() });
                 }
                 Order::Leave(clients) => self.each(clients, |fleet, place| fleet.keep_away(place, true)),
                 Order::Return(clients) => self.each(clients, |fleet, place| fleet.keep_away(place, false)),
@@ -112,7 +109,7 @@ impl Fleet {
                     self.active.clear();
                     self.churns.clear();
                 }
-                Order::Rest => self.resting = true,
+                Order::Rest => self.rest(),
             }
         }
     }
@@ -306,7 +303,7 @@ impl Fleet {
         let Some(place) = self.own(sender) else { return };
         let Some((_, line)) = self.line_of(place) else { return };
         let under_way = match traffic.kind {
-            Kind::Pings => u32::from(line.pings.has_of_load()),
+            Kind::Pings => u32::from(line.pings.has_of(traffic.stream)),
             Kind::Pairs | Kind::Rooms { .. } => self.ledger.under_way(Sender::new(sender, traffic.stream)),
         };
         for _ in under_way..window {
@@ -346,8 +343,9 @@ impl Fleet {
         }
         match refused {
             Some(after) => {
-                let until_ms = now_ns / 1_000_000 + after.max(AFTER_REFUSAL).as_millis() as u64;
-                self.active[at].refused.push(Reverse((until_ms, place.to_entry())));
+                let until_us = now_ns / 1000 + after.max(AFTER_REFUSAL).as_micros() as u64;
+                let connections = self.connections_of(place);
+                self.active[at].pauses.push(Reverse((until_us, place.to_entry(), connections)));
             }
             None if think.is_zero() => self.send(&traffic, number, now_ns, Cause::Loop),
             None => {
@@ -359,52 +357,48 @@ impl Fleet {
     }
 
     fn think(&mut self, stream: &mut Active, place: Place, mean: Duration) {
-        let wait_ms = mean.as_secs_f64() * 1e3 * exponential(&mut self.random);
-        stream.thinking.insert(place.to_entry(), self.shared.now_us() / 1000 + wait_ms as u64);
+        let wait_us = mean.as_secs_f64() * 1e6 * exponential(&mut self.random);
+        let until_us = self.shared.now_us() + wait_us as u64;
+        stream.pauses.push(Reverse((until_us, place.to_entry(), self.connections_of(place))));
     }
 
-    /// Sends for those who have thought long enough.
-    pub(super) fn speak(&mut self) {
-        let now_ns = self.shared.now_ns();
+    fn connections_of(&self, place: Place) -> u16 {
+        self.clients[place.transport as usize].get(place.index).map_or(0, |client| client.connections)
+    }
+
+    /// Sends for those whose pause is over; returns how long there is nobody else.
+    pub(super) fn speak(&mut self) -> Duration {
+        let (mut wait, mut sent) = (LONGEST, 0);
         let mut active = core::mem::take(&mut self.active);
-        let mut due = Vec::new();
         for stream in &mut active {
-            while stream.thinking.advance(now_ns / 1_000_000, 4096, &mut due) {}
-            for place in due.drain(..).map(Place::from_entry) {
+            while let Some(Reverse((until_us, entry, connections))) = stream.pauses.peek().copied() {
+                let now_us = self.shared.now_us();
+                if until_us > now_us || sent == SENDS_PER_TURN {
+                    wait = wait.min(Duration::from_micros(until_us.saturating_sub(now_us)));
+                    break;
+                }
+                sent += 1;
+                stream.pauses.pop();
+                let place = Place::from_entry(entry);
                 let Some(number) = self.client_mut(place).map(|client| client.number) else { continue };
-                // One that has lost its connection meanwhile begins anew when it is back.
-                if stream.is_looping(now_ns) && self.line_of(place).is_some_and(|(_, line)| !line.end.is_wanted()) {
-                    self.send(&stream.traffic, number, now_ns / 1_000_000 * 1_000_000, Cause::Loop);
+                let is_there = self.line_of(place).is_some_and(|(_, line)| !line.end.is_wanted());
+                if is_there && self.connections_of(place) == connections && stream.is_looping(now_us * 1000) {
+                    self.send(&stream.traffic, number, until_us * 1000, Cause::Loop);
                 }
             }
-            self.try_again(stream, now_ns);
         }
         self.active = active;
-    }
-
-    /// Sends for those who were refused and have waited long enough.
-    fn try_again(&mut self, stream: &mut Active, now_ns: u64) {
-        while let Some(Reverse((until_ms, _))) = stream.refused.peek()
-            && *until_ms <= now_ns / 1_000_000
-        {
-            let Some(Reverse((_, entry))) = stream.refused.pop() else { return };
-            let place = Place::from_entry(entry);
-            let Some(number) = self.client_mut(place).map(|client| client.number) else { continue };
-            let Pace::Closed { window, .. } = stream.traffic.pace else { continue };
-            let is_there = self.line_of(place).is_some_and(|(_, line)| !line.end.is_wanted());
-            // One that has come back meanwhile has begun anew.
-            let has_room = self.ledger.under_way(Sender::new(number, stream.traffic.stream)) < window;
-            if stream.is_looping(now_ns) && is_there && has_room {
-                self.send(&stream.traffic, number, now_ns, Cause::Loop);
-            }
-        }
+        wait
     }
 
     /// A message or Ping that a schedule holds, if its sender is one of this ring's clients.
     fn send_as_planned(&mut self, traffic: &Traffic, sender: u32, planned_ns: u64) {
         let Some(place) = self.own(sender) else { return };
         let departs = self.line_of(place).map(|(_, line)| line.end.is_wanted());
-        let taken = self.client_mut(place).is_some_and(|client| client.taken);
+        let now_us = self.shared.now_us();
+        // A client that is to come back at once and is not back for so long is kept away by something else.
+        let is_late = |client: &Client| !client.kept_away && now_us.saturating_sub(client.taken_us) > RETURN_US_MAX;
+        let taken = self.client_mut(place).is_some_and(|client| client.taken && !is_late(client));
         let counts = self.shared.counts();
         match departs {
             Some(false) => {
@@ -488,8 +482,9 @@ impl Fleet {
     /// Joins the client's room, if it has one.
     pub(super) fn subscribe(&mut self, key: ConnectionKey, place: Place) {
         let Fleet { clients, lines, encoder, .. } = self;
-        let Some(client) = clients[place.transport as usize].get(place.index) else { return };
+        let Some(client) = clients[place.transport as usize].get_mut(place.index) else { return };
         let (Some(room), Some(line)) = (client.room.as_deref(), lines.get_mut(key)) else { return };
+        client.subscribing = true;
         let since = (client.seen_in_room.epoch != 0).then_some(client.seen_in_room);
         encoder.subscribe(&mut line.out, 0, (room, since).into());
         self.mark(key);

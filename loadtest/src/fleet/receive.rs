@@ -70,15 +70,7 @@ impl Fleet {
                 self.shared.limit_payloads(connected.message_bytes_max());
                 self.on_connected(key, place, now_us);
             }
-            ServerFrame::Subscribed(subscribed) => {
-                bump(&self.shared.counts().subscribed);
-                let start = subscribed.start().map(Position::from).unwrap_or_default();
-                if let Some(client) = self.client_mut(place)
-                    && client.room.as_deref() == subscribed.room()
-                {
-                    client.seen_in_room = start;
-                }
-            }
+            ServerFrame::Subscribed(subscribed) => self.on_subscribed(place, &subscribed),
             ServerFrame::Error(error) => {
                 // Publishes have requests; everything else asks with 0.
                 if error.request() != 0 {
@@ -97,6 +89,16 @@ impl Fleet {
             }
             _ => {}
         }
+    }
+
+    fn on_subscribed(&mut self, place: Place, subscribed: &schema::Subscribed<'_>) {
+        let start = subscribed.start().map(Position::from).unwrap_or_default();
+        let Some(client) = self.client_mut(place) else { return };
+        if client.room.as_deref() != subscribed.room() || !core::mem::take(&mut client.subscribing) {
+            return self.error("a Subscribed that was not asked for".to_owned());
+        }
+        client.seen_in_room = start;
+        bump(&self.shared.counts().subscribed);
     }
 
     fn on_refused(&mut self, key: ConnectionKey, place: Place, error: &schema::Error<'_>) {
@@ -169,7 +171,9 @@ impl Fleet {
         let waiting = line.pings.next();
         self.record.borrow_mut().record(Measure::Ping, ping.series(), when.planned_us(), when.sent_us(), now_us);
         let interval_ms = self.shared.plan.assignment.ping_interval.as_millis() as u64;
-        self.beats.insert(key.slot, when.sent_us() / 1000 + interval_ms.max(1));
+        if !self.resting {
+            self.beats.insert(key.slot, when.sent_us() / 1000 + interval_ms.max(1));
+        }
         if let Some(waiting) = waiting {
             let when = When::new(waiting.when.planned_us() * 1000, now_us * 1000);
             self.shared.counts().pings_waiting.fetch_sub(1, Relaxed);
@@ -197,6 +201,7 @@ impl Fleet {
             Some(user) => self.shared.is_user(user, number).then(|| Recipient::client(number)),
             None => (client.room.as_deref() == Some(topic)).then_some(client.room_in_stamps),
         };
+        let before = if inbox.is_some() { client.seen } else { client.seen_in_room };
         // A place in somebody else's inbox, or in another room, says nothing about this client's.
         if at.offset != 0 && to.is_some() && inbox.is_none() {
             client.seen_in_room = at;
@@ -224,6 +229,9 @@ impl Fleet {
             return;
         }
         if self.ledger.arrived(number, stamp) {
+            if at.offset != 0 && at == before {
+                self.error("two messages with one position".to_owned());
+            }
             bump(&self.shared.counts().delivered);
             let (series, when) = (Series::Stream(stamp.sender.stream()), stamp.when);
             self.record.borrow_mut().record(Measure::Deliver, series, when.planned_us(), when.sent_us(), now_us);
@@ -233,7 +241,11 @@ impl Fleet {
     fn on_connected(&mut self, key: ConnectionKey, place: Place, now_us: u64) {
         let interval_ms = (self.shared.plan.assignment.ping_interval.as_millis() as u64).max(1);
         let Some(client) = self.client_mut(place) else { return };
+        if client.state != State::Connecting {
+            return self.error("a second Connected on one connection".to_owned());
+        }
         client.state = State::Ready(key);
+        client.connections = client.connections.wrapping_add(1);
         client.ready_ms = (now_us / 1000) as u32;
         client.churned_us = None;
         client.taken = false;
@@ -302,8 +314,11 @@ impl Fleet {
     }
 
     /// A connection is over: books it, and has the client come back if it is to.
-    fn on_over(&mut self, Line { place, end, unanswered, pings, .. }: Line, attempt: Option<Attempt>) {
+    fn on_over(&mut self, Line { place, end, unanswered, pings, last_ping, .. }: Line, attempt: Option<Attempt>) {
         let counts = self.shared.counts();
+        if last_ping {
+            counts.last_pings.fetch_sub(1, Relaxed);
+        }
         if !self.shared.stopped() {
             counts.undecided.fetch_add(u64::from(unanswered), Relaxed);
             self.abandon_pings(end, &pings);
@@ -321,6 +336,7 @@ impl Fleet {
         if was_ready {
             client.left(now_ms, end.is_wanted());
             client.taken = end.is_wanted();
+            client.taken_us = now_ms * 1000;
         }
         let attempts = client.attempts;
         if was_ready {

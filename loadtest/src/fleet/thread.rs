@@ -18,6 +18,8 @@ use crate::record::Record;
 
 /// How often a thread hands over what it has recorded.
 const RECORDS_EVERY: Duration = Duration::from_millis(250);
+/// Connections are closed at the end as long as one more is within this time.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(2);
 /// A thread that was kept from running for less than this is not called stalled.
 const STALL_MIN: Duration = Duration::from_millis(100);
 /// Receive buffers of a process, of [`RECV_BUFFER_BYTES`] each, and the fewest of a ring.
@@ -125,13 +127,20 @@ fn sleep(rings: &mut [Ring], bell: &Bell, wait: Duration) {
     }
 }
 
-/// Everybody leaves in order; bounded.
+/// All clients leave in order. Bounded, and not waited for where nothing leaves any more: a gateway that stands still answers no
+/// end of a connection.
 fn say_goodbye(rings: &mut [Ring], bell: &Bell) {
     for ring in rings.iter_mut() {
         ring.fleet.say_goodbye(&mut ring.net);
     }
     let deadline = Instant::now() + Duration::from_secs(10);
-    while rings.iter().any(|ring| ring.net.sockets() > 0) && Instant::now() < deadline {
+    let open = |rings: &[Ring]| rings.iter().map(|ring| ring.net.sockets()).sum::<usize>();
+    let (mut left, mut since) = (open(rings), Instant::now());
+    while left > 0 && Instant::now() < deadline && since.elapsed() < LEAVE_PATIENCE {
+        let now = open(rings);
+        if core::mem::replace(&mut left, now) != now {
+            since = Instant::now();
+        }
         let mut busy = false;
         for ring in rings.iter_mut() {
             busy |= ring.net.poll(&mut ring.fleet);

@@ -97,7 +97,7 @@ fn head(report: &Report) -> String {
         false => "<span class=\"bad\">failed</span>".to_owned(),
     };
     out += &format!("<h1>Load test of a ringgate gateway: {verdict}</h1>\n");
-    let reasons = tables::reasons(report);
+    let reasons = report.reasons();
     if !reasons.is_empty() {
         out += &format!("<p class=\"bad\">{}</p>\n", escape(&reasons.join("; ")));
     }
@@ -118,7 +118,7 @@ fn tiles(report: &Report) -> String {
     let latency = Quantiles::from(&report.record.of(main).planned);
     let mut tiles = Vec::new();
     if let Some(share) = report.sent_share() {
-        tiles.push(("sent of what was planned".to_owned(), format!("{:.1} %", share * 100.0)));
+        tiles.push(("sent of what was planned".to_owned(), crate::report::percent(share)));
     }
     tiles.push(("connections".to_owned(), grouped(report.connections.iter().sum::<usize>() as f64)));
     if latency.count > 0 {

@@ -14,16 +14,6 @@ use crate::record::{Quantiles, human_us};
 use crate::report::Report;
 use crate::xml::escape;
 
-/// Why a run was not clean, in a few words each.
-pub(super) fn reasons(report: &Report) -> Vec<String> {
-    let errors = report.errors.values().sum();
-    let counted = report.faults().chain((errors > 0).then_some(("errors", errors)));
-    let counted = counted.map(|(what, count)| format!("{} {what}", grouped(count as f64)));
-    let mut reasons: Vec<String> = report.failure.iter().cloned().chain(counted).collect();
-    reasons.extend(report.failed().map(|verdict| format!("threshold {verdict}")));
-    reasons
-}
-
 /// Thresholds with their verdict; nothing when there are none.
 pub(super) fn thresholds(report: &Report) -> String {
     if report.verdicts.is_empty() {

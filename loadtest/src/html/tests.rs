@@ -36,6 +36,7 @@ fn report() -> Report {
     report.closed.insert(0, 4);
     report.verdicts.push(Verdict { condition: "p99>1ms".into(), found: "p99 was 2.97 ms".into(), met: false });
     report.phases.push(Phase {
+        sending_seconds: 1.0,
         name: "a < b".into(),
         seconds: 3.0,
         connected: 10,

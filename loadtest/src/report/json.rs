@@ -123,6 +123,7 @@ impl Report {
         json!({
             "name": phase.name,
             "seconds": phase.seconds,
+            "sending_seconds": phase.sending_seconds,
             "connected": phase.connected,
             "tls_handshakes": handshakes(phase.handshakes),
             "sent": phase.sent,

@@ -12,6 +12,7 @@ mod junit;
 mod text;
 
 pub(crate) use json::SCHEMA;
+pub(crate) use text::percent;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -192,6 +193,8 @@ pub(crate) struct Phase {
     pub(crate) name: String,
     /// Its length.
     pub(crate) seconds: f64,
+    /// Of that, from the beginning of its first stream to the end of its last; 0 without a stream.
+    pub(crate) sending_seconds: f64,
     /// Connections gained in it.
     pub(crate) connected: u64,
     /// TLS handshakes in it: full, resumed.
@@ -236,8 +239,15 @@ impl Phase {
 
     /// Whether clients connect in it, of all or of one kind.
     fn is_ramp(&self) -> bool {
-        self.name.starts_with(RAMP)
+        self.name.strip_prefix(RAMP).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     }
+}
+
+/// Publishes accepted each second while streams were sending; none where no stream was.
+fn rate<'a>(phases: impl Iterator<Item = &'a Phase>) -> Option<f64> {
+    let sum = |(seconds, accepted), phase: &Phase| (seconds + phase.sending_seconds, accepted + phase.accepted);
+    let (seconds, accepted) = phases.filter(|phase| phase.sent > 0).fold((0.0, 0), sum);
+    (seconds > 0.0).then(|| accepted as f64 / seconds)
 }
 
 /// How the load tester itself got in the way.
@@ -283,9 +293,10 @@ const STALLED_SHARE_MAX: f64 = 0.05;
 const LAG_MAX_US: u64 = 100_000;
 const LAG_SHARE_OF_MEASURED_MAX: f64 = 0.5;
 /// A schedule that is kept so much worse, at p99, than the latency that was measured, shows in it.
-const LAG_SHARE_MAX: f64 = 0.1;
-/// Below this nobody looks.
-const LAG_MIN_US: u64 = 100;
+const LAG_SHARE_MAX: f64 = 0.25;
+/// Below this nobody looks, nor at fewer messages than this.
+const LAG_MIN_US: u64 = 200;
+const LAG_SAMPLES_MIN: u64 = 100;
 
 /// A delivery that takes longer than this is late.
 const LATE_US: u64 = 1_000_000;
@@ -351,6 +362,14 @@ impl Report {
         self.counted().into_iter().filter(fails).map(|(what, count, _)| (what, count))
     }
 
+    /// What would fail the run if it were not allowed, and how often.
+    pub(crate) fn excused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let is_excused = |(_, count, allowance): &(_, u64, Option<Allowance>)| {
+            *count > 0 && allowance.is_some_and(|allowance| self.allowed.contains(&allowance))
+        };
+        self.counted().into_iter().filter(is_excused).map(|(what, count, _)| (what, count))
+    }
+
     /// Planned and not sent, or churn not carried out, because the client was not connected.
     pub(crate) fn skipped(&self) -> u64 {
         self.tally.skipped + self.tally.churns_skipped + self.tally.pings_waiting
@@ -411,6 +430,36 @@ impl Report {
             false if self.interrupted || self.phases.iter().any(signed_in) => Outcome::Failed,
             false => Outcome::NotRun,
         }
+    }
+
+    /// What the run has come to, in a line: passed, or the first reasons why not.
+    pub(crate) fn verdict(&self) -> String {
+        const REASONS_MAX: usize = 3;
+        if self.is_clean() {
+            return "passed".to_owned();
+        }
+        let reasons = self.reasons();
+        let more = reasons.len().saturating_sub(REASONS_MAX);
+        let more = if more > 0 { format!("; and {more} more, see below") } else { String::new() };
+        format!("FAILED: {}{more}", reasons.into_iter().take(REASONS_MAX).collect::<Vec<_>>().join("; "))
+    }
+
+    /// Why the run is not clean, in a few words each, the worst first.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        let errors = self.errors.values().sum::<u64>();
+        let mut reasons: Vec<String> = self.failure.iter().cloned().collect();
+        reasons.extend(self.interruption());
+        reasons.extend(self.driver_limit().filter(|_| self.driver_fails()).map(|limit| limit.what));
+        reasons.extend(self.faults().map(|(what, count)| format!("{count} {what}")));
+        reasons.extend((errors > 0).then(|| format!("{errors} errors")));
+        reasons.extend(self.failed().map(|verdict| format!("threshold {verdict}")));
+        reasons
+    }
+
+    /// Deliveries, answers and Pongs that did not come, and so are in no percentile.
+    pub(crate) fn untimed(&self) -> u64 {
+        let Balance { lost, undecided, unanswered, .. } = self.balance;
+        lost + undecided + unanswered + self.skipped() + self.never_sent() + self.pings_unanswered()
     }
 
     /// Whether the run meets a threshold.
@@ -525,13 +574,11 @@ impl Report {
         }
         let measured = Quantiles::from(&self.record.of(self.main()).planned).p99;
         let bearable = LAG_MIN_US.max((measured as f64 * LAG_SHARE_MAX) as u64);
-        let late = format!(
-            "this load tester sent late: p99 {} behind its schedule, where the measured p99 is {}",
-            human_us(lag.p99),
-            human_us(measured)
-        );
+        let beside =
+            if measured > 0 { format!(", where the measured p99 is {}", human_us(measured)) } else { String::new() };
+        let late = format!("this load tester sent late: p99 {} behind its schedule{beside}", human_us(lag.p99));
         let fails = lag.p99 >= LAG_MAX_US && lag.p99 as f64 >= measured as f64 * LAG_SHARE_OF_MEASURED_MAX;
-        (lag.p99 > bearable).then(|| match busy > DRIVER_IDLE_MAX {
+        (lag.count >= LAG_SAMPLES_MIN && lag.p99 > bearable).then(|| match busy > DRIVER_IDLE_MAX {
             true => DriverLimit { what: late, fails, ..DriverLimit::TOO_SLOW },
             false => {
                 let what = format!(
@@ -612,7 +659,7 @@ impl Report {
             "delivered" => Some(sum(|phase| phase.delivered)),
             "errors" => Some(sum(|phase| phase.errors)),
             "reconnects" => Some(sum(|phase| phase.reconnects)),
-            "rate" => Some(sum(|phase| phase.accepted) / phases().map(|phase| phase.seconds).sum::<f64>()),
+            "rate" => rate(phases()),
             "driver_busy" => phases().map(|phase| phase.driver_busy).reduce(f64::max),
             _ => None,
         }
@@ -649,11 +696,7 @@ impl Report {
             "refused" => Some(self.refused.values().sum::<u64>() as f64),
             "closed" => Some(self.closed.values().sum::<u64>() as f64),
             "reconnects" => Some(self.tally.reconnects as f64),
-            "rate" => {
-                let phases = self.phases.iter().filter(|phase| phase.sent > 0);
-                let (seconds, sent) = phases.fold((0.0, 0), |(s, n), p| (s + p.seconds, n + p.accepted));
-                (seconds > 0.0).then(|| sent as f64 / seconds)
-            }
+            "rate" => rate(self.phases.iter()),
             "connects" => self.connects_per_second(),
             "cpu" => self.cpu_us_per_delivery(),
             "driver_busy" => self.driver_busy(),

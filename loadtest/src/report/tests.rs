@@ -7,6 +7,7 @@ pub(crate) fn phase(name: &str, driver_busy: f64) -> Phase {
     Phase {
         name: name.to_owned(),
         seconds: 1.0,
+        sending_seconds: 1.0,
         connected: 0,
         handshakes: [0, 0],
         sent: 1,
@@ -26,7 +27,7 @@ pub(crate) fn phase(name: &str, driver_busy: f64) -> Phase {
 fn a_driver_that_was_kept_waiting_is_not_called_too_slow() {
     let report = |busy: f64, lag_us: u64| {
         let mut report = Report { phases: vec![phase("steady", busy)], ..Report::default() };
-        report.phases[0].record.lag.record(lag_us).unwrap();
+        report.phases[0].record.lag.record_n(lag_us, 100).unwrap();
         report
     };
     let said = |busy, lag_us| report(busy, lag_us).driver_limit().map(|limit| (limit.what, limit.so));
@@ -112,7 +113,7 @@ fn latencies_are_told_apart_by_name_in_the_whole_and_in_each_phase() {
 fn a_lag_is_said_where_it_shows_in_what_was_measured() {
     let report = |lag_us: u64, measured_us: u64| {
         let mut report = Report { phases: vec![phase("steady", 0.2)], ..Report::default() };
-        report.phases[0].record.lag.record(lag_us).unwrap();
+        report.phases[0].record.lag.record_n(lag_us, 100).unwrap();
         report.record.record(Measure::Deliver, Series::Stream(1), 0, 0, measured_us);
         report
     };
@@ -146,7 +147,7 @@ fn a_driver_that_was_saturated_or_kept_from_running_fails_the_run_unless_allowed
 fn schedule_was_kept_so_badly_that_the_latency_is_its_own_then_the_run_fails() {
     let late = |lag_us: u64, measured_us: u64| {
         let mut record = Record::default();
-        record.lag.record(lag_us).unwrap();
+        record.lag.record_n(lag_us, 100).unwrap();
         record.record(Measure::Deliver, Series::Stream(1), 0, 0, measured_us);
         let phase = Phase { record: record.clone(), ..phase("steady", 0.1) };
         Report { phases: vec![phase], record, ..Report::default() }

@@ -12,7 +12,8 @@ impl Report {
         if wanted > 0 && !self.phases.iter().any(|phase| phase.record.has(Measure::Connect)) {
             return self.why_not_signed_in(wanted);
         }
-        let mut lines: Vec<String> = self.notes.iter().map(|note| format!("  note: {note}")).collect();
+        let mut lines = vec![format!("  {}", self.verdict())];
+        lines.extend(self.notes.iter().map(|note| format!("  note: {note}")));
         if let Some(limit) = self.driver_limit() {
             // A `!` stands before what fails the run, and before nothing else.
             let mark = if self.driver_fails() { "!" } else { "note:" };
@@ -25,7 +26,7 @@ impl Report {
             lines.push(format!("  {name:<width$} {value}"));
         };
         if let Some(share) = self.sent_share() {
-            row("sent of what was planned", format!("{:.1} %", share * 100.0));
+            row("sent of what was planned", percent(share));
         }
         row("connections, TCP / TLS", format!("{} / {}", self.connections[0], self.connections[1]));
         let signed_in = self.tally.connections;
@@ -122,11 +123,18 @@ impl Report {
                 lines.push(format!("  then: no further client was signed in for {} s", REFUSED_AFTER.as_secs()));
             }
         }
+        if self.untimed() > 0 {
+            lines.push(format!(
+                "  note: percentiles leave out {} messages and Pings that were not sent, answered or delivered",
+                self.untimed()
+            ));
+        }
         lines.extend(self.closes());
         if let Some(failure) = &self.failure {
             lines.push(format!("  ! {failure}"));
         }
         lines.extend(self.faults().map(|(what, count)| format!("  ! {count} {what}")));
+        lines.extend(self.excused().map(|(what, count)| format!("  note: {count} {what} (allowed)")));
         for (kind, count) in &self.errors {
             lines.push(format!("  ! {count} x {kind}"));
         }
@@ -155,10 +163,17 @@ impl Report {
             // Each of them is among the errors, or what ended the ramp, with its reason.
             return Vec::new();
         }
+        let mark = if self.is_clean() { "note:" } else { "!" };
         let said = |(code, count): (&u16, &u64)| match code {
-            0 => format!("  ! {count} x closed without a code, or not made"),
-            _ => format!("  ! {count} x closed with code {code}"),
+            0 => format!("  {mark} {count} x closed without a code, or not made"),
+            _ => format!("  {mark} {count} x closed with code {code}"),
         };
         self.closed.iter().map(said).collect()
     }
+}
+
+/// A share for people, rounded down: all is said of all only.
+pub(crate) fn percent(share: f64) -> String {
+    let hundredths = (share * 1e4).floor() / 100.0;
+    if (hundredths * 10.0).fract() == 0.0 { format!("{hundredths:.1} %") } else { format!("{hundredths:.2} %") }
 }

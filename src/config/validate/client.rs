@@ -19,7 +19,7 @@ pub(super) fn client(raw: &raw::Client, check: &mut Check<'_>) -> ClientLimits {
         write_timeout_ms = duration(write_timeout, 10..=DURATION_MS_MAX),
         message_bytes_max = size(message_size_max, 1..=16 << 20),
         outbox_bytes_max = size(outbox_size_max, 1024..=1 << 30),
-        outbox_frames_max = count(outbox_messages_max, POSITIVE),
+        outbox_messages_max = count(outbox_messages_max, POSITIVE),
         rooms_max = count(rooms_max, 1..=65_535),
         sessions_per_user_max = count(sessions_per_user_max, 1..=65_535),
         requests_in_flight_max = count(requests_in_flight_max, 1..=65_535),

@@ -17,7 +17,7 @@ pub(super) fn inbox(raw: &raw::Inbox, message_bytes_max: usize, check: &mut Chec
     let inbox = take!(check, "inbox", raw, default, InboxSettings {
         messages_max = count(messages_max, POSITIVE),
         bytes_max = size(size_max, 1024..=1 << 40),
-        age_ms_max = duration(ttl, 1000..=DURATION_MS_MAX),
+        ttl_ms = duration(ttl, 1000..=DURATION_MS_MAX),
         devices_max = count(devices_max, 1..=10_000),
         device_ttl_ms = duration(device_ttl, 1000..=DURATION_MS_MAX),
         unknown_messages_max = count(unknown_messages_max, POSITIVE),

@@ -58,7 +58,7 @@ fn config(compact: bool, shards: usize) -> (Config, String) {
     (settings.client.handshake_timeout_ms, settings.client.connect_timeout_ms) = (60_000, 60_000);
     settings.client.message_bytes_max = MESSAGE_BYTES;
     settings.client.connections_per_address_max = PER_ADDRESS;
-    (settings.inbox.age_ms_max, settings.inbox.device_ttl_ms) = (KEPT_MS, KEPT_MS);
+    (settings.inbox.ttl_ms, settings.inbox.device_ttl_ms) = (KEPT_MS, KEPT_MS);
     (settings.topic_ttl_ms, settings.quiet_topics_max) = (KEPT_MS, QUIET_TOPICS);
     settings.dedup_window_ms = KEPT_MS;
     let room = |name: &str, change: fn(&mut Namespace)| {

@@ -124,7 +124,7 @@ impl Shard {
             shards,
             outbox_limits: OutboxLimits {
                 bytes_max: settings.client.outbox_bytes_max,
-                frames_max: settings.client.outbox_frames_max,
+                frames_max: settings.client.outbox_messages_max,
             },
             hash: keyed(seed),
             connections: Slots::default(),

@@ -212,6 +212,23 @@ fn member_joins_while_a_message_is_stored_then_it_comes_once() {
 }
 
 #[test]
+fn message_is_stored_late_then_its_own_ttl_counts_from_its_publish() {
+    for topic in ["@bob", "chat:a"] {
+        let mut world = World::new(1, stored(|_| {}));
+        let (alice, bob) = (world.sign_in(0, "alice"), world.sign_in(0, "bob"));
+        world.subscribe(alice, "chat:a", None);
+        let fields = PublishRequest { request: 1, topic, ttl_seconds: 2, payload: b"x", ..Default::default() };
+        world.send(alice, |encoder, out| encoder.publish(out, &fields));
+        world.pass(1_500);
+        world.store(1);
+        assert_eq!(world.history(bob, topic, None, 10).0, [1], "{topic}");
+        world.pass(600);
+        assert_eq!(world.history(bob, topic, None, 10).0, [0; 0], "{topic}");
+        world.check();
+    }
+}
+
+#[test]
 fn shard_owes_answers_then_it_says_so() {
     let mut world = World::new(1, stored(|_| {}));
     let alice = world.sign_in(0, "alice");

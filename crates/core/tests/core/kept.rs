@@ -1,5 +1,6 @@
 //! What is kept at a topic's home: messages, cursors, positions; for how long, and what a client is told when it is gone.
 
+use ringgate_core::close::CloseReason;
 use ringgate_core::id::{Durability, Position};
 use ringgate_core::limits::{HISTORY_BYTES_MAX, Settings};
 use ringgate_core::metrics::{ExpireReason, ForgetReason};
@@ -566,4 +567,26 @@ fn logs_pass_their_mark_then_a_warning_is_due_once() {
     fill(&mut world, 80);
     assert!(world.shards[0].passes_log_mark());
     world.check();
+}
+
+#[test]
+fn member_lags_and_messages_leave_the_log_then_it_is_closed_instead_of_missing_them() {
+    for shards in [1, 2] {
+        let mut settings = settings_with_namespace(|namespace| namespace.history_size = 3);
+        settings.client.outbox_messages_max = 4;
+        let mut world = World::new(shards, settings);
+        let (alice, _) = member(&mut world, "alice", "chat:a");
+        let bob = world.sign_in(shards - 1, "bob");
+        world.subscribe(bob, "chat:a", None);
+        // Four wait for the member; of what follows the log keeps the last three.
+        for _ in 0..12 {
+            world.publish(alice, "chat:a", b"x");
+        }
+        let got = world.read_all(bob);
+        let brought = offsets(&got);
+        assert!(!brought.is_empty() && brought.iter().copied().eq(1..=brought.len() as u64), "{got:?}");
+        assert!(matches!(got.last(), Some(Got::Goodbye { code: 3010 })), "{got:?}");
+        assert_eq!(world.closed, [(bob, CloseReason::InsufficientState)]);
+        world.check();
+    }
 }

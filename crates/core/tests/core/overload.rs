@@ -329,7 +329,7 @@ fn room_rests_for_minutes_then_publishes_to_others_are_taken() {
 #[test]
 fn later_logged_messages_were_delivered_then_an_ephemeral_one_is_dropped() {
     let mut settings = settings();
-    settings.client.outbox_frames_max = 4;
+    settings.client.outbox_messages_max = 4;
     let mut world = World::new(1, settings);
     let reader = world.sign_in(0, "reader");
     world.subscribe(reader, "chat:a", None);

@@ -14,7 +14,7 @@ fn ack_that_crosses(seed: u64, messages: usize, acked: u64) -> Option<World> {
         settings.inbox.in_flight_max = 1000;
         settings.inbox.messages_max = 1000;
         settings.inbox.publish_all = true;
-        (settings.client.outbox_frames_max, settings.client.outbox_bytes_max) = (1000, 1 << 20);
+        (settings.client.outbox_messages_max, settings.client.outbox_bytes_max) = (1000, 1 << 20);
     });
     world.ledger.ttls = false;
     let last = world.devices.len() - 1;

@@ -603,6 +603,9 @@ impl Device {
             assert!(self.left_here.contains(name), "a message of {name}, which was not joined");
             return;
         };
+        let echo = ledger.namespace(name).is_none_or(|namespace| namespace.echo);
+        let is_own = ledger.message(number).connections == [self.serial];
+        assert!(echo || !is_own, "{name}: message {number} came to its publisher");
         if position.offset == 0 {
             return;
         }

@@ -21,7 +21,7 @@ pub(crate) struct Sent {
     /// 0 for none of its own.
     pub(crate) ttl_seconds: u32,
     /// The connections on which it was sent.
-    connections: Vec<u64>,
+    pub(crate) connections: Vec<u64>,
     stamp: Option<Stamp>,
     answered_as_new: bool,
 }

@@ -56,7 +56,7 @@ pub(crate) struct World {
 fn settings(random: &mut Random) -> Settings {
     let mut settings = Settings::default();
     settings.client.outbox_bytes_max = 1500 + random.below(8000);
-    settings.client.outbox_frames_max = 4 + random.below(40);
+    settings.client.outbox_messages_max = 4 + random.below(40);
     settings.client.message_bytes_max = 1200;
     settings.client.messages_rate = 0;
     settings.client.bytes_rate = 0;

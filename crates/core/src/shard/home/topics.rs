@@ -543,7 +543,7 @@ fn written_unknown(inboxes: &Named<Inbox, InboxKey>, key: InboxKey) -> Option<u6
 }
 
 fn inbox_limits(settings: &Settings, is_unknown: bool) -> LogLimits {
-    let InboxSettings { messages_max, bytes_max, age_ms_max, .. } = settings.inbox;
+    let InboxSettings { messages_max, bytes_max, ttl_ms: age_ms_max, .. } = settings.inbox;
     if !is_unknown {
         return LogLimits { messages_max, bytes_max, age_ms_max };
     }
