@@ -419,12 +419,12 @@ impl Drive<'_> {
         let before = self.run.tally().closed;
         self.run.hold(self.duration())?;
         // Clients try again until they are back; what ends after that is no part of the storm.
-        match self.run.tally().closed - before {
-            closed if closed > 0 && !self.options.link.reconnect => {
-                Err(format!("{closed} connections were lost after all clients were back"))
-            }
-            _ => Ok(()),
+        let lost = self.run.tally().closed - before;
+        if lost == 0 || self.options.link.reconnect {
+            return Ok(());
         }
+        self.run.rest()?;
+        Err(format!("{lost} connections were lost after all clients were back"))
     }
 
     /// A share of a room's members stops reading while messages flow, then reads on.

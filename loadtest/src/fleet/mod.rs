@@ -392,7 +392,9 @@ impl Fleet {
             if let Some(ping) = line.pings.under_way() {
                 let timeout_ms = pong_timeout_ms(&self.shared.plan.assignment);
                 let until_ms = (ping.when.sent_us() / 1000 + timeout_ms).max(self.missing_from_ms);
-                if now_us / 1000 < until_ms {
+                if self.resting {
+                    // At the end a Pong that is missing is counted, and the connection left as it is.
+                } else if now_us / 1000 < until_ms {
                     self.beats.insert(slot, until_ms);
                 } else {
                     line.end = End::NoPong;
