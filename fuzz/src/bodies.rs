@@ -4,8 +4,10 @@
 use ringgate_core::close::CloseReason;
 use ringgate_core::limits::{CONNECT_ROOMS_MAX, NAME_BYTES_MAX, Namespace, Settings, TOKEN_BYTES_MAX, TRACE_BYTES_MAX};
 use ringgate_core::transport::Transport;
-use ringgate_core::wire::client_frame::{Connect, Publish};
-use ringgate_core::wire::{ClientFrame, Kind, ServerFrame, Split, WireError, append_header, is_name, split};
+use ringgate_core::wire::frames::{Connect, History, Presence, Publish, Refresh, Subscribe, Unsubscribe};
+use ringgate_core::wire::{
+    ClientFrame, Kind, OutOfBounds, ServerFrame, Split, WireError, append_header, is_name, split,
+};
 
 use crate::world::World;
 
@@ -59,12 +61,12 @@ pub(crate) fn check_client_frame(frame: &ClientFrame<'_>, body_bytes: usize) {
             let trace = trace.unwrap_or_default();
             assert!(trace.len() <= TRACE_BYTES_MAX && trace.bytes().all(|byte| byte.is_ascii_graphic()));
         }
-        ClientFrame::Subscribe { room, .. }
-        | ClientFrame::Unsubscribe { room, .. }
-        | ClientFrame::Presence { room, .. } => name_of(room),
-        ClientFrame::History { topic, .. } => topic_of(topic),
-        ClientFrame::Refresh { token, .. } => token_of(token),
-        ClientFrame::OutOfBounds { problem, .. } => assert!(problem.contains(": ")),
+        ClientFrame::Subscribe(Subscribe { room, .. })
+        | ClientFrame::Unsubscribe(Unsubscribe { room, .. })
+        | ClientFrame::Presence(Presence { room, .. }) => name_of(room),
+        ClientFrame::History(History { topic, .. }) => topic_of(topic),
+        ClientFrame::Refresh(Refresh { token, .. }) => token_of(token),
+        ClientFrame::OutOfBounds(OutOfBounds { problem, .. }) => assert!(problem.contains(": ")),
         ClientFrame::Ack(_) => assert_eq!(body_bytes, 16),
         ClientFrame::Ping | ClientFrame::Pong | ClientFrame::Disconnect => assert_eq!(body_bytes, 0),
     }

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::{ClientMessageId, Position};
 use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
-use ringgate_core::wire::server_frame::Published;
-use ringgate_core::wire::{Encoder, Kind, ServerFrame};
+use ringgate_core::wire::{Encoder, Kind, Published, ServerFrame};
 use ringgate_net::dial::{Stream, Trust, Url};
 
 use super::frames::{Connected, Frame, Goodbye, History, Message, Presence, Refusal, Subscribed};

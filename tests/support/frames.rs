@@ -1,8 +1,7 @@
 //! Frames of a gateway as values that a test can keep and compare.
 
 use ringgate_core::id::{Position, Stamp};
-use ringgate_core::wire::server_frame::Published;
-use ringgate_core::wire::{ServerFrame, schema};
+use ringgate_core::wire::{Published, ServerFrame, schema};
 
 /// A frame of a gateway.
 #[derive(Clone, Debug, PartialEq)]

@@ -129,7 +129,7 @@ impl Flat for PingMessage {
 
 impl Flat for PublishMessage {
     type Input = Publish<'static>;
-    type View<'a> = ringgate_core::wire::client_frame::Publish<'a>;
+    type View<'a> = ringgate_core::wire::Publish<'a>;
 
     fn input(sample: Publish<'static>) -> Publish<'static> {
         sample
@@ -156,7 +156,7 @@ impl Flat for PublishMessage {
     unsafe fn unverified(frame: &[u8]) -> Self::View<'_> {
         // SAFETY: as promised by our caller.
         let table: schema::Publish<'_> = unsafe { root::<schema::Publish<'_>>(frame) };
-        ringgate_core::wire::client_frame::Publish {
+        ringgate_core::wire::Publish {
             request: table.request(),
             topic: table.topic().unwrap_or_default(),
             client_message_id: table.client_message_id().map(ClientMessageId::from).unwrap_or_default(),

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use ringgate_core::id::{ClientMessageId, Durability, Position, Stamp};
 use ringgate_core::limits::HEADER_BYTES;
 use ringgate_core::wire::encode::{self, Connected};
+use ringgate_core::wire::frames::Subscribe;
 use ringgate_core::wire::{ClientFrame, Draft, Encoder, Kind, Publish, Split, schema, split};
 
 /// What waits to be sent to a client.
@@ -123,7 +124,7 @@ impl Exchange {
                 Kind::Ack | Kind::ClientPong => {}
                 _ => match ClientFrame::parse(frame) {
                     Ok(ClientFrame::Connect(connect)) => self.connect(index, connect.token),
-                    Ok(ClientFrame::Subscribe { request, room, .. }) => {
+                    Ok(ClientFrame::Subscribe(Subscribe { request, room, .. })) => {
                         self.members.push(index);
                         let position = Position { epoch: 1, offset: 0 };
                         let room = room.to_owned();

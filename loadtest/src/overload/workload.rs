@@ -306,6 +306,7 @@ fn id_bytes(id: ClientMessageId) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ringgate_core::wire::frames::{History, Presence};
     use ringgate_core::wire::{ClientFrame, Split, split};
 
     #[test]
@@ -327,7 +328,7 @@ mod tests {
                         assert_eq!(publish.client_message_id, ClientMessageId { high: 7, low: number + 1 });
                         assert_eq!(publish.payload.len(), PAYLOAD_BYTES);
                     }
-                    ClientFrame::History { limit, .. } | ClientFrame::Presence { limit, .. } => {
+                    ClientFrame::History(History { limit, .. }) | ClientFrame::Presence(Presence { limit, .. }) => {
                         assert_eq!(limit, LISTED);
                     }
                     other => panic!("{other:?}"),

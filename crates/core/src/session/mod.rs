@@ -11,7 +11,3 @@ pub use rate::Bucket;
 pub use state::{
     Connection, InboxFeed, Lag, Membership, Memberships, PendingConnect, PendingRoom, Phase, Session, Tail, Ticks,
 };
-
-// The load tester still names them so.
-pub use crate::close::AuthError;
-pub use crate::transport::Transport;

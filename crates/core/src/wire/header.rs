@@ -89,7 +89,7 @@ pub enum Body {
 }
 
 /// A body with a table has at least so many bytes.
-const TABLE_BYTES_MIN: usize = 8;
+pub(super) const TABLE_BYTES_MIN: usize = 8;
 
 impl Body {
     fn may_have(self, bytes: usize) -> bool {

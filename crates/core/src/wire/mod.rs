@@ -4,12 +4,15 @@
 //! `schemas/generate` and never edited. Nothing here panics on any input and nothing allocates by an announced
 //! length: a length is checked against the bound first, and a view borrows from the bytes that it was read from.
 
-pub mod client_frame;
+mod client_frame;
 mod draft;
-pub mod encode;
+mod encoder;
+mod fields;
+pub mod frames;
 mod header;
-pub mod server_frame;
+mod server_frame;
 mod table;
+mod verify;
 
 #[expect(
     missing_docs,
@@ -23,15 +26,25 @@ mod table;
 #[rustfmt::skip]
 mod generated;
 
-pub use client_frame::{ClientFrame, Publish, RoomCursor, RoomCursors};
+pub use client_frame::ClientFrame;
 pub use draft::Draft;
-pub use encode::Encoder;
+pub use encoder::Encoder;
+pub use fields::OutOfBounds;
+pub use frames::{Publish, Published, RoomCursor, RoomCursors};
 pub use generated::ringgate::wire as schema;
 pub use header::{
     Body, Kind, RawFrame, Split, WireError, append_header, other_protocol, split, split_first_of_client,
     split_of_client,
 };
-pub use server_frame::{Published, ServerFrame};
+pub use server_frame::ServerFrame;
+
+/// What the methods of [`Encoder`] take. `PublishRequest` and `HistoryRequest` have the fields that parsing yields, too.
+pub mod encode {
+    pub use super::frames::{
+        ConnectRequest, Connected, Error, History as HistoryRequest, HistoryResult, PROTOCOL_VERSION,
+        Publish as PublishRequest, Subscribed,
+    };
+}
 
 use crate::id::{ClientMessageId, Position, Recover, Stamp};
 

@@ -1,10 +1,9 @@
 //! Frames from the gateway, as clients (the command-line client, the load tester, tests) read them.
 
-use flatbuffers::{Follow, Verifiable, VerifierOptions};
-
+use super::frames::{Published, parse_empty};
 use super::header::{Kind, RawFrame, WireError};
 use super::schema;
-use crate::id::{ClientMessageId, Stamp};
+use super::verify::of_gateway;
 
 /// A frame from the gateway. Tables are the generated views; every field of them may be absent.
 #[derive(Clone, Copy, Debug)]
@@ -39,54 +38,25 @@ pub enum ServerFrame<'a> {
     Goodbye(schema::Goodbye<'a>),
 }
 
-/// The content of Published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// The client's own id.
-    pub client_message_id: ClientMessageId,
-    /// What the home gave the message.
-    pub stamp: Stamp,
-    /// The request that this answers.
-    pub request: u32,
-    /// 0 ephemeral, 1 memory, 2 durable.
-    pub durability: u8,
-    /// Answered before; nothing new was stored.
-    pub duplicate: bool,
-}
-
-/// Bytes of a Published body.
-pub const PUBLISHED_BYTES: usize = size_of::<schema::Published>();
-
 impl<'a> ServerFrame<'a> {
     /// Reads a frame that came from a gateway.
     pub fn parse(frame: RawFrame<'a>) -> Result<Self, WireError> {
         let body = frame.body;
         Ok(match frame.kind {
-            Kind::Ping if body.is_empty() => ServerFrame::Ping,
-            Kind::Pong if body.is_empty() => ServerFrame::Pong,
-            Kind::Ping | Kind::Pong => return Err(WireError::BodyLength),
-            Kind::Published => {
-                let bytes: [u8; PUBLISHED_BYTES] = body.try_into().map_err(|_| WireError::BodyLength)?;
-                let published = schema::Published(bytes);
-                ServerFrame::Published(Published {
-                    client_message_id: published.client_message_id().into(),
-                    stamp: published.stamp().into(),
-                    request: published.request(),
-                    durability: published.durability().0,
-                    duplicate: published.duplicate(),
-                })
-            }
-            Kind::Connected => ServerFrame::Connected(root(body)?),
-            Kind::Error => ServerFrame::Error(root(body)?),
-            Kind::Message => ServerFrame::Message(root(body)?),
-            Kind::Subscribed => ServerFrame::Subscribed(root(body)?),
-            Kind::Unsubscribed => ServerFrame::Unsubscribed(root(body)?),
-            Kind::PresenceResult => ServerFrame::PresenceResult(root(body)?),
-            Kind::HistoryResult => ServerFrame::HistoryResult(root(body)?),
-            Kind::Refreshed => ServerFrame::Refreshed(root(body)?),
-            Kind::Joined => ServerFrame::Joined(root(body)?),
-            Kind::Left => ServerFrame::Left(root(body)?),
-            Kind::Goodbye => ServerFrame::Goodbye(root(body)?),
+            Kind::Ping => parse_empty(body).map(|()| ServerFrame::Ping)?,
+            Kind::Pong => parse_empty(body).map(|()| ServerFrame::Pong)?,
+            Kind::Published => ServerFrame::Published(Published::parse(body)?),
+            Kind::Connected => ServerFrame::Connected(of_gateway(body)?),
+            Kind::Error => ServerFrame::Error(of_gateway(body)?),
+            Kind::Message => ServerFrame::Message(of_gateway(body)?),
+            Kind::Subscribed => ServerFrame::Subscribed(of_gateway(body)?),
+            Kind::Unsubscribed => ServerFrame::Unsubscribed(of_gateway(body)?),
+            Kind::PresenceResult => ServerFrame::PresenceResult(of_gateway(body)?),
+            Kind::HistoryResult => ServerFrame::HistoryResult(of_gateway(body)?),
+            Kind::Refreshed => ServerFrame::Refreshed(of_gateway(body)?),
+            Kind::Joined => ServerFrame::Joined(of_gateway(body)?),
+            Kind::Left => ServerFrame::Left(of_gateway(body)?),
+            Kind::Goodbye => ServerFrame::Goodbye(of_gateway(body)?),
             Kind::Connect
             | Kind::Publish
             | Kind::Ack
@@ -99,19 +69,4 @@ impl<'a> ServerFrame<'a> {
             | Kind::ClientPong => return Err(WireError::WrongDirection),
         })
     }
-}
-
-/// What docs/protocol.md asks every client to allow for strings that are shared.
-const SHARED_BYTES_MAX: usize = 16 << 20;
-
-fn root<'a, T: Follow<'a, Inner = T> + Verifiable + 'a>(body: &'a [u8]) -> Result<T, WireError> {
-    // A gateway may list many members or messages, and shares the strings that they have in common, which count once
-    // for each reference: it is trusted further than a client, but not without end.
-    let options = VerifierOptions {
-        max_depth: 8,
-        max_tables: 4096,
-        max_apparent_size: SHARED_BYTES_MAX + 2 * body.len(),
-        ignore_missing_null_terminator: false,
-    };
-    flatbuffers::root_with_opts::<T>(&options, body).map_err(|_| WireError::Malformed)
 }

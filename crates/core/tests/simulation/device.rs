@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ringgate_core::id::{ConnectionKey, Position, Recover, Stamp};
 use ringgate_core::limits::Engine;
-use ringgate_core::wire::Encoder;
-use ringgate_core::wire::server_frame::Published;
-use ringgate_core::wire::{Kind, RoomCursor, ServerFrame, Split, schema, split};
+use ringgate_core::wire::{Encoder, Kind, Published, RoomCursor, ServerFrame, Split, schema, split};
 
 use crate::ledger::{Gap, Ledger, Listing, Recovery};
 use crate::promises;

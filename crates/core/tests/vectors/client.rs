@@ -2,7 +2,8 @@
 
 use ringgate_core::id::{ClientMessageId, Position, Recover};
 use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
-use ringgate_core::wire::{ClientFrame, Encoder, Kind, RoomCursor, Split, schema, split};
+use ringgate_core::wire::frames::{History, Presence, Refresh, Subscribe, Unsubscribe};
+use ringgate_core::wire::{ClientFrame, Encoder, Kind, OutOfBounds, RoomCursor, Split, schema, split};
 use serde_json::{Value, json};
 
 use crate::index::{Vector, vectors};
@@ -57,19 +58,21 @@ fn shown(bytes: &[u8]) -> Value {
             "trace": publish.trace,
         }),
         ClientFrame::Ack(position) => shown_position(position),
-        ClientFrame::Subscribe { request, room, since, recover } => {
+        ClientFrame::Subscribe(Subscribe { request, room, since, recover }) => {
             let recover = shown_recover(recover);
             json!({"request": request, "room": room, "since": since.map(shown_position), "recover": recover})
         }
-        ClientFrame::Unsubscribe { request, room } => json!({"request": request, "room": room}),
-        ClientFrame::Presence { request, room, limit } => json!({"request": request, "room": room, "limit": limit}),
-        ClientFrame::History { request, topic, since, before, limit } => {
+        ClientFrame::Unsubscribe(Unsubscribe { request, room }) => json!({"request": request, "room": room}),
+        ClientFrame::Presence(Presence { request, room, limit }) => {
+            json!({"request": request, "room": room, "limit": limit})
+        }
+        ClientFrame::History(History { request, topic, since, before, limit }) => {
             let (since, before) = (since.map(shown_position), before.map(shown_position));
             json!({"request": request, "topic": topic, "since": since, "before": before, "limit": limit})
         }
-        ClientFrame::Refresh { request, token } => json!({"request": request, "token": token}),
+        ClientFrame::Refresh(Refresh { request, token }) => json!({"request": request, "token": token}),
         ClientFrame::Ping | ClientFrame::Pong | ClientFrame::Disconnect => json!({}),
-        ClientFrame::OutOfBounds { problem, .. } => panic!("{problem}"),
+        ClientFrame::OutOfBounds(OutOfBounds { problem, .. }) => panic!("{problem}"),
     }
 }
 

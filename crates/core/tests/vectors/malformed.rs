@@ -1,7 +1,7 @@
 //! Everything malformed is refused, at the level and with the close code that the index names.
 
 use ringgate_core::limits::Settings;
-use ringgate_core::wire::{ClientFrame, Kind, ServerFrame, Split, WireError, split, split_of_client};
+use ringgate_core::wire::{ClientFrame, Kind, OutOfBounds, ServerFrame, Split, WireError, split, split_of_client};
 
 use crate::index::vectors;
 use crate::world::World;
@@ -109,7 +109,7 @@ fn refusal(bytes: &[u8]) -> Option<Refusal> {
             assert!(rest.is_empty());
             match ClientFrame::parse(raw) {
                 Err(error) => Some(Refusal::Closes(error)),
-                Ok(ClientFrame::OutOfBounds { problem, .. }) => Some(Refusal::Answers(problem)),
+                Ok(ClientFrame::OutOfBounds(OutOfBounds { problem, .. })) => Some(Refusal::Answers(problem)),
                 Ok(_) => None,
             }
         }

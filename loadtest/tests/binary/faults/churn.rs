@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ringgate_core::session::Transport;
+use ringgate_core::transport::Transport;
 use rustix::process::Signal;
 use serde_json::Value;
 

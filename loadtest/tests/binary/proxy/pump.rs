@@ -9,10 +9,8 @@ use std::time::{Duration, Instant};
 use ringgate_core::close::ErrorCode;
 use ringgate_core::id::{ClientMessageId, Durability, Stamp};
 use ringgate_core::limits::HEADER_BYTES;
-use ringgate_core::wire::client_frame::ClientFrame;
-use ringgate_core::wire::encode;
-use ringgate_core::wire::server_frame::Published;
-use ringgate_core::wire::{Draft, Encoder, Kind, RawFrame, ServerFrame};
+use ringgate_core::wire::frames::Subscribe;
+use ringgate_core::wire::{ClientFrame, Draft, Encoder, Kind, Published, RawFrame, ServerFrame, encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use twox_hash::XxHash3_64;
 
@@ -236,7 +234,7 @@ impl Pump {
                     }
                 }
                 ClientFrame::Ack(position) => book.acknowledged(&user, position),
-                ClientFrame::Subscribe { room, .. } => book.joined(&user, room),
+                ClientFrame::Subscribe(Subscribe { room, .. }) => book.joined(&user, room),
                 ClientFrame::Disconnect => self.links[at].leaving = true,
                 _ => {}
             }

@@ -8,12 +8,12 @@ use crate::session::Verb;
 use crate::shard::Shard;
 use crate::shard::letter::{Publish, Published};
 use crate::topics::DedupKey;
-use crate::wire::{Draft, Encoder, client_frame};
+use crate::wire::{self, Draft, Encoder};
 
 impl Shard {
     /// A client publishes. Whether it may is found here; with an id the answer is the home's, which looks first whether an
     /// earlier attempt was stored.
-    pub(super) fn on_publish(&mut self, key: ConnectionKey, publish: &client_frame::Publish<'_>, now: Now) {
+    pub(super) fn on_publish(&mut self, key: ConnectionKey, publish: &wire::Publish<'_>, now: Now) {
         let request = publish.request;
         let home = self.home_of_topic(publish.topic);
         let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_ref()) else {

@@ -14,8 +14,10 @@ use crate::limits::{CONNECT_BODY_BYTES_MAX, HEADER_BYTES};
 use crate::session::{Connection, Phase, Tail};
 use crate::shard::Effect;
 use crate::shard::Shard;
+use crate::wire::frames::{History, Presence, Refresh, Subscribe, Unsubscribe};
 use crate::wire::{
-    ClientFrame, Encoder, Kind, RawFrame, Split, WireError, other_protocol, split_first_of_client, split_of_client,
+    ClientFrame, Encoder, Kind, OutOfBounds, RawFrame, Split, WireError, other_protocol, split_first_of_client,
+    split_of_client,
 };
 
 /// First allocation for an incomplete frame. It grows with the bytes that arrive, not with the length in the header.
@@ -260,7 +262,7 @@ impl Shard {
     /// False when the frame has to wait: it is to be given again.
     fn on_frame(&mut self, key: ConnectionKey, raw: RawFrame<'_>, now: Now) -> Result<bool, WireError> {
         let frame = ClientFrame::parse(raw)?;
-        if let ClientFrame::Unsubscribe { room, .. } = frame
+        if let ClientFrame::Unsubscribe(Unsubscribe { room, .. }) = frame
             && let Some(session) = self.connections.get(key).and_then(|connection| connection.session.as_ref())
             && self.rooms.is_joining(session, room)
         {
@@ -291,15 +293,17 @@ impl Shard {
             ClientFrame::Pong => self.on_pong(key, now),
             ClientFrame::Publish(publish) => self.on_publish(key, &publish, now),
             ClientFrame::Ack(position) => self.on_ack(key, position, now),
-            ClientFrame::Subscribe { request, room, since, recover } => {
+            ClientFrame::Subscribe(Subscribe { request, room, since, recover }) => {
                 self.on_subscribe(key, Wish { request, room, since, recover }, false, now);
             }
-            ClientFrame::Unsubscribe { request, room } => self.on_unsubscribe(key, request, room, now),
-            ClientFrame::Presence { request, room, limit } => self.on_presence(key, request, room, limit, now),
-            ClientFrame::History { request, topic, since, before, limit } => {
+            ClientFrame::Unsubscribe(Unsubscribe { request, room }) => self.on_unsubscribe(key, request, room, now),
+            ClientFrame::Presence(Presence { request, room, limit }) => {
+                self.on_presence(key, request, room, limit, now)
+            }
+            ClientFrame::History(History { request, topic, since, before, limit }) => {
                 self.on_history(key, request, topic, Asked { since, before, limit }, now);
             }
-            ClientFrame::Refresh { request, token } => {
+            ClientFrame::Refresh(Refresh { request, token }) => {
                 if self.begin_request(key, request, now) {
                     self.begin_heavy(key, WEIGHT_OF_REFRESH);
                     self.effects.push_back(Effect::Verify {
@@ -309,11 +313,11 @@ impl Shard {
                     });
                 }
             }
-            ClientFrame::OutOfBounds { request: 0, .. } if raw.kind == Kind::Publish => {
+            ClientFrame::OutOfBounds(OutOfBounds { request: 0, .. }) if raw.kind == Kind::Publish => {
                 // No answer is wanted.
                 self.metrics.errors[ErrorCode::BadRequest].increment();
             }
-            ClientFrame::OutOfBounds { request, problem } => {
+            ClientFrame::OutOfBounds(OutOfBounds { request, problem }) => {
                 self.refuse_with(key, request, ErrorCode::BadRequest, problem, None, now);
             }
             ClientFrame::Disconnect => self.close(key, CloseReason::ConnectionClosed, "", now),
@@ -402,18 +406,18 @@ fn tail_of(bytes: Vec<u8>, now: Now) -> Box<Tail> {
 
 /// The room that a Subscribe names: its refusal names it, too.
 fn room_of<'a>(frame: &ClientFrame<'a>) -> Option<&'a str> {
-    if let ClientFrame::Subscribe { room, .. } = frame { Some(room) } else { None }
+    if let ClientFrame::Subscribe(Subscribe { room, .. }) = frame { Some(room) } else { None }
 }
 
 fn request_of(frame: &ClientFrame<'_>) -> u32 {
     match frame {
         ClientFrame::Publish(publish) => publish.request,
-        ClientFrame::Subscribe { request, .. }
-        | ClientFrame::Unsubscribe { request, .. }
-        | ClientFrame::Presence { request, .. }
-        | ClientFrame::History { request, .. }
-        | ClientFrame::Refresh { request, .. }
-        | ClientFrame::OutOfBounds { request, .. } => *request,
+        ClientFrame::Subscribe(Subscribe { request, .. })
+        | ClientFrame::Unsubscribe(Unsubscribe { request, .. })
+        | ClientFrame::Presence(Presence { request, .. })
+        | ClientFrame::History(History { request, .. })
+        | ClientFrame::Refresh(Refresh { request, .. })
+        | ClientFrame::OutOfBounds(OutOfBounds { request, .. }) => *request,
         _ => 0,
     }
 }

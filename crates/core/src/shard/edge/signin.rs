@@ -11,8 +11,7 @@ use crate::session::{Grant, InboxFeed, Lag, Memberships, PendingConnect, Pending
 use crate::shard::letter::Attach;
 use crate::shard::{Effect, Shard, SignInRecord, ToHome};
 use crate::topics::Attachment;
-use crate::wire::client_frame::{Connect, RoomCursor};
-use crate::wire::encode::{Connected, PROTOCOL_VERSION};
+use crate::wire::frames::{Connect, Connected, PROTOCOL_VERSION, RoomCursor};
 
 /// Recent device names: most sessions have one of a few (`phone`, `web`), and share its memory.
 #[derive(Debug, Default)]
