@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Slots of one ring's table that the gateway's shard does not need for itself stay below the descriptor limit.
 TABLE_MAX = 18_000
-# Kernel and user memory of both ends of one connection, measured (docs/performance.md), with some room.
+# Kernel and user memory of both ends of one connection, measured (bench/results/connections.md), with some room.
 BYTES_PER_CONNECTION = 13_500
 
 

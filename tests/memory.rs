@@ -1,7 +1,7 @@
 //! What an idle, signed-in connection costs in the core, and whether what is said of logs is true: live heap bytes, counted
 //! by the allocator.
 //!
-//! The process adds the socket's slot in `net` (32 bytes) and what the allocator rounds up; docs/performance.md has the
+//! The process adds the socket's slot in `net` (32 bytes) and what the allocator rounds up; bench/results/connections.md has the
 //! figures measured from outside.
 
 #[path = "support/counting.rs"]

@@ -18,7 +18,7 @@ use crate::outbox::Outbox;
 use crate::transport::Transport;
 use crate::wheel::TICK_MS;
 
-// What every idle client costs; see docs/performance.md. Larger is a decision, not an accident.
+// What every idle client costs; see bench/results/connections.md. Larger is a decision, not an accident.
 const _: () = assert!(size_of::<Connection>() <= 176);
 const _: () = assert!(size_of::<Session>() <= 104);
 

@@ -69,7 +69,7 @@ pub struct Inbox {
     forgets: bool,
 }
 
-// What every known user costs, connected or not; see docs/performance.md.
+// What every known user costs, connected or not; see bench/results/connections.md.
 const _: () = assert!(size_of::<Inbox>() <= 72);
 
 /// The log of an inbox that was ever written to, and what belongs to it.
