@@ -1,5 +1,6 @@
 //! What ARCHITECTURE.md and CONTRIBUTING.md say of the sources: which layer imports from which, that no modules import each
-//! other in a circle, that the two sides of a shard meet in letters only, and where `unsafe` stands.
+//! other in a circle, that the two sides of a shard meet in letters only, that no match hides a new kind of frame, and where
+//! `unsafe` stands.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::read_to_string;
@@ -240,6 +241,57 @@ fn sides_of_a_shard_then_they_meet_in_letters_only() {
                 let call = format!("self.{method}(");
                 assert!(!code.contains(&call), "shard/{path} calls {method} of {other_name}: post a letter");
             }
+        }
+    }
+}
+
+/// Bodies of `match` blocks, by their brackets; those within others, too.
+fn matches_in(code: &str) -> Vec<&str> {
+    let begins = code.match_indices("match ").filter_map(|(at, _)| Some(at + code[at..].find("{\n")? + 1));
+    let body = |start: usize| {
+        let mut depth = 1;
+        let end = code[start..].char_indices().find(|(_, c)| {
+            depth += i32::from(*c == '{') - i32::from(*c == '}');
+            depth == 0
+        });
+        &code[start..start + end.map_or(0, |(at, _)| at)]
+    };
+    begins.map(body).collect()
+}
+
+/// The patterns of a `match` block's own arms, not of blocks within it.
+fn arms(body: &str) -> Vec<&str> {
+    let indent =
+        body.lines().find(|line| !line.trim().is_empty()).map_or(0, |line| line.len() - line.trim_start().len());
+    let is_own = |line: &&str| line.len() - line.trim_start().len() == indent && line.contains("=>");
+    body.lines().filter(is_own).map(|line| line.trim_start().split("=>").next().unwrap_or(line)).collect()
+}
+
+/// Several kinds are told apart, and the rest is one: a new kind would be taken for one of the rest in silence.
+fn hides_kinds(body: &str) -> bool {
+    const ENUMS: [&str; 7] =
+        ["Kind::", "ClientFrame::", "ServerFrame::", "Letter::", "ToHome::", "ToEdge::", "Effect::"];
+    let arms = arms(body);
+    let names = arms.iter().filter(|arm| ENUMS.iter().any(|name| arm.starts_with(name))).count();
+    names >= 3 && arms.iter().any(|arm| arm.trim() == "_")
+}
+
+#[test]
+fn kinds_of_frames_letters_and_effects_are_told_apart_then_without_a_wildcard() {
+    let hidden =
+        "match kind {\n    Kind::A => 1,\n    Kind::B => {\n        2\n    }\n    Kind::C(_) => 3,\n    _ => 4,\n}";
+    let open =
+        "match kind {\n    Kind::A => match x {\n        _ => 1,\n    },\n    Kind::B => 2,\n    Kind::C => 3,\n}";
+    assert!(matches_in(hidden).into_iter().any(hides_kinds) && !matches_in(open).into_iter().any(hides_kinds));
+    for folder in ["crates/core/src", "src"] {
+        for (path, code) in sources(folder).into_iter().filter(|(path, _)| !path.ends_with("generated.rs")) {
+            let hiding = matches_in(&code).into_iter().find(|body| hides_kinds(body));
+            assert!(
+                hiding.is_none(),
+                "{folder}/{}: a match with a wildcard:\n{}",
+                path.display(),
+                hiding.unwrap_or("")
+            );
         }
     }
 }

@@ -272,7 +272,13 @@ impl Chat {
                         goodbye.code()
                     ));
                 }
-                _ => {}
+                // It asks for none of these, and events of members are not shown.
+                ServerFrame::Unsubscribed(_)
+                | ServerFrame::PresenceResult(_)
+                | ServerFrame::HistoryResult(_)
+                | ServerFrame::Refreshed(_)
+                | ServerFrame::Joined(_)
+                | ServerFrame::Left(_) => {}
             }
         }
         print_out(&lines)?;

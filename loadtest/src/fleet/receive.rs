@@ -87,7 +87,13 @@ impl Fleet {
                 let after = goodbye.reconnect().then_some(goodbye.after_ms());
                 line.end = End::Goodbye(goodbye.code(), after);
             }
-            _ => {}
+            // Clients of a load ask for none of these, and events of members are only traffic.
+            ServerFrame::Unsubscribed(_)
+            | ServerFrame::PresenceResult(_)
+            | ServerFrame::HistoryResult(_)
+            | ServerFrame::Refreshed(_)
+            | ServerFrame::Joined(_)
+            | ServerFrame::Left(_) => {}
         }
     }
 
