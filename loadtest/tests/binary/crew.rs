@@ -36,7 +36,8 @@ fn assert_shared(result: &Value, clients: &[u64]) {
         // Both run on one clock.
         let (offset, error) = (worker["clock_offset_ns"].as_i64().unwrap(), count(worker, "clock_error_ns"));
         assert!(error > 0 && offset.unsigned_abs() <= error, "{worker}");
-        assert!(worker["driver_busy"].as_f64().unwrap() > 0.0, "{worker}");
+        // The system counts in steps of 10 ms, and a worker of few clients may need less.
+        assert!((0.0..=1.5).contains(&worker["driver_busy"].as_f64().unwrap()), "{worker}");
     }
 }
 
