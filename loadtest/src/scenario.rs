@@ -424,7 +424,7 @@ impl Drive<'_> {
             return Ok(());
         }
         self.run.rest()?;
-        Err(format!("{lost} connections were lost after all clients were back"))
+        Err(format!("{lost} connections were lost, or not made again, after all clients were back"))
     }
 
     /// A share of a room's members stops reading while messages flow, then reads on.

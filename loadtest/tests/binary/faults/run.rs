@@ -200,11 +200,12 @@ impl Outcome {
         expected
     }
 
-    /// Whether a Pong that the proxy has passed on may have come when its client had just left, as the load wants it.
+    /// Whether a Pong that the proxy has passed on may have come when its client had just left, as the load wants it: once for
+    /// each client.
     fn may_miss_a_pong(&self, passed: u64) -> bool {
         let leaves = matches!(self.load, Load::Offline | Load::Storm | Load::Churn | Load::Guests | Load::MixedChurn);
         let missed = passed.checked_sub(self.figure("pongs").unwrap_or(0));
-        leaves && missed.is_some_and(|missed| missed <= self.book.pings_left)
+        leaves && missed.is_some_and(|missed| missed <= self.load.clients())
     }
 
     /// Where the report differs from what happened, and from what these figures are to be.
