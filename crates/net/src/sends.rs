@@ -14,7 +14,7 @@ pub(super) struct Send {
     pub(super) more: bool,
 }
 
-/// Who owns the bytes.
+/// The memory that holds the bytes of a send until its completion.
 pub(super) enum Owner {
     /// Frames copied together, or encrypted records.
     Copied(Vec<u8>),

@@ -171,7 +171,7 @@ impl Process {
         (self.child.wait().unwrap().code(), stdout, std::mem::take(&mut self.said))
     }
 
-    /// The same, where it must not take longer than this. What is said meanwhile has to fit into a pipe.
+    /// Waits for the end like `end`, and fails after `longest`. The output until then has to fit into a pipe.
     pub(crate) fn end_within(mut self, longest: Duration) -> (Option<i32>, String, String) {
         let began = Instant::now();
         while self.child.try_wait().unwrap().is_none() {

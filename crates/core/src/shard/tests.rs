@@ -251,7 +251,7 @@ fn event_in_each_phase_then_the_phase_is_as_the_table_says() {
 enum End {
     /// Its socket is being closed.
     Closing,
-    /// The same because a newer session has its device.
+    /// Its socket is being closed, because a newer session has taken its device over.
     TakenOver,
     /// Its slot is free.
     Closed,

@@ -22,7 +22,8 @@ fn all_unanswered(outcome: &Outcome) -> Vec<String> {
     outcome.differences(expected, &[("heartbeats_unanswered", clients), ("pings_unanswered", 0)])
 }
 
-/// The same where messages flow: what was published has no answer either, on a connection that has ended or lives.
+/// Whether the report says, for a load with messages, that every client's heartbeat was not answered, and counts each Publish
+/// without an answer, as `undecided` or as `unanswered`: only their sum is known, as their connections may have ended or live.
 fn all_without_an_answer(outcome: &Outcome) -> Vec<String> {
     let figures = outcome.book.figures();
     let [heartbeats, away, undecided, unanswered] =

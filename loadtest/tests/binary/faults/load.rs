@@ -19,7 +19,7 @@ pub(super) enum Load {
     Ping,
     /// 10 clients that only keep their connections alive.
     Idle,
-    /// The same, once all of them have left and come back.
+    /// 10 clients that only keep their connections alive, after all of them have left and come back.
     Storm,
     /// 10 clients, of whom 20 a second leave and come back.
     Churn,

@@ -165,7 +165,7 @@ impl Run<'_> {
         self.injections_of(self.plan[0])
     }
 
-    /// The same of any.
+    /// How often this fault is done when every connection lives to the end.
     pub(super) fn injections_of(&self, (fault, points): (Fault, Points)) -> u64 {
         let flows = self.load.flows(fault.subject());
         flows.into_iter().map(|length| points.within(length * self.seconds)).sum()
@@ -271,7 +271,8 @@ pub(super) fn skipped_the_rest(outcome: &Outcome, more: &[(&'static str, u64)]) 
     outcome.differences(expected, more)
 }
 
-/// The same, where so many clients are away at the end because they were given no Pong: no connection of theirs was cut.
+/// Everything in the report is as the book has it, what was planned and not sent is `skipped`, and `away` clients are not
+/// connected at the end. They closed their connections because no Pong came, so the book has no cut for them.
 pub(super) fn skipped_the_rest_with_away(outcome: &Outcome, away: u64, more: &[(&'static str, u64)]) -> Vec<String> {
     let mut expected = outcome.expected();
     expected.extend([("skipped", outcome.planned - expected["sent"]), ("away", away)]);
@@ -301,7 +302,7 @@ pub(super) fn with_each<T: Copy + Sync>(cases: &[T], test: impl Fn(T) -> Vec<Str
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
-/// The same, where all have one gateway: its address.
+/// Runs `test` with each of `cases`, several at once, against one gateway, whose addresses `test` is given.
 pub(super) fn on_one_gateway<T: Copy + Sync>(cases: &[T], test: impl Fn(T, Place) -> Vec<String> + Sync) {
     let gateway = Gateway::start();
     let place = Place { plain: gateway.address(Transport::Plain), tls: gateway.address(Transport::Tls) };

@@ -21,7 +21,7 @@ pub(crate) enum Fault {
     Shorten,
     /// A Message comes to a client, or a member of a room, that it was not sent to, and not to the right one.
     Misdirect,
-    /// The same, and to the right one, too.
+    /// A Message comes to a client, or a member of a room, that it was not sent to, and to the right one, too.
     Leak,
     /// A Message comes under another user's inbox or another room.
     OtherTopic,
@@ -33,7 +33,7 @@ pub(crate) enum Fault {
     ForeignElsewhere,
     /// A Message comes so much later, and so does what is behind it on its connection.
     DelayMessage(Duration),
-    /// The same of a Pong.
+    /// A Pong comes so much later, and so does what is behind it on its connection.
     DelayPong(Duration),
     /// The connection ends behind a Message.
     CutAfterMessage,
@@ -59,7 +59,7 @@ pub(crate) enum Fault {
     CutAtPong,
     /// When a Publish comes, nothing passes any more on any connection, either way, for so long.
     StallAtPublish(Duration),
-    /// The same when a Ping comes.
+    /// When a Ping comes, nothing passes any more on any connection, either way, for so long.
     StallAtPing(Duration),
     /// When a Ping comes, nothing passes any more, ever: what comes is counted as sent and never arrives.
     FreezeAtPing,

@@ -110,7 +110,8 @@ impl Proxy {
         self.book.0.lock().unwrap().gateway_is_gone = true;
     }
 
-    /// The same, as soon as a client leaves: it finds no gateway when it comes back. Waits until then.
+    /// Ends all connections as `gateway_is_gone` does, but only when a client leaves, so that this client finds no gateway when
+    /// it comes back. Waits until then.
     pub(crate) fn gateway_goes_when_a_client_leaves(&self) {
         self.book.0.lock().unwrap().goes_when_a_client_leaves = true;
         self.wait_until(|book| book.gateway_is_gone);
