@@ -8,12 +8,14 @@
 //! | `byte_clients` | clients that may send any bytes |
 //! | `bodies` | what the fuzz targets of the core do with their input |
 //! | `mailboxes` | mailboxes that can be full |
-//! | `engine` | a model of an engine that stores messages, answers late and fails |
+//! | `engine` | a model of an engine that does what it is asked for late, and fails |
+//! | `disk` | what an engine has stored |
 //! | `random` | numbers that depend on a seed alone |
 
 pub mod bodies;
 mod byte_clients;
 mod client;
+mod disk;
 mod engine;
 mod mailboxes;
 mod random;
@@ -21,7 +23,10 @@ mod world;
 
 pub use byte_clients::{ByteClient, ByteClients};
 pub use client::{Got, offsets, settings, settings_with_namespace};
+pub use disk::Disk;
 pub use engine::Engine;
 pub use mailboxes::Mailboxes;
 pub use random::Random;
-pub use world::{Append, Client, Closing, Reading, Sent, Tokens, Unverified, World, user_of_token};
+pub use world::{
+    Append, Call, Client, Closing, Reading, Sent, Storage, Task, Tokens, Unverified, World, user_of_token,
+};

@@ -50,6 +50,11 @@ impl Mailboxes {
         self.mailboxes[to].pop_front()
     }
 
+    /// The node has ended: nothing is under way any more.
+    pub fn clear(&mut self) {
+        self.mailboxes.iter_mut().chain(self.backlogs.iter_mut().flatten()).for_each(VecDeque::clear);
+    }
+
     /// Every letter that is under way.
     pub fn letters(&self) -> impl Iterator<Item = &Letter> {
         self.mailboxes.iter().chain(self.backlogs.iter().flatten()).flatten()

@@ -78,6 +78,14 @@ impl<W> Loads<W> {
         self.topics.insert(topic, vec![waiting]);
     }
 
+    /// Asks for a topic that nothing waits for: where its log stands is not known well enough any more.
+    pub fn ask(&mut self, topic: Arc<str>) {
+        if !self.topics.contains_key(&topic) {
+            self.requests.push(topic.clone());
+            self.topics.insert(topic, Vec::new());
+        }
+    }
+
     /// The next topic that the engine is to load.
     pub fn next(&mut self) -> Option<Arc<str>> {
         self.requests.next()
@@ -103,7 +111,6 @@ impl<W> Loads<W> {
         let waiting = || self.topics.values().flatten();
         assert_eq!(self.messages, waiting().filter(|waiting| waiting.message_bytes.is_some()).count());
         assert_eq!(self.bytes, waiting().filter_map(|waiting| waiting.message_bytes).sum::<usize>());
-        assert!(self.topics.values().all(|waiting| !waiting.is_empty()), "a topic that nothing waits for");
     }
 }
 
@@ -124,6 +131,16 @@ mod tests {
         assert_eq!(asked, ["@bob", "chat:a"]);
         assert_eq!((loads.take("@bob"), loads.take("@bob"), loads.len()), (vec![1, 3], vec![], 1));
         loads.invariants();
+    }
+
+    #[test]
+    fn topic_is_asked_for_that_nothing_waits_for_then_what_comes_meanwhile_waits_for_the_same_answer() {
+        let mut loads = Loads::new(1);
+        loads.ask("@bob".into());
+        loads.ask("@bob".into());
+        loads.wait("@bob", 1, None);
+        assert_eq!((loads.next().as_deref(), loads.next()), (Some("@bob"), None));
+        assert_eq!(loads.take("@bob"), [1]);
     }
 
     #[test]

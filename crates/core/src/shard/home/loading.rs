@@ -182,9 +182,21 @@ impl Shard {
         for topic in self.homes.take_unloaded() {
             self.effects.push_back(Effect::Unload { topic });
         }
+        self.ask_engine();
     }
 
-    /// Tells the engine what has changed of topics beside their messages.
+    /// Tells the engine at once what is known of a topic beside its messages: that a device is new, for one, which it must know
+    /// before that device's messages are acknowledged by all others.
+    pub(super) fn keep_state(&mut self, topic: Topic, now: Now) {
+        if self.settings.engine == Engine::Memory {
+            return;
+        }
+        if let Some((topic, state)) = self.homes.state_of(topic, now) {
+            self.effects.push_back(Effect::Cursor { topic, state: Box::new(state) });
+        }
+    }
+
+    /// Tells the engine what has changed of topics beside their messages since the last time.
     fn keep_states(&mut self, now: Now) {
         if self.settings.engine == Engine::Memory {
             return;

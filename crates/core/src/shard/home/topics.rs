@@ -198,7 +198,7 @@ impl Homes {
         changed.into_iter().filter_map(|topic| self.state_of(topic, now)).collect()
     }
 
-    fn state_of(&self, topic: Topic, now: Now) -> Option<(Arc<str>, TopicState)> {
+    pub(super) fn state_of(&self, topic: Topic, now: Now) -> Option<(Arc<str>, TopicState)> {
         let state = match topic {
             Topic::Inbox(key) => self.inboxes.get(key)?.state(now),
             Topic::Room(key) => self.rooms.get(key)?.state(),
@@ -584,6 +584,7 @@ impl Homes {
             self.sweep_inbox = (self.sweep_inbox + 1) % self.inboxes.slots();
             let Some(key) = self.inboxes.key_of(self.sweep_inbox) else { continue };
             self.trim(Topic::Inbox(key), now);
+            self.ask_if_stale(Topic::Inbox(key), now);
             let expired = self.change_inbox(key, |inbox, publishers, settings| {
                 inbox.forget_old(settings.inbox.device_ttl_ms, publishers, now.mono_ms())
             });
@@ -603,12 +604,22 @@ impl Homes {
             self.sweep_room = (self.sweep_room + 1) % self.rooms.slots();
             let Some(key) = self.rooms.key_of(self.sweep_room) else { continue };
             self.trim(Topic::Room(key), now);
+            self.ask_if_stale(Topic::Room(key), now);
             let Some(room) = self.rooms.get(key).filter(|room| room.count() == 0) else { continue };
             if room.log.is_backed() {
                 self.unload(Topic::Room(key));
             } else if room.log.is_empty() {
                 self.forget_room(key, now);
             }
+        }
+    }
+
+    /// Messages that the engine alone has may have left by their age: it says how many.
+    fn ask_if_stale(&mut self, topic: Topic, now: Now) {
+        if self.log(topic).is_some_and(|log| log.is_stale(now.mono_ms()))
+            && let Some(name) = self.name_of(topic)
+        {
+            self.loads.ask(name);
         }
     }
 

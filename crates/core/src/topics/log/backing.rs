@@ -15,8 +15,10 @@ pub(super) struct Backing {
     floor: u64,
     /// Messages after this offset are in memory; those between the floor and here are in the engine alone.
     start: u64,
-    /// None of the latter leaves by its age before this, in monotonic milliseconds.
+    /// The first of the latter does not leave by its age or its own ttl before this, in monotonic milliseconds.
     due_ms: u64,
+    /// The engine is not asked again before this.
+    true_until_ms: u64,
 }
 
 /// Where a log stands in an engine.
@@ -51,7 +53,7 @@ impl Log {
         let last = extent.position.offset;
         let floor = extent.floor.min(last);
         log.lost = extent.lost.min(floor);
-        log.backing = Some(Backing { floor, start: last, due_ms: extent.due_ms });
+        log.backing = Some(Backing { floor, start: last, due_ms: extent.due_ms, true_until_ms: 0 });
         log
     }
 
@@ -63,7 +65,8 @@ impl Log {
         if let Some(backing) = &mut self.backing
             && backing.floor < backing.start
         {
-            backing.due_ms = extent.due_ms.max(now_ms + EXTENT_TRUE_MS);
+            backing.true_until_ms = now_ms + EXTENT_TRUE_MS;
+            backing.due_ms = extent.due_ms.max(backing.true_until_ms);
         }
         removed
     }
@@ -112,7 +115,7 @@ impl Log {
 
     /// The messages up to an offset are not kept any more. Returns how many those were.
     pub(super) fn pass(&mut self, offset: u64, publishers: &mut Publishers) -> u64 {
-        let Some(Backing { floor, start, due_ms }) = self.backing else { return 0 };
+        let Some(Backing { floor, start, due_ms, true_until_ms }) = self.backing else { return 0 };
         let passed = offset.min(self.last);
         if passed <= floor {
             return 0;
@@ -121,8 +124,9 @@ impl Log {
             self.take_front(publishers);
         }
         let start = start.max(passed);
-        let due_ms = if passed == start { u64::MAX } else { due_ms };
-        self.backing = Some(Backing { floor: passed, start, due_ms });
+        // Of another message that is the first now nothing is known.
+        let due_ms = if passed == start { u64::MAX } else { due_ms.min(true_until_ms) };
+        self.backing = Some(Backing { floor: passed, start, due_ms, true_until_ms });
         passed - floor
     }
 
@@ -160,8 +164,9 @@ impl Log {
     fn hand_over(&mut self, publishers: &mut Publishers) {
         let Some(Retained { offset, expires, .. }) = self.take_front(publishers) else { return };
         if let Some(backing) = &mut self.backing {
-            let due_ms = if backing.floor == backing.start { u64::MAX } else { backing.due_ms };
-            backing.due_ms = due_ms.min(expires.at_ms());
+            if backing.floor == backing.start {
+                backing.due_ms = expires.at_ms();
+            }
             backing.start = offset;
         }
     }

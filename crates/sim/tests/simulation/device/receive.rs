@@ -395,6 +395,10 @@ impl Device {
 
     fn on_goodbye(&mut self, code: u16, ledger: &Ledger, now_ms: u64) {
         let right = match code {
+            // Its inbox could not be loaded.
+            3016 if ledger.settings.engine == Engine::Store && !self.ready => true,
+            // The token of its Refresh waited while time jumped.
+            3016 if self.is_refreshing() => true,
             // Its sign-in waited for a shard that did not read its mail.
             3016 => !self.ready && now_ms - self.connected_ms >= ledger.settings.client.connect_timeout_ms,
             3005 => self.expires_at != 0 && now_ms >= self.expires_at * 1000,

@@ -18,8 +18,8 @@ impl Schedule {
     /// Moves what shards want into mailboxes and engines. The rest waits in the world until the schedule says so.
     pub(super) fn distribute(&mut self) {
         self.world.mail.drain(..).for_each(|sent| self.mailboxes.post(sent));
-        for append in self.world.appends.drain(..) {
-            self.engines[append.shard].give(append);
+        for call in self.world.calls.drain(..) {
+            self.engines[call.shard].give(call);
         }
     }
 
@@ -85,10 +85,10 @@ impl Schedule {
     /// The engine stores some of what it was given, or fails.
     fn work_of_engine(&mut self, shard: usize) {
         if self.random.one_in(30) {
-            self.engines[shard].fail(&mut self.random);
+            self.engines[shard].fail(&mut self.random, &mut self.world.disk, self.world.now.unix_ms);
         } else {
             let count = self.random.below(12);
-            self.engines[shard].store(count);
+            self.engines[shard].work(count, &mut self.world.disk, self.world.now.unix_ms);
         }
     }
 
@@ -153,7 +153,7 @@ impl Schedule {
             let shard = self.random.below(self.world.shards.len());
             self.send_mail(shard);
             self.read_mail(shard);
-            self.engines[shard].store(usize::MAX);
+            self.engines[shard].work(usize::MAX, &mut self.world.disk, self.world.now.unix_ms);
             self.hear_engine(shard);
         }
         while !self.world.closing.is_empty() {

@@ -12,7 +12,7 @@ mod machinery;
 
 use ringgate_core::id::Recover;
 use ringgate_core::limits::{self, Namespace, Settings};
-use ringgate_sim::{Engine, Mailboxes, Random, Tokens as Verifying, World};
+use ringgate_sim::{Engine, Mailboxes, Random, Storage, Tokens as Verifying, World};
 
 use crate::device::Device;
 use crate::ledger::Ledger;
@@ -37,6 +37,7 @@ pub(crate) struct Schedule {
     trims: bool,
     /// Tokens that are given out do not end any more.
     calm: bool,
+    pub(crate) restarts: u64,
 }
 
 fn settings(random: &mut Random) -> Settings {
@@ -95,6 +96,7 @@ impl Schedule {
         change(&mut settings);
         let count = 1 + random.below(4);
         let mut world = World::seeded(count, settings, seed);
+        world.storage = Storage::WhenAsked;
         world.tokens = Verifying::WhenAsked;
         let mut devices = Vec::new();
         let users = 2 + random.below(6);
@@ -114,6 +116,7 @@ impl Schedule {
             tokens: Tokens::new(users),
             trims,
             calm: false,
+            restarts: 0,
             random,
         }
     }
@@ -160,9 +163,31 @@ impl Schedule {
                 let shard = self.random.below(self.world.shards.len());
                 self.jammed[shard] = self.world.now.unix_ms + self.random.below(1500) as u64;
             }
+            // Long enough for topics that nobody uses to leave memory.
+            20 if self.is_stored() && self.random.one_in(10) => self.world.pass(31_000),
+            21 if self.is_stored() && self.random.one_in(15) => self.restart(),
             _ => {}
         }
         self.shuffle(4);
+    }
+
+    fn is_stored(&self) -> bool {
+        self.world.settings.engine != limits::Engine::Memory
+    }
+
+    /// The node ends without a word, and is started again with what its engine has stored.
+    fn restart(&mut self) {
+        self.restarts += 1;
+        self.world.pass(100 + self.random.below(3_000) as u64);
+        self.mailboxes.clear();
+        self.engines.iter_mut().for_each(Engine::crash);
+        self.jammed.fill(0);
+        self.world.restart();
+        self.ledger.on_restart();
+        for device in &mut self.devices {
+            device.lost(&self.ledger);
+        }
+        self.distribute();
     }
 
     pub(crate) fn run(&mut self, steps: usize) {
