@@ -250,9 +250,11 @@ impl Worker {
                     self.log.signed_in(connection, &record);
                 }
                 // No configuration asks for an engine yet: messages are kept in memory.
-                Effect::Append { .. } | Effect::Load { .. } | Effect::Read { .. } | Effect::Cursor { .. } => {
-                    unreachable!("the memory engine has no effects")
-                }
+                Effect::Append { .. }
+                | Effect::Load { .. }
+                | Effect::Read { .. }
+                | Effect::Cursor { .. }
+                | Effect::Unload { .. } => unreachable!("the memory engine has no effects"),
                 Effect::Abort { connection } => self.net.abort(connection),
                 Effect::Hold { connection, hold } => self.net.hold(connection, hold),
             }

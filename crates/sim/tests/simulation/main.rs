@@ -25,7 +25,7 @@ mod silent;
 mod tokens;
 
 use ledger::Counts;
-use schedule::Schedule;
+use schedule::{EngineCounts, Schedule};
 
 /// Schedules of the default run.
 const SEEDS: u64 = 300;
@@ -61,12 +61,11 @@ fn schedule_is_any_then_clients_get_everything_that_the_protocol_promises() {
 struct Totals {
     counts: Counts,
     refused: u64,
-    /// Messages that engines stored, and their failures.
-    engines: (u64, u64),
+    engines: EngineCounts,
 }
 
 impl Totals {
-    fn add(&mut self, counts: &Counts, refused: u64, engines: (u64, u64)) {
+    fn add(&mut self, counts: &Counts, refused: u64, engines: EngineCounts) {
         let Counts {
             published,
             repetitions,
@@ -90,8 +89,7 @@ impl Totals {
         self.counts.with_ttl += with_ttl;
         self.counts.dropped += dropped;
         self.refused += refused;
-        self.engines.0 += engines.0;
-        self.engines.1 += engines.1;
+        self.engines.add(engines);
     }
 
     /// A run in which something never happened has not tested it.
@@ -107,8 +105,11 @@ impl Totals {
             counts.not_recovered,
             counts.with_ttl,
             *refused,
-            engines.0,
-            engines.1,
+            engines.stored,
+            engines.failures,
+            engines.read,
+            engines.restarts,
+            engines.unloaded,
         ];
         assert!(happened.iter().all(|count| *count >= 10), "too little happened: {self:?}");
         assert!(counts.temporary < counts.published / 10, "too much was refused for now: {self:?}");

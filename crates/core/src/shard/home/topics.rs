@@ -158,6 +158,10 @@ impl Homes {
 
     fn refresh(&mut self, topic: Topic, loaded: &LoadedTopic, now: Now) {
         let (extent, now_ms) = (loaded.extent(now), now.mono_ms());
+        if self.log(topic).is_some_and(|log| extent.floor < log.floor()) {
+            // What it was told was lost, or is not done yet.
+            self.mark(topic);
+        }
         match topic {
             Topic::Inbox(key) => {
                 let age = self.change_inbox(key, |inbox, publishers, _| {

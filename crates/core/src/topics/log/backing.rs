@@ -66,7 +66,9 @@ impl Log {
             && backing.floor < backing.start
         {
             backing.true_until_ms = now_ms + EXTENT_TRUE_MS;
-            backing.due_ms = extent.due_ms.max(backing.true_until_ms);
+            // An engine that does not know of our floor speaks of another first message.
+            let due_ms = if extent.floor < backing.floor { 0 } else { extent.due_ms };
+            backing.due_ms = due_ms.max(backing.true_until_ms);
         }
         removed
     }
@@ -291,6 +293,7 @@ mod tests {
             0,
             "marks never fall"
         );
+        assert!(backed.log.is_stale(1500), "it spoke of a message that is not the first one here");
         backed.check();
     }
 }

@@ -83,11 +83,11 @@ impl Schedule {
         assert_eq!((queued, deferred), (0, 0), "everything was delivered");
         let dropped = self.world.sum(|metrics| &metrics.deliveries_dropped[DropReason::Slow]);
         assert!(
-            self.restarts > 0 || self.ledger.counts.dropped <= dropped,
+            self.engines_did.restarts > 0 || self.ledger.counts.dropped <= dropped,
             "rooms without a log miss more than was dropped"
         );
         // What the shards had counted before a restart is gone.
-        if self.restarts == 0 {
+        if self.engines_did.restarts == 0 {
             self.metrics_agree();
         }
         if !self.trims && !self.ledger.ttls {

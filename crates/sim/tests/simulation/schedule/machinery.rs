@@ -6,7 +6,7 @@ use ringgate_core::limits;
 use ringgate_core::shard::Event;
 use ringgate_sim::{Client, Closing, Engine};
 
-use super::Schedule;
+use super::{EngineCounts, Schedule};
 
 impl Schedule {
     /// Hands a shard an event; letters go on their way, messages to the engine.
@@ -99,11 +99,14 @@ impl Schedule {
         }
     }
 
-    /// Messages that engines stored, and their failures.
-    pub(crate) fn engines_did(&self) -> (u64, u64) {
-        self.engines
-            .iter()
-            .fold((0, 0), |(stored, failures), engine| (stored + engine.stored, failures + engine.failures))
+    pub(crate) fn engines_did(&self) -> EngineCounts {
+        let mut counts = self.engines_did;
+        for Engine { stored, failures, read, .. } in &self.engines {
+            let (stored, failures, read) = (*stored, *failures, *read);
+            counts.add(EngineCounts { stored, failures, read, ..EngineCounts::default() });
+        }
+        counts.unloaded += self.world.sum(|metrics| &metrics.inbox_unloaded);
+        counts
     }
 
     fn verify(&mut self, shard: usize) -> bool {

@@ -37,7 +37,32 @@ pub(crate) struct Schedule {
     trims: bool,
     /// Tokens that are given out do not end any more.
     calm: bool,
+    pub(crate) engines_did: EngineCounts,
+}
+
+/// What engines did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EngineCounts {
+    /// Messages that were stored.
+    pub(crate) stored: u64,
+    pub(crate) failures: u64,
+    /// Topics loaded, and times that messages were read.
+    pub(crate) read: u64,
+    /// Nodes that ended and were started again.
     pub(crate) restarts: u64,
+    /// Messages of inboxes that left memory.
+    pub(crate) unloaded: u64,
+}
+
+impl EngineCounts {
+    pub(crate) fn add(&mut self, other: EngineCounts) {
+        let EngineCounts { stored, failures, read, restarts, unloaded } = other;
+        self.stored += stored;
+        self.failures += failures;
+        self.read += read;
+        self.restarts += restarts;
+        self.unloaded += unloaded;
+    }
 }
 
 fn settings(random: &mut Random) -> Settings {
@@ -116,7 +141,7 @@ impl Schedule {
             tokens: Tokens::new(users),
             trims,
             calm: false,
-            restarts: 0,
+            engines_did: EngineCounts::default(),
             random,
         }
     }
@@ -177,7 +202,8 @@ impl Schedule {
 
     /// The node ends without a word, and is started again with what its engine has stored.
     fn restart(&mut self) {
-        self.restarts += 1;
+        self.engines_did.restarts += 1;
+        self.engines_did.unloaded += self.world.sum(|metrics| &metrics.inbox_unloaded);
         self.world.pass(100 + self.random.below(3_000) as u64);
         self.mailboxes.clear();
         self.engines.iter_mut().for_each(Engine::crash);
