@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ringgate_core::id::{Durability, Position};
 use ringgate_core::shard::{ReadMessages, ReadRange, ReadResult, Record, Remembered, Stored, StoredMessage};
-use ringgate_core::topics::{Answered, DedupId, DedupKey, LoadedTopic, TopicState};
+use ringgate_core::topics::{Answered, DedupId, LoadedTopic, TopicState};
 use ringgate_core::wire::Draft;
 
 /// See the module.
@@ -157,8 +157,13 @@ impl Disk {
         self.topics.iter().filter(|(name, _)| name.starts_with('@')).map(|(_, topic)| topic.last).sum()
     }
 
-    /// The key of a message that is stored.
-    pub fn key(&self, topic: &str, offset: u64) -> Option<DedupKey> {
-        self.topics.get(topic)?.messages.get(&offset)?.key
+    /// The newest offset of a topic.
+    pub fn last(&self, topic: &str) -> u64 {
+        self.topics.get(topic).map_or(0, |topic| topic.last)
+    }
+
+    /// A message that is stored.
+    pub fn message(&self, topic: &str, offset: u64) -> Option<StoredMessage> {
+        self.topics.get(topic)?.messages.get(&offset).cloned()
     }
 }

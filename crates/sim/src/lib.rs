@@ -7,6 +7,7 @@
 //! | `client` | clients that say what a test makes them say, and the frames that they get |
 //! | `byte_clients` | clients that may send any bytes |
 //! | `bodies` | what the fuzz targets of the core do with their input |
+//! | `nodes` | several nodes that share an engine |
 //! | `mailboxes` | mailboxes that can be full |
 //! | `engine` | a model of an engine that does what it is asked for late, and fails |
 //! | `disk` | what an engine has stored |
@@ -18,6 +19,7 @@ mod client;
 mod disk;
 mod engine;
 mod mailboxes;
+mod nodes;
 mod random;
 mod world;
 
@@ -26,6 +28,7 @@ pub use client::{Got, offsets, settings, settings_with_namespace};
 pub use disk::Disk;
 pub use engine::Engine;
 pub use mailboxes::Mailboxes;
+pub use nodes::{News, Nodes};
 pub use random::Random;
 pub use world::{
     Append, Call, Client, Closing, Reading, Sent, Storage, Task, Tokens, Unverified, World, user_of_token,

@@ -243,7 +243,7 @@ impl World {
             settings: self.settings.clone(),
             metrics: metrics.clone(),
             seed,
-            run: self.run,
+            run: u64::from(self.settings.node_number) << 32 | self.run,
         };
         let shards = self.metrics.iter().enumerate().map(|(index, metrics)| Shard::new(options(index, metrics)));
         self.shards = shards.collect();
