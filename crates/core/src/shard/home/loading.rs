@@ -158,6 +158,9 @@ impl Shard {
             }
             ToHome::Attach(attach) => {
                 let (to, reason) = (attach.from.connection, CloseReason::Busy);
+                if attach.fence != 0 {
+                    return self.refuse_claim(&attach, reason);
+                }
                 self.post_to_edge(attach.from.shard, ToEdge::Refused { to, reason });
             }
             ToHome::Subscribe(subscribe) => {
