@@ -81,7 +81,7 @@ impl Admin {
                  admin.address to one that only your own systems reach"
             );
         }
-        // One thread is enough for who asks here, and leaves the shards' cores alone.
+        // One thread is enough for the few requests, and leaves the shards' cores alone.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let listener = runtime.block_on(async { TcpListener::from_std(listener) })?;
         let (stop, stopped) = oneshot::channel::<()>();
@@ -242,7 +242,7 @@ mod tests {
     const PATIENT: Timeouts = Timeouts { head: Duration::from_secs(600), write: Duration::from_secs(600) };
 
     #[test]
-    fn answers_over_a_real_socket() {
+    fn state_changes_then_the_pages_say_so_over_a_real_socket() {
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..2).map(|_| Arc::default()).collect();
         metrics[0].connections_active[Transport::Plain].add(3);
         metrics[1].connections_active[Transport::Plain].add(4);

@@ -256,7 +256,7 @@ fn serve(options: Serve) -> Result<(), String> {
     let lines = addresses(&server, shards, certificate.is_some())?;
     let mut out = std::io::stdout();
     if let Err(error) = out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
-        // Clients are served all the same: a full disk must not keep a gateway from starting.
+        // The gateway starts nevertheless: a full disk must not prevent that.
         lines.lines().for_each(|_| logs::COUNTS.count_failed());
         tracing::warn!(%error, "standard output cannot be written; the lines with the addresses are missing there");
     }
@@ -275,7 +275,7 @@ fn serve(options: Serve) -> Result<(), String> {
         false => "shutdown.timeout",
     };
     tracing::info!(emptied, because, "stopped");
-    // Whatever did not drain in time is closed by the kernel with the process.
+    // The kernel closes connections that did not drain in time when the process ends.
     Ok(())
 }
 

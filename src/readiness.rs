@@ -54,7 +54,7 @@ impl StillShards {
         };
     }
 
-    /// What to tell who asks whether the node is ready; none while all shards move.
+    /// Names the shards that stand still; none while all move.
     pub fn describe(&self) -> Option<String> {
         let words = self.0.iter().enumerate().map(|(index, word)| (index * 64, word.load(Ordering::Acquire)));
         let shards = words.flat_map(|(first, word)| {

@@ -75,7 +75,7 @@ async fn drive(workers: &mut Vec<Worker>, bell: OwnedFd) {
     }
 }
 
-/// The same for one shard. Nobody else waits for this thread, so it may block.
+/// The thread has one shard and may block in its ring: no other shard waits for it.
 fn drive_alone(worker: &mut Worker) {
     loop {
         worker.turn();

@@ -3,7 +3,7 @@
 //!
 //! A turn: completions, letters, tokens, time; then what follows from them: closes, sends, letters out, one doorbell
 //! per thread that sleeps, one entry into the kernel. Each part is bounded. Every turn looks at completions and reads
-//! mail, whatever waits: a send whose completion is not looked at makes its reader look slow. What would make too much
+//! mail, also while much waits: a send whose completion is not looked at makes its reader look slow. What would make too much
 //! wait is refused by the core before it is taken in. Turns are made by the shard's thread, see [`crate::thread`].
 //!
 //! | file | what |
@@ -54,7 +54,7 @@ pub struct WorkerOptions {
     pub mailbox: Mailbox<Mail>,
     /// Verifies tokens.
     pub authenticator: Arc<dyn Authenticator>,
-    /// Who may connect, for all shards.
+    /// Which clients may connect; shared by all shards.
     pub admission: Arc<Mutex<Admission>>,
     /// Zero of the node's monotonic clock.
     pub started: Instant,
@@ -136,7 +136,7 @@ impl Worker {
         now >= self.due || self.must_go_on()
     }
 
-    /// As [`Self::has_work`], whatever the time is.
+    /// As [`Self::has_work`], but for what is due at a time.
     fn must_go_on(&mut self) -> bool {
         self.more || !self.verifier.is_empty() || !self.mailbox.is_empty() || self.net.has_work()
     }

@@ -25,11 +25,11 @@ use ringgate_core::limits::Settings;
 use ringgate_core::transport::Transport;
 use ringgate_net::Descriptors;
 
-/// The ports of a development gateway, and of the documentation.
+/// TCP port of a development gateway, and of the documentation.
 pub const DEFAULT_PORT: u16 = 7400;
-/// The same for TLS.
+/// TLS port of a development gateway.
 pub const DEFAULT_TLS_PORT: u16 = 7443;
-/// The same for the admin listener.
+/// Admin port of a development gateway.
 pub const DEFAULT_ADMIN_PORT: u16 = 7480;
 
 /// Everything that the process is told; see `default.toml` for what each value means.
@@ -191,13 +191,13 @@ impl Config {
         Config::parse(&text, &file)
     }
 
-    /// The same without asking whether this host can hold that many connections: `ringgate doctor` answers that.
+    /// As [`Self::load`], without the check whether this host can hold that many connections: `ringgate doctor` makes it.
     pub fn load_for_doctor(path: &Path) -> Result<Config, Problems> {
         let (text, file) = read(path)?;
         Config::understand(&text, &file, |_| Vec::new())
     }
 
-    /// The same from memory; `file` is for messages.
+    /// As [`Self::load`], from memory; `file` is for messages.
     pub fn parse(text: &str, file: &str) -> Result<Config, Problems> {
         Config::understand(text, file, fit::check_host)
     }
@@ -239,7 +239,7 @@ impl Config {
         ];
         let config = Config {
             settings: Settings::default(),
-            // The keys are known anyway, and who develops uses gdb and perf.
+            // Everybody knows the keys anyway, and developers use gdb and perf.
             runtime: Runtime { shards, dumpable: true, ..Runtime::default() },
             listeners,
             tls: Some(Arc::new(tls)),

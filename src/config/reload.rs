@@ -62,7 +62,7 @@ impl Running {
         let mut names: Vec<String> = Vec::new();
         let keys = self.values.0.keys().chain(new.values.0.keys().filter(|key| !self.values.0.contains_key(*key)));
         for key in keys.filter(|key| self.values.0.get(*key) != new.values.0.get(*key)) {
-            // A value that is written otherwise and means the same changes nothing.
+            // A value that is only written differently has not changed.
             if !sections.get(section_of(key)).is_some_and(|(_, same)| *same) {
                 names.push(key.clone());
             }

@@ -152,12 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn a_host_with_room() {
+    fn host_has_room_then_good() {
         assert_eq!(states(&FakeHost::new(GOOD)), [State::Ok; 4]);
     }
 
     #[test]
-    fn a_host_without() {
+    fn host_has_no_room_then_each_limit_is_named() {
         let fake = FakeHost::new(&[
             ("proc/self/limits", "Max open files   1024  4096  files\nMax locked memory  65536  65536  bytes\n"),
             ("proc/self/status", "CapEff:\t0000000000000000\n"),
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_the_target_and_is_less_than_tuning_writes_is_no_problem() {
+    fn limit_holds_the_target_and_is_below_what_tuning_writes_then_no_problem() {
         let fake = FakeHost::new(GOOD);
         fake.set("proc/self/limits", "Max open files   1024  252532  files\n");
         fake.set("proc/sys/fs/nr_open", "1048576\n");
@@ -189,10 +189,10 @@ mod tests {
         assert_eq!(states(&fake)[0], State::Problem);
     }
 
-    /// Whatever the target and the tables: the command that is named writes the figure that is named, which is enough for
+    /// For every target and table size: the command that is named writes the figure that is named, which is enough for
     /// them and for tables that nobody has configured.
     #[test]
-    fn tuning_writes_the_limit_that_is_named() {
+    fn limit_is_named_then_tuning_writes_that_limit() {
         let fake =
             FakeHost::new(&[("proc/self/limits", "Max open files   10  10  files\n"), ("proc/sys/fs/nr_open", "10\n")]);
         let tables = [16_384, 1_000_000];
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn more_and_smaller_tables_are_a_way_around_the_limit() {
+    fn table_is_above_the_limit_then_more_and_smaller_tables_are_proposed() {
         let run = |limit: u64, descriptors| {
             let limits = format!("Max open files   1024  {limit}  files\n");
             let fake = FakeHost::new(&[("proc/self/limits", &limits)]);
@@ -236,13 +236,13 @@ mod tests {
     }
 
     #[test]
-    fn locked_memory_is_not_counted_for_the_privileged() {
+    fn process_is_privileged_then_locked_memory_is_not_counted() {
         let fake = FakeHost::new(&[("proc/self/status", "CapEff:\t0000000000004000\n")]);
         assert_eq!(states(&fake)[3], State::Ok);
     }
 
     #[test]
-    fn a_host_that_tells_nothing() {
+    fn host_tells_nothing_then_unknown() {
         assert_eq!(states(&FakeHost::new(&[])), [State::Unknown; 4]);
     }
 }

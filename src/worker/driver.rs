@@ -119,8 +119,8 @@ impl Driver for Core {
     }
 }
 
-/// What clients are told in turn for whom there is no room. They do not come back all at once: each may try again at another
-/// time, and shards do not begin with the same one.
+/// The Goodbye frames that refused clients are sent in turn. Their delays differ, also between shards, so that the clients do not
+/// come back all at once.
 pub(super) fn farewells(id: ShardId) -> Vec<Vec<u8>> {
     let after_ms = |step: u32| BUSY_AFTER_MS + step % FAREWELLS * BUSY_SPREAD_MS / FAREWELLS;
     let farewell = |number: u32| {

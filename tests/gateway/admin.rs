@@ -8,7 +8,7 @@ use ringgate_core::wire::Kind;
 use crate::support::{Gateway, LISTENERS, Login, Process, http};
 
 #[test]
-fn health_readiness_and_what_does_not_exist() {
+fn pages_are_asked_for_then_health_readiness_or_404() {
     let gateway = Gateway::start();
     for (method, path, status, body) in [
         ("GET", "/healthz", 200, "ok\n"),
@@ -27,7 +27,7 @@ fn health_readiness_and_what_does_not_exist() {
 }
 
 #[test]
-fn clients_that_say_nothing_or_no_http_stop_nobody() {
+fn clients_say_nothing_or_no_http_then_others_are_answered() {
     let gateway = Gateway::start();
     let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(gateway.admin()).unwrap()).collect();
     let mut other = TcpStream::connect(gateway.admin()).unwrap();
@@ -91,7 +91,7 @@ fn on_every_address_of_the_host_then_a_warning_says_so() {
 }
 
 #[test]
-fn metrics_count_what_was_done() {
+fn clients_have_talked_then_metrics_count_it() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let mut bob = gateway.tls_client();

@@ -75,7 +75,7 @@ fn too_many_frames_are_refused_and_then_end_the_connection() {
 }
 
 #[test]
-fn acks_and_pongs_are_never_refused_for_their_rate() {
+fn acks_and_pongs_come_fast_then_none_is_refused() {
     let gateway = gateway_with(|client| (client.messages_rate, client.messages_burst) = (1, 1));
     let mut bob = gateway.sign_in("bob");
     let mut frames = Vec::new();
@@ -114,7 +114,7 @@ fn too_many_bytes_are_refused_and_then_end_the_connection() {
 }
 
 #[test]
-fn so_many_requests_wait_for_their_answer() {
+fn too_many_requests_in_flight_then_further_ones_are_refused() {
     let gateway = gateway_with(|client| client.requests_in_flight_max = 1);
     let mut alice = gateway.sign_in("alice");
     assert_eq!(alice.connected().requests_in_flight_max, 1);
@@ -175,13 +175,13 @@ fn many_are_refused_then_they_are_sent_back_at_different_times() {
 }
 
 #[test]
-fn the_node_has_so_many_connections() {
+fn node_has_its_connections_then_others_are_refused() {
     let gateway = gateway_with(|client| client.connections_max = 2);
     let first = gateway.sign_in("first");
     let mut second = gateway.sign_in("second");
     assert!(!gateway.client().is_admitted(&Login::user("third")));
     assert_eq!((gateway.sum(|m| &m.connections_refused), gateway.connections()), (1, 2));
-    // Who only listens is told why.
+    // A refused client that sends nothing is told the reason, too.
     gateway.client().expect_close(CloseReason::Busy.code());
     second.ping();
     drop(first);
@@ -190,7 +190,7 @@ fn the_node_has_so_many_connections() {
 }
 
 #[test]
-fn an_address_has_so_many_connections() {
+fn address_has_its_connections_then_others_are_refused() {
     let gateway = gateway_with(|client| client.connections_per_address_max = 2);
     let mut clients: Vec<_> = [1, 1, 2, 2, 3].map(|number| connect_from(&gateway, host(number))).into();
     for (index, client) in clients.iter_mut().enumerate() {
@@ -206,7 +206,7 @@ fn an_address_has_so_many_connections() {
 }
 
 #[test]
-fn so_many_connections_are_accepted_in_a_second() {
+fn accept_rate_is_reached_then_others_are_refused() {
     let gateway = gateway_with(|client| client.accept_rate = 1);
     let began = Instant::now();
     let mut clients: Vec<_> = (0..20).map(|_| gateway.client()).collect();
@@ -257,7 +257,7 @@ fn connections_up_to_a_limit_then_the_next_is_refused() {
 }
 
 #[test]
-fn a_table_with_fewer_slots_than_accepts_serves_every_listener() {
+fn table_has_fewer_slots_than_accepts_then_every_listener_is_served() {
     let gateway = Gateway::with(|config| {
         config.runtime.shards = Some(1);
         config.runtime.accepts_in_flight = 32;

@@ -82,7 +82,7 @@ fn a_process_without_descriptors() {
         ),
     );
     // Descriptors that the program inherits, so many that there is room for a few clients only. Those that this test
-    // inherited from whoever runs it are closed: their number, and whether they are above the limit, is chance.
+    // inherited are closed: their number, and whether they are above the limit, is chance.
     let script = format!(
         "for fd in /proc/$$/fd/*; do fd=${{fd##*/}}; [ $fd -le 2 ] || eval \"exec $fd>&-\"; done; \
          for fd in $(seq 20 75); do eval \"exec $fd</dev/null\"; done; ulimit -n {LIMIT}; echo pid $$; \
@@ -115,7 +115,7 @@ fn a_process_without_descriptors() {
         client.take("Connected", |frame| matches!(frame, Frame::Connected(_)).then_some(()));
     };
     wait_until("the last descriptor is taken", || open() == LIMIT);
-    // Who asks the admin listener now waits, and is answered once there is a descriptor.
+    // A request to the admin listener waits now, and is answered once there is a descriptor.
     let asking = std::thread::spawn(move || http(admin, "GET", "/healthz").status);
     let inside = LIMIT - before;
     for client in clients.iter_mut().take(inside) {

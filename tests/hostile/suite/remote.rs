@@ -80,7 +80,7 @@ fn config(compact: bool, shards: usize) -> (Config, String) {
 /// Serves until its input ends, and writes a line of figures for each line that comes.
 #[test]
 #[ignore = "the process that the suite starts"]
-fn gateway_of_the_suite() {
+fn gateway_of_the_suite_then_it_serves_until_told_to_end() {
     let asked = std::env::var(ARGUMENT).ok();
     let (memory, shards) = asked.as_deref().and_then(|asked| asked.split_once(' ')).unwrap_or(("ordinary", "1"));
     let (config, certificate) = config(memory == "compact", shards.parse().unwrap());
@@ -164,7 +164,12 @@ pub(super) struct Remote {
 impl Remote {
     pub(super) fn start(compact: bool, shards: usize) -> Remote {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "suite::remote::gateway_of_the_suite", "--ignored", "--nocapture"]);
+        command.args([
+            "--exact",
+            "suite::remote::gateway_of_the_suite_then_it_serves_until_told_to_end",
+            "--ignored",
+            "--nocapture",
+        ]);
         command.env(ARGUMENT, format!("{} {shards}", if compact { "compact" } else { "ordinary" }));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
