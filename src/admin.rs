@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 
 use connections::{Connections, Socket};
 
-use crate::readiness::{Readiness, State};
+use crate::readiness::{Readiness, Reason};
 use ringgate_core::metrics::ShardMetrics;
 
 /// How long clients are waited for.
@@ -158,15 +158,8 @@ impl Pages {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
         match request.uri().path() {
-            "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => match self.readiness.state() {
-                State::Ready => match self.readiness.still.describe() {
-                    None => text(StatusCode::OK, "ready\n"),
-                    Some(still) => text(StatusCode::SERVICE_UNAVAILABLE, still),
-                },
-                State::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-                State::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-            },
+            "/healthz" => condition("healthy", &self.readiness.illnesses()),
+            "/readyz" => condition("ready", &self.readiness.obstacles()),
             "/metrics" => {
                 let mut response = text(StatusCode::OK, families::render(&self.metrics, self.started.elapsed()));
                 let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -197,6 +190,15 @@ impl Pages {
     }
 }
 
+/// `{"NAME":true,"reasons":[]}`; 503 and false where there are reasons against it.
+fn condition(name: &str, against: &[Reason]) -> Response<Full<Bytes>> {
+    let body = serde_json::json!({ name: against.is_empty(), "reasons": against });
+    let status = if against.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut response = text(status, format!("{body}\n"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
@@ -207,6 +209,7 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::readiness::State;
     use ringgate_core::transport::Transport;
     use std::io::{Read, Write};
     use std::net::TcpStream;
@@ -250,10 +253,13 @@ mod tests {
         let readiness = Arc::new(Readiness::default());
         let admin = Admin::start(loopback(), Vec::new(), metrics, readiness.clone()).unwrap();
         assert!(get(admin.address(), "GET /healthz").contains("200 OK"));
+        let not_ready = |reason: &str, text: &str| {
+            format!("{{\"ready\":false,\"reasons\":[{{\"reason\":\"{reason}\",\"text\":\"{text}\"}}]}}\n")
+        };
         for (state, status, body) in [
-            (State::Starting, "503 Service Unavailable", "starting\n"),
-            (State::Ready, "200 OK", "ready\n"),
-            (State::Draining, "503 Service Unavailable", "draining\n"),
+            (State::Starting, "503 Service Unavailable", not_ready("starting", "not listening yet")),
+            (State::Ready, "200 OK", "{\"ready\":true,\"reasons\":[]}\n".to_owned()),
+            (State::Draining, "503 Service Unavailable", not_ready("draining", "clients are sent away")),
         ] {
             readiness.set(state);
             let answer = get(admin.address(), "GET /readyz");
@@ -342,7 +348,7 @@ mod tests {
         write!(first, "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut rest = String::new();
         first.read_to_string(&mut rest).unwrap();
-        assert!(rest.ends_with("ready\n"), "{rest}");
+        assert!(rest.ends_with("{\"ready\":true,\"reasons\":[]}\n"), "{rest}");
     }
 
     #[test]

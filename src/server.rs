@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::admin::Admin;
 use crate::config::{Config, ListenerConfig};
 use crate::readiness::{Readiness, State};
-use crate::watch::Watch;
+use crate::watch::{Limits, Watch};
 use crate::worker::{Control, Mail, Reload};
 use ringgate_auth::Keys;
 use ringgate_core::mesh::Mailbox;
@@ -72,13 +72,17 @@ impl Server {
         set_certificate_end(&metrics, config.tls_ends);
         let readiness = Arc::new(Readiness::default());
         let admin = start_admin(config.admin, &config.admin_hosts, &metrics, &readiness)?;
+        let limits = Limits {
+            slots: config.runtime.connections_per_shard_max.into(),
+            connections: config.settings.client.connections_max as u64,
+        };
         let shutdown_timeout = Duration::from_millis(config.settings.shutdown_timeout_ms);
         let plan = Plan::new(&config.runtime)?;
         let (mailboxes, control) = plan.mailboxes(config.runtime.mailbox_capacity)?;
         let common = Common::new(config, at_rest);
         let threads = start_threads(plan.threads(common.shards(mailboxes, sockets, &metrics)))?;
         readiness.set(State::Ready);
-        let watch = start_watch(&metrics, &readiness)?;
+        let watch = start_watch(&metrics, limits, &readiness)?;
         Ok(Server { addresses, admin, readiness, metrics, control, threads, watch: Some(watch), shutdown_timeout })
     }
 
@@ -90,6 +94,11 @@ impl Server {
     /// Where the admin listener is, if there is one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::address)
+    }
+
+    /// How the node is, from now on.
+    pub fn readiness(&self) -> &Arc<Readiness> {
+        &self.readiness
     }
 
     /// The figures of each shard.

@@ -13,7 +13,7 @@ use crate::config::{Config, Runtime};
 use crate::cores::{self, Topology};
 use crate::readiness::Readiness;
 use crate::thread::ThreadOptions;
-use crate::watch::Watch;
+use crate::watch::{Limits, Watch};
 use crate::worker::{Mail, WorkerOptions};
 use ringgate_auth::Keys;
 use ringgate_core::id::{Now, ShardId};
@@ -237,8 +237,12 @@ pub(super) fn start_threads(threads: Vec<ThreadOptions>) -> Result<Vec<JoinHandl
     Ok(running)
 }
 
-pub(super) fn start_watch(metrics: &Arc<[Arc<ShardMetrics>]>, readiness: &Arc<Readiness>) -> Result<Watch, StartError> {
-    let watch = Watch::start(metrics.clone(), readiness.clone());
+pub(super) fn start_watch(
+    metrics: &Arc<[Arc<ShardMetrics>]>,
+    limits: Limits,
+    readiness: &Arc<Readiness>,
+) -> Result<Watch, StartError> {
+    let watch = Watch::start(metrics.clone(), limits, readiness.clone());
     watch.map_err(|error| StartError(kernel::explain("the thread that watches shards", &error)))
 }
 

@@ -4,16 +4,19 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use ringgate_core::wire::Kind;
+use ringgate_core::wire::encode::PublishRequest;
 
-use crate::support::{Gateway, LISTENERS, Login, Process, http};
+use crate::support::{Gateway, LISTENERS, Login, Process, http, wait_until};
+
+const READY: &str = "{\"ready\":true,\"reasons\":[]}\n";
 
 #[test]
 fn pages_are_asked_for_then_health_readiness_or_404() {
     let gateway = Gateway::start();
     for (method, path, status, body) in [
-        ("GET", "/healthz", 200, "ok\n"),
-        ("GET", "/readyz", 200, "ready\n"),
-        ("GET", "/readyz?verbose", 200, "ready\n"),
+        ("GET", "/healthz", 200, "{\"healthy\":true,\"reasons\":[]}\n"),
+        ("GET", "/readyz", 200, READY),
+        ("GET", "/readyz?verbose", 200, READY),
         ("HEAD", "/healthz", 200, ""),
         ("GET", "/", 404, "there are /healthz, /readyz and /metrics\n"),
         ("GET", "/metrics/", 404, "there are /healthz, /readyz and /metrics\n"),
@@ -23,6 +26,52 @@ fn pages_are_asked_for_then_health_readiness_or_404() {
         let answer = http(gateway.admin(), method, path);
         assert_eq!((answer.status, answer.body.as_str()), (status, body), "{method} {path}");
     }
+    gateway.finish();
+}
+
+#[test]
+fn node_has_connections_max_then_it_is_not_ready_until_some_have_left() {
+    let gateway = Gateway::with(|config| config.settings.client.connections_max = 2);
+    let ready = || http(gateway.admin(), "GET", "/readyz");
+    let clients = [gateway.sign_in("alice"), gateway.sign_in("bob")];
+    wait_until("the node is full", || ready().status == 503);
+    assert_eq!(
+        ready().body,
+        "{\"ready\":false,\"reasons\":[{\"reason\":\"full\",\"text\":\"as many connections as client.connections_max allows\"}]}\n"
+    );
+    assert_eq!(http(gateway.admin(), "GET", "/healthz").status, 200);
+    drop(clients);
+    wait_until("the node has room", || ready().body == READY);
+    gateway.finish();
+}
+
+#[test]
+fn logs_of_a_shard_are_full_then_it_is_named_until_messages_are_acknowledged() {
+    let gateway = Gateway::with(|config| {
+        config.runtime.shards = Some(1);
+        config.settings.log_bytes_per_shard_max = 64 * 1024;
+        (config.settings.client.messages_rate, config.settings.client.bytes_rate) = (0, 0);
+    });
+    let ready = || http(gateway.admin(), "GET", "/readyz");
+    let mut bob = gateway.sign_in("bob");
+    // One user's messages may take four times what is free: it takes several to fill the logs.
+    let mut writers: Vec<_> = (0..8).map(|number| gateway.sign_in(&format!("writer{number}"))).collect();
+    let mut stored = 0;
+    wait_until("logs are full", || {
+        for writer in &mut writers {
+            let publish = PublishRequest { topic: "@bob", payload: &[7; 1000], ..PublishRequest::default() };
+            stored += usize::from(writer.try_publish(publish).is_ok());
+        }
+        ready().status == 503
+    });
+    assert_eq!(
+        ready().body,
+        "{\"ready\":false,\"reasons\":[{\"reason\":\"logs\",\"shards\":[0],\"text\":\"logs take nearly all that \
+         log.size_per_shard_max allows\"}]}\n"
+    );
+    let last = bob.messages(stored).pop().unwrap().stamp.position;
+    bob.ack(last);
+    wait_until("logs have room", || ready().body == READY);
     gateway.finish();
 }
 
@@ -110,7 +159,7 @@ fn clients_have_talked_then_metrics_count_it() {
     bob.send_empty(Kind::Disconnect);
     bob.expect_end();
     drop(bob);
-    crate::support::wait_until("one connection is left", || gateway.connections() == 1);
+    wait_until("one connection is left", || gateway.connections() == 1);
     gateway.wait_for("slots", 1, |m| &m.ring_slots_used);
     let metrics = http(gateway.admin(), "GET", "/metrics");
     assert_eq!(metrics.status, 200);

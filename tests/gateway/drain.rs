@@ -45,20 +45,21 @@ fn drain_then_everybody_gets_goodbye_and_the_gateway_ends() {
 #[test]
 fn gateway_drains_then_readyz_says_503_and_draining() {
     // A drain gives a client up that stays, after two seconds: a test that was kept from running for so long sees none.
+    let draining = "{\"ready\":false,\"reasons\":[{\"reason\":\"draining\",\"text\":\"clients are sent away\"}]}\n";
     wait_until("/readyz is answered during a drain", || {
         let gateway = Gateway::start();
         let (admin, stays) = (gateway.admin(), gateway.sign_in("stays"));
         let stopping = std::thread::spawn(move || gateway.shutdown(&AtomicBool::new(false)));
         let during = loop {
             match try_http(admin, "GET", "/readyz") {
-                Ok(answer) if answer.status == 200 => assert_eq!(answer.body, "ready\n"),
+                Ok(answer) if answer.status == 200 => assert_eq!(answer.body, "{\"ready\":true,\"reasons\":[]}\n"),
                 Ok(answer) => break Some((answer.status, answer.body)),
                 Err(_) => break None,
             }
         };
         drop(stays);
         stopping.join().unwrap();
-        during.inspect(|answer| assert_eq!(*answer, (503, "draining\n".to_owned()))).is_some()
+        during.inspect(|answer| assert_eq!(*answer, (503, draining.to_owned()))).is_some()
     });
 }
 
