@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringgate::config::{Config, Running, default_text, log_filter, parse_duration_ms};
+use ringgate::notify::Notifier;
 use ringgate::server::Server;
 use ringgate::{client, doctor, logs, version};
 use ringgate_auth::{Keys, Signer, TokenSpec, parse_algorithm};
@@ -249,7 +250,13 @@ fn serve(options: Serve) -> Result<(), String> {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(!config.runtime.huge_pages) {
         tracing::warn!(%error, "huge pages stay as they are");
     }
+    let notifier = service_manager();
     let mut server = Server::start_with(config, give_memory_back).map_err(|error| error.to_string())?;
+    if let Some(notifier) = &notifier {
+        notifier.ready();
+        let started = notifier.start_watchdog(server.readiness().clone());
+        started.map_err(|error| format!("cannot start the watchdog's thread: {error}"))?;
+    }
     if let (Some(path), Some(certificate)) = (&options.dev_ca, &certificate) {
         std::fs::write(path, certificate).map_err(|error| format!("{}: {error}", path.display()))?;
     }
@@ -262,12 +269,15 @@ fn serve(options: Serve) -> Result<(), String> {
     }
     while signals.count.load(Ordering::Relaxed) == 0 {
         if signals.reload.swap(false, Ordering::Relaxed) {
+            notifier.iter().for_each(|notifier| notifier.reloading());
             let good = reloading.reload(&mut server, || signals.count.load(Ordering::Relaxed) > 0);
             server.count_reload(good);
+            notifier.iter().for_each(|notifier| notifier.ready());
         }
         std::thread::park_timeout(Duration::from_millis(100));
     }
     tracing::info!(timeout_ms, "draining; a second signal ends at once");
+    notifier.iter().for_each(|notifier| notifier.stopping());
     let emptied = server.shutdown(&signals.at_once);
     let because = match emptied {
         true => "every client has gone",
@@ -277,6 +287,17 @@ fn serve(options: Serve) -> Result<(), String> {
     tracing::info!(emptied, because, "stopped");
     // The kernel closes connections that did not drain in time when the process ends.
     Ok(())
+}
+
+/// Where the environment names one wrongly, the gateway serves clients nevertheless, and says so.
+fn service_manager() -> Option<Arc<Notifier>> {
+    match Notifier::from_environment() {
+        Ok(notifier) => notifier.map(Arc::new),
+        Err(error) => {
+            tracing::warn!(error, "the service manager is not told anything");
+            None
+        }
+    }
 }
 
 /// What a SIGHUP needs to know.
