@@ -1,4 +1,5 @@
-//! The admin listener: `/healthz`, `/readyz`, `/metrics`, on a thread of its own.
+//! The admin listener: `/healthz`, `/readyz`, `/metrics`, on a thread of its own; and the health listener, which has the first two
+//! alone, on another thread: rendering figures keeps nobody waiting who only asks how the node is.
 //!
 //! It reads what shards count and touches nothing of theirs. Prometheus rules: prefix `ringgate_`, base units,
 //! `_total` on counters, few labels. Not reachable from outside the host by default.
@@ -53,7 +54,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens. Requests are answered that name an address, `localhost`, or one of `hosts` (in lower case, without a port)
+    /// Has all pages. Requests are answered that name an address, `localhost`, or one of `hosts` (in lower case, without a port)
     /// as their host. The error names the address.
     pub fn start(
         address: SocketAddr,
@@ -61,20 +62,30 @@ impl Admin {
         metrics: Arc<[Arc<ShardMetrics>]>,
         readiness: Arc<Readiness>,
     ) -> io::Result<Admin> {
-        let pages = Pages { hosts, metrics, readiness, started: Instant::now() };
-        Admin::start_with(address, pages, TIMEOUTS)
+        let figures = Some(Figures { hosts, metrics, started: Instant::now() });
+        Admin::start_with(address, Pages { figures, readiness }, TIMEOUTS)
+    }
+
+    /// Has `/healthz` and `/readyz` alone, for requests by any host name: they tell nothing that strangers may not know. The
+    /// error names the address.
+    pub fn start_health(address: SocketAddr, readiness: Arc<Readiness>) -> io::Result<Admin> {
+        Admin::start_with(address, Pages { figures: None, readiness }, TIMEOUTS)
     }
 
     fn start_with(address: SocketAddr, pages: Pages, timeouts: Timeouts) -> io::Result<Admin> {
+        let (name, key) = match pages.figures {
+            Some(_) => ("admin", "admin.address"),
+            None => ("health", "admin.health_address"),
+        };
         let refused = |error: io::Error| {
             io::Error::other(format!(
-                "the admin listener cannot listen on {address}: {error} (stop what listens there, or set admin.address)"
+                "the {name} listener cannot listen on {address}: {error} (stop what listens there, or set {key})"
             ))
         };
         let listener = std::net::TcpListener::bind(address).map_err(refused)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        if address.ip().is_unspecified() {
+        if pages.figures.is_some() && address.ip().is_unspecified() {
             tracing::warn!(
                 %address,
                 "the admin listener is on every address of this host: anybody who reaches one of them reads /metrics; set \
@@ -85,7 +96,7 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let listener = runtime.block_on(async { TcpListener::from_std(listener) })?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             runtime.spawn(accept(listener, Arc::new(pages), timeouts));
             // Ends when told, or when the other end is dropped; connections end with the runtime.
             let _ = runtime.block_on(stopped);
@@ -141,39 +152,46 @@ async fn serve(number: u64, socket: TcpStream, pages: Arc<Pages>, connections: A
 
 /// What the answers are made from.
 struct Pages {
+    /// None on the health listener.
+    figures: Option<Figures>,
+    readiness: Arc<Readiness>,
+}
+
+/// What is not for strangers.
+struct Figures {
     /// Names that requests may be for, in lower case.
     hosts: Vec<String>,
     metrics: Arc<[Arc<ShardMetrics>]>,
-    readiness: Arc<Readiness>,
     started: Instant,
 }
 
 impl Pages {
     fn answer<T>(&self, request: &Request<T>) -> Response<Full<Bytes>> {
-        if !self.is_for_known_host(request) {
+        if self.figures.as_ref().is_some_and(|figures| !figures.are_for_host_of(request)) {
             let help = "this host name is not known here; name it in admin.hosts, or ask by address\n";
             return text(StatusCode::MISDIRECTED_REQUEST, help);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
-        match request.uri().path() {
-            "/healthz" => condition("healthy", &self.readiness.illnesses()),
-            "/readyz" => condition("ready", &self.readiness.obstacles()),
-            "/metrics" => {
-                let mut response = text(StatusCode::OK, families::render(&self.metrics, self.started.elapsed()));
+        match (request.uri().path(), &self.figures) {
+            ("/healthz", _) => condition("healthy", &self.readiness.illnesses()),
+            ("/readyz", _) => condition("ready", &self.readiness.obstacles()),
+            ("/metrics", Some(figures)) => {
+                let mut response = text(StatusCode::OK, families::render(&figures.metrics, figures.started.elapsed()));
                 let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
                 response.headers_mut().insert(CONTENT_TYPE, kind);
                 response
             }
-            _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n"),
+            (_, Some(_)) => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n"),
+            (_, None) => text(StatusCode::NOT_FOUND, "there are /healthz and /readyz\n"),
         }
     }
 }
 
-impl Pages {
+impl Figures {
     /// Whether every host that the request names is known. Browsers always name one; simple health checks may not.
-    fn is_for_known_host<T>(&self, request: &Request<T>) -> bool {
+    fn are_for_host_of<T>(&self, request: &Request<T>) -> bool {
         let named = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
         let asked = request.uri().authority().map(hyper::http::uri::Authority::as_str);
         named.chain(asked).all(|host| self.is_known(host))
@@ -239,7 +257,8 @@ mod tests {
         readiness.set(State::Ready);
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..2).map(|_| Arc::default()).collect();
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        Admin::start_with(loopback(), Pages { hosts, metrics, readiness, started: Instant::now() }, timeouts).unwrap()
+        let figures = Some(Figures { hosts, metrics, started: Instant::now() });
+        Admin::start_with(loopback(), Pages { figures, readiness }, timeouts).unwrap()
     }
 
     const PATIENT: Timeouts = Timeouts { head: Duration::from_secs(600), write: Duration::from_secs(600) };

@@ -375,6 +375,7 @@ fn addresses(server: &Server, shards: usize, dev: bool) -> Result<String, String
         lines.push(format!("{scheme}://{}", listener.address));
     }
     lines.extend(server.admin_address().map(|admin| format!("admin http://{admin}")));
+    lines.extend(server.health_address().map(|health| format!("health http://{health}")));
     if dev {
         let spec =
             TokenSpec { user: "alice".into(), issued_at: unix_seconds(), ttl_seconds: 3600, ..TokenSpec::default() };

@@ -1,4 +1,4 @@
-//! The process: checks the machine, starts shards and the admin listener, waits for signals, drains.
+//! The process: checks the machine, starts shards, the admin and the health listener, waits for signals, drains.
 //!
 //! Everything that can be refused is refused before a client could connect: descriptors, addresses, certificates,
 //! the ring. Shards are reached through the mesh alone.
@@ -27,12 +27,13 @@ use ringgate_core::mesh::Mailbox;
 use ringgate_core::metrics::{ReloadOutcome, ShardMetrics};
 
 use bind::bind_all;
-use start::{Common, Plan, check_machine, set_certificate_end, start_admin, start_threads, start_watch};
+use start::{Common, Plan, check_machine, set_certificate_end, start_admin, start_health, start_threads, start_watch};
 
 /// A gateway that runs.
 pub struct Server {
     addresses: Vec<ListenerConfig>,
     admin: Option<Admin>,
+    health: Option<Admin>,
     readiness: Arc<Readiness>,
     metrics: Arc<[Arc<ShardMetrics>]>,
     control: Mailbox<Mail>,
@@ -72,6 +73,7 @@ impl Server {
         set_certificate_end(&metrics, config.tls_ends);
         let readiness = Arc::new(Readiness::default());
         let admin = start_admin(config.admin, &config.admin_hosts, &metrics, &readiness)?;
+        let health = start_health(config.health, &readiness)?;
         let limits = Limits {
             slots: config.runtime.connections_per_shard_max.into(),
             connections: config.settings.client.connections_max as u64,
@@ -83,7 +85,17 @@ impl Server {
         let threads = start_threads(plan.threads(common.shards(mailboxes, sockets, &metrics)))?;
         readiness.set(State::Ready);
         let watch = start_watch(&metrics, limits, &readiness)?;
-        Ok(Server { addresses, admin, readiness, metrics, control, threads, watch: Some(watch), shutdown_timeout })
+        Ok(Server {
+            addresses,
+            admin,
+            health,
+            readiness,
+            metrics,
+            control,
+            threads,
+            watch: Some(watch),
+            shutdown_timeout,
+        })
     }
 
     /// Where it listens, with the ports that were chosen.
@@ -94,6 +106,11 @@ impl Server {
     /// Where the admin listener is, if there is one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(Admin::address)
+    }
+
+    /// Where the health listener is, if there is one.
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.health.as_ref().map(Admin::address)
     }
 
     /// How the node is, from now on.

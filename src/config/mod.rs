@@ -54,6 +54,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Host names that the admin listener answers to besides `localhost` and addresses, in lower case.
     pub admin_hosts: Vec<String>,
+    /// Listener of `/healthz` and `/readyz` alone, if any.
+    pub health: Option<SocketAddr>,
     /// Logging.
     pub logging: Logging,
     /// What is allowed and probably not meant: for the log, and for people.
@@ -249,6 +251,7 @@ impl Config {
             claims: Claims { require_exp: true, leeway_seconds: 5, ..Claims::default() },
             admin: Some(free(DEFAULT_ADMIN_PORT)),
             admin_hosts: Vec::new(),
+            health: None,
             logging: Logging { level: "info".to_owned(), json: false },
             warnings: Vec::new(),
             values: reload::Values::default(),

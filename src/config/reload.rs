@@ -23,6 +23,7 @@ pub struct Running {
     listeners: Vec<ListenerConfig>,
     admin: Option<SocketAddr>,
     admin_hosts: Vec<String>,
+    health: Option<SocketAddr>,
     json: bool,
     values: Values,
 }
@@ -40,6 +41,7 @@ impl Running {
             listeners: config.listeners.clone(),
             admin: config.admin,
             admin_hosts: config.admin_hosts.clone(),
+            health: config.health,
             json: config.logging.json,
             values: config.values.clone(),
         }
@@ -51,7 +53,7 @@ impl Running {
         let sections = [
             ("runtime", self.runtime == new.runtime),
             ("listeners", self.listeners == new.listeners),
-            ("admin", self.admin == new.admin && self.admin_hosts == new.admin_hosts),
+            ("admin", (self.admin, &self.admin_hosts, self.health) == (new.admin, &new.admin_hosts, new.health)),
             ("logging", self.json == new.json),
             ("", self.settings == new.settings),
         ];

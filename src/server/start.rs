@@ -1,4 +1,4 @@
-//! The phases of a start, in order: look at the machine, start the admin listener, plan which thread has which shard, make what
+//! The phases of a start, in order: look at the machine, start the admin and health listeners, plan which thread has which shard, make what
 //! all shards share, start the threads and wait until each is ready, watch them.
 
 use std::net::{SocketAddr, TcpListener};
@@ -82,10 +82,23 @@ pub(super) fn start_admin(
 ) -> Result<Option<Admin>, StartError> {
     let Some(address) = address else { return Ok(None) };
     let admin = Admin::start(address, hosts.to_vec(), metrics.clone(), readiness.clone());
-    admin.map(Some).map_err(|error| match error.raw_os_error() {
-        Some(_) => StartError(kernel::explain("the admin listener", &error)),
+    admin.map(Some).map_err(|error| refused("the admin listener", &error))
+}
+
+pub(super) fn start_health(
+    address: Option<SocketAddr>,
+    readiness: &Arc<Readiness>,
+) -> Result<Option<Admin>, StartError> {
+    let Some(address) = address else { return Ok(None) };
+    Admin::start_health(address, readiness.clone()).map(Some).map_err(|error| refused("the health listener", &error))
+}
+
+/// A call that failed is explained; other errors explain themselves.
+fn refused(what: &str, error: &std::io::Error) -> StartError {
+    match error.raw_os_error() {
+        Some(_) => StartError(kernel::explain(what, error)),
         None => StartError(error.to_string()),
-    })
+    }
 }
 
 /// Which thread has which shard.

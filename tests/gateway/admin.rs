@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use ringgate_core::wire::Kind;
 use ringgate_core::wire::encode::PublishRequest;
@@ -26,6 +27,36 @@ fn pages_are_asked_for_then_health_readiness_or_404() {
         let answer = http(gateway.admin(), method, path);
         assert_eq!((answer.status, answer.body.as_str()), (status, body), "{method} {path}");
     }
+    gateway.finish();
+}
+
+#[test]
+fn health_listener_has_1000_idle_connections_then_it_answers_within_100_ms_and_has_two_pages() {
+    let gateway = Gateway::with(|config| {
+        config.admin = None;
+        config.health = Some("127.0.0.1:0".parse().unwrap());
+    });
+    let health = gateway.server().health_address().unwrap();
+    assert_eq!(gateway.server().admin_address(), None);
+    let idle: Vec<_> = (0..1000).map(|_| TcpStream::connect(health).unwrap()).collect();
+    // On a busy machine this thread may have to wait for a core, in which case another try counts.
+    wait_until("an answer within 100 ms", || {
+        let asked = Instant::now();
+        assert_eq!(http(health, "GET", "/readyz").body, READY);
+        asked.elapsed() < Duration::from_millis(100)
+    });
+    drop(idle);
+    for (path, status) in [("/healthz", 200), ("/metrics", 404), ("/", 404)] {
+        let answer = http(health, "GET", path);
+        assert_eq!(answer.status, status, "{path}");
+        assert!(status == 200 || answer.body == "there are /healthz and /readyz\n", "{path}: {}", answer.body);
+    }
+    // A load balancer may name any host.
+    let mut socket = TcpStream::connect(health).unwrap();
+    socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: gateway.example\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(READY), "{answer}");
     gateway.finish();
 }
 

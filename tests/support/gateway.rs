@@ -102,7 +102,7 @@ impl Gateway {
         Ok(Gateway { server: Some(server), metrics, certificate, sockets: Mutex::default() })
     }
 
-    fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &Server {
         self.server.as_ref().expect("a gateway that runs")
     }
 

@@ -126,6 +126,7 @@ durability = "ephemeral"
 enabled = false
 address = "127.0.0.2:7003"
 hosts = ["Gateway.example.org", "gate-1"]
+health_address = "127.0.0.3:7004"
 
 [shutdown]
 timeout = "61s"
@@ -178,11 +179,13 @@ impl Drop for Files {
 
 /// All of a configuration that can be compared.
 fn shown(config: &Config) -> String {
-    let Config { settings, runtime, listeners, tls, tls_names, keys, claims, admin, admin_hosts, logging, .. } = config;
+    let Config {
+        settings, runtime, listeners, tls, tls_names, keys, claims, admin, admin_hosts, health, logging, ..
+    } = config;
     let compact = tls.as_ref().map(|tls| tls.enable_secret_extraction);
     let keys: Vec<_> = keys.iter().map(|key| (&key.kid, key.algorithm)).collect();
     format!(
-        "{settings:#?} {runtime:#?} {listeners:?} {compact:?} {tls_names:?} {keys:?} {claims:#?} {admin:?} {admin_hosts:?} {logging:?}"
+        "{settings:#?} {runtime:#?} {listeners:?} {compact:?} {tls_names:?} {keys:?} {claims:#?} {admin:?} {admin_hosts:?} {health:?} {logging:?}"
     )
 }
 
@@ -350,6 +353,9 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
     assert_eq!(config.admin, None);
     let on = understand(&text.replace("enabled = false", "enabled = true")).unwrap();
     assert_eq!(on.admin, Some("127.0.0.2:7003".parse().unwrap()));
+    for config in [&config.health, &on.health] {
+        assert_eq!(*config, Some("127.0.0.3:7004".parse().unwrap()));
+    }
 }
 
 #[test]

@@ -80,6 +80,15 @@ fn value_is_wrong_then_file_line_key_and_remedy_are_named() {
         ("[[namespaces]]\nhistory_size = 1", vec!["namespaces[0].name", "missing"]),
         ("[admin]\naddress = \"localhost\"", vec!["admin.address", "with a port"]),
         ("[admin]\nhosts = [\"a\", \"http://b:1\"]", vec!["x.toml:2: admin.hosts[1]", "without scheme and port"]),
+        ("[admin]\nhealth_address = \"7481\"", vec!["x.toml:2: admin.health_address", "with a port"]),
+        (
+            "[admin]\nhealth_address = \"0.0.0.0:7480\"",
+            vec!["x.toml:2: admin.health_address: 0.0.0.0:7480 and admin.address 127.0.0.1:7480 are the same"],
+        ),
+        (
+            "[admin]\nhealth_address = \"127.0.0.1:9\"\n[[listeners]]\naddress = \"127.0.0.1:9\"",
+            vec!["x.toml:2: admin.health_address: 127.0.0.1:9 and listeners[0].address 127.0.0.1:9 are the same"],
+        ),
         ("[admin]\nhosts = [\"\"]", vec!["admin.hosts[0]", "not a host name"]),
         (
             "[logging]\nlevel = \"inof\"",
