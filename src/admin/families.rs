@@ -138,7 +138,8 @@ impl Families {
         out.family("connections_active", "Connections that are open", MetricType::Gauge, &samples)?;
         let samples = out.by("transport", |s| &s.connections_accepted);
         out.family("connections_accepted", "Connections accepted", MetricType::Counter, &samples)?;
-        out.counter("connections_refused", "Connections refused at accept", |s| &s.connections_refused)?;
+        let samples = out.by("reason", |s| &s.connections_refused);
+        out.family("connections_refused", "Connections refused at accept, by reason", MetricType::Counter, &samples)?;
         let mut samples = Vec::new();
         for transport in Transport::ALL {
             for reason in CloseReason::ALL {
@@ -254,7 +255,9 @@ impl Families {
         let help = "Ends of connections that a look found before the kernel announced them";
         out.by_shard("uring_missed_ends", help, counter, |s| &s.ring_missed_ends)?;
         out.by_shard("uring_rearms", "Multishot receives armed again", counter, |s| &s.ring_rearms)?;
-        out.by_shard("accept_exhausted", "Accepts that failed, or without a slot", counter, |s| &s.accept_exhausted)?;
+        out.by_shard("accept_exhausted", "Accepts that failed for want of descriptors or memory", counter, |s| {
+            &s.accept_exhausted
+        })?;
         out.by_shard("uring_slots_used", "Slots in use", MetricType::Gauge, |s| &s.ring_slots_used)?;
         out.by_shard("shard_turns", "Turns made; a shard whose turns do not grow stands still", counter, |s| &s.turns)?;
         out.by_shard("shard_busy_nanoseconds", "Time in which a shard had work", counter, |s| &s.busy_ns)

@@ -177,6 +177,12 @@ impl Default for Runtime {
 }
 
 impl Runtime {
+    /// Slots of each shard's table beyond `connections_per_shard_max`: for accepts in flight, and for connections that are refused
+    /// because the shard is full, until they are closed.
+    pub fn spare_slots(&self) -> u32 {
+        (2 * self.accepts_in_flight).max(16) as u32
+    }
+
     /// The number of shards on this machine.
     pub fn shard_count(&self) -> usize {
         self.shards.unwrap_or_else(|| match &self.cores {

@@ -180,6 +180,7 @@ impl Common {
         Common {
             net: NetOptions {
                 slots: runtime.connections_per_shard_max,
+                spare_slots: runtime.spare_slots(),
                 descriptors: runtime.descriptors,
                 recv_buffers: runtime.recv_buffers,
                 recv_buffer_bytes: runtime.recv_buffer_bytes,

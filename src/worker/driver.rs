@@ -56,10 +56,9 @@ impl Driver for Core {
     fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool {
         let peer = peer.ip().to_canonical();
         if self.limited {
-            let admitted =
-                self.admission.lock().is_ok_and(|mut admission| admission.admit(&self.settings.client, peer, self.now));
-            if !admitted {
-                self.metrics.connections_refused.increment();
+            let Ok(mut admission) = self.admission.lock() else { return false };
+            if let Err(refusal) = admission.admit(&self.settings.client, peer, self.now) {
+                self.metrics.connections_refused[refusal].increment();
                 return false;
             }
             self.peers.insert_at(key, peer);

@@ -230,7 +230,7 @@ fn clients_have_talked_then_metrics_count_it() {
     for (family, sum) in [
         ("connections_accepted_total", 3.0),
         ("connection_closes_total", 2.0),
-        ("connections_refused_total", 0.0),
+        ("connections_refused_total{reason=\"full\"}", 0.0),
         ("auth_total", 3.0),
         ("tls_handshakes_total", 1.0),
         ("error_replies_total", 1.0),

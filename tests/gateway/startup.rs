@@ -72,12 +72,12 @@ fn file_has_one_problem_then_its_line_and_remedy_are_named() {
         (
             format!("{LISTENERS}{KEY}[runtime]\nconnections_per_shard_max = 16777216\n"),
             ":7",
-            "runtime.connections_per_shard_max: 16777216 slots in one table are more than the limit of open files",
+            "runtime.connections_per_shard_max: 16777280 slots in one table are more than the limit of open files",
         ),
     ] {
         // What is said about the table depends on where sockets live on this kernel.
         let says = match Descriptors::for_this_kernel() {
-            Descriptors::Ordinary => says.replace("16777216 slots in one table", ""),
+            Descriptors::Ordinary => says.replace("16777280 slots in one table", ""),
             Descriptors::Direct => says.to_owned(),
         };
         let (code, lines) = check(&folder, &text);
@@ -291,7 +291,7 @@ fn certificate_that_has_expired_then_check_and_serve_warn_and_go_on() {
 #[test]
 fn table_is_above_the_limit_of_open_files_then_the_error_names_a_limit_that_does() {
     let folder = TempFolder::new();
-    for (descriptors, wanted) in [("direct", 5000), ("ordinary", 2 * 5000 + 64)] {
+    for (descriptors, wanted) in [("direct", 5064), ("ordinary", 2 * 5064 + 64)] {
         let runtime = format!("shards = 2\ndescriptors = \"{descriptors}\"\nconnections_per_shard_max = 5000\n");
         let file = folder.write("ringgate.toml", format!("{LISTENERS}{KEY}[runtime]\n{runtime}"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
@@ -357,13 +357,13 @@ fn a_call_is_refused_then_the_gateway_does_not_start_and_names_what_is_in_the_wa
 
 #[test]
 fn descriptors_run_out_at_the_start_then_the_limit_is_named() {
-    // Few enough for the rings of eight shards not to be made; a table of its own takes none.
+    // Few enough for the rings of sixteen shards not to be made; a table of its own takes none.
     let folder = TempFolder::new();
-    let runtime = "shards = 8\ndescriptors = \"direct\"\nconnections_per_shard_max = 16\n";
+    let runtime = "shards = 16\ndescriptors = \"direct\"\nconnections_per_shard_max = 16\naccepts_in_flight = 1\n";
     let file = folder.write("ringgate.toml", format!("{LISTENERS}{KEY}[runtime]\n{runtime}[admin]\nenabled = false\n"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
     command.args(["serve", "--config", file.to_str().unwrap()]);
-    limit_open_files(&mut command, 16);
+    limit_open_files(&mut command, 32);
     let ended = Process::of(command).ended();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let line = ended.err.iter().find(|line| line.starts_with("ringgate: ")).unwrap();

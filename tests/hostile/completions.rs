@@ -86,6 +86,7 @@ fn every_byte_comes_back(descriptors: Descriptors, recv_buffers: u16) {
     let server = thread::spawn(move || {
         let options = NetOptions {
             slots: CLIENTS as u32,
+            spare_slots: 0,
             descriptors,
             recv_buffers,
             recv_buffer_bytes: 256,

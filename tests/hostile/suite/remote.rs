@@ -139,7 +139,7 @@ fn figures(shards: &[std::sync::Arc<ShardMetrics>]) -> BTreeMap<String, i64> {
     let ended = sum(&|m| m.closes.iter().flatten().chain(&m.connections_active).collect());
     set("accepted_unaccounted", accepted - ended);
     set("accepted", accepted);
-    set("refused", sum(&|m| vec![&m.connections_refused]));
+    set("refused", sum(&|m| m.connections_refused.iter().collect()));
     set("descriptors", std::fs::read_dir("/proc/self/fd").unwrap().count() as i64);
     set("heap", counting::live() as i64);
     figures
