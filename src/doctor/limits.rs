@@ -88,7 +88,8 @@ fn smaller_tables(target: &Target, limit: u64) -> Option<String> {
     if target.runtime.descriptors == Descriptors::Ordinary {
         return None;
     }
-    let shards = (target.shards()..=SHARDS_MAX as u64).find(|shards| target.table_of(*shards) <= limit)?;
+    let fits = |shards: &u64| target.table_of(*shards) + u64::from(target.runtime.spare_slots()) <= limit;
+    let shards = (target.shards()..=SHARDS_MAX as u64).find(fits)?;
     Some(format!("runtime.shards = {shards}, runtime.connections_per_shard_max = {}", target.table_of(shards)))
 }
 
@@ -173,19 +174,19 @@ mod tests {
         assert!(findings[3].fix.contains("LimitMEMLOCK=1048576"), "{:?}", findings[3]);
         // All in one table of the process.
         let ordinary = check(&fake.host, &target(Descriptors::Ordinary));
-        assert!(ordinary[0].wanted.starts_with("at least 1 135 400: 1 010 192 descriptors"), "{:?}", ordinary[0]);
+        assert!(ordinary[0].wanted.starts_with("at least 1 135 400: 1 010 320 descriptors"), "{:?}", ordinary[0]);
     }
 
     #[test]
     fn limit_holds_the_target_and_is_below_what_tuning_writes_then_no_problem() {
         let fake = FakeHost::new(GOOD);
-        fake.set("proc/self/limits", "Max open files   1024  252532  files\n");
+        fake.set("proc/self/limits", "Max open files   1024  252564  files\n");
         fake.set("proc/sys/fs/nr_open", "1048576\n");
         let findings = check(&fake.host, &target(Descriptors::Direct));
         assert_eq!([findings[0].state, findings[1].state], [State::Warning; 2]);
-        assert_eq!(findings[0].wanted, "at least 1 135 400: 252 532 slots in one table, and room");
+        assert_eq!(findings[0].wanted, "at least 1 135 400: 252 564 slots in one table, and room");
         assert!(!findings[0].fix.contains("runtime.shards"), "{:?}", findings[0]);
-        fake.set("proc/self/limits", "Max open files   1024  252531  files\n");
+        fake.set("proc/self/limits", "Max open files   1024  252563  files\n");
         assert_eq!(states(&fake)[0], State::Problem);
     }
 
@@ -224,10 +225,10 @@ mod tests {
             let fake = FakeHost::new(&[("proc/self/limits", &limits)]);
             check(&fake.host, &target(descriptors)).swap_remove(0).fix
         };
-        // 1 000 000 / 52 = 19 231, five times the root of it (138), and 32 for accepts.
+        // 1 000 000 / 52 = 19 231, and five times the root of it (138); with 64 spare slots.
         let fix = run(20_000, Descriptors::Direct);
         assert!(
-            fix.ends_with("; or within this limit runtime.shards = 52, runtime.connections_per_shard_max = 19953"),
+            fix.ends_with("; or within this limit runtime.shards = 52, runtime.connections_per_shard_max = 19921"),
             "{fix}"
         );
         // 256 shards are too few, or do not help.

@@ -71,7 +71,7 @@ impl Target {
         let share = self.connections.div_ceil(shards.max(1));
         match shards {
             1 => share,
-            _ => share + 5 * share.isqrt() + self.runtime.accepts_in_flight as u64,
+            _ => share + 5 * share.isqrt(),
         }
     }
 
@@ -112,8 +112,8 @@ mod tests {
     #[test]
     fn target_is_dealt_to_shards_then_each_has_room_for_an_uneven_share() {
         let target = Target::new(Some(1_000_000), false, Some(4), None);
-        assert_eq!(target.table_wanted(), 250_000 + 5 * 500 + 32);
-        assert_eq!(target.runtime.connections_per_shard_max, 252_532);
+        assert_eq!(target.table_wanted(), 250_000 + 5 * 500);
+        assert_eq!(target.runtime.connections_per_shard_max, 252_500);
         assert_eq!(Target::new(Some(1_000_000), false, Some(1), None).table_wanted(), 1_000_000);
         let states = |target: &Target| target.check().iter().map(|finding| finding.state).collect::<Vec<_>>();
         assert_eq!(states(&target), [State::Ok, State::Warning]);
