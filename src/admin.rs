@@ -10,6 +10,7 @@
 mod connections;
 mod families;
 mod process;
+mod text;
 
 use std::convert::Infallible;
 use std::io;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, VARY};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -29,6 +30,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use connections::{Connections, Socket};
+pub use families::Limits;
 
 use crate::readiness::{Readiness, Reason};
 use ringgate_core::metrics::ShardMetrics;
@@ -60,9 +62,10 @@ impl Admin {
         address: SocketAddr,
         hosts: Vec<String>,
         metrics: Arc<[Arc<ShardMetrics>]>,
+        limits: Limits,
         readiness: Arc<Readiness>,
     ) -> io::Result<Admin> {
-        let figures = Some(Figures { hosts, metrics, started: Instant::now() });
+        let figures = Some(Figures { hosts, metrics, limits, started: Instant::now() });
         Admin::start_with(address, Pages { figures, readiness }, TIMEOUTS)
     }
 
@@ -162,6 +165,7 @@ struct Figures {
     /// Names that requests may be for, in lower case.
     hosts: Vec<String>,
     metrics: Arc<[Arc<ShardMetrics>]>,
+    limits: Limits,
     started: Instant,
 }
 
@@ -169,24 +173,39 @@ impl Pages {
     fn answer<T>(&self, request: &Request<T>) -> Response<Full<Bytes>> {
         if self.figures.as_ref().is_some_and(|figures| !figures.are_for_host_of(request)) {
             let help = "this host name is not known here; name it in admin.hosts, or ask by address\n";
-            return text(StatusCode::MISDIRECTED_REQUEST, help);
+            return plain(StatusCode::MISDIRECTED_REQUEST, help);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
         match (request.uri().path(), &self.figures) {
             ("/healthz", _) => condition("healthy", &self.readiness.illnesses()),
             ("/readyz", _) => condition("ready", &self.readiness.obstacles()),
             ("/metrics", Some(figures)) => {
-                let mut response = text(StatusCode::OK, families::render(&figures.metrics, figures.started.elapsed()));
-                let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-                response.headers_mut().insert(CONTENT_TYPE, kind);
+                let open = families::render(&figures.metrics, figures.limits, figures.started.elapsed());
+                let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+                let (body, kind) = match text::wants_openmetrics(accept) {
+                    true => (open, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+                    false => (text::to_0_0_4(&open), "text/plain; version=0.0.4; charset=utf-8"),
+                };
+                let mut response = plain(StatusCode::OK, body);
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+                response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
                 response
             }
-            (_, Some(_)) => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n"),
-            (_, None) => text(StatusCode::NOT_FOUND, "there are /healthz and /readyz\n"),
+            (_, Some(_)) => plain(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n"),
+            (_, None) => plain(StatusCode::NOT_FOUND, "there are /healthz and /readyz\n"),
         }
     }
+}
+
+/// The reference of all metrics as Markdown: name, type, labels with their values, meaning.
+pub fn reference() -> String {
+    let shard = ShardMetrics::default();
+    // What is only exported with a certificate, and with a thread that runs.
+    shard.tls_cert_ends.set(1);
+    shard.thread.set(std::process::id().into());
+    text::reference(&families::render(&[Arc::new(shard)], Limits::default(), Duration::ZERO))
 }
 
 impl Figures {
@@ -212,12 +231,12 @@ impl Figures {
 fn condition(name: &str, against: &[Reason]) -> Response<Full<Bytes>> {
     let body = serde_json::json!({ name: against.is_empty(), "reasons": against });
     let status = if against.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut response = text(status, format!("{body}\n"));
+    let mut response = plain(status, format!("{body}\n"));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -257,7 +276,7 @@ mod tests {
         readiness.set(State::Ready);
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..2).map(|_| Arc::default()).collect();
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        let figures = Some(Figures { hosts, metrics, started: Instant::now() });
+        let figures = Some(Figures { hosts, metrics, limits: Limits::default(), started: Instant::now() });
         Admin::start_with(loopback(), Pages { figures, readiness }, timeouts).unwrap()
     }
 
@@ -270,7 +289,7 @@ mod tests {
         metrics[1].connections_active[Transport::Plain].add(4);
         metrics[1].delivery_duration.record_us(70);
         let readiness = Arc::new(Readiness::default());
-        let admin = Admin::start(loopback(), Vec::new(), metrics, readiness.clone()).unwrap();
+        let admin = Admin::start(loopback(), Vec::new(), metrics, Limits::default(), readiness.clone()).unwrap();
         assert!(get(admin.address(), "GET /healthz").contains("200 OK"));
         let not_ready = |reason: &str, text: &str| {
             format!("{{\"ready\":false,\"reasons\":[{{\"reason\":\"{reason}\",\"text\":\"{text}\"}}]}}\n")
@@ -297,7 +316,10 @@ mod tests {
         ] {
             assert!(metrics.contains(line), "no {line} in {metrics}");
         }
-        let taken = Admin::start(admin.address(), Vec::new(), Arc::from([]), readiness).err().unwrap().to_string();
+        let taken = Admin::start(admin.address(), Vec::new(), Arc::from([]), Limits::default(), readiness)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(taken.contains("admin.address"), "{taken}");
     }
 

@@ -44,6 +44,8 @@ enum Command {
     Client(client::Options),
     /// Check whether this host can hold a number of connections, and name what to change.
     Doctor(doctor::Options),
+    /// Print the reference of all metrics, as Markdown.
+    Metrics,
     /// Print version, commit and features.
     Version,
 }
@@ -127,6 +129,7 @@ fn main() -> ExitCode {
             },
             Err(text) => Err(text),
         },
+        Command::Metrics => say(ringgate::admin::reference().trim_end()),
         Command::Version => {
             say(&format!("ringgate {} ({})\nfeatures: {}", version::VERSION, version::COMMIT, version::FEATURES))
         }

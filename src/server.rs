@@ -72,7 +72,7 @@ impl Server {
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..count).map(|_| Arc::default()).collect();
         set_certificate_end(&metrics, config.tls_ends);
         let readiness = Arc::new(Readiness::default());
-        let admin = start_admin(config.admin, &config.admin_hosts, &metrics, &readiness)?;
+        let admin = start_admin(&config, &metrics, &readiness)?;
         let health = start_health(config.health, &readiness)?;
         let limits = Limits {
             slots: config.runtime.connections_per_shard_max.into(),

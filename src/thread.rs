@@ -35,6 +35,9 @@ pub fn run(options: ThreadOptions, ready: impl FnOnce(Result<(), RingError>)) {
         Ok(workers) => workers,
         Err(error) => return ready(Err(error)),
     };
+    if let Some(first) = workers.first() {
+        first.set_thread();
+    }
     if let [worker] = workers.as_mut_slice() {
         worker.live_alone(bell.clone());
     }

@@ -126,6 +126,11 @@ impl Worker {
         })
     }
 
+    /// The calling thread is this shard's, and it is the first of the thread's shards: CPU time is counted by thread.
+    pub(crate) fn set_thread(&self) {
+        self.core.metrics.thread.set(rustix::thread::gettid().as_raw_nonzero().get() as u64);
+    }
+
     /// Whether it has drained and is not needed any more.
     pub(crate) fn is_done(&self) -> bool {
         self.draining && self.core.shard.connections() == 0 && self.net.sockets() == 0 && self.backlog.letters() == 0
@@ -172,7 +177,10 @@ impl Worker {
         self.more = self.backlog.letters() > 0 || self.reading_up.is_some() || self.core.shard.has_work();
         self.turned = Instant::now();
         let worked = if busy { self.turned - began } else { Duration::ZERO };
-        self.core.metrics.busy_ns.add(worked.as_nanos() as u64);
+        if busy {
+            self.core.metrics.busy_ns.add(worked.as_nanos() as u64);
+            self.core.metrics.turn_duration.record_us(worked.as_micros() as u64);
+        }
         let accepted = self.core.metrics.connections_accepted.iter().map(Cell::read).sum();
         if self.rest.after_turn(self.turned, worked, accepted) {
             self.release_spares();

@@ -7,10 +7,12 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::StartError;
-use crate::admin::Admin;
+use crate::admin::{self, Admin};
 use crate::config::fit::check_host;
 use crate::config::{Config, Runtime};
 use crate::cores::{self, Topology};
+use crate::host::Host;
+use crate::host::memory::memory_bytes;
 use crate::readiness::Readiness;
 use crate::thread::ThreadOptions;
 use crate::watch::{Limits, Watch};
@@ -75,13 +77,20 @@ pub(super) fn set_certificate_end(metrics: &[Arc<ShardMetrics>], tls_ends: Optio
 }
 
 pub(super) fn start_admin(
-    address: Option<SocketAddr>,
-    hosts: &[String],
+    config: &Config,
     metrics: &Arc<[Arc<ShardMetrics>]>,
     readiness: &Arc<Readiness>,
 ) -> Result<Option<Admin>, StartError> {
-    let Some(address) = address else { return Ok(None) };
-    let admin = Admin::start(address, hosts.to_vec(), metrics.clone(), readiness.clone());
+    let Some(address) = config.admin else { return Ok(None) };
+    let limits = admin::Limits {
+        slots: config.runtime.connections_per_shard_max.into(),
+        connections: config.settings.client.connections_max as u64,
+        inbox_unknown_bytes: config.settings.inbox.unknown_bytes_per_shard_max as u64,
+        quiet_topics: config.settings.quiet_topics_max as u64,
+        memory_bytes: memory_bytes(&Host::new("/")).unwrap_or(0),
+    };
+    let hosts = config.admin_hosts.clone();
+    let admin = Admin::start(address, hosts, metrics.clone(), limits, readiness.clone());
     admin.map(Some).map_err(|error| refused("the admin listener", &error))
 }
 

@@ -66,6 +66,15 @@ fn version_is_asked_for_then_name_commit_and_features() {
 }
 
 #[test]
+fn reference_of_metrics_is_printed_then_docs_have_that_text() {
+    let (code, out, _) = run(&["metrics"]);
+    assert_eq!(code, Some(0));
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+    let written = std::fs::read_to_string(file).unwrap();
+    assert_eq!(written.lines().collect::<Vec<_>>(), out, "ringgate metrics > docs/metrics.md");
+}
+
+#[test]
 fn user_is_written_with_an_at_then_it_is_the_inbox() {
     let gateway = Gateway::start();
     let url = format!("tcp://{}", gateway.tcp());

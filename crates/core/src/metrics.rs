@@ -492,6 +492,10 @@ pub struct ShardMetrics {
     pub turns: Cell,
     /// Nanoseconds in which the shard had work.
     pub busy_ns: Cell,
+    /// Of one turn that had work, without what the kernel does when it is entered.
+    pub turn_duration: Histogram,
+    /// The shard's thread, as the kernel numbers it; 0 for all but the first shard of a thread.
+    pub thread: Cell,
     /// TLS handshakes that ended well.
     pub tls_handshakes: Cells<Handshake, 2>,
     /// Those after which a connection became compact.
