@@ -222,6 +222,7 @@ impl Common {
                     settings: self.settings.clone(),
                     metrics: metrics.clone(),
                     seed: self.seed,
+                    run: self.seed,
                 },
                 net: self.net.clone(),
                 listeners,
