@@ -45,6 +45,10 @@ impl Net {
             return;
         }
         self.arm_while_slots_last();
+        // Spare slots are taken for a moment only, by connections that are being refused.
+        if self.options.spare_slots > 0 {
+            return;
+        }
         // An idle listener's accepts hold slots, too: the table may be full for a busy one before all slots are sockets.
         let is_armed = |listener| self.accepts.iter().any(|accept| accept.listener == listener && accept.armed);
         let exhausted = !(0..self.listeners.len()).all(is_armed);

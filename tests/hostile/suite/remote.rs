@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use ringgate::config::{Config, ListenerConfig};
 use ringgate::server::Server;
 use ringgate_core::limits::Namespace;
-use ringgate_core::metrics::{Cell, ShardMetrics};
+use ringgate_core::metrics::{Cell, Refusal, ShardMetrics};
 use ringgate_core::transport::Transport;
 
 use crate::counting;
@@ -25,7 +25,7 @@ pub(super) const QUIET_TOPICS: usize = 100;
 const CALM: usize = 4;
 /// How long users, messages and positions are kept, so that a case can be seen to leave nothing.
 const KEPT_MS: u64 = 200;
-/// Slots of all shards together, and of each of them that are not connections: armed accepts of three listeners.
+/// Slots of all shards together.
 const SLOTS: u32 = 2048;
 
 const ARGUMENT: &str = "RINGGATE_HOSTILE_SUITE";
@@ -112,7 +112,7 @@ fn figures(shards: &[std::sync::Arc<ShardMetrics>]) -> BTreeMap<String, i64> {
         set(&format!("connections_{number}"), active.cast_signed());
         let accepted: u64 = shard.connections_accepted.iter().map(Cell::read).sum();
         set(&format!("accepted_{number}"), accepted.cast_signed());
-        set(&format!("exhausted_{number}"), shard.accept_exhausted.read().cast_signed());
+        set(&format!("full_{number}"), shard.connections_refused[Refusal::Full].read().cast_signed());
     }
     set("connections", sum(&|m| m.connections_active.iter().collect()));
     set("sessions", sum(&|m| vec![&m.sessions_active]));
