@@ -7,10 +7,10 @@ use std::time::Instant;
 use io_uring::types::{DestinationSlot, Fd, Fixed};
 use io_uring::{opcode, squeue};
 
+use super::layer::Layers;
 use super::operation::Operation;
 use super::socket::Socket;
 use super::{ACCEPT_PAUSE, Descriptors, Driver, Net};
-use crate::tls::Tls;
 use ringgate_core::id::ConnectionKey;
 use ringgate_core::transport::Transport;
 
@@ -97,18 +97,16 @@ impl Net {
             },
         };
         let key = self.sockets.next_key(slot);
-        let mut socket = Socket::new(fd);
+        let Some(layers) = Layers::accept(transport, self.server_tls.as_ref()) else {
+            return self.turn_away(slot, result);
+        };
+        let mut socket = Socket::new(fd, layers);
         socket.stepwise = self.stepwise;
-        if transport == Transport::Tls {
-            let tls = self.server_tls.clone().map(Tls::accept);
-            let Some(Ok(tls)) = tls else { return self.refuse(slot, result) };
-            socket.tls = Some(Box::new(tls));
-        }
         if !driver.opened(key, peer, transport) {
             if transport == Transport::Plain {
                 self.say_farewell(result);
             }
-            return self.refuse(slot, result);
+            return self.turn_away(slot, result);
         }
         self.sockets.insert_at(key, socket);
         self.arm_receive(key);
@@ -131,7 +129,7 @@ impl Net {
     }
 
     /// Closes an accepted descriptor that never became a socket of ours.
-    fn refuse(&mut self, slot: u32, result: i32) {
+    fn turn_away(&mut self, slot: u32, result: i32) {
         if self.options.descriptors == Descriptors::Ordinary {
             self.free.push(slot);
         }

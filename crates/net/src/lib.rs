@@ -13,7 +13,8 @@
 //! | `listen`, `accept` | listeners, and connections that come |
 //! | `connect` | connections that are made |
 //! | `driver`, `options` | what the caller is told, and how much there is of everything |
-//! | `handshake` | TLS of a socket: how it begins, ends and fails |
+//! | `layer`, `tls`, `portion` | what a connection speaks between the socket and its frames |
+//! | `handshake` | steps of a layer's handshake, and how a layer ends or fails |
 //! | `receive`, `buffers` | bytes that come, and where the kernel puts them |
 //! | `send`, `gather`, `sends` | bytes that leave: when, what goes together, and what is in the kernel |
 //! | `operation` | what a completion is about |
@@ -32,9 +33,11 @@ mod driver;
 mod gather;
 mod handshake;
 pub mod kernel;
+mod layer;
 mod listen;
 mod operation;
 mod options;
+mod portion;
 mod probe;
 mod quiet;
 mod receive;
@@ -72,7 +75,6 @@ pub use options::{Descriptors, NetOptions, raise_descriptor_limit};
 pub use probe::{Outcome, Probe, probe};
 pub use ring::RingError;
 
-use crate::tls::Tls;
 use buffers::Buffers;
 use listen::{Accept, Listener};
 use operation::Operation;
@@ -117,7 +119,8 @@ pub struct Net {
     /// Accepts failed for want of descriptors or memory: try again then.
     accept_again: Option<Instant>,
     completions: Vec<cqueue::Entry>,
-    plaintext: Vec<u8>,
+    /// Of layers that seal what is gathered.
+    scratch: Vec<u8>,
     metrics: Arc<ShardMetrics>,
 }
 
@@ -179,7 +182,7 @@ impl Net {
             bell: None,
             accept_again: None,
             completions: Vec::with_capacity(COMPLETIONS_PER_TURN),
-            plaintext: Vec::new(),
+            scratch: Vec::new(),
             metrics,
         })
     }
@@ -235,7 +238,7 @@ impl Net {
     /// What a peer has said within an unfinished TLS handshake, and nobody has looked at yet: one that closes right behind it
     /// may have said why. Empty without TLS.
     pub fn held_back(&self, key: ConnectionKey) -> &[u8] {
-        self.sockets.get(key).and_then(|socket| socket.tls.as_deref()).map_or(&[], Tls::held_back)
+        self.sockets.get(key).map_or(&[], |socket| socket.layers.kept())
     }
 
     /// Sockets that are not freed yet.
@@ -288,7 +291,7 @@ impl Net {
     /// Lets go of memory that is only kept for the next busy moment.
     pub fn release_spares(&mut self) {
         self.sends.release_spares();
-        self.plaintext = Vec::new();
+        self.scratch = Vec::new();
         self.handshakes.shrink_to_fit();
         self.starved.release_spares();
         self.quiet.release_spares();

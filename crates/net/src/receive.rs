@@ -6,6 +6,7 @@ use ringgate_core::close::CloseReason;
 use ringgate_core::id::ConnectionKey;
 
 use super::buffers::{self, Bundle};
+use super::layer::{Layer, each};
 use super::operation::Operation;
 use super::quiet::Quiet;
 use super::socket::{Peer, Socket, Stage};
@@ -128,9 +129,9 @@ impl Net {
     }
 
     pub(super) fn take_bytes(&mut self, key: ConnectionKey, buffer: u16, length: usize, driver: &mut impl Driver) {
-        let crowded =
-            |socket: &Socket| socket.handshaking && socket.tls.as_deref().is_some_and(|tls| !tls.may_hold_back(length));
-        if self.sockets.get(key).is_some_and(crowded) {
+        let is_crowded =
+            |socket: &mut Socket| socket.handshaking && !each!(&mut socket.layers, layer => layer.has_room(length));
+        if self.sockets.get_mut(key).is_some_and(is_crowded) {
             // Perhaps the handshake is over with what waits, and the rest lies behind it. This step is made out of its turn, at
             // most once for so many bytes; the place in the queue stays.
             self.step_handshake(key, driver);
@@ -141,30 +142,25 @@ impl Net {
         let is_heard = |socket: &&mut Socket| socket.stage == Stage::Open && socket.peer != Peer::Leaving;
         let Some(socket) = self.sockets.get_mut(key).filter(is_heard) else { return };
         let bytes = self.buffers.bytes_mut(buffer, length);
-        let Some(tls) = socket.tls.as_deref_mut() else { return driver.received(key, bytes) };
-        if !tls.is_established() {
-            if let Err(error) = tls.hold_back(bytes) {
-                return self.fail_tls(key, &error, driver);
-            }
-            if !socket.handshaking {
-                socket.handshaking = true;
-                self.handshakes.push_back(key);
-            }
-            return;
-        }
-        match tls.receive(bytes, |plaintext| driver.received(key, plaintext)) {
-            Ok(progress) => {
-                let flush = tls.has_outgoing();
+        let taken = each!(&mut socket.layers, layer => {
+            layer.take_in(bytes, |portion| driver.received(key, &portion)).map(|progress| (progress, layer.has_answer()))
+        });
+        match taken {
+            Ok((progress, has_answer)) => {
+                if progress.waits && !socket.handshaking {
+                    socket.handshaking = true;
+                    self.handshakes.push_back(key);
+                }
                 if progress.overhead_bytes > 0 {
                     driver.carried(key, progress.overhead_bytes);
                 }
-                if progress.closed {
+                if progress.ended {
                     self.answer_close(key, driver);
-                } else if flush {
+                } else if has_answer {
                     self.flush(key, driver);
                 }
             }
-            Err(error) => self.refuse_tls(key, &error, driver),
+            Err(error) => self.refuse(key, &error, driver),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! A socket in the ring: which operations of it are in the kernel, and the three steps of its end.
 
+use super::layer::Layers;
 use super::quiet::Quiet;
 use super::sends::SendKey;
-use crate::tls::Tls;
 
 // What every connection costs here.
 const _: () = assert!(size_of::<Socket>() <= 24);
@@ -26,7 +26,7 @@ pub(super) struct Socket {
     pub(super) handshaking: bool,
     /// Whether it is to be looked at, or is being.
     pub(super) quiet: Quiet,
-    pub(super) tls: Option<Box<Tls>>,
+    pub(super) layers: Layers,
 }
 
 /// An operation at the beginning or at the end of a socket.
@@ -63,7 +63,7 @@ pub(super) enum Stage {
 }
 
 impl Socket {
-    pub(super) fn new(fd: i32) -> Self {
+    pub(super) fn new(fd: i32, layers: Layers) -> Self {
         Socket {
             fd,
             send: None,
@@ -75,7 +75,7 @@ impl Socket {
             held: false,
             handshaking: false,
             quiet: Quiet::New,
-            tls: None,
+            layers,
         }
     }
 
