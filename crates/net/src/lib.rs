@@ -13,7 +13,7 @@
 //! | `listen`, `accept` | listeners, and connections that come |
 //! | `connect` | connections that are made |
 //! | `driver`, `options` | what the caller is told, and how much there is of everything |
-//! | `layer`, `tls`, `portion` | what a connection speaks between the socket and its frames |
+//! | `layer`, `tls`, `ws`, `portion` | what a connection speaks between the socket and its frames |
 //! | `handshake` | steps of a layer's handshake, and how a layer ends or fails |
 //! | `receive`, `buffers` | bytes that come, and where the kernel puts them |
 //! | `send`, `gather`, `sends` | bytes that leave: when, what goes together, and what is in the kernel |
@@ -50,6 +50,7 @@ mod teardown;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+pub mod ws;
 
 use std::collections::VecDeque;
 use std::net::TcpListener;

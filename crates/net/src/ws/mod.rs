@@ -1,0 +1,23 @@
+//! The opening handshake of WebSocket (RFC 6455, 4) for the accepting side: a request of HTTP/1.1 in, an answer out.
+//!
+//! Pure, as the codec of the frames is (`ringgate_core::wire::ws`). It stands in this crate because it parses with `httparse`, and a
+//! text's UTF-8 is checked with `simdutf8`: the core's graph holds neither.
+//!
+//! | file | what |
+//! |---|---|
+//! | `upgrade` | the request: what it has to say, and the answer 101 |
+//! | `origin` | which web pages may connect |
+//! | `refusal` | every other answer, with a sentence |
+//! | `utf8` | the validator of texts |
+
+mod origin;
+mod refusal;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+mod utf8;
+
+pub use origin::OriginPattern;
+pub use refusal::Refusal;
+pub use upgrade::{Accepted, HEAD_BYTES_MAX, HEADERS_MAX, Rules, Subprotocol, head_bytes, upgrade};
+pub use utf8::Simd;
