@@ -87,8 +87,10 @@ impl Net {
             }
             return self.arm_accepts();
         }
-        let transport = self.listeners.get(listener).map(|listener| listener.transport);
-        let (Some(peer), Some(transport)) = (peer, transport) else { return self.discard(result) };
+        let (Some(peer), Some(listener)) = (peer, self.listeners.get(listener)) else { return self.discard(result) };
+        let transport = listener.transport;
+        let layers = Layers::accept(transport, self.server_tls.as_ref(), listener.websocket.as_ref());
+        let is_websocket = listener.websocket.is_some();
         let (slot, fd) = match self.options.descriptors {
             Descriptors::Direct => (result as u32, -1),
             Descriptors::Ordinary => match self.free.pop() {
@@ -97,14 +99,12 @@ impl Net {
             },
         };
         let key = self.sockets.next_key(slot);
-        let Some(layers) = Layers::accept(transport, self.server_tls.as_ref()) else {
-            return self.turn_away(slot, result);
-        };
+        let Some(layers) = layers else { return self.turn_away(slot, result) };
         let mut socket = Socket::new(fd, layers);
         socket.stepwise = self.stepwise;
         if !driver.opened(key, peer, transport) {
             if transport == Transport::Plain {
-                self.say_farewell(result);
+                self.say_farewell(result, is_websocket);
             }
             return self.turn_away(slot, result);
         }
@@ -114,9 +114,10 @@ impl Net {
     }
 
     /// Sends the next farewell on an accepted descriptor whose close is pushed next: nobody waits for either.
-    fn say_farewell(&mut self, descriptor: i32) {
-        let Some(farewell) = self.farewells.get(self.next_farewell) else { return };
-        self.next_farewell = (self.next_farewell + 1) % self.farewells.len();
+    fn say_farewell(&mut self, descriptor: i32, is_websocket: bool) {
+        let farewells = if is_websocket { &self.websocket_farewells } else { &self.farewells };
+        self.next_farewell = (self.next_farewell + 1) % farewells.len().max(1);
+        let Some(farewell) = farewells.get(self.next_farewell) else { return };
         let (pointer, length) = (farewell.as_ptr(), farewell.len() as u32);
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         let entry = match self.options.descriptors {

@@ -6,6 +6,7 @@ use super::send::follows;
 use super::sends::{Owner, Send};
 use super::socket::{Peer, Stage};
 use super::{Driver, Net};
+use crate::ws::Failure;
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::ConnectionKey;
 
@@ -20,12 +21,9 @@ impl Net {
         let mut early = Vec::new();
         match each!(&mut socket.layers, layer => layer.step(|portion| early.extend_from_slice(&portion))) {
             Ok(progress) => {
-                if let Some(Secured { handshake, compact }) = progress.secured {
-                    self.metrics.tls_handshakes[handshake].increment();
-                    if compact {
-                        self.metrics.tls_compacted.increment();
-                    }
-                    driver.secured(key, handshake);
+                self.tell_secured(key, progress.secured, driver);
+                if let Some(accepted) = progress.upgraded {
+                    driver.upgraded(key, &accepted);
                 }
                 if !early.is_empty() {
                     driver.received(key, &early);
@@ -35,8 +33,17 @@ impl Net {
                 }
                 self.flush(key, driver);
             }
-            Err(error) => self.refuse(key, &error, driver),
+            Err(error) => self.refuse(key, error, driver),
         }
+    }
+
+    fn tell_secured(&mut self, key: ConnectionKey, secured: Option<Secured>, driver: &mut impl Driver) {
+        let Some(Secured { handshake, compact }) = secured else { return };
+        self.metrics.tls_handshakes[handshake].increment();
+        if compact {
+            self.metrics.tls_compacted.increment();
+        }
+        driver.secured(key, handshake);
     }
 
     /// The peer sends no more: so does the gateway (RFC 8446, 6.1), with a close_notify that [`Self::close`] sends behind what
@@ -49,16 +56,35 @@ impl Net {
         }
     }
 
-    /// The peer's bytes were refused. What it is to be told of that, if anything, is tried once; nobody waits for it.
-    pub(super) fn refuse(&mut self, key: ConnectionKey, error: &LayerError, driver: &mut impl Driver) {
-        self.send_answer(key);
-        self.fail(key, error, driver);
+    /// The peer's bytes were refused.
+    pub(super) fn refuse(&mut self, key: ConnectionKey, error: Box<LayerError>, driver: &mut impl Driver) {
+        match *error {
+            LayerError::Tls(_) => {
+                self.send_answer(key);
+                self.fail(key, &error, driver);
+            }
+            LayerError::Ws { failure, secured } => {
+                self.tell_secured(key, secured, driver);
+                self.dismiss(key, &failure, driver);
+            }
+        }
+    }
+
+    /// The driver is told; its [`Self::close`] sends what the peer is told.
+    fn dismiss(&mut self, key: ConnectionKey, failure: &Failure, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.peer == Peer::There && socket.stage == Stage::Open {
+            socket.peer = Peer::Refused;
+            driver.websocket_failed(key, failure);
+            driver.ended(key, failure.reason());
+        }
     }
 
     pub(super) fn fail(&mut self, key: ConnectionKey, error: &LayerError, driver: &mut impl Driver) {
         if self.sockets.get(key).is_some_and(|socket| socket.stage == Stage::Open && socket.peer == Peer::There) {
             match error {
                 LayerError::Tls(error) => driver.tls_failed(key, error),
+                LayerError::Ws { failure, .. } => driver.websocket_failed(key, failure),
             }
         }
         self.end(key, error.reason(), driver);

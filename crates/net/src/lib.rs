@@ -61,6 +61,7 @@ use std::time::{Duration, Instant};
 use io_uring::types::Fd;
 use io_uring::{cqueue, opcode, squeue};
 use ringgate_core::id::ConnectionKey;
+use ringgate_core::limits::{BUSY_AFTER_MS, BUSY_SPREAD_MS};
 use ringgate_core::metrics::ShardMetrics;
 use ringgate_core::prefetch::TOGETHER;
 use ringgate_core::slots::Slots;
@@ -76,6 +77,7 @@ pub use options::{Descriptors, NetOptions, raise_descriptor_limit};
 pub use probe::{Outcome, Probe, probe};
 pub use ring::RingError;
 
+use crate::ws::{Refusal, Rules, Subprotocol};
 use buffers::Buffers;
 use listen::{Accept, Listener};
 use operation::Operation;
@@ -113,6 +115,8 @@ pub struct Net {
     /// What refused connections are told, in turn.
     farewells: Vec<Vec<u8>>,
     next_farewell: usize,
+    /// As `farewells`, for connections that begin with a request of HTTP.
+    websocket_farewells: Vec<Vec<u8>>,
     /// Accepted sockets are not trusted at first.
     stepwise: bool,
     /// What ends [`Self::wait`], if anything does besides completions.
@@ -179,6 +183,7 @@ impl Net {
             exhausted: false,
             farewells: Vec::new(),
             next_farewell: 0,
+            websocket_farewells: Vec::new(),
             stepwise: false,
             bell: None,
             accept_again: None,
@@ -190,8 +195,23 @@ impl Net {
 
     /// Accepts on a listener from the next [`Self::poll`] on. TLS listeners need [`Self::set_server_tls`] first.
     pub fn listen(&mut self, socket: TcpListener, transport: Transport) {
+        self.add_listener(Listener { socket, transport, websocket: None });
+    }
+
+    /// As [`Self::listen`], for WebSocket connections over the transport. Frames travel in binary messages: of the rules'
+    /// subprotocols, only [`Subprotocol::Binary`] is agreed on.
+    pub fn listen_websocket(&mut self, socket: TcpListener, transport: Transport, mut rules: Rules) {
+        rules.subprotocols.retain(|subprotocol| *subprotocol == Subprotocol::Binary);
+        if self.websocket_farewells.is_empty() {
+            let seconds = BUSY_AFTER_MS.div_ceil(1000)..=(BUSY_AFTER_MS + BUSY_SPREAD_MS).div_ceil(1000);
+            self.websocket_farewells = seconds.map(|seconds| Refusal::Unavailable(seconds).answer()).collect();
+        }
+        self.add_listener(Listener { socket, transport, websocket: Some(Arc::new(rules)) });
+    }
+
+    fn add_listener(&mut self, listener: Listener) {
         let index = self.listeners.len();
-        self.listeners.push(Listener { socket, transport });
+        self.listeners.push(listener);
         self.accepts.extend((0..self.accepts_per_listener()).map(|_| Accept::new(index)));
     }
 

@@ -33,10 +33,7 @@ impl Net {
         let closing = socket.stage == Stage::Flushing;
         let (sends, scratch) = (&mut self.sends, &mut self.scratch);
         match each!(&mut socket.layers, layer => layer.gather(key, closing, sends, scratch, driver)) {
-            Ok(Some(send)) => {
-                let index = self.sends.insert(send);
-                self.submit_send(key, index);
-            }
+            Ok(Some(index)) => self.submit_send(key, index),
             Ok(None) if closing => self.shut(key),
             Ok(None) => {}
             Err(error) => self.fail(key, &error, driver),

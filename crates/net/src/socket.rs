@@ -41,7 +41,9 @@ pub(super) enum Step {
 pub(super) enum Peer {
     /// It has not ended the connection.
     There,
-    /// It has said close_notify, and the driver has been told. It may still read.
+    /// Its bytes were refused, and the driver has been told. It is told, too, and may still send what nobody reads.
+    Refused,
+    /// It has said that it sends no more, and the driver has been told. It may still read.
     Leaving,
     /// It has closed its side, or the socket has failed.
     Gone,
@@ -82,6 +84,11 @@ impl Socket {
     /// Whether the driver may still queue output.
     pub(super) fn is_sending(&self) -> bool {
         matches!(self.stage, Stage::Open | Stage::Flushing)
+    }
+
+    /// Whether what the peer sends is taken in.
+    pub(super) fn is_heard(&self) -> bool {
+        self.stage == Stage::Open && self.peer == Peer::There
     }
 
     /// Whether nothing more is to be expected of the peer.

@@ -7,7 +7,8 @@ use crate::portion::Portion;
 use crate::tls::{self, Tls};
 
 impl Layer for Tls {
-    fn take_in(&mut self, bytes: &mut [u8], above: impl FnMut(Portion<'_>)) -> Result<Progress, LayerError> {
+    #[inline]
+    fn take_in(&mut self, bytes: &mut [u8], above: impl FnMut(Portion<'_>)) -> Result<Progress, Box<LayerError>> {
         if !self.is_established() {
             self.hold_back(bytes)?;
             return Ok(Progress { waits: true, ..Progress::default() });
@@ -16,7 +17,7 @@ impl Layer for Tls {
         Ok(told(self, progress))
     }
 
-    fn step(&mut self, above: impl FnMut(Portion<'_>)) -> Result<Progress, LayerError> {
+    fn step(&mut self, above: impl FnMut(Portion<'_>)) -> Result<Progress, Box<LayerError>> {
         let progress = self.receive_portions(&mut [], above)?;
         Ok(told(self, progress))
     }
@@ -29,19 +30,23 @@ impl Layer for Tls {
         self.held_back()
     }
 
+    #[inline]
     fn has_answer(&self) -> bool {
         self.has_outgoing()
     }
 
+    #[inline]
     fn take_answer(&mut self) -> Vec<u8> {
         self.take_outgoing()
     }
 
+    #[inline]
     fn is_open(&self) -> bool {
         self.is_established()
     }
 
-    fn seal(&mut self, content: &[u8], out: &mut Vec<u8>) -> Result<(), LayerError> {
+    #[inline]
+    fn seal(&mut self, content: &[u8], out: &mut Vec<u8>) -> Result<(), Box<LayerError>> {
         Ok(self.encrypt(content, out)?)
     }
 
@@ -50,12 +55,13 @@ impl Layer for Tls {
     }
 }
 
+#[inline]
 fn told(tls: &Tls, progress: tls::Progress) -> Progress {
     let secured = |handshake| Secured { handshake, compact: tls.is_compact() };
     Progress {
         secured: progress.established.map(secured),
         ended: progress.closed,
         overhead_bytes: progress.overhead_bytes,
-        waits: false,
+        ..Progress::default()
     }
 }

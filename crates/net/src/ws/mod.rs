@@ -8,8 +8,10 @@
 //! | `upgrade` | the request: what it has to say, and the answer 101 |
 //! | `origin` | which web pages may connect |
 //! | `refusal` | every other answer, with a sentence |
+//! | `failure` | why a connection that was asked for, or made, ends |
 //! | `utf8` | the validator of texts |
 
+mod failure;
 mod origin;
 mod refusal;
 #[cfg(test)]
@@ -17,7 +19,8 @@ mod tests;
 mod upgrade;
 mod utf8;
 
-pub use origin::OriginPattern;
+pub use failure::Failure;
+pub use origin::{OriginPattern, PatternError};
 pub use refusal::Refusal;
 pub use upgrade::{Accepted, HEAD_BYTES_MAX, HEADERS_MAX, Rules, Subprotocol, head_bytes, upgrade};
 pub use utf8::Simd;

@@ -41,7 +41,7 @@ impl Subprotocol {
     }
 }
 
-/// What a listener asks of requests.
+/// What a listener asks of its connections.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// The only path at which connections are accepted; it begins with `/`.
@@ -56,6 +56,8 @@ pub struct Rules {
     pub token_cookie: Option<String>,
     /// A token may follow this prefix in an entry of `Sec-WebSocket-Protocol`, which is the one header that a page can choose.
     pub token_subprotocol_prefix: Option<String>,
+    /// Bytes of a message, in all its fragments.
+    pub message_bytes_max: u32,
 }
 
 impl Default for Rules {
@@ -67,6 +69,7 @@ impl Default for Rules {
             token_in_authorization: false,
             token_cookie: None,
             token_subprotocol_prefix: None,
+            message_bytes_max: 1 << 20,
         }
     }
 }
