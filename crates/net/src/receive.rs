@@ -9,7 +9,7 @@ use super::buffers::{self, Bundle};
 use super::layer::{Layer, each};
 use super::operation::Operation;
 use super::quiet::Quiet;
-use super::socket::{Peer, Socket};
+use super::socket::Peer;
 use super::{Driver, Net, on_socket};
 
 impl Net {
