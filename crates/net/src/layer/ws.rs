@@ -1,8 +1,8 @@
 //! WebSocket on the layer below it, which is the bare socket or TLS: the server's side of it.
 //!
 //! The request comes first, bounded and judged as a whole; then frames in binary messages. Payloads are unmasked where the layer below
-//! has left them and handed on as one stream; what is sent goes as one unmasked message for each send. Pings are answered here, the
-//! newest one where several wait. While nothing waits, this owns the decoder's bytes and no other memory.
+//! has left them and handed on as one stream, without the borders of messages; what is sent goes as one unmasked message for each
+//! send. Pings are answered here, the newest one where several wait. While nothing waits, this owns the decoder's bytes and no other memory.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::sends::{Owner, Send, SendKey, Sends};
 use crate::ws::{Accepted, Failure, HEAD_BYTES_MAX, Refusal, Rules, Simd, head_bytes, upgrade};
 
 // What an idle connection has on top of the layer below; a size that allocators keep whole blocks of.
-const _: () = assert!(size_of::<Ws<super::plain::Plain>>() <= 64);
+const _: () = assert!(size_of::<Ws<super::plain::Plain>>() <= 64 && size_of::<Ws<crate::tls::Tls>>() <= 80);
 
 /// See the module.
 pub(crate) struct Ws<L> {
@@ -299,5 +299,83 @@ impl<L: Layer> Layer for Ws<L> {
             return Ok(None);
         }
         Ok(Some(sends.insert(Send { owner: Owner::Copied(out), sent, more })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ringgate_core::wire::ws::append_client_frame;
+
+    use super::super::plain::Plain;
+    use super::*;
+
+    const REQUEST: &str = "GET /ws HTTP/1.1\r\nHost: a.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+    fn upgraded() -> Ws<Plain> {
+        let mut ws = Ws::new(Plain, Arc::new(Rules::default()));
+        assert!(ws.upper.aside.is_some() && !ws.is_open() && !ws.has_answer());
+        let progress = ws.take_in(&mut REQUEST.as_bytes().to_vec(), |_| panic!("no content")).ok().unwrap();
+        assert!(progress.upgraded.is_some() && ws.is_open() && ws.has_answer());
+        assert!(ws.take_answer().starts_with(b"HTTP/1.1 101 "));
+        ws
+    }
+
+    fn frames(frames: &[(Opcode, &[u8])]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (opcode, payload) in frames {
+            append_client_frame(true, *opcode, payload, [1, 2, 3, 4], &mut out);
+        }
+        out
+    }
+
+    #[test]
+    fn connection_is_idle_then_it_owns_no_memory_beside_its_own() {
+        let mut ws = upgraded();
+        assert!(ws.upper.aside.is_none(), "of the request and of its rules nothing is kept");
+        let mut content = Vec::new();
+        let mut bytes = frames(&[(Opcode::Ping, b"x"), (Opcode::Binary, b"hello")]);
+        let progress = ws.take_in(&mut bytes, |portion| content.extend_from_slice(&portion)).ok().unwrap();
+        assert_eq!((content.as_slice(), progress.overhead_bytes), (&b"hello"[..], 6 + 1 + 6));
+        assert_eq!(ws.take_answer(), [0x8a, 1, b'x']);
+        assert!(ws.upper.aside.is_none() && !ws.has_answer());
+    }
+
+    #[test]
+    fn several_pings_wait_then_the_newest_one_is_answered() {
+        let mut ws = upgraded();
+        for payload in [&b"1"[..], b"2", b"3"] {
+            assert!(ws.take_in(&mut frames(&[(Opcode::Ping, payload), (Opcode::Pong, b"")]), |_| {}).is_ok());
+        }
+        assert_eq!(ws.take_answer(), [0x8a, 1, b'3']);
+    }
+
+    #[test]
+    fn close_comes_behind_a_ping_then_the_close_alone_is_answered_and_nothing_is_sent_behind_it() {
+        let mut ws = upgraded();
+        let mut bytes =
+            frames(&[(Opcode::Ping, b"1"), (Opcode::Close, &4000u16.to_be_bytes()), (Opcode::Binary, b"late")]);
+        let progress = ws.take_in(&mut bytes, |_| panic!("it comes behind the Close")).ok().unwrap();
+        assert!(progress.ended && !ws.is_open());
+        assert_eq!(ws.take_answer(), [0x88, 2, 0x0f, 0xa0]);
+        let mut out = Vec::new();
+        ws.finish(&mut out);
+        assert_eq!(out, [], "one Close is enough");
+    }
+
+    #[test]
+    fn connection_ends_here_then_the_reason_is_the_code_and_is_said_once() {
+        for (reason, code) in [(None, 1000u16), (Some(CloseReason::TakenOver), 4500)] {
+            let (mut ws, mut out) = (upgraded(), Vec::new());
+            if let Some(reason) = reason {
+                ws.explain(reason);
+            }
+            ws.finish(&mut out);
+            ws.finish(&mut out);
+            assert_eq!(out, [&[0x88, 2], &code.to_be_bytes()[..]].concat());
+        }
+        let (mut early, mut out) = (Ws::new(Plain, Arc::new(Rules::default())), Vec::new());
+        early.finish(&mut out);
+        assert_eq!(out, [], "before the answer to the request, there are no frames");
     }
 }
