@@ -1,19 +1,14 @@
 //! Replays the inputs of the fuzz targets through the targets' own code, without a fuzzer: what was found once stays
 //! found. `fuzz/run` looks for more.
 
-#[path = "../fuzz/src/bodies.rs"]
-mod bodies;
 #[path = "../fuzz/src/connections.rs"]
 mod connections;
-#[path = "../crates/core/tests/simulation/random.rs"]
-mod random;
 #[path = "../fuzz/src/records.rs"]
 mod records;
-#[path = "../fuzz/src/world.rs"]
-#[allow(dead_code, reason = "shared with tests that need more of it")]
-mod world;
 
 use std::path::{Path, PathBuf};
+
+use ringgate_sim::{Random, bodies};
 
 #[test]
 fn frame() {
@@ -47,7 +42,7 @@ fn mutated_connections() {
 
 /// Each input, so many times, with a few bytes changed, or with another behind it.
 fn replay_mutated(folder: &str, mutations: usize, body: fn(&[u8])) {
-    let mut random = random::Random::new(1);
+    let mut random = Random::new(1);
     let inputs = inputs(&[folder]);
     for (_, input) in &inputs {
         for _ in 0..mutations {

@@ -7,56 +7,34 @@
 #[path = "support/counting.rs"]
 mod counting;
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use counting::live;
-use ringgate_core::id::{ConnectionKey, Now, ShardId};
 use ringgate_core::limits::Settings;
-use ringgate_core::metrics::ShardMetrics;
 use ringgate_core::session::Grant;
-use ringgate_core::shard::{Effect, Event, Shard, ShardOptions};
-use ringgate_core::transport::Transport;
-use ringgate_core::wire::Encoder;
 use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
+use ringgate_sim::{Client, Reading, Tokens, World};
 
 /// Figures of a process are of one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn shard(metrics: &Arc<ShardMetrics>, settings: Settings) -> Shard {
-    Shard::new(ShardOptions {
-        id: ShardId(0),
-        shards: 1,
-        settings: Arc::new(settings),
-        metrics: metrics.clone(),
-        seed: 1,
-    })
+/// One shard whose clients read at once, and whose tokens name their users.
+fn world(settings: Settings) -> World {
+    let mut world = World::new(1, settings);
+    world.reading = Reading::AtOnce;
+    world.tokens =
+        Tokens::AtOnce(|token| Ok(Grant { user: token.into(), expires_at: 2_000_000_000, rooms: None, device: None }));
+    world
 }
 
-/// Signs clients in and lets each heartbeat once.
-fn sign_in(shard: &mut Shard, slots: std::ops::Range<u32>, now: Now) {
-    let mut encoder = Encoder::default();
-    for slot in slots {
-        let connection = ConnectionKey { slot, generation: 1 };
-        let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        shard.handle(Event::Opened { connection, peer, transport: Transport::Plain }, now);
-        let user = format!("u123456-{slot}");
-        let mut bytes = Vec::new();
-        encoder.connect(&mut bytes, &ConnectRequest { token: &user, device: "phone", ..Default::default() });
-        shard.handle(Event::Received { connection, bytes: &bytes }, now);
-        while let Some(effect) = shard.poll_effect() {
-            if let Effect::Verify { connection, refresh, token } = effect {
-                let result = Ok(Grant { user: token.into(), expires_at: 2_000_000_000, rooms: None, device: None });
-                shard.handle(Event::Verified { connection, refresh, result }, now);
-            }
-        }
-        while let Some(chunk) = shard.pull(connection, now) {
-            if let ringgate_core::outbox::Chunk::Control(buffer) = chunk {
-                shard.recycle(buffer);
-            }
-        }
-        shard.advance(now);
-    }
+/// Signs a user of this number in and lets the client heartbeat once.
+fn sign_in(world: &mut World, user: u32) -> Client {
+    let client = world.open(0);
+    let token = format!("u123456-{user}");
+    let request = ConnectRequest { token: &token, device: "phone", ..Default::default() };
+    world.send(client, |encoder, out| encoder.connect(out, &request));
+    world.turn(0);
+    client
 }
 
 #[test]
@@ -64,49 +42,39 @@ fn an_idle_connection_owns_little() {
     const FIRST: u32 = 1_000;
     const ALL: u32 = 15_000;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut shard = shard(&Arc::default(), Settings::default());
-    let now = Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 };
-    sign_in(&mut shard, 0..FIRST, now);
+    let mut world = world(Settings::default());
+    for user in 0..FIRST {
+        sign_in(&mut world, user);
+    }
     let before = live();
-    sign_in(&mut shard, FIRST..ALL, now);
+    for user in FIRST..ALL {
+        sign_in(&mut world, user);
+    }
     let each = (live() - before) as f64 / f64::from(ALL - FIRST);
     println!("{each:.0} bytes for each idle connection in the core");
     assert!(each <= 330.0, "{each:.0} bytes for each idle connection");
-    shard.invariants();
+    world.check();
 }
 
 /// What `log_bytes` says of messages of 100 bytes, so many to each of so many users who are away, beside what was allocated.
 fn accounted_and_allocated(users: u32, messages: u32) -> (f64, f64) {
-    let now = Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 };
-    let metrics = Arc::<ShardMetrics>::default();
-    let mut settings = Settings::default();
-    settings.client.messages_rate = 0;
-    settings.client.bytes_rate = 0;
+    let mut settings = ringgate_sim::settings();
     settings.inbox.unknown_bytes_per_shard_max = usize::MAX;
-    let mut shard = shard(&metrics, settings);
-    sign_in(&mut shard, 0..1, now);
-    let connection = ConnectionKey { slot: 0, generation: 1 };
-    let mut encoder = Encoder::default();
+    let mut world = world(settings);
+    let publisher = sign_in(&mut world, 0);
     let before = live();
     for user in 0..users {
         let topic = format!("@u123456-{user:06}");
         for _ in 0..messages {
-            let mut bytes = Vec::new();
-            encoder.publish(&mut bytes, &PublishRequest { topic: &topic, payload: &[7; 100], ..Default::default() });
-            shard.handle(Event::Received { connection, bytes: &bytes }, now);
-            while shard.poll_effect().is_some() {}
-            while let Some(chunk) = shard.pull(connection, now) {
-                if let ringgate_core::outbox::Chunk::Control(buffer) = chunk {
-                    shard.recycle(buffer);
-                }
-            }
+            let request = PublishRequest { topic: &topic, payload: &[7; 100], ..Default::default() };
+            world.send(publisher, |encoder, out| encoder.publish(out, &request));
         }
     }
-    shard.release_spares();
+    world.shards[0].release_spares();
     let allocated = (live() - before) as f64;
-    assert_eq!(metrics.inbox_pending.read(), u64::from(users * messages));
-    shard.invariants();
-    (metrics.log_bytes.read() as f64, allocated)
+    assert_eq!(world.sum(|metrics| &metrics.inbox_pending), u64::from(users * messages));
+    world.check();
+    (world.sum(|metrics| &metrics.log_bytes) as f64, allocated)
 }
 
 #[test]

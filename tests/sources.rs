@@ -7,8 +7,9 @@ use std::fs::read_to_string;
 use std::path::{Path, PathBuf};
 
 /// Folders of sources, and the name by which other crates import them.
-const CRATES: [(&str, &str); 5] = [
+const CRATES: [(&str, &str); 6] = [
     ("crates/core/src", "ringgate_core"),
+    ("crates/sim/src", "ringgate_sim"),
     ("crates/net/src", "ringgate_net"),
     ("crates/auth/src", "ringgate_auth"),
     ("src", "ringgate"),
@@ -74,7 +75,8 @@ fn in_table<'a>(layers: &HashMap<String, usize>, module: &'a str, crate_name: &'
 fn module_imports_then_from_its_own_layer_or_those_above() {
     let layers = layers();
     let mut seen = 0;
-    for (folder, own_name) in CRATES.into_iter().filter(|(_, name)| *name != "ringgate_loadtest") {
+    let has_layers = |name: &str| name != "ringgate_loadtest" && name != "ringgate_sim";
+    for (folder, own_name) in CRATES.into_iter().filter(|(_, name)| has_layers(name)) {
         for (path, code) in sources(folder) {
             let module = module_of(&path);
             // The library's root of the gateway imports nothing, and a program may import all of it.
@@ -96,6 +98,25 @@ fn module_imports_then_from_its_own_layer_or_those_above() {
         }
     }
     assert!(seen > 200, "{seen} imports were found");
+}
+
+#[test]
+fn simulation_then_it_imports_the_core_only_and_no_program_imports_it() {
+    let mut seen = 0;
+    for (folder, own_name) in CRATES {
+        for (path, code) in sources(folder) {
+            for (_, imported) in CRATES.iter().filter(|(_, name)| *name != own_name && !imports(&code, name).is_empty())
+            {
+                let is_allowed = match own_name {
+                    "ringgate_sim" => *imported == "ringgate_core",
+                    _ => *imported != "ringgate_sim",
+                };
+                assert!(is_allowed, "{folder}/{} imports {imported}", path.display());
+                seen += usize::from(own_name == "ringgate_sim");
+            }
+        }
+    }
+    assert!(seen > 4, "{seen} imports of the simulation were found");
 }
 
 /// Modules at the top of a crate, and which others of the crate each of them imports.

@@ -19,12 +19,15 @@ use crate::support::{Answer, Client, Frame, Gateway, Login, http, wait_until};
 const STILL: &[(&str, &str)] = &[
     ("ringgate_build_info", "always 1; what it is for is in its labels, which tests/gateway/admin.rs looks at"),
     ("ringgate_conservation_error", "0 unless the gateway has lost count"),
-    ("ringgate_inbox_copies_dropped", "needs a home that is overloaded or out of memory; tests/core/wishes.rs"),
+    (
+        "ringgate_inbox_copies_dropped",
+        "needs a home that is overloaded or out of memory; crates/sim/tests/core/wishes.rs",
+    ),
     ("ringgate_log_bytes_limit", "a setting"),
     ("ringgate_tls_cert_expiry_timestamp_seconds", "a date of the certificate; tests/gateway/reload.rs"),
     ("ringgate_config_reloads", "only programs are told to; tests/gateway/reload.rs"),
-    ("ringgate_announcements_dropped", "needs a way between shards that is full; tests/core/overload.rs"),
-    ("ringgate_rooms_rested", "needs most members of a room to be far behind; tests/core/overload.rs"),
+    ("ringgate_announcements_dropped", "needs a way between shards that is full; crates/sim/tests/core/overload.rs"),
+    ("ringgate_rooms_rested", "needs most members of a room to be far behind; crates/sim/tests/core/overload.rs"),
     ("ringgate_uring_cq_overflow", "the kernel's queue is never full where a turn takes it empty"),
     ("ringgate_uring_missed_ends", "needs a race in the kernel; tests/hostile/ends.rs"),
     ("ringgate_uring_rearms", "the kernel may end a receive that has brought bytes, and may not"),

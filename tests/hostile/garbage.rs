@@ -8,8 +8,8 @@ use ringgate_core::transport::Transport;
 use ringgate_core::wire::{ClientFrame, Split, split_first_of_client};
 
 use crate::bystanders::Bystanders;
-use crate::random::Random;
 use crate::support::{DEADLINE, Gateway, wait_until};
+use ringgate_sim::Random;
 
 const ROUNDS: u64 = 300;
 

@@ -15,9 +15,6 @@ mod ends;
 mod garbage;
 mod mailboxes;
 mod malformed;
-#[path = "../../crates/core/tests/simulation/random.rs"]
-#[allow(dead_code, reason = "shared with the simulation")]
-mod random;
 mod receive_buffers;
 mod refreshes;
 mod sealing;

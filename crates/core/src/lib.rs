@@ -1,7 +1,7 @@
 //! The pure core of ringgate: no clock, no random numbers, no socket, no thread. Time and seeds are arguments.
 //!
 //! The map of the crate. A module imports only from its own layer and those above it in this list; ARCHITECTURE.md has the
-//! picture and the life of one message. The seeded simulation in `tests/simulation` drives exactly this code.
+//! picture and the life of one message. The seeded simulation in `crates/sim` drives exactly this code.
 
 // Vocabulary
 pub mod close;

@@ -11,8 +11,8 @@ use ringgate_core::wire::{Encoder, Kind};
 use super::remote::MESSAGE_BYTES;
 use super::scene::{By, End, Scene, ends};
 use super::{Case, case};
-use crate::random::Random;
 use crate::support::{Client, Frame, Login, connect_frame, dev_token};
+use ringgate_sim::Random;
 
 /// Longest body behind sign-in.
 const BODY_BYTES_MAX: usize = MESSAGE_BYTES + 4096;

@@ -7,8 +7,8 @@ use ringgate_core::wire::{Encoder, Kind};
 use super::remote::QUIET_TOPICS;
 use super::scene::{End, Scene};
 use super::{Case, case};
-use crate::random::Random;
 use crate::support::{Client, Frame, Login};
+use ringgate_sim::Random;
 
 /// Requests, all sent before any answer is read; then the codes of the answers, 0 where the request was carried out.
 fn codes(client: &mut Client, requests: usize, build: impl Fn(&mut Encoder, &mut Vec<u8>, u32, usize)) -> Vec<u16> {

@@ -14,9 +14,9 @@ use rustls_pki_types::pem::PemObject;
 
 use super::scene::{By, End, Scene, ends};
 use super::{Case, case};
-use crate::random::Random;
 use crate::sealing::Sealing;
 use crate::support::connect_frame;
+use ringgate_sim::Random;
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];

@@ -147,10 +147,28 @@ pub enum ToEdge {
     },
     /// The answer to [`ToHome::Subscribe`].
     Subscribed(Box<Subscribed>),
+    /// The room cannot be joined, for now.
+    NotSubscribed {
+        /// The session.
+        to: ConnectionKey,
+        /// The client's number of the request.
+        request: u32,
+        /// The room's entry on the session's shard.
+        local: LocalRoomKey,
+        /// As in [`Subscribe`].
+        counted: bool,
+    },
     /// The answer to [`ToHome::Presence`].
     PresenceResult(Box<PresenceResult>),
     /// The answer to [`ToHome::History`].
     HistoryResult(Box<HistoryResult>),
+    /// A Presence or a History could not be answered, for now.
+    LookupFailed {
+        /// The session.
+        to: ConnectionKey,
+        /// The client's number of the request.
+        request: u32,
+    },
     /// To the members of a room on one shard.
     Fanout {
         /// The room's entry there.
@@ -219,6 +237,8 @@ impl ToEdge {
             | ToEdge::Refused { .. }
             | ToEdge::Published(_)
             | ToEdge::Failed { .. }
+            | ToEdge::LookupFailed { .. }
+            | ToEdge::NotSubscribed { .. }
             | ToEdge::Subscribed(_) => 0,
         }
     }

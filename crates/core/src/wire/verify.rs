@@ -7,7 +7,7 @@ use super::header::{TABLE_BYTES_MIN, WireError};
 /// Tables that one frame of a client may hold; the bound that keeps bombs cheap.
 pub(super) const TABLES_MAX: usize = 64;
 
-/// Of a client. Work is bounded by the body's length, see `crates/core/tests/vectors/bombs.rs`: with the defaults of the
+/// Of a client. Work is bounded by the body's length, see `crates/sim/tests/vectors/bombs.rs`: with the defaults of the
 /// flatbuffers crate a frame of 1.2 KB burns 55 ms.
 pub(super) fn of_client<'a, T: Follow<'a, Inner = T> + Verifiable + 'a>(
     body: &'a [u8],

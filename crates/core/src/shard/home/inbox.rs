@@ -24,6 +24,7 @@ impl Shard {
         let attached = self.homes.change_inbox(key, |inbox, publishers, _| {
             inbox.attach(&device, from, resume, limits, publishers, now.mono_ms())
         });
+        self.keep_state(Topic::Inbox(key), now);
         match attached.flatten() {
             None => {
                 let reason = CloseReason::ConnectionLimit;

@@ -1,0 +1,149 @@
+//! Several nodes that share an engine, which gives messages their places and tells every node what the others have stored.
+//!
+//! What a node asks for is done by [`Nodes::work`]; what it is told of messages waits in `news` until a test delivers it, loses
+//! it, or delivers it twice, in any order. The engine is one [`Disk`].
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use ringgate_core::limits::{Engine, Settings};
+use ringgate_core::shard::{EngineUnavailable, Event, Stored, StoredMessage};
+
+use crate::disk::Disk;
+use crate::world::{Append, Call, Storage, Task, World};
+
+/// See the module.
+pub struct Nodes {
+    /// The nodes.
+    pub nodes: Vec<World>,
+    /// What the engine has.
+    pub disk: Disk,
+    /// What nodes are to be told, oldest first.
+    pub news: VecDeque<News>,
+    /// The engine is away: whatever it is asked for fails.
+    pub is_away: bool,
+    /// Which shard of which node has loaded which topic.
+    interest: BTreeSet<(Arc<str>, usize, usize)>,
+}
+
+/// A message that was stored, on its way to a shard of a node.
+#[derive(Clone, Debug)]
+pub struct News {
+    /// The node's number.
+    pub node: usize,
+    /// The shard's number.
+    pub shard: usize,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Its epoch.
+    pub epoch: u64,
+    /// The message.
+    pub message: StoredMessage,
+}
+
+impl Nodes {
+    /// So many nodes, of so many shards each.
+    pub fn new(nodes: usize, shards: usize, settings: &Settings) -> Nodes {
+        let node = |number: usize| {
+            let settings = Settings { engine: Engine::Shared, node_number: number as u16, ..settings.clone() };
+            let mut world = World::new(shards, settings);
+            world.storage = Storage::WhenAsked;
+            world
+        };
+        Nodes {
+            nodes: (0..nodes).map(node).collect(),
+            disk: Disk::default(),
+            news: VecDeque::new(),
+            is_away: false,
+            interest: BTreeSet::new(),
+        }
+    }
+
+    /// Both clocks of every node go on.
+    pub fn pass(&mut self, ms: u64) {
+        self.nodes.iter_mut().for_each(|node| node.pass(ms));
+    }
+
+    /// The engine does the oldest thing that a node asks for; false if it asks for nothing.
+    pub fn work(&mut self, node: usize) -> bool {
+        let Some(Call { shard, task }) = self.nodes[node].calls.pop_front() else { return false };
+        let unix_ms = self.nodes[node].now.unix_ms;
+        let event = match task {
+            Task::Append(Append { ticket, .. }) if self.is_away => {
+                Some(Event::Stored { ticket, result: Err(EngineUnavailable) })
+            }
+            Task::Load { topic } if self.is_away => Some(Event::Loaded { topic, result: Err(EngineUnavailable) }),
+            Task::Read { read, .. } if self.is_away => Some(Event::Read { read, result: Err(EngineUnavailable) }),
+            Task::Append(Append { ticket, record, .. }) => {
+                let stored = self.disk.place(&record, unix_ms);
+                if let Stored::Now(position) = stored {
+                    let message = self.disk.message(&record.topic, position.offset).expect("it has just been stored");
+                    let interest = self.interest.iter().filter(|(topic, _, _)| *topic == record.topic);
+                    self.news.extend(interest.map(|(topic, node, shard)| News {
+                        node: *node,
+                        shard: *shard,
+                        topic: topic.clone(),
+                        epoch: position.epoch,
+                        message: message.clone(),
+                    }));
+                }
+                Some(Event::Stored { ticket, result: Ok(stored) })
+            }
+            Task::Load { topic } => {
+                // From here on the node is told of what is stored.
+                self.interest.insert((topic.clone(), node, shard));
+                let loaded = Box::new(self.disk.load(&topic, unix_ms));
+                Some(Event::Loaded { topic, result: Ok(loaded) })
+            }
+            Task::Read { read, messages } => {
+                Some(Event::Read { read, result: Ok(Box::new(self.disk.read(&messages, unix_ms))) })
+            }
+            Task::Cursor { topic, state } => {
+                self.disk.set_state(&topic, &state);
+                None
+            }
+            Task::Unload { topic } => {
+                self.interest.remove(&(topic, node, shard));
+                None
+            }
+        };
+        if let Some(event) = event {
+            self.nodes[node].handle(shard, event);
+        }
+        true
+    }
+
+    /// Delivers news to the node that they are for.
+    pub fn tell(&mut self, news: News) {
+        let News { node, shard, topic, epoch, message } = news;
+        self.nodes[node].handle(shard, Event::Arrived { topic, epoch, message: Box::new(message) });
+    }
+
+    /// Everything that is to be done at this moment, until nothing is left: news are delivered in their order.
+    pub fn settle(&mut self) {
+        loop {
+            let mut any = false;
+            for node in 0..self.nodes.len() {
+                self.nodes[node].work();
+                any |= self.work(node);
+            }
+            if let Some(news) = self.news.pop_front() {
+                self.tell(news);
+                any = true;
+            }
+            if !any {
+                return;
+            }
+        }
+    }
+
+    /// How many shards of nodes have loaded a topic.
+    pub fn interested(&self, topic: &str) -> usize {
+        self.interest.iter().filter(|(known, _, _)| **known == *topic).count()
+    }
+
+    /// Panics when any structure of a shard is broken.
+    pub fn check(&self) {
+        self.nodes.iter().for_each(World::check);
+    }
+}
