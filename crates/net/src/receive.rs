@@ -121,7 +121,7 @@ impl Net {
             // Something is there: the armed receive brings it.
             error => (error > 0).then_some(CloseReason::ConnectionReset),
         };
-        if let Some(reason) = end.filter(|_| socket.peer == Peer::There) {
+        if let Some(reason) = end.filter(|_| matches!(socket.peer, Peer::There | Peer::Refused)) {
             self.metrics.ring_missed_ends.increment();
             self.end(key, reason, driver);
         }
