@@ -22,5 +22,10 @@ mod utf8;
 pub use failure::Failure;
 pub use origin::{OriginPattern, PatternError};
 pub use refusal::Refusal;
-pub use upgrade::{Accepted, HEAD_BYTES_MAX, HEADERS_MAX, Rules, Subprotocol, head_bytes, upgrade};
+pub use upgrade::{Accepted, Rules, Subprotocol, head_bytes, upgrade};
 pub use utf8::Simd;
+
+/// Bytes of a request, with all its headers.
+pub const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// Headers of a request.
+pub const HEADERS_MAX: usize = 64;

@@ -1,7 +1,7 @@
 //! Answers of HTTP/1.1 to requests that do not become a WebSocket: a status, and a sentence in plain text. Nothing of what the client
 //! sent is repeated in them.
 
-use super::upgrade::{HEAD_BYTES_MAX, HEADERS_MAX};
+use super::{HEAD_BYTES_MAX, HEADERS_MAX};
 
 /// Why a request is not answered with 101. The connection is closed behind the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,11 +8,7 @@ use httparse::{EMPTY_HEADER, Header, Request, Status};
 
 use super::origin::{OriginPattern, is_same_host};
 use super::refusal::Refusal;
-
-/// Bytes of a request, with all its headers.
-pub const HEAD_BYTES_MAX: usize = 8 * 1024;
-/// Headers of a request.
-pub const HEADERS_MAX: usize = 64;
+use super::{HEAD_BYTES_MAX, HEADERS_MAX};
 
 /// Bytes that a client has drawn for `Sec-WebSocket-Key`.
 const KEY_BYTES: usize = 16;
