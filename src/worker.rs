@@ -254,7 +254,9 @@ impl Worker {
                 | Effect::Load { .. }
                 | Effect::Read { .. }
                 | Effect::Cursor { .. }
-                | Effect::Unload { .. } => unreachable!("the memory engine has no effects"),
+                | Effect::Unload { .. }
+                | Effect::Claim { .. }
+                | Effect::Release { .. } => unreachable!("the memory engine has no effects"),
                 Effect::Abort { connection } => self.net.abort(connection),
                 Effect::Hold { connection, hold } => self.net.hold(connection, hold),
             }

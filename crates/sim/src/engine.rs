@@ -60,7 +60,7 @@ impl Engine {
                     disk.set_state(&topic, &state);
                     None
                 }
-                Task::Unload { .. } => None,
+                Task::Unload { .. } | Task::Claim { .. } | Task::Release { .. } => None,
             });
         }
     }
@@ -84,7 +84,7 @@ impl Engine {
             Some(Task::Read { read, .. }) => {
                 self.answers.push_back(Event::Read { read, result: Err(EngineUnavailable) });
             }
-            Some(Task::Cursor { .. } | Task::Unload { .. }) | None => {}
+            Some(Task::Cursor { .. } | Task::Unload { .. } | Task::Claim { .. } | Task::Release { .. }) | None => {}
         }
     }
 

@@ -28,7 +28,7 @@ pub use client::{Got, offsets, settings, settings_with_namespace};
 pub use disk::Disk;
 pub use engine::Engine;
 pub use mailboxes::Mailboxes;
-pub use nodes::{News, Nodes};
+pub use nodes::{ClaimAnswer, Eviction, News, Nodes};
 pub use random::Random;
 pub use world::{
     Append, Call, Client, Closing, Reading, Sent, Storage, Task, Tokens, Unverified, World, user_of_token,

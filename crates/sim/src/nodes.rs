@@ -3,11 +3,11 @@
 //! What a node asks for is done by [`Nodes::work`]; what it is told of messages waits in `news` until a test delivers it, loses
 //! it, or delivers it twice, in any order. The engine is one [`Disk`].
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ringgate_core::limits::{Engine, Settings};
-use ringgate_core::shard::{EngineUnavailable, Event, Stored, StoredMessage};
+use ringgate_core::shard::{ClaimId, EngineUnavailable, Event, Fence, Stored, StoredMessage};
 
 use crate::disk::Disk;
 use crate::world::{Append, Call, Storage, Task, World};
@@ -24,6 +24,37 @@ pub struct Nodes {
     pub is_away: bool,
     /// Which shard of which node has loaded which topic.
     interest: BTreeSet<(Arc<str>, usize, usize)>,
+    /// By user and device: the newest claim, and where its session is.
+    claims: BTreeMap<(Arc<str>, Arc<str>), (Fence, Option<(usize, usize)>)>,
+    /// Claims that were given.
+    fences: Fence,
+    /// Whom the engine has to tell that a device is another's: not told yet.
+    pub evictions: VecDeque<Eviction>,
+    /// Claims that were given, and whose sessions have not heard of it yet.
+    pub claimed: VecDeque<ClaimAnswer>,
+}
+
+/// A shard that has to be told that a device is another session's now.
+#[derive(Clone, Debug)]
+pub struct Eviction {
+    /// The node's number.
+    pub node: usize,
+    /// The shard's number.
+    pub shard: usize,
+    user: Arc<str>,
+    device: Arc<str>,
+    fence: Fence,
+}
+
+/// The engine's answer to a claim.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimAnswer {
+    /// The node's number.
+    pub node: usize,
+    /// The shard's number.
+    pub shard: usize,
+    claim: ClaimId,
+    fence: Fence,
 }
 
 /// A message that was stored, on its way to a shard of a node.
@@ -56,6 +87,10 @@ impl Nodes {
             news: VecDeque::new(),
             is_away: false,
             interest: BTreeSet::new(),
+            claims: BTreeMap::new(),
+            fences: 0,
+            evictions: VecDeque::new(),
+            claimed: VecDeque::new(),
         }
     }
 
@@ -74,6 +109,26 @@ impl Nodes {
             }
             Task::Load { topic } if self.is_away => Some(Event::Loaded { topic, result: Err(EngineUnavailable) }),
             Task::Read { read, .. } if self.is_away => Some(Event::Read { read, result: Err(EngineUnavailable) }),
+            Task::Claim { claim, .. } if self.is_away => Some(Event::Claimed { claim, result: Err(EngineUnavailable) }),
+            Task::Claim { claim, user, device, .. } => {
+                self.fences += 1;
+                let fence = self.fences;
+                let newest = (fence, Some((node, shard)));
+                let before = self.claims.insert((user.clone(), device.clone()), newest);
+                if let Some((_, Some((node, shard)))) = before {
+                    self.evictions.push_back(Eviction { node, shard, user, device, fence });
+                }
+                self.claimed.push_back(ClaimAnswer { node, shard, claim, fence });
+                None
+            }
+            Task::Release { user, device, fence } => {
+                if let Some((newest, holder)) = self.claims.get_mut(&(user, device))
+                    && *newest == fence
+                {
+                    *holder = None;
+                }
+                None
+            }
             Task::Append(Append { ticket, record, .. }) => {
                 let stored = self.disk.place(&record, unix_ms);
                 if let Stored::Now(position) = stored {
@@ -119,6 +174,23 @@ impl Nodes {
         self.nodes[node].handle(shard, Event::Arrived { topic, epoch, message: Box::new(message) });
     }
 
+    /// Tells a node that a device is another session's now.
+    pub fn evict(&mut self, eviction: Eviction) {
+        let Eviction { node, shard, user, device, fence } = eviction;
+        self.nodes[node].handle(shard, Event::Evict { user, device, fence });
+    }
+
+    /// Tells a node that a claim was given.
+    pub fn answer_claim(&mut self, answer: ClaimAnswer) {
+        let ClaimAnswer { node, shard, claim, fence } = answer;
+        self.nodes[node].handle(shard, Event::Claimed { claim, result: Ok(fence) });
+    }
+
+    /// The node on which the newest session of a device is; none if it has ended.
+    pub fn holder(&self, user: &str, device: &str) -> Option<usize> {
+        self.claims.get(&(user.into(), device.into())).and_then(|(_, holder)| holder.map(|(node, _)| node))
+    }
+
     /// Everything that is to be done at this moment, until nothing is left: news are delivered in their order.
     pub fn settle(&mut self) {
         loop {
@@ -129,6 +201,14 @@ impl Nodes {
             }
             if let Some(news) = self.news.pop_front() {
                 self.tell(news);
+                any = true;
+            }
+            while let Some(answer) = self.claimed.pop_front() {
+                self.answer_claim(answer);
+                any = true;
+            }
+            while let Some(eviction) = self.evictions.pop_front() {
+                self.evict(eviction);
                 any = true;
             }
             if !any {

@@ -16,7 +16,9 @@ use ringgate_core::limits::Settings;
 use ringgate_core::metrics::{Cell, ShardMetrics};
 use ringgate_core::outbox::Chunk;
 use ringgate_core::session::Grant;
-use ringgate_core::shard::{Effect, Event, Letter, ReadId, ReadMessages, Record, Shard, ShardOptions};
+use ringgate_core::shard::{
+    ClaimId, Effect, Event, Fence, Letter, Origin, ReadId, ReadMessages, Record, Shard, ShardOptions,
+};
 use ringgate_core::slots::next_generation;
 use ringgate_core::topics::TopicState;
 use ringgate_core::transport::Transport;
@@ -129,6 +131,8 @@ pub enum Task {
     Read { read: ReadId, messages: Box<ReadMessages> },
     Cursor { topic: Arc<str>, state: Box<TopicState> },
     Unload { topic: Arc<str> },
+    Claim { claim: ClaimId, user: Arc<str>, device: Arc<str>, session: Origin },
+    Release { user: Arc<str>, device: Arc<str>, fence: Fence },
 }
 
 /// A letter under way.
@@ -316,6 +320,11 @@ impl World {
                 Storage::AtOnce => {}
                 Storage::WhenAsked => self.call(shard, Task::Unload { topic }),
             },
+            // Only where nodes share the engine.
+            Effect::Claim { claim, user, device, session } => {
+                self.call(shard, Task::Claim { claim, user, device, session });
+            }
+            Effect::Release { user, device, fence } => self.call(shard, Task::Release { user, device, fence }),
             Effect::Close { connection, reason, flush, .. } => {
                 self.closing.push_back(Closing { client: Client { shard, connection }, reason, flush });
             }

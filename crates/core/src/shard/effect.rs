@@ -75,6 +75,27 @@ pub enum Effect {
         /// As it stands on the wire.
         topic: Arc<str>,
     },
+    /// Say that a device is this session's from now on, and come back with [`Event::Claimed`](super::Event::Claimed). A session that had it is
+    /// told by [`Event::Evict`](super::Event::Evict). Only where several nodes share the engine, as for the next one.
+    Claim {
+        /// Names the answer.
+        claim: ClaimId,
+        /// User id.
+        user: Arc<str>,
+        /// The device.
+        device: Arc<str>,
+        /// The session.
+        session: Origin,
+    },
+    /// The session with this claim has ended, if nobody has a newer one.
+    Release {
+        /// User id.
+        user: Arc<str>,
+        /// The device.
+        device: Arc<str>,
+        /// The claim.
+        fence: Fence,
+    },
     /// A session has begun.
     SignedIn {
         /// The connection.
@@ -126,6 +147,12 @@ pub struct Origin {
 
 /// The number of a read: grows by one from read to read of a shard.
 pub type ReadId = u64;
+
+/// The number of a claim on its way to an engine.
+pub type ClaimId = u64;
+
+/// What an engine gives for a claim: each of a device is greater than the one before, and none is 0.
+pub type Fence = u64;
 
 /// Messages that are wanted from an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 #[expect(unused_imports, reason = "for the documentation")]
 use super::Effect;
-use super::{Letter, Origin, ReadId};
+use super::{ClaimId, Fence, Letter, Origin, ReadId};
 use crate::close::{AuthError, CloseReason};
 use crate::id::{ConnectionKey, Position};
 use crate::session::Grant;
@@ -98,6 +98,22 @@ pub enum Event<'a> {
         epoch: u64,
         /// The message.
         message: Box<StoredMessage>,
+    },
+    /// The answer to [`Effect::Claim`](super::Effect::Claim).
+    Claimed {
+        /// As it stood in the effect.
+        claim: ClaimId,
+        /// The claim, newer than all before it.
+        result: Result<Fence, EngineUnavailable>,
+    },
+    /// A newer session has claimed a device: one with an older claim has to end.
+    Evict {
+        /// User id.
+        user: Arc<str>,
+        /// The device.
+        device: Arc<str>,
+        /// The newer claim.
+        fence: Fence,
     },
     /// Client message ids that were stored before the node was started, oldest first: repetitions get the same answers. Before the
     /// first connection.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::Fence;
 use super::ways::{Credit, Work};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{
@@ -269,6 +270,8 @@ pub struct Attach {
     pub from: Address,
     /// Where the client stands.
     pub resume: Option<Position>,
+    /// The session's claim of its device, where several nodes share an engine; 0 before it has one.
+    pub fence: Fence,
 }
 
 /// A message that is to be put in order.

@@ -29,7 +29,7 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-pub use effect::{CloseRecord, Effect, Origin, ReadId, ReadMessages, ReadRange, Record, SignInRecord};
+pub use effect::{ClaimId, CloseRecord, Effect, Fence, Origin, ReadId, ReadMessages, ReadRange, Record, SignInRecord};
 pub use event::{EngineUnavailable, Event, ReadResult, Remembered, Stored, StoredMessage};
 use hashbrown::HashMap;
 pub use letter::{Letter, Posted, Source, ToEdge, ToHome};
@@ -174,6 +174,8 @@ impl Shard {
             Event::AppendFailed { from } => self.on_append_failed(from, now),
             Event::Loaded { topic, result } => self.on_loaded(&topic, result, now),
             Event::Read { read, result } => self.on_read(read, result, now),
+            Event::Claimed { claim, result } => self.on_claimed(claim, result, now),
+            Event::Evict { user, device, fence } => self.on_evict(user, device, fence),
             Event::Stored { ticket, result } => self.on_stored(ticket, result, now),
             Event::Arrived { topic, epoch, message } => self.on_arrived(&topic, epoch, *message, now),
             Event::Remember(remembered) => self.on_remember(remembered, now),
@@ -260,7 +262,7 @@ impl Shard {
 
     /// Answers that the engine owes: the shard is not done while there are any.
     pub fn awaits_engine(&self) -> usize {
-        self.homes.appends.len() + self.homes.loads.len() + self.homes.reads.len()
+        self.homes.appends.len() + self.homes.loads.len() + self.homes.reads.len() + self.homes.claims.len()
     }
 
     /// Whether [`Self::advance`] will have something to do when time passes: a shard without timers may sleep longer.

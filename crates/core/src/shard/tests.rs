@@ -553,7 +553,7 @@ impl Guest {
 }
 
 fn attach(user: &Arc<str>, from: Address) -> ToHome {
-    ToHome::Attach(Box::new(Attach { user: user.clone(), device: "phone".into(), from, resume: None }))
+    ToHome::Attach(Box::new(Attach { user: user.clone(), device: "phone".into(), from, resume: None, fence: 0 }))
 }
 
 fn subscribe(room: &Arc<str>, user: &Arc<str>, from: Address) -> ToHome {

@@ -1,7 +1,10 @@
 //! An engine that several nodes share: one order on all of them, without a hole and without a repetition.
 
-use ringgate_core::close::ErrorCode;
+use std::sync::Arc;
+
+use ringgate_core::close::{CloseReason, ErrorCode};
 use ringgate_core::id::{ClientMessageId, Recover};
+use ringgate_core::shard::Event;
 use ringgate_core::wire::RoomCursor;
 use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
 use ringgate_sim::{Client, Got, News, Nodes, Random, offsets, settings, settings_with_namespace};
@@ -21,10 +24,21 @@ fn member(nodes: &mut Nodes, node: usize, user: &str) -> Client {
 }
 
 fn sign_in(nodes: &mut Nodes, node: usize, user: &str) -> Client {
+    sign_in_on(nodes, node, user, "phone")
+}
+
+/// A client has asked to be signed in; nothing has come of it yet.
+fn begin_to_sign_in(nodes: &mut Nodes, node: usize, user: &str, device: &str) -> Client {
     let shard = user.len() % nodes.nodes[node].shards.len();
     let client = nodes.nodes[node].open(shard);
-    let request = ConnectRequest { request: 1, token: user, device: "phone", ..Default::default() };
+    let request = ConnectRequest { request: 1, token: user, device, ..Default::default() };
     nodes.nodes[node].send(client, |encoder, out| encoder.connect(out, &request));
+    nodes.nodes[node].work();
+    client
+}
+
+fn sign_in_on(nodes: &mut Nodes, node: usize, user: &str, device: &str) -> Client {
+    let client = begin_to_sign_in(nodes, node, user, device);
     nodes.settle();
     let got = nodes.nodes[node].read_all(client);
     assert!(matches!(got[..], [Got::Connected { .. }, ..]), "{got:?}");
@@ -125,7 +139,9 @@ fn news_are_lost_or_come_late_or_twice_then_what_lies_between_is_read() {
 #[test]
 fn message_is_repeated_on_another_node_then_it_gets_the_answer_of_the_first() {
     let mut nodes = Nodes::new(3, 1, &settings());
-    let alice = [sign_in(&mut nodes, 0, "alice"), sign_in(&mut nodes, 1, "alice"), sign_in(&mut nodes, 2, "alice")];
+    let alice = ["phone", "laptop", "tablet"];
+    let alice: Vec<_> =
+        alice.iter().enumerate().map(|(node, device)| sign_in_on(&mut nodes, node, "alice", device)).collect();
     let bob = member(&mut nodes, 2, "bob");
     // Both are under way at once: the engine decides.
     publish(&mut nodes, 0, alice[0], "@bob", 1);
@@ -238,4 +254,93 @@ fn news_are_lost_doubled_and_mixed_up_at_random_then_every_member_has_every_mess
         }
         nodes.check();
     }
+}
+
+/// Why the gateway closed a client's connection, if it did.
+fn closed(nodes: &Nodes, node: usize, client: Client) -> Option<CloseReason> {
+    nodes.nodes[node].closed().iter().find(|(closed, _)| *closed == client).map(|(_, reason)| *reason)
+}
+
+#[test]
+fn device_signs_in_on_another_node_then_its_older_session_is_taken_over() {
+    let mut nodes = Nodes::new(3, 2, &settings());
+    let first = sign_in(&mut nodes, 0, "alice");
+    let other = sign_in_on(&mut nodes, 0, "alice", "laptop");
+    let second = sign_in(&mut nodes, 1, "alice");
+    assert_eq!(closed(&nodes, 0, first), Some(CloseReason::TakenOver));
+    nodes.nodes[0].free(first);
+    nodes.settle();
+    assert_eq!((closed(&nodes, 1, second), nodes.holder("alice", "phone")), (None, Some(1)), "an old session ends");
+    let third = sign_in(&mut nodes, 1, "alice");
+    assert_eq!(closed(&nodes, 1, second), Some(CloseReason::TakenOver), "and on one node, too");
+    assert_eq!((closed(&nodes, 1, third), closed(&nodes, 0, other)), (None, None));
+    nodes.nodes[1].leave(third);
+    nodes.settle();
+    assert_eq!((nodes.holder("alice", "phone"), nodes.holder("alice", "laptop")), (None, Some(0)));
+    nodes.check();
+}
+
+#[test]
+fn words_about_claims_come_in_any_order_then_the_newest_session_wins() {
+    // Who hears first: the older session of its own claim, it of the newer one, the newer one of its own.
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut nodes = Nodes::new(2, 1, &settings());
+        let older = begin_to_sign_in(&mut nodes, 0, "alice", "phone");
+        while nodes.work(0) {}
+        let newer = begin_to_sign_in(&mut nodes, 1, "alice", "phone");
+        while nodes.work(1) {}
+        let answers: Vec<_> = nodes.claimed.drain(..).collect();
+        let evictions: Vec<_> = nodes.evictions.drain(..).collect();
+        assert_eq!((answers.len(), evictions.len()), (2, 1));
+        for word in order {
+            match word {
+                0 => nodes.answer_claim(answers[0]),
+                1 => nodes.evict(evictions[0].clone()),
+                _ => nodes.answer_claim(answers[1]),
+            }
+            nodes.check();
+        }
+        nodes.settle();
+        assert_eq!(closed(&nodes, 0, older), Some(CloseReason::TakenOver), "{order:?}");
+        assert_eq!(closed(&nodes, 1, newer), None, "{order:?}");
+        let got = nodes.nodes[1].read_all(newer);
+        assert!(matches!(got[..], [Got::Connected { .. }]), "{got:?}");
+        nodes.nodes[0].free(older);
+        nodes.settle();
+        assert_eq!(nodes.holder("alice", "phone"), Some(1), "{order:?}");
+        nodes.check();
+    }
+}
+
+#[test]
+fn claim_cannot_be_made_then_the_client_is_to_come_back() {
+    let mut nodes = Nodes::new(1, 1, &settings());
+    let alice = begin_to_sign_in(&mut nodes, 0, "alice", "phone");
+    // Its inbox is loaded.
+    nodes.work(0);
+    nodes.is_away = true;
+    nodes.settle();
+    assert_eq!(closed(&nodes, 0, alice), Some(CloseReason::Busy));
+    nodes.is_away = false;
+    sign_in(&mut nodes, 0, "alice");
+    nodes.check();
+}
+
+#[test]
+fn every_news_was_lost_then_what_the_engine_says_of_the_topic_brings_the_messages() {
+    let mut nodes = Nodes::new(2, 1, &settings());
+    let (alice, bob) = (member(&mut nodes, 0, "alice"), member(&mut nodes, 1, "bob"));
+    (1..=3).for_each(|request| publish(&mut nodes, 0, alice, ROOM, request));
+    while nodes.work(0) {}
+    nodes.news.retain(|news| news.node != 1);
+    nodes.settle();
+    assert_eq!(offsets(&nodes.nodes[1].read_all(bob)), [0_u64; 0]);
+    nodes.pass(6_000);
+    let topic: Arc<str> = ROOM.into();
+    let unix_ms = nodes.nodes[1].now.unix_ms;
+    let loaded = Box::new(nodes.disk.load(&topic, unix_ms));
+    nodes.nodes[1].handle(0, Event::Loaded { topic, result: Ok(loaded) });
+    nodes.settle();
+    assert_eq!(offsets(&nodes.nodes[1].read_all(bob)), [1, 2, 3]);
+    nodes.check();
 }

@@ -121,7 +121,12 @@ impl Shard {
         result: Result<Box<LoadedTopic>, EngineUnavailable>,
         now: Now,
     ) {
+        let newest = result.as_ref().map_or(0, |loaded| loaded.position.offset);
         let is_there = result.is_ok_and(|loaded| self.homes.load_or_refresh(topic, &loaded, now));
+        if let Some(topic) = self.homes.find(topic).filter(|_| self.settings.engine == Engine::Shared) {
+            // What other nodes have stored may not have arrived here.
+            self.read_up_to(topic, newest);
+        }
         for letter in self.homes.loads.take(topic) {
             if is_there {
                 self.on_letter_to_home(letter, now);
@@ -158,6 +163,9 @@ impl Shard {
             }
             ToHome::Attach(attach) => {
                 let (to, reason) = (attach.from.connection, CloseReason::Busy);
+                if attach.fence != 0 {
+                    return self.refuse_claim(&attach, reason);
+                }
                 self.post_to_edge(attach.from.shard, ToEdge::Refused { to, reason });
             }
             ToHome::Subscribe(subscribe) => {

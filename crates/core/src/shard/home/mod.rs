@@ -5,6 +5,7 @@
 //! | `topics`, `books` | the tables of inboxes and rooms, what happens to one of them, and what the metrics count of it |
 //! | `publish` | Publish: sequenced, committed, delivered |
 //! | `appends`, `reads` | messages on their way into an engine, and out of it |
+//! | `claims` | devices whose sessions may be on any node |
 //! | `follow` | messages that get their place from an engine that several nodes share |
 //! | `loading` | topics that an engine keeps: loaded when they are needed, and taken out of memory |
 //! | `inbox` | devices that connect to an inbox |
@@ -14,6 +15,7 @@
 mod appends;
 mod books;
 mod catch_up;
+mod claims;
 mod follow;
 mod inbox;
 mod loading;
@@ -48,6 +50,7 @@ impl Shard {
             ToHome::Attach(attach) => self.on_attach(*attach, now),
             ToHome::Detach { inbox, from } => {
                 self.homes.detach(inbox, from, now);
+                self.end_claim(from);
                 self.homes.reads.forget(Topic::Inbox(inbox), from);
             }
             ToHome::Publish(publish) => {

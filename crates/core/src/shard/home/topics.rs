@@ -8,6 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use super::Topic;
 use super::appends::{Sequenced, Waiter};
 use super::books::{Books, book_acked, book_forgotten, book_trimmed};
+use super::claims::Claims;
 use super::reads::Reads;
 use crate::id::{Address, Durability, InboxKey, Now, Position, RoomKey, ShardId};
 use crate::keyed::{Keyed, keyed};
@@ -39,6 +40,8 @@ pub(in crate::shard) struct Homes {
     pub(in crate::shard) loads: Loads<ToHome>,
     /// Topics of which something was stored elsewhere that did not arrive here, and the newest offset that is known of.
     pub(super) behind: HashMap<Topic, u64, Keyed>,
+    /// Devices whose sessions may be on any node.
+    pub(in crate::shard) claims: Claims,
     /// Messages that the engine is reading.
     pub(in crate::shard) reads: Reads,
     /// Topics whose cursors or floors have changed since the engine was told.
@@ -83,6 +86,7 @@ impl Homes {
             appends: Appends::new(seed),
             loads: Loads::new(seed),
             behind: HashMap::with_hasher(keyed(seed)),
+            claims: Claims::new(seed),
             reads: Reads::new(seed),
             changed: HashSet::with_hasher(keyed(seed)),
             unloaded: Vec::new(),
@@ -737,6 +741,7 @@ impl Homes {
     pub(in crate::shard) fn invariants(&self) {
         self.loads.invariants();
         self.reads.invariants();
+        self.claims.invariants();
         self.dedup.invariants();
         self.inboxes.invariants();
         self.rooms.invariants();
