@@ -80,11 +80,10 @@ impl Wheel {
         }
     }
 
-    /// Whether the entry has this deadline or an earlier one.
+    /// Whether the entry has this deadline or an earlier one. A deadline that has passed is due at the next tick.
     pub fn expires_by(&self, entry: u32, deadline_ms: u64) -> bool {
-        self.links.get(entry as usize).is_some_and(|link| {
-            link.deadline != 0 && u64::from(link.deadline) * TICK_MS <= deadline_ms.next_multiple_of(TICK_MS)
-        })
+        let deadline = deadline_ms.div_ceil(TICK_MS).max(u64::from(self.tick) + 1);
+        self.links.get(entry as usize).is_some_and(|link| link.deadline != 0 && u64::from(link.deadline) <= deadline)
     }
 
     /// Forgets the entry's deadline, if it has one.
@@ -340,5 +339,18 @@ mod tests {
         wheel.advance(u64::from(AHEAD_MAX) * TICK_MS, 10, &mut expired);
         expired.sort_unstable();
         assert_eq!(expired, [0, 1]);
+    }
+
+    #[test]
+    fn deadline_has_passed_then_an_entry_of_the_next_tick_expires_by_it() {
+        let mut wheel = Wheel::default();
+        wheel.insert(0, 60_000);
+        wheel.insert(1, 1_000);
+        // The process stood still, and the wheel with it.
+        assert!(!wheel.advance(100_000, 7, &mut Vec::new()));
+        wheel.insert(0, 20_000);
+        assert!(wheel.expires_by(0, 20_000) && wheel.expires_by(0, 150_000));
+        wheel.insert(0, 200_000);
+        assert!(!wheel.expires_by(0, 20_000) && !wheel.expires_by(1, 20_000));
     }
 }
