@@ -24,4 +24,4 @@ pub use client::{Got, offsets, settings, settings_with_namespace};
 pub use engine::Engine;
 pub use mailboxes::Mailboxes;
 pub use random::Random;
-pub use world::{Append, Client, Closing, Reading, Sent, Tokens, Unverified, World, user_of_token};
+pub use world::{Append, Client, Closing, Reading, START, Sent, Tokens, Unverified, World, user_of_token};

@@ -24,7 +24,7 @@ use ringgate_core::wire::Encoder;
 /// Milliseconds between two sweeps of a shard's topics.
 const SWEEP_MS: u64 = 100;
 /// When a node starts: 1 s of its monotonic clock, in January 2027.
-const START: Now = Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 };
+pub const START: Now = Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 };
 
 /// See the module.
 pub struct World {
@@ -185,6 +185,18 @@ impl World {
         self.slots = vec![0; self.shards.len()];
     }
 
+    /// The node is killed and started again, with another seed: connections, letters, tokens and what was on its way into the
+    /// engine are gone, and so is what shards and metrics knew. Settings, policies and clocks stay.
+    pub fn restart(&mut self, seed: u64) {
+        let shards = self.shards.len();
+        self.mail.clear();
+        self.unverified.clear();
+        self.appends.clear();
+        self.closing.clear();
+        self.held.clear();
+        self.boot(shards, seed);
+    }
+
     // Events and effects.
 
     /// Hands a shard an event, and takes what it wants done.
@@ -337,6 +349,13 @@ impl World {
         more
     }
 
+    /// What a shard does at the end of a turn while deadlines may not be looked at; true when it has more to do at once.
+    pub fn work_off(&mut self, shard: usize) -> bool {
+        let more = self.shards[shard].work_off(self.now);
+        self.take_effects(shard);
+        more
+    }
+
     /// Delivers the oldest letter; false if there is none.
     pub fn deliver(&mut self) -> bool {
         let Some(Sent { to, letter, .. }) = self.mail.pop_front() else { return false };
@@ -355,8 +374,7 @@ impl World {
         loop {
             let mut more = false;
             for shard in 0..self.shards.len() {
-                more |= self.shards[shard].work_off(self.now);
-                self.take_effects(shard);
+                more |= self.work_off(shard);
             }
             more |= !self.mail.is_empty();
             self.settle();
