@@ -110,6 +110,7 @@ impl Device {
         self.goodbye = None;
         self.read_ms = now_ms;
         self.heard_ms = now_ms;
+        self.latest_unix_ms = 0;
         self.rights = token.rights.clone();
         self.rights_before.clear();
         self.expires_at = token.expires_at;

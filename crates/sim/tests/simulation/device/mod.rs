@@ -36,6 +36,8 @@ pub(crate) struct Device {
     /// What earlier tokens of this connection allowed: a room that one of them took away is told of behind its messages.
     rights_before: Vec<Rights>,
     pub(crate) expires_at: u64,
+    /// The latest that the wall clock had shown when it was last set; milliseconds.
+    pub(crate) latest_unix_ms: u64,
     /// The inbox as far as it was received.
     pub(crate) inbox: Position,
     /// Where the inbox stood when this device was first connected, or was last told that it has lost messages.
@@ -109,6 +111,7 @@ impl Device {
             rights: Rights::default(),
             rights_before: Vec::new(),
             expires_at: 0,
+            latest_unix_ms: 0,
             inbox: Position::default(),
             first: None,
             first_ms: 0,

@@ -73,6 +73,10 @@ impl Device {
         let recovered = connected.inbox_recovered();
         let topic = format!("@{}", self.user);
         let acked_max = ledger.acked_max(&topic);
+        if self.first.is_some_and(|first| first.epoch != newest.epoch) && ledger.forgets_devices() {
+            // Nobody knew the inbox any more, and nothing was left in it.
+            self.first = None;
+        }
         if let Some(since) = self.resumed {
             ledger.recovery(Recovery { topic, since, newest, recovered, at_ms: now_ms, acked_max });
         } else if let Some(first) = self.first.filter(|_| recovered && promises::LOSSES_ARE_TOLD_UNTIL_HEARD) {
@@ -370,6 +374,7 @@ impl Device {
 
     fn on_error(&mut self, error: &schema::Error<'_>, ledger: &mut Ledger, now: Now) {
         let (request, code) = (error.request(), error.code());
+        let latest_unix_ms = self.latest_unix_ms.max(now.unix_ms);
         assert_eq!(error.temporary(), matches!(code, 100 | 111 | 402 | 403 | 410), "Error {code}");
         let Some(waiting) = self.waiting.get_mut(&request) else {
             panic!("{} {}: Error {code} for request {request}, which does not wait", self.user, self.name);
@@ -379,7 +384,7 @@ impl Device {
             403 => waiting.expected.crowded,
             100 | 410 => true,
             109 => match &waiting.request {
-                Request::Refresh { expires_at, .. } if *expires_at != 0 && now.unix_ms >= expires_at * 1000 => true,
+                Request::Refresh { expires_at, .. } if *expires_at != 0 && latest_unix_ms >= expires_at * 1000 => true,
                 _ => waiting.expected.errors.contains(&code),
             },
             _ => waiting.expected.errors.contains(&code),
@@ -410,16 +415,21 @@ impl Device {
         }
     }
 
+    /// Whether the wall clock has shown that time since the device connected: it may have been set back meanwhile.
+    fn was_past(&self, unix_ms: u64, now: Now) -> bool {
+        self.latest_unix_ms.max(now.unix_ms) >= unix_ms
+    }
+
     fn on_goodbye(&mut self, code: u16, ledger: &Ledger, now: Now) {
         let client = &ledger.settings.client;
         let now_ms = now.mono_ms();
         let right = match code {
             // Its sign-in waited for a shard that did not read its mail.
             3016 if self.ready => {
-                self.is_refreshing() && now.unix_ms >= self.expires_at * 1000 + client.connect_timeout_ms
+                self.is_refreshing() && self.was_past(self.expires_at * 1000 + client.connect_timeout_ms, now)
             }
             3016 => now_ms - self.connected_ms >= client.connect_timeout_ms,
-            3005 => self.expires_at != 0 && now.unix_ms >= self.expires_at * 1000,
+            3005 => self.expires_at != 0 && self.was_past(self.expires_at * 1000, now),
             3008 => now_ms - self.read_ms >= client.write_timeout_ms,
             3012 => now_ms - self.heard_ms >= client.silence_ms_max(client.ping_interval_ms),
             // The world checks where a log could be too short for this.

@@ -43,6 +43,9 @@ impl Schedule {
     /// Somebody sets the wall clock, by days: see [`JUMP_MS`].
     pub(super) fn jump(&mut self) {
         self.ledger.counts.jumps += 1;
+        for device in &mut self.devices {
+            device.latest_unix_ms = device.latest_unix_ms.max(self.world.now.unix_ms);
+        }
         let days = 1 + self.random.below(3) as u64;
         let unix_ms = &mut self.world.now.unix_ms;
         *unix_ms = if self.random.one_in(2) { *unix_ms + days * JUMP_MS } else { *unix_ms - days * JUMP_MS };

@@ -109,6 +109,9 @@ impl Schedule {
         if ages {
             settings.topic_ttl_ms = 500 + random.below(2_000) as u64;
             settings.inbox.ttl_ms = 4_000 + random.below(10_000) as u64;
+            if random.one_in(2) {
+                settings.inbox.device_ttl_ms = 1_000 + random.below(10_000) as u64;
+            }
         }
         let weight = if random.one_in(4) { 400 } else { 1 };
         let (jumps, restarts) = (random.one_in(3), settings.engine == limits::Engine::Memory && random.one_in(3));
