@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ringgate_core::close::{AuthError, CloseReason};
 use ringgate_core::id::{ConnectionKey, Now, ShardId};
 use ringgate_core::limits::Settings;
@@ -50,10 +49,6 @@ pub struct World {
     pub closing: VecDeque<Closing>,
     /// Sockets from which nothing more is to be received.
     pub held: Vec<Client>,
-    /// Messages read at once, see [`Reading::AtOnce`].
-    pub delivered: u64,
-    /// The last of them, as a frame.
-    pub last: Option<Bytes>,
     /// For frames of clients.
     pub encoder: Encoder,
     /// Of each shard: keys of freed sockets, whose slots are given out again.
@@ -83,7 +78,7 @@ pub enum Tokens {
 /// When outboxes are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// As soon as a shard says that they can be; messages are counted and dropped, answers dropped.
+    /// As soon as a shard says that they can be; what is in them is dropped.
     AtOnce,
     /// By [`World::pull`].
     WhenAsked,
@@ -160,8 +155,6 @@ impl World {
             appends: VecDeque::new(),
             closing: VecDeque::new(),
             held: Vec::new(),
-            delivered: 0,
-            last: None,
             encoder: Encoder::default(),
             free: Vec::new(),
             slots: Vec::new(),
@@ -218,7 +211,7 @@ impl World {
     fn on_effect(&mut self, shard: usize, effect: Effect) {
         match effect {
             Effect::Writable { connection } => match self.reading {
-                Reading::AtOnce => self.drop_outbox(Client { shard, connection }),
+                Reading::AtOnce => while self.pull(Client { shard, connection }, |_| {}) {},
                 Reading::WhenAsked => {}
             },
             Effect::Post(posted) => {
@@ -294,20 +287,6 @@ impl World {
             shard.recycle(buffer);
         }
         true
-    }
-
-    fn drop_outbox(&mut self, client: Client) {
-        while let Some(chunk) = self.shards[client.shard].pull(client.connection, self.now) {
-            match chunk {
-                Chunk::Control(buffer) => self.shards[client.shard].recycle(buffer),
-                Chunk::Data(delivery) => {
-                    if !delivery.arrival.is_reply() {
-                        self.delivered += 1;
-                        self.last = Some(delivery.frame);
-                    }
-                }
-            }
-        }
     }
 
     /// The client's stream ends, or its socket fails.
