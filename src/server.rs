@@ -115,6 +115,7 @@ impl Server {
                     settings: settings.clone(),
                     metrics: metrics[index].clone(),
                     seed,
+                    run: seed,
                 },
                 net: NetOptions {
                     slots: runtime.connections_per_shard_max,

@@ -249,10 +249,14 @@ impl Worker {
                     self.net.trust(connection);
                     self.log.signed_in(connection, &record);
                 }
-                // Messages are kept in memory; a store would have them here.
-                Effect::Append { ticket, .. } => {
-                    self.core.shard.handle(Event::AppendFailed { from: ticket }, self.core.now);
-                }
+                // No configuration asks for an engine yet: messages are kept in memory.
+                Effect::Append { .. }
+                | Effect::Load { .. }
+                | Effect::Read { .. }
+                | Effect::Cursor { .. }
+                | Effect::Unload { .. }
+                | Effect::Claim { .. }
+                | Effect::Release { .. } => unreachable!("the memory engine has no effects"),
                 Effect::Abort { connection } => self.net.abort(connection),
                 Effect::Hold { connection, hold } => self.net.hold(connection, hold),
             }

@@ -217,8 +217,10 @@ impl Families {
             error.wrapping_add(s.deliveries_owed.read().wrapping_sub(ended.wrapping_add(open)))
         });
         let inbox = self.shards.iter().fold(0u64, |error, s| {
+            let came = s.inbox_stored.read().wrapping_add(s.inbox_loaded.read());
             let ended = s.inbox_acked.read().wrapping_add(s.inbox_expired.sum());
-            error.wrapping_add(s.inbox_stored.read().wrapping_sub(ended.wrapping_add(s.inbox_pending.read())))
+            let open = s.inbox_pending.read().wrapping_add(s.inbox_unloaded.read());
+            error.wrapping_add(came.wrapping_sub(ended.wrapping_add(open)))
         });
         samples.push((label("ledger", "deliveries"), deliveries));
         samples.push((label("ledger", "inbox"), inbox));

@@ -100,6 +100,9 @@ pub enum Engine {
     Memory,
     /// In a store that is told the stamp, and that says later that it has the message; see `shard::Effect::Append`.
     Store,
+    /// In an engine that several nodes share: it gives the place, and tells every node what the others have stored; see
+    /// `shard::Event::Arrived`.
+    Shared,
 }
 
 /// Bounds of one client.

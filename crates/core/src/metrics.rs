@@ -344,7 +344,7 @@ impl ReloadOutcome {
 ///
 /// Two equations hold at every moment between two events of a shard, and `Shard::invariants` checks them:
 /// `deliveries_owed == deliveries_sent + sum(deliveries_dropped) + deliveries_queued + deliveries_deferred` and
-/// `inbox_stored == inbox_acked + sum(inbox_expired) + inbox_pending`.
+/// `inbox_stored + inbox_loaded == inbox_acked + sum(inbox_expired) + inbox_pending + inbox_unloaded`.
 #[derive(Default, Debug)]
 pub struct ShardMetrics {
     /// Gauge: connections, signed in or not.
@@ -397,8 +397,12 @@ pub struct ShardMetrics {
     pub inbox_acked: Cell,
     /// Inbox messages that left the log otherwise, by why.
     pub inbox_expired: Cells<ExpireReason, { ExpireReason::ALL.len() }>,
-    /// Gauge: inbox messages in logs.
+    /// Gauge: messages of the inboxes that are in memory, wherever the messages are.
     pub inbox_pending: Cell,
+    /// Messages of inboxes that an engine has loaded.
+    pub inbox_loaded: Cell,
+    /// Messages of inboxes that an engine keeps and that are not in memory any more.
+    pub inbox_unloaded: Cell,
     /// Ack frames.
     pub acks: Cell,
     /// Times that unacknowledged messages were sent again.

@@ -80,10 +80,12 @@ impl Wheel {
         }
     }
 
-    /// Whether the entry has this deadline or an earlier one. A deadline that has passed is due at the next tick.
+    /// Whether the entry has this deadline or an earlier one. For a deadline that has passed, the next tick is early enough.
     pub fn expires_by(&self, entry: u32, deadline_ms: u64) -> bool {
-        let deadline = deadline_ms.div_ceil(TICK_MS).max(u64::from(self.tick) + 1);
-        self.links.get(entry as usize).is_some_and(|link| link.deadline != 0 && u64::from(link.deadline) <= deadline)
+        let soonest = u64::from(self.tick) + 1;
+        self.links.get(entry as usize).is_some_and(|link| {
+            link.deadline != 0 && u64::from(link.deadline) <= deadline_ms.div_ceil(TICK_MS).max(soonest)
+        })
     }
 
     /// Forgets the entry's deadline, if it has one.

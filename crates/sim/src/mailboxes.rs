@@ -8,7 +8,7 @@ use ringgate_core::shard::{Letter, ToEdge, ToHome};
 use crate::world::Sent;
 
 /// Every kind of letter, as [`kind`] calls it.
-const KINDS: [&str; 21] = [
+const KINDS: [&str; 23] = [
     "Attach",
     "Detach",
     "Publish",
@@ -30,6 +30,8 @@ const KINDS: [&str; 21] = [
     "PresenceResult",
     "HistoryResult",
     "Fanout",
+    "NotSubscribed",
+    "LookupFailed",
 ];
 
 fn kind(letter: &Letter) -> &'static str {
@@ -58,6 +60,8 @@ fn kind(letter: &Letter) -> &'static str {
             ToEdge::PresenceResult(_) => "PresenceResult",
             ToEdge::HistoryResult(_) => "HistoryResult",
             ToEdge::Fanout { .. } => "Fanout",
+            ToEdge::NotSubscribed { .. } => "NotSubscribed",
+            ToEdge::LookupFailed { .. } => "LookupFailed",
         },
     }
 }

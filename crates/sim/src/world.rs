@@ -2,8 +2,8 @@
 //!
 //! Events go into a shard by [`World::handle`]. What it then wants of the outside waits in the queues of [`World`] until a test, a
 //! bench or a schedule does it, in the order and at the time that it chooses: letters in `mail`, tokens in `unverified`,
-//! messages for the engine in `appends`, sockets to close in `closing`. Two things may be done at once instead, by
-//! [`Tokens`] and [`Reading`].
+//! messages for the engine in `appends`, sockets to close in `closing`. Some of it may be done at once instead, by
+//! [`Tokens`], [`Reading`] and [`Storage`].
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,10 +15,15 @@ use ringgate_core::limits::Settings;
 use ringgate_core::metrics::{Cell, ShardMetrics};
 use ringgate_core::outbox::Chunk;
 use ringgate_core::session::Grant;
-use ringgate_core::shard::{Effect, Event, Letter, Record, Shard, ShardOptions};
+use ringgate_core::shard::{
+    ClaimId, Effect, Event, Fence, Letter, Origin, ReadId, ReadMessages, Record, Shard, ShardOptions,
+};
 use ringgate_core::slots::next_generation;
+use ringgate_core::topics::TopicState;
 use ringgate_core::transport::Transport;
 use ringgate_core::wire::Encoder;
+
+use crate::disk::Disk;
 
 /// Milliseconds between two sweeps of a shard's topics.
 const SWEEP_MS: u64 = 100;
@@ -43,8 +48,14 @@ pub struct World {
     pub mail: VecDeque<Sent>,
     /// Tokens that wait, oldest first.
     pub unverified: VecDeque<Unverified>,
-    /// What the engine was given and was not taken from here, oldest first.
+    /// When an engine answers. At once by default, but for appends.
+    pub storage: Storage,
+    /// What the engine has, if it answers at once.
+    pub disk: Disk,
+    /// Messages that the engine was given and that were not taken from here, oldest first.
     pub appends: VecDeque<Append>,
+    /// What the engine was asked for, see [`Storage::WhenAsked`], oldest first.
+    pub calls: VecDeque<Call>,
     /// Sockets that a shard wants closed and that are not freed yet, in the order in which it said so.
     pub closing: VecDeque<Closing>,
     /// Sockets from which nothing more is to be received.
@@ -55,6 +66,9 @@ pub struct World {
     free: Vec<Vec<ConnectionKey>>,
     /// Of each shard: slots that were ever used.
     slots: Vec<u32>,
+    seed: u64,
+    /// How often the node was started.
+    run: u64,
 }
 
 /// A connection of some shard.
@@ -82,6 +96,38 @@ pub enum Reading {
     AtOnce,
     /// By [`World::pull`].
     WhenAsked,
+}
+
+/// When an engine answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// Topics are loaded and messages read at once, from [`World::disk`]; messages that are to be stored wait in
+    /// [`World::appends`] for [`World::store`].
+    AtOnce,
+    /// Everything waits in [`World::calls`].
+    WhenAsked,
+}
+
+/// What a shard has asked the engine for.
+#[derive(Debug)]
+pub struct Call {
+    /// The shard's number.
+    pub shard: usize,
+    /// What is to be done.
+    pub task: Task,
+}
+
+/// What an engine is to do, as the effects of the same names say.
+#[derive(Debug)]
+#[allow(missing_docs, reason = "fields of the effects")]
+pub enum Task {
+    Append(Append),
+    Load { topic: Arc<str> },
+    Read { read: ReadId, messages: Box<ReadMessages> },
+    Cursor { topic: Arc<str>, state: Box<TopicState> },
+    Unload { topic: Arc<str> },
+    Claim { claim: ClaimId, user: Arc<str>, device: Arc<str>, session: Origin },
+    Release { user: Arc<str>, device: Arc<str>, fence: Fence },
 }
 
 /// A letter under way.
@@ -152,18 +198,41 @@ impl World {
             reading: Reading::WhenAsked,
             mail: VecDeque::new(),
             unverified: VecDeque::new(),
+            storage: Storage::AtOnce,
+            disk: Disk::default(),
             appends: VecDeque::new(),
+            calls: VecDeque::new(),
             closing: VecDeque::new(),
             held: Vec::new(),
             encoder: Encoder::default(),
             free: Vec::new(),
             slots: Vec::new(),
+            seed,
+            run: 0,
         };
         world.boot(shards, seed);
         world
     }
 
+    /// The node ends without a word and is started again: nothing is left of it but what the engine has stored. Sockets are gone, and
+    /// what was under way between shards.
+    pub fn restart(&mut self) {
+        self.mail.clear();
+        self.unverified.clear();
+        self.appends.clear();
+        self.calls.clear();
+        self.closing.clear();
+        self.held.clear();
+        self.boot(self.shards.len(), self.seed);
+        let window_ms = self.settings.dedup_window_ms;
+        let remembered = self.disk.remembered(self.now.unix_ms.saturating_sub(window_ms));
+        for shard in 0..self.shards.len() {
+            self.handle(shard, Event::Remember(remembered.clone()));
+        }
+    }
+
     fn boot(&mut self, shards: usize, seed: u64) {
+        self.run += 1;
         self.metrics = (0..shards).map(|_| Arc::default()).collect();
         let options = |index: usize, metrics: &Arc<ShardMetrics>| ShardOptions {
             id: ShardId(index as u16),
@@ -171,23 +240,12 @@ impl World {
             settings: self.settings.clone(),
             metrics: metrics.clone(),
             seed,
+            run: u64::from(self.settings.node_number) << 32 | self.run,
         };
         let shards = self.metrics.iter().enumerate().map(|(index, metrics)| Shard::new(options(index, metrics)));
         self.shards = shards.collect();
         self.free = self.shards.iter().map(|_| Vec::new()).collect();
         self.slots = vec![0; self.shards.len()];
-    }
-
-    /// The node is killed and started again, with another seed: connections, letters, tokens and what was on its way into the
-    /// engine are gone, and so is what shards and metrics knew. Settings, policies and clocks stay.
-    pub fn restart(&mut self, seed: u64) {
-        let shards = self.shards.len();
-        self.mail.clear();
-        self.unverified.clear();
-        self.appends.clear();
-        self.closing.clear();
-        self.held.clear();
-        self.boot(shards, seed);
     }
 
     // Events and effects.
@@ -227,8 +285,39 @@ impl World {
                 }
             },
             Effect::Append { ticket, era, record } => {
-                self.appends.push_back(Append { shard, ticket, era, record: *record });
+                let append = Append { shard, ticket, era, record: *record };
+                match self.storage {
+                    Storage::AtOnce => self.appends.push_back(append),
+                    Storage::WhenAsked => self.call(shard, Task::Append(append)),
+                }
             }
+            Effect::Load { topic } => match self.storage {
+                Storage::AtOnce => {
+                    let result = Ok(Box::new(self.disk.load(&topic, self.now.unix_ms)));
+                    self.shards[shard].handle(Event::Loaded { topic, result }, self.now);
+                }
+                Storage::WhenAsked => self.call(shard, Task::Load { topic }),
+            },
+            Effect::Read { read, messages } => match self.storage {
+                Storage::AtOnce => {
+                    let result = Ok(Box::new(self.disk.read(&messages, self.now.unix_ms)));
+                    self.shards[shard].handle(Event::Read { read, result }, self.now);
+                }
+                Storage::WhenAsked => self.call(shard, Task::Read { read, messages }),
+            },
+            Effect::Cursor { topic, state } => match self.storage {
+                Storage::AtOnce => self.disk.set_state(&topic, &state),
+                Storage::WhenAsked => self.call(shard, Task::Cursor { topic, state }),
+            },
+            Effect::Unload { topic } => match self.storage {
+                Storage::AtOnce => {}
+                Storage::WhenAsked => self.call(shard, Task::Unload { topic }),
+            },
+            // Only where nodes share the engine.
+            Effect::Claim { claim, user, device, session } => {
+                self.call(shard, Task::Claim { claim, user, device, session });
+            }
+            Effect::Release { user, device, fence } => self.call(shard, Task::Release { user, device, fence }),
             Effect::Close { connection, reason, flush, .. } => {
                 self.closing.push_back(Closing { client: Client { shard, connection }, reason, flush });
             }
@@ -245,6 +334,19 @@ impl World {
             }
             Effect::SignedIn { .. } => {}
         }
+    }
+
+    fn call(&mut self, shard: usize, task: Task) {
+        self.calls.push_back(Call { shard, task });
+    }
+
+    /// The engine stores so many of the messages in [`Self::appends`], oldest first, and says so.
+    pub fn store(&mut self, count: usize) {
+        for Append { shard, ticket, record, .. } in self.appends.drain(..count).collect::<Vec<_>>() {
+            self.disk.append(&record, self.now.unix_ms);
+            self.handle(shard, Event::Appended { through: ticket });
+        }
+        self.work();
     }
 
     /// Verifies the oldest token of a shard; false if none waits.

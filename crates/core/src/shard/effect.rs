@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Posted;
 use crate::close::CloseReason;
 use crate::id::{ConnectionKey, Position};
-use crate::topics::{DedupId, Ticket};
+use crate::topics::{DedupKey, Ticket, TopicState};
 use crate::transport::Transport;
 
 /// What a shard wants done.
@@ -50,6 +50,52 @@ pub enum Effect {
         /// The message.
         record: Box<Record>,
     },
+    /// Load a topic and come back with [`Event::Loaded`](super::Event::Loaded). Only where the engine is a store, as for the next
+    /// two.
+    Load {
+        /// As it stands on the wire.
+        topic: Arc<str>,
+    },
+    /// Read messages and come back with [`Event::Read`](super::Event::Read).
+    Read {
+        /// Names the answer.
+        read: ReadId,
+        /// Which messages.
+        messages: Box<ReadMessages>,
+    },
+    /// Cursors and floor of a topic, in the place of those that the engine had. No answer.
+    Cursor {
+        /// As it stands on the wire.
+        topic: Arc<str>,
+        /// All that is known beside the messages.
+        state: Box<TopicState>,
+    },
+    /// The topic is not in memory any more: what other nodes store in it is not wanted. Only where several nodes share the engine.
+    Unload {
+        /// As it stands on the wire.
+        topic: Arc<str>,
+    },
+    /// Say that a device is this session's from now on, and come back with [`Event::Claimed`](super::Event::Claimed). A session that had it is
+    /// told by [`Event::Evict`](super::Event::Evict). Only where several nodes share the engine, as for the next one.
+    Claim {
+        /// Names the answer.
+        claim: ClaimId,
+        /// User id.
+        user: Arc<str>,
+        /// The device.
+        device: Arc<str>,
+        /// The session.
+        session: Origin,
+    },
+    /// The session with this claim has ended, if nobody has a newer one.
+    Release {
+        /// User id.
+        user: Arc<str>,
+        /// The device.
+        device: Arc<str>,
+        /// The claim.
+        fence: Fence,
+    },
     /// A session has begun.
     SignedIn {
         /// The connection.
@@ -76,14 +122,58 @@ pub enum Effect {
 pub struct Record {
     /// Its topic, as it stands on the wire.
     pub topic: Arc<str>,
-    /// Its place: the one behind the topic's last, in the same epoch.
+    /// Its place: the one behind the topic's last, in the same epoch. Where the engine gives the place, the epoch and 0.
     pub position: Position,
-    /// The whole frame.
+    /// The whole frame. Its stamp says the same position.
     pub frame: Bytes,
-    /// Its own ttl in milliseconds; 0 for the topic's.
-    pub ttl_ms: u64,
-    /// What the publisher calls it, so that a repetition is recognised after a restart.
-    pub id: Option<DedupId>,
+    /// When it leaves, in Unix milliseconds.
+    pub expires_unix_ms: u64,
+    /// It leaves by a ttl of its own, which is no loss, and not by the topic's age limit.
+    pub own_ttl: bool,
+    /// The session that is not brought it.
+    pub origin: Option<Origin>,
+    /// What the publisher calls it, so that a repetition is recognised after a restart with the same seed.
+    pub key: Option<DedupKey>,
+}
+
+/// A session, so that it is known for as long as the node lives and never taken for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The node's life, see [`ShardOptions`](super::ShardOptions).
+    pub run: u64,
+    /// Packed, see [`Address::to_u64`](crate::id::Address::to_u64).
+    pub session: u64,
+}
+
+/// The number of a read: grows by one from read to read of a shard.
+pub type ReadId = u64;
+
+/// The number of a claim on its way to an engine.
+pub type ClaimId = u64;
+
+/// What an engine gives for a claim: each of a device is greater than the one before, and none is 0.
+pub type Fence = u64;
+
+/// Messages that are wanted from an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadMessages {
+    /// As it stands on the wire.
+    pub topic: Arc<str>,
+    /// Where.
+    pub range: ReadRange,
+    /// At most so many.
+    pub messages_max: usize,
+    /// At most so many bytes, unless the first message alone is larger.
+    pub bytes_max: usize,
+}
+
+/// From where messages are read. What the floor has passed, and what has expired, may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadRange {
+    /// The oldest after this offset.
+    After(u64),
+    /// The newest before this offset.
+    Before(u64),
 }
 
 /// What a log line about a new session says.

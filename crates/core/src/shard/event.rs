@@ -1,14 +1,17 @@
 //! What happens to a shard.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 #[expect(unused_imports, reason = "for the documentation")]
 use super::Effect;
-use super::Letter;
+use super::{ClaimId, Fence, Letter, Origin, ReadId};
 use crate::close::{AuthError, CloseReason};
-use crate::id::ConnectionKey;
+use crate::id::{ConnectionKey, Position};
 use crate::session::Grant;
-use crate::topics::Ticket;
+use crate::topics::{Answered, DedupKey, LoadedTopic, Ticket};
 use crate::transport::Transport;
 
 /// What happens to a shard.
@@ -66,8 +69,111 @@ pub enum Event<'a> {
         /// The ticket of [`Effect::Append`](super::Effect::Append).
         from: Ticket,
     },
+    /// The answer to [`Effect::Load`](super::Effect::Load). The engine had every earlier effect of this shard by then.
+    Loaded {
+        /// As it stood in the effect.
+        topic: Arc<str>,
+        /// What the engine has; of a topic that it does not know, a new epoch.
+        result: Result<Box<LoadedTopic>, EngineUnavailable>,
+    },
+    /// The answer to [`Effect::Read`](super::Effect::Read).
+    Read {
+        /// As it stood in the effect.
+        read: ReadId,
+        /// The messages.
+        result: Result<Box<ReadResult>, EngineUnavailable>,
+    },
+    /// An engine that several nodes share has answered for a message: in any order, but in that of the tickets for each topic.
+    Stored {
+        /// The ticket of [`Effect::Append`](super::Effect::Append).
+        ticket: Ticket,
+        /// What became of it.
+        result: Result<Stored, EngineUnavailable>,
+    },
+    /// Some node has stored a message of a topic that was loaded here: a hint, which may come twice, late or never.
+    Arrived {
+        /// As it stands on the wire.
+        topic: Arc<str>,
+        /// Its epoch.
+        epoch: u64,
+        /// The message.
+        message: Box<StoredMessage>,
+    },
+    /// The answer to [`Effect::Claim`](super::Effect::Claim).
+    Claimed {
+        /// As it stood in the effect.
+        claim: ClaimId,
+        /// The claim, newer than all before it.
+        result: Result<Fence, EngineUnavailable>,
+    },
+    /// A newer session has claimed a device: one with an older claim has to end.
+    Evict {
+        /// User id.
+        user: Arc<str>,
+        /// The device.
+        device: Arc<str>,
+        /// The newer claim.
+        fence: Fence,
+    },
+    /// Client message ids that were stored before the node was started, oldest first: repetitions get the same answers. Before the
+    /// first connection.
+    Remember(Vec<Remembered>),
     /// A letter from another shard.
     Mail(Letter),
     /// The node shuts down: every client is told to go.
     Drain,
+}
+
+/// An engine cannot do what it was asked for, for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineUnavailable;
+
+/// What an engine that several nodes share has done with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// It has its place.
+    Now(Position),
+    /// It was stored before, by whatever node: this was the answer.
+    Before(Answered),
+}
+
+/// Messages that an engine has read.
+#[derive(Clone, Debug, Default)]
+pub struct ReadResult {
+    /// In order, without a hole but for what has expired.
+    pub messages: Vec<StoredMessage>,
+    /// Everything up to this offset was considered.
+    pub upto: u64,
+    /// The engine has more: after `upto`, or before the first of the messages if they were read backward.
+    pub more: bool,
+    /// The highest offset that has left other than by its own ttl.
+    pub lost: u64,
+}
+
+/// A message as it is read back.
+#[derive(Clone, Debug)]
+pub struct StoredMessage {
+    /// Its place.
+    pub offset: u64,
+    /// The whole frame.
+    pub frame: Bytes,
+    /// As it was stored.
+    pub expires_unix_ms: u64,
+    /// As it was stored.
+    pub own_ttl: bool,
+    /// As it was stored.
+    pub origin: Option<Origin>,
+    /// As it was stored.
+    pub key: Option<DedupKey>,
+}
+
+/// A client message id that was answered before the node was started.
+#[derive(Clone, Debug)]
+pub struct Remembered {
+    /// As it stands on the wire.
+    pub topic: Arc<str>,
+    /// As it was stored.
+    pub key: DedupKey,
+    /// The answer.
+    pub answered: Answered,
 }

@@ -12,8 +12,9 @@ impl Shard {
                 + metrics.deliveries_dropped.sum()
                 + metrics.deliveries_queued.read()
                 + metrics.deliveries_deferred.read()) as i64;
-        let inbox = metrics.inbox_stored.read() as i64
-            - (metrics.inbox_acked.read() + metrics.inbox_expired.sum() + metrics.inbox_pending.read()) as i64;
+        let came = metrics.inbox_stored.read() + metrics.inbox_loaded.read();
+        let left = metrics.inbox_acked.read() + metrics.inbox_expired.sum() + metrics.inbox_unloaded.read();
+        let inbox = came as i64 - (left + metrics.inbox_pending.read()) as i64;
         (deliveries, inbox)
     }
 

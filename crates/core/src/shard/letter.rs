@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::Fence;
 use super::ways::{Credit, Work};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::{
@@ -147,10 +148,28 @@ pub enum ToEdge {
     },
     /// The answer to [`ToHome::Subscribe`].
     Subscribed(Box<Subscribed>),
+    /// The room cannot be joined, for now.
+    NotSubscribed {
+        /// The session.
+        to: ConnectionKey,
+        /// The client's number of the request.
+        request: u32,
+        /// The room's entry on the session's shard.
+        local: LocalRoomKey,
+        /// As in [`Subscribe`].
+        counted: bool,
+    },
     /// The answer to [`ToHome::Presence`].
     PresenceResult(Box<PresenceResult>),
     /// The answer to [`ToHome::History`].
     HistoryResult(Box<HistoryResult>),
+    /// A Presence or a History could not be answered, for now.
+    LookupFailed {
+        /// The session.
+        to: ConnectionKey,
+        /// The client's number of the request.
+        request: u32,
+    },
     /// To the members of a room on one shard.
     Fanout {
         /// The room's entry there.
@@ -219,6 +238,8 @@ impl ToEdge {
             | ToEdge::Refused { .. }
             | ToEdge::Published(_)
             | ToEdge::Failed { .. }
+            | ToEdge::LookupFailed { .. }
+            | ToEdge::NotSubscribed { .. }
             | ToEdge::Subscribed(_) => 0,
         }
     }
@@ -249,6 +270,8 @@ pub struct Attach {
     pub from: Address,
     /// Where the client stands.
     pub resume: Option<Position>,
+    /// The session's claim of its device, where several nodes share an engine; 0 before it has one.
+    pub fence: Fence,
 }
 
 /// A message that is to be put in order.

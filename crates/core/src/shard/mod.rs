@@ -29,8 +29,8 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-pub use effect::{CloseRecord, Effect, Record, SignInRecord};
-pub use event::Event;
+pub use effect::{ClaimId, CloseRecord, Effect, Fence, Origin, ReadId, ReadMessages, ReadRange, Record, SignInRecord};
+pub use event::{EngineUnavailable, Event, ReadResult, Remembered, Stored, StoredMessage};
 use hashbrown::HashMap;
 pub use letter::{Letter, Posted, Source, ToEdge, ToHome};
 pub use ways::{Credit, Work};
@@ -103,8 +103,12 @@ pub struct ShardOptions {
     pub settings: Arc<Settings>,
     /// Its own.
     pub metrics: Arc<ShardMetrics>,
-    /// Keys every hash; the same for all shards of a node, for they must agree on homes.
+    /// Keys every hash; the same for all shards of a node, for they must agree on homes. Where an engine survives a restart, the
+    /// same again: it remembers client message ids by hashes.
     pub seed: u64,
+    /// The number of this life of the node, never to be given again: what an engine kept of sessions of an earlier one is of
+    /// nobody who is here.
+    pub run: u64,
 }
 
 /// Wheel entries, connections that broadcasts make writable, deliveries of broadcasts, and drained connections that one
@@ -117,7 +121,8 @@ const DRAINED_PER_TURN: u32 = 256;
 impl Shard {
     /// A shard without connections.
     pub fn new(options: ShardOptions) -> Self {
-        let ShardOptions { id, shards, settings, metrics, seed } = options;
+        let homes = Homes::new(options.clone());
+        let ShardOptions { id, shards, settings, metrics, seed, .. } = options;
         metrics.log_bytes_limit.set(settings.log_bytes_per_shard_max as u64);
         Shard {
             id,
@@ -134,7 +139,7 @@ impl Shard {
             spares: Spares::default(),
             encoder: Encoder::default(),
             rooms: LocalRooms::new(seed),
-            homes: Homes::new(id, shards, settings.clone(), metrics.clone(), seed),
+            homes,
             own_mail: VecDeque::new(),
             effects: VecDeque::new(),
             devices: DeviceNames::default(),
@@ -167,6 +172,13 @@ impl Shard {
             Event::Freed { connection } => self.on_freed(connection),
             Event::Appended { through } => self.on_appended(through, now),
             Event::AppendFailed { from } => self.on_append_failed(from, now),
+            Event::Loaded { topic, result } => self.on_loaded(&topic, result, now),
+            Event::Read { read, result } => self.on_read(read, result, now),
+            Event::Claimed { claim, result } => self.on_claimed(claim, result, now),
+            Event::Evict { user, device, fence } => self.on_evict(user, device, fence),
+            Event::Stored { ticket, result } => self.on_stored(ticket, result, now),
+            Event::Arrived { topic, epoch, message } => self.on_arrived(&topic, epoch, *message, now),
+            Event::Remember(remembered) => self.on_remember(remembered, now),
             Event::Mail(letter) => self.on_letter(letter, now),
             Event::Drain => self.draining = self.draining.or(Some(0)),
         }
@@ -195,7 +207,7 @@ impl Shard {
         more |= self.drain_some(now);
         if now.mono_ms() >= self.swept_ms + 100 {
             self.swept_ms = now.mono_ms();
-            self.homes.sweep(now);
+            self.sweep_topics(now);
             self.announce_not_come_back(now);
         }
         self.read_own_mail(now);
@@ -248,9 +260,9 @@ impl Shard {
         self.connections.len()
     }
 
-    /// Messages that the engine has not stored yet: the shard is not done while there are any.
-    pub fn appends(&self) -> usize {
-        self.homes.appends.len()
+    /// Answers that the engine owes: the shard is not done while there are any.
+    pub fn awaits_engine(&self) -> usize {
+        self.homes.appends.len() + self.homes.loads.len() + self.homes.reads.len() + self.homes.claims.len()
     }
 
     /// Whether [`Self::advance`] will have something to do when time passes: a shard without timers may sleep longer.

@@ -40,6 +40,7 @@ impl Rig {
             settings: Arc::default(),
             metrics: Arc::default(),
             seed: 7,
+            run: 1,
         });
         let now = Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 };
         Rig { shard, now, posted: Vec::new(), encoder: Encoder::default() }
@@ -196,7 +197,7 @@ fn event_in_each_phase_then_the_phase_is_as_the_table_says() {
     ];
     type Step = fn(&mut Rig);
     #[rustfmt::skip]
-    let table: [(&str, Step, [Then; 8]); 17] = [
+    let table: [(&str, Step, [Then; 8]); 20] = [
         //                                               gone   Handshaking       AwaitConnect   Verifying      Attaching  Ready   Pinged     Closing
         ("opened", |r| r.open(KEY, Transport::Plain),   [To(AwaitConnect), Never, Never,         Never,         Never,     Never,  Never,     Never]),
         ("secured", |r| r.handle(Event::Secured { connection: KEY }),
@@ -221,6 +222,12 @@ fn event_in_each_phase_then_the_phase_is_as_the_table_says() {
         ("appended", |r| r.handle(Event::Appended { through: 1 }),
                                                         [Same,  Same,             Same,          Same,          Same,      Same,   Same,      Same]),
         ("append failed", |r| r.handle(Event::AppendFailed { from: 1 }),
+                                                        [Same,  Same,             Same,          Same,          Same,      Same,   Same,      Same]),
+        ("a topic loaded that nobody asked for", |r| r.handle(Event::Loaded { topic: "@bob".into(), result: Ok(Box::default()) }),
+                                                        [Same,  Same,             Same,          Same,          Same,      Same,   Same,      Same]),
+        ("messages read that nobody asked for", |r| r.handle(Event::Read { read: 1, result: Ok(Box::default()) }),
+                                                        [Same,  Same,             Same,          Same,          Same,      Same,   Same,      Same]),
+        ("ids remembered", |r| r.handle(Event::Remember(Vec::new())),
                                                         [Same,  Same,             Same,          Same,          Same,      Same,   Same,      Same]),
         ("drain", |r| { r.handle(Event::Drain); r.pass(1); },
                                                         [Same,  CLOSES,           CLOSES,        CLOSES,        CLOSES,    CLOSES, CLOSES,    Same]),
@@ -284,12 +291,14 @@ fn kind(letter: &Letter) -> &'static str {
             ToEdge::Subscribed(_) => "Subscribed",
             ToEdge::PresenceResult(_) => "PresenceResult",
             ToEdge::HistoryResult(_) => "HistoryResult",
+            ToEdge::LookupFailed { .. } => "LookupFailed",
+            ToEdge::NotSubscribed { .. } => "NotSubscribed",
             ToEdge::Fanout { .. } => "Fanout",
         },
     }
 }
 
-const KINDS_TO_EDGE: usize = 10;
+const KINDS_TO_EDGE: usize = 12;
 const KINDS_TO_HOME: usize = 11;
 
 fn delivery() -> Delivery {
@@ -359,7 +368,7 @@ fn letter_to_a_session_that_has_ended_then_only_its_home_is_told() {
     type Say = fn(&Rig) -> ToEdge;
     let no_request: Ask = |_| {};
     // What the session had asked before it ended, what comes, and what is posted for it.
-    let table: [(Phase, Ask, Say, &[&str]); 11] = [
+    let table: [(Phase, Ask, Say, &[&str]); 13] = [
         (Phase::Attaching, no_request, |_| attached(), &["Detach"]),
         (Phase::Ready, no_request, |_| ToEdge::Refused { to: KEY, reason: CloseReason::TakenOver }, &[]),
         (
@@ -435,6 +444,13 @@ fn letter_to_a_session_that_has_ended_then_only_its_home_is_told() {
             },
             &[],
         ),
+        (
+            Phase::Ready,
+            Rig::subscribe,
+            |rig| ToEdge::NotSubscribed { to: KEY, request: 6, local: rig.local(), counted: true },
+            &[],
+        ),
+        (Phase::Ready, Rig::history, |_| ToEdge::LookupFailed { to: KEY, request: 8 }, &[]),
         // Credit is given back in portions: too little for a letter.
         (
             Phase::Ready,
@@ -537,7 +553,7 @@ impl Guest {
 }
 
 fn attach(user: &Arc<str>, from: Address) -> ToHome {
-    ToHome::Attach(Box::new(Attach { user: user.clone(), device: "phone".into(), from, resume: None }))
+    ToHome::Attach(Box::new(Attach { user: user.clone(), device: "phone".into(), from, resume: None, fence: 0 }))
 }
 
 fn subscribe(room: &Arc<str>, user: &Arc<str>, from: Address) -> ToHome {
@@ -658,8 +674,14 @@ fn letter_from_a_session_that_has_ended_then_the_home_answers_as_the_table_says(
 fn names_have_one_home_then_they_lie_everywhere_in_a_table() {
     const PLACES: u64 = 1024;
     for shards in [1, 64, 256] {
-        let shard =
-            Shard::new(ShardOptions { id: HERE, shards, settings: Arc::default(), metrics: Arc::default(), seed: 7 });
+        let shard = Shard::new(ShardOptions {
+            id: HERE,
+            shards,
+            settings: Arc::default(),
+            metrics: Arc::default(),
+            seed: 7,
+            run: 1,
+        });
         let names = (0..).map(|number| format!("chat:{number}"));
         let of_home = names.filter(|name| shard.home_of_room(name) == HERE).take(PLACES as usize);
         let mut taken = vec![false; PLACES as usize];

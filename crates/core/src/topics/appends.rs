@@ -1,7 +1,8 @@
 //! Messages that have their place in a topic's order and that the engine has not stored yet.
 //!
 //! Each has a ticket; tickets of a shard grow by one and are never given twice. The engine answers in that order: everything
-//! through a ticket is stored, or everything from a ticket on is not. After such a failure a new era begins, so that the engine
+//! through a ticket is stored, or everything from a ticket on is not. (One that several nodes share answers for each message by
+//! itself, [`Appends::take`], and gives the offsets: those here only count then.) After such a failure a new era begins, so that the engine
 //! recognises what was posted before its shard heard of the failure: that has failed, too.
 //!
 //! A topic has two marks until then: what is committed is in its log, what is sequenced is here. A repetition of a publish that
@@ -156,13 +157,29 @@ impl<K: Copy + Eq + Hash, P, W> Appends<K, P, W> {
     pub fn pop_stored(&mut self, through: Ticket) -> Option<Append<K, P, W>> {
         let append = self.queue.pop_front_if(|append| append.ticket <= through)?;
         self.forget(&append);
-        if let Some(mark) = self.marks.get_mut(&append.topic) {
+        self.count_off(append.topic);
+        Some(append)
+    }
+
+    /// Takes the message with this ticket out: an engine that answers one by one has answered for it.
+    pub fn take(&mut self, ticket: Ticket) -> Option<Append<K, P, W>> {
+        let place = self.place(ticket);
+        if self.queue.get(place).is_none_or(|append| append.ticket != ticket) {
+            return None;
+        }
+        let append = self.queue.remove(place)?;
+        self.forget(&append);
+        self.count_off(append.topic);
+        Some(append)
+    }
+
+    fn count_off(&mut self, topic: K) {
+        if let Some(mark) = self.marks.get_mut(&topic) {
             mark.count -= 1;
             if mark.count == 0 {
-                self.marks.remove(&append.topic);
+                self.marks.remove(&topic);
             }
         }
-        Some(append)
     }
 
     /// The place of the first message with this ticket or a higher one.
@@ -294,6 +311,18 @@ mod tests {
                 appends.invariants();
             }
         }
+    }
+
+    #[test]
+    fn engine_answers_one_by_one_then_each_message_is_taken_once() {
+        let mut appends = Small::new(1);
+        for number in 1..=3 {
+            appends.push(0, number, Some(DedupId::of(number)), (10, 1), number);
+        }
+        let taken: Vec<_> = [2, 2, 4, 3, 1].iter().map(|ticket| appends.take(*ticket).map(|a| a.payload)).collect();
+        assert_eq!(taken, [Some(2), None, None, Some(3), Some(1)]);
+        assert!(appends.is_empty() && appends.sequenced(0).is_none() && !appends.has(DedupId::of(2)));
+        appends.invariants();
     }
 
     #[test]

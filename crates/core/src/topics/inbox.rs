@@ -10,10 +10,11 @@
 use std::sync::Arc;
 
 use super::heads::Head;
-use super::log::Log;
+use super::log::{Extent, Log};
 use super::publishers::Publishers;
 use super::size::{TABLE_ENTRY_BYTES, allocated, name_bytes};
-use crate::id::{Address, Position};
+use super::stored::{DeviceState, LoadedTopic, TopicState, to_mono_ms, to_unix_ms};
+use crate::id::{Address, Now, Position};
 use crate::named::Name;
 
 /// A device of a user.
@@ -193,6 +194,63 @@ impl Inbox {
         Inbox { user, epoch: position.epoch, kept, devices: Devices::Many(Vec::new()), known: true, forgets: true }
     }
 
+    /// A user whose inbox an engine has kept. No device is connected.
+    pub fn loaded(user: Arc<str>, loaded: &LoadedTopic, now: Now) -> Self {
+        let LoadedTopic { position, state, .. } = loaded;
+        let skipped: Vec<_> = state
+            .devices
+            .iter()
+            .filter_map(|device| Some(Skipped { device: device.name.clone(), from: device.skipped_from? }))
+            .collect();
+        let kept = (position.offset > 0 || state.forgotten_at.is_some()).then(|| {
+            Box::new(Kept {
+                log: Log::loaded(loaded.extent(now)),
+                forgotten_at: state.forgotten_at.unwrap_or(u64::MAX),
+                written: 0,
+                skipped: (!skipped.is_empty()).then(|| Box::new(skipped)),
+            })
+        });
+        let mut inbox = Inbox { kept, known: state.known, ..Inbox::new(user, position.epoch) };
+        for device in &state.devices {
+            // One that was connected when the node ended has been away since then, which nobody has written down.
+            let away_since_ms = to_mono_ms(device.away_since_ms.unwrap_or(now.unix_ms), now);
+            let (name, cursor) = (device.name.clone(), device.cursor.min(position.offset));
+            inbox.devices.push(Device { name, place: Place::away(away_since_ms), cursor });
+        }
+        inbox
+    }
+
+    /// What an engine is to keep of the inbox beside its messages.
+    pub fn state(&self, now: Now) -> TopicState {
+        let skipped = self.kept.as_ref().and_then(|kept| kept.skipped.as_ref());
+        let skipped_from = |device: &Device| {
+            let skipped = skipped?.iter().find(|skipped| skipped.device == device.name)?;
+            Some(skipped.from)
+        };
+        let state_of = |device: &Device| DeviceState {
+            name: device.name.clone(),
+            cursor: device.cursor,
+            away_since_ms: device.away_since_ms().map(|since_ms| to_unix_ms(since_ms, now)),
+            skipped_from: skipped_from(device),
+        };
+        let forgotten_at = if self.forgets { 0 } else { u64::MAX };
+        let forgotten_at = self.kept.as_ref().map_or(forgotten_at, |kept| kept.forgotten_at);
+        TopicState {
+            floor: self.log().map_or(0, Log::floor),
+            lost: self.log().map_or(0, Log::lost),
+            known: self.known,
+            forgotten_at: (forgotten_at != u64::MAX).then_some(forgotten_at),
+            devices: self.devices().iter().map(state_of).collect(),
+        }
+    }
+
+    /// Whether every known device has been away for this long.
+    pub fn is_left(&self, linger_ms: u64, now_ms: u64) -> bool {
+        let is_away =
+            |device: &Device| device.away_since_ms().is_some_and(|since| since.saturating_add(linger_ms) <= now_ms);
+        self.devices().iter().all(is_away)
+    }
+
     /// What is to be kept of the inbox when it is quiet; none for a user who never signed in.
     pub fn head(&self) -> Option<Head> {
         self.known.then(|| Head { position: self.position(), missed: self.has_forgotten_unread() })
@@ -213,16 +271,17 @@ impl Inbox {
         self.kept.as_mut().map(|kept| &mut kept.log)
     }
 
-    /// The log, made on first use.
-    pub fn make_log(&mut self) -> &mut Log {
-        &mut self.make_kept().log
+    /// The log, made on first use: in memory, or backed by an engine.
+    pub fn make_log(&mut self, is_backed: bool) -> &mut Log {
+        &mut self.make_kept(is_backed).log
     }
 
-    fn make_kept(&mut self) -> &mut Kept {
+    fn make_kept(&mut self, is_backed: bool) -> &mut Kept {
         let (epoch, forgets) = (self.epoch, self.forgets);
         self.kept.get_or_insert_with(|| {
             let forgotten_at = if forgets { 0 } else { u64::MAX };
-            Box::new(Kept { log: Log::new(epoch), forgotten_at, written: 0, skipped: None })
+            let log = if is_backed { Log::loaded(Extent::empty(epoch)) } else { Log::new(epoch) };
+            Box::new(Kept { log, forgotten_at, written: 0, skipped: None })
         })
     }
 
@@ -248,7 +307,7 @@ impl Inbox {
 
     /// An unknown user is written to. Returns the number of the time before.
     pub fn set_written(&mut self, number: u64) -> u64 {
-        core::mem::replace(&mut self.make_kept().written, number)
+        core::mem::replace(&mut self.make_kept(false).written, number)
     }
 
     /// Bytes of the heap that messages take here. Users who have never signed in are there for their messages alone, so
@@ -468,7 +527,7 @@ mod tests {
             let limits = LogLimits { messages_max: 100, bytes_max: usize::MAX, age_ms_max: u64::MAX };
             for _ in 0..messages {
                 let message = Message { frame: Bytes::from_static(b"m"), ttl_ms: 0, from: None, publisher: 1 };
-                self.inbox.make_log().commit(message, true, limits, &mut self.publishers, self.now_ms);
+                self.inbox.make_log(false).commit(message, true, limits, &mut self.publishers, self.now_ms);
             }
         }
 
@@ -571,7 +630,7 @@ mod tests {
         user.visit("phone", 1);
         user.store(4);
         let limits = LogLimits { messages_max: 2, bytes_max: usize::MAX, age_ms_max: u64::MAX };
-        user.inbox.make_log().trim(limits, 0, &mut user.publishers);
+        user.inbox.make_log(false).trim(limits, 0, &mut user.publishers);
         let (attached, _) = user.attach("phone", 2, None).unwrap();
         assert_eq!((attached.start, attached.recovered), (2, false));
     }

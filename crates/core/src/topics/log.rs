@@ -4,13 +4,19 @@
 //! later can stand between them. Each entry carries its offset: a message whose own ttl has passed leaves from the middle,
 //! and its offset is missing from then on. That is no loss, for its publisher wanted it; everything else that leaves is,
 //! and [`Log::lost`] is the highest offset that left so. Ages follow the monotonic clock, which never steps.
+//! Where an engine keeps the messages, only the newest are here (`backing`).
 //!
 //! Invariants: offsets grow; `lost` is below every offset held; `held` is the sum of what the entries take; the newest
 //! `uncounted` entries are in no publisher's sum, the others are.
 
+mod backing;
+
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+
+use backing::Backing;
+pub use backing::Extent;
 
 use super::publishers::Publishers;
 use super::size::{allocated, of_frame};
@@ -85,7 +91,8 @@ pub struct Message {
 pub struct LogLimits {
     /// Most messages.
     pub messages_max: usize,
-    /// Most bytes, as [`message_cost`] counts them; one message is kept whatever its size.
+    /// Most bytes, as [`message_cost`] counts them; one message is kept whatever its size. Where an engine keeps the messages,
+    /// most bytes in memory.
     pub bytes_max: usize,
     /// Longest stay, in milliseconds.
     pub age_ms_max: u64,
@@ -114,6 +121,8 @@ pub struct Log {
     entries: VecDeque<Retained>,
     held: usize,
     uncounted: u32,
+    /// Set where an engine keeps the messages.
+    backing: Option<Backing>,
 }
 
 /// Messages of a log that are in no publisher's sum yet: most are acknowledged before they are ever counted. Larger ones than
@@ -153,6 +162,7 @@ impl Log {
             entries: VecDeque::new(),
             held: 0,
             uncounted: 0,
+            backing: None,
         }
     }
 
@@ -177,14 +187,14 @@ impl Log {
         self.held - self.entries.len() * place + allocated(self.entries.capacity() * place)
     }
 
-    /// Messages held, whether their own ttl has passed or not.
+    /// Messages kept, whether their own ttl has passed or not, and whether they are in memory or not.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.backing.map_or(self.entries.len(), |_| (self.last - self.floor()) as usize)
     }
 
-    /// Whether no message is held.
+    /// Whether no message is kept.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Appends the message of [`Self::next_position`]. It is counted for its publisher at once if `stays`, and later
@@ -235,8 +245,17 @@ impl Log {
 
     /// Removes the oldest message; it counts as lost unless its own ttl has passed.
     fn pop_front(&mut self, now_ms: u64, publishers: &mut Publishers) -> bool {
+        let Some(entry) = self.take_front(publishers) else { return false };
+        if !(entry.expires.is_own() && entry.is_dead(now_ms)) {
+            self.lost = entry.offset;
+        }
+        true
+    }
+
+    /// Takes the oldest message out of memory.
+    fn take_front(&mut self, publishers: &mut Publishers) -> Option<Retained> {
         let is_counted = self.counted() > 0;
-        let Some(entry) = self.entries.pop_front() else { return false };
+        let entry = self.entries.pop_front()?;
         let cost = entry.cost();
         self.held -= cost;
         if is_counted {
@@ -244,14 +263,21 @@ impl Log {
         } else {
             self.uncounted -= 1;
         }
-        if !(entry.expires.is_own() && entry.is_dead(now_ms)) {
-            self.lost = entry.offset;
-        }
-        true
+        Some(entry)
+    }
+
+    /// Takes every message out of memory: the topic goes.
+    pub fn discard(&mut self, publishers: &mut Publishers) {
+        while self.take_front(publishers).is_some() {}
     }
 
     /// Removes everything up to an offset, and says how many messages those were.
     pub fn remove_through(&mut self, offset: u64, now_ms: u64, publishers: &mut Publishers) -> u64 {
+        if self.backing.is_some() {
+            let removed = self.pass(offset, publishers);
+            self.lost = if removed > 0 { self.floor() } else { self.lost };
+            return removed;
+        }
         let mut removed = 0;
         while self.entries.front().is_some_and(|entry| entry.offset <= offset) && self.pop_front(now_ms, publishers) {
             removed += 1;
@@ -265,6 +291,9 @@ impl Log {
     /// Removes whatever is too old, too much or too large, or has passed its own ttl, wherever it lies; counts what
     /// stays for its publishers, and gives memory back that is not needed any more.
     pub fn trim(&mut self, limits: LogLimits, now_ms: u64, publishers: &mut Publishers) -> Trimmed {
+        if self.backing.is_some() {
+            return self.trim_backed(limits, now_ms, publishers);
+        }
         let mut trimmed = Trimmed { age: self.remove_old(now_ms, publishers), ..Trimmed::default() };
         trimmed.age += self.remove_dead(now_ms, publishers);
         self.remove_over(limits, now_ms, publishers, &mut trimmed);
@@ -278,6 +307,9 @@ impl Log {
     /// [`Self::trim`] after a commit, at a bounded cost: dead messages between live ones stay while they push out nothing.
     /// With such messages the log may be a sixteenth over its bounds.
     pub fn trim_committed(&mut self, limits: LogLimits, now_ms: u64, publishers: &mut Publishers) -> Trimmed {
+        if self.backing.is_some() {
+            return self.trim_backed(limits, now_ms, publishers);
+        }
         let mut trimmed = Trimmed { age: self.remove_old(now_ms, publishers), ..Trimmed::default() };
         if self.is_over(limits) && self.own_due_ms <= now_ms {
             let slack = |max: usize| max.saturating_add(max / SLACK);
@@ -354,7 +386,7 @@ impl Log {
         without: Option<Address>,
         now_ms: u64,
     ) -> Gap {
-        let start = since.max(self.lost);
+        let start = since.max(self.floor());
         let mut gap = Gap { frames: Vec::new(), upto: start, more: false, lost: since < self.lost };
         let mut bytes = 0;
         let without = without.map(Address::to_u64);
@@ -412,6 +444,7 @@ impl Log {
     /// Adds what is counted for each publisher to `sums`. Panics when the structure is broken; for tests.
     pub fn invariants(&self, sums: &mut std::collections::HashMap<u64, usize>) {
         assert_eq!(self.held, self.entries.iter().map(Retained::cost).sum::<usize>(), "bytes held");
+        self.backing_invariants();
         let mut before = self.lost;
         for entry in &self.entries {
             assert!(entry.offset > before, "offset {} behind {before}", entry.offset);

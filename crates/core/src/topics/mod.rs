@@ -10,17 +10,24 @@ mod appends;
 mod dedup;
 mod heads;
 mod inbox;
+mod loads;
 mod log;
+
 mod publishers;
+mod requests;
 mod room;
 mod size;
+mod stored;
 mod unknown;
 
 pub use appends::{Append, Appends, Ticket};
 pub use dedup::{Answered, Dedup, DedupId, DedupKey};
 pub use heads::{Head, Heads};
 pub use inbox::{Attachment, Device, DeviceLimits, Inbox};
-pub use log::{Gap, Log, LogLimits, Message, Retained, Trimmed, message_cost};
+pub use loads::Loads;
+pub use log::{Extent, Gap, Log, LogLimits, Message, Retained, Trimmed, message_cost};
 pub use publishers::Publishers;
+pub use requests::Requests;
 pub use room::{Keeps, MemberName, Room, ShardMembers};
+pub use stored::{DeviceState, LoadedTopic, TopicState, to_mono_ms, to_unix_ms};
 pub use unknown::UnknownUsers;

@@ -11,7 +11,8 @@ use hashbrown::HashMap;
 use super::heads::Head;
 use super::log::Log;
 use super::size::{TABLE_ENTRY_BYTES, name_bytes};
-use crate::id::{Address, LocalRoomKey, Position, ShardId};
+use super::stored::{LoadedTopic, TopicState};
+use crate::id::{Address, LocalRoomKey, Now, Position, ShardId};
 use crate::keyed::Keyed;
 use crate::named::Name;
 
@@ -215,6 +216,16 @@ impl Room {
     pub fn resume(&mut self, head: Head) {
         self.log = Log::resumed(head.position);
         self.published = head.missed;
+    }
+
+    /// Goes on from where an engine has the room.
+    pub fn load(&mut self, loaded: &LoadedTopic, now: Now) {
+        self.log = Log::loaded(loaded.extent(now));
+    }
+
+    /// What an engine is to keep of the room beside its messages.
+    pub fn state(&self) -> TopicState {
+        TopicState { floor: self.log.floor(), lost: self.log.lost(), ..TopicState::default() }
     }
 
     /// What is to be kept of the room when it is quiet.

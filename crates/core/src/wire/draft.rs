@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::header::{Kind, header};
 use super::schema;
 use super::table::Table;
-use crate::id::Stamp;
+use crate::id::{Position, Stamp};
 use crate::limits::HEADER_BYTES;
 
 /// See the module.
@@ -160,6 +160,19 @@ impl Draft {
             place.copy_from_slice(&schema::Stamp::from(stamp).0);
         }
         Bytes::from(self.frame)
+    }
+
+    /// A whole Message frame with another position in its stamp; none if it is no such frame.
+    pub fn restamp(frame: &[u8], position: Position) -> Option<Bytes> {
+        let stamp = Draft::stamp_of(frame)?;
+        Some(Draft::of_frame(frame.to_vec())?.stamp(Stamp { position, ..stamp }))
+    }
+
+    /// The stamp of a whole Message frame.
+    pub fn stamp_of(frame: &[u8]) -> Option<Stamp> {
+        let table = Table::root(frame.get(HEADER_BYTES..)?).ok()?;
+        let stamp = table.structure(schema::Message::VT_STAMP).ok()??;
+        Some(Stamp::from(&schema::Stamp(stamp)))
     }
 
     /// Bytes of the frame.

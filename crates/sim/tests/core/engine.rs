@@ -22,14 +22,6 @@ fn begin(world: &mut World, client: Client, topic: &str, request: u32) {
     world.work();
 }
 
-/// The engine has stored so many of the messages that it was given, oldest first.
-fn store(world: &mut World, count: usize) {
-    for append in world.appends.drain(..count).collect::<Vec<_>>() {
-        world.handle(append.shard, Event::Appended { through: append.ticket });
-    }
-    world.work();
-}
-
 /// The engine has failed at the oldest message that it was given, and lost all of them.
 fn fail(world: &mut World) {
     let Append { shard, ticket, .. } = world.appends[0];
@@ -65,10 +57,10 @@ fn engine_has_not_answered_then_nothing_is_delivered_and_nothing_is_answered() {
         assert!(answers(&world.read_all(alice)).is_empty() && offsets(&world.read_all(bob)).is_empty());
         let (frames, _, _) = world.history(bob, topic, None, 10);
         assert!(frames.is_empty(), "{frames:?}");
-        store(&mut world, 2);
+        world.store(2);
         assert_eq!(answers(&world.read_all(alice)), [(1, Ok((1, false))), (2, Ok((2, false)))]);
         assert_eq!(offsets(&world.read_all(bob)), [1, 2]);
-        store(&mut world, 1);
+        world.store(1);
         assert_eq!(answers(&world.read_all(alice)), [(3, Ok((3, false)))]);
         assert_eq!(offsets(&world.read_all(bob)), [3]);
         assert_eq!(world.history(bob, topic, None, 10).0, [1, 2, 3]);
@@ -89,9 +81,9 @@ fn message_is_given_to_the_engine_with_its_place_and_all_that_a_restart_needs() 
         records.iter().map(|(ticket, era, record)| (*ticket, *era, &*record.topic, record.position.offset)).collect();
     assert_eq!(places, [(1, 0, "chat:a", 1), (2, 0, "@bob", 1), (3, 0, "chat:a", 2)]);
     assert_eq!(records[0].2.position.epoch, records[2].2.position.epoch);
-    assert!(records.iter().all(|(_, _, record)| record.id.is_some() && !record.frame.is_empty()));
-    assert_ne!(records[0].2.id, records[2].2.id);
-    store(&mut world, 3);
+    assert!(records.iter().all(|(_, _, record)| record.key.is_some() && !record.frame.is_empty()));
+    assert_ne!(records[0].2.key.map(|key| key.id()), records[2].2.key.map(|key| key.id()));
+    world.store(3);
     world.check();
 }
 
@@ -104,7 +96,7 @@ fn publish_is_repeated_while_it_is_stored_then_both_get_one_answer() {
         let again = world.sign_in(0, "alice");
         begin(&mut world, again, "@bob", 1);
         assert_eq!(world.appends.len(), 1, "the engine is given it once");
-        store(&mut world, 1);
+        world.store(1);
         assert_eq!(answers(&world.read_all(again)), [(1, Ok((1, true)))]);
         assert_eq!(offsets(&world.read_all(bob)), [1]);
         begin(&mut world, again, "@bob", 1);
@@ -120,7 +112,7 @@ fn engine_fails_then_publishers_may_try_again_and_offsets_have_no_hole() {
         let mut world = World::new(shards, stored(|_| {}));
         let (alice, bob) = (world.sign_in(0, "alice"), world.sign_in(shards - 1, "bob"));
         begin(&mut world, alice, "@bob", 1);
-        store(&mut world, 1);
+        world.store(1);
         (2..=4).for_each(|request| begin(&mut world, alice, "@bob", request));
         // A repetition fails with what it repeats.
         begin(&mut world, alice, "@bob", 4);
@@ -130,7 +122,7 @@ fn engine_fails_then_publishers_may_try_again_and_offsets_have_no_hole() {
         begin(&mut world, alice, "@bob", 3);
         let Append { ticket, era, record, .. } = &world.appends[0];
         assert_eq!((*ticket, *era, record.position.offset), (5, 1, 2), "the place is given again, the ticket is not");
-        store(&mut world, 1);
+        world.store(1);
         assert_eq!(answers(&world.read_all(alice)), [(3, Ok((2, false)))]);
         assert_eq!(offsets(&world.read_all(bob)), [2]);
         world.check();
@@ -160,10 +152,10 @@ fn more_than_may_wait_then_publishers_are_told_to_come_back() {
     (1..=most + 2).for_each(|request| begin(&mut world, alice, "@bob", request));
     assert_eq!(world.appends.len(), most as usize);
     assert_eq!(answers(&world.read_all(alice)), [(most + 1, FULL), (most + 2, FULL)]);
-    store(&mut world, 1);
+    world.store(1);
     begin(&mut world, alice, "@bob", most + 1);
     assert_eq!(world.appends.len(), most as usize, "there is room again");
-    store(&mut world, most as usize);
+    world.store(most as usize);
     world.check();
 }
 
@@ -179,13 +171,18 @@ fn everybody_leaves_a_room_that_vanishes_then_what_is_being_stored_is_answered_a
     begin(&mut world, alice, "chat:a", 2);
     world.unsubscribe(alice, "chat:a");
     assert_eq!(world.sum(|metrics| &metrics.rooms), 1);
-    store(&mut world, 1);
+    world.store(1);
     assert_eq!(world.sum(|metrics| &metrics.rooms), 1);
-    store(&mut world, 1);
+    world.store(1);
     assert_eq!(answers(&world.read_all(alice)), [(1, Ok((1, false))), (2, Ok((2, false)))]);
+    world.sweep(2);
     assert_eq!(world.sum(|metrics| &metrics.rooms), 0);
     let (position, _, _) = world.subscribe(bob, "chat:a", None);
-    assert_eq!(position.offset, 0, "a room of a new epoch");
+    assert_eq!(position.offset, 2, "places are never given again");
+    assert!(world.history(bob, "chat:a", None, 10).0.is_empty());
+    let beginning = Position { offset: 0, ..position };
+    world.unsubscribe(bob, "chat:a");
+    assert!(!world.subscribe(bob, "chat:a", Some(beginning)).1, "what the room held is gone");
     world.check();
 }
 
@@ -195,11 +192,11 @@ fn member_joins_while_a_message_is_stored_then_it_comes_once() {
     let (alice, bob) = (world.sign_in(0, "alice"), world.sign_in(1, "bob"));
     world.subscribe(alice, "chat:a", None);
     begin(&mut world, alice, "chat:a", 1);
-    store(&mut world, 1);
+    world.store(1);
     begin(&mut world, alice, "chat:a", 2);
     let (position, _, _) = world.subscribe(bob, "chat:a", None);
     assert_eq!(position.offset, 1, "what is not stored has no place yet");
-    store(&mut world, 1);
+    world.store(1);
     assert_eq!(offsets(&world.read_all(bob)), [2]);
     world.leave(bob);
     let bob = world.sign_in(1, "bob");
@@ -218,7 +215,7 @@ fn message_is_stored_late_then_its_own_ttl_counts_from_its_publish() {
         let fields = PublishRequest { request: 1, topic, ttl_seconds: 2, payload: b"x", ..Default::default() };
         world.send(alice, |encoder, out| encoder.publish(out, &fields));
         world.pass(1_500);
-        store(&mut world, 1);
+        world.store(1);
         assert_eq!(world.history(bob, topic, None, 10).0, [1], "{topic}");
         world.pass(600);
         assert_eq!(world.history(bob, topic, None, 10).0, [0; 0], "{topic}");
@@ -232,9 +229,9 @@ fn shard_owes_answers_then_it_says_so() {
     let alice = world.sign_in(0, "alice");
     begin(&mut world, alice, "@bob", 1);
     world.leave(alice);
-    assert_eq!(world.shards[0].appends(), 1);
-    store(&mut world, 1);
-    assert_eq!(world.shards[0].appends(), 0);
+    assert_eq!(world.shards[0].awaits_engine(), 1);
+    world.store(1);
+    assert_eq!(world.shards[0].awaits_engine(), 0);
     let (_, _, _, got) = world.connect(0, "bob", "phone", None);
     assert_eq!(offsets(&got), [1], "the publisher had left, and its message is kept");
     world.check();

@@ -40,7 +40,8 @@ fn token_is_not_verified_in_time_then_busy_and_when_to_come_back() {
     let settings = Arc::new(settings());
     let timeout_ms = settings.client.connect_timeout_ms;
     let metrics = Arc::<ShardMetrics>::default();
-    let mut shard = Shard::new(ShardOptions { id: ShardId(0), shards: 1, settings, metrics: metrics.clone(), seed: 1 });
+    let mut shard =
+        Shard::new(ShardOptions { id: ShardId(0), shards: 1, settings, metrics: metrics.clone(), seed: 1, run: 1 });
     let at = |ms: u64| Now { mono_us: (1_000 + ms) * 1000, unix_ms: 1_800_000_000_000 + ms };
     let peer = [127, 0, 0, 1].into();
     shard.handle(Event::Opened { connection: KEY, peer, transport: Transport::Plain }, at(0));
@@ -112,7 +113,7 @@ fn connect_does_not_come_in_time_then_stale_as_before() {
 /// A session that ends at 1 000 ms, and sends a Refresh before that of which the gateway does not see to the token.
 fn refreshing(settings: Settings) -> (Shard, impl Fn(u64) -> Now) {
     let metrics = Arc::<ShardMetrics>::default();
-    let options = ShardOptions { id: ShardId(0), shards: 1, settings: Arc::new(settings), metrics, seed: 1 };
+    let options = ShardOptions { id: ShardId(0), shards: 1, settings: Arc::new(settings), metrics, seed: 1, run: 1 };
     let mut shard = Shard::new(options);
     let at = |ms: u64| Now { mono_us: (1_000 + ms) * 1000, unix_ms: 1_800_000_000_000 + ms };
     let peer = [127, 0, 0, 1].into();

@@ -11,4 +11,5 @@ mod members;
 mod order;
 mod overload;
 mod rates;
+mod shared;
 mod wishes;

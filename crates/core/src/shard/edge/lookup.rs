@@ -1,6 +1,7 @@
 //! Presence and History: what a session asks of a topic.
 
 use super::requests::WEIGHT_OF_LARGE;
+use crate::close::ErrorCode;
 use crate::id::{ConnectionKey, Now, Position, ShardId};
 use crate::limits::{HISTORY_MESSAGES_MAX, PRESENCE_MEMBERS_MAX};
 use crate::session::Verb;
@@ -66,6 +67,12 @@ impl Shard {
             let members = result.members.iter().map(|(user, device)| (&**user, &**device));
             encoder.presence_result(out, result.request, &result.room, result.count, members);
         });
+    }
+
+    pub(super) fn on_lookup_failed(&mut self, to: ConnectionKey, request: u32, now: Now) {
+        self.asked -= 1;
+        self.answered_heavy(to, WEIGHT_OF_LARGE);
+        self.refuse(to, request, ErrorCode::Internal, now);
     }
 
     pub(super) fn on_history_result(&mut self, result: &HistoryResult, now: Now) {

@@ -49,6 +49,10 @@ impl Shard {
             ToEdge::Refused { to, reason } => self.close(to, reason, "", now),
             ToEdge::Published(published) => self.on_published(&published, now),
             ToEdge::Failed { to, request, code } => self.on_failed(to, request, code, now),
+            ToEdge::NotSubscribed { to, request, local, counted } => {
+                self.on_not_subscribed(to, request, local, counted, now);
+            }
+            ToEdge::LookupFailed { to, request } => self.on_lookup_failed(to, request, now),
             ToEdge::Deliver { to, offset, delivery } => self.on_deliver(to, offset, delivery, now),
             ToEdge::CaughtUp { to, topic: Source::Inbox(_), gap } => self.on_inbox_caught_up(to, *gap, now),
             ToEdge::CaughtUp { to, topic: Source::Room { local, .. }, gap } => {

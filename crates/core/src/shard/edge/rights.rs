@@ -67,6 +67,7 @@ mod tests {
             settings: Arc::new(settings),
             metrics: Arc::default(),
             seed: 7,
+            run: 1,
         })
     }
 

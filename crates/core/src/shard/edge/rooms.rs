@@ -124,6 +124,30 @@ impl Shard {
         self.wake_parked(key);
     }
 
+    /// The home cannot count the session in, for now.
+    pub(in crate::shard) fn on_not_subscribed(
+        &mut self,
+        key: ConnectionKey,
+        request: u32,
+        local: LocalRoomKey,
+        counted: bool,
+        now: Now,
+    ) {
+        self.asked -= 1;
+        let Some(room) = self.rooms.rooms.get_mut(local) else { return };
+        room.pending -= 1;
+        let name = room.name.clone();
+        if let Some(session) = self.session_mut(key) {
+            session.rooms.remove(local);
+            if counted {
+                self.answered(key);
+            }
+            self.refuse_room(key, request, ErrorCode::Internal, &name, now);
+            self.wake_parked(key);
+        }
+        self.rooms.forget_if_unused(local);
+    }
+
     /// Ends a membership and tells the client: an answer, or with another code than 0 a push.
     fn leave_and_say_so(
         &mut self,

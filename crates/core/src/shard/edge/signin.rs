@@ -138,6 +138,7 @@ impl Shard {
             device: pending.device.clone(),
             from: self.address(key),
             resume: pending.inbox,
+            fence: 0,
         };
         if let Some(connection) = self.connections.get_mut(key) {
             connection.phase = Phase::Attaching;

@@ -5,9 +5,8 @@
 use bytes::Bytes;
 
 use super::Topic;
-use crate::close::ErrorCode;
 use crate::id::{Address, ClientMessageId, Now, ShardId, Stamp};
-use crate::shard::letter::Published;
+use crate::limits::Engine;
 use crate::shard::{Effect, Record, Shard};
 use crate::topics::{Answered, DedupKey, Ticket};
 
@@ -25,6 +24,14 @@ pub(in crate::shard) struct Sequenced {
     /// Whose message it is, see [`crate::topics::Publishers`].
     pub(super) publisher: u64,
     pub(super) then: Then,
+}
+
+impl Sequenced {
+    /// The session that is not to be brought its own message. One that writes to its own inbox also receives the message.
+    pub(super) fn origin(&self, topic: Topic) -> Option<Address> {
+        let is_copy = matches!(self.then, Then::Nothing);
+        (is_copy || matches!(topic, Topic::Room(_))).then_some(self.from)
+    }
 }
 
 /// What follows when it is kept, beside its delivery.
@@ -52,17 +59,33 @@ pub(in crate::shard) struct Waiter {
 
 impl Shard {
     /// Gives a message to the engine.
-    pub(super) fn append(&mut self, topic: Topic, message: Sequenced) {
+    pub(super) fn append(&mut self, topic: Topic, message: Sequenced, now: Now) {
         let Some(name) = self.homes.name_of(topic) else { return };
-        let id = match &message.then {
-            Then::Answer { dedup_key, .. } => dedup_key.map(|key| key.id()),
+        let key = match &message.then {
+            Then::Answer { dedup_key, .. } => *dedup_key,
             Then::Nothing => None,
         };
+        let id = key.map(|key| key.id());
         let position = message.answered.stamp.position;
-        let record = Record { topic: name, position, frame: message.frame.clone(), ttl_ms: message.ttl_ms, id };
+        let age_ms = self.homes.age_ms_max(topic);
+        let own_ttl = message.ttl_ms != 0 && message.ttl_ms < age_ms;
+        let stays_ms = if own_ttl { message.ttl_ms } else { age_ms };
+        let record = Record {
+            topic: name,
+            position,
+            frame: message.frame.clone(),
+            expires_unix_ms: now.unix_ms.saturating_add(stays_ms),
+            own_ttl,
+            origin: message.origin(topic).map(|from| self.origin_of(from)),
+            key,
+        };
         let size = (message.frame.len(), self.homes.recipients(topic));
         let era = self.homes.appends.era();
-        let ticket = self.homes.appends.push(topic, position.offset, id, size, message);
+        let offset = match self.settings.engine {
+            Engine::Shared => self.homes.appends.sequenced(topic).unwrap_or_default() + 1,
+            Engine::Memory | Engine::Store => position.offset,
+        };
+        let ticket = self.homes.appends.push(topic, offset, id, size, message);
         self.effects.push_back(Effect::Append { ticket, era, record: Box::new(record) });
     }
 
@@ -71,13 +94,7 @@ impl Shard {
         while let Some(append) = self.homes.appends.pop_stored(through) {
             let answered = append.payload.answered;
             self.commit(append.topic, append.payload, now);
-            for Waiter { from, request, client_message_id } in append.waiters {
-                self.metrics.dedup_hits.increment();
-                let Answered { stamp, durability } = answered;
-                let to = from.connection;
-                let published = Published { to, request, client_message_id, stamp, durability, duplicate: true };
-                self.answer_or_post(from.shard, published, now);
-            }
+            append.waiters.into_iter().for_each(|waiter| self.answer_repetition(waiter, answered, now));
             self.homes.vanish_if_empty(append.topic, now);
         }
     }
@@ -85,15 +102,7 @@ impl Shard {
     /// The engine has not stored messages: nothing of them is delivered or remembered, and their publishers may try again.
     pub(in crate::shard) fn on_append_failed(&mut self, from: Ticket, now: Now) {
         for append in self.homes.appends.take_failed(from) {
-            match append.payload.then {
-                Then::Answer { request, .. } => {
-                    self.fail_or_post(append.payload.from, request, ErrorCode::StorageFull, now);
-                }
-                Then::Nothing => self.metrics.inbox_copies_dropped.increment(),
-            }
-            for Waiter { from, request, .. } in append.waiters {
-                self.fail_or_post(from, request, ErrorCode::StorageFull, now);
-            }
+            self.fail_append(append, now);
         }
     }
 

@@ -1,13 +1,12 @@
 //! What a session is missing of a topic, from the topic's log.
 
 use super::Topic;
+use super::reads::Asker;
 use crate::id::{Address, Now};
 use crate::shard::{Shard, Source, ToEdge};
-use crate::topics::Inbox;
-
 /// Messages and bytes that one answer to CatchUp carries.
-const CATCH_UP_MESSAGES: usize = 128;
-const CATCH_UP_BYTES: usize = 256 * 1024;
+pub(super) const CATCH_UP_MESSAGES: usize = 128;
+pub(super) const CATCH_UP_BYTES: usize = 256 * 1024;
 
 impl Shard {
     /// A session asks for what it is missing.
@@ -17,16 +16,22 @@ impl Shard {
             Source::Room { room, .. } => Topic::Room(room),
         };
         self.homes.trim(at_home, now);
-        let gap = match topic {
-            // What the session itself has sent to others lies there as a copy.
-            Source::Inbox(key) => self.homes.inboxes.get(key).and_then(Inbox::log).map(|log| (log, Some(from))),
-            Source::Room { room: key, .. } => self.homes.rooms.get(key).map(|room| {
-                let echo = self.homes.echo(key);
-                (&room.log, (!echo).then_some(from))
-            }),
+        let log = self.homes.log(at_home);
+        if let Some((after, lost)) = log.and_then(|log| Some((log.read_after(since)?, since < log.lost()))) {
+            return self.read_after(at_home, Asker::CatchUp { source: topic, from, lost }, after);
         }
-        .map(|(log, without)| log.after(since, CATCH_UP_MESSAGES, CATCH_UP_BYTES, without, now.mono_ms()))
-        .unwrap_or_default();
-        self.post_to_edge(from.shard, ToEdge::CaughtUp { to: from.connection, topic, gap: Box::new(gap) });
+        let without = self.excluded(topic, from);
+        let gap = log.map(|log| log.after(since, CATCH_UP_MESSAGES, CATCH_UP_BYTES, without, now.mono_ms()));
+        let gap = Box::new(gap.unwrap_or_default());
+        self.post_to_edge(from.shard, ToEdge::CaughtUp { to: from.connection, topic, gap });
+    }
+
+    /// Whose messages a session is not brought: what it has sent to others itself lies in its inbox as a copy, and a room without
+    /// echo does not bring publishers their own messages.
+    pub(super) fn excluded(&self, topic: Source, from: Address) -> Option<Address> {
+        match topic {
+            Source::Inbox(_) => Some(from),
+            Source::Room { room, .. } => (!self.homes.echo(room)).then_some(from),
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::Topic;
 use super::books::book_forgotten;
 use crate::close::CloseReason;
 use crate::id::Now;
+use crate::limits::Engine;
 use crate::shard::letter::Attach;
 use crate::shard::{Shard, ToEdge};
 use crate::topics::DeviceLimits;
@@ -11,7 +12,16 @@ use crate::topics::DeviceLimits;
 impl Shard {
     /// A device connects.
     pub(in crate::shard) fn on_attach(&mut self, attach: Attach, now: Now) {
-        let Attach { user, device, from, resume } = attach;
+        if self.settings.engine == Engine::Shared {
+            if attach.fence == 0 {
+                return self.claim(attach);
+            }
+            if !self.has_device(&attach) {
+                return;
+            }
+        }
+        let Attach { user, device, from, resume, fence } = attach;
+        let name = (user.clone(), device.clone());
         let known = self.homes.inboxes.find(&user);
         let key = known.unwrap_or_else(|| self.homes.make_user(user, now));
         // What is found must not have left by the time it is to be brought.
@@ -24,12 +34,20 @@ impl Shard {
         let attached = self.homes.change_inbox(key, |inbox, publishers, _| {
             inbox.attach(&device, from, resume, limits, publishers, now.mono_ms())
         });
+        self.keep_state(Topic::Inbox(key), now);
         match attached.flatten() {
             None => {
                 let reason = CloseReason::ConnectionLimit;
+                if fence != 0 {
+                    let (user, device) = name;
+                    return self.refuse_claim(&Attach { user, device, from, resume, fence }, reason);
+                }
                 self.post_to_edge(from.shard, ToEdge::Refused { to: from.connection, reason });
             }
             Some((attachment, expired)) => {
+                if fence != 0 {
+                    self.keep_claim(name, from, fence);
+                }
                 book_forgotten(&self.metrics, expired);
                 // A client that resumes behind its stored cursor has kept what lies between.
                 if attachment.recovered {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::Topic;
-use crate::id::{Address, Now, Position};
+use super::reads::Asker;
+use crate::id::{Address, Now, Position, ShardId};
 use crate::limits::HISTORY_BYTES_MAX;
 use crate::shard::letter::{History, HistoryResult, PresenceResult};
-use crate::shard::{Shard, ToEdge};
+use crate::shard::{ReadMessages, ReadRange, Shard, ToEdge};
 use crate::topics::Room;
 
 impl Shard {
@@ -54,14 +55,36 @@ impl Shard {
             (Some(log), None) => {
                 let before = before.map_or(u64::MAX, |before| before.offset);
                 (result.frames, result.more) = log.newest(before, limit, HISTORY_BYTES_MAX, now.mono_ms());
+                if !result.more && log.has_more_in_engine() {
+                    let before = before.min(log.position().offset + 1);
+                    return self.read_history(found, from.shard, since, result, (ReadRange::Before(before), limit));
+                }
             }
             (Some(log), Some(since)) => {
                 let start = if log.reaches(since) { since.offset } else { log.lost() };
+                if let Some(after) = log.read_after(start) {
+                    return self.read_history(found, from.shard, Some(since), result, (ReadRange::After(after), limit));
+                }
                 let gap = log.after(start, limit, HISTORY_BYTES_MAX, None, now.mono_ms());
                 result.frames = gap.frames.into_iter().map(|(_, frame)| frame).collect();
                 result.more = gap.more;
             }
         }
         self.post_to_edge(from.shard, ToEdge::HistoryResult(Box::new(result)));
+    }
+
+    /// Memory does not have all that is asked for: the engine is read, and answers with the topic as it stands now.
+    fn read_history(
+        &mut self,
+        topic: Option<Topic>,
+        to: ShardId,
+        since: Option<Position>,
+        result: HistoryResult,
+        (range, messages_max): (ReadRange, usize),
+    ) {
+        let Some(topic) = topic else { return };
+        let (topic_name, bytes_max) = (result.topic.clone(), HISTORY_BYTES_MAX);
+        let asker = Asker::History { to, since, result: Box::new(HistoryResult { frames: Vec::new(), ..result }) };
+        self.read_for_history(topic, asker, ReadMessages { topic: topic_name, range, messages_max, bytes_max });
     }
 }

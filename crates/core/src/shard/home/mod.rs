@@ -4,7 +4,10 @@
 //! |---|---|
 //! | `topics`, `books` | the tables of inboxes and rooms, what happens to one of them, and what the metrics count of it |
 //! | `publish` | Publish: sequenced, committed, delivered |
-//! | `appends` | messages on their way into an engine |
+//! | `appends`, `reads` | messages on their way into an engine, and out of it |
+//! | `claims` | devices whose sessions may be on any node |
+//! | `follow` | messages that get their place from an engine that several nodes share |
+//! | `loading` | topics that an engine keeps: loaded when they are needed, and taken out of memory |
 //! | `inbox` | devices that connect to an inbox |
 //! | `room` | members that join and leave, and broadcasts to the shards where they are |
 //! | `catch_up`, `lookup` | what a session is missing; Presence and History |
@@ -12,14 +15,19 @@
 mod appends;
 mod books;
 mod catch_up;
+mod claims;
+mod follow;
 mod inbox;
+mod loading;
 mod lookup;
 mod publish;
+mod reads;
 mod room;
 mod topics;
 
 use super::{Shard, ToHome};
 use crate::id::{InboxKey, Now, RoomKey};
+use crate::limits::Engine;
 pub(super) use topics::Homes;
 
 /// A topic at home.
@@ -31,9 +39,20 @@ pub(super) enum Topic {
 
 impl Shard {
     pub(super) fn on_letter_to_home(&mut self, letter: ToHome, now: Now) {
+        let letter = match self.settings.engine {
+            Engine::Memory => letter,
+            Engine::Store | Engine::Shared => match self.wait_for_topic(letter, now) {
+                Some(letter) => letter,
+                None => return,
+            },
+        };
         match letter {
             ToHome::Attach(attach) => self.on_attach(*attach, now),
-            ToHome::Detach { inbox, from } => self.homes.detach(inbox, from, now),
+            ToHome::Detach { inbox, from } => {
+                self.homes.detach(inbox, from, now);
+                self.end_claim(from);
+                self.homes.reads.forget(Topic::Inbox(inbox), from);
+            }
             ToHome::Publish(publish) => {
                 if let Some(key) = publish.dedup_key {
                     self.homes.dedup.prefetch(key);

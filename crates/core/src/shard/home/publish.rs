@@ -38,6 +38,12 @@ impl Shard {
             return self.fail(&publish, code, now);
         }
         let durability = self.durability(name, &publish);
+        if self.settings.engine != Engine::Memory
+            && self.homes.must_wait(name, publish.namespace, known)
+            && (durability != Durability::Ephemeral || self.homes.loads.contains(name))
+        {
+            return self.wait_with_publish(publish, now);
+        }
         let copied_at = self.home_of_copy(name, &publish, durability);
         if copied_at.is_some_and(|home| home != self.id && self.ways.is_full(home)) {
             return self.fail(&publish, ErrorCode::Overloaded, now);
@@ -63,7 +69,7 @@ impl Shard {
         let (frame, sequenced_ms) = (draft.stamp(stamp), now.mono_ms());
         let message = Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, publisher, then };
         match topic {
-            Some(topic) if is_kept && self.settings.engine == Engine::Store => self.append(topic, message),
+            Some(topic) if is_kept && self.settings.engine != Engine::Memory => self.append(topic, message, now),
             Some(topic) => self.commit(topic, message, now),
             // Nobody is there, and nothing is kept.
             None => self.answer_publisher(message.from, answered, &message.then, now),
@@ -89,7 +95,7 @@ impl Shard {
     }
 
     /// Posts a copy of a stored message to its sender's inbox.
-    fn post_copy(&mut self, home: ShardId, of: &SentMessage<'_>) {
+    pub(super) fn post_copy(&mut self, home: ShardId, of: &SentMessage<'_>) {
         let SentMessage { from, frame, stamp, ttl_ms, received_us } = *of;
         let Some(draft) = self.encoder.copy_for_sender(frame) else { return };
         let Stamp { message_id, timestamp_ms, .. } = stamp;
@@ -100,12 +106,13 @@ impl Shard {
     /// A user's own other devices are brought what one of them has sent. The copy is left out, and counted, where it would not
     /// be kept: the message itself has been answered.
     pub(in crate::shard) fn on_copy(&mut self, copy: SentCopy, now: Now) {
-        let SentCopy { from, draft, message_id, timestamp_ms, ttl_ms, received_us } = copy;
-        let inbox = match self.homes.find(draft.topic()) {
+        let inbox = match self.homes.find(copy.draft.topic()) {
             Some(Topic::Inbox(inbox)) => inbox,
+            None if self.homes.must_wait(copy.draft.topic(), 0, None) => return self.wait_with_copy(copy),
             // The inbox was forgotten: the user has no known device.
             Some(Topic::Room(_)) | None => return,
         };
+        let SentCopy { from, draft, message_id, timestamp_ms, ttl_ms, received_us } = copy;
         if !self.homes.has_other_devices(inbox, from) {
             return;
         }
@@ -121,7 +128,7 @@ impl Shard {
         let (sequenced_ms, then) = (now.mono_ms(), Then::Nothing);
         let message = Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, publisher, then };
         match self.settings.engine {
-            Engine::Store => self.append(topic, message),
+            Engine::Store | Engine::Shared => self.append(topic, message, now),
             Engine::Memory => self.commit(topic, message, now),
         }
     }
@@ -142,7 +149,7 @@ impl Shard {
     }
 
     /// A Publish was not carried out.
-    fn fail(&mut self, publish: &Publish, code: ErrorCode, now: Now) {
+    pub(super) fn fail(&mut self, publish: &Publish, code: ErrorCode, now: Now) {
         self.fail_or_post(publish.from, publish.request, code, now);
     }
 
@@ -160,35 +167,46 @@ impl Shard {
     /// Puts a sequenced message into the log, delivers it to connected devices or to the room's members, and
     /// answers its publisher.
     pub(super) fn commit(&mut self, topic: Topic, message: Sequenced, now: Now) {
+        let origin = message.origin(topic);
         let Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, publisher, then } = message;
         let Answered { stamp, durability } = answered;
-        let is_copy = matches!(then, Then::Nothing);
         if durability != Durability::Ephemeral {
-            // A session that writes to its own inbox also receives the message.
-            let origin = (is_copy || matches!(topic, Topic::Room(_))).then_some(from);
             let kept = Message { frame: frame.clone(), ttl_ms, from: origin, publisher };
             self.homes.commit(topic, kept, sequenced_ms, now);
         }
         if let Then::Answer { copied_at: Some(home), .. } = then {
             self.post_copy(home, &SentMessage { from, frame: &frame, stamp, ttl_ms, received_us });
         }
-        let (offset, delivery) = (stamp.position.offset, Delivery { frame, arrival: Arrival::at(received_us) });
-        match topic {
-            Topic::Inbox(inbox) if is_copy => {
-                self.homes.skip_own(inbox, from, now);
-                self.deliver_to_devices(inbox, offset, &delivery, Some(from), now);
-            }
-            Topic::Inbox(inbox) => self.deliver_to_devices(inbox, offset, &delivery, None, now),
-            Topic::Room(room) => {
-                let echo = self.homes.echo(room);
-                self.fan_out_from_home(room, offset, &delivery, (!echo).then_some(from));
-            }
-        }
+        let delivery = Delivery { frame, arrival: Arrival::at(received_us) };
+        self.deliver(topic, stamp.position.offset, &delivery, origin, now);
         self.answer_publisher(from, answered, &then, now);
     }
 
+    /// Delivers a message to connected devices or to the room's members; `origin` as in [`Message`].
+    #[inline(always)]
+    pub(super) fn deliver(
+        &mut self,
+        topic: Topic,
+        offset: u64,
+        delivery: &Delivery,
+        origin: Option<Address>,
+        now: Now,
+    ) {
+        match (topic, origin) {
+            (Topic::Inbox(inbox), Some(from)) => {
+                self.homes.skip_own(inbox, from, now);
+                self.deliver_to_devices(inbox, offset, delivery, Some(from), now);
+            }
+            (Topic::Inbox(inbox), None) => self.deliver_to_devices(inbox, offset, delivery, None, now),
+            (Topic::Room(room), _) => {
+                let echo = self.homes.echo(room);
+                self.fan_out_from_home(room, offset, delivery, origin.filter(|_| !echo));
+            }
+        }
+    }
+
     /// The publisher of a message hears that it is kept; a repetition of it gets the same answer from now on.
-    fn answer_publisher(&mut self, from: Address, answered: Answered, then: &Then, now: Now) {
+    pub(super) fn answer_publisher(&mut self, from: Address, answered: Answered, then: &Then, now: Now) {
         let Then::Answer { request, client_message_id, dedup_key, .. } = *then else { return };
         self.metrics.messages_published.increment();
         if let Some(key) = dedup_key {
@@ -220,10 +238,10 @@ impl Shard {
 }
 
 /// A message that was stored in another user's inbox.
-struct SentMessage<'a> {
-    from: Address,
-    frame: &'a [u8],
-    stamp: Stamp,
-    ttl_ms: u64,
-    received_us: u64,
+pub(super) struct SentMessage<'a> {
+    pub(super) from: Address,
+    pub(super) frame: &'a [u8],
+    pub(super) stamp: Stamp,
+    pub(super) ttl_ms: u64,
+    pub(super) received_us: u64,
 }

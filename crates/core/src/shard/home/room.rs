@@ -48,6 +48,7 @@ impl Shard {
 
     /// A session has left a room.
     pub(in crate::shard) fn on_unsubscribe_at_home(&mut self, key: RoomKey, from: Address, taken_over: bool, now: Now) {
+        self.homes.reads.forget(Topic::Room(key), from);
         let Some(room) = self.homes.rooms.get_mut(key) else { return };
         let (namespace, left) = (room.namespace, room.leave(from, taken_over, now.mono_ms()));
         if room.expects() {

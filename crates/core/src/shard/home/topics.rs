@@ -1,22 +1,24 @@
 //! Topics whose home is this shard: where messages get their order, and the only place that changes a log.
 
-use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 
 use super::Topic;
 use super::appends::{Sequenced, Waiter};
 use super::books::{Books, book_acked, book_forgotten, book_trimmed};
+use super::claims::Claims;
+use super::reads::Reads;
 use crate::id::{Address, Durability, InboxKey, Now, Position, RoomKey, ShardId};
 use crate::keyed::{Keyed, keyed};
-use crate::limits::{InboxSettings, LOG_CALM_PERCENT, LOG_WARNING_PERCENT, PUBLISHER_SHARE_OF_FREE, Settings};
+use crate::limits::{Engine, InboxSettings, LOG_CALM_PERCENT, LOG_WARNING_PERCENT, PUBLISHER_SHARE_OF_FREE, Settings};
 use crate::metrics::{ExpireReason, ForgetReason, ShardMetrics};
 use crate::named::Named;
+use crate::shard::{ShardOptions, ToHome};
 use crate::topics::{
-    Appends, Dedup, Device, Head, Heads, Inbox, Keeps, Log, LogLimits, Message, Publishers, Room, ShardMembers,
-    UnknownUsers, message_cost,
+    Appends, Dedup, Device, Head, Heads, Inbox, Keeps, LoadedTopic, Loads, Log, LogLimits, Message, Publishers, Room,
+    ShardMembers, TopicState, Trimmed, UnknownUsers, message_cost,
 };
 
 /// All topics whose home is this shard.
@@ -34,11 +36,24 @@ pub(in crate::shard) struct Homes {
     pub(in crate::shard) dedup: Dedup,
     /// Messages that the engine has not stored yet.
     pub(in crate::shard) appends: Appends<Topic, Sequenced, Waiter>,
+    /// Topics that the engine is loading, and the letters that wait for them.
+    pub(in crate::shard) loads: Loads<ToHome>,
+    /// Topics of which something was stored elsewhere that did not arrive here, and the newest offset that is known of.
+    pub(super) behind: HashMap<Topic, u64, Keyed>,
+    /// Devices whose sessions may be on any node.
+    pub(in crate::shard) claims: Claims,
+    /// Messages that the engine is reading.
+    pub(in crate::shard) reads: Reads,
+    /// Topics whose cursors or floors have changed since the engine was told.
+    changed: HashSet<Topic, Keyed>,
+    /// Topics that have left memory since the engine was told.
+    unloaded: Vec<Arc<str>>,
     hash: Keyed,
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
     metrics: Arc<ShardMetrics>,
     shard: ShardId,
     shards: u64,
+    run: u64,
     epochs: u64,
     last_message_id: u64,
     sweep_inbox: u32,
@@ -49,15 +64,17 @@ pub(in crate::shard) struct Homes {
 
 /// Topics that one sweep visits.
 const SWEPT: u32 = 64;
+/// Of an engine's topics, one in so many: nothing stays in memory much longer than [`LINGER_MS`] that nobody uses.
+const SWEPT_PART: u32 = 300;
+/// How long an inbox stays in memory after its last device has gone.
+const LINGER_MS: u64 = 30_000;
+/// Bytes of a topic's newest messages in memory where an engine keeps them all.
+const TAIL_BYTES_MAX: usize = 64 * 1024;
+const TAIL_BYTES_WHERE_SHORT: usize = 4 * 1024;
 
 impl Homes {
-    pub(in crate::shard) fn new(
-        shard: ShardId,
-        shards: u16,
-        settings: Arc<Settings>,
-        metrics: Arc<ShardMetrics>,
-        seed: u64,
-    ) -> Self {
+    pub(in crate::shard) fn new(options: ShardOptions) -> Self {
+        let ShardOptions { id: shard, shards, settings, metrics, seed, run } = options;
         Homes {
             inboxes: Named::new(keyed(seed)),
             unknown: UnknownUsers::default(),
@@ -67,11 +84,18 @@ impl Homes {
             above_mark: false,
             dedup: Dedup::new(settings.dedup_window_ms, settings.dedup_entries_max, seed),
             appends: Appends::new(seed),
+            loads: Loads::new(seed),
+            behind: HashMap::with_hasher(keyed(seed)),
+            claims: Claims::new(seed),
+            reads: Reads::new(seed),
+            changed: HashSet::with_hasher(keyed(seed)),
+            unloaded: Vec::new(),
             hash: keyed(seed),
             settings,
             metrics,
             shard,
             shards: shards.into(),
+            run,
             epochs: 0,
             last_message_id: 0,
             sweep_inbox: 0,
@@ -107,31 +131,132 @@ impl Homes {
         self.last_message_id
     }
 
+    /// A topic that the engine has loaded, or of which it has said once more where it stands. False if there can be no such
+    /// topic here.
+    pub(super) fn load_or_refresh(&mut self, topic: &str, loaded: &LoadedTopic, now: Now) -> bool {
+        match self.find(topic) {
+            Some(topic) => self.refresh(topic, loaded, now),
+            None => return self.load(topic, loaded, now),
+        }
+        true
+    }
+
+    fn load(&mut self, topic: &str, loaded: &LoadedTopic, now: Now) -> bool {
+        match topic.strip_prefix('@') {
+            Some(user) => {
+                let inbox = Inbox::loaded(user.into(), loaded, now);
+                let pending = inbox.log().map_or(0, Log::len) as u64;
+                self.metrics.inbox_loaded.add(pending);
+                self.metrics.inbox_pending.add(pending);
+                self.put_user(inbox);
+            }
+            None => {
+                let Some((namespace, _)) = self.settings.namespace_of(topic) else { return false };
+                let mut room = self.new_room(topic.into(), namespace, loaded.position.epoch);
+                room.load(loaded, now);
+                self.put_room(room);
+            }
+        }
+        true
+    }
+
+    fn refresh(&mut self, topic: Topic, loaded: &LoadedTopic, now: Now) {
+        let (extent, now_ms) = (loaded.extent(now), now.mono_ms());
+        if self.log(topic).is_some_and(|log| extent.floor < log.floor()) {
+            // What it was told was lost, or is not done yet.
+            self.mark(topic);
+        }
+        match topic {
+            Topic::Inbox(key) => {
+                let age = self.change_inbox(key, |inbox, publishers, _| {
+                    inbox.log_mut().map_or(0, |log| log.refresh(extent, publishers, now_ms))
+                });
+                book_trimmed(&self.metrics, Trimmed { age: age.unwrap_or_default(), ..Trimmed::default() });
+            }
+            Topic::Room(key) => {
+                self.change_room(key, |room, publishers, _| room.log.refresh(extent, publishers, now_ms));
+            }
+        }
+    }
+
+    /// What an engine calls this life of the node: sessions of another one are not known here.
+    pub(super) fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// How long a message stays that has no ttl of its own.
+    pub(super) fn age_ms_max(&self, topic: Topic) -> u64 {
+        match topic {
+            Topic::Inbox(_) => self.settings.inbox.ttl_ms,
+            Topic::Room(key) => {
+                let room = self.rooms.get(key);
+                room.and_then(|room| self.settings.namespaces.get(room.namespace)).map_or(0, |n| n.history_ttl_ms)
+            }
+        }
+    }
+
+    /// Topics that have left memory since the last time, if the engine wants to hear of them.
+    pub(super) fn take_unloaded(&mut self) -> Vec<Arc<str>> {
+        core::mem::take(&mut self.unloaded)
+    }
+
+    /// What the engine is to be told of topics beside their messages.
+    pub(super) fn changed_states(&mut self, now: Now) -> Vec<(Arc<str>, TopicState)> {
+        let changed: Vec<Topic> = self.changed.drain().collect();
+        changed.into_iter().filter_map(|topic| self.state_of(topic, now)).collect()
+    }
+
+    pub(super) fn state_of(&self, topic: Topic, now: Now) -> Option<(Arc<str>, TopicState)> {
+        let state = match topic {
+            Topic::Inbox(key) => self.inboxes.get(key)?.state(now),
+            Topic::Room(key) => self.rooms.get(key)?.state(),
+        };
+        Some((self.name_of(topic)?, state))
+    }
+
+    /// The engine is to hear where the topic's cursors and floor are now.
+    pub(super) fn mark(&mut self, topic: Topic) {
+        if self.settings.engine != Engine::Memory && self.log(topic).is_none_or(Log::is_backed) {
+            self.changed.insert(topic);
+        }
+    }
+
     pub(super) fn make_user(&mut self, user: Arc<str>, now: Now) -> InboxKey {
         let inbox = match self.take_head(self.head_of_user(&user)) {
             Some(head) => Inbox::resumed(user, head),
             None => Inbox::new(user, self.new_epoch(now)),
         };
+        self.put_user(inbox)
+    }
+
+    fn put_user(&mut self, inbox: Inbox) -> InboxKey {
         Books::default().rewrite(Books::of_inbox(&inbox), &self.metrics);
-        let key = self.inboxes.insert(inbox);
         self.metrics.users.add(1);
-        key
+        self.inboxes.insert(inbox)
     }
 
     pub(super) fn make_room(&mut self, name: Arc<str>, namespace: usize, now: Now) -> RoomKey {
         let (epoch, head) = (self.new_epoch(now), self.take_head(self.hash.hash_one(&*name)));
+        let mut room = self.new_room(name, namespace, epoch);
+        if let Some(head) = head {
+            room.resume(head);
+        }
+        self.put_room(room)
+    }
+
+    fn new_room(&self, name: Arc<str>, namespace: usize, epoch: u64) -> Room {
         let keeps = match self.settings.namespaces.get(namespace) {
             Some(namespace) if namespace.join_leave => Keeps::Devices,
             Some(namespace) if namespace.presence => Keeps::Names,
             _ => Keeps::Counts,
         };
-        let mut room = Room::new(name, namespace, epoch, keeps, &self.hash);
-        if let Some(head) = head {
-            room.resume(head);
-        }
-        let key = self.rooms.insert(room);
+        Room::new(name, namespace, epoch, keeps, &self.hash)
+    }
+
+    fn put_room(&mut self, room: Room) -> RoomKey {
+        Books::default().rewrite(Books::of_room(&room), &self.metrics);
         self.metrics.rooms.add(1);
-        key
+        self.rooms.insert(room)
     }
 
     /// A topic that [`Self::find`] did not find.
@@ -153,14 +278,10 @@ impl Homes {
 
     /// The position that the next message gets; offset 0 when it is in no log.
     pub(super) fn next_position(&self, topic: Option<Topic>, durability: Durability) -> Position {
-        let position = match topic {
-            Some(Topic::Inbox(key)) => self.inboxes.get(key).map(|inbox| inbox.position()),
-            Some(Topic::Room(key)) => self.rooms.get(key).map(|room| room.log.position()),
-            None => None,
-        }
-        .unwrap_or_default();
+        let position = topic.and_then(|topic| self.log_position(topic)).unwrap_or_default();
         let offset = match (durability, topic) {
             (Durability::Ephemeral, _) | (_, None) => 0,
+            _ if self.settings.engine == Engine::Shared => 0,
             // Nothing waits there where messages are kept in memory.
             (_, Some(topic)) if !self.appends.is_empty() => {
                 self.appends.sequenced(topic).unwrap_or(position.offset) + 1
@@ -168,6 +289,31 @@ impl Homes {
             _ => position.offset + 1,
         };
         Position { offset, ..position }
+    }
+
+    /// Where a topic's log stands.
+    pub(super) fn log_position(&self, topic: Topic) -> Option<Position> {
+        match topic {
+            Topic::Inbox(key) => self.inboxes.get(key).map(Inbox::position),
+            Topic::Room(key) => self.rooms.get(key).map(|room| room.log.position()),
+        }
+    }
+
+    /// Messages up to this offset will not come: they have left the engine already.
+    pub(super) fn pass_over(&mut self, topic: Topic, offset: u64) {
+        let passed = match topic {
+            Topic::Inbox(key) => self.change_inbox(key, |inbox, publishers, _| {
+                let behind = inbox.position().offset < offset;
+                if behind { inbox.make_log(true).pass_over(offset, publishers) } else { 0 }
+            }),
+            Topic::Room(key) => {
+                self.change_room(key, |room, publishers, _| room.log.pass_over(offset, publishers));
+                None
+            }
+        }
+        .unwrap_or_default();
+        self.metrics.inbox_loaded.add(passed);
+        self.metrics.inbox_pending.add(passed);
     }
 
     /// A topic as it stands on the wire.
@@ -186,9 +332,11 @@ impl Homes {
         }
     }
 
-    /// Whether messages of this topic are on their way into the engine: it may not be forgotten meanwhile.
+    /// Whether the engine owes something that concerns this topic: it may not be forgotten meanwhile.
     fn is_awaited(&self, topic: Topic) -> bool {
-        !self.appends.is_empty() && self.appends.sequenced(topic).is_some()
+        let is_stored = !self.appends.is_empty() && self.appends.sequenced(topic).is_some();
+        let is_asked_for = || self.name_of(topic).is_some_and(|name| self.loads.contains(&name));
+        is_stored || self.reads.has(topic) || (!self.loads.is_empty() && is_asked_for())
     }
 
     /// What a user's messages are counted under.
@@ -211,8 +359,24 @@ impl Homes {
     /// much to store before.
     pub(super) fn takes(&self, topic: Option<Topic>, user: &[u8], frame_bytes: usize) -> bool {
         let waits = |topic: Option<Topic>| topic.map_or(0, |topic| self.recipients(topic));
-        self.has_room_for(user, frame_bytes)
-            && (self.appends.is_empty() || self.appends.has_room(frame_bytes, waits(topic)))
+        match self.settings.engine {
+            Engine::Memory => self.has_room_for(user, frame_bytes),
+            // What memory has no room for, the engine has alone.
+            Engine::Store | Engine::Shared => {
+                self.appends.is_empty() || self.appends.has_room(frame_bytes, waits(topic))
+            }
+        }
+    }
+
+    /// [`LogLimits`] of a topic that an engine keeps, as far as memory goes: a short tail, a shorter one where memory is short, and
+    /// none where there is none left.
+    fn tail_bytes_max(&self) -> usize {
+        let (used, most) = (self.metrics.log_bytes.read() as usize, self.settings.log_bytes_per_shard_max);
+        match used {
+            _ if used >= most => 0,
+            _ if used >= most / 2 => TAIL_BYTES_WHERE_SHORT,
+            _ => TAIL_BYTES_MAX,
+        }
     }
 
     /// Appends to a topic's log and trims it. The message's age counts from when it was sequenced, in monotonic milliseconds.
@@ -223,11 +387,12 @@ impl Homes {
         match topic {
             Topic::Inbox(key) => {
                 let write = self.unknown.next_write();
+                let tail = self.is_stored().then(|| self.tail_bytes_max());
                 let committed = self.change_inbox(key, |inbox, publishers, settings| {
-                    let (is_away, is_unknown) = (inbox.connected() == 0, inbox.is_unknown());
+                    let (is_away, is_unknown) = (inbox.connected() == 0, inbox.is_unknown() && tail.is_none());
                     let written = if is_unknown { inbox.set_written(write) } else { write };
-                    let limits = inbox_limits(settings, is_unknown);
-                    let log = inbox.make_log();
+                    let limits = inbox_limits(settings, inbox.is_unknown(), tail);
+                    let log = inbox.make_log(tail.is_some());
                     log.commit(message, is_away || is_short, limits, publishers, sequenced_ms);
                     (is_away, is_unknown, written, log.trim_committed(limits, now_ms, publishers))
                 });
@@ -236,16 +401,23 @@ impl Homes {
                 self.metrics.inbox_stored_offline.add(u64::from(is_away));
                 self.metrics.inbox_pending.add(1);
                 book_trimmed(&self.metrics, trimmed);
+                if trimmed != Trimmed::default() {
+                    self.mark(topic);
+                }
                 if is_unknown {
                     self.on_unknown_written(key, written == 0, write);
                 }
             }
             Topic::Room(key) => {
-                self.change_room(key, |room, publishers, settings| {
-                    let Some(limits) = room_limits(room, settings) else { return };
+                let tail = self.is_stored().then(|| self.tail_bytes_max());
+                let trimmed = self.change_room(key, |room, publishers, settings| {
+                    let limits = room_limits(room, settings, tail)?;
                     room.log.commit(message, is_short, limits, publishers, sequenced_ms);
-                    room.log.trim_committed(limits, now_ms, publishers);
+                    Some(room.log.trim_committed(limits, now_ms, publishers))
                 });
+                if trimmed.flatten().is_some_and(|trimmed| trimmed != Trimmed::default()) {
+                    self.mark(topic);
+                }
             }
         }
     }
@@ -320,22 +492,29 @@ impl Homes {
     /// Removes what has left a topic's log by now, so that what is said of the log is true.
     pub(super) fn trim(&mut self, topic: Topic, now: Now) {
         let now_ms = now.mono_ms();
-        match topic {
+        let tail = self.is_stored().then(|| self.tail_bytes_max());
+        let trimmed = match topic {
             Topic::Inbox(key) => {
                 let trimmed = self.change_inbox(key, |inbox, publishers, settings| {
-                    let limits = inbox_limits(settings, inbox.is_unknown());
+                    let limits = inbox_limits(settings, inbox.is_unknown(), tail);
                     inbox.log_mut().map(|log| log.trim(limits, now_ms, publishers))
                 });
                 book_trimmed(&self.metrics, trimmed.flatten().unwrap_or_default());
+                trimmed
             }
-            Topic::Room(key) => {
-                self.change_room(key, |room, publishers, settings| {
-                    if let Some(limits) = room_limits(room, settings) {
-                        room.log.trim(limits, now_ms, publishers);
-                    }
-                });
-            }
+            Topic::Room(key) => self.change_room(key, |room, publishers, settings| {
+                let limits = room_limits(room, settings, tail)?;
+                Some(room.log.trim(limits, now_ms, publishers))
+            }),
+        };
+        if trimmed.flatten().is_some_and(|trimmed| trimmed != Trimmed::default()) {
+            self.mark(topic);
         }
+    }
+
+    /// Whether messages are kept by an engine rather than in memory.
+    fn is_stored(&self) -> bool {
+        self.settings.engine != Engine::Memory
     }
 
     /// The connected address of the inbox's device number `index`; none past the last device.
@@ -363,12 +542,14 @@ impl Homes {
         if let Some(inbox) = self.inboxes.get_mut(key) {
             inbox.detach(from, now.mono_ms());
         }
+        self.mark(Topic::Inbox(key));
     }
 
     pub(in crate::shard) fn acknowledge(&mut self, key: InboxKey, from: Address, offset: u64, now: Now) {
         let acked =
             self.change_inbox(key, |inbox, publishers, _| inbox.acknowledge(from, offset, publishers, now.mono_ms()));
         book_acked(&self.metrics, acked.unwrap_or_default());
+        self.mark(Topic::Inbox(key));
     }
 
     /// Removes what every known device of an inbox has acknowledged.
@@ -381,6 +562,7 @@ impl Homes {
     pub(super) fn skip_own(&mut self, key: InboxKey, from: Address, now: Now) {
         let acked = self.change_inbox(key, |inbox, publishers, _| inbox.skip_own(from, publishers, now.mono_ms()));
         book_acked(&self.metrics, acked.unwrap_or_default());
+        self.mark(Topic::Inbox(key));
     }
 
     /// Whether the user has another device than the one that is connected there.
@@ -404,24 +586,69 @@ impl Homes {
         let gone = self.heads.expire(self.settings.topic_ttl_ms, now.mono_ms(), SWEPT as usize);
         self.metrics.topics_forgotten[ForgetReason::Age].add(gone);
         self.metrics.quiet_topics.set(self.heads.len() as u64);
-        for _ in 0..SWEPT.min(self.inboxes.slots()) {
+        let swept = |slots: u32| SWEPT.max(if self.is_stored() { slots / SWEPT_PART } else { 0 }).min(slots);
+        let (inboxes, rooms) = (swept(self.inboxes.slots()), swept(self.rooms.slots()));
+        for _ in 0..inboxes {
             self.sweep_inbox = (self.sweep_inbox + 1) % self.inboxes.slots();
             let Some(key) = self.inboxes.key_of(self.sweep_inbox) else { continue };
             self.trim(Topic::Inbox(key), now);
+            self.ask_if_stale(Topic::Inbox(key), now);
             let expired = self.change_inbox(key, |inbox, publishers, settings| {
                 inbox.forget_old(settings.inbox.device_ttl_ms, publishers, now.mono_ms())
             });
             book_forgotten(&self.metrics, expired.unwrap_or_default());
-            if self.inboxes.get(key).is_some_and(Inbox::is_quiet) {
+            if expired.is_some_and(|expired| expired > 0) {
+                self.mark(Topic::Inbox(key));
+            }
+            if self.is_stored() {
+                if self.inboxes.get(key).is_some_and(|inbox| inbox.is_left(LINGER_MS, now.mono_ms())) {
+                    self.unload(Topic::Inbox(key));
+                }
+            } else if self.inboxes.get(key).is_some_and(Inbox::is_quiet) {
                 self.forget_user(key, now);
             }
         }
-        for _ in 0..SWEPT.min(self.rooms.slots()) {
+        for _ in 0..rooms {
             self.sweep_room = (self.sweep_room + 1) % self.rooms.slots();
             let Some(key) = self.rooms.key_of(self.sweep_room) else { continue };
             self.trim(Topic::Room(key), now);
-            if self.rooms.get(key).is_some_and(|room| room.count() == 0 && room.log.is_empty()) {
+            self.ask_if_stale(Topic::Room(key), now);
+            let Some(room) = self.rooms.get(key).filter(|room| room.count() == 0) else { continue };
+            if room.log.is_backed() {
+                self.unload(Topic::Room(key));
+            } else if room.log.is_empty() {
                 self.forget_room(key, now);
+            }
+        }
+    }
+
+    /// Messages that the engine alone has may have left by their age: it says how many.
+    fn ask_if_stale(&mut self, topic: Topic, now: Now) {
+        if self.log(topic).is_some_and(|log| log.is_stale(now.mono_ms()))
+            && let Some(name) = self.name_of(topic)
+        {
+            self.loads.ask(name);
+        }
+    }
+
+    /// Takes a topic out of memory that nobody uses and that the engine has. If the engine has something to hear of it first, or
+    /// owes something that concerns it, a later sweep finds it again.
+    fn unload(&mut self, topic: Topic) {
+        if self.changed.contains(&topic) || self.is_awaited(topic) {
+            return;
+        }
+        if self.settings.engine == Engine::Shared {
+            self.unloaded.extend(self.name_of(topic));
+        }
+        match topic {
+            Topic::Inbox(key) => {
+                let Some(inbox) = self.remove_user(key) else { return };
+                let pending = inbox.log().map_or(0, Log::len) as u64;
+                self.metrics.inbox_unloaded.add(pending);
+                self.metrics.inbox_pending.subtract(pending);
+            }
+            Topic::Room(key) => {
+                self.remove_room(key);
             }
         }
     }
@@ -468,10 +695,19 @@ impl Homes {
         let mut inbox = self.inboxes.remove(key)?;
         Books::of_inbox(&inbox).rewrite(Books::default(), &self.metrics);
         if let Some(log) = inbox.log_mut() {
-            log.remove_through(u64::MAX, 0, &mut self.publishers);
+            log.discard(&mut self.publishers);
         }
         self.metrics.users.subtract(1);
         Some(inbox)
+    }
+
+    /// Takes a room out with its messages.
+    fn remove_room(&mut self, key: RoomKey) -> Option<Room> {
+        let mut room = self.rooms.remove(key)?;
+        Books::of_room(&room).rewrite(Books::default(), &self.metrics);
+        room.log.discard(&mut self.publishers);
+        self.metrics.rooms.subtract(1);
+        Some(room)
     }
 
     /// A message has entered the log of a room that may vanish, and that nobody may be in any more.
@@ -491,20 +727,25 @@ impl Homes {
             // A sweep finds it again.
             return;
         }
-        let Some(mut room) = self.rooms.remove(key) else { return };
-        Books::of_room(&room).rewrite(Books::default(), &self.metrics);
-        room.log.remove_through(u64::MAX, 0, &mut self.publishers);
-        self.metrics.rooms.subtract(1);
+        if self.log(Topic::Room(key)).is_some_and(Log::is_backed) {
+            // What it held is not to come back. The room itself goes when the engine has heard that.
+            self.change_room(key, |room, publishers, _| room.log.remove_through(u64::MAX, now.mono_ms(), publishers));
+            return self.mark(Topic::Room(key));
+        }
+        let Some(room) = self.remove_room(key) else { return };
         if self.settings.namespaces.get(room.namespace).is_some_and(|namespace| !namespace.vanish_when_empty) {
             self.keep_head(self.hash.hash_one(&*room.name), room.head(), now);
         }
     }
 
     pub(in crate::shard) fn invariants(&self) {
+        self.loads.invariants();
+        self.reads.invariants();
+        self.claims.invariants();
         self.dedup.invariants();
         self.inboxes.invariants();
         self.rooms.invariants();
-        let (mut books, mut pending, mut shares) = (Books::default(), 0, HashMap::new());
+        let (mut books, mut pending, mut shares) = (Books::default(), 0, std::collections::HashMap::new());
         for (key, inbox) in self.inboxes.iter() {
             assert!(!self.heads.contains(self.head_of_user(&inbox.user)), "a head of an inbox that is there");
             books.add(Books::of_inbox(inbox));
@@ -542,8 +783,10 @@ fn written_unknown(inboxes: &Named<Inbox, InboxKey>, key: InboxKey) -> Option<u6
     inboxes.get(key).filter(|inbox| inbox.is_unknown()).map(Inbox::written)
 }
 
-fn inbox_limits(settings: &Settings, is_unknown: bool) -> LogLimits {
+/// Bounds of an inbox; of one that an engine keeps, with so many bytes in memory.
+fn inbox_limits(settings: &Settings, is_unknown: bool, tail: Option<usize>) -> LogLimits {
     let InboxSettings { messages_max, bytes_max, ttl_ms: age_ms_max, .. } = settings.inbox;
+    let bytes_max = tail.unwrap_or(bytes_max);
     if !is_unknown {
         return LogLimits { messages_max, bytes_max, age_ms_max };
     }
@@ -554,8 +797,9 @@ fn inbox_limits(settings: &Settings, is_unknown: bool) -> LogLimits {
     }
 }
 
-fn room_limits(room: &Room, settings: &Settings) -> Option<LogLimits> {
+/// Bounds of a room; of one that an engine keeps, with so many bytes in memory.
+fn room_limits(room: &Room, settings: &Settings, tail: Option<usize>) -> Option<LogLimits> {
     let namespace = settings.namespaces.get(room.namespace)?;
     let (messages_max, age_ms_max) = (namespace.history_size, namespace.history_ttl_ms);
-    Some(LogLimits { messages_max, bytes_max: usize::MAX, age_ms_max })
+    Some(LogLimits { messages_max, bytes_max: tail.unwrap_or(usize::MAX), age_ms_max })
 }

@@ -424,6 +424,10 @@ impl Device {
         let client = &ledger.settings.client;
         let now_ms = now.mono_ms();
         let right = match code {
+            // Its inbox could not be loaded.
+            3016 if ledger.settings.engine == Engine::Store && !self.ready => true,
+            // The token of its Refresh waited while time jumped.
+            3016 if self.is_refreshing() => true,
             // Its sign-in waited for a shard that did not read its mail.
             3016 if self.ready => {
                 self.is_refreshing() && self.was_past(self.expires_at * 1000 + client.connect_timeout_ms, now)

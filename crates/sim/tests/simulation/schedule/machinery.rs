@@ -8,7 +8,7 @@ use ringgate_core::shard::Event;
 use ringgate_core::wire::{Encoder, Kind};
 use ringgate_sim::{Client, Closing, Engine};
 
-use super::Schedule;
+use super::{EngineCounts, Schedule};
 use crate::ledger::JUMP_MS;
 
 impl Schedule {
@@ -52,13 +52,12 @@ impl Schedule {
     }
 
     /// The node is killed, and started again some time later: with the memory engine it knows nothing any more.
-    pub(super) fn restart(&mut self) {
+    pub(super) fn restart_from_nothing(&mut self) {
         let Schedule { devices, ledger, .. } = self;
         devices.iter_mut().for_each(|device| device.restarted(ledger));
         ledger.restart();
-        let (ms, seed) = (1 + self.random.below(3_000) as u64, self.random.bits());
-        self.world.restart(seed);
-        self.world.pass(ms);
+        self.world.pass(1 + self.random.below(3_000) as u64);
+        self.world.restart();
         self.mailboxes.clear();
         self.jammed.fill(0);
     }
@@ -72,8 +71,8 @@ impl Schedule {
     /// Moves what shards want into mailboxes and engines. The rest waits in the world until the schedule says so.
     pub(super) fn distribute(&mut self) {
         self.world.mail.drain(..).for_each(|sent| self.mailboxes.post(sent));
-        for append in self.world.appends.drain(..) {
-            self.engines[append.shard].give(append);
+        for call in self.world.calls.drain(..) {
+            self.engines[call.shard].give(call);
         }
     }
 
@@ -139,10 +138,10 @@ impl Schedule {
     /// The engine stores some of what it was given, or fails.
     fn work_of_engine(&mut self, shard: usize) {
         if self.random.one_in(30) {
-            self.engines[shard].fail(&mut self.random);
+            self.engines[shard].fail(&mut self.random, &mut self.world.disk, self.world.now.unix_ms);
         } else {
             let count = self.random.below(12);
-            self.engines[shard].store(count);
+            self.engines[shard].work(count, &mut self.world.disk, self.world.now.unix_ms);
         }
     }
 
@@ -153,11 +152,14 @@ impl Schedule {
         }
     }
 
-    /// Messages that engines stored, and their failures.
-    pub(crate) fn engines_did(&self) -> (u64, u64) {
-        self.engines
-            .iter()
-            .fold((0, 0), |(stored, failures), engine| (stored + engine.stored, failures + engine.failures))
+    pub(crate) fn engines_did(&self) -> EngineCounts {
+        let mut counts = self.engines_did;
+        for Engine { stored, failures, read, .. } in &self.engines {
+            let (stored, failures, read) = (*stored, *failures, *read);
+            counts.add(EngineCounts { stored, failures, read, ..EngineCounts::default() });
+        }
+        counts.unloaded += self.world.sum(|metrics| &metrics.inbox_unloaded);
+        counts
     }
 
     /// Topics that the node has forgotten because they were quiet for long.
@@ -213,7 +215,7 @@ impl Schedule {
             let shard = self.random.below(self.world.shards.len());
             self.send_mail(shard);
             self.read_mail(shard);
-            self.engines[shard].store(usize::MAX);
+            self.engines[shard].work(usize::MAX, &mut self.world.disk, self.world.now.unix_ms);
             self.hear_engine(shard);
         }
         while !self.world.closing.is_empty() {

@@ -12,7 +12,7 @@ mod machinery;
 
 use ringgate_core::id::Recover;
 use ringgate_core::limits::{self, Namespace, Settings};
-use ringgate_sim::{Engine, Mailboxes, Random, Tokens as Verifying, World};
+use ringgate_sim::{Engine, Mailboxes, Random, Storage, Tokens as Verifying, World};
 
 use crate::device::Device;
 use crate::ledger::{JUMP_MS, Ledger};
@@ -43,6 +43,32 @@ pub(crate) struct Schedule {
     restarts: bool,
     /// Tokens that are given out do not end any more.
     calm: bool,
+    pub(crate) engines_did: EngineCounts,
+}
+
+/// What engines did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EngineCounts {
+    /// Messages that were stored.
+    pub(crate) stored: u64,
+    pub(crate) failures: u64,
+    /// Topics loaded, and times that messages were read.
+    pub(crate) read: u64,
+    /// Nodes that ended and were started again.
+    pub(crate) restarts: u64,
+    /// Messages of inboxes that left memory.
+    pub(crate) unloaded: u64,
+}
+
+impl EngineCounts {
+    pub(crate) fn add(&mut self, other: EngineCounts) {
+        let EngineCounts { stored, failures, read, restarts, unloaded } = other;
+        self.stored += stored;
+        self.failures += failures;
+        self.read += read;
+        self.restarts += restarts;
+        self.unloaded += unloaded;
+    }
 }
 
 fn settings(random: &mut Random) -> Settings {
@@ -98,10 +124,12 @@ impl Schedule {
         if seed % 3 == 2 {
             settings.engine = limits::Engine::Store;
         }
-        settings.inbox.copy_to_own_devices = random.one_in(4);
+        // What an engine with a disk does with these is not known to the ledger.
+        let is_memory = settings.engine == limits::Engine::Memory;
+        settings.inbox.copy_to_own_devices = is_memory && random.one_in(3);
         // Repetitions are known within a schedule, however old.
         settings.dedup_window_ms = JUMP_MS / 4;
-        let ages = !trims && random.one_in(3);
+        let ages = is_memory && !trims && random.one_in(3);
         for namespace in &mut settings.namespaces {
             // Logs grow old, and rooms in which nobody is are forgotten.
             namespace.history_ttl_ms = if ages { 500 + random.below(4_000) as u64 } else { JUMP_MS };
@@ -114,10 +142,11 @@ impl Schedule {
             }
         }
         let weight = if random.one_in(4) { 400 } else { 1 };
-        let (jumps, restarts) = (random.one_in(3), settings.engine == limits::Engine::Memory && random.one_in(3));
+        let (jumps, restarts) = (is_memory && random.one_in(2), is_memory && random.one_in(3));
         change(&mut settings);
         let count = 1 + random.below(4);
         let mut world = World::seeded(count, settings, seed);
+        world.storage = Storage::WhenAsked;
         world.tokens = Verifying::WhenAsked;
         let mut devices = Vec::new();
         let users = 2 + random.below(6);
@@ -140,6 +169,7 @@ impl Schedule {
             weight,
             restarts,
             calm: false,
+            engines_did: EngineCounts::default(),
             random,
         }
     }
@@ -176,10 +206,10 @@ impl Schedule {
                 let ms = if self.random.one_in(20) { 9_000 } else { self.random.below(400) as u64 };
                 self.world.pass(ms);
             }
-            20 => match self.random.below(12) {
+            22 => match self.random.below(12) {
                 0 => self.stand_still(),
                 1 if self.jumps => self.jump(),
-                2 if self.restarts => self.restart(),
+                2 if self.restarts => self.restart_from_nothing(),
                 _ => {}
             },
             15 | 16 if may_ask => self.history(index),
@@ -192,9 +222,32 @@ impl Schedule {
                 let shard = self.random.below(self.world.shards.len());
                 self.jammed[shard] = self.now_ms() + self.random.below(1500) as u64;
             }
+            // Long enough for topics that nobody uses to leave memory.
+            20 if self.is_stored() && self.random.one_in(10) => self.world.pass(31_000),
+            21 if self.is_stored() && self.random.one_in(15) => self.restart(),
             _ => {}
         }
         self.shuffle(4);
+    }
+
+    fn is_stored(&self) -> bool {
+        self.world.settings.engine != limits::Engine::Memory
+    }
+
+    /// The node ends without a word, and is started again with what its engine has stored.
+    fn restart(&mut self) {
+        self.engines_did.restarts += 1;
+        self.engines_did.unloaded += self.world.sum(|metrics| &metrics.inbox_unloaded);
+        self.world.pass(100 + self.random.below(3_000) as u64);
+        self.mailboxes.clear();
+        self.engines.iter_mut().for_each(Engine::crash);
+        self.jammed.fill(0);
+        self.world.restart();
+        self.ledger.on_restart();
+        for device in &mut self.devices {
+            device.lost(&self.ledger);
+        }
+        self.distribute();
     }
 
     pub(crate) fn run(&mut self, steps: usize) {

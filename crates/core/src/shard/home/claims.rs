@@ -1,0 +1,161 @@
+//! Devices whose sessions may be on any node of an engine that several nodes share: a session claims its device from the engine
+//! before it is attached, and the newest claim wins. The engine's words may come in any order; a claim that is older than another
+//! one that was heard of never gets the device.
+//!
+//! Invariant: `sessions` of a device is how many of its sessions wait for their claim or are attached here.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::Topic;
+use crate::close::CloseReason;
+use crate::id::{Address, Now};
+use crate::keyed::{Keyed, keyed};
+use crate::shard::letter::Attach;
+use crate::shard::{ClaimId, Effect, EngineUnavailable, Fence, Shard, ToEdge};
+
+/// User and device.
+type DeviceName = (Arc<str>, Arc<str>);
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::shard) struct Claims {
+    waiting: HashMap<ClaimId, Attach, Keyed>,
+    next: ClaimId,
+    devices: HashMap<DeviceName, Claimed, Keyed>,
+    /// Sessions that are attached here.
+    attached: HashMap<Address, (DeviceName, Fence), Keyed>,
+}
+
+#[derive(Debug, Default)]
+struct Claimed {
+    /// The newest claim that was heard of.
+    fence: Fence,
+    sessions: u32,
+}
+
+impl Claims {
+    pub(super) fn new(seed: u64) -> Self {
+        Claims {
+            waiting: HashMap::with_hasher(keyed(seed)),
+            next: 1,
+            devices: HashMap::with_hasher(keyed(seed)),
+            attached: HashMap::with_hasher(keyed(seed)),
+        }
+    }
+
+    /// Sessions that wait for their claim.
+    pub(in crate::shard) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn begin(&mut self, attach: Attach) -> ClaimId {
+        let claim = self.next;
+        self.next += 1;
+        self.devices.entry((attach.user.clone(), attach.device.clone())).or_default().sessions += 1;
+        self.waiting.insert(claim, attach);
+        claim
+    }
+
+    /// A claim was made, here or elsewhere.
+    fn heard_of(&mut self, device: &DeviceName, fence: Fence) {
+        if let Some(claimed) = self.devices.get_mut(device) {
+            claimed.fence = claimed.fence.max(fence);
+        }
+    }
+
+    fn is_newest(&self, device: &DeviceName, fence: Fence) -> bool {
+        self.devices.get(device).is_some_and(|claimed| claimed.fence <= fence)
+    }
+
+    /// A session of the device neither waits nor is attached any more.
+    fn forget(&mut self, device: &DeviceName) {
+        if let Some(claimed) = self.devices.get_mut(device) {
+            claimed.sessions -= 1;
+            if claimed.sessions == 0 {
+                self.devices.remove(device);
+            }
+        }
+    }
+
+    pub(super) fn invariants(&self) {
+        let held: usize = self.devices.values().map(|claimed| claimed.sessions as usize).sum();
+        assert!(held >= self.waiting.len() + self.attached.len(), "sessions of devices");
+    }
+}
+
+impl Shard {
+    /// Has the engine say that the device is this session's from now on.
+    pub(super) fn claim(&mut self, attach: Attach) {
+        let (user, device, session) = (attach.user.clone(), attach.device.clone(), self.origin_of(attach.from));
+        let claim = self.homes.claims.begin(attach);
+        self.effects.push_back(Effect::Claim { claim, user, device, session });
+    }
+
+    /// The engine has answered a claim.
+    pub(in crate::shard) fn on_claimed(&mut self, claim: ClaimId, result: Result<Fence, EngineUnavailable>, now: Now) {
+        let Some(attach) = self.homes.claims.waiting.remove(&claim) else { return };
+        match result {
+            Ok(fence) => {
+                self.homes.claims.heard_of(&(attach.user.clone(), attach.device.clone()), fence);
+                // The topic may have left memory meanwhile.
+                self.on_letter_to_home(super::ToHome::Attach(Box::new(Attach { fence, ..attach })), now);
+            }
+            Err(EngineUnavailable) => self.refuse_claim(&attach, CloseReason::Busy),
+        }
+    }
+
+    /// Whether the session's claim is still the newest one. If it is not, the session has lost its device to another one.
+    pub(super) fn has_device(&mut self, attach: &Attach) -> bool {
+        let has = self.homes.claims.is_newest(&(attach.user.clone(), attach.device.clone()), attach.fence);
+        if !has {
+            self.refuse_claim(attach, CloseReason::TakenOver);
+        }
+        has
+    }
+
+    /// A session that has claimed its device, or waits for that, is not attached.
+    pub(super) fn refuse_claim(&mut self, attach: &Attach, reason: CloseReason) {
+        let device = (attach.user.clone(), attach.device.clone());
+        self.homes.claims.forget(&device);
+        self.release(device, attach.fence);
+        self.post_to_edge(attach.from.shard, ToEdge::Refused { to: attach.from.connection, reason });
+    }
+
+    /// A session that has claimed its device is attached.
+    pub(super) fn keep_claim(&mut self, device: DeviceName, session: Address, fence: Fence) {
+        self.homes.claims.attached.insert(session, (device, fence));
+    }
+
+    /// A session has ended: nobody need take its device over.
+    pub(super) fn end_claim(&mut self, session: Address) {
+        if let Some((device, fence)) = self.homes.claims.attached.remove(&session) {
+            self.homes.claims.forget(&device);
+            self.release(device, fence);
+        }
+    }
+
+    fn release(&mut self, device: DeviceName, fence: Fence) {
+        if fence != 0 {
+            let (user, device) = device;
+            self.effects.push_back(Effect::Release { user, device, fence });
+        }
+    }
+
+    /// A newer session, on whatever node, has claimed a device.
+    pub(in crate::shard) fn on_evict(&mut self, user: Arc<str>, device: Arc<str>, fence: Fence) {
+        let topic = format!("@{user}");
+        let device = (user, device);
+        self.homes.claims.heard_of(&device, fence);
+        let Some(Topic::Inbox(inbox)) = self.homes.find(&topic) else { return };
+        let sessions: Vec<Address> = self.homes.addresses(inbox).collect();
+        for session in sessions {
+            let is_older = |(held, its): &(DeviceName, Fence)| *held == device && *its < fence;
+            if self.homes.claims.attached.get(&session).is_some_and(is_older) {
+                let (to, reason) = (session.connection, CloseReason::TakenOver);
+                self.post_to_edge(session.shard, ToEdge::Refused { to, reason });
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Topics of an engine that several nodes share: it gives each message its place, and every node's home follows.
+//!
+//! A message enters the log, and is delivered, when it is the next one: whether the engine has just answered for it, or has said
+//! that some node stored it. Both are hints that may come twice, late or never, and in another order than the messages. When one
+//! is not the next, what lies between is read from the engine first, and so is that one. So there is one order on all nodes,
+//! without a hole and without a repetition.
+
+use bytes::Bytes;
+
+use super::Topic;
+use super::appends::{Sequenced, Then, Waiter};
+use super::publish::SentMessage;
+use super::reads::Asker;
+use crate::close::ErrorCode;
+use crate::id::{Address, Durability, Now, Position, Stamp};
+use crate::outbox::{Arrival, Delivery};
+use crate::shard::letter::Published;
+use crate::shard::{EngineUnavailable, ReadResult, Shard, Stored, StoredMessage};
+use crate::topics::{Answered, Append, DedupKey, Message, Ticket, to_mono_ms};
+use crate::wire::Draft;
+
+/// A message with its place, wherever it comes from.
+struct Placed {
+    offset: u64,
+    frame: Bytes,
+    /// Its own ttl in milliseconds from now; 0 for the topic's.
+    ttl_ms: u64,
+    /// A session of this node that is not brought it.
+    origin: Option<Address>,
+    arrival: Arrival,
+}
+
+impl Shard {
+    /// The engine has answered for a message of a publisher here.
+    pub(in crate::shard) fn on_stored(&mut self, ticket: Ticket, result: Result<Stored, EngineUnavailable>, now: Now) {
+        let Some(append) = self.homes.appends.take(ticket) else { return };
+        match result {
+            Ok(Stored::Now(position)) => self.on_placed(append, position, now),
+            Ok(Stored::Before(answered)) => {
+                let Append { payload: Sequenced { from, then, .. }, waiters, .. } = append;
+                if let Then::Answer { request, client_message_id, dedup_key, .. } = then {
+                    self.remember(dedup_key, answered, now);
+                    self.answer_repetition(Waiter { from, request, client_message_id }, answered, now);
+                }
+                waiters.into_iter().for_each(|waiter| self.answer_repetition(waiter, answered, now));
+            }
+            Err(EngineUnavailable) => self.fail_append(append, now),
+        }
+    }
+
+    fn on_placed(&mut self, append: Append<Topic, Sequenced, Waiter>, position: Position, now: Now) {
+        let Append { topic, payload, waiters, .. } = append;
+        let origin = payload.origin(topic);
+        let Sequenced { from, frame, answered, ttl_ms, received_us, then, .. } = payload;
+        let answered = Answered { stamp: Stamp { position, ..answered.stamp }, ..answered };
+        let Some(frame) = Draft::restamp(&frame, position) else { return };
+        if let Then::Answer { copied_at: Some(home), .. } = then {
+            self.post_copy(home, &SentMessage { from, frame: &frame, stamp: answered.stamp, ttl_ms, received_us });
+        }
+        let arrival = Arrival::at(received_us);
+        self.take_in(topic, position.epoch, Placed { offset: position.offset, frame, ttl_ms, origin, arrival }, now);
+        self.answer_publisher(from, answered, &then, now);
+        waiters.into_iter().for_each(|waiter| self.answer_repetition(waiter, answered, now));
+        self.homes.vanish_if_empty(topic, now);
+    }
+
+    /// Some node has stored a message.
+    pub(in crate::shard) fn on_arrived(&mut self, topic: &str, epoch: u64, message: StoredMessage, now: Now) {
+        let Some(topic) = self.homes.find(topic) else { return };
+        self.remember_stored(epoch, &message, now);
+        if let Some(placed) = self.placed(epoch, message, now) {
+            self.take_in(topic, epoch, placed, now);
+        }
+    }
+
+    /// What lay between has been read.
+    pub(super) fn on_gap_read(&mut self, topic: Topic, result: ReadResult, now: Now) {
+        let Some(position) = self.homes.log_position(topic) else {
+            self.homes.behind.remove(&topic);
+            return;
+        };
+        let ReadResult { messages, upto, .. } = result;
+        let known = self.homes.behind.remove(&topic).unwrap_or_default();
+        for message in messages {
+            self.homes.pass_over(topic, message.offset - 1);
+            self.remember_stored(position.epoch, &message, now);
+            if let Some(placed) = self.placed(position.epoch, message, now) {
+                self.take_in(topic, position.epoch, placed, now);
+            }
+        }
+        self.homes.pass_over(topic, upto);
+        self.read_up_to(topic, known);
+    }
+
+    /// A message enters the log and is delivered, if it is the next one; else what lies between is read.
+    fn take_in(&mut self, topic: Topic, epoch: u64, placed: Placed, now: Now) {
+        let Some(position) = self.homes.log_position(topic) else { return };
+        let Placed { offset, frame, ttl_ms, origin, arrival } = placed;
+        if epoch != position.epoch || offset <= position.offset {
+            return;
+        }
+        if offset > position.offset + 1 || self.homes.behind.contains_key(&topic) {
+            return self.read_up_to(topic, offset);
+        }
+        let message = Message { frame: frame.clone(), ttl_ms, from: origin, publisher: 0 };
+        self.homes.commit(topic, message, now.mono_ms(), now);
+        self.deliver(topic, offset, &Delivery { frame, arrival }, origin, now);
+    }
+
+    /// Messages up to this offset are known of: those that are not here are read.
+    pub(super) fn read_up_to(&mut self, topic: Topic, offset: u64) {
+        let Some(position) = self.homes.log_position(topic).filter(|position| position.offset < offset) else { return };
+        let is_read = self.homes.behind.contains_key(&topic);
+        let newest = self.homes.behind.entry(topic).or_default();
+        *newest = offset.max(*newest);
+        if !is_read {
+            self.read_after(topic, Asker::Home, position.offset);
+        }
+    }
+
+    fn placed(&self, epoch: u64, message: StoredMessage, now: Now) -> Option<Placed> {
+        let StoredMessage { offset, frame, expires_unix_ms, own_ttl, origin, .. } = message;
+        let frame = Draft::restamp(&frame, Position { epoch, offset })?;
+        let ttl_ms = if own_ttl { to_mono_ms(expires_unix_ms, now).saturating_sub(now.mono_ms()).max(1) } else { 0 };
+        let origin = origin.filter(|origin| origin.run == self.homes.run());
+        let origin = origin.map(|origin| Address::from_u64(origin.session));
+        Some(Placed { offset, frame, ttl_ms, origin, arrival: Arrival::UNTIMED })
+    }
+
+    /// A repetition of a message that was stored by another node is answered here, too.
+    fn remember_stored(&mut self, epoch: u64, message: &StoredMessage, now: Now) {
+        if let (Some(key), Some(stamp)) = (message.key, Draft::stamp_of(&message.frame)) {
+            let position = Position { epoch, offset: message.offset };
+            let answered = Answered { stamp: Stamp { position, ..stamp }, durability: Durability::Memory };
+            self.remember(Some(key), answered, now);
+        }
+    }
+
+    fn remember(&mut self, key: Option<DedupKey>, answered: Answered, now: Now) {
+        if let Some(key) = key.filter(|key| self.homes.dedup.find(*key).is_none()) {
+            let evicted = self.homes.dedup.remember(key, answered, now);
+            self.metrics.dedup_evicted.add(evicted);
+        }
+    }
+
+    /// A publish that repeats an earlier one gets the same answer.
+    pub(super) fn answer_repetition(&mut self, waiter: Waiter, answered: Answered, now: Now) {
+        self.metrics.dedup_hits.increment();
+        let Waiter { from, request, client_message_id } = waiter;
+        let (Answered { stamp, durability }, to) = (answered, from.connection);
+        let published = Published { to, request, client_message_id, stamp, durability, duplicate: true };
+        self.answer_or_post(from.shard, published, now);
+    }
+
+    /// A message was not stored: nothing of it is delivered or remembered, and its publisher may try again.
+    pub(super) fn fail_append(&mut self, append: Append<Topic, Sequenced, Waiter>, now: Now) {
+        match append.payload.then {
+            Then::Answer { request, .. } => {
+                self.fail_or_post(append.payload.from, request, ErrorCode::StorageFull, now);
+            }
+            Then::Nothing => self.metrics.inbox_copies_dropped.increment(),
+        }
+        for Waiter { from, request, .. } in append.waiters {
+            self.fail_or_post(from, request, ErrorCode::StorageFull, now);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Topics that an engine keeps: loaded when they are needed first, and taken out of memory when nobody uses them.
+//!
+//! Letters for a topic that is being loaded wait for it, in the order in which they came, whatever they want; only a publish that
+//! the dedup window knows is answered before. Where messages are kept in memory nothing comes by here.
+
+use std::sync::Arc;
+
+use super::Topic;
+use super::topics::Homes;
+use crate::close::{CloseReason, ErrorCode};
+use crate::id::{Durability, Now};
+use crate::limits::Engine;
+use crate::shard::letter::{Publish, SentCopy, Subscribe};
+use crate::shard::{Effect, EngineUnavailable, Remembered, Shard, ToEdge, ToHome};
+use crate::topics::{LoadedTopic, Log};
+
+impl Homes {
+    /// Whether an engine keeps the messages of this topic.
+    pub(super) fn is_backed(&self, topic: &str, namespace: usize) -> bool {
+        let keeps = |namespace: usize| {
+            self.settings.namespaces.get(namespace).is_some_and(|n| n.durability != Durability::Ephemeral)
+        };
+        self.settings.engine != Engine::Memory && (topic.starts_with('@') || keeps(namespace))
+    }
+
+    /// Whether a letter for this topic has to wait: the topic is not in memory, or it is being asked for already.
+    pub(super) fn must_wait(&self, topic: &str, namespace: usize, known: Option<Topic>) -> bool {
+        self.loads.contains(topic) || (known.is_none() && self.is_backed(topic, namespace))
+    }
+
+    /// Whether what is known of the topic's log may not be true any more.
+    fn is_stale(&self, topic: Topic, now: Now) -> bool {
+        self.log(topic).is_some_and(|log| log.is_stale(now.mono_ms()))
+    }
+
+    pub(super) fn log(&self, topic: Topic) -> Option<&Log> {
+        match topic {
+            Topic::Inbox(key) => self.inboxes.get(key)?.log(),
+            Topic::Room(key) => self.rooms.get(key).map(|room| &room.log),
+        }
+    }
+}
+
+impl Shard {
+    /// Gives a letter back that can be handled now. One for a topic that is not in memory waits until the topic is loaded.
+    pub(super) fn wait_for_topic(&mut self, letter: ToHome, now: Now) -> Option<ToHome> {
+        let homes = &self.homes;
+        let stale = |known: Option<Topic>| known.is_some_and(|known| homes.is_stale(known, now));
+        let (topic, waits) = match &letter {
+            ToHome::Attach(attach) => {
+                let topic: Arc<str> = format!("@{}", attach.user).into();
+                let known = homes.find(&topic);
+                let waits = homes.must_wait(&topic, 0, known) || stale(known);
+                (topic, waits)
+            }
+            ToHome::Subscribe(subscribe) => {
+                let known = homes.find(&subscribe.room);
+                let waits = homes.must_wait(&subscribe.room, subscribe.namespace, known) || stale(known);
+                (subscribe.room.clone(), waits)
+            }
+            ToHome::History(history) => {
+                let known = homes.find(&history.topic);
+                let namespace = homes.settings.namespace_of(&history.topic).map_or(usize::MAX, |(index, _)| index);
+                let waits = homes.must_wait(&history.topic, namespace, known) || stale(known);
+                (history.topic.clone(), waits)
+            }
+            ToHome::Presence { room, .. } => (room.clone(), homes.loads.contains(room)),
+            // These speak of a topic that is in memory while their session lives. A Publish looks into the dedup window first.
+            ToHome::Publish(_)
+            | ToHome::Copy(_)
+            | ToHome::Detach { .. }
+            | ToHome::Ack { .. }
+            | ToHome::CatchUp { .. }
+            | ToHome::Unsubscribe { .. }
+            | ToHome::Credit { .. } => return Some(letter),
+        };
+        if !waits {
+            return Some(letter);
+        }
+        self.homes.loads.wait(&topic, letter, None);
+        self.ask_engine();
+        None
+    }
+
+    /// A publish waits for its topic, unless too much waits already.
+    pub(super) fn wait_with_publish(&mut self, publish: Publish, now: Now) {
+        let bytes = publish.draft.len();
+        if !self.homes.loads.has_room(bytes) {
+            return self.fail(&publish, ErrorCode::Overloaded, now);
+        }
+        let topic: Arc<str> = publish.draft.topic().into();
+        self.homes.loads.wait(&topic, ToHome::Publish(Box::new(publish)), Some(bytes));
+        self.ask_engine();
+    }
+
+    /// A copy waits for its sender's inbox, unless too much waits already.
+    pub(super) fn wait_with_copy(&mut self, copy: SentCopy) {
+        let bytes = copy.draft.len();
+        if !self.homes.loads.has_room(bytes) {
+            return self.metrics.inbox_copies_dropped.increment();
+        }
+        let topic: Arc<str> = copy.draft.topic().into();
+        self.homes.loads.wait(&topic, ToHome::Copy(Box::new(copy)), Some(bytes));
+        self.ask_engine();
+    }
+
+    /// Asks the engine for topics and messages, as many as it may have to look for at once.
+    pub(super) fn ask_engine(&mut self) {
+        while let Some(topic) = self.homes.loads.next() {
+            self.effects.push_back(Effect::Load { topic });
+        }
+        while let Some((read, messages)) = self.homes.reads.next() {
+            self.effects.push_back(Effect::Read { read, messages });
+        }
+    }
+
+    /// The engine has loaded a topic, or could not: what waited for it goes on.
+    pub(in crate::shard) fn on_loaded(
+        &mut self,
+        topic: &Arc<str>,
+        result: Result<Box<LoadedTopic>, EngineUnavailable>,
+        now: Now,
+    ) {
+        let newest = result.as_ref().map_or(0, |loaded| loaded.position.offset);
+        let is_there = result.is_ok_and(|loaded| self.homes.load_or_refresh(topic, &loaded, now));
+        if let Some(topic) = self.homes.find(topic).filter(|_| self.settings.engine == Engine::Shared) {
+            // What other nodes have stored may not have arrived here.
+            self.read_up_to(topic, newest);
+        }
+        for letter in self.homes.loads.take(topic) {
+            if is_there {
+                self.on_letter_to_home(letter, now);
+            } else {
+                self.fail_letter(letter, now);
+            }
+            // As if each had come by itself.
+            self.read_own_mail(now);
+        }
+        self.ask_engine();
+    }
+
+    /// Client message ids that were answered before the node was started.
+    pub(in crate::shard) fn on_remember(&mut self, remembered: Vec<Remembered>, now: Now) {
+        for Remembered { topic, key, answered } in remembered {
+            if self.home_of_topic(&topic) == self.id && self.homes.dedup.find(key).is_none() {
+                let evicted = self.homes.dedup.remember(key, answered, now);
+                self.metrics.dedup_evicted.add(evicted);
+            }
+        }
+    }
+
+    /// What a letter asks for cannot be done, for its topic cannot be loaded; it may be asked for again.
+    fn fail_letter(&mut self, letter: ToHome, now: Now) {
+        match letter {
+            ToHome::Publish(publish) => self.fail(&publish, ErrorCode::StorageFull, now),
+            ToHome::Copy(_) => self.metrics.inbox_copies_dropped.increment(),
+            ToHome::History(history) => {
+                let (to, request) = (history.from.connection, history.request);
+                self.post_to_edge(history.from.shard, ToEdge::LookupFailed { to, request });
+            }
+            ToHome::Presence { from, request, .. } => {
+                self.post_to_edge(from.shard, ToEdge::LookupFailed { to: from.connection, request });
+            }
+            ToHome::Attach(attach) => {
+                let (to, reason) = (attach.from.connection, CloseReason::Busy);
+                if attach.fence != 0 {
+                    return self.refuse_claim(&attach, reason);
+                }
+                self.post_to_edge(attach.from.shard, ToEdge::Refused { to, reason });
+            }
+            ToHome::Subscribe(subscribe) => {
+                let Subscribe { from, request, local, counted, .. } = *subscribe;
+                let to = from.connection;
+                self.post_to_edge(from.shard, ToEdge::NotSubscribed { to, request, local, counted });
+            }
+            // They never wait.
+            ToHome::Detach { .. }
+            | ToHome::Ack { .. }
+            | ToHome::CatchUp { .. }
+            | ToHome::Unsubscribe { .. }
+            | ToHome::Credit { .. } => {}
+        }
+    }
+
+    /// Lets age work on a few topics, and takes those out of memory that nobody uses.
+    pub(in crate::shard) fn sweep_topics(&mut self, now: Now) {
+        // First, for no topic leaves memory of which the engine does not know all.
+        self.keep_states(now);
+        self.homes.sweep(now);
+        for topic in self.homes.take_unloaded() {
+            self.effects.push_back(Effect::Unload { topic });
+        }
+        self.ask_engine();
+    }
+
+    /// Tells the engine at once what is known of a topic beside its messages: that a device is new, for one, which it must know
+    /// before that device's messages are acknowledged by all others.
+    pub(super) fn keep_state(&mut self, topic: Topic, now: Now) {
+        if self.settings.engine == Engine::Memory {
+            return;
+        }
+        if let Some((topic, state)) = self.homes.state_of(topic, now) {
+            self.effects.push_back(Effect::Cursor { topic, state: Box::new(state) });
+        }
+    }
+
+    /// Tells the engine what has changed of topics beside their messages since the last time.
+    fn keep_states(&mut self, now: Now) {
+        if self.settings.engine == Engine::Memory {
+            return;
+        }
+        self.homes.reads.end_pauses(now.mono_ms());
+        self.ask_engine();
+        for (topic, state) in self.homes.changed_states(now) {
+            self.effects.push_back(Effect::Cursor { topic, state: Box::new(state) });
+        }
+    }
+}

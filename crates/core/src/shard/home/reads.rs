@@ -1,0 +1,236 @@
+//! Messages that are older than a topic's tail: read from the engine, and joined with what is in memory.
+//!
+//! The answer to CatchUp is followed by live messages, so where it ends is decided when it is posted, not when the engine was
+//! asked: what was committed meanwhile is appended from the tail, or the answer says that there is more. History is an answer of
+//! its own: it shows the topic as it stood when it was asked for.
+
+use hashbrown::HashMap;
+
+use super::Topic;
+use super::catch_up::{CATCH_UP_BYTES, CATCH_UP_MESSAGES};
+use crate::id::{Address, Now, Position, ShardId};
+use crate::keyed::{Keyed, keyed};
+use crate::shard::letter::HistoryResult;
+use crate::shard::{
+    EngineUnavailable, Origin, ReadId, ReadMessages, ReadRange, ReadResult, Shard, Source, StoredMessage, ToEdge,
+};
+use crate::topics::{Gap, Requests};
+
+/// Reads that are not answered yet.
+#[derive(Debug)]
+pub(in crate::shard) struct Reads {
+    pending: HashMap<ReadId, Pending, Keyed>,
+    /// How many of them are for a topic, which stays in memory until then.
+    by_topic: HashMap<Topic, u32, Keyed>,
+    requests: Requests<ReadId>,
+    next: ReadId,
+}
+
+#[derive(Debug)]
+struct Pending {
+    topic: Topic,
+    asker: Asker,
+    messages: ReadMessages,
+    failures: u32,
+}
+
+/// Whom the messages are for.
+#[derive(Debug)]
+pub(super) enum Asker {
+    /// `lost`: messages behind the session's position had left already when it asked.
+    CatchUp {
+        source: Source,
+        from: Address,
+        lost: bool,
+    },
+    History {
+        to: ShardId,
+        since: Option<Position>,
+        result: Box<HistoryResult>,
+    },
+    /// The home itself: messages that were stored elsewhere and did not arrive.
+    Home,
+    /// The session has ended.
+    Nobody,
+}
+
+/// Reads that the engine has at once.
+const READS_WITH_ENGINE_MAX: usize = 64;
+
+impl Reads {
+    pub(super) fn new(seed: u64) -> Self {
+        Reads {
+            pending: HashMap::with_hasher(keyed(seed)),
+            by_topic: HashMap::with_hasher(keyed(seed)),
+            requests: Requests::new(READS_WITH_ENGINE_MAX),
+            next: 1,
+        }
+    }
+
+    pub(in crate::shard) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(super) fn has(&self, topic: Topic) -> bool {
+        !self.by_topic.is_empty() && self.by_topic.contains_key(&topic)
+    }
+
+    fn push(&mut self, topic: Topic, asker: Asker, messages: ReadMessages) {
+        let read = self.next;
+        self.next += 1;
+        *self.by_topic.entry(topic).or_default() += 1;
+        self.pending.insert(read, Pending { topic, asker, messages, failures: 0 });
+        self.requests.push(read);
+    }
+
+    /// The next that is to be given to the engine.
+    pub(super) fn next(&mut self) -> Option<(ReadId, Box<ReadMessages>)> {
+        let read = self.requests.next()?;
+        let messages = self.pending.get(&read).map(|pending| Box::new(pending.messages.clone()))?;
+        Some((read, messages))
+    }
+
+    pub(super) fn end_pauses(&mut self, now_ms: u64) {
+        self.requests.end_pauses(now_ms);
+    }
+
+    fn take(&mut self, read: ReadId) -> Option<Pending> {
+        let pending = self.pending.remove(&read)?;
+        self.requests.answered();
+        if let Some(count) = self.by_topic.get_mut(&pending.topic) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_topic.remove(&pending.topic);
+            }
+        }
+        Some(pending)
+    }
+
+    /// A session has ended, or left the topic: it needs no answer.
+    pub(super) fn forget(&mut self, topic: Topic, session: Address) {
+        if !self.has(topic) {
+            return;
+        }
+        for pending in self.pending.values_mut() {
+            if pending.topic == topic && matches!(pending.asker, Asker::CatchUp { from, .. } if from == session) {
+                pending.asker = Asker::Nobody;
+            }
+        }
+    }
+
+    /// The engine could not read: it is asked again.
+    fn put_back(&mut self, read: ReadId, mut pending: Pending, now_ms: u64) {
+        pending.failures += 1;
+        self.requests.pause(read, pending.failures, now_ms);
+        *self.by_topic.entry(pending.topic).or_default() += 1;
+        self.pending.insert(read, pending);
+    }
+
+    pub(super) fn invariants(&self) {
+        let counted: usize = self.by_topic.values().map(|count| *count as usize).sum();
+        assert_eq!(counted, self.pending.len(), "reads by topic");
+    }
+}
+
+impl Shard {
+    /// Has the engine read what follows an offset.
+    pub(super) fn read_after(&mut self, topic: Topic, asker: Asker, after: u64) {
+        let Some(name) = self.homes.name_of(topic) else { return };
+        let range = ReadRange::After(after);
+        let messages = ReadMessages { topic: name, range, messages_max: CATCH_UP_MESSAGES, bytes_max: CATCH_UP_BYTES };
+        self.homes.reads.push(topic, asker, messages);
+        self.ask_engine();
+    }
+
+    /// Has the engine read what a client asks for with History.
+    pub(super) fn read_for_history(&mut self, topic: Topic, asker: Asker, messages: ReadMessages) {
+        self.homes.reads.push(topic, asker, messages);
+        self.ask_engine();
+    }
+
+    /// The engine has read messages, or could not.
+    pub(in crate::shard) fn on_read(
+        &mut self,
+        read: ReadId,
+        result: Result<Box<ReadResult>, EngineUnavailable>,
+        now: Now,
+    ) {
+        let Some(pending) = self.homes.reads.take(read) else { return };
+        match (result, pending) {
+            (Ok(result), Pending { topic, asker: Asker::CatchUp { source, from, lost }, messages, .. }) => {
+                let ReadRange::After(after) = messages.range else { return };
+                let lost = lost || after < result.lost;
+                let gap =
+                    Box::new(Gap { lost, ..self.read_and_tail(topic, self.excluded(source, from), *result, now) });
+                self.post_to_edge(from.shard, ToEdge::CaughtUp { to: from.connection, topic: source, gap });
+            }
+            (Ok(result), Pending { asker: Asker::History { to, since, result: answer }, .. }) => {
+                self.post_to_edge(to, ToEdge::HistoryResult(history_of(*result, since, answer, now)));
+            }
+            (Err(EngineUnavailable), Pending { asker: Asker::History { to, result, .. }, .. }) => {
+                let (connection, request) = (result.to, result.request);
+                self.post_to_edge(to, ToEdge::LookupFailed { to: connection, request });
+            }
+            (Ok(result), Pending { topic, asker: Asker::Home, .. }) => self.on_gap_read(topic, *result, now),
+            (_, Pending { asker: Asker::Nobody, .. }) => {}
+            // The session waits: live messages that come meanwhile are behind what it is missing.
+            (Err(EngineUnavailable), pending @ Pending { asker: Asker::CatchUp { .. } | Asker::Home, .. }) => {
+                self.homes.reads.put_back(read, pending, now.mono_ms());
+            }
+        }
+        self.ask_engine();
+    }
+
+    /// What the engine has read, and behind it what the tail holds now.
+    fn read_and_tail(&self, topic: Topic, without: Option<Address>, result: ReadResult, now: Now) -> Gap {
+        let origin = without.map(|address| self.origin_of(address));
+        let ReadResult { messages, upto, more, .. } = result;
+        // What is stored but not committed here yet is brought live.
+        let last = self.homes.log(topic).map_or(upto, |log| log.position().offset);
+        let upto = upto.min(last);
+        let is_brought = |message: &StoredMessage| {
+            message.offset <= last
+                && message.expires_unix_ms > now.unix_ms
+                && (origin.is_none() || message.origin != origin)
+        };
+        let frames: Vec<_> =
+            messages.into_iter().filter(is_brought).map(|message| (message.offset, message.frame)).collect();
+        let mut gap = Gap { frames, upto, more, lost: false };
+        let Some(log) = self.homes.log(topic) else { return gap };
+        if log.read_after(upto).is_some() {
+            gap.more = true;
+            return gap;
+        }
+        let bytes: usize = gap.frames.iter().map(|(_, frame)| frame.len()).sum();
+        let messages_max = CATCH_UP_MESSAGES.saturating_sub(gap.frames.len());
+        if messages_max == 0 || bytes >= CATCH_UP_BYTES {
+            gap.more = upto < log.position().offset;
+            return gap;
+        }
+        let tail = log.after(upto, messages_max, CATCH_UP_BYTES - bytes, without, now.mono_ms());
+        gap.frames.extend(tail.frames);
+        (gap.upto, gap.more) = (tail.upto, tail.more);
+        gap
+    }
+
+    /// How an engine names a session of this life of the node.
+    pub(super) fn origin_of(&self, session: Address) -> Origin {
+        Origin { run: self.homes.run(), session: session.to_u64() }
+    }
+}
+
+/// The answer to History, with the messages that were read.
+fn history_of(
+    read: ReadResult,
+    since: Option<Position>,
+    mut answer: Box<HistoryResult>,
+    now: Now,
+) -> Box<HistoryResult> {
+    let ReadResult { messages, upto, more, lost } = read;
+    let is_alive = |message: &StoredMessage| message.expires_unix_ms > now.unix_ms;
+    answer.frames = messages.into_iter().filter(is_alive).map(|message| message.frame).collect();
+    answer.position.offset = answer.position.offset.max(upto);
+    answer.more = more;
+    answer.recovered &= since.is_none_or(|since| since.offset >= lost);
+    answer
+}

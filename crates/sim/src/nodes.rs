@@ -1,0 +1,229 @@
+//! Several nodes that share an engine, which gives messages their places and tells every node what the others have stored.
+//!
+//! What a node asks for is done by [`Nodes::work`]; what it is told of messages waits in `news` until a test delivers it, loses
+//! it, or delivers it twice, in any order. The engine is one [`Disk`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use ringgate_core::limits::{Engine, Settings};
+use ringgate_core::shard::{ClaimId, EngineUnavailable, Event, Fence, Stored, StoredMessage};
+
+use crate::disk::Disk;
+use crate::world::{Append, Call, Storage, Task, World};
+
+/// See the module.
+pub struct Nodes {
+    /// The nodes.
+    pub nodes: Vec<World>,
+    /// What the engine has.
+    pub disk: Disk,
+    /// What nodes are to be told, oldest first.
+    pub news: VecDeque<News>,
+    /// The engine is away: whatever it is asked for fails.
+    pub is_away: bool,
+    /// Which shard of which node has loaded which topic.
+    interest: BTreeSet<(Arc<str>, usize, usize)>,
+    /// By user and device: the newest claim, and where its session is.
+    claims: BTreeMap<(Arc<str>, Arc<str>), (Fence, Option<(usize, usize)>)>,
+    /// Claims that were given.
+    fences: Fence,
+    /// Whom the engine has to tell that a device is another's: not told yet.
+    pub evictions: VecDeque<Eviction>,
+    /// Claims that were given, and whose sessions have not heard of it yet.
+    pub claimed: VecDeque<ClaimAnswer>,
+}
+
+/// A shard that has to be told that a device is another session's now.
+#[derive(Clone, Debug)]
+pub struct Eviction {
+    /// The node's number.
+    pub node: usize,
+    /// The shard's number.
+    pub shard: usize,
+    user: Arc<str>,
+    device: Arc<str>,
+    fence: Fence,
+}
+
+/// The engine's answer to a claim.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimAnswer {
+    /// The node's number.
+    pub node: usize,
+    /// The shard's number.
+    pub shard: usize,
+    claim: ClaimId,
+    fence: Fence,
+}
+
+/// A message that was stored, on its way to a shard of a node.
+#[derive(Clone, Debug)]
+pub struct News {
+    /// The node's number.
+    pub node: usize,
+    /// The shard's number.
+    pub shard: usize,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Its epoch.
+    pub epoch: u64,
+    /// The message.
+    pub message: StoredMessage,
+}
+
+impl Nodes {
+    /// So many nodes, of so many shards each.
+    pub fn new(nodes: usize, shards: usize, settings: &Settings) -> Nodes {
+        let node = |number: usize| {
+            let settings = Settings { engine: Engine::Shared, node_number: number as u16, ..settings.clone() };
+            let mut world = World::new(shards, settings);
+            world.storage = Storage::WhenAsked;
+            world
+        };
+        Nodes {
+            nodes: (0..nodes).map(node).collect(),
+            disk: Disk::default(),
+            news: VecDeque::new(),
+            is_away: false,
+            interest: BTreeSet::new(),
+            claims: BTreeMap::new(),
+            fences: 0,
+            evictions: VecDeque::new(),
+            claimed: VecDeque::new(),
+        }
+    }
+
+    /// Both clocks of every node go on.
+    pub fn pass(&mut self, ms: u64) {
+        self.nodes.iter_mut().for_each(|node| node.pass(ms));
+    }
+
+    /// The engine does the oldest thing that a node asks for; false if it asks for nothing.
+    pub fn work(&mut self, node: usize) -> bool {
+        let Some(Call { shard, task }) = self.nodes[node].calls.pop_front() else { return false };
+        let unix_ms = self.nodes[node].now.unix_ms;
+        let event = match task {
+            Task::Append(Append { ticket, .. }) if self.is_away => {
+                Some(Event::Stored { ticket, result: Err(EngineUnavailable) })
+            }
+            Task::Load { topic } if self.is_away => Some(Event::Loaded { topic, result: Err(EngineUnavailable) }),
+            Task::Read { read, .. } if self.is_away => Some(Event::Read { read, result: Err(EngineUnavailable) }),
+            Task::Claim { claim, .. } if self.is_away => Some(Event::Claimed { claim, result: Err(EngineUnavailable) }),
+            Task::Claim { claim, user, device, .. } => {
+                self.fences += 1;
+                let fence = self.fences;
+                let newest = (fence, Some((node, shard)));
+                let before = self.claims.insert((user.clone(), device.clone()), newest);
+                if let Some((_, Some((node, shard)))) = before {
+                    self.evictions.push_back(Eviction { node, shard, user, device, fence });
+                }
+                self.claimed.push_back(ClaimAnswer { node, shard, claim, fence });
+                None
+            }
+            Task::Release { user, device, fence } => {
+                if let Some((newest, holder)) = self.claims.get_mut(&(user, device))
+                    && *newest == fence
+                {
+                    *holder = None;
+                }
+                None
+            }
+            Task::Append(Append { ticket, record, .. }) => {
+                let stored = self.disk.place(&record, unix_ms);
+                if let Stored::Now(position) = stored {
+                    let message = self.disk.message(&record.topic, position.offset).expect("it has just been stored");
+                    let interest = self.interest.iter().filter(|(topic, _, _)| *topic == record.topic);
+                    self.news.extend(interest.map(|(topic, node, shard)| News {
+                        node: *node,
+                        shard: *shard,
+                        topic: topic.clone(),
+                        epoch: position.epoch,
+                        message: message.clone(),
+                    }));
+                }
+                Some(Event::Stored { ticket, result: Ok(stored) })
+            }
+            Task::Load { topic } => {
+                // From here on the node is told of what is stored.
+                self.interest.insert((topic.clone(), node, shard));
+                let loaded = Box::new(self.disk.load(&topic, unix_ms));
+                Some(Event::Loaded { topic, result: Ok(loaded) })
+            }
+            Task::Read { read, messages } => {
+                Some(Event::Read { read, result: Ok(Box::new(self.disk.read(&messages, unix_ms))) })
+            }
+            Task::Cursor { topic, state } => {
+                self.disk.set_state(&topic, &state);
+                None
+            }
+            Task::Unload { topic } => {
+                self.interest.remove(&(topic, node, shard));
+                None
+            }
+        };
+        if let Some(event) = event {
+            self.nodes[node].handle(shard, event);
+        }
+        true
+    }
+
+    /// Delivers news to the node that they are for.
+    pub fn tell(&mut self, news: News) {
+        let News { node, shard, topic, epoch, message } = news;
+        self.nodes[node].handle(shard, Event::Arrived { topic, epoch, message: Box::new(message) });
+    }
+
+    /// Tells a node that a device is another session's now.
+    pub fn evict(&mut self, eviction: Eviction) {
+        let Eviction { node, shard, user, device, fence } = eviction;
+        self.nodes[node].handle(shard, Event::Evict { user, device, fence });
+    }
+
+    /// Tells a node that a claim was given.
+    pub fn answer_claim(&mut self, answer: ClaimAnswer) {
+        let ClaimAnswer { node, shard, claim, fence } = answer;
+        self.nodes[node].handle(shard, Event::Claimed { claim, result: Ok(fence) });
+    }
+
+    /// The node on which the newest session of a device is; none if it has ended.
+    pub fn holder(&self, user: &str, device: &str) -> Option<usize> {
+        self.claims.get(&(user.into(), device.into())).and_then(|(_, holder)| holder.map(|(node, _)| node))
+    }
+
+    /// Everything that is to be done at this moment, until nothing is left: news are delivered in their order.
+    pub fn settle(&mut self) {
+        loop {
+            let mut any = false;
+            for node in 0..self.nodes.len() {
+                self.nodes[node].work();
+                any |= self.work(node);
+            }
+            if let Some(news) = self.news.pop_front() {
+                self.tell(news);
+                any = true;
+            }
+            while let Some(answer) = self.claimed.pop_front() {
+                self.answer_claim(answer);
+                any = true;
+            }
+            while let Some(eviction) = self.evictions.pop_front() {
+                self.evict(eviction);
+                any = true;
+            }
+            if !any {
+                return;
+            }
+        }
+    }
+
+    /// How many shards of nodes have loaded a topic.
+    pub fn interested(&self, topic: &str) -> usize {
+        self.interest.iter().filter(|(known, _, _)| **known == *topic).count()
+    }
+
+    /// Panics when any structure of a shard is broken.
+    pub fn check(&self) {
+        self.nodes.iter().for_each(World::check);
+    }
+}
