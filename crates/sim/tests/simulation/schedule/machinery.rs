@@ -28,7 +28,8 @@ impl Schedule {
             self.world.work_off(shard);
         }
         self.distribute();
-        let late = |closing: &&Closing| closing.reason != CloseReason::InsufficientState;
+        use CloseReason::{Busy, Expired, NoPong, Slow, Stale};
+        let late = |closing: &&Closing| matches!(closing.reason, Busy | Expired | NoPong | Slow | Stale);
         let closed = self.world.closing.iter().skip(closing).find(late);
         assert_eq!(closed, None, "a socket was closed before it was read");
         for index in 0..self.devices.len() {
