@@ -555,7 +555,12 @@ impl Ledger {
         if *recovered {
             assert!(follows, "another log cannot be reached: {recovery:?}");
             let alive = (since.offset + 1..=newest.offset).filter(|o| self.is_alive(topic, since.epoch, *o, *at_ms));
-            let alive = alive.count() as u64;
+            // Copies of what the device has sent itself need not be held for it.
+            let copies = self.settings.inbox.copy_to_own_devices && topic.starts_with('@');
+            let is_needed = |offset: &u64| {
+                !copies || self.at(topic, since.epoch, *offset).is_some_and(|number| !self.is_copy(topic, number))
+            };
+            let alive = alive.filter(is_needed).count() as u64;
             assert!(alive <= kept_max, "a log of {kept_max} does not hold {alive}: {recovery:?}");
         } else if follows && newest.offset - since.offset <= kept_max && since.offset >= *acked_max {
             let whole = (since.offset + 1..=newest.offset)
