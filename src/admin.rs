@@ -1,4 +1,5 @@
-//! The admin listener: `/healthz`, `/readyz`, `/metrics`, on a thread of its own.
+//! The admin listener: `/healthz`, `/readyz`, `/metrics`, on a thread of its own; and the health listener, which has the first two
+//! alone, on another thread: rendering figures keeps nobody waiting who only asks how the node is.
 //!
 //! It reads what shards count and touches nothing of theirs. Prometheus rules: prefix `ringgate_`, base units,
 //! `_total` on counters, few labels. Not reachable from outside the host by default.
@@ -9,6 +10,7 @@
 mod connections;
 mod families;
 mod process;
+mod text;
 
 use std::convert::Infallible;
 use std::io;
@@ -19,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, VARY};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -28,8 +30,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 use connections::{Connections, Socket};
+pub use families::Limits;
 
-use crate::readiness::{Readiness, State};
+use crate::readiness::{Readiness, Reason};
 use ringgate_core::metrics::ShardMetrics;
 
 /// How long clients are waited for.
@@ -53,39 +56,50 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Listens. Requests are answered that name an address, `localhost`, or one of `hosts` (in lower case, without a port)
+    /// Has all pages. Requests are answered that name an address, `localhost`, or one of `hosts` (in lower case, without a port)
     /// as their host. The error names the address.
     pub fn start(
         address: SocketAddr,
         hosts: Vec<String>,
         metrics: Arc<[Arc<ShardMetrics>]>,
+        limits: Limits,
         readiness: Arc<Readiness>,
     ) -> io::Result<Admin> {
-        let pages = Pages { hosts, metrics, readiness, started: Instant::now() };
-        Admin::start_with(address, pages, TIMEOUTS)
+        let figures = Some(Figures { hosts, metrics, limits, started: Instant::now() });
+        Admin::start_with(address, Pages { figures, readiness }, TIMEOUTS)
+    }
+
+    /// Has `/healthz` and `/readyz` alone, for requests by any host name: they tell nothing that strangers may not know. The
+    /// error names the address.
+    pub fn start_health(address: SocketAddr, readiness: Arc<Readiness>) -> io::Result<Admin> {
+        Admin::start_with(address, Pages { figures: None, readiness }, TIMEOUTS)
     }
 
     fn start_with(address: SocketAddr, pages: Pages, timeouts: Timeouts) -> io::Result<Admin> {
+        let (name, key) = match pages.figures {
+            Some(_) => ("admin", "admin.address"),
+            None => ("health", "admin.health_address"),
+        };
         let refused = |error: io::Error| {
             io::Error::other(format!(
-                "the admin listener cannot listen on {address}: {error} (stop what listens there, or set admin.address)"
+                "the {name} listener cannot listen on {address}: {error} (stop what listens there, or set {key})"
             ))
         };
         let listener = std::net::TcpListener::bind(address).map_err(refused)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        if address.ip().is_unspecified() {
+        if pages.figures.is_some() && address.ip().is_unspecified() {
             tracing::warn!(
                 %address,
                 "the admin listener is on every address of this host: anybody who reaches one of them reads /metrics; set \
                  admin.address to one that only your own systems reach"
             );
         }
-        // One thread is enough for who asks here, and leaves the shards' cores alone.
+        // One thread is enough for the few requests, and leaves the shards' cores alone.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
         let listener = runtime.block_on(async { TcpListener::from_std(listener) })?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             runtime.spawn(accept(listener, Arc::new(pages), timeouts));
             // Ends when told, or when the other end is dropped; connections end with the runtime.
             let _ = runtime.block_on(stopped);
@@ -141,46 +155,62 @@ async fn serve(number: u64, socket: TcpStream, pages: Arc<Pages>, connections: A
 
 /// What the answers are made from.
 struct Pages {
+    /// None on the health listener.
+    figures: Option<Figures>,
+    readiness: Arc<Readiness>,
+}
+
+/// What is not for strangers.
+struct Figures {
     /// Names that requests may be for, in lower case.
     hosts: Vec<String>,
     metrics: Arc<[Arc<ShardMetrics>]>,
-    readiness: Arc<Readiness>,
+    limits: Limits,
     started: Instant,
 }
 
 impl Pages {
     fn answer<T>(&self, request: &Request<T>) -> Response<Full<Bytes>> {
-        if !self.is_for_known_host(request) {
+        if self.figures.as_ref().is_some_and(|figures| !figures.are_for_host_of(request)) {
             let help = "this host name is not known here; name it in admin.hosts, or ask by address\n";
-            return text(StatusCode::MISDIRECTED_REQUEST, help);
+            return plain(StatusCode::MISDIRECTED_REQUEST, help);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
-        match request.uri().path() {
-            "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => match self.readiness.state() {
-                State::Ready => match self.readiness.still.describe() {
-                    None => text(StatusCode::OK, "ready\n"),
-                    Some(still) => text(StatusCode::SERVICE_UNAVAILABLE, still),
-                },
-                State::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-                State::Draining => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-            },
-            "/metrics" => {
-                let mut response = text(StatusCode::OK, families::render(&self.metrics, self.started.elapsed()));
-                let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-                response.headers_mut().insert(CONTENT_TYPE, kind);
+        match (request.uri().path(), &self.figures) {
+            ("/healthz", _) => condition("healthy", &self.readiness.illnesses()),
+            ("/readyz", _) => condition("ready", &self.readiness.obstacles()),
+            ("/metrics", Some(figures)) => {
+                let open = families::render(&figures.metrics, figures.limits, figures.started.elapsed());
+                let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+                let (body, kind) = match text::wants_openmetrics(accept) {
+                    true => (open, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+                    false => (text::to_0_0_4(&open), "text/plain; version=0.0.4; charset=utf-8"),
+                };
+                let mut response = plain(StatusCode::OK, body);
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+                response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
                 response
             }
-            _ => text(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n"),
+            (_, Some(_)) => plain(StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n"),
+            (_, None) => plain(StatusCode::NOT_FOUND, "there are /healthz and /readyz\n"),
         }
     }
 }
 
-impl Pages {
+/// The reference of all metrics as Markdown: name, type, labels with their values, meaning.
+pub fn reference() -> String {
+    let shard = ShardMetrics::default();
+    // What is only exported with a certificate, and with a thread that runs.
+    shard.tls_cert_ends.set(1);
+    shard.thread.set(std::process::id().into());
+    text::reference(&families::render(&[Arc::new(shard)], Limits::default(), Duration::ZERO))
+}
+
+impl Figures {
     /// Whether every host that the request names is known. Browsers always name one; simple health checks may not.
-    fn is_for_known_host<T>(&self, request: &Request<T>) -> bool {
+    fn are_for_host_of<T>(&self, request: &Request<T>) -> bool {
         let named = request.headers().get_all(HOST).iter().map(|host| host.to_str().unwrap_or_default());
         let asked = request.uri().authority().map(hyper::http::uri::Authority::as_str);
         named.chain(asked).all(|host| self.is_known(host))
@@ -197,7 +227,16 @@ impl Pages {
     }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+/// `{"NAME":true,"reasons":[]}`; 503 and false where there are reasons against it.
+fn condition(name: &str, against: &[Reason]) -> Response<Full<Bytes>> {
+    let body = serde_json::json!({ name: against.is_empty(), "reasons": against });
+    let status = if against.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let mut response = plain(status, format!("{body}\n"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -207,6 +246,7 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::readiness::State;
     use ringgate_core::transport::Transport;
     use std::io::{Read, Write};
     use std::net::TcpStream;
@@ -236,24 +276,28 @@ mod tests {
         readiness.set(State::Ready);
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..2).map(|_| Arc::default()).collect();
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        Admin::start_with(loopback(), Pages { hosts, metrics, readiness, started: Instant::now() }, timeouts).unwrap()
+        let figures = Some(Figures { hosts, metrics, limits: Limits::default(), started: Instant::now() });
+        Admin::start_with(loopback(), Pages { figures, readiness }, timeouts).unwrap()
     }
 
     const PATIENT: Timeouts = Timeouts { head: Duration::from_secs(600), write: Duration::from_secs(600) };
 
     #[test]
-    fn answers_over_a_real_socket() {
+    fn state_changes_then_the_pages_say_so_over_a_real_socket() {
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..2).map(|_| Arc::default()).collect();
         metrics[0].connections_active[Transport::Plain].add(3);
         metrics[1].connections_active[Transport::Plain].add(4);
         metrics[1].delivery_duration.record_us(70);
         let readiness = Arc::new(Readiness::default());
-        let admin = Admin::start(loopback(), Vec::new(), metrics, readiness.clone()).unwrap();
+        let admin = Admin::start(loopback(), Vec::new(), metrics, Limits::default(), readiness.clone()).unwrap();
         assert!(get(admin.address(), "GET /healthz").contains("200 OK"));
+        let not_ready = |reason: &str, text: &str| {
+            format!("{{\"ready\":false,\"reasons\":[{{\"reason\":\"{reason}\",\"text\":\"{text}\"}}]}}\n")
+        };
         for (state, status, body) in [
-            (State::Starting, "503 Service Unavailable", "starting\n"),
-            (State::Ready, "200 OK", "ready\n"),
-            (State::Draining, "503 Service Unavailable", "draining\n"),
+            (State::Starting, "503 Service Unavailable", not_ready("starting", "not listening yet")),
+            (State::Ready, "200 OK", "{\"ready\":true,\"reasons\":[]}\n".to_owned()),
+            (State::Draining, "503 Service Unavailable", not_ready("draining", "clients are sent away")),
         ] {
             readiness.set(state);
             let answer = get(admin.address(), "GET /readyz");
@@ -272,7 +316,10 @@ mod tests {
         ] {
             assert!(metrics.contains(line), "no {line} in {metrics}");
         }
-        let taken = Admin::start(admin.address(), Vec::new(), Arc::from([]), readiness).err().unwrap().to_string();
+        let taken = Admin::start(admin.address(), Vec::new(), Arc::from([]), Limits::default(), readiness)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(taken.contains("admin.address"), "{taken}");
     }
 
@@ -342,7 +389,7 @@ mod tests {
         write!(first, "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut rest = String::new();
         first.read_to_string(&mut rest).unwrap();
-        assert!(rest.ends_with("ready\n"), "{rest}");
+        assert!(rest.ends_with("{\"ready\":true,\"reasons\":[]}\n"), "{rest}");
     }
 
     #[test]

@@ -127,7 +127,7 @@ pub(crate) fn numbered(folder: &Path, prefix: &str) -> Vec<usize> {
     numbers
 }
 
-/// The same numbers, ascending, each once.
+/// The numbers in ascending order, each once.
 pub(crate) fn distinct(numbers: impl IntoIterator<Item = usize>) -> Vec<usize> {
     let mut numbers: Vec<usize> = numbers.into_iter().collect();
     numbers.sort_unstable();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sibling_of_each_core_comes_first() {
+    fn cores_have_siblings_then_one_of_each_core_comes_first() {
         assert_eq!(plan(&machine(4, 1, &[]), &Cores::Auto, 4), Ok(vec![0, 1, 2, 3]));
         assert_eq!(plan(&machine(4, 1, &[]), &Cores::Auto, 6), Ok(vec![0, 1, 2, 3, 4, 5]));
         // Neighbours are siblings.
@@ -181,33 +181,33 @@ mod tests {
     }
 
     #[test]
-    fn cores_near_the_network_card_come_first() {
+    fn network_card_has_a_node_then_its_cores_come_first() {
         assert_eq!(plan(&machine(4, 2, &[1]), &Cores::Auto, 8), Ok(vec![2, 3, 0, 1, 6, 7, 4, 5]));
         assert_eq!(plan(&machine(4, 2, &[0, 1]), &Cores::Auto, 4), Ok(vec![0, 1, 2, 3]));
     }
 
     #[test]
-    fn a_core_whose_first_thread_is_forbidden_is_still_one_core() {
+    fn first_thread_of_a_core_is_forbidden_then_the_second_stands_for_it() {
         let mut topology = machine(2, 1, &[]);
         topology.cpus.remove(0);
         assert_eq!(plan(&topology, &Cores::Auto, 3), Ok(vec![1, 2, 3]));
     }
 
     #[test]
-    fn more_shards_than_cores_share_them_in_turn() {
+    fn more_shards_than_cores_then_they_share_them_in_turn() {
         assert_eq!(plan(&machine(1, 1, &[]), &Cores::Auto, 5), Ok(vec![0, 1, 0, 1, 0]));
         assert_eq!(plan(&Topology::default(), &Cores::Auto, 2), Ok(vec![]));
     }
 
     #[test]
-    fn a_list_is_taken_as_it_is_or_refused() {
+    fn cores_are_listed_then_the_list_is_taken_as_it_is_or_refused() {
         assert_eq!(plan(&machine(4, 1, &[]), &Cores::List(vec![7, 2]), 3), Ok(vec![7, 2, 7]));
         let refused = plan(&machine(4, 1, &[]), &Cores::List(vec![1, 9]), 2).unwrap_err();
         assert!(refused.contains("core 9") && refused.contains("may use 0-7"), "{refused}");
     }
 
     #[test]
-    fn lists_as_the_kernel_writes_them() {
+    fn list_of_the_kernel_then_its_ranges_are_read() {
         for (text, numbers) in [("0-3,8", vec![0, 1, 2, 3, 8]), ("5\n", vec![5]), ("", vec![]), ("x,1-y,2", vec![2])] {
             assert_eq!(parse_list(text), numbers, "{text:?}");
         }
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_is_read_from_its_files() {
+    fn files_describe_a_machine_then_its_topology_is_read() {
         let root = std::env::temp_dir().join(format!("ringgate-cores-{}", std::process::id()));
         for (path, text) in [
             ("proc/self/status", "Name:\tx\nCpus_allowed_list:\t0-5\n"),

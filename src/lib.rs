@@ -17,6 +17,7 @@ pub mod cores;
 pub mod doctor;
 mod host;
 pub mod logs;
+pub mod notify;
 pub mod readiness;
 pub mod server;
 pub mod version;

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn disguises_are_escaped_and_other_scripts_are_not() {
+    fn text_has_disguises_then_they_are_escaped_and_other_scripts_are_not() {
         let text = "{\"user\":\"a\u{202e}b\u{2066}c\u{200f}\u{85}\u{2028}\",\"device\":\"\u{645}\u{6cc}\u{200c}\u{62e} \u{1f468}\u{200d}\u{1f467}\"}\n";
         let escaped = escape(text.as_bytes(), true);
         assert_eq!(

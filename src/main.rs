@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringgate::config::{Config, Running, default_text, log_filter, parse_duration_ms};
+use ringgate::notify::Notifier;
 use ringgate::server::Server;
 use ringgate::{client, doctor, logs, version};
 use ringgate_auth::{Keys, Signer, TokenSpec, parse_algorithm};
@@ -43,6 +44,8 @@ enum Command {
     Client(client::Options),
     /// Check whether this host can hold a number of connections, and name what to change.
     Doctor(doctor::Options),
+    /// Print the reference of all metrics, as Markdown.
+    Metrics,
     /// Print version, commit and features.
     Version,
 }
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
             },
             Err(text) => Err(text),
         },
+        Command::Metrics => say(ringgate::admin::reference().trim_end()),
         Command::Version => {
             say(&format!("ringgate {} ({})\nfeatures: {}", version::VERSION, version::COMMIT, version::FEATURES))
         }
@@ -249,25 +253,34 @@ fn serve(options: Serve) -> Result<(), String> {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(!config.runtime.huge_pages) {
         tracing::warn!(%error, "huge pages stay as they are");
     }
+    let notifier = service_manager();
     let mut server = Server::start_with(config, give_memory_back).map_err(|error| error.to_string())?;
+    if let Some(notifier) = &notifier {
+        notifier.ready();
+        let started = notifier.start_watchdog(server.readiness().clone());
+        started.map_err(|error| format!("cannot start the watchdog's thread: {error}"))?;
+    }
     if let (Some(path), Some(certificate)) = (&options.dev_ca, &certificate) {
         std::fs::write(path, certificate).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let lines = addresses(&server, shards, certificate.is_some())?;
     let mut out = std::io::stdout();
     if let Err(error) = out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
-        // Clients are served all the same: a full disk must not keep a gateway from starting.
+        // The gateway starts nevertheless: a full disk must not prevent that.
         lines.lines().for_each(|_| logs::COUNTS.count_failed());
         tracing::warn!(%error, "standard output cannot be written; the lines with the addresses are missing there");
     }
     while signals.count.load(Ordering::Relaxed) == 0 {
         if signals.reload.swap(false, Ordering::Relaxed) {
+            notifier.iter().for_each(|notifier| notifier.reloading());
             let good = reloading.reload(&mut server, || signals.count.load(Ordering::Relaxed) > 0);
             server.count_reload(good);
+            notifier.iter().for_each(|notifier| notifier.ready());
         }
         std::thread::park_timeout(Duration::from_millis(100));
     }
     tracing::info!(timeout_ms, "draining; a second signal ends at once");
+    notifier.iter().for_each(|notifier| notifier.stopping());
     let emptied = server.shutdown(&signals.at_once);
     let because = match emptied {
         true => "every client has gone",
@@ -275,8 +288,19 @@ fn serve(options: Serve) -> Result<(), String> {
         false => "shutdown.timeout",
     };
     tracing::info!(emptied, because, "stopped");
-    // Whatever did not drain in time is closed by the kernel with the process.
+    // The kernel closes connections that did not drain in time when the process ends.
     Ok(())
+}
+
+/// Where the environment names one wrongly, the gateway serves clients nevertheless, and says so.
+fn service_manager() -> Option<Arc<Notifier>> {
+    match Notifier::from_environment() {
+        Ok(notifier) => notifier.map(Arc::new),
+        Err(error) => {
+            tracing::warn!(error, "the service manager is not told anything");
+            None
+        }
+    }
 }
 
 /// What a SIGHUP needs to know.
@@ -354,6 +378,7 @@ fn addresses(server: &Server, shards: usize, dev: bool) -> Result<String, String
         lines.push(format!("{scheme}://{}", listener.address));
     }
     lines.extend(server.admin_address().map(|admin| format!("admin http://{admin}")));
+    lines.extend(server.health_address().map(|health| format!("health http://{health}")));
     if dev {
         let spec =
             TokenSpec { user: "alice".into(), issued_at: unix_seconds(), ttl_seconds: 3600, ..TokenSpec::default() };

@@ -1,10 +1,11 @@
-//! Whether the node takes clients: set by the server and by the watch, said by the admin listener.
+//! How the node is: set by the server and by the watch, said by the admin listeners and to the service manager.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use ringgate_core::limits::SHARDS_MAX;
+use serde::Serialize;
 
-/// How the node stands.
+/// What the server does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum State {
@@ -16,12 +17,30 @@ pub enum State {
     Draining = 2,
 }
 
-/// The state, shared between the server and the admin listener.
+/// The state of the node, shared between the server, the watch and the admin listeners.
 #[derive(Debug, Default)]
 pub struct Readiness {
     state: AtomicU8,
-    /// Shards that stand still.
-    pub still: StillShards,
+    /// Shards that make no turns.
+    pub(crate) stalled: Shards,
+    /// Shards that have no slot for another connection.
+    pub(crate) full: Shards,
+    /// Shards whose logs take nearly all they may.
+    pub(crate) logs: Shards,
+    /// The node has `client.connections_max` connections.
+    pub(crate) connections: AtomicBool,
+}
+
+/// Why the node is not healthy, or not ready.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// `starting`, `draining`, `stalled`, `full` or `logs`.
+    pub reason: &'static str,
+    /// The shards that it is about, in ascending order; none for the whole node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shards: Vec<usize>,
+    /// For people.
+    pub text: &'static str,
 }
 
 impl Readiness {
@@ -30,7 +49,7 @@ impl Readiness {
         self.state.store(state as u8, Ordering::Release);
     }
 
-    /// The state now.
+    /// What the server does now.
     pub fn state(&self) -> State {
         match self.state.load(Ordering::Acquire) {
             0 => State::Starting,
@@ -38,32 +57,94 @@ impl Readiness {
             _ => State::Draining,
         }
     }
+
+    /// Why the process should be started again; empty while it is healthy.
+    pub fn illnesses(&self) -> Vec<Reason> {
+        let stalled = Reason { reason: "stalled", shards: self.stalled.list(), text: "no turn for 5 s" };
+        [stalled].into_iter().filter(|reason| !reason.shards.is_empty()).collect()
+    }
+
+    /// Why no clients should be sent to this node; empty while it is ready.
+    pub fn obstacles(&self) -> Vec<Reason> {
+        let node = |reason, text| Reason { reason, shards: Vec::new(), text };
+        let state = match self.state() {
+            State::Starting => Some(node("starting", "not listening yet")),
+            State::Ready => None,
+            State::Draining => Some(node("draining", "clients are sent away")),
+        };
+        let connections = self.connections.load(Ordering::Acquire);
+        let connections = connections.then(|| node("full", "as many connections as client.connections_max allows"));
+        let of_shards = [
+            ("full", &self.full, "as many connections as runtime.connections_per_shard_max allows"),
+            ("logs", &self.logs, "logs take nearly all that log.size_per_shard_max allows"),
+        ];
+        let of_shards = of_shards.map(|(reason, shards, text)| Reason { reason, shards: shards.list(), text });
+        let of_shards = of_shards.into_iter().filter(|reason| !reason.shards.is_empty());
+        state.into_iter().chain(self.illnesses()).chain(connections).chain(of_shards).collect()
+    }
 }
 
-/// Which shards stand still; written by the thread that watches, read by the admin listener.
+/// A set of shards; written by the thread that watches, read by any.
 #[derive(Debug, Default)]
-pub struct StillShards([AtomicU64; SHARDS_MAX / 64]);
+pub(crate) struct Shards([AtomicU64; SHARDS_MAX / 64]);
 
-impl StillShards {
-    /// A shard stands still, or goes on.
-    pub(crate) fn set(&self, shard: usize, still: bool) {
+impl Shards {
+    /// Puts a shard in, or takes it out.
+    pub(crate) fn set(&self, shard: usize, is_in: bool) {
         let Some(word) = self.0.get(shard / 64) else { return };
-        match still {
+        match is_in {
             true => word.fetch_or(1 << (shard % 64), Ordering::Release),
             false => word.fetch_and(!(1 << (shard % 64)), Ordering::Release),
         };
     }
 
-    /// What to tell who asks whether the node is ready; none while all shards move.
-    pub fn describe(&self) -> Option<String> {
+    /// In ascending order.
+    fn list(&self) -> Vec<usize> {
         let words = self.0.iter().enumerate().map(|(index, word)| (index * 64, word.load(Ordering::Acquire)));
-        let shards = words.flat_map(|(first, word)| {
-            (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| (first + bit).to_string())
-        });
-        match shards.collect::<Vec<_>>().as_slice() {
-            [] => None,
-            [shard] => Some(format!("shard {shard} stands still\n")),
-            shards => Some(format!("shards {} stand still\n", shards.join(", "))),
+        words
+            .flat_map(|(first, word)| (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| first + bit))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_put_in_and_taken_out_then_the_list_has_those_that_are_in() {
+        let shards = Shards::default();
+        for shard in [3, 255, 64, SHARDS_MAX] {
+            shards.set(shard, true);
         }
+        assert_eq!(shards.list(), [3, 64, 255]);
+        shards.set(64, false);
+        assert_eq!(shards.list(), [3, 255]);
+    }
+
+    #[test]
+    fn shard_stalls_then_the_node_is_neither_healthy_nor_ready_and_it_is_named() {
+        let readiness = Readiness::default();
+        readiness.set(State::Ready);
+        assert_eq!((readiness.illnesses(), readiness.obstacles()), (vec![], vec![]));
+        readiness.stalled.set(1, true);
+        let stalled = Reason { reason: "stalled", shards: vec![1], text: "no turn for 5 s" };
+        assert_eq!((readiness.illnesses(), readiness.obstacles()), (vec![stalled.clone()], vec![stalled]));
+    }
+
+    #[test]
+    fn node_has_no_room_then_it_is_healthy_and_not_ready_for_each_reason() {
+        let readiness = Readiness::default();
+        readiness.full.set(0, true);
+        readiness.logs.set(2, true);
+        readiness.connections.store(true, Ordering::Release);
+        let names = |reasons: Vec<Reason>| -> Vec<_> { reasons.into_iter().map(|r| (r.reason, r.shards)).collect() };
+        assert_eq!(readiness.illnesses(), []);
+        assert_eq!(
+            names(readiness.obstacles()),
+            [("starting", vec![]), ("full", vec![]), ("full", vec![0]), ("logs", vec![2])]
+        );
+        readiness.set(State::Draining);
+        assert_eq!(names(readiness.obstacles())[0], ("draining", vec![]));
     }
 }

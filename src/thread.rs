@@ -35,6 +35,9 @@ pub fn run(options: ThreadOptions, ready: impl FnOnce(Result<(), RingError>)) {
         Ok(workers) => workers,
         Err(error) => return ready(Err(error)),
     };
+    if let Some(first) = workers.first() {
+        first.set_thread();
+    }
     if let [worker] = workers.as_mut_slice() {
         worker.live_alone(bell.clone());
     }
@@ -75,7 +78,7 @@ async fn drive(workers: &mut Vec<Worker>, bell: OwnedFd) {
     }
 }
 
-/// The same for one shard. Nobody else waits for this thread, so it may block.
+/// The thread has one shard and may block in its ring: no other shard waits for it.
 fn drive_alone(worker: &mut Worker) {
     loop {
         worker.turn();

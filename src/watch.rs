@@ -1,8 +1,11 @@
-//! Shards that stand still: a thread of its own looks whether their turns go on.
+//! Shards that stall, and shards without room: a thread of its own looks at what they count.
 //!
 //! A shard makes two turns a second at least, however idle it is, and counts them. The thread counts its own looks
 //! instead of asking the clock: while the whole process is stopped it does not look either, so a stopped and continued process
 //! does not report its shards.
+//!
+//! What is full is said to be so until a tenth of it is free again: a node that is always nearly full must not be ready and not
+//! ready several times a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +19,18 @@ use ringgate_core::metrics::{Cell, ShardMetrics};
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Looks in a row that see no turn, after which a shard stands still: five seconds.
 const LOOKS_MAX: u32 = 20;
+/// Logs are full at so many hundredths of what they may take. One user who publishes much is refused at 80 already, several at
+/// more: only many of them together reach this.
+const LOGS_FULL: u64 = 95;
+
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Connections of each shard.
+    pub(crate) slots: u64,
+    /// Connections of the node; 0 for no limit.
+    pub(crate) connections: u64,
+}
 
 /// The thread; ends when dropped.
 pub(crate) struct Watch {
@@ -25,21 +40,18 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Watches shards that make turns already. The error is that of the thread.
-    pub(crate) fn start(metrics: Arc<[Arc<ShardMetrics>]>, readiness: Arc<Readiness>) -> std::io::Result<Watch> {
+    pub(crate) fn start(
+        metrics: Arc<[Arc<ShardMetrics>]>,
+        limits: Limits,
+        readiness: Arc<Readiness>,
+    ) -> std::io::Result<Watch> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let thread = std::thread::Builder::new().name("watch".to_owned()).spawn(move || {
-            let mut looks = Looks::new(metrics.len());
+            let mut node = Node::new(metrics.len(), limits);
             while !stopped.load(Ordering::Acquire) {
                 std::thread::park_timeout(LOOK_EVERY);
-                for (shard, turns) in metrics.iter().map(|metrics| &metrics.turns).map(Cell::read).enumerate() {
-                    match looks.look(shard, turns) {
-                        Some(true) => tracing::error!(shard, turns, "a shard stands still; the node is not ready"),
-                        Some(false) => tracing::warn!(shard, turns, "a shard that stood still moves again"),
-                        None => continue,
-                    }
-                    readiness.still.set(shard, looks.is_still(shard));
-                }
+                node.look(&metrics, &readiness);
             }
         })?;
         Ok(Watch { stop, thread: Some(thread) })
@@ -57,56 +69,157 @@ impl Drop for Watch {
     }
 }
 
-/// What was seen of each shard: its turns, and in how many looks they did not grow.
-struct Looks(Vec<(u64, u32)>);
+/// What was seen so far.
+struct Node {
+    limits: Limits,
+    shards: Vec<Shard>,
+    connections: Level,
+}
 
-impl Looks {
-    fn new(shards: usize) -> Looks {
-        Looks(vec![(0, 0); shards])
+#[derive(Clone, Default)]
+struct Shard {
+    turns: Turns,
+    slots: Level,
+    logs: Level,
+}
+
+impl Node {
+    fn new(shards: usize, limits: Limits) -> Node {
+        Node { limits, shards: vec![Shard::default(); shards], connections: Level::default() }
     }
 
+    /// Says in `readiness` and in the log what has changed since the last look.
+    fn look(&mut self, metrics: &[Arc<ShardMetrics>], readiness: &Readiness) {
+        let Limits { slots, connections } = self.limits;
+        for (index, (metrics, shard)) in metrics.iter().zip(&mut self.shards).enumerate() {
+            let turns = metrics.turns.read();
+            if let Some(stalled) = shard.turns.look(turns) {
+                match stalled {
+                    true => tracing::error!(shard = index, turns, "a shard stands still; the node is not ready"),
+                    false => tracing::warn!(shard = index, turns, "a shard that stood still moves again"),
+                }
+                readiness.stalled.set(index, stalled);
+            }
+            let used = metrics.ring_slots_used.read();
+            if let Some(full) = shard.slots.look(used, slots, slots) {
+                match full {
+                    true => tracing::warn!(shard = index, used, "a shard is full and refuses clients"),
+                    false => tracing::info!(shard = index, used, "a shard has room for clients again"),
+                }
+                readiness.full.set(index, full);
+            }
+            let (used, limit) = (metrics.log_bytes.read(), metrics.log_bytes_limit.read());
+            if let Some(full) = shard.logs.look(used, limit.div_ceil(100).saturating_mul(LOGS_FULL), limit) {
+                match full {
+                    true => tracing::warn!(shard = index, used, limit, "the logs of a shard are full"),
+                    false => tracing::info!(shard = index, used, limit, "the logs of a shard have room again"),
+                }
+                readiness.logs.set(index, full);
+            }
+        }
+        let used = metrics.iter().flat_map(|metrics| &metrics.connections_active).map(Cell::read).sum();
+        if let Some(full) = self.connections.look(used, connections, connections) {
+            match full {
+                true => tracing::warn!(used, "the node has client.connections_max connections and refuses clients"),
+                false => tracing::info!(used, "the node has room for clients again"),
+            }
+            readiness.connections.store(full, Ordering::Release);
+        }
+    }
+}
+
+/// The turns of a shard, and in how many looks they did not grow.
+#[derive(Clone, Default)]
+struct Turns {
+    seen: u64,
+    looks: u32,
+}
+
+impl Turns {
     /// Whether a shard that made so many turns stands still, if that has changed with this look.
-    fn look(&mut self, shard: usize, turns: u64) -> Option<bool> {
-        let was_still = self.is_still(shard);
-        let (seen, looks) = self.0.get_mut(shard)?;
-        *looks = if *seen == turns { looks.saturating_add(1) } else { 0 };
-        *seen = turns;
-        let is_still = self.is_still(shard);
+    fn look(&mut self, turns: u64) -> Option<bool> {
+        let was_still = self.looks >= LOOKS_MAX;
+        self.looks = if self.seen == turns { self.looks.saturating_add(1) } else { 0 };
+        self.seen = turns;
+        let is_still = self.looks >= LOOKS_MAX;
         (is_still != was_still).then_some(is_still)
     }
+}
 
-    fn is_still(&self, shard: usize) -> bool {
-        self.0.get(shard).is_some_and(|(_, looks)| *looks >= LOOKS_MAX)
+/// Whether something is full, with a distance between becoming so and ceasing to be.
+#[derive(Clone, Default)]
+struct Level {
+    is_full: bool,
+}
+
+impl Level {
+    /// Whether it is full, if that has changed with this look: from `full` on, until a tenth of `limit`, or one where that is
+    /// less, is free. A `limit` of 0 is none.
+    fn look(&mut self, used: u64, full: u64, limit: u64) -> Option<bool> {
+        let is_full = match self.is_full {
+            false => used >= full,
+            true => used > limit - (limit / 10).max(1).min(limit),
+        };
+        let is_full = is_full && limit != 0;
+        (std::mem::replace(&mut self.is_full, is_full) != is_full).then_some(is_full)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readiness::StillShards;
+    use crate::readiness::State;
+    use ringgate_core::transport::Transport;
 
     #[test]
     fn turns_do_not_grow_for_five_seconds_then_the_shard_stands_still_until_they_do() {
-        let mut looks = Looks::new(2);
+        let (mut still, mut moving) = (Turns::default(), Turns::default());
         for turn in 1..=LOOKS_MAX {
-            assert_eq!((looks.look(0, 7), looks.look(1, turn.into())), (None, None), "look {turn}");
+            assert_eq!((still.look(7), moving.look(turn.into())), (None, None), "look {turn}");
         }
-        assert_eq!(looks.look(0, 7), Some(true));
-        assert_eq!((looks.look(0, 7), looks.is_still(0), looks.is_still(1)), (None, true, false));
-        assert_eq!((looks.look(0, 8), looks.is_still(0)), (Some(false), false));
+        assert_eq!(still.look(7), Some(true));
+        assert_eq!((still.look(7), moving.look(99)), (None, None));
+        assert_eq!((still.look(8), still.look(9)), (Some(false), None));
         assert_eq!(LOOK_EVERY * LOOKS_MAX, Duration::from_secs(5));
     }
 
     #[test]
-    fn shards_stand_still_then_each_is_named() {
-        let still = StillShards::default();
-        assert_eq!(still.describe(), None);
-        still.set(3, true);
-        assert_eq!(still.describe().as_deref(), Some("shard 3 stands still\n"));
-        still.set(255, true);
-        still.set(64, true);
-        assert_eq!(still.describe().as_deref(), Some("shards 3, 64, 255 stand still\n"));
-        [3, 64, 255].iter().for_each(|shard| still.set(*shard, false));
-        assert_eq!(still.describe(), None);
+    fn limit_is_reached_then_full_until_a_tenth_is_free() {
+        let mut level = Level::default();
+        let looks = [99, 100, 99, 91, 90, 99, 100, 0].map(|used| level.look(used, 100, 100));
+        assert_eq!(looks, [None, Some(true), None, None, Some(false), None, Some(true), Some(false)]);
+        // A tenth is less than one.
+        let looks = [2, 3, 3, 2, 3].map(|used| level.look(used, 3, 3));
+        assert_eq!(looks, [None, Some(true), None, Some(false), Some(true)]);
+        // None.
+        let mut level = Level::default();
+        assert_eq!([0, u64::MAX].map(|used| level.look(used, 0, 0)), [None, None]);
+    }
+
+    #[test]
+    fn shard_logs_or_node_are_full_then_readiness_says_which_until_there_is_room() {
+        let metrics: Vec<Arc<ShardMetrics>> = (0..2).map(|_| Arc::default()).collect();
+        let readiness = Readiness::default();
+        readiness.set(State::Ready);
+        let mut node = Node::new(2, Limits { slots: 10, connections: 30 });
+        let mut look = |turn: u64| {
+            metrics.iter().for_each(|metrics| metrics.turns.set(turn));
+            node.look(&metrics, &readiness);
+            readiness.obstacles().into_iter().map(|reason| (reason.reason, reason.shards)).collect::<Vec<_>>()
+        };
+        metrics[0].log_bytes_limit.set(1000);
+        assert_eq!(look(1), []);
+        metrics[1].ring_slots_used.set(10);
+        metrics[0].log_bytes.set(949);
+        assert_eq!(look(2), [("full", vec![1])]);
+        metrics[0].log_bytes.set(950);
+        (0..2).for_each(|shard| metrics[shard].connections_active[Transport::Tls].set(15));
+        assert_eq!(look(3), [("full", vec![]), ("full", vec![1]), ("logs", vec![0])]);
+        (0..2).for_each(|shard| metrics[shard].connections_active[Transport::Tls].set(13));
+        metrics[1].ring_slots_used.set(9);
+        metrics[0].log_bytes.set(901);
+        assert_eq!(look(4), [("logs", vec![0])]);
+        metrics[0].log_bytes.set(900);
+        assert_eq!(look(5), []);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! A turn: completions, letters, tokens, time; then what follows from them: closes, sends, letters out, one doorbell
 //! per thread that sleeps, one entry into the kernel. Each part is bounded. Every turn looks at completions and reads
-//! mail, whatever waits: a send whose completion is not looked at makes its reader look slow. What would make too much
+//! mail, also while much waits: a send whose completion is not looked at makes its reader look slow. What would make too much
 //! wait is refused by the core before it is taken in. Turns are made by the shard's thread, see [`crate::thread`].
 //!
 //! | file | what |
@@ -54,7 +54,7 @@ pub struct WorkerOptions {
     pub mailbox: Mailbox<Mail>,
     /// Verifies tokens.
     pub authenticator: Arc<dyn Authenticator>,
-    /// Who may connect, for all shards.
+    /// Which clients may connect; shared by all shards.
     pub admission: Arc<Mutex<Admission>>,
     /// Zero of the node's monotonic clock.
     pub started: Instant,
@@ -126,6 +126,11 @@ impl Worker {
         })
     }
 
+    /// The calling thread is this shard's, and it is the first of the thread's shards: CPU time is counted by thread.
+    pub(crate) fn set_thread(&self) {
+        self.core.metrics.thread.set(rustix::thread::gettid().as_raw_nonzero().get() as u64);
+    }
+
     /// Whether it has drained and is not needed any more.
     pub(crate) fn is_done(&self) -> bool {
         self.draining && self.core.shard.connections() == 0 && self.net.sockets() == 0 && self.backlog.letters() == 0
@@ -136,7 +141,7 @@ impl Worker {
         now >= self.due || self.must_go_on()
     }
 
-    /// As [`Self::has_work`], whatever the time is.
+    /// As [`Self::has_work`], but for what is due at a time.
     fn must_go_on(&mut self) -> bool {
         self.more || !self.verifier.is_empty() || !self.mailbox.is_empty() || self.net.has_work()
     }
@@ -172,7 +177,10 @@ impl Worker {
         self.more = self.backlog.letters() > 0 || self.reading_up.is_some() || self.core.shard.has_work();
         self.turned = Instant::now();
         let worked = if busy { self.turned - began } else { Duration::ZERO };
-        self.core.metrics.busy_ns.add(worked.as_nanos() as u64);
+        if busy {
+            self.core.metrics.busy_ns.add(worked.as_nanos() as u64);
+            self.core.metrics.turn_duration.record_us(worked.as_micros() as u64);
+        }
         let accepted = self.core.metrics.connections_accepted.iter().map(Cell::read).sum();
         if self.rest.after_turn(self.turned, worked, accepted) {
             self.release_spares();

@@ -11,32 +11,32 @@ use std::path::{Path, PathBuf};
 use ringgate_sim::{Random, bodies};
 
 #[test]
-fn frame() {
+fn corpus_of_frames_is_replayed_then_no_panic() {
     replay(&["fuzz/corpus/frame", "schemas/vectors"], bodies::frame);
 }
 
 #[test]
-fn shard() {
+fn corpus_of_shards_is_replayed_then_no_panic() {
     replay(&["fuzz/corpus/shard"], bodies::shard);
 }
 
 #[test]
-fn records() {
+fn corpus_of_records_is_replayed_then_no_panic() {
     replay(&["fuzz/corpus/records"], records::records);
 }
 
 #[test]
-fn connections() {
+fn corpus_of_connections_is_replayed_then_no_panic() {
     replay(&["fuzz/corpus/connections"], connections::connections);
 }
 
 #[test]
-fn mutated_records() {
+fn records_are_mutated_then_no_panic() {
     replay_mutated("fuzz/corpus/records", 300, records::records);
 }
 
 #[test]
-fn mutated_connections() {
+fn connections_are_mutated_then_no_panic() {
     replay_mutated("fuzz/corpus/connections", 10, connections::connections);
 }
 
@@ -52,7 +52,7 @@ fn replay_mutated(folder: &str, mutations: usize, body: fn(&[u8])) {
             }
             for _ in 0..random.below(4) {
                 let at = random.below(bytes.len());
-                bytes[at] = random.next() as u8;
+                bytes[at] = random.bits() as u8;
             }
             bytes.truncate(4096);
             if let Err(panic) = std::panic::catch_unwind(|| body(&bytes)) {

@@ -38,7 +38,7 @@ fn sign_in(world: &mut World, user: u32) -> Client {
 }
 
 #[test]
-fn an_idle_connection_owns_little() {
+fn connection_is_idle_then_it_owns_little() {
     const FIRST: u32 = 1_000;
     const ALL: u32 = 15_000;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,7 +78,7 @@ fn accounted_and_allocated(users: u32, messages: u32) -> (f64, f64) {
 }
 
 #[test]
-fn messages_to_absent_users_are_accounted_for_what_they_take() {
+fn messages_wait_for_absent_users_then_log_bytes_is_what_they_take() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for (users, messages) in [(20_000, 1), (20_000, 2), (5_000, 10), (500, 100)] {
         let (accounted, allocated) = accounted_and_allocated(users, messages);

@@ -29,7 +29,9 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                folders.push(path);
+                if !path.ends_with("tests") {
+                    folders.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
                 let text = read_to_string(&path).unwrap();
                 let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
@@ -46,12 +48,48 @@ fn module_of(path: &Path) -> &str {
     path.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs")
 }
 
+/// Every path in the code that begins with `root::`, with what stands in braces written out: `a::{b, c::D}` is `a::b` and
+/// `a::c::D`.
+fn paths(code: &str, root: &str) -> Vec<String> {
+    let root = format!("{root}::");
+    let begins = |place: usize| !code[..place].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+    let mut paths = Vec::new();
+    for (at, _) in code.match_indices(&root).filter(|(at, _)| begins(*at)) {
+        write_out(&code[at + root.len()..], &root, &mut paths);
+    }
+    paths
+}
+
+/// Writes out what follows `base`, which ends with two colons, and returns the code behind it.
+fn write_out<'a>(code: &'a str, base: &str, paths: &mut Vec<String>) -> &'a str {
+    if let Some(mut rest) = code.strip_prefix('{') {
+        loop {
+            rest = write_out(rest.trim_start(), base, paths).trim_start();
+            match rest.strip_prefix(',').map(str::trim_start) {
+                Some(next) if !next.starts_with('}') => rest = next,
+                next => return next.unwrap_or(rest).strip_prefix('}').unwrap_or(""),
+            }
+        }
+    }
+    let end = code.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(code.len());
+    let (name, rest) = code.split_at(end);
+    let path = format!("{base}{name}");
+    match rest.strip_prefix("::") {
+        Some(rest) => write_out(rest, &format!("{path}::"), paths),
+        None => {
+            paths.push(path);
+            // The other name of `use x as y`.
+            let other = rest.trim_start().strip_prefix("as ");
+            other.map_or(rest, |other| other.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_'))
+        }
+    }
+}
+
 /// What follows each `prefix::` in the code: names of modules, or of items of the root.
-fn imports<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
-    let begins = |place: usize| !code[..place].ends_with(|c: char| c.is_alphanumeric() || c == '_');
-    let name = |rest: &'a str| rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap();
-    let prefix = format!("{prefix}::");
-    code.match_indices(&prefix).filter(|(at, _)| begins(*at)).map(|(at, _)| name(&code[at + prefix.len()..])).collect()
+fn imports(code: &str, prefix: &str) -> Vec<String> {
+    let start = format!("{prefix}::");
+    let names = paths(code, prefix).into_iter();
+    names.map(|path| path[start.len()..].split("::").next().unwrap().to_owned()).collect()
 }
 
 /// The layer of each module, 0 for A, as the table of ARCHITECTURE.md has it.
@@ -89,7 +127,7 @@ fn module_imports_then_from_its_own_layer_or_those_above() {
                 *layers.get(module).unwrap_or_else(|| panic!("{} has no layer in ARCHITECTURE.md", path.display()));
             for (prefix, crate_name) in CRATES.iter().map(|(_, name)| (*name, *name)).chain([("crate", own_name)]) {
                 for imported in imports(&code, prefix) {
-                    let imported = in_table(&layers, imported, crate_name);
+                    let imported = in_table(&layers, &imported, crate_name);
                     let Some(layer) = layers.get(imported) else { continue };
                     assert!(*layer <= own, "{} imports {imported}, which is below it", path.display());
                     seen += 1;
@@ -119,30 +157,52 @@ fn simulation_then_it_imports_the_core_only_and_no_program_imports_it() {
     assert!(seen > 4, "{seen} imports of the simulation were found");
 }
 
-/// Modules at the top of a crate, and which others of the crate each of them imports.
-fn graph(folder: &str) -> BTreeMap<String, BTreeSet<String>> {
-    let sources = sources(folder);
-    let modules: BTreeSet<_> = sources.iter().map(|(path, _)| module_of(path).to_owned()).collect();
-    let mut graph = BTreeMap::<String, BTreeSet<String>>::new();
-    for (path, code) in &sources {
-        let module = module_of(path);
-        let others = imports(code, "crate").into_iter().filter(|other| modules.contains(*other) && *other != module);
-        graph.entry(module.to_owned()).or_default().extend(others.map(str::to_owned));
+/// The place of a file's module in its crate: `["shard", "edge", "publish"]` of `shard/edge/publish.rs`, nothing of the root.
+fn place_of(path: &Path) -> Vec<String> {
+    let mut place: Vec<_> = path.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+    if ["mod", "lib", "main"].map(str::to_owned).contains(place.last().unwrap()) {
+        place.pop();
     }
-    // Everything hangs on the roots.
-    graph.remove("lib");
-    graph.remove("main");
-    graph
+    place
+}
+
+/// Modules, and which others each of them imports.
+type Graph = BTreeMap<String, BTreeSet<String>>;
+
+/// For each module the modules within it, with all that is in them, and which of the others each of them imports. What a module
+/// and those within it take from each other is left out.
+fn graphs(folder: &str) -> BTreeMap<String, Graph> {
+    let sources: Vec<_> = sources(folder).into_iter().map(|(path, code)| (place_of(&path), code)).collect();
+    let modules: BTreeSet<_> = sources.iter().map(|(place, _)| place.as_slice()).collect();
+    let mut graphs = BTreeMap::<String, Graph>::new();
+    for (place, code) in &sources {
+        for at in 0..place.len() {
+            graphs.entry(place[..at].join("::")).or_default().entry(place[at].clone()).or_default();
+        }
+        let from_root = paths(code, "crate").into_iter().map(|path| (0, path));
+        let from_parent = paths(code, "super").into_iter().map(|path| (place.len().saturating_sub(1), path));
+        for (mut depth, path) in from_root.chain(from_parent) {
+            let mut names: Vec<_> = path.split("::").skip(1).map(str::to_owned).collect();
+            while names.first().is_some_and(|name| name == "super") {
+                names.remove(0);
+                depth = depth.saturating_sub(1);
+            }
+            let names = [&place[..depth], &names].concat();
+            let same = place.iter().zip(&names).take_while(|(own, other)| own == other).count();
+            if let (Some(own), Some(other)) = (place.get(same), names.get(same))
+                && modules.contains(&names[..=same])
+            {
+                let graph = graphs.entry(place[..same].join("::")).or_default();
+                graph.entry(own.clone()).or_default().insert(other.clone());
+            }
+        }
+    }
+    graphs
 }
 
 /// Modules of a circle, the first one again at the end; none if there is no circle.
-fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
-    fn visit(
-        module: &str,
-        graph: &BTreeMap<String, BTreeSet<String>>,
-        way: &mut Vec<String>,
-        done: &mut BTreeSet<String>,
-    ) -> bool {
+fn circle(graph: &Graph) -> Option<Vec<String>> {
+    fn visit(module: &str, graph: &Graph, way: &mut Vec<String>, done: &mut BTreeSet<String>) -> bool {
         if let Some(at) = way.iter().position(|other| other == module) {
             way.drain(..at);
             way.push(module.to_owned());
@@ -166,54 +226,35 @@ fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
 }
 
 #[test]
-fn modules_of_a_crate_import_each_other_then_never_in_a_circle() {
+fn modules_beside_each_other_import_each_other_then_never_in_a_circle() {
     for (folder, _) in CRATES {
-        let graph = graph(folder);
-        if let Some(circle) = circle(&graph) {
-            panic!("{folder}: {}", circle.join(" imports "));
-        }
-    }
-    assert!(graph("crates/core/src").values().map(BTreeSet::len).sum::<usize>() > 20, "imports are found");
-}
-
-/// Files that lie beside each other, and which of the others each of them imports by `super::`.
-fn neighbours(folder: &str) -> BTreeMap<PathBuf, BTreeMap<String, BTreeSet<String>>> {
-    let sources = sources(folder);
-    let name = |path: &Path| match path.file_stem().unwrap().to_str().unwrap() {
-        "mod" => (path.parent().unwrap().parent().map(Path::to_owned), path.parent().unwrap().to_owned()),
-        _ => (path.parent().map(Path::to_owned), path.with_extension("")),
-    };
-    let mut graphs = BTreeMap::<PathBuf, BTreeMap<String, BTreeSet<String>>>::new();
-    let of = |path: &Path| {
-        let (folder, module) = name(path);
-        Some((folder?, module.file_name()?.to_str()?.to_owned()))
-    };
-    let all: BTreeSet<_> = sources.iter().filter_map(|(path, _)| of(path)).collect();
-    for (path, code) in &sources {
-        let Some((folder, module)) = of(path) else { continue };
-        let others = imports(code, "super").into_iter().map(str::to_owned);
-        let others = others.filter(|other| *other != module && all.contains(&(folder.clone(), other.clone())));
-        graphs.entry(folder.clone()).or_default().entry(module.clone()).or_default().extend(others);
-    }
-    graphs
-}
-
-#[test]
-fn files_beside_each_other_import_each_other_then_never_in_a_circle() {
-    for (folder, _) in CRATES {
-        for (place, graph) in neighbours(folder) {
+        for (place, graph) in graphs(folder) {
             if let Some(circle) = circle(&graph) {
-                panic!("{folder}/{}: {}", place.display(), circle.join(" imports "));
+                panic!("{folder}, within {place:?}: {}", circle.join(" imports "));
             }
         }
     }
-    assert!(neighbours("crates/core/src")[Path::new("shard")].len() > 5, "files are found");
+    let core = graphs("crates/core/src");
+    let count = |place: &str| core[place].values().map(BTreeSet::len).sum::<usize>();
+    assert!(count("") > 20 && count("shard") > 4, "{} and {} imports are found", count(""), count("shard"));
+}
+
+#[test]
+fn path_is_in_braces_or_below_super_then_it_is_found() {
+    let code =
+        "use crate::a::{b, c::{self, D}, E as F};\nfn f() { super::super::g::h(crate::i()) }\nuse crate::{j::K, l};";
+    assert_eq!(
+        paths(code, "crate"),
+        ["crate::a::b", "crate::a::c::self", "crate::a::c::D", "crate::a::E", "crate::i", "crate::j::K", "crate::l"]
+    );
+    assert_eq!(paths(code, "super"), ["super::super::g::h"]);
+    assert_eq!(imports(code, "crate"), ["a", "a", "a", "a", "i", "j", "l"]);
 }
 
 #[test]
 fn circle_is_there_then_it_is_named() {
     let graph = |edges: &[(&str, &str)]| {
-        let mut graph = BTreeMap::<String, BTreeSet<String>>::new();
+        let mut graph = Graph::new();
         for (from, to) in edges {
             graph.entry((*from).to_owned()).or_default().insert((*to).to_owned());
         }

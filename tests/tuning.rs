@@ -105,7 +105,7 @@ fn good(output: Output) -> String {
 }
 
 #[test]
-fn plan_says_what_and_why_and_changes_nothing() {
+fn plan_runs_then_it_says_what_and_why_and_changes_nothing() {
     let root = Root::new(HOST);
     let before = root.all();
     let plan = root.run("plan", &["--connections", "1000000", "--shards", "4"]);
@@ -127,7 +127,7 @@ fn plan_says_what_and_why_and_changes_nothing() {
 }
 
 #[test]
-fn apply_twice_and_revert_once_restores_every_byte() {
+fn apply_runs_twice_and_revert_once_then_every_byte_is_as_before() {
     let root = Root::new(HOST);
     let before = root.all();
     // The second round finds nothing of the first.
@@ -162,7 +162,7 @@ fn apply_twice_and_revert_once_restores_every_byte() {
 }
 
 #[test]
-fn what_was_there_before_stays() {
+fn settings_were_there_before_then_revert_leaves_them() {
     let root = Root::new(HOST);
     root.set("etc/sysctl.d/90-ringgate.conf", "# by hand, without an end of line");
     root.set("var/lib/ringgate/other", "of somebody else\n");
@@ -180,7 +180,7 @@ fn what_was_there_before_stays() {
 }
 
 #[test]
-fn a_file_where_the_link_would_be_stays() {
+fn file_is_where_the_link_would_be_then_it_stays() {
     let root = Root::new(HOST);
     let path = "etc/systemd/system/multi-user.target.wants/ringgate-interrupts.service";
     root.set(path, "[Unit]\n# by hand\n");
@@ -194,7 +194,7 @@ fn a_file_where_the_link_would_be_stays() {
 }
 
 #[test]
-fn one_part_alone() {
+fn one_part_is_named_then_only_that_is_applied() {
     let root = Root::new(HOST);
     let before = root.all();
     for (part, changed, unchanged) in [
@@ -225,7 +225,7 @@ fn host_with_other_devices() -> Root {
 }
 
 #[test]
-fn queues_on_the_cores_of_shards_and_others_elsewhere() {
+fn cores_are_named_then_queues_go_there_and_other_interrupts_elsewhere() {
     let root = host_with_other_devices();
     let before = root.all();
     let options = ["--only", "irq", "--cores", "2-3"];
@@ -257,7 +257,7 @@ fn queues_on_the_cores_of_shards_and_others_elsewhere() {
 }
 
 #[test]
-fn interrupts_are_placed_again_after_a_restart_and_put_back_by_name() {
+fn host_restarts_then_interrupts_are_placed_again_and_put_back_by_name() {
     let root = host_with_other_devices();
     root.run("apply", &["--only", "irq", "--cores", "2-3"]);
     let unit = root.read("etc/systemd/system/ringgate-interrupts.service");
@@ -285,7 +285,7 @@ fn interrupts_are_placed_again_after_a_restart_and_put_back_by_name() {
 }
 
 #[test]
-fn interrupts_that_share_a_name_are_told_apart_by_their_order() {
+fn interrupts_share_a_name_then_their_order_tells_them_apart() {
     let root = Root::new(HOST);
     let affinity = |number: u32| format!("proc/irq/{number}/smp_affinity_list");
     let set = |number: u32, cores: &str, mode: u32| {
@@ -322,7 +322,7 @@ fn interrupts_that_share_a_name_are_told_apart_by_their_order() {
 }
 
 #[test]
-fn what_the_kernel_manages_is_not_placed_after_a_restart() {
+fn kernel_manages_an_interrupt_then_it_is_not_placed_after_a_restart() {
     let root = Root::new(HOST);
     let path = "proc/irq/39/smp_affinity_list";
     root.set(path, "2\n");
@@ -334,7 +334,7 @@ fn what_the_kernel_manages_is_not_placed_after_a_restart() {
 }
 
 #[test]
-fn records_of_an_earlier_apply_are_put_back() {
+fn record_is_of_an_earlier_apply_then_it_is_put_back() {
     let root = Root::new(HOST);
     root.set("proc/irq/38/smp_affinity_list", "2\n");
     root.set("proc/irq/39/smp_affinity_list", "3\n");
@@ -347,7 +347,7 @@ fn records_of_an_earlier_apply_are_put_back() {
 }
 
 #[test]
-fn what_receives_and_what_sends_of_a_queue_share_a_core_where_there_are_too_few() {
+fn cores_are_too_few_then_both_interrupts_of_a_queue_share_one() {
     let root = Root::new(HOST);
     let names = ["input.0", "output.0", "input.1", "output.1", "input.2", "output.2"];
     let lines = (60..).zip(names).map(|(number, name)| format!(" {number}: 0 0 PCI 1 virtio2-{name}\n"));
@@ -363,7 +363,7 @@ fn what_receives_and_what_sends_of_a_queue_share_a_core_where_there_are_too_few(
 }
 
 #[test]
-fn a_host_that_runs_irqbalance_or_lacks_settings_is_told() {
+fn host_runs_irqbalance_or_lacks_settings_then_it_is_said() {
     let root = Root::new(&[("proc/77/comm", "irqbalance\n"), ("sys/devices/system/cpu/online", "0-1\n")]);
     let before = root.all();
     let output = root.command("plan", &[]).output().unwrap();
@@ -376,7 +376,7 @@ fn a_host_that_runs_irqbalance_or_lacks_settings_is_told() {
 }
 
 #[test]
-fn what_nobody_may_write_is_planned_as_such() {
+fn file_may_not_be_written_then_the_plan_says_so() {
     let root = Root::new(HOST);
     let path = root.0.join("proc/sys/net/netfilter/nf_conntrack_max");
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o444)).unwrap();
@@ -398,7 +398,7 @@ fn what_nobody_may_write_is_planned_as_such() {
 }
 
 #[test]
-fn a_setting_that_is_refused_is_named_and_the_rest_is_done() {
+fn setting_is_refused_then_it_is_named_and_the_rest_is_done() {
     let root = Root::new(HOST);
     let path = root.0.join("proc/sys/net/core/somaxconn");
     std::fs::remove_file(&path).unwrap();
@@ -417,7 +417,7 @@ fn a_setting_that_is_refused_is_named_and_the_rest_is_done() {
 }
 
 #[test]
-fn what_could_not_be_put_back_stays_on_record() {
+fn setting_could_not_be_put_back_then_it_stays_on_record() {
     let root = Root::new(HOST);
     let before = root.all();
     root.run("apply", &["--connections", "1000000"]);
@@ -434,7 +434,7 @@ fn what_could_not_be_put_back_stays_on_record() {
 }
 
 #[test]
-fn wrong_options_change_nothing() {
+fn option_is_wrong_then_nothing_changes() {
     let root = Root::new(HOST);
     let before = root.all();
     for wrong in [
@@ -462,7 +462,7 @@ fn wrong_options_change_nothing() {
 
 /// The real kernel: what is a setting of each network namespace is changed there, and put back.
 #[test]
-fn in_a_network_namespace_for_real() {
+fn network_namespace_is_tuned_then_its_settings_change_and_come_back() {
     let root = Root::new(&[]);
     std::fs::create_dir_all(root.0.join("proc/sys")).unwrap();
     symlink("/proc/sys/net", root.0.join("proc/sys/net")).unwrap();
@@ -505,7 +505,7 @@ fn in_a_network_namespace_for_real() {
 }
 
 #[test]
-fn the_scripts_can_be_run() {
+fn script_is_asked_for_help_then_it_can_be_run_and_says_how() {
     for name in ["plan", "apply", "revert"] {
         let mode = std::fs::metadata(script(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{name}");

@@ -1,6 +1,6 @@
 //! Our TLS connection in its two modes beside rustls' buffered one: the gateway's side of handshakes, and records.
 //!
-//! The same client (rustls, buffered) talks to all, and all use the gateway's own settings: P-256 certificate, TLS
+//! One client (rustls, buffered) talks to all, and all use the gateway's own settings: P-256 certificate, TLS
 //! 1.3, tickets without state. Only the calls of the server's side are measured.
 
 #[path = "support/mod.rs"]
@@ -57,7 +57,7 @@ impl Server for Tls {
     }
 }
 
-/// The same, compact after its handshake.
+/// Compact after its handshake.
 struct CompactTls(Tls);
 
 impl Server for CompactTls {

@@ -6,13 +6,13 @@ use std::time::Duration;
 use ringgate_core::transport::Transport;
 use ringgate_net::dial::Url;
 
-/// What a run is made of, without anybody's secrets: the same for all who take part.
+/// What a run is made of, without secrets; every process of the run has it.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Assignment {
     /// Where plain clients go; somewhere else if there are none.
     #[serde(with = "UrlParts")]
     pub(crate) plain: Url,
-    /// The same for those with TLS.
+    /// Where TLS clients go; somewhere else if there are none.
     #[serde(with = "UrlParts")]
     pub(crate) tls: Url,
     /// Most connections that will ever be wanted: plain, TLS. TLS clients are numbered after the plain ones.

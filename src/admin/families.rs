@@ -10,18 +10,35 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::process::Process;
+use super::process::{Process, thread_cpu_seconds};
 use ringgate_core::close::{AuthError, CloseReason};
 use ringgate_core::metrics::{Cell, Cells, HISTOGRAM_BOUNDS_US, Histogram, Label, ShardMetrics};
 use ringgate_core::transport::Transport;
 
+/// What bounds figures, 0 where there is no bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Connections of each shard.
+    pub slots: u64,
+    /// Connections of the node.
+    pub connections: u64,
+    /// Bytes of each shard's logs for users who have never signed in.
+    pub inbox_unknown_bytes: u64,
+    /// Topics of each shard of which only the position is kept.
+    pub quiet_topics: u64,
+    /// Bytes of memory that the process may use.
+    pub memory_bytes: u64,
+}
+
 /// All families as OpenMetrics text.
-pub(super) fn render(shards: &[Arc<ShardMetrics>], uptime: Duration) -> String {
+pub(super) fn render(shards: &[Arc<ShardMetrics>], limits: Limits, uptime: Duration) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Process));
-    registry
-        .sub_registry_with_prefix("ringgate")
-        .register_collector(Box::new(Families { shards: shards.to_vec(), uptime }));
+    registry.sub_registry_with_prefix("ringgate").register_collector(Box::new(Families {
+        shards: shards.to_vec(),
+        limits,
+        uptime,
+    }));
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &registry) {
         Ok(()) => text,
@@ -32,6 +49,7 @@ pub(super) fn render(shards: &[Arc<ShardMetrics>], uptime: Duration) -> String {
 #[derive(Debug)]
 struct Families {
     shards: Vec<Arc<ShardMetrics>>,
+    limits: Limits,
     uptime: Duration,
 }
 
@@ -72,6 +90,24 @@ impl Out<'_, '_> {
     fn gauge_value(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: i64) -> Encoded {
         let metric = ConstGauge::new(value);
         metric.encode(self.encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?)
+    }
+
+    /// Seconds of each shard that has a value.
+    fn seconds_by_shard(&mut self, name: &str, help: &str, seconds: impl Fn(&ShardMetrics) -> Option<f64>) -> Encoded {
+        let mut encoder = self.encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Counter)?;
+        for (index, shard) in self.shards.iter().enumerate() {
+            if let Some(seconds) = seconds(shard) {
+                let labels = label("shard", &index.to_string());
+                ConstCounter::new(seconds).encode(encoder.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What all shards together may have of something that each may have so much of.
+    fn limit(&mut self, name: &str, help: &str, of_each: u64) -> Encoded {
+        let all = of_each.saturating_mul(self.shards.len() as u64);
+        self.gauge_value(name, help, None, i64::try_from(all).unwrap_or(i64::MAX))
     }
 
     /// One family with a sample for each set of labels.
@@ -119,7 +155,12 @@ impl Out<'_, '_> {
 type Labels = Vec<(&'static str, String)>;
 
 fn label(key: &'static str, value: &str) -> Labels {
-    vec![(key, value.to_owned())]
+    vec![(key, value_of(value))]
+}
+
+/// A label's value has no blanks: those who write queries by hand would have to quote them in shells.
+fn value_of(text: &str) -> String {
+    text.replace(' ', "_")
 }
 
 impl Collector for Families {
@@ -136,14 +177,17 @@ impl Families {
     fn connections(&self, out: &mut Out<'_, '_>) -> Encoded {
         let samples = out.by("transport", |s| &s.connections_active);
         out.family("connections_active", "Connections that are open", MetricType::Gauge, &samples)?;
+        let help = "Connections that the node may have, client.connections_max; 0 for no limit but that of slots";
+        out.gauge_value("connections_limit", help, None, self.limits.connections as i64)?;
         let samples = out.by("transport", |s| &s.connections_accepted);
         out.family("connections_accepted", "Connections accepted", MetricType::Counter, &samples)?;
-        out.counter("connections_refused", "Connections refused at accept", |s| &s.connections_refused)?;
+        let samples = out.by("reason", |s| &s.connections_refused);
+        out.family("connections_refused", "Connections refused at accept, by reason", MetricType::Counter, &samples)?;
         let mut samples = Vec::new();
         for transport in Transport::ALL {
             for reason in CloseReason::ALL {
                 let value = out.sum(|shard| &shard.closes[transport][*reason]);
-                let labels = vec![("transport", transport.label().to_owned()), ("reason", reason.label().to_owned())];
+                let labels = vec![("transport", transport.label().to_owned()), ("reason", value_of(reason.label()))];
                 samples.push((labels, value));
             }
         }
@@ -202,7 +246,10 @@ impl Families {
         out.gauge("log_bytes_limit", "Bytes that logs may take", |s| &s.log_bytes_limit)?;
         let help = "Bytes in logs for users who have never signed in";
         out.gauge("inbox_unknown_bytes", help, |s| &s.inbox_unknown_bytes)?;
+        let help = "Bytes that they may take";
+        out.limit("inbox_unknown_bytes_limit", help, self.limits.inbox_unknown_bytes)?;
         out.gauge("quiet_topics", "Topics of which only the position is kept", |s| &s.quiet_topics)?;
+        out.limit("quiet_topics_limit", "How many there may be", self.limits.quiet_topics)?;
         let samples = out.by("reason", |s| &s.topics_forgotten);
         out.family(
             "topics_forgotten",
@@ -256,13 +303,26 @@ impl Families {
         let help = "Ends of connections that a look found before the kernel announced them";
         out.by_shard("uring_missed_ends", help, counter, |s| &s.ring_missed_ends)?;
         out.by_shard("uring_rearms", "Multishot receives armed again", counter, |s| &s.ring_rearms)?;
-        out.by_shard("accept_exhausted", "Accepts that failed, or without a slot", counter, |s| &s.accept_exhausted)?;
+        out.by_shard("accept_exhausted", "Accepts that failed for want of descriptors or memory", counter, |s| {
+            &s.accept_exhausted
+        })?;
         out.by_shard("uring_slots_used", "Slots in use", MetricType::Gauge, |s| &s.ring_slots_used)?;
+        let help = "Slots for connections, runtime.connections_per_shard_max";
+        let slots: Vec<_> =
+            (0..out.shards.len()).map(|shard| (label("shard", &shard.to_string()), self.limits.slots)).collect();
+        out.family("uring_slots_limit", help, MetricType::Gauge, &slots)?;
         out.by_shard("shard_turns", "Turns made; a shard whose turns do not grow stands still", counter, |s| &s.turns)?;
-        out.by_shard("shard_busy_nanoseconds", "Time in which a shard had work", counter, |s| &s.busy_ns)
+        let help = "Time in which a shard had work, without what the kernel does when the shard enters it";
+        out.seconds_by_shard("shard_busy", help, |s| Some(s.busy_ns.read() as f64 / 1e9))?;
+        let help =
+            "CPU time of a shard's thread, the kernel's part included, by the first shard where several share one";
+        out.seconds_by_shard("shard_cpu", help, |s| thread_cpu_seconds(s.thread.read()))?;
+        out.histogram("shard_turn_duration", "Duration of a turn that had work", |s| &s.turn_duration)
     }
 
     fn build(&self, out: &mut Out<'_, '_>) -> Encoded {
+        let help = "Memory that the process may use: the machine's, or less in a control group; 0 if not known";
+        out.gauge_value("memory_limit_bytes", help, None, i64::try_from(self.limits.memory_bytes).unwrap_or(i64::MAX))?;
         out.gauge_value("uptime", "Since the start", Some(&Unit::Seconds), self.uptime.as_secs() as i64)?;
         let ends = out.sum(|s| &s.tls_cert_ends);
         if ends != 0 {

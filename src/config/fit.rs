@@ -57,5 +57,6 @@ pub fn descriptors_wanted(runtime: &Runtime) -> (u64, &'static str) {
         Descriptors::Direct => "slots in one table",
         Descriptors::Ordinary => "descriptors for all shards",
     };
-    (runtime.descriptors.limit_wanted(runtime.shard_count(), runtime.connections_per_shard_max), what)
+    let slots = runtime.connections_per_shard_max.saturating_add(runtime.spare_slots());
+    (runtime.descriptors.limit_wanted(runtime.shard_count(), slots), what)
 }

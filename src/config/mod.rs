@@ -25,11 +25,11 @@ use ringgate_core::limits::Settings;
 use ringgate_core::transport::Transport;
 use ringgate_net::Descriptors;
 
-/// The ports of a development gateway, and of the documentation.
+/// TCP port of a development gateway, and of the documentation.
 pub const DEFAULT_PORT: u16 = 7400;
-/// The same for TLS.
+/// TLS port of a development gateway.
 pub const DEFAULT_TLS_PORT: u16 = 7443;
-/// The same for the admin listener.
+/// Admin port of a development gateway.
 pub const DEFAULT_ADMIN_PORT: u16 = 7480;
 
 /// Everything that the process is told; see `default.toml` for what each value means.
@@ -54,6 +54,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Host names that the admin listener answers to besides `localhost` and addresses, in lower case.
     pub admin_hosts: Vec<String>,
+    /// Listener of `/healthz` and `/readyz` alone, if any.
+    pub health: Option<SocketAddr>,
     /// Logging.
     pub logging: Logging,
     /// What is allowed and probably not meant: for the log, and for people.
@@ -175,6 +177,12 @@ impl Default for Runtime {
 }
 
 impl Runtime {
+    /// Slots of each shard's table beyond `connections_per_shard_max`: for accepts in flight, and for connections that are refused
+    /// because the shard is full, until they are closed.
+    pub fn spare_slots(&self) -> u32 {
+        (2 * self.accepts_in_flight).max(16) as u32
+    }
+
     /// The number of shards on this machine.
     pub fn shard_count(&self) -> usize {
         self.shards.unwrap_or_else(|| match &self.cores {
@@ -191,13 +199,13 @@ impl Config {
         Config::parse(&text, &file)
     }
 
-    /// The same without asking whether this host can hold that many connections: `ringgate doctor` answers that.
+    /// As [`Self::load`], without the check whether this host can hold that many connections: `ringgate doctor` makes it.
     pub fn load_for_doctor(path: &Path) -> Result<Config, Problems> {
         let (text, file) = read(path)?;
         Config::understand(&text, &file, |_| Vec::new())
     }
 
-    /// The same from memory; `file` is for messages.
+    /// As [`Self::load`], from memory; `file` is for messages.
     pub fn parse(text: &str, file: &str) -> Result<Config, Problems> {
         Config::understand(text, file, fit::check_host)
     }
@@ -239,7 +247,7 @@ impl Config {
         ];
         let config = Config {
             settings: Settings::default(),
-            // The keys are known anyway, and who develops uses gdb and perf.
+            // Everybody knows the keys anyway, and developers use gdb and perf.
             runtime: Runtime { shards, dumpable: true, ..Runtime::default() },
             listeners,
             tls: Some(Arc::new(tls)),
@@ -249,6 +257,7 @@ impl Config {
             claims: Claims { require_exp: true, leeway_seconds: 5, ..Claims::default() },
             admin: Some(free(DEFAULT_ADMIN_PORT)),
             admin_hosts: Vec::new(),
+            health: None,
             logging: Logging { level: "info".to_owned(), json: false },
             warnings: Vec::new(),
             values: reload::Values::default(),

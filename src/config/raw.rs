@@ -263,7 +263,7 @@ section!(Namespace {
     vanish_when_empty: Option<bool>,
 });
 
-section!(Admin { enabled: Option<bool>, address: At<String>, hosts: Vec<Spanned<String>>, });
+section!(Admin { enabled: Option<bool>, address: At<String>, hosts: Vec<Spanned<String>>, health_address: At<String>, });
 
 section!(Shutdown { timeout: At<Duration>, });
 

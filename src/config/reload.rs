@@ -23,6 +23,7 @@ pub struct Running {
     listeners: Vec<ListenerConfig>,
     admin: Option<SocketAddr>,
     admin_hosts: Vec<String>,
+    health: Option<SocketAddr>,
     json: bool,
     values: Values,
 }
@@ -40,6 +41,7 @@ impl Running {
             listeners: config.listeners.clone(),
             admin: config.admin,
             admin_hosts: config.admin_hosts.clone(),
+            health: config.health,
             json: config.logging.json,
             values: config.values.clone(),
         }
@@ -51,7 +53,7 @@ impl Running {
         let sections = [
             ("runtime", self.runtime == new.runtime),
             ("listeners", self.listeners == new.listeners),
-            ("admin", self.admin == new.admin && self.admin_hosts == new.admin_hosts),
+            ("admin", (self.admin, &self.admin_hosts, self.health) == (new.admin, &new.admin_hosts, new.health)),
             ("logging", self.json == new.json),
             ("", self.settings == new.settings),
         ];
@@ -62,7 +64,7 @@ impl Running {
         let mut names: Vec<String> = Vec::new();
         let keys = self.values.0.keys().chain(new.values.0.keys().filter(|key| !self.values.0.contains_key(*key)));
         for key in keys.filter(|key| self.values.0.get(*key) != new.values.0.get(*key)) {
-            // A value that is written otherwise and means the same changes nothing.
+            // A value that is only written differently has not changed.
             if !sections.get(section_of(key)).is_some_and(|(_, same)| *same) {
                 names.push(key.clone());
             }

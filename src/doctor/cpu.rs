@@ -89,7 +89,7 @@ fn clock(host: &Host) -> Finding {
     }
 }
 
-/// The plan for people: who is on each core, whether that is isolated, which queues' interrupts land there, and what
+/// The plan for people: which shards are on each core, whether that is isolated, which queues' interrupts land there, and what
 /// stays idle beside it.
 pub(super) fn show_plan(host: &Host, target: &Target, topology: &Topology) -> String {
     let Ok(cpus) = target.plan(topology) else { return String::new() };
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_for_each_shard() {
+    fn core_for_each_shard_then_good() {
         let fake = FakeHost::new(&[
             ("sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "performance\n"),
             ("sys/devices/system/clocksource/clocksource0/current_clocksource", "tsc\n"),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_clocks_and_cores() {
+    fn clock_or_governor_is_slow_then_a_finding() {
         let fake = FakeHost::new(&[
             ("sys/devices/system/cpu/cpufreq/policy0/scaling_governor", "performance\n"),
             ("sys/devices/system/cpu/cpufreq/policy1/scaling_governor", "powersave\n"),
@@ -184,13 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_tells_nothing() {
+    fn host_tells_nothing_then_unknown() {
         let findings = check(&FakeHost::new(&[]).host, &target(2), &Err("gone".to_owned()));
         assert!(findings.iter().all(|finding| finding.state == State::Unknown), "{findings:?}");
     }
 
     #[test]
-    fn the_plan_names_shards_siblings_and_interrupts() {
+    fn plan_is_shown_then_shards_siblings_and_interrupts_are_named() {
         let fake = FakeHost::new(&[
             ("sys/class/net/eth0/operstate", "up\n"),
             ("sys/class/net/eth0/device/msi_irqs/38", "\n"),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plan_shows_isolated_cores_and_each_interrupt_once() {
+    fn plan_has_isolated_cores_then_they_are_shown_and_each_interrupt_once() {
         let fake = FakeHost::new(&[
             ("sys/class/net/eth0/operstate", "up\n"),
             ("sys/class/net/eth0/device/msi_irqs/38", "\n"),

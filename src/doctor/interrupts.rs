@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_moved_from_a_shards_core_is_named_with_the_command() {
+    fn movable_interrupt_on_a_shards_core_then_it_is_named_with_the_command() {
         let finding = run(&host(), 2);
         assert_eq!((finding.state, finding.found.as_str()), (State::Warning, "1 there: IRQ 38 nvme0q0"));
         assert!(finding.fix.starts_with("tuning/apply --only irq --cores 0-1, or for N in 38; do echo 2-3 > "));
     }
 
     #[test]
-    fn cores_without_such_interrupts() {
+    fn no_other_interrupts_on_the_cores_then_good() {
         let fake = host();
         for state in ["up\n", "down\n"] {
             fake.set("sys/class/net/eth0/operstate", state);
@@ -153,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn where_every_core_is_a_shards_there_is_nothing_to_do() {
+    fn every_core_is_a_shards_then_nothing_is_proposed() {
         let finding = run(&host(), 4);
         assert_eq!(finding.state, State::Ok);
         assert_eq!(finding.found, "1 there, and no other core is left: IRQ 38 nvme0q0");
     }
 
     #[test]
-    fn an_interrupt_that_has_not_fired_since_it_was_moved_is_where_it_was_moved_to() {
+    fn moved_interrupt_has_not_fired_yet_then_its_new_core_counts() {
         let fake = host();
         let cores = |allowed: &str, effective: &str| {
             fake.set("proc/irq/38/smp_affinity_list", allowed);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_unknown() {
+    fn interrupts_cannot_be_read_then_unknown() {
         let fake = host();
         std::fs::remove_file(fake.host.root().join("proc/irq/38/smp_affinity_list")).unwrap();
         std::fs::remove_file(fake.host.root().join("proc/irq/38/effective_affinity_list")).unwrap();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_busiest_are_named_first_and_the_rest_is_counted() {
+    fn many_interrupts_then_the_busiest_are_named_and_the_rest_counted() {
         let fake = host();
         let lines = (50..56).map(|number| format!(" {number}: {number}00 0 0 0 PCI-MSIX 1-edge x{number}\n"));
         fake.set("proc/interrupts", &("  CPU0 CPU1 CPU2 CPU3\n".to_owned() + &lines.collect::<String>()));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn interrupts_are_counted_over_the_cores_and_not_beyond() {
+    fn line_has_more_numbers_than_cores_then_only_those_of_cores_count() {
         let fake = FakeHost::new(&[("proc/interrupts", "  CPU0 CPU1\n 3: 1 2 4 5-edge x, timer\nLOC: 1 1 Local\n")]);
         assert_eq!(all(&fake.host), Ok(vec![Interrupt { number: 3, name: "timer".to_owned(), fired: 3 }]));
     }

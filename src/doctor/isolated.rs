@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn isolated_cores_that_auto_leaves_unused() {
+    fn auto_leaves_isolated_cores_unused_then_a_finding() {
         // Booted with isolcpus=6-7, processes start with the others.
         let mut without = topology();
         without.cpus.truncate(6);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn isolated_cores_that_shards_have() {
+    fn shards_are_on_the_isolated_cores_or_only_some_then_good_or_a_warning() {
         let mut target = target(2);
         assert_eq!(isolated("", &topology(), &target).found, "none");
         target.runtime.cores = Cores::List(vec![6, 7]);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_isolated_cores_than_shards_are_left_to_others() {
+    fn fewer_isolated_cores_than_shards_then_they_are_left_to_others() {
         let mut without = topology();
         without.cpus.truncate(7);
         let finding = isolated("7\n", &without, &target(7));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_core_without_a_tick_is_not_isolated_for_that() {
+    fn core_has_no_tick_then_it_is_not_isolated_for_that() {
         let fake =
             FakeHost::new(&[("sys/devices/system/cpu/isolated", "\n"), ("sys/devices/system/cpu/nohz_full", "3\n")]);
         let run = || check(&fake.host, &target(2), &Ok(topology())).found;

@@ -88,7 +88,8 @@ fn smaller_tables(target: &Target, limit: u64) -> Option<String> {
     if target.runtime.descriptors == Descriptors::Ordinary {
         return None;
     }
-    let shards = (target.shards()..=SHARDS_MAX as u64).find(|shards| target.table_of(*shards) <= limit)?;
+    let fits = |shards: &u64| target.table_of(*shards) + u64::from(target.runtime.spare_slots()) <= limit;
+    let shards = (target.shards()..=SHARDS_MAX as u64).find(fits)?;
     Some(format!("runtime.shards = {shards}, runtime.connections_per_shard_max = {}", target.table_of(shards)))
 }
 
@@ -152,12 +153,12 @@ mod tests {
     }
 
     #[test]
-    fn a_host_with_room() {
+    fn host_has_room_then_good() {
         assert_eq!(states(&FakeHost::new(GOOD)), [State::Ok; 4]);
     }
 
     #[test]
-    fn a_host_without() {
+    fn host_has_no_room_then_each_limit_is_named() {
         let fake = FakeHost::new(&[
             ("proc/self/limits", "Max open files   1024  4096  files\nMax locked memory  65536  65536  bytes\n"),
             ("proc/self/status", "CapEff:\t0000000000000000\n"),
@@ -173,26 +174,26 @@ mod tests {
         assert!(findings[3].fix.contains("LimitMEMLOCK=1048576"), "{:?}", findings[3]);
         // All in one table of the process.
         let ordinary = check(&fake.host, &target(Descriptors::Ordinary));
-        assert!(ordinary[0].wanted.starts_with("at least 1 135 400: 1 010 192 descriptors"), "{:?}", ordinary[0]);
+        assert!(ordinary[0].wanted.starts_with("at least 1 135 400: 1 010 320 descriptors"), "{:?}", ordinary[0]);
     }
 
     #[test]
-    fn what_holds_the_target_and_is_less_than_tuning_writes_is_no_problem() {
+    fn limit_holds_the_target_and_is_below_what_tuning_writes_then_no_problem() {
         let fake = FakeHost::new(GOOD);
-        fake.set("proc/self/limits", "Max open files   1024  252532  files\n");
+        fake.set("proc/self/limits", "Max open files   1024  252564  files\n");
         fake.set("proc/sys/fs/nr_open", "1048576\n");
         let findings = check(&fake.host, &target(Descriptors::Direct));
         assert_eq!([findings[0].state, findings[1].state], [State::Warning; 2]);
-        assert_eq!(findings[0].wanted, "at least 1 135 400: 252 532 slots in one table, and room");
+        assert_eq!(findings[0].wanted, "at least 1 135 400: 252 564 slots in one table, and room");
         assert!(!findings[0].fix.contains("runtime.shards"), "{:?}", findings[0]);
-        fake.set("proc/self/limits", "Max open files   1024  252531  files\n");
+        fake.set("proc/self/limits", "Max open files   1024  252563  files\n");
         assert_eq!(states(&fake)[0], State::Problem);
     }
 
-    /// Whatever the target and the tables: the command that is named writes the figure that is named, which is enough for
+    /// For every target and table size: the command that is named writes the figure that is named, which is enough for
     /// them and for tables that nobody has configured.
     #[test]
-    fn tuning_writes_the_limit_that_is_named() {
+    fn limit_is_named_then_tuning_writes_that_limit() {
         let fake =
             FakeHost::new(&[("proc/self/limits", "Max open files   10  10  files\n"), ("proc/sys/fs/nr_open", "10\n")]);
         let tables = [16_384, 1_000_000];
@@ -218,16 +219,16 @@ mod tests {
     }
 
     #[test]
-    fn more_and_smaller_tables_are_a_way_around_the_limit() {
+    fn table_is_above_the_limit_then_more_and_smaller_tables_are_proposed() {
         let run = |limit: u64, descriptors| {
             let limits = format!("Max open files   1024  {limit}  files\n");
             let fake = FakeHost::new(&[("proc/self/limits", &limits)]);
             check(&fake.host, &target(descriptors)).swap_remove(0).fix
         };
-        // 1 000 000 / 52 = 19 231, five times the root of it (138), and 32 for accepts.
+        // 1 000 000 / 52 = 19 231, and five times the root of it (138); with 64 spare slots.
         let fix = run(20_000, Descriptors::Direct);
         assert!(
-            fix.ends_with("; or within this limit runtime.shards = 52, runtime.connections_per_shard_max = 19953"),
+            fix.ends_with("; or within this limit runtime.shards = 52, runtime.connections_per_shard_max = 19921"),
             "{fix}"
         );
         // 256 shards are too few, or do not help.
@@ -236,13 +237,13 @@ mod tests {
     }
 
     #[test]
-    fn locked_memory_is_not_counted_for_the_privileged() {
+    fn process_is_privileged_then_locked_memory_is_not_counted() {
         let fake = FakeHost::new(&[("proc/self/status", "CapEff:\t0000000000004000\n")]);
         assert_eq!(states(&fake)[3], State::Ok);
     }
 
     #[test]
-    fn a_host_that_tells_nothing() {
+    fn host_tells_nothing_then_unknown() {
         assert_eq!(states(&FakeHost::new(&[])), [State::Unknown; 4]);
     }
 }

@@ -8,9 +8,9 @@ use crate::host::memory::{meminfo, memory_bytes};
 
 /// User memory of an idle, signed-in connection over TCP. Source: `tests/memory.rs` and `bench/run`; less than 400 B.
 const USER_BYTES_PLAIN: u64 = 400;
-/// The same over TLS, with rustls' state. Source: `bench/run`; about 4.3 KB.
+/// Over TLS, with rustls' state. Source: `bench/run`; about 4.3 KB.
 const USER_BYTES_TLS: u64 = 4400;
-/// The same with `tls.memory = "compact"`. Source: `loadtest/memory --tls --tls-memory compact`; 734 B.
+/// Over TLS with `tls.memory = "compact"`. Source: `loadtest/memory --tls --tls-memory compact`; 734 B.
 const USER_BYTES_TLS_COMPACT: u64 = 800;
 /// Kernel memory of a connection's server side with its armed receive. Source: 4.3 to 6 KiB for both ends of a loopback
 /// connection on Linux 6.18, half of that here.
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_fit_or_do_not() {
+    fn memory_is_compared_with_the_target_then_it_fits_or_does_not() {
         let state = |connections, tls| run(&[MEMORY], connections, tls)[0].state;
         // 3 472 bytes each, and logs of 2 GiB.
         assert_eq!(state(1_000_000, false), State::Ok);
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_on_one_node_is_as_wanted() {
+    fn shards_and_memory_are_on_one_node_or_two_then_good_or_a_finding() {
         let both = ("proc/self/status", "Mems_allowed_list:\t0-1\n");
         let second = ("proc/self/status", "Mems_allowed_list:\t1\n");
         let bound = ("proc/self/numa_maps", "55d0c0000000 bind:1 file=/x\n55d0c0001000 bind:1\n");
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_and_nodes() {
+    fn huge_pages_or_several_nodes_then_a_finding() {
         let path = "sys/kernel/mm/transparent_hugepage/enabled";
         let one = ("sys/devices/system/node/node0/cpulist", "0-3\n");
         let good = run(&[MEMORY, (path, "always [madvise] never\n"), one], 1000, false);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_tells_nothing() {
+    fn host_tells_nothing_then_unknown() {
         let findings = run(&[], 1000, false);
         assert!(findings.iter().all(|finding| finding.state == State::Unknown), "{findings:?}");
     }

@@ -129,7 +129,7 @@ mod tests {
     use crate::host::tests::FakeHost;
 
     #[test]
-    fn an_empty_host_is_unknown_and_never_good() {
+    fn host_has_no_files_then_unknown_and_never_good() {
         let fake = FakeHost::new(&[]);
         let target = Target::new(Some(1000), false, Some(2), None);
         let findings = examine(&fake.host, &target, &Topology::read(fake.host.root()), &[]);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_card_is_held_against_the_cores_of_the_list_and_not_of_the_machine() {
+    fn cores_are_listed_then_the_card_is_compared_with_the_list() {
         let fake = FakeHost::new(&[
             ("sys/class/net/eth0/operstate", "up\n"),
             ("proc/interrupts", "  CPU0\n 40: 0 x eth0-0\n 41: 0 x eth0-1\n 42: 0 x eth0-2\n"),

@@ -9,7 +9,7 @@ use ringgate_net::BACKLOG;
 
 /// A buffer that starts larger than this is memory that every slow reader may take before the gateway's own bound.
 const FIRST_BUFFER_BYTES_MAX: u64 = 256 * 1024;
-/// The same for what a buffer may grow to: the kernel's default, beside an outbox of 1 MiB.
+/// A buffer may grow to this: the kernel's default, beside an outbox of 1 MiB.
 const SEND_BUFFER_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 const GROUP: &str = "network";
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tuned_host() {
+    fn host_is_tuned_then_good() {
         let findings = findings(&[
             MEMORY,
             ("proc/sys/net/core/somaxconn", "4096\n"),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_is_in_the_way() {
+    fn network_settings_are_too_small_then_each_is_named() {
         let findings = findings(&[
             MEMORY,
             ("proc/sys/net/core/somaxconn", "128\n"),
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_ports_are_not_given_out() {
+    fn ports_are_reserved_then_they_are_not_counted() {
         let findings = findings(&[
             ("proc/sys/net/ipv4/ip_local_port_range", "1024\t65535\n"),
             ("proc/sys/net/ipv4/ip_local_reserved_ports", "7400,7440-7450\n"),
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn tracking_that_tracks_nothing_is_a_warning() {
+    fn connection_tracking_is_loaded_and_tracks_nothing_then_a_warning() {
         let findings = findings(&[
             ("proc/sys/net/netfilter/nf_conntrack_max", "262144\n"),
             ("proc/sys/net/netfilter/nf_conntrack_count", "0\n"),
@@ -274,12 +274,12 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_tells_nothing() {
+    fn host_tells_nothing_then_unknown() {
         assert_eq!(states(&findings(&[])), [State::Unknown; 10]);
     }
 
     #[test]
-    fn tcp_may_not_take_the_whole_machine() {
+    fn target_needs_more_than_a_quarter_of_memory_then_a_quarter_is_wanted() {
         assert_eq!(tcp_pages_wanted(10_000, 24 << 30), 10_000);
         assert_eq!(tcp_pages_wanted(100_000_000, 16 << 30), 1 << 20);
     }

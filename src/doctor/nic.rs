@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn queues_for_every_core() {
+    fn card_has_queues_for_every_core_then_good() {
         let fake = card(
             ["1\n", "0\n"],
             &[("rx-0/rps_cpus", "0\n"), ("rx-1/rps_cpus", "0\n"), ("tx-0/xps_cpus", "1\n"), ("tx-1/xps_cpus", "2\n")],
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn one_queue_is_enough_with_rps() {
+    fn one_queue_with_rps_then_good() {
         let fake = card(["1", "0"], &[("rx-0/rps_cpus", "3\n"), ("tx-0/x", "")]);
         assert_eq!(states(&fake), [State::Ok; 3]);
         let transmit = check(&fake.host, &[0, 1], 2).remove(2);
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_on_one_core() {
+    fn every_interrupt_is_on_one_core_then_a_finding() {
         let fake = card(["1", "1"], &[("rx-0/rps_cpus", "0\n"), ("tx-0/xps_cpus", "0\n"), ("tx-1/xps_cpus", "0\n")]);
         assert_eq!(states(&fake), [State::Warning; 3]);
         let findings = check(&fake.host, &[0, 1], 2);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_receives_on_one_core() {
+    fn all_receive_queues_are_on_one_core_then_a_finding() {
         let named = |names: [&str; 4], cores: [usize; 4]| {
             let interrupt =
                 |(name, core): (&str, usize)| QueueInterrupt { number: core, name: name.to_owned(), cpus: vec![core] };
@@ -277,7 +277,7 @@ mod tests {
 
     /// A card with two interrupts a queue, dealt out by tuning/apply.
     #[test]
-    fn what_apply_deals_out_is_spread() {
+    fn interrupts_are_as_apply_places_them_then_good() {
         for (pairs, cores) in [(1, 2), (2, 4), (2, 3), (3, 4), (4, 6), (3, 2)] {
             let table = (0..2 * pairs).map(|index| {
                 let kind = ["input", "output"][index % 2];
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_told_is_unknown() {
+    fn card_tells_nothing_then_unknown() {
         assert_eq!(states(&FakeHost::new(&[])), [State::Unknown]);
         let bare =
             FakeHost::new(&[("sys/class/net/eth0/operstate", "up\n"), ("sys/class/net/eth0/device/vendor", "\n")]);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn masks() {
+    fn mask_of_cores_then_its_cores_are_read() {
         assert_eq!(show_mask(&[0, 1]), "3");
         assert_eq!(show_mask(&[33, 0]), "2,00000001");
         assert_eq!(show_mask(&[]), "0");

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_has_two_files_in_a_folder_of_either_name() {
+    fn control_groups_are_version_1_then_both_files_are_read_in_a_folder_of_either_name() {
         for mount in ["cpu", "cpu,cpuacct"] {
             let (quota, period) = (
                 format!("sys/fs/cgroup/{mount}/x/cpu.cfs_quota_us"),

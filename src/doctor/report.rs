@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_enough_or_not_or_unknown() {
+    fn number_is_compared_then_it_is_enough_or_not_or_unknown() {
         let finding = |found| check().at_least(found, 5000, State::Problem, "ulimit -n 5000".to_owned());
         assert_eq!(finding(Ok(5000)).state, State::Ok);
         assert!(finding(Ok(5000)).fix.is_empty());
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_explains_what_is_not_in_order() {
+    fn finding_is_not_good_then_the_table_explains_it() {
         let findings =
             [check().ok("9 000"), check().problem("20", "ulimit -n 5000"), check().unknown("/x: it is not there")];
         let text = table(&findings, false, false);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_wrapped() {
+    fn text_is_long_then_it_is_wrapped() {
         let long = Check::new("limits", "x", "little", &"word ".repeat(30)).unknown("y".repeat(40));
         let text = table(&[check().ok("1"), long], false, false);
         assert!(text.lines().all(|line| line.chars().count() <= LINE_WIDTH), "{text}");
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_for_people() {
+    fn number_is_large_then_it_is_written_in_groups_or_units() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1 000", "1 234 567"]);
         assert_eq!(count(u64::MAX), "no limit");
         assert_eq!(count(i64::MAX as u64), "no limit");
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_for_terminals_whose_user_wants_them() {
+    fn output_is_a_terminal_and_colours_are_wanted_then_it_is_coloured() {
         let with = |is_terminal, variables: &[(&str, &str)]| {
             is_coloured(is_terminal, |name| {
                 variables.iter().find(|(other, _)| *other == name).map(|(_, value)| OsString::from(value))

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_does_it_all() {
+    fn every_operation_works_then_good() {
         let works = Outcome::Works("yes".to_owned());
         assert_eq!(run("6.18.1-x\n", "0\n", &status("0", "0"), &works), [State::Ok; 5]);
         // A filter that lets it through; a group that this user is in; the right to everything.
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_forbids_it() {
+    fn io_uring_is_forbidden_then_a_finding() {
         let fails = Outcome::Fails("io_uring_setup: Operation not permitted".to_owned());
         assert_eq!(run("5.15.0-100\n", "2\n", &status("0", "2"), &fails), [State::Problem; 5]);
         let stranger = status("0", "0").replace(" 9 ", "");
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_tried_or_told_is_unknown() {
+    fn operation_was_not_tried_then_unknown() {
         let fake = FakeHost::new(&[]);
         let target = Target::new(Some(1000), false, Some(1), None);
         let findings = check(&fake.host, &target, &probes(&Outcome::Untried("no loopback".to_owned())));

@@ -66,12 +66,12 @@ impl Target {
         self.table_of(self.shards())
     }
 
-    /// The same for another number of shards.
+    /// As [`Self::table_wanted`], for another number of shards.
     pub(super) fn table_of(&self, shards: u64) -> u64 {
         let share = self.connections.div_ceil(shards.max(1));
         match shards {
             1 => share,
-            _ => share + 5 * share.isqrt() + self.runtime.accepts_in_flight as u64,
+            _ => share + 5 * share.isqrt(),
         }
     }
 
@@ -110,17 +110,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shards_get_room_for_an_uneven_deal() {
+    fn target_is_dealt_to_shards_then_each_has_room_for_an_uneven_share() {
         let target = Target::new(Some(1_000_000), false, Some(4), None);
-        assert_eq!(target.table_wanted(), 250_000 + 5 * 500 + 32);
-        assert_eq!(target.runtime.connections_per_shard_max, 252_532);
+        assert_eq!(target.table_wanted(), 250_000 + 5 * 500);
+        assert_eq!(target.runtime.connections_per_shard_max, 252_500);
         assert_eq!(Target::new(Some(1_000_000), false, Some(1), None).table_wanted(), 1_000_000);
         let states = |target: &Target| target.check().iter().map(|finding| finding.state).collect::<Vec<_>>();
         assert_eq!(states(&target), [State::Ok, State::Warning]);
     }
 
     #[test]
-    fn a_configuration_is_held_against_the_target() {
+    fn configuration_is_smaller_than_the_target_then_a_finding() {
         let text = |more: &str| {
             format!(
                 "[[listeners]]\naddress = \"127.0.0.1:9000\"\n[[token.keys]]\nalgorithm = \"HS256\"\n\
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_addresses_of_a_shard_can_name() {
+    fn target_is_above_what_slots_can_number_then_a_finding() {
         let findings = Target::new(Some(100_000_000), false, Some(2), None).check();
         assert_eq!((findings[0].state, findings[0].fix.as_str()), (State::Problem, "runtime.shards = 12"));
     }

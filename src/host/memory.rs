@@ -32,7 +32,7 @@ mod tests {
     const MEMORY: (&str, &str) = ("proc/meminfo", "MemTotal:  8388608 kB\nMemFree: 1 kB\nMemAvailable:  8000000 kB\n");
 
     #[test]
-    fn a_control_group_may_allow_less() {
+    fn control_group_allows_less_than_the_machine_has_then_that_counts() {
         let fake =
             FakeHost::new(&[MEMORY, ("proc/self/cgroup", "0::/a/b\n"), ("sys/fs/cgroup/a/b/memory.max", "max\n")]);
         assert_eq!(memory_bytes(&fake.host), Ok(8 << 30));
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn the_groups_around_it_count_as_well() {
+    fn group_around_the_own_allows_less_then_that_counts() {
         let fake = FakeHost::new(&[
             MEMORY,
             ("proc/self/cgroup", "0::/system.slice/gate.service\n"),

@@ -1,6 +1,6 @@
 //! The files of a host that checks read: /proc and /sys under a root, which in tests is a folder.
 //!
-//! Whatever cannot be read is an error with a reason; no check may take it for a value.
+//! A file that cannot be read is an error with a reason; no check may take it for a value.
 
 pub(crate) mod groups;
 pub(crate) mod memory;
@@ -172,7 +172,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_not_there_or_not_understood_is_an_error_with_a_reason() {
+    fn file_is_missing_or_not_understood_then_an_error_with_a_reason() {
         let fake = FakeHost::new(&[
             ("number", "12\n"),
             ("numbers", "1\t2 3\n"),

@@ -56,10 +56,9 @@ impl Driver for Core {
     fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool {
         let peer = peer.ip().to_canonical();
         if self.limited {
-            let admitted =
-                self.admission.lock().is_ok_and(|mut admission| admission.admit(&self.settings.client, peer, self.now));
-            if !admitted {
-                self.metrics.connections_refused.increment();
+            let Ok(mut admission) = self.admission.lock() else { return false };
+            if let Err(refusal) = admission.admit(&self.settings.client, peer, self.now) {
+                self.metrics.connections_refused[refusal].increment();
                 return false;
             }
             self.peers.insert_at(key, peer);
@@ -119,8 +118,8 @@ impl Driver for Core {
     }
 }
 
-/// What clients are told in turn for whom there is no room. They do not come back all at once: each may try again at another
-/// time, and shards do not begin with the same one.
+/// The Goodbye frames that refused clients are sent in turn. Their delays differ, also between shards, so that the clients do not
+/// come back all at once.
 pub(super) fn farewells(id: ShardId) -> Vec<Vec<u8>> {
     let after_ms = |step: u32| BUSY_AFTER_MS + step % FAREWELLS * BUSY_SPREAD_MS / FAREWELLS;
     let farewell = |number: u32| {

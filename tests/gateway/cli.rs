@@ -19,7 +19,7 @@ fn part(token: &str, index: usize) -> Value {
 }
 
 #[test]
-fn token_prints_the_token_alone() {
+fn token_is_signed_then_it_is_printed_alone() {
     let (code, out, err) = run(&[
         "token", "--dev", "--user", "alice", "--device", "phone", "--ttl", "30m", "--rooms", "chat:*", "--rooms", "a:b",
     ]);
@@ -58,7 +58,7 @@ fn token_prints_the_token_alone() {
 }
 
 #[test]
-fn version_names_itself() {
+fn version_is_asked_for_then_name_commit_and_features() {
     let (code, out, _) = run(&["version"]);
     assert_eq!(code, Some(0));
     assert!(out[0].starts_with(concat!("ringgate ", env!("CARGO_PKG_VERSION"), " (")), "{out:?}");
@@ -66,7 +66,16 @@ fn version_names_itself() {
 }
 
 #[test]
-fn a_user_may_be_written_with_an_at() {
+fn reference_of_metrics_is_printed_then_docs_have_that_text() {
+    let (code, out, _) = run(&["metrics"]);
+    assert_eq!(code, Some(0));
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+    let written = std::fs::read_to_string(file).unwrap();
+    assert_eq!(written.lines().collect::<Vec<_>>(), out, "ringgate metrics > docs/metrics.md");
+}
+
+#[test]
+fn user_is_written_with_an_at_then_it_is_the_inbox() {
     let gateway = Gateway::start();
     let url = format!("tcp://{}", gateway.tcp());
     let (alice, mut bob) = (dev_token("alice"), gateway.sign_in("bob"));
@@ -78,7 +87,7 @@ fn a_user_may_be_written_with_an_at() {
 }
 
 #[test]
-fn two_clients_talk_through_pipes() {
+fn two_clients_have_pipes_then_their_lines_arrive() {
     let gateway = Gateway::start();
     let url = format!("tcp://{}", gateway.tcp());
     let (alice, bob) = (dev_token("alice"), dev_token("bob"));
@@ -106,7 +115,7 @@ fn two_clients_talk_through_pipes() {
 }
 
 #[test]
-fn a_room_through_pipes_for_people() {
+fn client_is_in_a_room_then_its_lines_name_room_and_sender() {
     let gateway = Gateway::start();
     let url = format!("tcp://{}", gateway.tcp());
     let token = dev_token("bob");
@@ -127,7 +136,7 @@ fn a_room_through_pipes_for_people() {
 }
 
 #[test]
-fn a_client_that_is_refused_ends_with_1() {
+fn client_is_refused_then_it_ends_with_1() {
     let gateway = Gateway::with(|config| config.settings.client.message_bytes_max = 10);
     let url = format!("tcp://{}", gateway.tcp());
     let token = dev_token("alice");
@@ -154,7 +163,7 @@ fn a_client_that_is_refused_ends_with_1() {
 }
 
 #[test]
-fn a_client_ends_when_it_is_told_to() {
+fn client_is_told_to_end_then_it_ends() {
     let gateway = Gateway::start();
     let token = dev_token("alice");
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
@@ -167,7 +176,7 @@ fn a_client_ends_when_it_is_told_to() {
 }
 
 #[test]
-fn the_development_gateway_says_all_that_is_needed_to_use_it() {
+fn development_gateway_starts_then_its_lines_are_enough_to_use_it() {
     let folder = TempFolder::new();
     let ca = folder.path("ca.pem");
     let gateway = Process::dev_gateway(&["--dev-ca", ca.to_str().unwrap()]);
@@ -212,7 +221,7 @@ fn the_development_gateway_says_all_that_is_needed_to_use_it() {
 }
 
 #[test]
-fn serve_wants_to_know_what_to_serve() {
+fn command_line_is_wrong_then_exit_code_2() {
     for wrong in [&["serve"][..], &["serve", "--dev", "--config", "x"], &["serve", "--shards", "2"], &["nonsense"]] {
         let (code, out, err) = run(wrong);
         assert!(code == Some(2) && out.is_empty() && !err.is_empty(), "{wrong:?}");
@@ -227,7 +236,7 @@ fn log_level_misspelt_then_no_start() {
 }
 
 #[test]
-fn every_connection_leaves_one_line_in_the_log() {
+fn connection_ends_then_the_log_has_one_line() {
     let gateway = Process::dev_gateway(&["--log-format", "json"]);
     let address = gateway.tcp();
     let mut alice = Client::tcp(address);

@@ -41,12 +41,12 @@ fn planned(cores: &Cores, shards: usize) -> Vec<String> {
 }
 
 #[test]
-fn shards_are_pinned_as_planned() {
+fn pin_cores_is_on_then_threads_are_on_the_planned_cores() {
     assert_eq!(cores_of_threads("shards = 3"), planned(&Cores::Auto, 3));
 }
 
 #[test]
-fn a_list_decides_which_cores_and_how_many_shards() {
+fn cores_are_listed_then_they_decide_cores_and_shards() {
     let mut list: Vec<usize> = Topology::of_this_process().cpus.iter().map(|cpu| cpu.id).collect();
     list.reverse();
     list.truncate(4);
@@ -54,7 +54,7 @@ fn a_list_decides_which_cores_and_how_many_shards() {
 }
 
 #[test]
-fn shards_that_are_not_pinned_may_run_anywhere() {
+fn pin_cores_is_off_then_threads_may_run_anywhere() {
     let mine = std::fs::read_to_string("/proc/self/status").unwrap();
     let mine = mine.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned();
     let threads = std::thread::available_parallelism().unwrap().get().min(2);
@@ -62,7 +62,7 @@ fn shards_that_are_not_pinned_may_run_anywhere() {
 }
 
 #[test]
-fn huge_pages_are_left_alone_unless_they_are_wanted() {
+fn huge_pages_is_set_or_not_then_the_kernel_was_told_so() {
     for (runtime, enabled) in [("", "0"), ("huge_pages = true\n", "1")] {
         let gateway = gateway_with(runtime);
         let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.id())).unwrap();

@@ -18,7 +18,7 @@ fn expect_ping(client: &mut Client) {
 }
 
 #[test]
-fn ping_is_answered_at_once() {
+fn client_pings_then_pong_comes_at_once() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     assert_eq!((alice.connected().ping_interval_ms, alice.connected().pong_timeout_ms), (30_000, 5_000));
@@ -44,7 +44,7 @@ fn a_silent_client_is_asked_and_then_closed() {
 }
 
 #[test]
-fn a_client_that_answers_stays() {
+fn client_answers_pings_then_it_stays() {
     let gateway = gateway_with(|client| {
         (client.ping_interval_ms, client.pong_timeout_ms, client.missed_pings_max) = (500, 400, 8);
     });
@@ -61,7 +61,7 @@ fn a_client_that_answers_stays() {
 }
 
 #[test]
-fn connect_must_come_in_time() {
+fn connect_does_not_come_in_time_then_closed() {
     let gateway = gateway_with(|client| client.connect_timeout_ms = 300);
     let mut silent = gateway.client();
     let goodbye = silent.expect_close(3502);
@@ -81,7 +81,7 @@ fn connect_must_come_in_time() {
 }
 
 #[test]
-fn a_frame_must_be_whole_in_time() {
+fn frame_is_not_whole_in_time_then_closed() {
     let gateway = gateway_with(|client| client.frame_timeout_ms = 300);
     let mut alice = gateway.sign_in("alice");
     alice.send_bytes(&[0, 0, 0]);
@@ -105,7 +105,7 @@ fn trickle(client: &mut Client, bytes: &[u8]) {
     let gone = || client.socket().peek(&mut [0]).is_ok();
     client.socket().set_read_timeout(Some(std::time::Duration::from_millis(1))).unwrap();
     for byte in bytes {
-        // Whatever comes ends the trickle: it can only be Goodbye.
+        // The first frame that comes ends the trickle: it can only be Goodbye.
         if gone() || (&mut client.socket()).write_all(&[*byte]).is_err() {
             return;
         }
@@ -114,7 +114,7 @@ fn trickle(client: &mut Client, bytes: &[u8]) {
 }
 
 #[test]
-fn a_signed_in_client_is_not_hurried() {
+fn client_is_signed_in_then_connect_timeout_has_no_effect() {
     let gateway = gateway_with(|client| client.connect_timeout_ms = 3000);
     let mut alice = gateway.sign_in("alice");
     // This one, which came later, is closed for its silence; then the deadline of the first has passed, too.
@@ -124,7 +124,7 @@ fn a_signed_in_client_is_not_hurried() {
 }
 
 #[test]
-fn the_tls_handshake_must_end_in_time() {
+fn tls_handshake_does_not_end_in_time_then_closed() {
     let gateway = gateway_with(|client| client.handshake_timeout_ms = 300);
     // Silence, and the beginning of a ClientHello.
     for start in [&b""[..], &[0x16, 0x03, 0x01, 0x02, 0x00, 0x01, 0x00]] {
@@ -140,7 +140,7 @@ fn the_tls_handshake_must_end_in_time() {
 }
 
 #[test]
-fn a_tls_client_signs_in_in_time_too() {
+fn connect_over_tls_does_not_come_in_time_then_closed() {
     let gateway = gateway_with(|client| client.connect_timeout_ms = 2000);
     let mut silent = gateway.tls_client();
     silent.expect_close(3502);

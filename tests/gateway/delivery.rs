@@ -10,7 +10,7 @@ use ringgate_core::wire::encode::PublishRequest;
 use crate::support::{Gateway, Login, unix_seconds};
 
 #[test]
-fn messages_reach_everybody_in_order_across_shards() {
+fn users_on_all_shards_write_then_messages_arrive_in_order() {
     const USERS: usize = 32;
     const MESSAGES: usize = 5;
     let gateway = Gateway::start();
@@ -48,7 +48,7 @@ fn messages_reach_everybody_in_order_across_shards() {
 }
 
 #[test]
-fn publishes_of_one_connection_get_their_offsets_in_the_order_in_which_they_were_sent() {
+fn one_connection_publishes_then_offsets_have_the_order_of_sending() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let mut bob = gateway.sign_in("bob");
@@ -67,7 +67,7 @@ fn publishes_of_one_connection_get_their_offsets_in_the_order_in_which_they_were
 }
 
 #[test]
-fn long_payloads_that_come_at_once_stay_whole_and_in_order() {
+fn long_payloads_come_at_once_then_they_stay_whole_and_in_order() {
     const SENDERS: usize = 6;
     const MESSAGES: usize = 12;
     // Each fills a dozen receive buffers, and there are sixteen.
@@ -115,7 +115,7 @@ fn long_payloads_that_come_at_once_stay_whole_and_in_order() {
 }
 
 #[test]
-fn a_repeated_publish_is_answered_alike_and_stored_once() {
+fn publish_is_repeated_then_it_is_stored_once_and_answered_alike() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let mut bob = gateway.sign_in("bob");
@@ -129,7 +129,7 @@ fn a_repeated_publish_is_answered_alike_and_stored_once() {
     let mut alice = gateway.sign_in("alice");
     let again = alice.publish_with_id("@bob", 1, "once");
     assert_eq!((again.stamp, again.duplicate), (first.stamp, true));
-    // The same id to somebody else, or from somebody else, is another message; and no id means no comparison.
+    // An id counts for one sender and one topic; messages without an id are never compared.
     assert!(!alice.publish_with_id("@carol", 1, "once").duplicate);
     assert!(!bob.publish_with_id("@bob", 1, "to myself").duplicate);
     for _ in 0..2 {
@@ -141,7 +141,7 @@ fn a_repeated_publish_is_answered_alike_and_stored_once() {
 }
 
 #[test]
-fn client_message_ids_are_forgotten_after_a_while_and_when_there_are_too_many() {
+fn dedup_window_is_over_or_full_then_ids_are_forgotten() {
     let by_age = Gateway::with(|config| config.settings.dedup_window_ms = 200);
     let mut alice = by_age.sign_in("alice");
     let first = alice.publish_with_id("@bob", 1, "x");
@@ -166,7 +166,7 @@ fn client_message_ids_are_forgotten_after_a_while_and_when_there_are_too_many() 
 }
 
 #[test]
-fn the_trace_and_any_payload_travel_unchanged() {
+fn message_has_a_trace_and_any_bytes_then_they_arrive_unchanged() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let mut bob = gateway.sign_in("bob");
@@ -187,7 +187,7 @@ fn the_trace_and_any_payload_travel_unchanged() {
 }
 
 #[test]
-fn a_payload_over_the_limit_is_refused_and_a_frame_over_the_limit_ends_the_connection() {
+fn payload_is_over_the_limit_then_an_error_and_frame_over_the_limit_then_closed() {
     let gateway = Gateway::with(|config| config.settings.client.message_bytes_max = 1000);
     let mut alice = gateway.sign_in("alice");
     let mut bob = gateway.sign_in("bob");
@@ -205,7 +205,7 @@ fn a_payload_over_the_limit_is_refused_and_a_frame_over_the_limit_ends_the_conne
 }
 
 #[test]
-fn a_full_log_refuses_for_now_and_has_room_after_an_ack() {
+fn log_is_full_then_publishes_are_refused_until_an_ack() {
     let gateway = Gateway::with(|config| {
         config.runtime.shards = Some(1);
         config.settings.log_bytes_per_shard_max = 10_000;
@@ -233,7 +233,7 @@ fn a_full_log_refuses_for_now_and_has_room_after_an_ack() {
 }
 
 #[test]
-fn writing_to_a_user_may_need_a_grant() {
+fn inbox_publish_is_token_then_writing_to_a_user_needs_a_grant() {
     let gateway = Gateway::with(|config| config.settings.inbox.publish_all = false);
     let token = |rooms: &[&str]| {
         let rooms = rooms.iter().map(|room| (*room).to_owned()).collect();

@@ -1,4 +1,4 @@
-//! Both kinds of descriptors: the same behaviour, and every slot comes back whichever way a connection ends.
+//! Both kinds of descriptors behave alike, and every slot is free again after each kind of end.
 
 use std::net::TcpStream;
 use std::time::Duration;
@@ -68,21 +68,21 @@ fn slots_come_back(descriptors: Descriptors) {
 }
 
 #[test]
-fn messages_arrive_with_direct_descriptors() {
+fn direct_descriptors_then_messages_arrive() {
     messages_arrive(Descriptors::Direct);
 }
 
 #[test]
-fn messages_arrive_with_ordinary_descriptors() {
+fn ordinary_descriptors_then_messages_arrive() {
     messages_arrive(Descriptors::Ordinary);
 }
 
 #[test]
-fn slots_come_back_with_direct_descriptors() {
+fn direct_descriptors_are_closed_then_slots_are_free() {
     slots_come_back(Descriptors::Direct);
 }
 
 #[test]
-fn slots_come_back_with_ordinary_descriptors() {
+fn ordinary_descriptors_are_closed_then_slots_are_free() {
     slots_come_back(Descriptors::Ordinary);
 }

@@ -1,4 +1,4 @@
-//! `ringgate doctor` on the machine that the tests run on: whatever that machine is like, the answer has a shape, and an
+//! `ringgate doctor` on the machine that the tests run on: on any machine the answer has a shape, and an
 //! impossible target is refused with what stands in the way.
 
 use std::process::Command;
@@ -18,7 +18,7 @@ fn text<'a>(finding: &'a Value, field: &str) -> &'a str {
 }
 
 #[test]
-fn every_finding_has_the_same_shape() {
+fn doctor_runs_here_then_every_finding_has_one_shape() {
     let (code, findings) = doctor(&["--connections", "1000", "--shards", "1"]);
     let mut names = Vec::new();
     let mut problems = 0;
@@ -60,7 +60,7 @@ fn every_finding_has_the_same_shape() {
 }
 
 #[test]
-fn an_impossible_target_is_refused_with_the_limit_and_the_command() {
+fn target_is_impossible_then_the_limit_and_the_command_are_named() {
     let doctor = |more: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
         command.args(["doctor", "--connections", "100000000", "--shards", "1"]).args(more);
@@ -92,7 +92,7 @@ fn an_impossible_target_is_refused_with_the_limit_and_the_command() {
 }
 
 #[test]
-fn a_table_larger_than_the_limit_of_open_files_is_a_finding_and_not_a_mistake() {
+fn table_is_above_the_limit_of_open_files_then_a_finding_and_not_a_mistake() {
     let folder = TempFolder::new();
     let text_of = |table: u32| {
         format!(
@@ -113,7 +113,7 @@ fn a_table_larger_than_the_limit_of_open_files_is_a_finding_and_not_a_mistake() 
 }
 
 #[test]
-fn a_question_that_cannot_be_asked_is_no_problem_of_the_host() {
+fn configuration_cannot_be_read_then_exit_code_2_and_no_findings() {
     let folder = TempFolder::new();
     let broken = folder.write("broken.toml", "[runtime]\nshards = \"many\"\n");
     let missing = broken.with_file_name("missing.toml");
@@ -132,7 +132,7 @@ fn a_question_that_cannot_be_asked_is_no_problem_of_the_host() {
 }
 
 #[test]
-fn seccomp_is_named_where_it_forbids_the_ring() {
+fn seccomp_forbids_the_ring_then_it_is_named() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
     command.args(["doctor", "--json", "--connections", "1000"]);
     super::startup::forbid_io_uring(&mut command);

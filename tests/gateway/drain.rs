@@ -10,7 +10,7 @@ use ringgate_core::transport::Transport;
 use crate::support::{Client, Ended, Gateway, Login, Process, dev_token, try_http, wait_until};
 
 #[test]
-fn everybody_is_sent_away_and_the_gateway_ends() {
+fn drain_then_everybody_gets_goodbye_and_the_gateway_ends() {
     let gateway = Gateway::start();
     let plain = gateway.tcp();
     let mut clients: Vec<_> = (0..10).map(|user| gateway.sign_in(&format!("user{user}"))).collect();
@@ -45,25 +45,26 @@ fn everybody_is_sent_away_and_the_gateway_ends() {
 #[test]
 fn gateway_drains_then_readyz_says_503_and_draining() {
     // A drain gives a client up that stays, after two seconds: a test that was kept from running for so long sees none.
+    let draining = "{\"ready\":false,\"reasons\":[{\"reason\":\"draining\",\"text\":\"clients are sent away\"}]}\n";
     wait_until("/readyz is answered during a drain", || {
         let gateway = Gateway::start();
         let (admin, stays) = (gateway.admin(), gateway.sign_in("stays"));
         let stopping = std::thread::spawn(move || gateway.shutdown(&AtomicBool::new(false)));
         let during = loop {
             match try_http(admin, "GET", "/readyz") {
-                Ok(answer) if answer.status == 200 => assert_eq!(answer.body, "ready\n"),
+                Ok(answer) if answer.status == 200 => assert_eq!(answer.body, "{\"ready\":true,\"reasons\":[]}\n"),
                 Ok(answer) => break Some((answer.status, answer.body)),
                 Err(_) => break None,
             }
         };
         drop(stays);
         stopping.join().unwrap();
-        during.inspect(|answer| assert_eq!(*answer, (503, "draining\n".to_owned()))).is_some()
+        during.inspect(|answer| assert_eq!(*answer, (503, draining.to_owned()))).is_some()
     });
 }
 
 #[test]
-fn a_client_that_stays_does_not_keep_the_gateway() {
+fn client_stays_during_drain_then_the_gateway_ends_at_the_timeout() {
     // Most shards have nobody and end at once; the one that has alice must not wait for them to read its letters.
     let gateway = Gateway::with(|config| config.runtime.shards = Some(8));
     let alice = gateway.sign_in("alice");
@@ -72,7 +73,7 @@ fn a_client_that_stays_does_not_keep_the_gateway() {
 }
 
 #[test]
-fn a_gateway_that_is_to_end_at_once_does_not_wait() {
+fn second_signal_then_the_gateway_ends_at_once() {
     let gateway = Gateway::start();
     let alice = gateway.sign_in("alice");
     assert!(!gateway.shutdown(&AtomicBool::new(true)));
@@ -87,7 +88,7 @@ fn client_of(process: &Process) -> Client {
 }
 
 #[test]
-fn sigterm_drains_and_ends_the_process() {
+fn sigterm_then_the_process_drains_and_ends() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let mut process = Process::dev_gateway(&["--log-format", "json"]);
         let mut alice = client_of(&process);
@@ -131,7 +132,7 @@ fn second_sigterm_during_a_drain_then_the_process_ends_at_once() {
 fn two_signals_at_once_then_the_process_does_not_drain() {
     let mut process = Process::dev_gateway(&["--log-format", "json"]);
     let stalled = client_of(&process);
-    // Two different ones: of the same, a process that is stopped gets only one.
+    // Two different signals: the kernel keeps only one of each kind for a stopped process.
     process.signal(libc::SIGSTOP);
     process.signal(libc::SIGTERM);
     process.signal(libc::SIGINT);

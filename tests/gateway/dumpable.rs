@@ -1,4 +1,4 @@
-//! Whether other programs of the same user may look into the gateway's memory, which holds keys.
+//! Whether other programs of the gateway's user may read its memory, which holds keys.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -119,7 +119,7 @@ fn stay_for_good() {
 }
 
 #[test]
-fn shard_stands_still_then_the_node_is_not_ready_until_it_moves() {
+fn shard_stands_still_then_the_node_is_neither_healthy_nor_ready_until_it_moves() {
     let server = start(stay);
     let admin = server.admin_address().unwrap();
     let ready = || http(admin, "GET", "/readyz");
@@ -133,10 +133,16 @@ fn shard_stands_still_then_the_node_is_not_ready_until_it_moves() {
     });
     let said = ready();
     let still = server.metrics().iter().zip(&turns).position(|(metrics, before)| metrics.turns.read() == *before);
-    assert_eq!((said.status, said.body), (503, format!("shard {} stands still\n", still.unwrap())));
-    assert_eq!(http(admin, "GET", "/healthz").status, 200);
+    let reasons = format!(
+        "\"reasons\":[{{\"reason\":\"stalled\",\"shards\":[{}],\"text\":\"no turn for 5 s\"}}]}}\n",
+        still.unwrap()
+    );
+    assert_eq!((said.status, said.body), (503, format!("{{\"ready\":false,{reasons}")));
+    let said = http(admin, "GET", "/healthz");
+    assert_eq!((said.status, said.body), (503, format!("{{\"healthy\":false,{reasons}")));
     STAND_STILL.store(false, Ordering::Release);
     wait_until("the shard moves again", || ready().status == 200);
+    assert_eq!(http(admin, "GET", "/healthz").status, 200);
     assert!(server.shutdown(&AtomicBool::new(false)));
 }
 

@@ -12,7 +12,7 @@ fn offsets(messages: &[Message]) -> Vec<u64> {
 }
 
 #[test]
-fn offline_messages_wait_and_come_in_order_before_live_ones() {
+fn user_was_away_then_stored_messages_come_in_order_before_live_ones() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     for text in ["one", "two", "three"] {
@@ -31,7 +31,7 @@ fn offline_messages_wait_and_come_in_order_before_live_ones() {
 }
 
 #[test]
-fn a_reconnecting_device_gets_exactly_what_it_has_not_acknowledged() {
+fn device_reconnects_then_it_gets_exactly_what_it_has_not_acknowledged() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let mut bob = gateway.sign_in("bob");
@@ -63,7 +63,7 @@ fn a_reconnecting_device_gets_exactly_what_it_has_not_acknowledged() {
 }
 
 #[test]
-fn acks_that_say_nothing_new_are_ignored() {
+fn ack_says_nothing_new_then_it_is_ignored() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let mut bob = gateway.sign_in("bob");
@@ -88,7 +88,7 @@ fn acks_that_say_nothing_new_are_ignored() {
 
 /// As by a client that has kept more than has come again on this connection.
 #[test]
-fn an_ack_ahead_of_what_was_sent_counts_for_what_was_sent() {
+fn ack_is_ahead_of_what_was_sent_then_it_counts_for_what_was_sent() {
     let gateway = Gateway::with(|config| config.settings.inbox.in_flight_max = 2);
     let mut alice = gateway.sign_in("alice");
     let mut bob = gateway.sign_in("bob");
@@ -103,7 +103,7 @@ fn an_ack_ahead_of_what_was_sent_counts_for_what_was_sent() {
 }
 
 #[test]
-fn a_message_stays_until_every_device_has_acknowledged_it() {
+fn one_device_has_acknowledged_then_the_message_stays_for_the_other() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let mut phone = gateway.sign_in_with(&Login::user("bob").device("phone"));
@@ -124,7 +124,7 @@ fn a_message_stays_until_every_device_has_acknowledged_it() {
 }
 
 #[test]
-fn what_is_not_acknowledged_in_time_is_sent_again() {
+fn message_is_not_acknowledged_in_time_then_it_is_sent_again() {
     let gateway = Gateway::with(|config| {
         config.settings.inbox.ack_wait_ms = 200;
         config.settings.inbox.ack_wait_ms_max = 400;
@@ -157,7 +157,7 @@ fn what_is_not_acknowledged_in_time_is_sent_again() {
 }
 
 #[test]
-fn a_position_in_connect_goes_on_from_there_and_counts_as_an_ack() {
+fn connect_has_a_position_then_messages_after_it_come_and_it_counts_as_an_ack() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     for number in 1..=5 {
@@ -180,7 +180,7 @@ fn a_position_in_connect_goes_on_from_there_and_counts_as_an_ack() {
 }
 
 #[test]
-fn a_position_that_the_log_does_not_reach_is_said_to_be_lost() {
+fn log_does_not_reach_the_position_then_recovered_is_false() {
     let gateway = Gateway::with(|config| config.settings.inbox.messages_max = 3);
     let mut alice = gateway.sign_in("alice");
     let mut last = Position::default();
@@ -206,7 +206,7 @@ fn a_position_that_the_log_does_not_reach_is_said_to_be_lost() {
 }
 
 #[test]
-fn a_message_with_its_own_ttl_leaves_a_hole_that_nobody_waits_for() {
+fn message_has_passed_its_own_ttl_then_those_after_it_come() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let brief = |topic| PublishRequest { topic, payload: b"brief", ttl_seconds: 1, ..PublishRequest::default() };
@@ -249,7 +249,7 @@ fn messages_and_then_users_are_forgotten_when_they_are_too_old() {
 }
 
 #[test]
-fn a_device_that_is_forgotten_for_others_is_told_that_it_lost_messages() {
+fn device_was_forgotten_for_others_then_it_is_told_that_it_lost_messages() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let tablet = Login::user("bob").device("tablet");
@@ -276,14 +276,14 @@ fn a_device_that_is_forgotten_for_others_is_told_that_it_lost_messages() {
     assert_eq!((back.connected().inbox_recovered, back.connected().inbox), (false, last));
     alice.publish("@bob", "6");
     assert_eq!(back.message().offset(), 6);
-    // Whoever knows where it stands need not be known.
+    // A device with a position need not be known.
     let known = gateway.sign_in_with(&Login::user("bob").device("watch").resume(last));
     assert!(known.connected().inbox_recovered);
     gateway.finish();
 }
 
 #[test]
-fn ephemeral_messages_are_for_who_is_there_now() {
+fn message_is_ephemeral_then_only_connected_devices_get_it() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let mut bob = gateway.sign_in("bob");
@@ -310,7 +310,7 @@ fn ephemeral_messages_are_for_who_is_there_now() {
 }
 
 #[test]
-fn only_so_many_unacknowledged_messages_are_on_their_way() {
+fn in_flight_max_is_reached_then_no_more_messages_are_sent() {
     let gateway = Gateway::with(|config| config.settings.inbox.in_flight_max = 4);
     let mut alice = gateway.sign_in("alice");
     let mut bob = gateway.sign_in("bob");

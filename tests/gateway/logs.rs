@@ -1,4 +1,4 @@
-//! Log lines about connections: who signs in and with what, why others do not, and that neither probes nor floods fill a log.
+//! Log lines about connections: sign-ins, reasons of closes, and that neither probes nor floods fill a log.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -47,12 +47,12 @@ fn client_signs_in_then_its_program_is_logged() {
     assert_eq!((&said["user"], &said["device"]), (&Value::from("alice"), &Value::from("phone")));
     assert_eq!((&said["peer"], &said["transport"]), (&Value::from("127.0.0.1"), &Value::from("tcp")));
     drop(alice);
-    // The line about its end has the same connection.
+    // The line about its end names that connection, too.
     assert_eq!(line(&gateway, &["\"connection closed\"", "alice"])["connection"], said["connection"]);
 }
 
 #[test]
-fn bidi_controls_of_names_are_escaped() {
+fn name_has_bidi_controls_then_they_are_escaped() {
     let gateway = gateway("info");
     let mut alice = Client::tcp(gateway.tcp());
     alice.sign_in(&Login::token(dev_token("a\u{202e}lice")).device("\u{2066}phone"));
@@ -71,7 +71,7 @@ fn say(address: SocketAddr, bytes: &[u8]) {
 }
 
 #[test]
-fn other_protocols_on_the_plain_port_are_named() {
+fn another_protocol_on_the_plain_port_then_it_is_named() {
     let gateway = gateway("info");
     let hello: &[u8] = &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
     // One whose first four bytes announce a short frame.

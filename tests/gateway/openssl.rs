@@ -114,7 +114,7 @@ fn talk(gateway: &Gateway, ca: &str, arguments: &[&str], commands: &[&str]) -> S
 }
 
 #[test]
-fn openssl_updates_keys_in_both_directions() {
+fn openssl_updates_keys_then_both_directions_go_on() {
     for (gateway, memory) in Gateway::of_each_tls_memory() {
         let folder = TempFolder::new();
         let ca = folder.write("ca.pem", &gateway.certificate).display().to_string();
@@ -130,7 +130,7 @@ fn openssl_updates_keys_in_both_directions() {
 }
 
 #[test]
-fn openssl_with_an_older_version_is_served_in_the_ordinary_mode() {
+fn openssl_speaks_tls_1_2_then_it_is_served_in_the_ordinary_mode() {
     let gateway = Gateway::with_tls(TlsMemory::Compact);
     let folder = TempFolder::new();
     let ca = folder.write("ca.pem", &gateway.certificate).display().to_string();
@@ -142,7 +142,7 @@ fn openssl_with_an_older_version_is_served_in_the_ordinary_mode() {
 }
 
 #[test]
-fn openssl_resumes_sessions() {
+fn openssl_has_a_ticket_then_its_session_is_resumed() {
     for (gateway, memory) in Gateway::of_each_tls_memory() {
         let folder = TempFolder::new();
         let ca = folder.write("ca.pem", &gateway.certificate).display().to_string();

@@ -1,4 +1,4 @@
-//! Standard output and standard error that cannot be written: a gateway starts and serves all the same and counts what was
+//! Standard output and standard error that cannot be written: a gateway starts and serves nevertheless and counts what was
 //! lost, and a command that has something to print ends with an exit code that says it did not.
 
 use std::fs::OpenOptions;

@@ -1,4 +1,4 @@
-//! Who is in a room: asked for, and announced.
+//! Members of a room: presence requests, join and leave events.
 
 use ringgate_core::wire::Kind;
 
@@ -18,7 +18,7 @@ fn announced(client: &mut Client) -> (bool, String, String) {
 }
 
 #[test]
-fn presence_counts_everybody_and_lists_as_many_as_asked_for() {
+fn presence_is_asked_for_then_all_are_counted_and_as_many_listed_as_wanted() {
     let gateway = Gateway::start();
     let mut members: Vec<_> = [("alice", "phone"), ("alice", "tablet"), ("bob", "phone"), ("carol", "phone")]
         .map(|(user, device)| gateway.sign_in_with(&Login::user(user).device(device)))
@@ -46,7 +46,7 @@ fn presence_counts_everybody_and_lists_as_many_as_asked_for() {
 }
 
 #[test]
-fn at_most_1000_members_are_listed() {
+fn room_has_more_than_1000_members_then_1000_are_listed() {
     let gateway = Gateway::with(|config| {
         config.runtime.connections_per_shard_max = 2000;
         config.settings.client.sessions_per_user_max = 2000;
@@ -64,7 +64,7 @@ fn at_most_1000_members_are_listed() {
 }
 
 #[test]
-fn a_namespace_may_keep_presence_to_itself() {
+fn namespace_has_presence_off_then_it_is_refused() {
     let gateway = Gateway::with_namespace("chat", |namespace| namespace.presence = false);
     let mut alice = gateway.sign_in("alice");
     alice.subscribe("chat:a");
@@ -73,7 +73,7 @@ fn a_namespace_may_keep_presence_to_itself() {
 }
 
 #[test]
-fn members_are_told_who_comes_and_goes_where_the_namespace_says_so() {
+fn join_leave_is_on_then_members_are_told() {
     let gateway = Gateway::with_namespace("chat", |namespace| namespace.join_leave = true);
     let mut alice = gateway.sign_in("alice");
     alice.subscribe("chat:a");
@@ -97,7 +97,7 @@ fn members_are_told_who_comes_and_goes_where_the_namespace_says_so() {
 }
 
 #[test]
-fn nobody_is_told_by_default() {
+fn join_leave_is_not_set_then_nobody_is_told() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let mut bob = gateway.sign_in("bob");

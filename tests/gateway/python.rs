@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::support::{Gateway, TempFolder, dev_token, dev_token_for};
 
 #[test]
-fn the_python_client_and_the_gateway_understand_each_other() {
+fn python_client_runs_its_tests_then_they_pass() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join("target/python/bin/python");
     assert!(python.exists(), "{} is missing; tests/run makes it", python.display());

@@ -22,7 +22,7 @@ fn publisher(gateway: &Gateway, room: &str, messages: usize) -> (Client, Positio
 }
 
 #[test]
-fn history_is_bounded_by_count_and_read_in_pages() {
+fn history_is_full_then_the_newest_are_read_in_pages() {
     let gateway = Gateway::with_namespace("chat", |namespace| namespace.history_size = 3);
     let (_publisher, last) = publisher(&gateway, "chat:a", 5);
     // Nobody needs to be in an open room to ask.
@@ -58,7 +58,7 @@ fn history_is_bounded_by_count_and_read_in_pages() {
 }
 
 #[test]
-fn an_answer_with_history_has_at_most_256_kib() {
+fn history_is_large_then_an_answer_has_at_most_256_kib() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let start = alice.subscribe("chat:a").position;
@@ -74,7 +74,7 @@ fn an_answer_with_history_has_at_most_256_kib() {
 }
 
 #[test]
-fn history_grows_old() {
+fn history_is_older_than_its_ttl_then_it_is_gone() {
     let gateway = Gateway::with_namespace("chat", |namespace| namespace.history_ttl_ms = 300);
     let (mut publisher, last) = publisher(&gateway, "chat:a", 2);
     crate::support::wait_until("the history is empty", || {
@@ -110,7 +110,7 @@ fn a_subscriber_that_comes_back_gets_the_gap_and_then_live_messages() {
 }
 
 #[test]
-fn a_gap_that_cannot_be_filled_is_said_so_and_only_live_messages_come() {
+fn gap_cannot_be_filled_then_recovered_is_false_and_only_live_messages_come() {
     let gateway = Gateway::with_namespace("chat", |namespace| namespace.history_size = 3);
     let (mut publisher, last) = publisher(&gateway, "chat:a", 5);
     let lost = [
@@ -136,7 +136,7 @@ fn a_gap_that_cannot_be_filled_is_said_so_and_only_live_messages_come() {
 }
 
 #[test]
-fn a_resumed_publisher_without_echo_still_hears_the_others() {
+fn publisher_resumes_without_echo_then_it_hears_the_others() {
     let gateway = Gateway::with_namespace("chat", |namespace| namespace.echo = false);
     let (mut publisher, last) = publisher(&gateway, "chat:a", 3);
     let mut bob = gateway.sign_in("bob");
@@ -154,7 +154,7 @@ fn a_resumed_publisher_without_echo_still_hears_the_others() {
 }
 
 #[test]
-fn namespaces_without_a_log_have_no_history() {
+fn namespace_has_no_log_then_no_history() {
     let gateway = Gateway::with_namespace("live", |namespace| {
         namespace.durability = Durability::Ephemeral;
         namespace.history_size = 0;
@@ -172,7 +172,7 @@ fn namespaces_without_a_log_have_no_history() {
 }
 
 #[test]
-fn a_room_may_vanish_with_its_last_member() {
+fn vanish_when_empty_is_on_then_the_room_goes_with_its_last_member() {
     for vanishes in [true, false] {
         let gateway = Gateway::with_namespace("chat", |namespace| namespace.vanish_when_empty = vanishes);
         let (mut publisher, last) = publisher(&gateway, "chat:a", 2);
@@ -190,7 +190,7 @@ fn a_room_may_vanish_with_its_last_member() {
 }
 
 #[test]
-fn ones_own_inbox_can_be_read_as_history_and_nobody_elses() {
+fn history_of_an_inbox_then_only_its_user_may_read_it() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     for number in 1..=3 {

@@ -1,4 +1,4 @@
-//! Rooms: who hears what in which order, who may do what, joining and leaving.
+//! Rooms: order of messages, rights, joining and leaving.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ fn try_publish(client: &mut Client, topic: &str) -> Result<u64, u16> {
 }
 
 #[test]
-fn everybody_in_a_room_hears_everybody_in_the_same_order() {
+fn all_members_publish_then_all_hear_one_order() {
     let gateway = Gateway::start();
     let mut members: Vec<_> = (0..16).map(|user| gateway.sign_in(&format!("user{user}"))).collect();
     let mut elsewhere = gateway.sign_in("elsewhere");
@@ -54,7 +54,7 @@ fn everybody_in_a_room_hears_everybody_in_the_same_order() {
 }
 
 #[test]
-fn one_letter_for_each_shard_that_has_members() {
+fn broadcast_then_one_letter_goes_to_each_shard_with_members() {
     const MESSAGES: u64 = 10;
     let gateway = Gateway::with(|config| config.runtime.shards = Some(4));
     let mut members: Vec<_> = (0..24).map(|user| gateway.sign_in(&format!("user{user}"))).collect();
@@ -81,7 +81,7 @@ fn one_letter_for_each_shard_that_has_members() {
 }
 
 #[test]
-fn without_echo_only_the_publishing_session_is_left_out() {
+fn echo_is_off_then_only_the_publishing_session_is_left_out() {
     let gateway = Gateway::with_namespace("chat", |namespace| namespace.echo = false);
     let mut phone = gateway.sign_in_with(&Login::user("alice").device("phone"));
     let mut tablet = gateway.sign_in_with(&Login::user("alice").device("tablet"));
@@ -100,7 +100,7 @@ fn without_echo_only_the_publishing_session_is_left_out() {
 }
 
 #[test]
-fn publishing_needs_a_subscription_unless_the_namespace_says_otherwise() {
+fn publisher_is_not_subscribed_then_refused_unless_the_namespace_allows_it() {
     let gateway = Gateway::with(|config| {
         let open = Namespace { publish_without_subscribe: true, ..Namespace::named("open") };
         config.settings.namespaces = vec![Namespace::named("chat"), open];
@@ -124,7 +124,7 @@ fn publishing_needs_a_subscription_unless_the_namespace_says_otherwise() {
 }
 
 #[test]
-fn rooms_of_unknown_namespaces_do_not_exist() {
+fn namespace_is_unknown_then_its_rooms_do_not_exist() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     for room in ["nope:general", "chat", "chat:", ":general", "Chat:general"] {
@@ -142,7 +142,7 @@ fn rooms_of_unknown_namespaces_do_not_exist() {
 }
 
 #[test]
-fn grants_are_patterns_by_verb() {
+fn token_has_grants_then_each_verb_follows_its_patterns() {
     let gateway = Gateway::with_namespace("vip", |namespace| {
         namespace.subscribe_all = false;
         namespace.publish_all = false;
@@ -162,7 +162,7 @@ fn grants_are_patterns_by_verb() {
     assert_eq!(try_publish(&mut alice, "vip:a"), Ok(1));
     assert_eq!(try_publish(&mut alice, "vip:b"), Err(103));
     assert_eq!(try_publish(&mut stranger, "vip:a"), Err(103));
-    // Whoever is in a room may look around in it.
+    // A member may read presence and history of the room.
     assert_eq!(alice.try_presence("vip:b", 1).unwrap().count, 1);
     assert_eq!(alice.try_history("vip:a", None, 1).unwrap().messages.len(), 1);
     for (room, presence, history) in [("vip:p", true, false), ("vip:hh", false, true), ("vip:x", false, false)] {
@@ -180,7 +180,7 @@ fn grants_are_patterns_by_verb() {
 }
 
 #[test]
-fn a_session_is_in_so_many_rooms_and_in_each_once() {
+fn session_is_in_a_room_or_in_rooms_max_then_another_subscribe_is_refused() {
     let gateway = Gateway::with(|config| config.settings.client.rooms_max = 2);
     let mut alice = gateway.sign_in("alice");
     assert_eq!(alice.connected().rooms_max, 2);
@@ -197,7 +197,7 @@ fn a_session_is_in_so_many_rooms_and_in_each_once() {
 }
 
 #[test]
-fn connect_joins_rooms_at_once() {
+fn connect_names_rooms_then_they_are_joined_at_once() {
     let gateway = Gateway::start();
     let mut bob = gateway.sign_in("bob");
     bob.subscribe("chat:a");
@@ -225,7 +225,7 @@ fn connect_joins_rooms_at_once() {
 }
 
 #[test]
-fn nothing_comes_of_a_room_that_was_left() {
+fn room_was_left_then_nothing_comes_of_it() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     let mut bob = gateway.sign_in("bob");

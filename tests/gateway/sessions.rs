@@ -6,7 +6,7 @@ use ringgate_core::wire::Kind;
 use crate::support::{Frame, Gateway, Login, wait_until};
 
 #[test]
-fn the_same_user_and_device_takes_the_session_over() {
+fn user_and_device_sign_in_again_then_they_take_the_session_over() {
     let gateway = Gateway::start();
     let mut bob = gateway.sign_in("bob");
     let mut old = gateway.sign_in_with(&Login::user("alice").device("phone"));
@@ -21,7 +21,7 @@ fn the_same_user_and_device_takes_the_session_over() {
 }
 
 #[test]
-fn every_device_of_a_user_gets_every_message() {
+fn user_has_several_devices_then_each_gets_every_message() {
     let gateway = Gateway::start();
     let devices = ["phone", "tablet", "desktop"];
     let mut clients: Vec<_> =
@@ -37,7 +37,7 @@ fn every_device_of_a_user_gets_every_message() {
 }
 
 #[test]
-fn a_user_has_so_many_sessions_and_no_more() {
+fn user_has_sessions_per_user_max_then_another_device_is_refused() {
     let gateway = Gateway::with(|config| config.settings.client.sessions_per_user_max = 2);
     let first = gateway.sign_in_with(&Login::user("alice").device("a"));
     let _second = gateway.sign_in_with(&Login::user("alice").device("b"));
@@ -55,7 +55,7 @@ fn a_user_has_so_many_sessions_and_no_more() {
 }
 
 #[test]
-fn only_connect_comes_first_and_only_once() {
+fn another_frame_first_or_a_second_connect_then_closed() {
     let gateway = Gateway::start();
     for kind in [Kind::Ping, Kind::ClientPong] {
         let mut client = gateway.client();
@@ -74,7 +74,7 @@ fn only_connect_comes_first_and_only_once() {
 
 /// In one write with Connect, and one by one while its token is being looked at.
 #[test]
-fn requests_behind_connect_are_answered_behind_connected_in_their_order() {
+fn requests_follow_connect_at_once_then_they_are_answered_after_connected_in_order() {
     let gateway = Gateway::with(|config| config.runtime.shards = Some(4));
     for (number, at_once) in [true, false].into_iter().cycle().take(40).enumerate() {
         let mut client = gateway.client();
@@ -109,7 +109,7 @@ fn requests_behind_connect_are_answered_behind_connected_in_their_order() {
 }
 
 #[test]
-fn disconnect_ends_without_goodbye() {
+fn client_sends_disconnect_then_the_end_comes_without_goodbye() {
     let gateway = Gateway::start();
     let mut alice = gateway.sign_in("alice");
     alice.send_empty(Kind::Disconnect);
@@ -123,7 +123,7 @@ fn disconnect_ends_without_goodbye() {
 
 /// More than the gateway takes in waits behind Connect when it is refused: the client still reads why, and no reset.
 #[test]
-fn a_refused_connect_with_much_behind_it_is_told_why() {
+fn connect_with_much_behind_it_is_refused_then_goodbye_says_why() {
     let gateway = Gateway::start();
     for _ in 0..20 {
         let mut client = gateway.client();
@@ -152,7 +152,7 @@ fn a_refused_connect_with_much_behind_it_is_told_why() {
 
 /// Everything that a client asks for behind Connect comes, also what had to wait in the socket.
 #[test]
-fn much_more_than_is_taken_in_behind_connect_is_answered() {
+fn more_than_is_kept_follows_connect_then_all_of_it_is_answered() {
     let gateway = Gateway::with(|config| {
         config.runtime.shards = Some(2);
         config.settings.client.bytes_rate = 0;

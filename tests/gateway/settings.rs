@@ -1,4 +1,4 @@
-//! Settings of a file, as clients meet them: who may publish.
+//! Settings of a file, as clients meet them: the right to publish.
 
 use jsonwebtoken::{Algorithm, EncodingKey};
 use ringgate_core::close::ErrorCode;

@@ -53,7 +53,7 @@ fn leeway_then_a_token_that_ended_signs_in_until_it_is_over() {
     let connected = gateway.client().sign_in(&alice(json!({ "sub": "alice", "exp": now - 60 })));
     assert_eq!(connected.expires_at, now - 60 + 3600);
     assert_eq!(gateway.refused_sign_in(&alice(json!({ "sub": "alice", "exp": now - 3600 }))), 3005);
-    // The same for a token that begins later.
+    // Leeway also counts for a token that begins later.
     let begins = |nbf: u64| alice(json!({ "sub": "alice", "exp": now + 9000, "nbf": nbf }));
     gateway.client().sign_in(&begins(now + 3600));
     assert_eq!(gateway.refused_sign_in(&begins(now + 7200)), 3017);
@@ -61,7 +61,7 @@ fn leeway_then_a_token_that_ended_signs_in_until_it_is_over() {
 }
 
 #[test]
-fn every_algorithm_from_key_files() {
+fn keys_of_every_algorithm_are_in_files_then_tokens_are_accepted() {
     let folder = TempFolder::new();
     let mut toml = LISTENERS.to_owned();
     let mut tokens = Vec::new();
@@ -100,7 +100,7 @@ fn every_algorithm_from_key_files() {
 }
 
 #[test]
-fn the_old_key_is_good_while_it_is_listed() {
+fn old_key_is_still_listed_then_its_tokens_are_accepted() {
     let key =
         |kid: &str| format!("[[token.keys]]\nkid = \"{kid}\"\nalgorithm = \"HS256\"\nsecret = \"{SECRET}{kid}\"\n");
     let sign = |kid: &str| {
@@ -119,7 +119,7 @@ fn the_old_key_is_good_while_it_is_listed() {
 }
 
 #[test]
-fn claims_that_do_not_fit_are_refused() {
+fn claim_does_not_fit_then_the_token_is_refused() {
     let gateway = gateway_with_secret("audience = [\"ringgate\", \"chat\"]\nissuer = \"https://id.example.org\"");
     let now = unix_seconds();
     let good = json!({ "sub": "alice", "exp": now + 3600, "aud": "chat", "iss": "https://id.example.org" });
@@ -155,7 +155,7 @@ fn claims_that_do_not_fit_are_refused() {
 }
 
 #[test]
-fn forgeries_and_garbage_are_refused() {
+fn token_is_forged_or_garbage_then_it_is_refused() {
     let folder = TempFolder::new();
     let public = key_pair(Algorithm::RS256).public_key_pem();
     let path = folder.write("rsa.pem", &public);
@@ -192,7 +192,7 @@ fn forgeries_and_garbage_are_refused() {
 }
 
 #[test]
-fn a_token_has_at_most_8192_bytes() {
+fn token_is_longer_than_8192_bytes_then_it_is_refused() {
     let gateway = gateway_with_secret("");
     let longest = (6000..6200)
         .map(|pad| secret_token(&json!({ "sub": "alice", "exp": unix_seconds() + 3600, "pad": "x".repeat(pad) })))
@@ -263,7 +263,7 @@ fn token_refused_then_metrics_have_the_cause_and_the_client_has_not() {
 }
 
 #[test]
-fn a_device_claim_binds_the_token() {
+fn token_has_a_device_then_other_devices_are_refused() {
     let gateway = gateway_with_secret("");
     let claims = json!({ "sub": "alice", "exp": unix_seconds() + 3600, "device": "phone" });
     let login = Login::token(secret_token(&claims));
@@ -274,7 +274,7 @@ fn a_device_claim_binds_the_token() {
 }
 
 #[test]
-fn only_version_1_is_spoken() {
+fn version_is_not_1_then_refused() {
     let gateway = gateway_with_secret("");
     let login = Login { version: 2, ..Login::token(alice_until(3600)) };
     assert_eq!(gateway.refused_sign_in(&login), 3506);
@@ -283,7 +283,7 @@ fn only_version_1_is_spoken() {
 }
 
 #[test]
-fn a_session_ends_with_its_token_unless_it_is_refreshed() {
+fn token_expires_then_the_session_ends_unless_refreshed() {
     let gateway = gateway_with_secret("");
     let ends = unix_seconds() + 10;
     let login =
@@ -306,7 +306,7 @@ fn a_session_ends_with_its_token_unless_it_is_refreshed() {
 }
 
 #[test]
-fn a_refresh_that_is_refused_changes_nothing() {
+fn refresh_is_refused_then_nothing_changes() {
     let gateway = gateway_with_secret("");
     let ends = unix_seconds() + 10;
     let mut alice = gateway.sign_in_with(&Login::token(secret_token(&json!({ "sub": "alice", "exp": ends }))));

@@ -62,7 +62,7 @@ fn to(topic: &str) -> PublishRequest<'_> {
 }
 
 #[test]
-fn an_inbox_that_is_not_read_waits_in_its_log_and_nothing_is_lost() {
+fn client_does_not_read_then_its_inbox_waits_in_the_log_and_nothing_is_lost() {
     let gateway = gateway_with(|_| {});
     let mut bob = slow_client(&gateway, "bob");
     let mut alice = gateway.sign_in("alice");
@@ -85,7 +85,7 @@ fn an_inbox_that_is_not_read_waits_in_its_log_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_room_goes_on_while_one_member_does_not_read_and_that_member_catches_up() {
+fn one_member_does_not_read_then_the_room_goes_on_and_it_catches_up() {
     let gateway = gateway_with(|_| {});
     let mut bob = slow_client(&gateway, "bob");
     let mut alice = gateway.sign_in("alice");
@@ -113,7 +113,7 @@ fn a_room_goes_on_while_one_member_does_not_read_and_that_member_catches_up() {
 }
 
 #[test]
-fn a_member_whose_gap_has_left_the_log_is_closed() {
+fn gap_of_a_member_has_left_the_log_then_it_is_closed() {
     let gateway = gateway_with(|config| config.settings.namespaces[0].history_size = 5);
     let mut bob = slow_client(&gateway, "bob");
     let mut alice = gateway.sign_in("alice");
@@ -143,7 +143,7 @@ fn a_member_whose_gap_has_left_the_log_is_closed() {
 }
 
 #[test]
-fn ephemeral_messages_to_a_full_queue_are_dropped_and_counted() {
+fn outbox_is_full_then_ephemeral_messages_are_dropped_and_counted() {
     let gateway = gateway_with(|_| {});
     let mut bob = slow_client(&gateway, "bob");
     let mut alice = gateway.sign_in("alice");
@@ -161,7 +161,7 @@ fn ephemeral_messages_to_a_full_queue_are_dropped_and_counted() {
 }
 
 #[test]
-fn a_room_without_history_drops_and_counts() {
+fn outbox_is_full_and_the_room_has_no_history_then_dropped_and_counted() {
     let gateway = gateway_with(|config| config.settings.namespaces[0].history_size = 0);
     let mut bob = slow_client(&gateway, "bob");
     let mut alice = gateway.sign_in("alice");
@@ -185,7 +185,7 @@ fn a_room_without_history_drops_and_counts() {
 }
 
 #[test]
-fn who_takes_nothing_until_the_write_deadline_is_closed_and_resumes() {
+fn client_takes_nothing_until_the_write_deadline_then_it_is_closed_and_can_resume() {
     let gateway = gateway_with(|config| config.settings.client.write_timeout_ms = 3000);
     let bob = slow_client(&gateway, "bob");
     let mut alice = gateway.sign_in("alice");
@@ -209,7 +209,7 @@ fn who_takes_nothing_until_the_write_deadline_is_closed_and_resumes() {
 }
 
 #[test]
-fn a_client_that_asks_and_does_not_read_the_answers_is_closed_after_the_write_timeout() {
+fn client_asks_and_does_not_read_the_answers_then_closed_after_the_write_timeout() {
     let gateway = gateway_with(|config| config.settings.client.write_timeout_ms = 2000);
     let mut bob = slow_client(&gateway, "bob");
     bob.subscribe("chat:a");

@@ -22,7 +22,7 @@ fn check(folder: &TempFolder, text: &str) -> (i32, Vec<String>) {
 }
 
 #[test]
-fn every_problem_is_named_with_file_line_and_key() {
+fn file_has_several_problems_then_each_is_named_with_file_line_and_key() {
     let folder = TempFolder::new();
     let text = format!(
         "{LISTENERS}[client]\nping_interval = \"5 apples\"\nmessage_size_max = \"2MiB\"\n[node]\nnumber = 1024\n\
@@ -43,14 +43,14 @@ fn every_problem_is_named_with_file_line_and_key() {
         assert!(found, "{start} not in {lines:#?}");
     }
     assert_eq!(lines.len(), starts.len(), "{lines:#?}");
-    // `serve` refuses it with the same words.
+    // `serve` says what `check` says.
     let file = folder.path("ringgate.toml");
     let served = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]).ended();
     assert_eq!((served.code, served.out.len(), served.err.len()), (Some(1), 0, starts.len()));
 }
 
 #[test]
-fn single_problems() {
+fn file_has_one_problem_then_its_line_and_remedy_are_named() {
     let folder = TempFolder::new();
     for (text, line, says) in [
         (String::new(), "", "listeners: there is none; add [[listeners]] with address ="),
@@ -72,12 +72,12 @@ fn single_problems() {
         (
             format!("{LISTENERS}{KEY}[runtime]\nconnections_per_shard_max = 16777216\n"),
             ":7",
-            "runtime.connections_per_shard_max: 16777216 slots in one table are more than the limit of open files",
+            "runtime.connections_per_shard_max: 16777280 slots in one table are more than the limit of open files",
         ),
     ] {
         // What is said about the table depends on where sockets live on this kernel.
         let says = match Descriptors::for_this_kernel() {
-            Descriptors::Ordinary => says.replace("16777216 slots in one table", ""),
+            Descriptors::Ordinary => says.replace("16777280 slots in one table", ""),
             Descriptors::Direct => says.to_owned(),
         };
         let (code, lines) = check(&folder, &text);
@@ -91,7 +91,7 @@ fn single_problems() {
 }
 
 #[test]
-fn the_development_key_is_refused_wherever_it_stands() {
+fn development_key_is_configured_then_it_is_refused() {
     let folder = TempFolder::new();
     let path = folder.write("secret", format!("{}\n", ringgate_auth::DEV_SECRET));
     for source in
@@ -106,7 +106,7 @@ fn the_development_key_is_refused_wherever_it_stands() {
 }
 
 #[test]
-fn certificate_and_key_must_belong_together() {
+fn certificate_and_key_do_not_belong_together_then_refused() {
     let folder = TempFolder::new();
     let (certificate, key) = dev_certificate().unwrap();
     let (_, other_key) = dev_certificate().unwrap();
@@ -133,7 +133,7 @@ fn certificate_and_key_must_belong_together() {
 }
 
 #[test]
-fn the_default_configuration_is_good_with_a_listener_and_a_key() {
+fn default_text_gets_a_listener_and_a_key_then_a_gateway_serves_with_it() {
     let folder = TempFolder::new();
     let printed = Process::ringgate(&["config"]).ended();
     assert_eq!(printed.code, Some(0));
@@ -152,7 +152,7 @@ fn the_default_configuration_is_good_with_a_listener_and_a_key() {
 }
 
 #[test]
-fn a_port_that_is_taken() {
+fn port_is_taken_then_the_address_is_named() {
     let folder = TempFolder::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
@@ -163,7 +163,7 @@ fn a_port_that_is_taken() {
     let says = format!("ringgate: cannot listen on {address}: Address already in use");
     assert!(ended.err[0].starts_with(&says), "{ended:?}");
     assert!(ended.err[0].contains("another process listens there"), "{ended:?}");
-    // The admin's port likewise.
+    // The admin's port is taken.
     let text = format!("{LISTENERS}{KEY}[admin]\naddress = \"{address}\"\n");
     let file = folder.write("admin.toml", text);
     let ended = Process::ringgate(&["serve", "--config", file.to_str().unwrap()]).ended();
@@ -289,9 +289,9 @@ fn certificate_that_has_expired_then_check_and_serve_warn_and_go_on() {
 }
 
 #[test]
-fn a_table_larger_than_the_limit_of_open_files() {
+fn table_is_above_the_limit_of_open_files_then_the_error_names_a_limit_that_does() {
     let folder = TempFolder::new();
-    for (descriptors, wanted) in [("direct", 5000), ("ordinary", 2 * 5000 + 64)] {
+    for (descriptors, wanted) in [("direct", 5064), ("ordinary", 2 * 5064 + 64)] {
         let runtime = format!("shards = 2\ndescriptors = \"{descriptors}\"\nconnections_per_shard_max = 5000\n");
         let file = folder.write("ringgate.toml", format!("{LISTENERS}{KEY}[runtime]\n{runtime}"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
@@ -319,7 +319,7 @@ pub(crate) fn limit_open_files(command: &mut Command, limit: u64) {
 }
 
 #[test]
-fn a_seccomp_profile_that_forbids_io_uring() {
+fn seccomp_forbids_io_uring_then_no_start() {
     let folder = TempFolder::new();
     let file = folder.write("ringgate.toml", format!("{LISTENERS}{KEY}[admin]\nenabled = false\n"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
@@ -357,13 +357,13 @@ fn a_call_is_refused_then_the_gateway_does_not_start_and_names_what_is_in_the_wa
 
 #[test]
 fn descriptors_run_out_at_the_start_then_the_limit_is_named() {
-    // Few enough for the rings of eight shards not to be made; a table of its own takes none.
+    // Few enough for the rings of sixteen shards not to be made; a table of its own takes none.
     let folder = TempFolder::new();
-    let runtime = "shards = 8\ndescriptors = \"direct\"\nconnections_per_shard_max = 16\n";
+    let runtime = "shards = 16\ndescriptors = \"direct\"\nconnections_per_shard_max = 16\naccepts_in_flight = 1\n";
     let file = folder.write("ringgate.toml", format!("{LISTENERS}{KEY}[runtime]\n{runtime}[admin]\nenabled = false\n"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
     command.args(["serve", "--config", file.to_str().unwrap()]);
-    limit_open_files(&mut command, 16);
+    limit_open_files(&mut command, 32);
     let ended = Process::of(command).ended();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let line = ended.err.iter().find(|line| line.starts_with("ringgate: ")).unwrap();

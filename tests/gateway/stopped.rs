@@ -47,7 +47,7 @@ impl Gateway {
 }
 
 #[test]
-fn whoever_sent_a_ping_meanwhile_is_not_closed() {
+fn client_pinged_while_the_process_was_stopped_then_it_is_not_closed() {
     let gateway = Gateway::start();
     let mut client = gateway.sign_in("alice");
     gateway.stop_for(Duration::from_secs(10), || client.send_empty(Kind::Ping));
@@ -90,7 +90,7 @@ fn more_answers_than_a_turn_reads_came_meanwhile_then_nobody_is_closed() {
 }
 
 #[test]
-fn broadcasts_that_came_meanwhile_are_all_brought() {
+fn broadcasts_came_while_the_process_was_stopped_then_all_are_delivered() {
     // More than a shard keeps waiting.
     const PUBLISHERS: usize = 8;
     const EACH: usize = 400;

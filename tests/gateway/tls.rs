@@ -43,7 +43,7 @@ fn tls_closes(gateway: &Gateway, reason: CloseReason) -> u64 {
 }
 
 #[test]
-fn both_versions_are_spoken_and_long_messages_go_both_ways() {
+fn tls_1_2_or_1_3_then_long_messages_go_both_ways() {
     const MESSAGES: usize = 40;
     for (gateway, memory) in Gateway::of_each_tls_memory() {
         for (round, version) in (1..).zip([&rustls::version::TLS12, &rustls::version::TLS13]) {
@@ -73,7 +73,7 @@ fn both_versions_are_spoken_and_long_messages_go_both_ways() {
                     client.ack(stamp.position);
                 }
             }
-            // Whoever signs in before the gateway has read the last Acks is sent those messages again.
+            // A client that signs in before the gateway has read the last Acks is sent those messages again.
             gateway.wait_for("acknowledged", round * 2 * MESSAGES as u64, |m| &m.inbox_acked);
         }
         assert_eq!(gateway.handshakes(), [4, 0]);
@@ -84,7 +84,7 @@ fn both_versions_are_spoken_and_long_messages_go_both_ways() {
 }
 
 #[test]
-fn plain_and_tls_clients_talk_with_each_other() {
+fn one_client_is_plain_and_one_tls_then_they_talk() {
     let gateway = Gateway::start();
     let mut secured = gateway.tls_client();
     secured.sign_in(&Login::user("secured"));
@@ -101,7 +101,7 @@ fn plain_and_tls_clients_talk_with_each_other() {
 }
 
 #[test]
-fn a_client_that_trusts_somebody_else_does_not_connect() {
+fn client_trusts_another_certificate_then_it_does_not_connect() {
     let gateway = Gateway::start();
     let (other, _) = dev_certificate().unwrap();
     let error = Client::open(gateway.tls(), true, Trust::Pem(other.as_bytes())).err().unwrap();
@@ -114,7 +114,7 @@ fn a_client_that_trusts_somebody_else_does_not_connect() {
 }
 
 #[test]
-fn plain_bytes_on_the_tls_port_end_the_connection() {
+fn plain_bytes_on_the_tls_port_then_the_connection_ends() {
     let gateway = Gateway::start();
     let connect = connect_frame("alice");
     for bytes in [&connect[..], b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", &[0; 64]] {
@@ -152,7 +152,7 @@ fn tls_fails_then_the_log_says_why() {
 }
 
 #[test]
-fn the_gateway_says_close_notify_behind_goodbye() {
+fn gateway_ends_a_tls_connection_then_close_notify_follows_goodbye() {
     for (gateway, _) in Gateway::of_each_tls_memory() {
         let mut stream = raw_tls(&gateway);
         let mut connect = Vec::new();
@@ -169,7 +169,7 @@ fn the_gateway_says_close_notify_behind_goodbye() {
 }
 
 #[test]
-fn a_client_may_say_close_notify() {
+fn client_sends_close_notify_then_the_connection_ends() {
     for (gateway, _) in Gateway::of_each_tls_memory() {
         let mut stream = raw_tls(&gateway);
         stream.write_all(&connect_frame("alice")).unwrap();
@@ -178,7 +178,7 @@ fn a_client_may_say_close_notify() {
         stream.flush().unwrap();
         wait_until("the session has ended", || tls_closes(&gateway, CloseReason::ConnectionClosed) == 1);
         gateway.wait_for("slots", 0, |m| &m.ring_slots_used);
-        // Answered with the same: rustls calls it an error when the stream ends without.
+        // Answered with close_notify: rustls calls it an error when the stream ends without.
         let mut said = Vec::new();
         stream.read_to_end(&mut said).unwrap();
         assert_eq!(said[4], 128, "Connected");
@@ -188,7 +188,7 @@ fn a_client_may_say_close_notify() {
 }
 
 #[test]
-fn a_record_that_was_tampered_with_ends_the_connection() {
+fn record_was_tampered_with_then_the_connection_ends() {
     for (gateway, _) in Gateway::of_each_tls_memory() {
         let mut stream = raw_tls(&gateway);
         stream.write_all(&connect_frame("alice")).unwrap();
@@ -210,7 +210,7 @@ fn a_record_that_was_tampered_with_ends_the_connection() {
 
 /// A client that sends everything at once: the end of the handshake, half a frame, a key update, the other half.
 #[test]
-fn what_comes_with_the_end_of_the_handshake_counts() {
+fn frames_come_with_the_end_of_the_handshake_then_they_are_answered() {
     for (gateway, _) in Gateway::of_each_tls_memory() {
         let mut stream = raw_tls(&gateway);
         while stream.conn.is_handshaking() {
@@ -240,7 +240,7 @@ fn what_comes_with_the_end_of_the_handshake_counts() {
 }
 
 #[test]
-fn keys_may_be_updated_at_any_time() {
+fn client_updates_its_keys_then_messages_go_on() {
     for (gateway, _) in Gateway::of_each_tls_memory() {
         let mut bob = gateway.tls_client();
         bob.sign_in(&Login::user("bob"));

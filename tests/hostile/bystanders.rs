@@ -1,4 +1,4 @@
-//! Two users who write to each other all the while, each message whole, once and in order.
+//! Two users who write to each other during the whole test, each message whole, once and in order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use crate::support::{Gateway, wait_until};
 
 const PAUSE: Duration = Duration::from_millis(3);
 
-/// See the module. A thread of its own, so that they go on whatever the test does.
+/// See the module. A thread of its own, so that they go on while the test waits.
 pub(crate) struct Bystanders {
     stop: Arc<AtomicBool>,
     exchanges: Arc<AtomicU64>,

@@ -19,7 +19,7 @@ use crate::support::DEADLINE;
 const CLIENTS: usize = 256;
 const ROUNDS: usize = 20;
 
-/// Sends back what comes, and closes who is done.
+/// Sends back what comes, and closes sockets that are done.
 #[derive(Default)]
 struct Echo {
     queues: BTreeMap<u32, VecDeque<Vec<u8>>>,
@@ -86,6 +86,7 @@ fn every_byte_comes_back(descriptors: Descriptors, recv_buffers: u16) {
     let server = thread::spawn(move || {
         let options = NetOptions {
             slots: CLIENTS as u32,
+            spare_slots: 0,
             descriptors,
             recv_buffers,
             recv_buffer_bytes: 256,
@@ -122,16 +123,16 @@ fn every_byte_comes_back(descriptors: Descriptors, recv_buffers: u16) {
 }
 
 #[test]
-fn a_tiny_completion_queue() {
+fn completion_queue_is_tiny_then_every_byte_comes_back() {
     every_byte_comes_back(Descriptors::for_this_kernel(), 512);
 }
 
 #[test]
-fn a_tiny_completion_queue_and_ordinary_descriptors() {
+fn completion_queue_is_tiny_with_ordinary_descriptors_then_every_byte_comes_back() {
     every_byte_comes_back(Descriptors::Ordinary, 512);
 }
 
 #[test]
-fn a_tiny_completion_queue_and_too_few_buffers() {
+fn completion_queue_is_tiny_and_buffers_are_few_then_every_byte_comes_back() {
     every_byte_comes_back(Descriptors::for_this_kernel(), 4);
 }

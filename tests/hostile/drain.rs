@@ -4,9 +4,9 @@ use std::sync::atomic::AtomicBool;
 
 use crate::support::Gateway;
 
-/// A shard without clients is done at once; those of the others have their inboxes and rooms on it all the same.
+/// A shard without clients is done at once; clients of the others have inboxes and rooms on it nevertheless.
 #[test]
-fn a_shard_that_is_done_first_does_not_hold_up_the_others() {
+fn shard_has_drained_first_then_the_others_still_drain() {
     let gateways: Vec<_> = (0..8)
         .map(|number| {
             let gateway = Gateway::start();

@@ -130,7 +130,7 @@ fn break_off(descriptors: Descriptors, end: fn(TcpStream) -> Option<TcpStream>, 
             let socket = end(reach(&gateway, &mut writer, stage, round));
             let closed = round as u64 + 1;
             wait_until(format_args!("{stage:?} ends as {reason:?}"), || count(&gateway, reason, stage) == closed);
-            // Whoever still reads comes to the end of the stream; what the kernel has queued could take very long.
+            // A client that still reads comes to the end of the stream; what the kernel has queued could take very long.
             if let Some(mut socket) = socket.filter(|_| !matches!(stage, Stage::Unread)) {
                 socket.set_read_timeout(Some(DEADLINE)).unwrap();
                 if let Err(error) = socket.read_to_end(&mut Vec::new()) {
@@ -155,22 +155,22 @@ fn count(gateway: &Gateway, reason: CloseReason, stage: Stage) -> u64 {
 }
 
 #[test]
-fn half_closed() {
+fn client_half_closes_at_any_stage_then_everything_is_freed() {
     break_off(Descriptors::for_this_kernel(), half_close, CloseReason::ConnectionClosed);
 }
 
 #[test]
-fn reset_by_the_client() {
+fn client_resets_at_any_stage_then_everything_is_freed() {
     break_off(Descriptors::for_this_kernel(), reset, CloseReason::ConnectionReset);
 }
 
 #[test]
-fn half_closed_with_ordinary_descriptors() {
+fn client_half_closes_at_any_stage_with_ordinary_descriptors_then_everything_is_freed() {
     break_off(Descriptors::Ordinary, half_close, CloseReason::ConnectionClosed);
 }
 
 #[test]
-fn reset_by_the_client_with_ordinary_descriptors() {
+fn client_resets_at_any_stage_with_ordinary_descriptors_then_everything_is_freed() {
     break_off(Descriptors::Ordinary, reset, CloseReason::ConnectionReset);
 }
 
@@ -185,7 +185,7 @@ fn end_right_behind(data: fn(u64) -> Vec<u8>, end: fn(TcpStream) -> Option<TcpSt
     for client in 0..CLIENTS {
         let mut socket = TcpStream::connect(gateway.tcp()).unwrap();
         socket.write_all(&data(client)).unwrap();
-        // Whoever is still there answers nothing that is sent to it with a reset, which would be noticed by itself.
+        // A socket that is still open answers nothing that is sent to it with a reset, which would be noticed by itself.
         half_closed.extend(end(socket));
         if half_closed.len() == OPEN {
             wait_until("these are closed", || gateway.closed(reason) == client + 1);
@@ -214,21 +214,21 @@ fn answered(client: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_reset_right_behind_data_is_noticed() {
+fn reset_follows_data_then_it_is_noticed() {
     end_right_behind(unanswered, reset, CloseReason::ConnectionReset);
 }
 
 #[test]
-fn a_reset_right_behind_data_that_is_answered_is_noticed() {
+fn reset_follows_data_that_is_answered_then_it_is_noticed() {
     end_right_behind(answered, reset, CloseReason::ConnectionReset);
 }
 
 #[test]
-fn an_end_right_behind_data_is_noticed() {
+fn end_follows_data_then_it_is_noticed() {
     end_right_behind(unanswered, half_close, CloseReason::ConnectionClosed);
 }
 
 #[test]
-fn an_end_right_behind_data_that_is_answered_is_noticed() {
+fn end_follows_data_that_is_answered_then_it_is_noticed() {
     end_right_behind(answered, half_close, CloseReason::ConnectionClosed);
 }

@@ -1,4 +1,4 @@
-//! Random bytes on every port. What must come of them is known beforehand: the same bytes are judged by the wire.
+//! Random bytes on every port. What must come of them is known beforehand: the wire module judges the bytes.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -17,7 +17,7 @@ const ROUNDS: u64 = 300;
 fn garbage(seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     let length = if random.one_in(4) { 1 + random.below(40_000) } else { 1 + random.below(200) };
-    let mut bytes: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
+    let mut bytes: Vec<u8> = (0..length).map(|_| random.bits() as u8).collect();
     if bytes.len() >= 8 && !random.one_in(3) {
         let body = if random.one_in(2) { bytes.len() - 8 } else { random.below(400) };
         bytes[..4].copy_from_slice(&(body as u32).to_le_bytes());
@@ -43,7 +43,7 @@ fn close_of(bytes: &[u8]) -> Option<u16> {
 }
 
 #[test]
-fn on_the_plain_port() {
+fn random_bytes_on_the_plain_port_then_the_close_is_what_the_wire_says() {
     let gateway = Gateway::start();
     let bystanders = Bystanders::start(&gateway);
     let (mut with, mut without) = (0, 0);
@@ -76,7 +76,7 @@ fn on_the_plain_port() {
 
 /// Half of it begins like a ClientHello, which is judged once it is whole; the other half ends at once.
 #[test]
-fn on_the_tls_port() {
+fn random_bytes_on_the_tls_port_then_the_connection_ends() {
     const HELLO: [u8; 9] = [0x16, 3, 1, 0, 200, 1, 0, 0, 196];
     let gateway = Gateway::start();
     let bystanders = Bystanders::start(&gateway);

@@ -65,11 +65,11 @@ fn everybody_writes_to_everybody(shards: usize, capacity: usize) {
 }
 
 #[test]
-fn of_one_letter_on_two_shards() {
+fn mailboxes_hold_one_letter_then_everything_arrives_in_order() {
     everybody_writes_to_everybody(2, 1);
 }
 
 #[test]
-fn of_two_letters_on_four_shards() {
+fn mailboxes_of_four_shards_hold_two_letters_then_everything_arrives_in_order() {
     everybody_writes_to_everybody(4, 2);
 }

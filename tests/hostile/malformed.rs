@@ -1,4 +1,4 @@
-//! Every malformed golden vector over real sockets: its close code and then the end, or Error 107, and only for who sent it.
+//! Every malformed golden vector over real sockets: its close code and then the end, or Error 107, and only for its sender.
 
 use std::path::Path;
 
@@ -80,14 +80,14 @@ pub(crate) fn expect_bad_request(client: &mut Client, field: &str, file: &str) {
 }
 
 #[test]
-fn after_sign_in() {
+fn malformed_frame_after_sign_in_then_its_close_code_or_error() {
     let gateway = Gateway::start();
     each_closes_its_session(&gateway, Gateway::client);
     gateway.finish();
 }
 
 #[test]
-fn after_sign_in_over_tls() {
+fn malformed_frame_after_sign_in_over_tls_then_its_close_code_or_error() {
     let gateway = Gateway::start();
     each_closes_its_session(&gateway, Gateway::tls_client);
     gateway.finish();
@@ -95,14 +95,14 @@ fn after_sign_in_over_tls() {
 
 /// As the first frame, and in two pieces that break inside the header.
 #[test]
-fn before_sign_in() {
+fn malformed_frame_before_sign_in_then_its_close_code() {
     let gateway = Gateway::start();
     for Vector { bytes, verdict, .. } in vectors() {
         let mut client = gateway.client();
         client.send_bytes(&bytes[..5]);
         // Fails when the gateway had enough before the end.
         let _ = client.try_send_bytes(&bytes[5..]);
-        // Whatever is in it, a request is not allowed there.
+        // A request is not allowed there, good or bad.
         client.expect_close(if let Verdict::Close(code) = verdict { code } else { 3501 });
     }
     gateway.finish();
@@ -110,7 +110,7 @@ fn before_sign_in() {
 
 /// What is right before it is carried out, what comes behind it is not looked at.
 #[test]
-fn between_good_frames() {
+fn malformed_frame_between_good_ones_then_those_before_it_count() {
     let gateway = Gateway::start();
     let mut bob = gateway.sign_in("bob");
     for Vector { file, bytes, verdict } in vectors() {
@@ -151,7 +151,7 @@ fn between_good_frames() {
 
 /// Frames that a client may send, but not then.
 #[test]
-fn at_the_wrong_time() {
+fn frame_at_the_wrong_time_then_its_close_code() {
     let gateway = Gateway::start();
     for kind in [Kind::Ping, Kind::ClientPong] {
         let mut client = gateway.client();
@@ -170,7 +170,7 @@ fn at_the_wrong_time() {
 
 /// The headers alone: refused without waiting for a body that is announced.
 #[test]
-fn headers_are_judged_as_soon_as_they_are_there() {
+fn header_is_malformed_then_it_is_refused_before_the_body_comes() {
     let gateway = Gateway::start();
     let limit = ringgate_core::limits::Settings::default().body_bytes_max();
     let over = limit as u32 + 1;
@@ -182,7 +182,7 @@ fn headers_are_judged_as_soon_as_they_are_there() {
         (100, 3, 1, 0, 3501),
         (100, 3, 0, 0x0100, 3501),
         (100, 3, 0, 1, 3501),
-        // The length is judged first, whatever else is wrong.
+        // The length is judged before anything else.
         (u32::MAX, 3, 1, 0, 3510),
         (over, 77, 0, 0, 3510),
         // So is what follows from the kind alone: a length that it cannot have, or that only gateways send it.

@@ -22,7 +22,7 @@ fn everything_arrives(buffers: u16, buffer_bytes: usize, descriptors: Descriptor
     let mut rounds = 0;
     wait_until("a receive found no buffer", || {
         rounds += 1;
-        // Half of the senders over TLS: their bytes come through the same buffers.
+        // Half of the senders over TLS: their bytes come through these buffers, too.
         let pairs: Vec<_> = (0..PAIRS)
             .map(|pair| {
                 let mut sender = if pair % 2 == 0 { gateway.client() } else { gateway.tls_client() };
@@ -61,16 +61,16 @@ fn everything_arrives(buffers: u16, buffer_bytes: usize, descriptors: Descriptor
 }
 
 #[test]
-fn one_buffer() {
+fn one_receive_buffer_then_everything_arrives() {
     everything_arrives(1, 2048, Descriptors::for_this_kernel());
 }
 
 #[test]
-fn two_tiny_buffers() {
+fn two_tiny_receive_buffers_then_everything_arrives() {
     everything_arrives(2, 64, Descriptors::for_this_kernel());
 }
 
 #[test]
-fn two_buffers_and_ordinary_descriptors() {
+fn two_receive_buffers_with_ordinary_descriptors_then_everything_arrives() {
     everything_arrives(2, 1024, Descriptors::Ordinary);
 }

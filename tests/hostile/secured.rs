@@ -30,7 +30,7 @@ impl Secured {
         Secured { tls: ClientConnection::new(config, name).unwrap(), socket }
     }
 
-    /// The same with the handshake behind it.
+    /// Connected, with the handshake done.
     pub(crate) fn established(gateway: &Gateway) -> Secured {
         let mut secured = Secured::connect(gateway);
         while secured.tls.is_handshaking() {
@@ -61,7 +61,7 @@ enum Change {
 }
 
 #[test]
-fn a_changed_record_ends_its_connection() {
+fn record_is_changed_then_its_connection_ends() {
     use Change::{FromEnd, FromStart};
     for (gateway, memory) in Gateway::of_each_tls_memory() {
         // What encryption may add: rustls allows in every version what TLS 1.2 does.
@@ -103,7 +103,7 @@ fn a_changed_record_ends_its_connection() {
 
 /// A record that was sent already, again: it does not decrypt a second time.
 #[test]
-fn a_replayed_record_ends_its_connection() {
+fn record_is_replayed_then_its_connection_ends() {
     for (gateway, _) in Gateway::of_each_tls_memory() {
         let mut secured = Secured::established(&gateway);
         let record = secured.records(&[0, 0, 0, 0, 10, 0, 0, 0]);
@@ -122,7 +122,7 @@ fn a_replayed_record_ends_its_connection() {
 /// A handshake message that breaks off within a record, and something else behind it: by rustls' unbuffered interface
 /// these bytes have to be shown to it again.
 #[test]
-fn half_a_client_hello_ends_its_connection() {
+fn half_a_client_hello_then_its_connection_ends() {
     for (gateway, _) in Gateway::of_each_tls_memory() {
         let bystanders = Bystanders::start(&gateway);
         let half: &[u8] = &[22, 3, 1, 0, 4, 1, 0, 2, 0];

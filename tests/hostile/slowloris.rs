@@ -47,7 +47,7 @@ fn trickle(sockets: Vec<TcpStream>, byte: impl Fn(usize) -> u8) {
 }
 
 #[test]
-fn inside_the_tls_handshake() {
+fn bytes_trickle_in_the_tls_handshake_then_closed_at_its_deadline() {
     let gateway = gateway_with(|client| client.handshake_timeout_ms = 800);
     let bystanders = Bystanders::start(&gateway);
     let sockets = (0..SLOW)
@@ -67,7 +67,7 @@ fn inside_the_tls_handshake() {
 }
 
 #[test]
-fn inside_connect() {
+fn bytes_trickle_in_connect_then_closed_at_its_deadline() {
     // A token may be 8 KiB long: at this pace it takes half a minute.
     let gateway = gateway_with(|client| (client.connect_timeout_ms, client.frame_timeout_ms) = (3000, 60_000));
     let bystanders = Bystanders::start(&gateway);
@@ -87,7 +87,7 @@ fn inside_connect() {
 
 /// Connect over TLS, each byte of it in a record of its own.
 #[test]
-fn inside_connect_over_tls() {
+fn bytes_trickle_in_connect_over_tls_then_closed_at_its_deadline() {
     let gateway = gateway_with(|client| client.connect_timeout_ms = 1500);
     let mut secured = Secured::established(&gateway);
     let mut frame = vec![0, 0x24, 0, 0, 1, 0, 0, 0];
@@ -112,7 +112,7 @@ fn inside_connect_over_tls() {
 /// Signed in, and inside a Publish: the frame's own deadline counts. Pings in between are not possible, and bytes are
 /// no sign of life that would put it off.
 #[test]
-fn inside_a_frame() {
+fn bytes_trickle_in_a_frame_then_closed_at_its_deadline() {
     let gateway = gateway_with(|client| client.frame_timeout_ms = 800);
     let bystanders = Bystanders::start(&gateway);
     let mut clients: Vec<_> = (0..SLOW).map(|user| gateway.sign_in(&format!("slow{user}"))).collect();
@@ -129,7 +129,7 @@ fn inside_a_frame() {
 
 /// Slow, but in time: every byte alone, and the deadline not reached.
 #[test]
-fn who_is_slow_within_the_deadline_is_served() {
+fn client_is_slow_within_the_deadline_then_it_is_served() {
     let gateway = Gateway::start();
     let mut client = gateway.client();
     for byte in connect_frame("snail") {

@@ -71,12 +71,12 @@ impl Client {
         Client::open(address, false, Trust::Anybody).unwrap()
     }
 
-    /// The same over TLS.
+    /// A TLS connection on which nothing was said yet.
     pub(crate) fn tls(address: SocketAddr, ca_pem: &str) -> Client {
         Client::open(address, true, Trust::Pem(ca_pem.as_bytes())).unwrap()
     }
 
-    /// The same with the error, if it fails.
+    /// Plain or TLS; the error says why it does not connect.
     pub(crate) fn open(address: SocketAddr, tls: bool, trust: Trust<'_>) -> Result<Client, String> {
         let url = Url { host: address.ip().to_string(), port: address.port(), tls };
         Stream::connect(&url, trust).map(Client::over)
@@ -114,12 +114,12 @@ impl Client {
 
     // Sending.
 
-    /// Sends whatever bytes.
+    /// Sends any bytes.
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.send(bytes).unwrap();
     }
 
-    /// Sends whatever bytes to a gateway that may have closed already.
+    /// Sends any bytes to a gateway that may have closed already.
     pub(crate) fn try_send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.send(bytes)
     }
@@ -230,7 +230,7 @@ impl Client {
         self.try_publish(publish).unwrap_or_else(|refusal| panic!("{topic} refused: {refusal:?}"))
     }
 
-    /// The same with a client message id.
+    /// Publishes with a client message id.
     pub(crate) fn publish_with_id(&mut self, topic: &str, id: u64, payload: impl AsRef<[u8]>) -> Published {
         let client_message_id = ClientMessageId { high: 7, low: id };
         let payload = payload.as_ref();

@@ -1,4 +1,4 @@
-//! An allocator that counts what is live: whatever a library keeps in Rust's heap counts, too.
+//! An allocator that counts what is live, also what libraries keep in Rust's heap.
 #![allow(unsafe_code, reason = "an allocator")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

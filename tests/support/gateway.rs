@@ -41,7 +41,7 @@ impl Gateway {
         Gateway::with(|_| {})
     }
 
-    /// The same with something changed.
+    /// As [`Self::start`], with something changed.
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Gateway {
         Gateway::try_with(change).unwrap()
     }
@@ -51,7 +51,7 @@ impl Gateway {
         [TlsMemory::Ordinary, TlsMemory::Compact].into_iter().map(|memory| (Gateway::with_tls(memory), memory))
     }
 
-    /// The same of one kind.
+    /// What TLS connections keep is of this kind.
     pub(crate) fn with_tls(memory: TlsMemory) -> Gateway {
         Gateway::with(|config| {
             if memory == TlsMemory::Compact {
@@ -60,7 +60,7 @@ impl Gateway {
         })
     }
 
-    /// The same, or why it does not start.
+    /// As [`Self::with`]; the error says why it does not start.
     pub(crate) fn try_with(change: impl FnOnce(&mut Config)) -> Result<Gateway, StartError> {
         let (mut config, certificate) = Config::dev(Some(2)).unwrap();
         config.runtime = small(Some(2));
@@ -75,7 +75,7 @@ impl Gateway {
         Gateway::of(config, certificate)
     }
 
-    /// The same with these namespaces, each the default one but for its changes.
+    /// One namespace, the default one but for its changes.
     pub(crate) fn with_namespace(name: &str, change: impl FnOnce(&mut Namespace)) -> Gateway {
         Gateway::with(|config| {
             let mut namespace = Namespace::named(name);
@@ -102,7 +102,7 @@ impl Gateway {
         Ok(Gateway { server: Some(server), metrics, certificate, sockets: Mutex::default() })
     }
 
-    fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &Server {
         self.server.as_ref().expect("a gateway that runs")
     }
 
@@ -133,7 +133,7 @@ impl Gateway {
         self.hang_up_later(Client::tcp(self.tcp()))
     }
 
-    /// The same over TLS.
+    /// A TLS client that has said nothing yet.
     pub(crate) fn tls_client(&self) -> Client {
         self.hang_up_later(Client::tls(self.tls(), &self.certificate))
     }

@@ -92,7 +92,7 @@ impl Process {
         self.find(&self.out, what, fits)
     }
 
-    /// The same on standard error.
+    /// The first line on standard error that fits; waits for it.
     pub(crate) fn error_line(&self, what: &str, fits: impl Fn(&str) -> bool) -> String {
         self.find(&self.err, what, fits)
     }

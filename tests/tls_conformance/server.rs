@@ -1,6 +1,6 @@
 //! The gateway's TLS in both modes, on two ports, with a few words of HTTP behind it: what TLS test suites talk to.
 //!
-//! Each request, whatever it asks for, is answered; the client ends the connection. Blocking sockets, a thread for
+//! Every request is answered; the client ends the connection. Blocking sockets, a thread for
 //! each: nothing of the gateway but its TLS is in here. See tests/tls_conformance/run.
 
 use std::io::{Read, Write};

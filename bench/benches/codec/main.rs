@@ -1,4 +1,4 @@
-//! The same five messages in FlatBuffers, Protobuf, JSON and MessagePack: size, encoding, reading two fields and all.
+//! Five messages in FlatBuffers, Protobuf, JSON and MessagePack: size, encoding, reading two fields and all.
 //!
 //! Every format gets the eight-byte header of our wire, for each needs a length and a kind, and every read begins with
 //! splitting it. Every frame is read back and compared before anything is measured.

@@ -191,7 +191,7 @@ pub(crate) struct HistoryHead {
     recovered: Skipped,
 }
 
-/// Adds up what a message holds; for every format the same.
+/// Adds up what a message holds; used for every format.
 #[derive(Default)]
 pub(crate) struct Sum(pub(crate) u64);
 

@@ -36,7 +36,7 @@ pub(super) fn open(tls: &mut ServerConnection, mut bytes: &[u8]) -> io::Result<V
     Ok(plaintext)
 }
 
-/// The same for the wire, with whatever the handshake has to say.
+/// The records for these bytes, behind what the handshake still has to send.
 pub(super) fn seal(tls: &mut ServerConnection, outgoing: Outgoing) -> io::Result<Outgoing> {
     if let Some(shared) = &outgoing.shared {
         tls.writer().write_all(shared)?;

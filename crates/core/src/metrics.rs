@@ -184,6 +184,7 @@ labels! {
     ForgetReason: ForgetReason::ALL;
     Recovery: Recovery::ALL;
     SlowAction: SlowAction::ALL;
+    Refusal: Refusal::ALL;
     ReloadOutcome: ReloadOutcome::ALL;
 }
 
@@ -318,6 +319,34 @@ impl SlowAction {
     }
 }
 
+/// Why a connection was refused at accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The shard has a connection in every slot.
+    Full,
+    /// The node has as many connections as it may.
+    Node,
+    /// The address has as many connections as it may.
+    Address,
+    /// Too many connections came in this second.
+    Rate,
+}
+
+impl Refusal {
+    /// Every value, for arrays of counters.
+    pub const ALL: &'static [Refusal] = &[Refusal::Full, Refusal::Node, Refusal::Address, Refusal::Rate];
+
+    /// Metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Refusal::Full => "full",
+            Refusal::Node => "node",
+            Refusal::Address => "address",
+            Refusal::Rate => "rate",
+        }
+    }
+}
+
 /// What became of a configuration that was read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReloadOutcome {
@@ -353,8 +382,8 @@ pub struct ShardMetrics {
     pub sessions_active: Cell,
     /// Accepted connections.
     pub connections_accepted: Cells<Transport, 2>,
-    /// Connections refused at accept (limits), never signed in.
-    pub connections_refused: Cell,
+    /// Connections refused at accept.
+    pub connections_refused: Cells<Refusal, { Refusal::ALL.len() }>,
     /// Connections that ended.
     pub closes: By<Transport, Cells<CloseReason, { CloseReason::ALL.len() }>, 2>,
     /// Requests that were refused.
@@ -467,6 +496,10 @@ pub struct ShardMetrics {
     pub turns: Cell,
     /// Nanoseconds in which the shard had work.
     pub busy_ns: Cell,
+    /// Of one turn that had work, without what the kernel does when it is entered.
+    pub turn_duration: Histogram,
+    /// The shard's thread, as the kernel numbers it; 0 for all but the first shard of a thread.
+    pub thread: Cell,
     /// TLS handshakes that ended well.
     pub tls_handshakes: Cells<Handshake, 2>,
     /// Those after which a connection became compact.
@@ -522,6 +555,7 @@ mod tests {
         check::<ForgetReason>();
         check::<Recovery>();
         check::<SlowAction>();
+        check::<Refusal>();
         check::<ReloadOutcome>();
     }
 

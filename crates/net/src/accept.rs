@@ -12,6 +12,7 @@ use super::operation::Operation;
 use super::socket::Socket;
 use super::{ACCEPT_PAUSE, Descriptors, Driver, Net};
 use ringgate_core::id::ConnectionKey;
+use ringgate_core::metrics::Refusal;
 use ringgate_core::transport::Transport;
 
 /// Whether an accept failed for a reason that says nothing about the next one: a call that ended early, or what has become
@@ -37,13 +38,17 @@ fn is_of_one_connection(error: i32) -> bool {
 }
 
 impl Net {
-    /// Arms as many accepts as the table has slots for: a connection accepted without a slot would be lost. Listeners
-    /// take turns, so that a small table serves each of them.
+    /// Arms as many accepts as the table has slots for, spare ones included: a connection accepted without a slot would be lost.
+    /// Listeners take turns, so that a small table serves each of them.
     pub(super) fn arm_accepts(&mut self) {
         if !self.accepting || self.accept_again.is_some() {
             return;
         }
         self.arm_while_slots_last();
+        // Spare slots are taken for a moment only, by connections that are being refused.
+        if self.options.spare_slots > 0 {
+            return;
+        }
         // An idle listener's accepts hold slots, too: the table may be full for a busy one before all slots are sockets.
         let is_armed = |listener| self.accepts.iter().any(|accept| accept.listener == listener && accept.armed);
         let exhausted = !(0..self.listeners.len()).all(is_armed);
@@ -55,8 +60,9 @@ impl Net {
 
     fn arm_while_slots_last(&mut self) {
         let (each, listeners) = (self.accepts_per_listener(), self.listeners.len());
+        let slots = self.options.slots as usize + self.options.spare_slots as usize;
         for index in (0..each).flat_map(|turn| (0..listeners).map(move |listener| listener * each + turn)) {
-            if self.sockets.len() + self.accepts_armed >= self.options.slots as usize {
+            if self.sockets.len() + self.accepts_armed + self.discarding >= slots {
                 return;
             }
             let Some(accept) = self.accepts.get_mut(index).filter(|accept| !accept.armed) else { continue };
@@ -89,8 +95,16 @@ impl Net {
         }
         let (Some(peer), Some(listener)) = (peer, self.listeners.get(listener)) else { return self.discard(result) };
         let transport = listener.transport;
-        let layers = Layers::accept(transport, self.server_tls.as_ref(), listener.websocket.as_ref());
         let is_websocket = listener.websocket.is_some();
+        if self.sockets.len() >= self.options.slots as usize {
+            self.metrics.connections_refused[Refusal::Full].increment();
+            if transport == Transport::Plain {
+                self.say_farewell(result, is_websocket);
+            }
+            self.discard(result);
+            return self.arm_accepts();
+        }
+        let layers = Layers::accept(transport, self.server_tls.as_ref(), listener.websocket.as_ref());
         let (slot, fd) = match self.options.descriptors {
             Descriptors::Direct => (result as u32, -1),
             Descriptors::Ordinary => match self.free.pop() {
@@ -125,7 +139,7 @@ impl Net {
             Descriptors::Ordinary => opcode::Send::new(Fd(descriptor), pointer, length).flags(flags).build(),
         };
         // Hard: the close follows whether the send succeeds or not.
-        let entry = entry.flags(squeue::Flags::IO_HARDLINK).user_data(Operation::Discard.alone());
+        let entry = entry.flags(squeue::Flags::IO_HARDLINK).user_data(Operation::Farewell.alone());
         self.ring.push(&entry, &self.metrics);
     }
 
@@ -144,5 +158,12 @@ impl Net {
             Descriptors::Ordinary => opcode::Close::new(Fd(descriptor)).build(),
         };
         self.ring.push(&entry.user_data(Operation::Discard.alone()), &self.metrics);
+        self.discarding += 1;
+    }
+
+    /// Its slot is free again.
+    pub(super) fn on_discarded(&mut self) {
+        self.discarding -= 1;
+        self.arm_accepts();
     }
 }

@@ -109,6 +109,8 @@ pub struct Net {
     /// Sockets with handshake bytes to look at: a few per turn.
     handshakes: VecDeque<ConnectionKey>,
     accepts_armed: usize,
+    /// Refused connections whose descriptors are being closed.
+    discarding: usize,
     accepting: bool,
     /// A listener has no accept armed, because no slot is free for one.
     exhausted: bool,
@@ -159,7 +161,7 @@ impl Net {
     pub fn new(options: NetOptions, metrics: Arc<ShardMetrics>, bell: &Bell) -> Result<Self, RingError> {
         let ring = Ring::new(options.submission_entries, options.completion_entries, bell)?;
         if options.descriptors == Descriptors::Direct {
-            ring.register_slots(options.slots)?;
+            ring.register_slots(options.slots + options.spare_slots)?;
         }
         let buffers = Buffers::register(&ring.submitter(), options.recv_buffers, options.recv_buffer_bytes)?;
         Ok(Net {
@@ -179,6 +181,7 @@ impl Net {
             peeked: Box::default(),
             handshakes: VecDeque::new(),
             accepts_armed: 0,
+            discarding: 0,
             accepting: true,
             exhausted: false,
             farewells: Vec::new(),
@@ -398,8 +401,10 @@ impl Net {
             // That it ended the wait is all it is for.
             Operation::Bell if cqueue::more(completion.flags()) => {}
             Operation::Bell => self.arm_bell(),
-            // What a cancel ends has a completion of its own; nobody waits for a descriptor that is thrown away.
-            Operation::Cancel | Operation::Discard => {}
+            Operation::Discard => self.on_discarded(),
+            // What a cancel ends has a completion of its own; a refused connection is closed whether it could be sent something or
+            // not.
+            Operation::Cancel | Operation::Farewell => {}
         }
     }
 }

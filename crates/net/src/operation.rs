@@ -14,17 +14,19 @@ pub(super) enum Operation {
     Connect,
     /// It ends another one, whose own completion follows.
     Cancel,
-    /// On a descriptor that never became a socket of ours.
+    /// The close of a descriptor that never became a socket of ours.
     Discard,
     /// The poll of the doorbell.
     Bell,
     Peek,
+    /// What such a descriptor is sent before.
+    Farewell,
 }
 
 impl Operation {
-    const ALL: [Operation; 10] = {
+    const ALL: [Operation; 11] = {
         use Operation::*;
-        [Accept, Receive, Send, Shutdown, Close, Connect, Cancel, Discard, Bell, Peek]
+        [Accept, Receive, Send, Shutdown, Close, Connect, Cancel, Discard, Bell, Peek, Farewell]
     };
 
     /// As the kernel is given it.
@@ -56,7 +58,7 @@ mod tests {
                 assert_eq!(Operation::parse(operation.on(key)), Some((operation, key)));
             }
         }
-        for unknown in [0, 11 << 56, u64::MAX] {
+        for unknown in [0, 12 << 56, u64::MAX] {
             assert_eq!(Operation::parse(unknown), None);
         }
     }

@@ -44,6 +44,9 @@ pub fn raise_descriptor_limit() -> u64 {
 pub struct NetOptions {
     /// Most sockets at once.
     pub slots: u32,
+    /// Slots beyond these, for accepts in flight and connections that are refused because `slots` are in use. Without any, such
+    /// connections wait in the backlog.
+    pub spare_slots: u32,
     /// Where they live.
     pub descriptors: Descriptors,
     /// Receive buffers, a power of two up to 32768.
@@ -62,6 +65,7 @@ impl Default for NetOptions {
     fn default() -> Self {
         NetOptions {
             slots: 16_384,
+            spare_slots: 0,
             descriptors: Descriptors::for_this_kernel(),
             recv_buffers: 1024,
             recv_buffer_bytes: 4096,

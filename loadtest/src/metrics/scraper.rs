@@ -97,6 +97,9 @@ struct Asking {
     began: Option<Instant>,
 }
 
+/// Names of families are as in this format in reports.
+const ACCEPT: &str = "application/openmetrics-text; version=1.0.0";
+
 impl Asking {
     fn new(url: String) -> Asking {
         // A proxy of the environment is for the internet, and would be measured, too.
@@ -118,7 +121,7 @@ impl Asking {
     }
 
     fn ask(&self) -> Result<(Vec<openmetrics::Family>, Instant), String> {
-        let mut response = self.agent.get(&self.url).call().map_err(|error| match error {
+        let mut response = self.agent.get(&self.url).header("Accept", ACCEPT).call().map_err(|error| match error {
             ureq::Error::StatusCode(status) => format!("answered with status {status}"),
             error => error.to_string(),
         })?;

@@ -78,16 +78,48 @@ pub(super) fn admin(raw: &raw::Admin, listeners: &[ListenerConfig], check: &mut 
         address => check.address("admin.address", address),
     };
     let address = address.filter(|_| raw.enabled.unwrap_or(true))?;
-    let admin = ListenerConfig { address, transport: Transport::Plain, ipv6_only: false };
-    if let Some((index, known)) = listeners.iter().enumerate().find(|(_, known)| overlap(known, &admin)) {
+    beside_listeners("admin.address", &raw.address, address, listeners, check);
+    Some(address)
+}
+
+pub(super) fn health(
+    raw: &raw::Admin,
+    admin: Option<SocketAddr>,
+    listeners: &[ListenerConfig],
+    check: &mut Check<'_>,
+) -> Option<SocketAddr> {
+    const KEY: &str = "admin.health_address";
+    raw.health_address.as_ref()?;
+    let address = check.address(KEY, &raw.health_address)?;
+    beside_listeners(KEY, &raw.health_address, address, listeners, check);
+    if let Some(admin) = admin.filter(|admin| overlap(&internal(*admin), &internal(address))) {
+        check.problem(KEY, raw.health_address.as_ref().and_then(at), taken(address, "admin.address", admin));
+    }
+    Some(address)
+}
+
+/// A listener that is not for clients; at `[::]` it takes IPv4, too.
+fn internal(address: SocketAddr) -> ListenerConfig {
+    ListenerConfig { address, transport: Transport::Plain, ipv6_only: false }
+}
+
+/// The address of such a listener must not be one of `[[listeners]]`.
+fn beside_listeners(
+    key: &str,
+    raw: &raw::At<String>,
+    address: SocketAddr,
+    listeners: &[ListenerConfig],
+    check: &mut Check<'_>,
+) {
+    let own = internal(address);
+    if let Some((index, known)) = listeners.iter().enumerate().find(|(_, known)| overlap(known, &own)) {
         let other = format!("listeners[{index}]");
         let mut text = taken(address, &format!("{other}.address"), known.address);
         if address.is_ipv4() {
-            text += &way_out([("admin", &admin), (&other, known)]);
+            text += &way_out([("admin", &own), (&other, known)]);
         }
-        check.problem("admin.address", raw.address.as_ref().and_then(at), text);
+        check.problem(key, raw.as_ref().and_then(at), text);
     }
-    Some(address)
 }
 
 /// Host names as a request has them, in lower case.

@@ -23,7 +23,7 @@ use super::reload::Values;
 use super::{Config, Logging, Problem, Runtime};
 use check::{Check, at, take};
 use client::client;
-use listeners::{admin, admin_hosts, listeners};
+use listeners::{admin, admin_hosts, health, listeners};
 use runtime::runtime;
 use secrets::{tls, token};
 use topics::{inbox, namespaces};
@@ -46,6 +46,7 @@ pub(super) fn validate(raw: &raw::File, text: &str, file: &str, fits: Fits) -> R
     let (keys, claims) = token(&raw.token, file, &mut check);
     let admin = admin(&raw.admin, &listeners, &mut check);
     let admin_hosts = admin_hosts(&raw.admin, &mut check);
+    let health = health(&raw.admin, admin, &listeners, &mut check);
     let level = raw.logging.level.as_ref().map_or("info", |level| level.get_ref().as_str()).to_owned();
     if let Err(error) = log_filter(&level) {
         check.problem("logging.level", raw.logging.level.as_ref().and_then(at), error);
@@ -63,6 +64,7 @@ pub(super) fn validate(raw: &raw::File, text: &str, file: &str, fits: Fits) -> R
             claims,
             admin,
             admin_hosts,
+            health,
             logging: Logging { level, json },
             warnings: check.warnings,
             values: Values::of(text),

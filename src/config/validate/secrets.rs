@@ -60,7 +60,7 @@ pub(super) fn tls(raw: &raw::File, listeners: &[ListenerConfig], check: &mut Che
     }
 }
 
-/// A token that ended longer ago is old, whatever the clocks say.
+/// A token that ended longer ago is old; clocks do not differ that much.
 const LEEWAY_MS_MAX: u64 = 24 * 3600 * 1000;
 pub(super) fn token(raw: &raw::Token, file: &str, check: &mut Check<'_>) -> (Vec<Key>, Claims) {
     if raw.keys.is_empty() {

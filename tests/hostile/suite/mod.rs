@@ -190,8 +190,8 @@ fn settled_heap(remote: &Remote) -> i64 {
 /// How many connections each shard takes at most: opens more until all are full, and closes them again.
 fn capacity(remote: &Remote) -> Vec<i64> {
     let before = remote.figures();
-    let exhausted = |figures: &Figures, shard: usize| {
-        let name = format!("exhausted_{shard}");
+    let has_refused = |figures: &Figures, shard: usize| {
+        let name = format!("full_{shard}");
         figures[&name] > before[&name]
     };
     let mut sockets = Vec::new();
@@ -203,14 +203,14 @@ fn capacity(remote: &Remote) -> Vec<i64> {
         }
         let figures = remote.figures();
         full = (0..remote.shards).map(|shard| figures[&format!("connections_{shard}")]).collect();
-        (0..remote.shards).all(|shard| exhausted(&figures, shard))
+        (0..remote.shards).all(|shard| has_refused(&figures, shard))
     });
     let opened = sockets.len() as i64;
     drop(sockets);
-    // Those that waited without a slot come and go now.
-    wait_until("all have been accepted, and are gone", || {
+    wait_until("all have been accepted or refused, and are gone", || {
         let now = remote.figures();
-        now["accepted"] == before["accepted"] + opened && now["connections"] == before["connections"]
+        let seen = |figures: &Figures| figures["accepted"] + figures["refused"];
+        seen(&now) == seen(&before) + opened && now["connections"] == before["connections"]
     });
     wait_until("the tables are as before", || remote.figure("slots") == before["slots"]);
     full

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 use ringgate::config::{Config, ListenerConfig};
 use ringgate::server::Server;
 use ringgate_core::limits::Namespace;
-use ringgate_core::metrics::{Cell, ShardMetrics};
+use ringgate_core::metrics::{Cell, Refusal, ShardMetrics};
 use ringgate_core::transport::Transport;
 
 use crate::counting;
@@ -25,7 +25,7 @@ pub(super) const QUIET_TOPICS: usize = 100;
 const CALM: usize = 4;
 /// How long users, messages and positions are kept, so that a case can be seen to leave nothing.
 const KEPT_MS: u64 = 200;
-/// Slots of all shards together, and of each of them that are not connections: armed accepts of three listeners.
+/// Slots of all shards together.
 const SLOTS: u32 = 2048;
 
 const ARGUMENT: &str = "RINGGATE_HOSTILE_SUITE";
@@ -80,7 +80,7 @@ fn config(compact: bool, shards: usize) -> (Config, String) {
 /// Serves until its input ends, and writes a line of figures for each line that comes.
 #[test]
 #[ignore = "the process that the suite starts"]
-fn gateway_of_the_suite() {
+fn gateway_of_the_suite_then_it_serves_until_told_to_end() {
     let asked = std::env::var(ARGUMENT).ok();
     let (memory, shards) = asked.as_deref().and_then(|asked| asked.split_once(' ')).unwrap_or(("ordinary", "1"));
     let (config, certificate) = config(memory == "compact", shards.parse().unwrap());
@@ -112,7 +112,7 @@ fn figures(shards: &[std::sync::Arc<ShardMetrics>]) -> BTreeMap<String, i64> {
         set(&format!("connections_{number}"), active.cast_signed());
         let accepted: u64 = shard.connections_accepted.iter().map(Cell::read).sum();
         set(&format!("accepted_{number}"), accepted.cast_signed());
-        set(&format!("exhausted_{number}"), shard.accept_exhausted.read().cast_signed());
+        set(&format!("full_{number}"), shard.connections_refused[Refusal::Full].read().cast_signed());
     }
     set("connections", sum(&|m| m.connections_active.iter().collect()));
     set("sessions", sum(&|m| vec![&m.sessions_active]));
@@ -139,7 +139,7 @@ fn figures(shards: &[std::sync::Arc<ShardMetrics>]) -> BTreeMap<String, i64> {
     let ended = sum(&|m| m.closes.iter().flatten().chain(&m.connections_active).collect());
     set("accepted_unaccounted", accepted - ended);
     set("accepted", accepted);
-    set("refused", sum(&|m| vec![&m.connections_refused]));
+    set("refused", sum(&|m| m.connections_refused.iter().collect()));
     set("descriptors", std::fs::read_dir("/proc/self/fd").unwrap().count() as i64);
     set("heap", counting::live() as i64);
     figures
@@ -164,7 +164,12 @@ pub(super) struct Remote {
 impl Remote {
     pub(super) fn start(compact: bool, shards: usize) -> Remote {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "suite::remote::gateway_of_the_suite", "--ignored", "--nocapture"]);
+        command.args([
+            "--exact",
+            "suite::remote::gateway_of_the_suite_then_it_serves_until_told_to_end",
+            "--ignored",
+            "--nocapture",
+        ]);
         command.env(ARGUMENT, format!("{} {shards}", if compact { "compact" } else { "ordinary" }));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();

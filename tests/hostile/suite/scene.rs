@@ -153,7 +153,7 @@ impl End {
         }
     }
 
-    /// The same of a client.
+    /// As [`Self::of`], for a client.
     pub(super) fn of_client(self, client: Client, read: bool) {
         match self {
             End::Reset => client.reset(),

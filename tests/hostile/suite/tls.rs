@@ -77,7 +77,7 @@ pub(super) fn cases() -> Vec<Case> {
             for seed in 0..16 {
                 let mut random = Random::new(seed);
                 let socket = scene.socket();
-                let bytes: Vec<u8> = (0..600).map(|_| random.next() as u8).collect();
+                let bytes: Vec<u8> = (0..600).map(|_| random.bits() as u8).collect();
                 let _ = (&socket).write_all(&bytes);
                 let _ = socket.shutdown(Shutdown::Write);
                 ends(&socket);
@@ -236,7 +236,7 @@ pub(super) fn cases() -> Vec<Case> {
                 secured.socket.write_all(&records).unwrap();
                 assert!(secured.socket.read(&mut [0; 16]).unwrap() > 0, "an answer");
                 match round {
-                    // A ClientHello that nothing protects: a renegotiation by who has no keys.
+                    // An unencrypted ClientHello: a renegotiation by somebody without keys.
                     0 => is_refused(&secured.socket, &scene.secured(&config).records(&[])),
                     1 => is_refused(&secured.socket, &bare(HANDSHAKE, &[0, 0, 0, 0])),
                     _ => is_refused(&secured.socket, &bare(ALERT, &[1, 100])),

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use super::rate::Bucket;
 use crate::id::Now;
 use crate::limits::ClientLimits;
+use crate::metrics::Refusal;
 
 /// Counts of what is connected now.
 #[derive(Debug, Default)]
@@ -42,25 +43,26 @@ impl Admission {
         }
     }
 
-    /// Counts a connection in, or says no. The rate is asked last: a connection that is refused for another reason does not use it up.
-    pub fn admit(&mut self, limits: &ClientLimits, address: IpAddr, now: Now) -> bool {
+    /// Counts a connection in, or says why not. The rate is asked last: a connection that is refused for another reason does not
+    /// use it up.
+    pub fn admit(&mut self, limits: &ClientLimits, address: IpAddr, now: Now) -> Result<(), Refusal> {
         if limits.connections_max != 0 && self.connections >= limits.connections_max {
-            return false;
+            return Err(Refusal::Node);
         }
         let counts = limits.connections_per_address_max != 0;
         let address = subscriber_of(address, self.ipv6_prefix);
         let others = self.by_address.get(&address).map_or(0, |count| *count as usize);
         if counts && others >= limits.connections_per_address_max {
-            return false;
+            return Err(Refusal::Address);
         }
         if !self.accepts.take(1, limits.accept_rate, limits.accept_rate.max(1), now.mono_ms()) {
-            return false;
+            return Err(Refusal::Rate);
         }
         if counts {
             *self.by_address.entry(address).or_default() += 1;
         }
         self.connections += 1;
-        true
+        Ok(())
     }
 
     /// Counts an admitted connection out.
@@ -89,7 +91,7 @@ mod tests {
 
     /// How many of `count` connections from this address are admitted.
     fn admitted(admission: &mut Admission, limits: &ClientLimits, address: IpAddr, now: Now, count: usize) -> usize {
-        (0..count).filter(|_| admission.admit(limits, address, now)).count()
+        (0..count).filter(|_| admission.admit(limits, address, now).is_ok()).count()
     }
 
     #[test]
@@ -97,6 +99,7 @@ mod tests {
         let limits = ClientLimits { connections_max: 3, ..ClientLimits::default() };
         let mut admission = Admission::new(&limits, now(0));
         assert_eq!(admitted(&mut admission, &limits, A, now(0), 10), 3);
+        assert_eq!(admission.admit(&limits, A, now(0)), Err(Refusal::Node));
         assert_eq!(admitted(&mut admission, &limits, B, now(5_000), 1), 0);
         admission.release(A);
         admission.release(A);
@@ -108,6 +111,7 @@ mod tests {
         let limits = ClientLimits { connections_per_address_max: 2, ..ClientLimits::default() };
         let mut admission = Admission::new(&limits, now(0));
         assert_eq!(admitted(&mut admission, &limits, A, now(0), 10), 2);
+        assert_eq!(admission.admit(&limits, A, now(0)), Err(Refusal::Address));
         assert_eq!(admitted(&mut admission, &limits, B, now(0), 10), 2);
         admission.release(A);
         assert_eq!(admitted(&mut admission, &limits, A, now(0), 10), 1);
@@ -136,7 +140,7 @@ mod tests {
         let mut admission = Admission::new(&limits, now(0));
         assert_eq!(admitted(&mut admission, &limits, A, now(0), 100), 1);
         let others = (10..20).map(|number| IpAddr::from([127, 0, 0, number]));
-        assert_eq!(others.filter(|address| admission.admit(&limits, *address, now(0))).count(), 3);
+        assert_eq!(others.filter(|address| admission.admit(&limits, *address, now(0)).is_ok()).count(), 3);
     }
 
     #[test]
@@ -154,12 +158,12 @@ mod tests {
             let limits =
                 ClientLimits { connections_per_address_max: 1, address_prefix_ipv6: prefix, ..ClientLimits::default() };
             let mut admission = Admission::new(&limits, now(0));
-            assert!(admission.admit(&limits, address("2001:db8:0:1::1"), now(0)));
-            assert_eq!(admission.admit(&limits, address(second), now(0)), !same, "{second} within /{prefix}");
+            assert!(admission.admit(&limits, address("2001:db8:0:1::1"), now(0)).is_ok());
+            assert_eq!(admission.admit(&limits, address(second), now(0)).is_ok(), !same, "{second} within /{prefix}");
             if same {
                 // Given back by whichever address has it.
                 admission.release(address("2001:db8:0:1::1"));
-                assert!(admission.admit(&limits, address(second), now(0)) && admission.by_address.len() == 1);
+                assert!(admission.admit(&limits, address(second), now(0)).is_ok() && admission.by_address.len() == 1);
             }
         }
     }
@@ -169,9 +173,9 @@ mod tests {
         let limits = ClientLimits { connections_per_address_max: 1, ..ClientLimits::default() };
         let mut admission = Admission::new(&limits, now(0));
         let mapped = |number: u8| IpAddr::V6(std::net::Ipv4Addr::new(192, 0, 2, number).to_ipv6_mapped());
-        assert!(admission.admit(&limits, mapped(1), now(0)));
-        assert!(admission.admit(&limits, mapped(2), now(0)));
-        assert!(!admission.admit(&limits, IpAddr::from([192, 0, 2, 1]), now(0)), "it is the same");
+        assert!(admission.admit(&limits, mapped(1), now(0)).is_ok());
+        assert!(admission.admit(&limits, mapped(2), now(0)).is_ok());
+        assert!(admission.admit(&limits, IpAddr::from([192, 0, 2, 1]), now(0)).is_err(), "it is one address");
     }
 
     #[test]
