@@ -52,7 +52,7 @@ fn replay_mutated(folder: &str, mutations: usize, body: fn(&[u8])) {
             }
             for _ in 0..random.below(4) {
                 let at = random.below(bytes.len());
-                bytes[at] = random.next() as u8;
+                bytes[at] = random.bits() as u8;
             }
             bytes.truncate(4096);
             if let Err(panic) = std::panic::catch_unwind(|| body(&bytes)) {

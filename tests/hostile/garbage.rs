@@ -17,7 +17,7 @@ const ROUNDS: u64 = 300;
 fn garbage(seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
     let length = if random.one_in(4) { 1 + random.below(40_000) } else { 1 + random.below(200) };
-    let mut bytes: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
+    let mut bytes: Vec<u8> = (0..length).map(|_| random.bits() as u8).collect();
     if bytes.len() >= 8 && !random.one_in(3) {
         let body = if random.one_in(2) { bytes.len() - 8 } else { random.below(400) };
         bytes[..4].copy_from_slice(&(body as u32).to_le_bytes());

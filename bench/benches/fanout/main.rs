@@ -92,15 +92,15 @@ fn room(criterion: &mut Criterion, members: u32) {
             let (mut done, mut spent) = (0, Duration::ZERO);
             while done < deliveries {
                 let frames: Vec<_> = (0..batch).map(|_| publisher.publish(ROOM)).collect();
-                let before = node.world.delivered;
+                let before = node.delivered;
                 let start = cpu_time();
                 for frame in &frames {
                     node.receive(0, frame);
                     node.turn();
                 }
                 spent += cpu_time() - start;
-                assert_eq!(node.world.delivered - before, u64::from(batch * members), "everybody got everything");
-                done += node.world.delivered - before;
+                assert_eq!(node.delivered - before, u64::from(batch * members), "everybody got everything");
+                done += node.delivered - before;
             }
             spent.mul_f64(deliveries as f64 / done as f64)
         });
@@ -135,7 +135,7 @@ fn one_to_one(criterion: &mut Criterion, messages_per_turn: usize) {
                         (slot, publisher.publish(topic), ack)
                     })
                     .collect();
-                let before = node.world.delivered;
+                let before = node.delivered;
                 let start = cpu_time();
                 for turn in exchanges.chunks(messages_per_turn) {
                     for (slot, publish, _) in turn {
@@ -148,7 +148,7 @@ fn one_to_one(criterion: &mut Criterion, messages_per_turn: usize) {
                     node.turn();
                 }
                 spent += cpu_time() - start;
-                assert_eq!(node.world.delivered - before, u64::from(PAIRS), "every message arrived once");
+                assert_eq!(node.delivered - before, u64::from(PAIRS), "every message arrived once");
                 done += u64::from(PAIRS);
             }
             spent.mul_f64(messages as f64 / done as f64)

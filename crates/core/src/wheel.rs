@@ -342,4 +342,17 @@ mod tests {
         expired.sort_unstable();
         assert_eq!(expired, [0, 1]);
     }
+
+    #[test]
+    fn deadline_has_passed_then_an_entry_of_the_next_tick_expires_by_it() {
+        let mut wheel = Wheel::default();
+        wheel.insert(0, 60_000);
+        wheel.insert(1, 1_000);
+        // The process stood still, and the wheel with it.
+        assert!(!wheel.advance(100_000, 7, &mut Vec::new()));
+        wheel.insert(0, 20_000);
+        assert!(wheel.expires_by(0, 20_000) && wheel.expires_by(0, 150_000));
+        wheel.insert(0, 200_000);
+        assert!(!wheel.expires_by(0, 20_000) && !wheel.expires_by(1, 20_000));
+    }
 }

@@ -7,10 +7,10 @@ use std::time::Instant;
 use io_uring::types::{DestinationSlot, Fd, Fixed};
 use io_uring::{opcode, squeue};
 
+use super::layer::Layers;
 use super::operation::Operation;
 use super::socket::Socket;
 use super::{ACCEPT_PAUSE, Descriptors, Driver, Net};
-use crate::tls::Tls;
 use ringgate_core::id::ConnectionKey;
 use ringgate_core::metrics::Refusal;
 use ringgate_core::transport::Transport;
@@ -93,16 +93,18 @@ impl Net {
             }
             return self.arm_accepts();
         }
-        let transport = self.listeners.get(listener).map(|listener| listener.transport);
-        let (Some(peer), Some(transport)) = (peer, transport) else { return self.discard(result) };
+        let (Some(peer), Some(listener)) = (peer, self.listeners.get(listener)) else { return self.discard(result) };
+        let transport = listener.transport;
+        let is_websocket = listener.websocket.is_some();
         if self.sockets.len() >= self.options.slots as usize {
             self.metrics.connections_refused[Refusal::Full].increment();
             if transport == Transport::Plain {
-                self.say_farewell(result);
+                self.say_farewell(result, is_websocket);
             }
             self.discard(result);
             return self.arm_accepts();
         }
+        let layers = Layers::accept(transport, self.server_tls.as_ref(), listener.websocket.as_ref());
         let (slot, fd) = match self.options.descriptors {
             Descriptors::Direct => (result as u32, -1),
             Descriptors::Ordinary => match self.free.pop() {
@@ -111,18 +113,14 @@ impl Net {
             },
         };
         let key = self.sockets.next_key(slot);
-        let mut socket = Socket::new(fd);
+        let Some(layers) = layers else { return self.turn_away(slot, result) };
+        let mut socket = Socket::new(fd, layers);
         socket.stepwise = self.stepwise;
-        if transport == Transport::Tls {
-            let tls = self.server_tls.clone().map(Tls::accept);
-            let Some(Ok(tls)) = tls else { return self.refuse(slot, result) };
-            socket.tls = Some(Box::new(tls));
-        }
         if !driver.opened(key, peer, transport) {
             if transport == Transport::Plain {
-                self.say_farewell(result);
+                self.say_farewell(result, is_websocket);
             }
-            return self.refuse(slot, result);
+            return self.turn_away(slot, result);
         }
         self.sockets.insert_at(key, socket);
         self.arm_receive(key);
@@ -130,9 +128,10 @@ impl Net {
     }
 
     /// Sends the next farewell on an accepted descriptor whose close is pushed next: nobody waits for either.
-    fn say_farewell(&mut self, descriptor: i32) {
-        let Some(farewell) = self.farewells.get(self.next_farewell) else { return };
-        self.next_farewell = (self.next_farewell + 1) % self.farewells.len();
+    fn say_farewell(&mut self, descriptor: i32, is_websocket: bool) {
+        let farewells = if is_websocket { &self.websocket_farewells } else { &self.farewells };
+        self.next_farewell = (self.next_farewell + 1) % farewells.len().max(1);
+        let Some(farewell) = farewells.get(self.next_farewell) else { return };
         let (pointer, length) = (farewell.as_ptr(), farewell.len() as u32);
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         let entry = match self.options.descriptors {
@@ -145,7 +144,7 @@ impl Net {
     }
 
     /// Closes an accepted descriptor that never became a socket of ours.
-    fn refuse(&mut self, slot: u32, result: i32) {
+    fn turn_away(&mut self, slot: u32, result: i32) {
         if self.options.descriptors == Descriptors::Ordinary {
             self.free.push(slot);
         }

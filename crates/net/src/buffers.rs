@@ -68,6 +68,7 @@ impl Buffers {
     }
 
     /// The first `length` bytes of a buffer that a completion has named and that was not given back yet.
+    #[inline]
     pub(super) fn bytes_mut(&mut self, buffer: u16, length: usize) -> &mut [u8] {
         let length = length.min(self.buffer_bytes);
         let index = usize::from(buffer % self.entries);

@@ -11,12 +11,11 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use socket2::SockAddr;
 
+use super::layer::Layers;
 use super::operation::Operation;
 use super::socket::{Socket, Stage, Step};
 use super::{Descriptors, Driver, Net, listen, on_socket};
-use crate::tls::Tls;
 use ringgate_core::id::ConnectionKey;
-use ringgate_core::transport::Transport;
 
 /// What a connection is made with; see [`Net::connect`].
 #[derive(Clone)]
@@ -34,10 +33,7 @@ impl Net {
         let Some(slot) = self.free.last().copied() else {
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "the table of connections is full"));
         };
-        let tls = match &target.tls {
-            Some((config, name)) => Some(Tls::connect(config.clone(), name.clone()).map_err(io::Error::other)?),
-            None => None,
-        };
+        let layers = Layers::connect(target.tls.as_ref()).map_err(io::Error::other)?;
         let fd = match self.options.descriptors {
             Descriptors::Direct => {
                 self.ring.install(slot, socket.as_raw_fd())?;
@@ -47,9 +43,8 @@ impl Net {
         };
         self.free.pop();
         let key = self.sockets.next_key(slot);
-        let mut socket = Socket::new(fd);
+        let mut socket = Socket::new(fd, layers);
         socket.step = Some(Step::Connecting);
-        socket.tls = tls.map(Box::new);
         if self.connects.len() <= slot as usize {
             self.connects.resize_with(slot as usize + 1, || None);
         }
@@ -68,7 +63,7 @@ impl Net {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         socket.step = None;
         let address = self.connects.get_mut(key.slot as usize).and_then(Option::take);
-        let transport = if socket.tls.is_some() { Transport::Tls } else { Transport::Plain };
+        let transport = socket.layers.transport();
         let peer = address.and_then(|address| address.as_socket());
         let open = socket.stage == Stage::Open;
         match peer {

@@ -8,6 +8,7 @@ use ringgate_core::outbox::Chunk;
 use ringgate_core::transport::{Handshake, Transport};
 
 use crate::tls::TlsError;
+use crate::ws::{Accepted, Failure};
 
 /// The user of a shard's sockets.
 pub trait Driver {
@@ -31,6 +32,10 @@ pub trait Driver {
     fn carried(&mut self, _key: ConnectionKey, _overhead_bytes: usize) {}
     /// Why TLS failed, for the log; [`Self::ended`] follows.
     fn tls_failed(&mut self, _key: ConnectionKey, _error: &TlsError) {}
+    /// The request for a WebSocket was accepted; what the peer sends behind it follows.
+    fn upgraded(&mut self, _key: ConnectionKey, _accepted: &Accepted) {}
+    /// Why a WebSocket was refused, or failed, for the log; [`Self::ended`] follows.
+    fn websocket_failed(&mut self, _key: ConnectionKey, _failure: &Failure) {}
     /// The peer has closed its side, or the socket has failed; to be answered with [`Net::close`](crate::Net::close) sooner or later.
     fn ended(&mut self, key: ConnectionKey, reason: CloseReason);
     /// The socket is closed; its slot may be given out again.

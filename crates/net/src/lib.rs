@@ -13,7 +13,8 @@
 //! | `listen`, `accept` | listeners, and connections that come |
 //! | `connect` | connections that are made |
 //! | `driver`, `options` | what the caller is told, and how much there is of everything |
-//! | `handshake` | TLS of a socket: how it begins, ends and fails |
+//! | `layer`, `tls`, `ws`, `portion` | what a connection speaks between the socket and its frames |
+//! | `handshake` | steps of a layer's handshake, and how a layer ends or fails |
 //! | `receive`, `buffers` | bytes that come, and where the kernel puts them |
 //! | `send`, `gather`, `sends` | bytes that leave: when, what goes together, and what is in the kernel |
 //! | `operation` | what a completion is about |
@@ -32,9 +33,11 @@ mod driver;
 mod gather;
 mod handshake;
 pub mod kernel;
+mod layer;
 mod listen;
 mod operation;
 mod options;
+mod portion;
 mod probe;
 mod quiet;
 mod receive;
@@ -47,6 +50,7 @@ mod teardown;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+pub mod ws;
 
 use std::collections::VecDeque;
 use std::net::TcpListener;
@@ -57,6 +61,7 @@ use std::time::{Duration, Instant};
 use io_uring::types::Fd;
 use io_uring::{cqueue, opcode, squeue};
 use ringgate_core::id::ConnectionKey;
+use ringgate_core::limits::{BUSY_AFTER_MS, BUSY_SPREAD_MS};
 use ringgate_core::metrics::ShardMetrics;
 use ringgate_core::prefetch::TOGETHER;
 use ringgate_core::slots::Slots;
@@ -72,7 +77,7 @@ pub use options::{Descriptors, NetOptions, raise_descriptor_limit};
 pub use probe::{Outcome, Probe, probe};
 pub use ring::RingError;
 
-use crate::tls::Tls;
+use crate::ws::{Refusal, Rules, Subprotocol};
 use buffers::Buffers;
 use listen::{Accept, Listener};
 use operation::Operation;
@@ -112,6 +117,8 @@ pub struct Net {
     /// What refused connections are told, in turn.
     farewells: Vec<Vec<u8>>,
     next_farewell: usize,
+    /// As `farewells`, for connections that begin with a request of HTTP.
+    websocket_farewells: Vec<Vec<u8>>,
     /// Accepted sockets are not trusted at first.
     stepwise: bool,
     /// What ends [`Self::wait`], if anything does besides completions.
@@ -119,7 +126,8 @@ pub struct Net {
     /// Accepts failed for want of descriptors or memory: try again then.
     accept_again: Option<Instant>,
     completions: Vec<cqueue::Entry>,
-    plaintext: Vec<u8>,
+    /// Of layers that seal what is gathered.
+    scratch: Vec<u8>,
     metrics: Arc<ShardMetrics>,
 }
 
@@ -178,19 +186,35 @@ impl Net {
             exhausted: false,
             farewells: Vec::new(),
             next_farewell: 0,
+            websocket_farewells: Vec::new(),
             stepwise: false,
             bell: None,
             accept_again: None,
             completions: Vec::with_capacity(COMPLETIONS_PER_TURN),
-            plaintext: Vec::new(),
+            scratch: Vec::new(),
             metrics,
         })
     }
 
     /// Accepts on a listener from the next [`Self::poll`] on. TLS listeners need [`Self::set_server_tls`] first.
     pub fn listen(&mut self, socket: TcpListener, transport: Transport) {
+        self.add_listener(Listener { socket, transport, websocket: None });
+    }
+
+    /// As [`Self::listen`], for WebSocket connections over the transport. Frames travel in binary messages: of the rules'
+    /// subprotocols, only [`Subprotocol::Binary`] is agreed on.
+    pub fn listen_websocket(&mut self, socket: TcpListener, transport: Transport, mut rules: Rules) {
+        rules.subprotocols.retain(|subprotocol| *subprotocol == Subprotocol::Binary);
+        if self.websocket_farewells.is_empty() {
+            let seconds = BUSY_AFTER_MS.div_ceil(1000)..=(BUSY_AFTER_MS + BUSY_SPREAD_MS).div_ceil(1000);
+            self.websocket_farewells = seconds.map(|seconds| Refusal::Unavailable(seconds).answer()).collect();
+        }
+        self.add_listener(Listener { socket, transport, websocket: Some(Arc::new(rules)) });
+    }
+
+    fn add_listener(&mut self, listener: Listener) {
         let index = self.listeners.len();
-        self.listeners.push(Listener { socket, transport });
+        self.listeners.push(listener);
         self.accepts.extend((0..self.accepts_per_listener()).map(|_| Accept::new(index)));
     }
 
@@ -238,7 +262,7 @@ impl Net {
     /// What a peer has said within an unfinished TLS handshake, and nobody has looked at yet: one that closes right behind it
     /// may have said why. Empty without TLS.
     pub fn held_back(&self, key: ConnectionKey) -> &[u8] {
-        self.sockets.get(key).and_then(|socket| socket.tls.as_deref()).map_or(&[], Tls::held_back)
+        self.sockets.get(key).map_or(&[], |socket| socket.layers.kept())
     }
 
     /// Sockets that are not freed yet.
@@ -291,7 +315,7 @@ impl Net {
     /// Lets go of memory that is only kept for the next busy moment.
     pub fn release_spares(&mut self) {
         self.sends.release_spares();
-        self.plaintext = Vec::new();
+        self.scratch = Vec::new();
         self.handshakes.shrink_to_fit();
         self.starved.release_spares();
         self.quiet.release_spares();

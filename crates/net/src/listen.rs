@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::ws::Rules;
 use ringgate_core::transport::Transport;
 
 /// Connections that wait for accept; the kernel cuts it to net.core.somaxconn.
@@ -103,6 +105,8 @@ impl Accept {
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
     pub(super) transport: Transport,
+    /// Its connections begin with a request for a WebSocket.
+    pub(super) websocket: Option<Arc<Rules>>,
 }
 
 /// Options that are set on a connected socket in tests and the load tester: how much the kernel may buffer.

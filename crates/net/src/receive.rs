@@ -6,9 +6,10 @@ use ringgate_core::close::CloseReason;
 use ringgate_core::id::ConnectionKey;
 
 use super::buffers::{self, Bundle};
+use super::layer::{Layer, each};
 use super::operation::Operation;
 use super::quiet::Quiet;
-use super::socket::{Peer, Socket, Stage};
+use super::socket::Peer;
 use super::{Driver, Net, on_socket};
 
 impl Net {
@@ -120,51 +121,69 @@ impl Net {
             // Something is there: the armed receive brings it.
             error => (error > 0).then_some(CloseReason::ConnectionReset),
         };
-        if let Some(reason) = end.filter(|_| socket.peer == Peer::There) {
+        if let Some(reason) = end.filter(|_| matches!(socket.peer, Peer::There | Peer::Refused)) {
             self.metrics.ring_missed_ends.increment();
             self.end(key, reason, driver);
         }
         self.join(key);
     }
 
-    pub(super) fn take_bytes(&mut self, key: ConnectionKey, buffer: u16, length: usize, driver: &mut impl Driver) {
-        let crowded =
-            |socket: &Socket| socket.handshaking && socket.tls.as_deref().is_some_and(|tls| !tls.may_hold_back(length));
-        if self.sockets.get(key).is_some_and(crowded) {
-            // Perhaps the handshake is over with what waits, and the rest lies behind it. This step is made out of its turn, at
-            // most once for so many bytes; the place in the queue stays.
-            self.step_handshake(key, driver);
-            if let Some(socket) = self.sockets.get_mut(key) {
-                socket.handshaking = true;
-            }
+    #[inline]
+    fn take_bytes(&mut self, key: ConnectionKey, buffer: u16, length: usize, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get(key).filter(|socket| socket.is_heard()) else { return };
+        if socket.layers.is_plain() {
+            return driver.received(key, self.buffers.bytes_mut(buffer, length));
         }
-        let is_heard = |socket: &&mut Socket| socket.stage == Stage::Open && socket.peer != Peer::Leaving;
-        let Some(socket) = self.sockets.get_mut(key).filter(is_heard) else { return };
-        let bytes = self.buffers.bytes_mut(buffer, length);
-        let Some(tls) = socket.tls.as_deref_mut() else { return driver.received(key, bytes) };
-        if !tls.is_established() {
-            if let Err(error) = tls.hold_back(bytes) {
-                return self.fail_tls(key, &error, driver);
-            }
-            if !socket.handshaking {
-                socket.handshaking = true;
-                self.handshakes.push_back(key);
-            }
+        self.take_layered(key, buffer, length, driver);
+    }
+
+    /// Has so many bytes kept beside those that wait for a handshake step.
+    #[cold]
+    fn make_room(&mut self, key: ConnectionKey, length: usize, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if each!(&mut socket.layers, layer => layer.has_room(length)) {
             return;
         }
-        match tls.receive(bytes, |plaintext| driver.received(key, plaintext)) {
+        // Perhaps the handshake is over with what waits, and the rest lies behind it. This step is made out of its turn, at most
+        // once for so many bytes; the place in the queue stays.
+        self.step_handshake(key, driver);
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.handshaking = true;
+        }
+    }
+
+    /// As [`Self::take_bytes`], where there is more between the socket and its frames. Apart from it, so that a plain socket's bytes
+    /// cost what they would without layers.
+    #[inline(never)]
+    fn take_layered(&mut self, key: ConnectionKey, buffer: u16, length: usize, driver: &mut impl Driver) {
+        if self.sockets.get(key).is_some_and(|socket| socket.handshaking) {
+            self.make_room(key, length, driver);
+        }
+        let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_heard()) else { return };
+        let bytes = self.buffers.bytes_mut(buffer, length);
+        let (taken, has_answer) = each!(&mut socket.layers, layer => {
+            let taken = layer.take_in(bytes, |portion| driver.received(key, &portion));
+            (taken, layer.has_answer())
+        });
+        match taken {
             Ok(progress) => {
-                let flush = tls.has_outgoing();
+                if progress.waits && !socket.handshaking {
+                    socket.handshaking = true;
+                    self.handshakes.push_back(key);
+                }
+                if let Some(accepted) = progress.upgraded {
+                    driver.upgraded(key, &accepted);
+                }
                 if progress.overhead_bytes > 0 {
                     driver.carried(key, progress.overhead_bytes);
                 }
-                if progress.closed {
+                if progress.ended {
                     self.answer_close(key, driver);
-                } else if flush {
+                } else if has_answer {
                     self.flush(key, driver);
                 }
             }
-            Err(error) => self.refuse_tls(key, &error, driver),
+            Err(error) => self.refuse(key, error, driver),
         }
     }
 }

@@ -5,7 +5,8 @@ use io_uring::types::{Fd, Fixed};
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::ConnectionKey;
 
-use super::gather::{SEND_BYTES_MAX, gather_plain, gather_tls};
+use super::gather::SEND_BYTES_MAX;
+use super::layer::{Layer, each};
 use super::operation::Operation;
 use super::sends::{Owner, Send, SendKey, Sends};
 use super::socket::{Socket, Stage, Step};
@@ -29,20 +30,13 @@ impl Net {
         if socket.step == Some(Step::Connecting) || !socket.is_sending() || follows(socket, &mut self.sends) {
             return;
         }
-        let gathered = match socket.tls.as_deref_mut() {
-            None => gather_plain(key, &mut self.sends, driver),
-            Some(tls) => match gather_tls(tls, key, socket.stage, &mut self.sends, &mut self.plaintext, driver) {
-                Ok(gathered) => gathered,
-                Err(error) => return self.fail_tls(key, &error, driver),
-            },
-        };
-        match gathered {
-            Some(send) => {
-                let index = self.sends.insert(send);
-                self.submit_send(key, index);
-            }
-            None if socket.stage == Stage::Flushing => self.shut(key),
-            None => {}
+        let closing = socket.stage == Stage::Flushing;
+        let (sends, scratch) = (&mut self.sends, &mut self.scratch);
+        match each!(&mut socket.layers, layer => layer.gather(key, closing, sends, scratch, driver)) {
+            Ok(Some(index)) => self.submit_send(key, index),
+            Ok(None) if closing => self.shut(key),
+            Ok(None) => {}
+            Err(error) => self.fail(key, &error, driver),
         }
     }
 

@@ -1,8 +1,8 @@
 //! A socket in the ring: which operations of it are in the kernel, and the three steps of its end.
 
+use super::layer::Layers;
 use super::quiet::Quiet;
 use super::sends::SendKey;
-use crate::tls::Tls;
 
 // What every connection costs here.
 const _: () = assert!(size_of::<Socket>() <= 24);
@@ -26,7 +26,7 @@ pub(super) struct Socket {
     pub(super) handshaking: bool,
     /// Whether it is to be looked at, or is being.
     pub(super) quiet: Quiet,
-    pub(super) tls: Option<Box<Tls>>,
+    pub(super) layers: Layers,
 }
 
 /// An operation at the beginning or at the end of a socket.
@@ -41,7 +41,9 @@ pub(super) enum Step {
 pub(super) enum Peer {
     /// It has not ended the connection.
     There,
-    /// It has said close_notify, and the driver has been told. It may still read.
+    /// Its bytes were refused, and the driver has been told. It is told, too, and may still send what nobody reads.
+    Refused,
+    /// It has said that it sends no more, and the driver has been told. It may still read.
     Leaving,
     /// It has closed its side, or the socket has failed.
     Gone,
@@ -63,7 +65,7 @@ pub(super) enum Stage {
 }
 
 impl Socket {
-    pub(super) fn new(fd: i32) -> Self {
+    pub(super) fn new(fd: i32, layers: Layers) -> Self {
         Socket {
             fd,
             send: None,
@@ -75,13 +77,18 @@ impl Socket {
             held: false,
             handshaking: false,
             quiet: Quiet::New,
-            tls: None,
+            layers,
         }
     }
 
     /// Whether the driver may still queue output.
     pub(super) fn is_sending(&self) -> bool {
         matches!(self.stage, Stage::Open | Stage::Flushing)
+    }
+
+    /// Whether what the peer sends is taken in.
+    pub(super) fn is_heard(&self) -> bool {
+        self.stage == Stage::Open && self.peer == Peer::There
     }
 
     /// Whether nothing more is to be expected of the peer.

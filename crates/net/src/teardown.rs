@@ -4,6 +4,7 @@
 use io_uring::opcode;
 use io_uring::types::{Fd, Fixed};
 
+use super::layer::{Layer, each};
 use super::operation::Operation;
 use super::socket::{Peer, Stage, Step};
 use super::{Descriptors, Driver, Net, on_socket};
@@ -12,8 +13,8 @@ use ringgate_core::id::ConnectionKey;
 
 impl Net {
     /// Closes a socket: after everything queued is sent if `flush`, else at once. Ends in `freed`. A peer that has said
-    /// close_notify is answered with its own, behind what is in the kernel, in both cases; the driver bounds the time that
-    /// this may take with [`Self::abort`].
+    /// close_notify or sent a Close frame is answered with its own, behind what is in the kernel, and one whose WebSocket has
+    /// failed is told why, in both cases; the driver bounds the time that this may take with [`Self::abort`].
     pub fn close(&mut self, key: ConnectionKey, flush: bool, driver: &mut impl Driver) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         if socket.stage != Stage::Open {
@@ -21,7 +22,7 @@ impl Net {
         }
         let at_once = match socket.peer {
             Peer::There => !flush,
-            Peer::Leaving => false,
+            Peer::Refused | Peer::Leaving => false,
             Peer::Gone => true,
         };
         if at_once {
@@ -35,6 +36,14 @@ impl Net {
         self.flush(key, driver);
     }
 
+    /// What the peer is told as the reason when this socket is closed, where its transport has a message for that: the code of a
+    /// WebSocket's Close frame. Without it, the code is 1000.
+    pub fn explain(&mut self, key: ConnectionKey, reason: CloseReason) {
+        if let Some(socket) = self.sockets.get_mut(key) {
+            each!(&mut socket.layers, layer => layer.explain(reason));
+        }
+    }
+
     /// Closes a socket at once, whatever is still queued.
     pub fn abort(&mut self, key: ConnectionKey) {
         self.terminate(key);
@@ -45,13 +54,17 @@ impl Net {
     pub(super) fn end(&mut self, key: ConnectionKey, reason: CloseReason, driver: &mut impl Driver) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
         let before = socket.peer;
-        // Behind close_notify comes the end of the stream: such a peer may still read.
+        // Behind a close_notify, and perhaps behind refused bytes, comes the end of the stream: such a peer may still read.
         if before == Peer::Gone || (before == Peer::Leaving && reason == CloseReason::ConnectionClosed) {
+            return;
+        }
+        if before == Peer::Refused && reason == CloseReason::ConnectionClosed && socket.is_sending() {
+            socket.peer = Peer::Leaving;
             return;
         }
         socket.peer = Peer::Gone;
         match socket.stage {
-            Stage::Open if before == Peer::Leaving => {}
+            Stage::Open if matches!(before, Peer::Leaving | Peer::Refused) => {}
             Stage::Open => driver.ended(key, reason),
             Stage::Flushing | Stage::Lingering => self.terminate(key),
             Stage::Joining | Stage::Closing => {}
@@ -62,7 +75,7 @@ impl Net {
     /// connection and destroy what the peer has not read yet.
     pub(super) fn shut(&mut self, key: ConnectionKey) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
-        if socket.peer != Peer::There {
+        if !matches!(socket.peer, Peer::There | Peer::Refused) {
             return self.terminate(key);
         }
         socket.stage = Stage::Lingering;

@@ -31,5 +31,5 @@ pub use mailboxes::Mailboxes;
 pub use nodes::{ClaimAnswer, Eviction, News, Nodes};
 pub use random::Random;
 pub use world::{
-    Append, Call, Client, Closing, Reading, Sent, Storage, Task, Tokens, Unverified, World, user_of_token,
+    Append, Call, Client, Closing, Reading, START, Sent, Storage, Task, Tokens, Unverified, World, user_of_token,
 };

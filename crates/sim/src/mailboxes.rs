@@ -1,11 +1,70 @@
 //! Mailboxes as the worker has them: one for each receiving shard, bounded. What a full one refuses waits with its sender
 //! and keeps its order. [`World`](crate::World) has none: a driver that wants them moves letters from `World::mail` into these.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use ringgate_core::shard::Letter;
+use ringgate_core::shard::{Letter, ToEdge, ToHome};
 
 use crate::world::Sent;
+
+/// Every kind of letter, as [`kind`] calls it.
+const KINDS: [&str; 23] = [
+    "Attach",
+    "Detach",
+    "Publish",
+    "Copy",
+    "Ack",
+    "CatchUp",
+    "Subscribe",
+    "Unsubscribe",
+    "Presence",
+    "History",
+    "Credit",
+    "Attached",
+    "Refused",
+    "Published",
+    "Failed",
+    "Deliver",
+    "CaughtUp",
+    "Subscribed",
+    "PresenceResult",
+    "HistoryResult",
+    "Fanout",
+    "NotSubscribed",
+    "LookupFailed",
+];
+
+fn kind(letter: &Letter) -> &'static str {
+    match letter {
+        Letter::ToHome(letter) => match letter {
+            ToHome::Attach(_) => "Attach",
+            ToHome::Detach { .. } => "Detach",
+            ToHome::Publish(_) => "Publish",
+            ToHome::Copy(_) => "Copy",
+            ToHome::Ack { .. } => "Ack",
+            ToHome::CatchUp { .. } => "CatchUp",
+            ToHome::Subscribe(_) => "Subscribe",
+            ToHome::Unsubscribe { .. } => "Unsubscribe",
+            ToHome::Presence { .. } => "Presence",
+            ToHome::History(_) => "History",
+            ToHome::Credit { .. } => "Credit",
+        },
+        Letter::ToEdge(letter) => match letter {
+            ToEdge::Attached { .. } => "Attached",
+            ToEdge::Refused { .. } => "Refused",
+            ToEdge::Published(_) => "Published",
+            ToEdge::Failed { .. } => "Failed",
+            ToEdge::Deliver { .. } => "Deliver",
+            ToEdge::CaughtUp { .. } => "CaughtUp",
+            ToEdge::Subscribed(_) => "Subscribed",
+            ToEdge::PresenceResult(_) => "PresenceResult",
+            ToEdge::HistoryResult(_) => "HistoryResult",
+            ToEdge::Fanout { .. } => "Fanout",
+            ToEdge::NotSubscribed { .. } => "NotSubscribed",
+            ToEdge::LookupFailed { .. } => "LookupFailed",
+        },
+    }
+}
 
 /// See the module.
 pub struct Mailboxes {
@@ -13,15 +72,20 @@ pub struct Mailboxes {
     mailboxes: Vec<VecDeque<Letter>>,
     /// By sender, then by receiver.
     backlogs: Vec<Vec<VecDeque<Letter>>>,
-    /// How often a letter found its mailbox full.
-    pub refused: u64,
+    /// How often a letter of each kind found its mailbox full. Every kind is there.
+    pub refused: BTreeMap<&'static str, u64>,
 }
 
 impl Mailboxes {
     /// Empty mailboxes that take so many letters each.
     pub fn new(shards: usize, letters_max: usize) -> Mailboxes {
         let row = || (0..shards).map(|_| VecDeque::new()).collect::<Vec<_>>();
-        Mailboxes { letters_max, mailboxes: row(), backlogs: (0..shards).map(|_| row()).collect(), refused: 0 }
+        Mailboxes {
+            letters_max,
+            mailboxes: row(),
+            backlogs: (0..shards).map(|_| row()).collect(),
+            refused: KINDS.map(|kind| (kind, 0)).into(),
+        }
     }
 
     /// Takes a letter that [`Self::send`] is to move.
@@ -34,7 +98,7 @@ impl Mailboxes {
         for (to, backlog) in self.backlogs[from].iter_mut().enumerate() {
             while let Some(letter) = backlog.pop_front() {
                 if self.mailboxes[to].len() >= self.letters_max {
-                    self.refused += 1;
+                    *self.refused.entry(kind(&letter)).or_default() += 1;
                     backlog.push_front(letter);
                     break;
                 }
@@ -45,14 +109,14 @@ impl Mailboxes {
         self.backlogs[from].iter().map(waiting).collect()
     }
 
+    /// The node was killed: no letter is under way any more.
+    pub fn clear(&mut self) {
+        self.mailboxes.iter_mut().chain(self.backlogs.iter_mut().flatten()).for_each(VecDeque::clear);
+    }
+
     /// The oldest letter of a mailbox.
     pub fn take(&mut self, to: usize) -> Option<Letter> {
         self.mailboxes[to].pop_front()
-    }
-
-    /// The node has ended: nothing is under way any more.
-    pub fn clear(&mut self) {
-        self.mailboxes.iter_mut().chain(self.backlogs.iter_mut().flatten()).for_each(VecDeque::clear);
     }
 
     /// Every letter that is under way.

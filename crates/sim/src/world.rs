@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ringgate_core::close::{AuthError, CloseReason};
 use ringgate_core::id::{ConnectionKey, Now, ShardId};
 use ringgate_core::limits::Settings;
@@ -29,7 +28,7 @@ use crate::disk::Disk;
 /// Milliseconds between two sweeps of a shard's topics.
 const SWEEP_MS: u64 = 100;
 /// When a node starts: 1 s of its monotonic clock, in January 2027.
-const START: Now = Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 };
+pub const START: Now = Now { mono_us: 1_000_000, unix_ms: 1_800_000_000_000 };
 
 /// See the module.
 pub struct World {
@@ -61,10 +60,6 @@ pub struct World {
     pub closing: VecDeque<Closing>,
     /// Sockets from which nothing more is to be received.
     pub held: Vec<Client>,
-    /// Messages read at once, see [`Reading::AtOnce`].
-    pub delivered: u64,
-    /// The last of them, as a frame.
-    pub last: Option<Bytes>,
     /// For frames of clients.
     pub encoder: Encoder,
     /// Of each shard: keys of freed sockets, whose slots are given out again.
@@ -97,7 +92,7 @@ pub enum Tokens {
 /// When outboxes are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// As soon as a shard says that they can be; messages are counted and dropped, answers dropped.
+    /// As soon as a shard says that they can be; what is in them is dropped.
     AtOnce,
     /// By [`World::pull`].
     WhenAsked,
@@ -209,8 +204,6 @@ impl World {
             calls: VecDeque::new(),
             closing: VecDeque::new(),
             held: Vec::new(),
-            delivered: 0,
-            last: None,
             encoder: Encoder::default(),
             free: Vec::new(),
             slots: Vec::new(),
@@ -276,7 +269,7 @@ impl World {
     fn on_effect(&mut self, shard: usize, effect: Effect) {
         match effect {
             Effect::Writable { connection } => match self.reading {
-                Reading::AtOnce => self.drop_outbox(Client { shard, connection }),
+                Reading::AtOnce => while self.pull(Client { shard, connection }, |_| {}) {},
                 Reading::WhenAsked => {}
             },
             Effect::Post(posted) => {
@@ -398,20 +391,6 @@ impl World {
         true
     }
 
-    fn drop_outbox(&mut self, client: Client) {
-        while let Some(chunk) = self.shards[client.shard].pull(client.connection, self.now) {
-            match chunk {
-                Chunk::Control(buffer) => self.shards[client.shard].recycle(buffer),
-                Chunk::Data(delivery) => {
-                    if !delivery.arrival.is_reply() {
-                        self.delivered += 1;
-                        self.last = Some(delivery.frame);
-                    }
-                }
-            }
-        }
-    }
-
     /// The client's stream ends, or its socket fails.
     pub fn end(&mut self, client: Client, reason: CloseReason) {
         self.handle(client.shard, Event::Ended { connection: client.connection, reason });
@@ -451,6 +430,13 @@ impl World {
         more
     }
 
+    /// What a shard does at the end of a turn while deadlines may not be looked at; true when it has more to do at once.
+    pub fn work_off(&mut self, shard: usize) -> bool {
+        let more = self.shards[shard].work_off(self.now);
+        self.take_effects(shard);
+        more
+    }
+
     /// Delivers the oldest letter; false if there is none.
     pub fn deliver(&mut self) -> bool {
         let Some(Sent { to, letter, .. }) = self.mail.pop_front() else { return false };
@@ -469,8 +455,7 @@ impl World {
         loop {
             let mut more = false;
             for shard in 0..self.shards.len() {
-                more |= self.shards[shard].work_off(self.now);
-                self.take_effects(shard);
+                more |= self.work_off(shard);
             }
             more |= !self.mail.is_empty();
             self.settle();

@@ -193,7 +193,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("random_bytes", |scene| {
             for seed in 0..16 {
                 let mut random = Random::new(seed);
-                let bytes: Vec<u8> = (0..2000).map(|_| random.next() as u8).collect();
+                let bytes: Vec<u8> = (0..2000).map(|_| random.bits() as u8).collect();
                 let mut client = scene.client();
                 let _ = client.try_send_bytes(&bytes);
                 let _ = client.socket().shutdown(Shutdown::Write);
@@ -203,7 +203,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("random_bytes_in_a_session", |scene| {
             for seed in 0..8 {
                 let mut random = Random::new(seed);
-                let bytes: Vec<u8> = (0..2000).map(|_| random.next() as u8).collect();
+                let bytes: Vec<u8> = (0..2000).map(|_| random.bits() as u8).collect();
                 let mut client = scene.sign_in("d");
                 let _ = client.try_send_bytes(&bytes);
                 let _ = client.socket().shutdown(Shutdown::Write);

@@ -218,7 +218,7 @@ pub(super) fn cases() -> Vec<Case> {
             let mut client = scene.sign_in("d");
             let mut random = Random::new(1);
             let mut bytes = Vec::new();
-            (0..3000).for_each(|_| Encoder::ack(&mut bytes, Position { epoch: random.next(), offset: random.next() }));
+            (0..3000).for_each(|_| Encoder::ack(&mut bytes, Position { epoch: random.bits(), offset: random.bits() }));
             client.send_bytes(&bytes);
             client.ping();
         }),

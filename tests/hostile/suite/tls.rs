@@ -77,7 +77,7 @@ pub(super) fn cases() -> Vec<Case> {
             for seed in 0..16 {
                 let mut random = Random::new(seed);
                 let socket = scene.socket();
-                let bytes: Vec<u8> = (0..600).map(|_| random.next() as u8).collect();
+                let bytes: Vec<u8> = (0..600).map(|_| random.bits() as u8).collect();
                 let _ = (&socket).write_all(&bytes);
                 let _ = socket.shutdown(Shutdown::Write);
                 ends(&socket);

@@ -13,6 +13,7 @@ mod header;
 mod server_frame;
 mod table;
 mod verify;
+pub mod ws;
 
 #[expect(
     missing_docs,

@@ -15,6 +15,7 @@ pub use ringgate_core::transport::Handshake;
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 
+use crate::portion::Portion;
 use compact::{Capture, Compact, RecordError};
 pub use ordinary::{HANDSHAKE_BYTES_MAX, UNFINISHED_BYTES_MAX};
 use ordinary::{Ordinary, Shrunk};
@@ -125,10 +126,19 @@ impl Tls {
     /// Takes bytes of the peer in and hands plaintext out, in order. After an error, what the peer has to be told is in
     /// [`Self::take_outgoing`].
     pub fn receive(&mut self, bytes: &mut [u8], mut plaintext: impl FnMut(&[u8])) -> Result<Progress, TlsError> {
+        self.receive_portions(bytes, |portion| plaintext(&portion))
+    }
+
+    /// As [`Self::receive`]: in the compact mode, the plaintext may be changed where it lies.
+    pub(crate) fn receive_portions(
+        &mut self,
+        bytes: &mut [u8],
+        mut plaintext: impl FnMut(Portion<'_>),
+    ) -> Result<Progress, TlsError> {
         let counts = self.is_established();
         let before_bytes = self.incoming_bytes() + bytes.len();
         let mut plaintext_bytes = 0;
-        let progress = self.take_in(bytes, |part| {
+        let progress = self.read(bytes, |part| {
             plaintext_bytes += part.len();
             plaintext(part);
         })?;
@@ -138,20 +148,21 @@ impl Tls {
         Ok(Progress { overhead_bytes, ..progress })
     }
 
-    fn take_in(&mut self, bytes: &mut [u8], mut plaintext: impl FnMut(&[u8])) -> Result<Progress, TlsError> {
+    fn read(&mut self, bytes: &mut [u8], mut plaintext: impl FnMut(Portion<'_>)) -> Result<Progress, TlsError> {
         match &mut self.0 {
             Mode::Compact(compact) => {
-                let closed = compact.receive(bytes, plaintext).map_err(TlsError::Record)?;
+                let closed =
+                    compact.receive(bytes, |part| plaintext(Portion::InPlace(part))).map_err(TlsError::Record)?;
                 Ok(Progress { closed, ..Progress::default() })
             }
             Mode::Ordinary(ordinary) if ordinary.shrinks() => {
-                let (progress, shrunk) = ordinary.receive_and_shrink(bytes, &mut plaintext)?;
+                let (progress, shrunk) = ordinary.receive_and_shrink(bytes, |part| plaintext(Portion::Lent(part)))?;
                 let Some(Shrunk { mut compact, mut rest }) = shrunk else { return Ok(progress) };
-                let result = compact.receive(&mut rest, plaintext);
+                let result = compact.receive(&mut rest, |part| plaintext(Portion::InPlace(part)));
                 self.0 = Mode::Compact(Box::new(compact));
                 Ok(Progress { closed: result.map_err(TlsError::Record)?, ..progress })
             }
-            Mode::Ordinary(ordinary) => ordinary.receive(bytes, plaintext),
+            Mode::Ordinary(ordinary) => ordinary.receive(bytes, |part| plaintext(Portion::Lent(part))),
         }
     }
 

@@ -1,7 +1,10 @@
 //! An engine that several nodes share: one order on all of them, without a hole and without a repetition.
 
+use std::sync::Arc;
+
 use ringgate_core::close::{CloseReason, ErrorCode};
 use ringgate_core::id::{ClientMessageId, Recover};
+use ringgate_core::shard::Event;
 use ringgate_core::wire::RoomCursor;
 use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
 use ringgate_sim::{Client, Got, News, Nodes, Random, offsets, settings, settings_with_namespace};
@@ -320,5 +323,24 @@ fn claim_cannot_be_made_then_the_client_is_to_come_back() {
     assert_eq!(closed(&nodes, 0, alice), Some(CloseReason::Busy));
     nodes.is_away = false;
     sign_in(&mut nodes, 0, "alice");
+    nodes.check();
+}
+
+#[test]
+fn every_news_was_lost_then_what_the_engine_says_of_the_topic_brings_the_messages() {
+    let mut nodes = Nodes::new(2, 1, &settings());
+    let (alice, bob) = (member(&mut nodes, 0, "alice"), member(&mut nodes, 1, "bob"));
+    (1..=3).for_each(|request| publish(&mut nodes, 0, alice, ROOM, request));
+    while nodes.work(0) {}
+    nodes.news.retain(|news| news.node != 1);
+    nodes.settle();
+    assert_eq!(offsets(&nodes.nodes[1].read_all(bob)), [0_u64; 0]);
+    nodes.pass(6_000);
+    let topic: Arc<str> = ROOM.into();
+    let unix_ms = nodes.nodes[1].now.unix_ms;
+    let loaded = Box::new(nodes.disk.load(&topic, unix_ms));
+    nodes.nodes[1].handle(0, Event::Loaded { topic, result: Ok(loaded) });
+    nodes.settle();
+    assert_eq!(offsets(&nodes.nodes[1].read_all(bob)), [1, 2, 3]);
     nodes.check();
 }

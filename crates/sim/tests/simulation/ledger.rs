@@ -4,11 +4,21 @@
 //! is seen, because others have not been heard yet, is kept as a claim and judged at the end: a gap in what a device was
 //! brought, a `recovered`, a list of messages. Where something was under way and both answers would be right, either passes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ringgate_core::id::{Position, Stamp};
 use ringgate_core::limits::{Engine, Namespace, Settings};
+use ringgate_sim::START;
+
+/// The wall clock jumps by this many milliseconds, or a multiple: less than a world lives, so that a stamp says when it was made.
+pub(crate) const JUMP_MS: u64 = 24 * 3600 * 1000;
+
+/// What the monotonic clock showed, in milliseconds, when the wall clock showed this.
+pub(crate) fn mono_of_unix(unix_ms: u64) -> u64 {
+    let since_start_ms = unix_ms as i64 - START.unix_ms as i64;
+    (since_start_ms + START.mono_ms() as i64).rem_euclid(JUMP_MS as i64) as u64
+}
 
 /// A message that a client has sent at least once.
 #[derive(Debug)]
@@ -22,7 +32,11 @@ pub(crate) struct Sent {
     pub(crate) ttl_seconds: u32,
     /// The connections on which it was sent.
     pub(crate) connections: Vec<u64>,
+    /// The devices that have sent it.
+    devices: BTreeSet<String>,
     stamp: Option<Stamp>,
+    /// Of the copy in its sender's inbox.
+    copy: Option<Stamp>,
     answered_as_new: bool,
 }
 
@@ -78,6 +92,8 @@ pub(crate) struct Ledger {
     pub(crate) settings: Arc<Settings>,
     /// Some messages have a ttl of their own.
     pub(crate) ttls: bool,
+    /// Logs lose what is old.
+    pub(crate) ages: bool,
     sent: Vec<Sent>,
     ids: BTreeMap<(String, String), u64>,
     places: BTreeMap<(String, u64), BTreeMap<u64, u64>>,
@@ -88,7 +104,11 @@ pub(crate) struct Ledger {
     listings: Vec<Listing>,
     /// What History said last of each topic.
     newest: BTreeMap<String, Position>,
+    /// Logs of the node's earlier lives.
+    lost: BTreeSet<(String, u64)>,
     pub(crate) counts: Counts,
+    /// What had happened when the node was last started.
+    before: Counts,
     restarted: bool,
 }
 
@@ -106,13 +126,26 @@ pub(crate) struct Counts {
     pub(crate) with_ttl: u64,
     /// Messages that a member did not get in a room without a log.
     pub(crate) dropped: u64,
+    /// How often a node was killed and started again.
+    pub(crate) restarts: u64,
+    /// How often a node stood still for a while.
+    pub(crate) stops: u64,
+    /// How often the wall clock jumped.
+    pub(crate) jumps: u64,
+    /// Messages that another device of their sender was brought.
+    pub(crate) copies: u64,
+    /// Topics that were read page by page.
+    pub(crate) paged: u64,
+    /// Rooms that a token took away.
+    pub(crate) taken_away: u64,
 }
 
 impl Ledger {
-    pub(crate) fn new(settings: Arc<Settings>, ttls: bool) -> Ledger {
+    pub(crate) fn new(settings: Arc<Settings>, ttls: bool, ages: bool) -> Ledger {
         Ledger {
             settings,
             ttls,
+            ages,
             sent: Vec::new(),
             ids: BTreeMap::new(),
             places: BTreeMap::new(),
@@ -122,7 +155,9 @@ impl Ledger {
             recoveries: Vec::new(),
             listings: Vec::new(),
             newest: BTreeMap::new(),
+            lost: BTreeSet::new(),
             counts: Counts::default(),
+            before: Counts::default(),
             restarted: false,
         }
     }
@@ -157,17 +192,19 @@ impl Ledger {
             ephemeral,
             ttl_seconds,
             connections: Vec::new(),
+            devices: BTreeSet::new(),
             stamp: None,
+            copy: None,
             answered_as_new: false,
         });
         self.sent.len() as u64 - 1
     }
 
     /// The message goes out on this connection.
-    pub(crate) fn send(&mut self, number: u64, connection: u64) -> &Sent {
+    pub(crate) fn send(&mut self, number: u64, device: &str, connection: u64) {
         let sent = &mut self.sent[number as usize];
         sent.connections.push(connection);
-        sent
+        sent.devices.insert(device.to_owned());
     }
 
     pub(crate) fn message(&self, number: u64) -> &Sent {
@@ -238,6 +275,45 @@ impl Ledger {
         number
     }
 
+    /// A copy of a message to somebody else was brought to a device of its sender, or listed by History. Returns its number.
+    pub(crate) fn on_copy(&mut self, inbox: &str, sent_to: &str, stamp: Stamp, payload: &[u8]) -> u64 {
+        let number = u64::from_le_bytes(payload[..8].try_into().unwrap());
+        let sent = &mut self.sent[number as usize];
+        assert!(self.settings.inbox.copy_to_own_devices, "message {number} was copied");
+        assert_eq!((sent.topic.as_str(), format!("@{}", sent.user).as_str()), (sent_to, inbox), "a copy of {number}");
+        assert!(sent_to.starts_with('@') && sent_to != inbox && !sent.ephemeral, "a copy of {number}");
+        assert_eq!(payload, Self::payload(number), "the payload of a copy of {number}");
+        let known = *sent.copy.get_or_insert(stamp);
+        assert_eq!(known, stamp, "message {number} was copied twice: {sent:?}");
+        Self::copy_is_true(sent);
+        self.put(inbox.to_owned(), number, stamp.position);
+        number
+    }
+
+    /// A copy has the id and the time of its original.
+    fn copy_is_true(sent: &Sent) {
+        if let (Some(stamp), Some(copy)) = (sent.stamp, sent.copy) {
+            assert_eq!((stamp.message_id, stamp.timestamp_ms), (copy.message_id, copy.timestamp_ms), "{sent:?}");
+        }
+    }
+
+    /// Whether the message stands in this topic as a copy.
+    fn is_copy(&self, topic: &str, number: u64) -> bool {
+        self.message(number).topic != topic
+    }
+
+    /// Messages of this user to others that were stored behind that time, and that only other devices have sent: the device must
+    /// have had a copy of each.
+    pub(crate) fn to_be_copied(&self, user: &str, device: &str, since_ms: u64) -> impl Iterator<Item = u64> {
+        let inbox = format!("@{user}");
+        let is_due = move |sent: &Sent| {
+            let is_to_another = sent.user == user && sent.topic.starts_with('@') && sent.topic != inbox;
+            let is_behind = |stamp: Stamp| mono_of_unix(stamp.timestamp_ms) > since_ms;
+            is_to_another && !sent.ephemeral && !sent.devices.contains(device) && sent.stamp.is_some_and(is_behind)
+        };
+        self.sent.iter().zip(0..).filter(move |(sent, _)| is_due(sent)).map(|(_, number)| number)
+    }
+
     /// The node was started again: what is in no log is not known any more, and a repetition is a new message.
     pub(crate) fn on_restart(&mut self) {
         self.restarted = true;
@@ -253,6 +329,7 @@ impl Ledger {
         let known = *sent.stamp.get_or_insert(stamp);
         assert_eq!(known, stamp, "message {number} is stored twice: {sent:?}");
         assert_eq!(stamp.position.offset == 0, sent.ephemeral, "message {number}: {sent:?}");
+        Self::copy_is_true(sent);
         let (topic, message_id) = (sent.topic.clone(), stamp.message_id);
         let same_id = *self.message_ids.entry(message_id).or_insert(number);
         assert_eq!(
@@ -261,10 +338,16 @@ impl Ledger {
             self.sent[same_id as usize], self.sent[number as usize]
         );
         if stamp.position.offset != 0 {
-            let places = self.places.entry((topic, stamp.position.epoch)).or_default();
-            let there = *places.entry(stamp.position.offset).or_insert(number);
-            assert_eq!(there, number, "one place for two messages: {stamp:?}, {:?}", self.sent[number as usize]);
+            self.put(topic, number, stamp.position);
         }
+    }
+
+    /// One place has one message.
+    fn put(&mut self, topic: String, number: u64, place: Position) {
+        let log = (topic, place.epoch);
+        assert!(!self.lost.contains(&log), "{log:?} was lost, and is there again");
+        let there = *self.places.entry(log).or_default().entry(place.offset).or_insert(number);
+        assert_eq!(there, number, "one place for two messages: {place:?}, {:?}", self.sent[number as usize]);
     }
 
     /// Topic, epoch and newest offset of all messages that somebody has seen or been answered for, and that are kept.
@@ -287,14 +370,22 @@ impl Ledger {
     pub(crate) fn is_dead(&self, number: u64, at_ms: u64) -> bool {
         let sent = self.message(number);
         let Some(stamp) = sent.stamp else { return false };
-        sent.ttl_seconds > 0 && stamp.timestamp_ms + u64::from(sent.ttl_seconds) * 1000 <= at_ms
+        sent.ttl_seconds > 0 && mono_of_unix(stamp.timestamp_ms) + u64::from(sent.ttl_seconds) * 1000 <= at_ms
+    }
+
+    /// Whether the message was too old for its topic by then.
+    fn is_old(&self, topic: &str, number: u64, at_ms: u64) -> bool {
+        let sent = self.message(number);
+        let Some(stamp) = sent.stamp.or(sent.copy) else { return false };
+        let ttl_ms = self.namespace(topic).map_or(self.settings.inbox.ttl_ms, |namespace| namespace.history_ttl_ms);
+        mono_of_unix(stamp.timestamp_ms) + ttl_ms <= at_ms
     }
 
     /// Whether the place surely held a message that was alive then.
     fn is_alive(&self, topic: &str, epoch: u64, offset: u64, at_ms: u64) -> bool {
         match self.at(topic, epoch, offset) {
-            Some(number) => !self.is_dead(number, at_ms),
-            None => !self.ttls,
+            Some(number) => !self.is_dead(number, at_ms) && !self.is_old(topic, number, at_ms),
+            None => !self.ttls && !self.ages,
         }
     }
 
@@ -302,12 +393,13 @@ impl Ledger {
 
     /// The device may have acknowledged up to here, or is new.
     pub(crate) fn acked(&mut self, user: &str, device: &str, offset: u64) {
+        let forgets = self.forgets_devices();
         let inbox = self.acks.entry(user.to_owned()).or_default();
         let acked = inbox.devices.entry(device.to_owned()).or_default();
         *acked = offset.max(*acked);
         let acked = || inbox.devices.values().copied();
         // A device that was forgotten is not waited for.
-        let everybody = match inbox.devices.len() > self.settings.inbox.devices_max {
+        let everybody = match forgets || inbox.devices.len() > self.settings.inbox.devices_max {
             true => acked().max(),
             false => acked().min(),
         };
@@ -315,9 +407,53 @@ impl Ledger {
         inbox.max = inbox.max.max(everybody);
     }
 
+    /// Whether a device that is away is forgotten for its age, and an inbox that no device knows with it.
+    pub(crate) fn forgets_devices(&self) -> bool {
+        self.settings.inbox.device_ttl_ms < JUMP_MS
+    }
+
     /// What lies up to here may have been acknowledged by everybody.
     pub(crate) fn acked_max(&self, topic: &str) -> u64 {
+        // A device passes the copies of its own messages without an Ack.
+        if self.settings.inbox.copy_to_own_devices && topic.starts_with('@') {
+            return u64::MAX / 2;
+        }
         topic.strip_prefix('@').and_then(|user| self.acks.get(user)).map_or(0, |inbox| inbox.max)
+    }
+
+    // ------------------------------------------------------------ lives of the node
+
+    /// The node was killed, and everything that it kept is lost. What it has said is judged by what is known; from now on every
+    /// message may be stored again, in logs of other epochs.
+    pub(crate) fn restart(&mut self) {
+        self.judge();
+        self.gaps.clear();
+        self.recoveries.clear();
+        self.listings.clear();
+        self.lost.extend(std::mem::take(&mut self.places).into_keys());
+        self.newest.clear();
+        self.acks.clear();
+        for sent in &mut self.sent {
+            sent.stamp = None;
+            sent.copy = None;
+            sent.devices.clear();
+            sent.answered_as_new = false;
+            sent.connections.clear();
+        }
+        self.before = self.counts;
+        self.counts.restarts += 1;
+    }
+
+    /// What has happened since the node was started: published, repetitions, denied, dropped.
+    pub(crate) fn since_start(&self) -> Counts {
+        let (now, before) = (&self.counts, &self.before);
+        Counts {
+            published: now.published - before.published,
+            repetitions: now.repetitions - before.repetitions,
+            denied: now.denied - before.denied,
+            dropped: now.dropped - before.dropped,
+            ..*now
+        }
     }
 
     // ------------------------------------------------------------ claims
@@ -364,7 +500,11 @@ impl Ledger {
         let is_unseen = |sent: &&Sent| {
             sent.topic.starts_with('@') && sent.stamp.is_none() && !sent.ephemeral && !sent.connections.is_empty()
         };
-        self.sent.iter().filter(is_unseen).count() as u64
+        let is_copy_unseen =
+            |sent: &&Sent| sent.topic.starts_with('@') && sent.copy.is_none() && !sent.connections.is_empty();
+        let copies =
+            if self.settings.inbox.copy_to_own_devices { self.sent.iter().filter(is_copy_unseen).count() } else { 0 };
+        (self.sent.iter().filter(is_unseen).count() + copies) as u64
     }
 
     /// Messages that were sent at least once.
@@ -385,7 +525,7 @@ impl Ledger {
         for listing in &self.listings {
             self.judge_listing(listing);
         }
-        self.counts.with_ttl =
+        self.counts.with_ttl +=
             (0..self.sent.len() as u64).filter(|number| self.is_dead(*number, u64::MAX)).count() as u64;
     }
 
@@ -395,11 +535,14 @@ impl Ledger {
         if is_inbox && offset + self.kept_max(&gap.topic) <= self.newest(&gap.topic, gap.epoch) {
             return;
         }
+        let copies = is_inbox && self.settings.inbox.copy_to_own_devices;
         let excused = match self.at(&gap.topic, gap.epoch, offset) {
+            Some(number) if is_inbox && self.is_old(&gap.topic, number, gap.at_ms) => true,
+            Some(number) if self.is_copy(&gap.topic, number) => self.message(number).devices.contains(&gap.device),
             Some(number) => {
                 self.is_dead(number, gap.at_ms) || (!echo && self.message(number).connections.contains(&gap.connection))
             }
-            None => self.ttls || !echo,
+            None => self.ttls || !echo || copies || (is_inbox && self.ages),
         };
         let missing = self.at(&gap.topic, gap.epoch, offset).map(|number| self.message(number));
         assert!(excused, "{} was not brought offset {offset}: {gap:?}, {missing:?}", gap.device);
@@ -412,15 +555,26 @@ impl Ledger {
         if *recovered {
             assert!(follows, "another log cannot be reached: {recovery:?}");
             let alive = (since.offset + 1..=newest.offset).filter(|o| self.is_alive(topic, since.epoch, *o, *at_ms));
-            let alive = alive.count() as u64;
+            // Copies of what the device has sent itself need not be held for it.
+            let copies = self.settings.inbox.copy_to_own_devices && topic.starts_with('@');
+            let is_needed = |offset: &u64| {
+                !copies || self.at(topic, since.epoch, *offset).is_some_and(|number| !self.is_copy(topic, number))
+            };
+            let alive = alive.filter(is_needed).count() as u64;
             assert!(alive <= kept_max, "a log of {kept_max} does not hold {alive}: {recovery:?}");
         } else if follows && newest.offset - since.offset <= kept_max && since.offset >= *acked_max {
             let whole = (since.offset + 1..=newest.offset)
-                .all(|offset| self.at(topic, since.epoch, offset).is_some_and(|n| self.message(n).ttl_seconds == 0));
+                .map(|offset| self.at(topic, since.epoch, offset))
+                .all(|number| number.is_some_and(|number| self.is_kept(topic, number, *at_ms)));
             // A device that was new when the node ended may not be known: its messages were acknowledged without it.
             let is_unknown = self.restarted && topic.starts_with('@');
             assert!(!whole || is_unknown || self.vanishes_in_its_epoch(topic), "nothing was lost: {recovery:?}");
         }
+    }
+
+    /// Whether nothing but an Ack can have taken the message out of its log by then.
+    fn is_kept(&self, topic: &str, number: u64, at_ms: u64) -> bool {
+        self.message(number).ttl_seconds == 0 && !self.is_old(topic, number, at_ms)
     }
 
     /// Whether what such a room held is gone when everybody has left, and its offsets go on.
@@ -481,7 +635,8 @@ impl Ledger {
         let evicted_to = newest.saturating_sub(self.kept_max(&topic));
         for offset in first.offset.max(evicted_to) + 1..=newest {
             let Some(number) = self.at(&topic, first.epoch, offset) else { continue };
-            let excused = self.message(number).ttl_seconds > 0;
+            let sent = self.message(number);
+            let excused = self.ages || sent.ttl_seconds > 0 || (sent.topic != topic && sent.devices.contains(device));
             assert!(
                 excused || received.contains_key(&(first.epoch, offset)),
                 "{device} of {user} never got message {number} at offset {offset} of {newest}, known since {first:?}"
@@ -489,8 +644,11 @@ impl Ledger {
         }
         let times = |epoch: u64| {
             let places = self.places.get(&(topic.clone(), epoch)).into_iter().flatten();
-            places.filter_map(|(_, number)| self.message(*number).stamp).map(|stamp| stamp.timestamp_ms)
+            places.filter_map(|(_, number)| self.message(*number).stamp).map(|stamp| mono_of_unix(stamp.timestamp_ms))
         };
+        if self.forgets_devices() {
+            return;
+        }
         let began_ms = times(first.epoch).min().unwrap_or(u64::MAX);
         for (_, epoch) in self.places.keys().filter(|(known, epoch)| *known == topic && *epoch != first.epoch) {
             assert!(times(*epoch).all(|ms| ms <= began_ms), "the inbox of {user}, who was there, was made anew");

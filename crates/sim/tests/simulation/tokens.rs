@@ -124,7 +124,7 @@ impl Tokens {
     }
 
     /// What the shell's verifier would say.
-    pub(crate) fn verify(&self, text: &str) -> Result<Grant, AuthError> {
+    pub(crate) fn verify(&self, text: &str, unix_ms: u64) -> Result<Grant, AuthError> {
         let token = text.parse().ok().and_then(|index: usize| self.made.get(index)).expect("a token of this world");
         let mut grant = Grant {
             user: token.user.clone(),
@@ -133,6 +133,9 @@ impl Tokens {
             device: Some(token.device.clone()),
         };
         match token.verdict {
+            Verdict::Good if token.expires_at != 0 && unix_ms >= token.expires_at * 1000 => {
+                return Err(AuthError::Expired);
+            }
             Verdict::Good => {}
             Verdict::Expired => return Err(AuthError::Expired),
             Verdict::Invalid => return Err(AuthError::Signature),

@@ -123,7 +123,7 @@ fn for_each_change(vector: &Vector, mut call: impl FnMut(usize, &[u8])) {
         // Header and the first tables change more than the long text behind them.
         for round in 0..DRAWN {
             let end = if round % 2 == 0 { vector.bytes.len() } else { 256 };
-            change(random.below(end), random.next() as u8);
+            change(random.below(end), random.bits() as u8);
         }
     }
 }

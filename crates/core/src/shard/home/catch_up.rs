@@ -1,13 +1,9 @@
 //! What a session is missing of a topic, from the topic's log.
 
 use super::Topic;
-use super::reads::Asker;
+use super::reads::{Asker, CATCH_UP_BYTES, CATCH_UP_MESSAGES};
 use crate::id::{Address, Now};
 use crate::shard::{Shard, Source, ToEdge};
-/// Messages and bytes that one answer to CatchUp carries.
-pub(super) const CATCH_UP_MESSAGES: usize = 128;
-pub(super) const CATCH_UP_BYTES: usize = 256 * 1024;
-
 impl Shard {
     /// A session asks for what it is missing.
     pub(in crate::shard) fn on_catch_up(&mut self, topic: Source, from: Address, since: u64, now: Now) {

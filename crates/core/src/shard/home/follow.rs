@@ -108,7 +108,7 @@ impl Shard {
     }
 
     /// Messages up to this offset are known of: those that are not here are read.
-    fn read_up_to(&mut self, topic: Topic, offset: u64) {
+    pub(super) fn read_up_to(&mut self, topic: Topic, offset: u64) {
         let Some(position) = self.homes.log_position(topic).filter(|position| position.offset < offset) else { return };
         let is_read = self.homes.behind.contains_key(&topic);
         let newest = self.homes.behind.entry(topic).or_default();

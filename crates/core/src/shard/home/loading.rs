@@ -24,7 +24,7 @@ impl Homes {
     }
 
     /// Whether a letter for this topic has to wait: the topic is not in memory, or it is being asked for already.
-    pub(super) fn must_wait(&self, topic: &str, namespace: usize, known: Option<Topic>) -> bool {
+    pub(super) fn waits_for_topic(&self, topic: &str, namespace: usize, known: Option<Topic>) -> bool {
         self.loads.contains(topic) || (known.is_none() && self.is_backed(topic, namespace))
     }
 
@@ -50,18 +50,18 @@ impl Shard {
             ToHome::Attach(attach) => {
                 let topic: Arc<str> = format!("@{}", attach.user).into();
                 let known = homes.find(&topic);
-                let waits = homes.must_wait(&topic, 0, known) || stale(known);
+                let waits = homes.waits_for_topic(&topic, 0, known) || stale(known);
                 (topic, waits)
             }
             ToHome::Subscribe(subscribe) => {
                 let known = homes.find(&subscribe.room);
-                let waits = homes.must_wait(&subscribe.room, subscribe.namespace, known) || stale(known);
+                let waits = homes.waits_for_topic(&subscribe.room, subscribe.namespace, known) || stale(known);
                 (subscribe.room.clone(), waits)
             }
             ToHome::History(history) => {
                 let known = homes.find(&history.topic);
                 let namespace = homes.settings.namespace_of(&history.topic).map_or(usize::MAX, |(index, _)| index);
-                let waits = homes.must_wait(&history.topic, namespace, known) || stale(known);
+                let waits = homes.waits_for_topic(&history.topic, namespace, known) || stale(known);
                 (history.topic.clone(), waits)
             }
             ToHome::Presence { room, .. } => (room.clone(), homes.loads.contains(room)),
@@ -121,7 +121,12 @@ impl Shard {
         result: Result<Box<LoadedTopic>, EngineUnavailable>,
         now: Now,
     ) {
+        let newest = result.as_ref().map_or(0, |loaded| loaded.position.offset);
         let is_there = result.is_ok_and(|loaded| self.homes.load_or_refresh(topic, &loaded, now));
+        if let Some(topic) = self.homes.find(topic).filter(|_| self.settings.engine == Engine::Shared) {
+            // What other nodes have stored may not have arrived here.
+            self.read_up_to(topic, newest);
+        }
         for letter in self.homes.loads.take(topic) {
             if is_there {
                 self.on_letter_to_home(letter, now);

@@ -39,7 +39,7 @@ impl Shard {
         }
         let durability = self.durability(name, &publish);
         if self.settings.engine != Engine::Memory
-            && self.homes.must_wait(name, publish.namespace, known)
+            && self.homes.waits_for_topic(name, publish.namespace, known)
             && (durability != Durability::Ephemeral || self.homes.loads.contains(name))
         {
             return self.wait_with_publish(publish, now);
@@ -108,7 +108,7 @@ impl Shard {
     pub(in crate::shard) fn on_copy(&mut self, copy: SentCopy, now: Now) {
         let inbox = match self.homes.find(copy.draft.topic()) {
             Some(Topic::Inbox(inbox)) => inbox,
-            None if self.homes.must_wait(copy.draft.topic(), 0, None) => return self.wait_with_copy(copy),
+            None if self.homes.waits_for_topic(copy.draft.topic(), 0, None) => return self.wait_with_copy(copy),
             // The inbox was forgotten: the user has no known device.
             Some(Topic::Room(_)) | None => return,
         };

@@ -7,7 +7,6 @@
 use hashbrown::HashMap;
 
 use super::Topic;
-use super::catch_up::{CATCH_UP_BYTES, CATCH_UP_MESSAGES};
 use crate::id::{Address, Now, Position, ShardId};
 use crate::keyed::{Keyed, keyed};
 use crate::shard::letter::HistoryResult;
@@ -54,6 +53,9 @@ pub(super) enum Asker {
     Nobody,
 }
 
+/// Messages and bytes that one answer to CatchUp carries.
+pub(super) const CATCH_UP_MESSAGES: usize = 128;
+pub(super) const CATCH_UP_BYTES: usize = 256 * 1024;
 /// Reads that the engine has at once.
 const READS_WITH_ENGINE_MAX: usize = 64;
 

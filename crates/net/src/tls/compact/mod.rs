@@ -155,9 +155,9 @@ impl Compact {
         }
     }
 
-    /// Takes records in and hands out what is in them, in order, decrypted where it lies. True when the peer has closed.
+    /// Takes records in and hands out what is in them, in order, decrypted where it lies and the caller's to change. True when the peer has closed.
     /// After an error its alert waits in [`Self::take_outgoing`], and nothing else is done any more.
-    pub fn receive(&mut self, bytes: &mut [u8], plaintext: impl FnMut(&[u8])) -> Result<bool, RecordError> {
+    pub fn receive(&mut self, bytes: &mut [u8], plaintext: impl FnMut(&mut [u8])) -> Result<bool, RecordError> {
         if self.stage == Stage::Failed {
             return Err(RecordError::Failed);
         }
@@ -172,7 +172,7 @@ impl Compact {
         Ok(self.stage == Stage::PeerClosed)
     }
 
-    fn take_records(&mut self, mut bytes: &mut [u8], mut plaintext: impl FnMut(&[u8])) -> Result<(), RecordError> {
+    fn take_records(&mut self, mut bytes: &mut [u8], mut plaintext: impl FnMut(&mut [u8])) -> Result<(), RecordError> {
         let mut context = None;
         while !bytes.is_empty() && self.stage == Stage::Open {
             if !self.incoming.is_empty() {
@@ -206,7 +206,7 @@ impl Compact {
         &mut self,
         record: &mut [u8],
         context: &mut Option<Context>,
-        plaintext: &mut impl FnMut(&[u8]),
+        plaintext: &mut impl FnMut(&mut [u8]),
     ) -> Result<(), RecordError> {
         let cipher = match context {
             Some(cipher) => cipher,

@@ -109,6 +109,8 @@ impl Device {
         self.serial = serial;
         self.goodbye = None;
         self.read_ms = now_ms;
+        self.heard_ms = now_ms;
+        self.latest_unix_ms = 0;
         self.rights = token.rights.clone();
         self.rights_before.clear();
         self.expires_at = token.expires_at;
@@ -155,7 +157,7 @@ impl Device {
         if is_stored {
             expected.errors.clear();
         }
-        ledger.send(number, self.serial);
+        ledger.send(number, &self.name, self.serial);
         self.ask(Request::Publish { number, behind }, expected, ledger)
     }
 

@@ -6,11 +6,11 @@ mod receive;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ringgate_core::id::Position;
+use ringgate_core::id::{Now, Position};
 use ringgate_sim::Client;
 
 use self::ask::{Request, Waiting};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, mono_of_unix};
 use crate::tokens::{Rights, Verb};
 
 /// A device of a user. The user and the device outlive connections.
@@ -27,6 +27,8 @@ pub(crate) struct Device {
     pub(crate) forgetful: bool,
     /// When it last read all that there was, or connected.
     pub(crate) read_ms: u64,
+    /// When the gateway last received something from it, or it connected.
+    pub(crate) heard_ms: u64,
     incoming: Vec<u8>,
     /// Not yet taken by the gateway.
     pub(crate) outgoing: Vec<u8>,
@@ -34,10 +36,13 @@ pub(crate) struct Device {
     /// What earlier tokens of this connection allowed: a room that one of them took away is told of behind its messages.
     rights_before: Vec<Rights>,
     pub(crate) expires_at: u64,
+    /// The latest that the wall clock had shown when it was last set; milliseconds.
+    pub(crate) latest_unix_ms: u64,
     /// The inbox as far as it was received.
     pub(crate) inbox: Position,
     /// Where the inbox stood when this device was first connected, or was last told that it has lost messages.
     first: Option<Position>,
+    first_ms: u64,
     /// Nothing is known about where the inbox begins: the device is new, or was told that its position is lost.
     fresh: bool,
     /// When Connect was sent, and what it said.
@@ -63,8 +68,17 @@ pub(crate) struct Device {
     order: BTreeMap<(String, u32), Position>,
     last_request: u32,
     pub(crate) goodbye: Option<u16>,
+    /// The last answer to History.
+    pub(crate) page: Option<Page>,
     /// The last answer to Presence for each room.
     pub(crate) presence: BTreeMap<String, Vec<(String, String)>>,
+}
+
+/// An answer to History, as far as the next question depends on it.
+pub(crate) struct Page {
+    pub(crate) newest: Position,
+    pub(crate) offsets: Vec<u64>,
+    pub(crate) more: bool,
 }
 
 /// A room of this connection.
@@ -91,13 +105,16 @@ impl Device {
             stalled: false,
             forgetful: false,
             read_ms: 0,
+            heard_ms: 0,
             incoming: Vec::new(),
             outgoing: Vec::new(),
             rights: Rights::default(),
             rights_before: Vec::new(),
             expires_at: 0,
+            latest_unix_ms: 0,
             inbox: Position::default(),
             first: None,
+            first_ms: 0,
             fresh: true,
             connected_ms: 0,
             resumed: None,
@@ -113,6 +130,7 @@ impl Device {
             order: BTreeMap::new(),
             last_request: 0,
             goodbye: None,
+            page: None,
             presence: BTreeMap::new(),
         }
     }
@@ -137,6 +155,15 @@ impl Device {
         }
     }
 
+    /// The node has lost everything, this connection included. The device does not know it.
+    pub(crate) fn restarted(&mut self, ledger: &Ledger) {
+        if self.connection.is_some() {
+            self.lost(ledger);
+        }
+        self.first = None;
+        self.presence.clear();
+    }
+
     /// A Publish without an answer is repeated, if the gateway can know it again.
     fn repeat_later(&mut self, number: u64, ledger: &Ledger) {
         if ledger.message(number).id != 0 {
@@ -144,15 +171,23 @@ impl Device {
         }
     }
 
-    /// Everything has calmed down: nothing may be missing.
-    pub(crate) fn finish(&self, ledger: &mut Ledger, now_ms: u64) {
+    /// Everything has calmed down: nothing may be missing; copies of own messages may not, if none can have been left out.
+    pub(crate) fn finish(&self, ledger: &mut Ledger, copies: bool, now: Now) {
+        let now_ms = now.mono_ms();
         let Device { user, name, .. } = self;
         assert!(self.ready, "{user} {name} could not come back: {:?}", self.goodbye);
         assert!(self.waiting.is_empty(), "{user} {name} was never answered: {:?}", self.waiting);
         assert!(self.unanswered.is_empty(), "{user} {name} could not repeat {:?}", self.unanswered);
-        assert!(self.expires_at == 0 || now_ms < self.expires_at * 1000 + 2_000, "{user} {name} has expired");
+        let end_ms = self.expires_at * 1000;
+        let is_over = now.unix_ms >= end_ms + 2_000 && now_ms >= mono_of_unix(end_ms) + 2_000;
+        assert!(self.expires_at == 0 || !is_over, "{user} {name} has expired");
         let first = self.first.expect("it was connected");
         ledger.completeness(user, name, first, &self.received);
+        if copies {
+            let had: BTreeSet<u64> = self.received.values().copied().collect();
+            let missing = ledger.to_be_copied(user, name, self.first_ms).find(|number| !had.contains(number));
+            assert_eq!(missing, None, "{user} {name} had no copy of a message since {}", self.first_ms);
+        }
         for (room, joined) in &self.rooms {
             // As if one more message had come.
             let Position { epoch, offset } = joined.position;

@@ -2,30 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use ringgate_core::id::{Position, Recover, Stamp};
+use ringgate_core::id::{Now, Position, Recover, Stamp};
 use ringgate_core::limits::Engine;
 use ringgate_core::wire::{Encoder, Kind, Published, ServerFrame, Split, schema, split};
 
 use super::ask::{Request, Waiting};
-use super::{Device, Room, may_join};
+use super::{Device, Page, Room, may_join};
 use crate::ledger::{Gap, Ledger, Listing, Recovery};
 use crate::promises;
 
 impl Device {
     /// Bytes have come; every frame is checked.
-    pub(crate) fn receive(&mut self, bytes: &[u8], ledger: &mut Ledger, now_ms: u64) {
+    pub(crate) fn receive(&mut self, bytes: &[u8], ledger: &mut Ledger, now: Now) {
         self.incoming.extend_from_slice(bytes);
         let incoming = std::mem::take(&mut self.incoming);
         let mut rest = incoming.as_slice();
         while let Split::Frame(raw, later) = split(rest, 1 << 24).expect("a gateway's header is good") {
             let frame = ServerFrame::parse(raw).expect("a gateway's frame is good");
-            self.on_frame(&frame, ledger, now_ms);
+            self.on_frame(&frame, ledger, now);
             rest = later;
         }
         self.incoming = rest.to_vec();
     }
 
-    fn on_frame(&mut self, frame: &ServerFrame<'_>, ledger: &mut Ledger, now_ms: u64) {
+    fn on_frame(&mut self, frame: &ServerFrame<'_>, ledger: &mut Ledger, now: Now) {
+        let now_ms = now.mono_ms();
         assert!(self.goodbye.is_none(), "a frame after Goodbye");
         let opens = matches!(frame, ServerFrame::Connected(_) | ServerFrame::Goodbye(_));
         assert!(self.ready || opens, "a frame before Connected: {frame:?}");
@@ -49,8 +50,8 @@ impl Device {
             ServerFrame::Left(left) => self.on_event(left.room(), left.user(), left.device(), false, ledger),
             ServerFrame::Ping => Encoder::empty(&mut self.outgoing, Kind::ClientPong),
             ServerFrame::Pong => {}
-            ServerFrame::Error(error) => self.on_error(error, ledger),
-            ServerFrame::Goodbye(goodbye) => self.on_goodbye(goodbye.code(), ledger, now_ms),
+            ServerFrame::Error(error) => self.on_error(error, ledger, now),
+            ServerFrame::Goodbye(goodbye) => self.on_goodbye(goodbye.code(), ledger, now),
         }
     }
 
@@ -72,6 +73,10 @@ impl Device {
         let recovered = connected.inbox_recovered();
         let topic = format!("@{}", self.user);
         let acked_max = ledger.acked_max(&topic);
+        if self.first.is_some_and(|first| first.epoch != newest.epoch) && ledger.forgets_devices() {
+            // Nobody knew the inbox any more, and nothing was left in it.
+            self.first = None;
+        }
         if let Some(since) = self.resumed {
             ledger.recovery(Recovery { topic, since, newest, recovered, at_ms: now_ms, acked_max });
         } else if let Some(first) = self.first.filter(|_| recovered && promises::LOSSES_ARE_TOLD_UNTIL_HEARD) {
@@ -89,7 +94,7 @@ impl Device {
             ledger.acked(&self.user, &self.name, 0);
         }
         if self.first.is_none() || !recovered {
-            self.first = Some(newest);
+            (self.first, self.first_ms) = (Some(newest), now_ms);
         }
     }
 
@@ -99,6 +104,11 @@ impl Device {
         let number = read(message, ledger);
         if stamp.position.offset == 0 {
             assert!(self.ephemeral.insert(number), "ephemeral message {number} came twice");
+        }
+        if message.sent_to().is_some() {
+            let is_own = ledger.message(number).connections == [self.serial];
+            assert!(!is_own, "a copy of message {number} came to the session that sent it");
+            ledger.counts.copies += 1;
         }
         if let Some(user) = topic.strip_prefix('@') {
             assert_eq!(user, self.user, "somebody else's inbox");
@@ -195,6 +205,10 @@ impl Device {
     }
 
     fn on_published(&mut self, published: &Published, ledger: &mut Ledger) {
+        // Another device may have sent it meanwhile, with the right to.
+        if let Some(waiting) = self.waiting.get_mut(&published.request) {
+            waiting.expected.result |= published.duplicate;
+        }
         let Request::Publish { number, .. } = self.answered(published.request) else {
             panic!("Published answers something else");
         };
@@ -275,10 +289,11 @@ impl Device {
         }
     }
 
-    fn on_unsubscribed(&mut self, unsubscribed: &schema::Unsubscribed<'_>, ledger: &Ledger) {
+    fn on_unsubscribed(&mut self, unsubscribed: &schema::Unsubscribed<'_>, ledger: &mut Ledger) {
         let name = unsubscribed.room().expect("a room").to_owned();
         if unsubscribed.request() == 0 {
             assert_eq!(unsubscribed.code(), 103, "why {name} is taken away");
+            ledger.counts.taken_away += 1;
             assert!(self.some_token_lacks(&name, ledger), "{name} was taken away without a reason");
         } else {
             let Request::Unsubscribe { room, .. } = self.answered(unsubscribed.request()) else {
@@ -321,6 +336,8 @@ impl Device {
         }
         assert!(messages.is_sorted_by(|before, after| before.0 < after.0), "{topic}: not in order: {messages:?}");
         assert!(messages.len() <= limit as usize, "{topic}: more than {limit}");
+        let offsets = messages.iter().map(|(offset, _)| *offset).collect();
+        self.page = Some(Page { newest, offsets, more: result.more() });
         ledger.listing(Listing {
             acked_max: ledger.acked_max(&topic),
             topic,
@@ -355,8 +372,9 @@ impl Device {
         };
     }
 
-    fn on_error(&mut self, error: &schema::Error<'_>, ledger: &mut Ledger) {
+    fn on_error(&mut self, error: &schema::Error<'_>, ledger: &mut Ledger, now: Now) {
         let (request, code) = (error.request(), error.code());
+        let latest_unix_ms = self.latest_unix_ms.max(now.unix_ms);
         assert_eq!(error.temporary(), matches!(code, 100 | 111 | 402 | 403 | 410), "Error {code}");
         let Some(waiting) = self.waiting.get_mut(&request) else {
             panic!("{} {}: Error {code} for request {request}, which does not wait", self.user, self.name);
@@ -365,6 +383,10 @@ impl Device {
             402 => ledger.settings.engine == Engine::Store && matches!(waiting.request, Request::Publish { .. }),
             403 => waiting.expected.crowded,
             100 | 410 => true,
+            109 => match &waiting.request {
+                Request::Refresh { expires_at, .. } if *expires_at != 0 && latest_unix_ms >= expires_at * 1000 => true,
+                _ => waiting.expected.errors.contains(&code),
+            },
             _ => waiting.expected.errors.contains(&code),
         };
         assert!(right, "{} {}: Error {code} for {waiting:?}", self.user, self.name);
@@ -393,16 +415,27 @@ impl Device {
         }
     }
 
-    fn on_goodbye(&mut self, code: u16, ledger: &Ledger, now_ms: u64) {
+    /// Whether the wall clock has shown that time since the device connected: it may have been set back meanwhile.
+    fn was_past(&self, unix_ms: u64, now: Now) -> bool {
+        self.latest_unix_ms.max(now.unix_ms) >= unix_ms
+    }
+
+    fn on_goodbye(&mut self, code: u16, ledger: &Ledger, now: Now) {
+        let client = &ledger.settings.client;
+        let now_ms = now.mono_ms();
         let right = match code {
             // Its inbox could not be loaded.
             3016 if ledger.settings.engine == Engine::Store && !self.ready => true,
             // The token of its Refresh waited while time jumped.
             3016 if self.is_refreshing() => true,
             // Its sign-in waited for a shard that did not read its mail.
-            3016 => !self.ready && now_ms - self.connected_ms >= ledger.settings.client.connect_timeout_ms,
-            3005 => self.expires_at != 0 && now_ms >= self.expires_at * 1000,
-            3008 => now_ms - self.read_ms >= ledger.settings.client.write_timeout_ms,
+            3016 if self.ready => {
+                self.is_refreshing() && self.was_past(self.expires_at * 1000 + client.connect_timeout_ms, now)
+            }
+            3016 => now_ms - self.connected_ms >= client.connect_timeout_ms,
+            3005 => self.expires_at != 0 && self.was_past(self.expires_at * 1000, now),
+            3008 => now_ms - self.read_ms >= client.write_timeout_ms,
+            3012 => now_ms - self.heard_ms >= client.silence_ms_max(client.ping_interval_ms),
             // The world checks where a log could be too short for this.
             3010 => true,
             // Two connections of one device may reach its inbox in another order than they were opened.
@@ -420,5 +453,8 @@ fn read(message: &schema::Message<'_>, ledger: &mut Ledger) -> u64 {
     let topic = message.topic().expect("a topic");
     let sender = message.sender().expect("a sender");
     let payload = message.payload().expect("a payload").bytes();
-    ledger.on_message(topic, stamp, sender, payload, message.trace())
+    match message.sent_to() {
+        Some(sent_to) => ledger.on_copy(topic, sent_to, stamp, payload),
+        None => ledger.on_message(topic, stamp, sender, payload, message.trace()),
+    }
 }

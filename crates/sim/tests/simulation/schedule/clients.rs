@@ -20,7 +20,7 @@ impl Schedule {
                 self.end(old);
             }
         }
-        let unix_ms = self.world.now.unix_ms;
+        let (unix_ms, now_ms) = (self.world.now.unix_ms, self.now_ms());
         let device = &mut self.devices[index];
         let resumes = self.random.below(3) > 0;
         let inbox = (resumes && device.inbox.epoch != 0).then_some(device.inbox);
@@ -36,7 +36,7 @@ impl Schedule {
         }
         let token = self.tokens.good(&mut self.random, &device.user, &device.name, unix_ms, self.calm);
         device.connection = Some(client);
-        let request = device.connecting(self.connections, &token, inbox, rooms.clone(), &mut self.ledger, unix_ms);
+        let request = device.connecting(self.connections, &token, inbox, rooms.clone(), &mut self.ledger, now_ms);
         // Where a test gives the gateway a large window, it wants it whole.
         let window_max = self.ledger.settings.inbox.in_flight_max as usize;
         let receive_window = if window_max < 100 { self.random.below(12) as u32 } else { 0 };
@@ -79,6 +79,7 @@ impl Schedule {
             let take = if self.random.one_in(2) { rest.len() } else { 1 + self.random.below(rest.len()) };
             let (piece, later) = rest.split_at(take);
             self.receive(client, piece);
+            self.devices[index].heard_ms = self.now_ms();
             rest = later;
         }
     }
@@ -86,7 +87,10 @@ impl Schedule {
     pub(crate) fn publish(&mut self, index: usize, topic: &str, ephemeral: bool) {
         let user = self.devices[index].user.clone();
         let with_id = !self.random.one_in(8);
-        let ttl_seconds = if self.ledger.ttls && self.random.one_in(4) { 1 + self.random.below(3) as u32 } else { 0 };
+        // A copy lives as long as its original, from when it is stored: the ledger does not know when that was.
+        let is_copied = topic.starts_with('@') && self.world.settings.inbox.copy_to_own_devices;
+        let ttl_seconds =
+            if self.ledger.ttls && !is_copied && self.random.one_in(4) { 1 + self.random.below(3) as u32 } else { 0 };
         let number = self.ledger.write(&user, topic, with_id, ephemeral, ttl_seconds);
         self.publish_number(index, number);
     }
@@ -113,6 +117,7 @@ impl Schedule {
     }
 
     pub(super) fn join_or_leave(&mut self, index: usize, room: &str) {
+        let now_ms = self.now_ms();
         let device = &mut self.devices[index];
         let mut bytes = Vec::new();
         let leaves = device.rooms.contains_key(room) != self.random.one_in(12);
@@ -122,7 +127,7 @@ impl Schedule {
         } else {
             let since = device.left_at.get(room).copied().filter(|_| self.random.below(5) > 0);
             let cursor = RoomCursor { room, since, recover: recover(&mut self.random) };
-            let request = device.ask_to_join(cursor, &self.ledger, self.world.now.unix_ms);
+            let request = device.ask_to_join(cursor, &self.ledger, now_ms);
             self.world.encoder.subscribe(&mut bytes, request, cursor);
         }
         self.send(index, &bytes);
@@ -157,7 +162,7 @@ impl Schedule {
         limit: u32,
     ) {
         let request =
-            self.devices[index].ask_history(topic, since, before, limit, &self.ledger, self.world.now.unix_ms);
+            self.devices[index].ask_history(topic, since, before, limit, &self.ledger, self.world.now.mono_ms());
         let mut bytes = Vec::new();
         self.world.encoder.history(&mut bytes, &HistoryRequest { request, topic, since, before, limit });
         self.send(index, &bytes);

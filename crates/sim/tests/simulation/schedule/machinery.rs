@@ -3,12 +3,66 @@
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::ShardId;
 use ringgate_core::limits;
+use ringgate_core::metrics::ForgetReason;
 use ringgate_core::shard::Event;
+use ringgate_core::wire::{Encoder, Kind};
 use ringgate_sim::{Client, Closing, Engine};
 
 use super::{EngineCounts, Schedule};
+use crate::ledger::JUMP_MS;
 
 impl Schedule {
+    /// What the ledger and deadlines count in: the wall clock jumps.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.world.now.mono_ms()
+    }
+
+    /// The process is stopped for a while, and goes on: as in the worker, what has come meanwhile is read before deadlines are
+    /// looked at.
+    pub(super) fn stand_still(&mut self) {
+        self.ledger.counts.stops += 1;
+        let ms = 1_000 + self.random.below(120_000) as u64;
+        self.world.pass(ms);
+        let closing = self.world.closing.len();
+        for shard in 0..self.world.shards.len() {
+            self.world.work_off(shard);
+        }
+        self.distribute();
+        use CloseReason::{Busy, Expired, NoPong, Slow, Stale};
+        let late = |closing: &&Closing| matches!(closing.reason, Busy | Expired | NoPong | Slow | Stale);
+        let closed = self.world.closing.iter().skip(closing).find(late);
+        assert_eq!(closed, None, "a socket was closed before it was read");
+        for index in 0..self.devices.len() {
+            let device = &mut self.devices[index];
+            if device.connection.is_some() && !device.stalled {
+                Encoder::empty(&mut device.outgoing, Kind::Ping);
+                self.flush(index);
+            }
+        }
+    }
+
+    /// Somebody sets the wall clock, by days: see [`JUMP_MS`].
+    pub(super) fn jump(&mut self) {
+        self.ledger.counts.jumps += 1;
+        for device in &mut self.devices {
+            device.latest_unix_ms = device.latest_unix_ms.max(self.world.now.unix_ms);
+        }
+        let days = 1 + self.random.below(3) as u64;
+        let unix_ms = &mut self.world.now.unix_ms;
+        *unix_ms = if self.random.one_in(2) { *unix_ms + days * JUMP_MS } else { *unix_ms - days * JUMP_MS };
+    }
+
+    /// The node is killed, and started again some time later: with the memory engine it knows nothing any more.
+    pub(super) fn restart_from_nothing(&mut self) {
+        let Schedule { devices, ledger, .. } = self;
+        devices.iter_mut().for_each(|device| device.restarted(ledger));
+        ledger.restart();
+        self.world.pass(1 + self.random.below(3_000) as u64);
+        self.world.restart();
+        self.mailboxes.clear();
+        self.jammed.fill(0);
+    }
+
     /// Hands a shard an event; letters go on their way, messages to the engine.
     pub(crate) fn handle(&mut self, shard: usize, event: Event<'_>) {
         self.world.handle(shard, event);
@@ -52,7 +106,7 @@ impl Schedule {
                 8 => self.hear_engine(shard),
                 0 => self.advance(shard),
                 1 => self.send_mail(shard),
-                2 if self.world.now.unix_ms < self.jammed[shard] => {}
+                2 if self.now_ms() < self.jammed[shard] => {}
                 2 => self.read_mail(shard),
                 3 => drop(self.verify(shard)),
                 4 => self.end_sockets(),
@@ -71,7 +125,7 @@ impl Schedule {
 
     fn send_mail(&mut self, shard: usize) {
         for (to, (letters, bytes)) in self.mailboxes.send(shard).into_iter().enumerate() {
-            self.world.shards[shard].set_waiting(ShardId(to as u16), letters, bytes);
+            self.world.shards[shard].set_waiting(ShardId(to as u16), letters * self.weight, bytes);
         }
     }
 
@@ -109,8 +163,14 @@ impl Schedule {
         counts
     }
 
+    /// Topics that the node has forgotten because they were quiet for long.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.world.sum(|metrics| &metrics.topics_forgotten[ForgetReason::Age])
+    }
+
     fn verify(&mut self, shard: usize) -> bool {
-        let any = self.world.verify(shard, |token| self.tokens.verify(token));
+        let unix_ms = self.world.now.unix_ms;
+        let any = self.world.verify(shard, |token| self.tokens.verify(token, unix_ms));
         self.distribute();
         any
     }
@@ -122,12 +182,12 @@ impl Schedule {
             return self.flush(index);
         }
         for _ in 0..1 + self.random.below(12) {
-            let (device, unix_ms) = (&mut self.devices[index], self.world.now.unix_ms);
-            if !self.world.pull(client, |bytes| device.receive(bytes, &mut self.ledger, unix_ms)) {
+            let (device, now) = (&mut self.devices[index], self.world.now);
+            if !self.world.pull(client, |bytes| device.receive(bytes, &mut self.ledger, now)) {
                 break;
             }
         }
-        self.devices[index].read_ms = self.world.now.unix_ms;
+        self.devices[index].read_ms = self.now_ms();
         self.world.take_effects(client.shard);
         self.distribute();
         self.flush(index);

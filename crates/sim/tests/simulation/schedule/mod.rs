@@ -15,7 +15,7 @@ use ringgate_core::limits::{self, Namespace, Settings};
 use ringgate_sim::{Engine, Mailboxes, Random, Storage, Tokens as Verifying, World};
 
 use crate::device::Device;
-use crate::ledger::Ledger;
+use crate::ledger::{JUMP_MS, Ledger};
 use crate::promises;
 use crate::tokens::Tokens;
 
@@ -27,7 +27,7 @@ pub(crate) struct Schedule {
     pub(crate) random: Random,
     pub(crate) mailboxes: Mailboxes,
     engines: Vec<Engine>,
-    /// Until when a shard does not read its mail, in unix milliseconds.
+    /// Until when a shard does not read its mail, in monotonic milliseconds.
     jammed: Vec<u64>,
     connections: u64,
     pub(crate) devices: Vec<Device>,
@@ -35,6 +35,12 @@ pub(crate) struct Schedule {
     tokens: Tokens,
     /// Logs are so short that they lose messages.
     trims: bool,
+    /// The wall clock is set at times.
+    jumps: bool,
+    /// How many letters a shard is told to wait for each one that does: full ways are then explored, too.
+    weight: usize,
+    /// The node is killed at times.
+    restarts: bool,
     /// Tokens that are given out do not end any more.
     calm: bool,
     pub(crate) engines_did: EngineCounts,
@@ -118,6 +124,25 @@ impl Schedule {
         if seed % 3 == 2 {
             settings.engine = limits::Engine::Store;
         }
+        // What an engine with a disk does with these is not known to the ledger.
+        let is_memory = settings.engine == limits::Engine::Memory;
+        settings.inbox.copy_to_own_devices = is_memory && random.one_in(3);
+        // Repetitions are known within a schedule, however old.
+        settings.dedup_window_ms = JUMP_MS / 4;
+        let ages = is_memory && !trims && random.one_in(3);
+        for namespace in &mut settings.namespaces {
+            // Logs grow old, and rooms in which nobody is are forgotten.
+            namespace.history_ttl_ms = if ages { 500 + random.below(4_000) as u64 } else { JUMP_MS };
+        }
+        if ages {
+            settings.topic_ttl_ms = 500 + random.below(2_000) as u64;
+            settings.inbox.ttl_ms = 4_000 + random.below(10_000) as u64;
+            if random.one_in(2) {
+                settings.inbox.device_ttl_ms = 1_000 + random.below(10_000) as u64;
+            }
+        }
+        let weight = if random.one_in(4) { 400 } else { 1 };
+        let (jumps, restarts) = (is_memory && random.one_in(2), is_memory && random.one_in(3));
         change(&mut settings);
         let count = 1 + random.below(4);
         let mut world = World::seeded(count, settings, seed);
@@ -131,7 +156,7 @@ impl Schedule {
             }
         }
         Schedule {
-            ledger: Ledger::new(world.settings.clone(), random.one_in(2)),
+            ledger: Ledger::new(world.settings.clone(), random.one_in(2), ages),
             world,
             mailboxes: Mailboxes::new(count, 1 + random.below(24)),
             engines: (0..count).map(|_| Engine::default()).collect(),
@@ -140,6 +165,9 @@ impl Schedule {
             devices,
             tokens: Tokens::new(users),
             trims,
+            jumps,
+            weight,
+            restarts,
             calm: false,
             engines_did: EngineCounts::default(),
             random,
@@ -178,6 +206,12 @@ impl Schedule {
                 let ms = if self.random.one_in(20) { 9_000 } else { self.random.below(400) as u64 };
                 self.world.pass(ms);
             }
+            22 => match self.random.below(12) {
+                0 => self.stand_still(),
+                1 if self.jumps => self.jump(),
+                2 if self.restarts => self.restart_from_nothing(),
+                _ => {}
+            },
             15 | 16 if may_ask => self.history(index),
             17 if may_ask => {
                 let limit = self.random.below(5) as u32;
@@ -186,7 +220,7 @@ impl Schedule {
             18 if may_ask => self.refresh(index),
             19 => {
                 let shard = self.random.below(self.world.shards.len());
-                self.jammed[shard] = self.world.now.unix_ms + self.random.below(1500) as u64;
+                self.jammed[shard] = self.now_ms() + self.random.below(1500) as u64;
             }
             // Long enough for topics that nobody uses to leave memory.
             20 if self.is_stored() && self.random.one_in(10) => self.world.pass(31_000),
