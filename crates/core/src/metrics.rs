@@ -377,15 +377,15 @@ impl ReloadOutcome {
 #[derive(Default, Debug)]
 pub struct ShardMetrics {
     /// Gauge: connections, signed in or not.
-    pub connections_active: Cells<Transport, 2>,
+    pub connections_active: Cells<Transport, { Transport::ALL.len() }>,
     /// Gauge: signed-in sessions.
     pub sessions_active: Cell,
     /// Accepted connections.
-    pub connections_accepted: Cells<Transport, 2>,
+    pub connections_accepted: Cells<Transport, { Transport::ALL.len() }>,
     /// Connections refused at accept.
     pub connections_refused: Cells<Refusal, { Refusal::ALL.len() }>,
     /// Connections that ended.
-    pub closes: By<Transport, Cells<CloseReason, { CloseReason::ALL.len() }>, 2>,
+    pub closes: By<Transport, Cells<CloseReason, { CloseReason::ALL.len() }>, { Transport::ALL.len() }>,
     /// Requests that were refused.
     pub errors: Cells<ErrorCode, { ErrorCode::ALL.len() }>,
     /// Accepted tokens.

@@ -13,7 +13,6 @@ use super::socket::Socket;
 use super::{ACCEPT_PAUSE, Descriptors, Driver, Net};
 use ringgate_core::id::ConnectionKey;
 use ringgate_core::metrics::Refusal;
-use ringgate_core::transport::Transport;
 
 /// Whether an accept failed for a reason that says nothing about the next one: a call that ended early, or what has become
 /// of a connection before it was accepted (accept(2)). After any other, such as a full table or a policy that forbids it,
@@ -98,7 +97,7 @@ impl Net {
         let is_websocket = listener.websocket.is_some();
         if self.sockets.len() >= self.options.slots as usize {
             self.metrics.connections_refused[Refusal::Full].increment();
-            if transport == Transport::Plain {
+            if !transport.has_tls() {
                 self.say_farewell(result, is_websocket);
             }
             self.discard(result);
@@ -117,7 +116,7 @@ impl Net {
         let mut socket = Socket::new(fd, layers);
         socket.stepwise = self.stepwise;
         if !driver.opened(key, peer, transport) {
-            if transport == Transport::Plain {
+            if !transport.has_tls() {
                 self.say_farewell(result, is_websocket);
             }
             return self.turn_away(slot, result);

@@ -201,7 +201,7 @@ impl Net {
         self.add_listener(Listener { socket, transport, websocket: None });
     }
 
-    /// As [`Self::listen`], for WebSocket connections over the transport. Frames travel in binary messages: of the rules'
+    /// As [`Self::listen`], for WebSocket connections over the transport, which [`Driver::opened`] is told of as `ws` or `wss`. Frames travel in binary messages: of the rules'
     /// subprotocols, only [`Subprotocol::Binary`] is agreed on.
     pub fn listen_websocket(&mut self, socket: TcpListener, transport: Transport, mut rules: Rules) {
         rules.subprotocols.retain(|subprotocol| *subprotocol == Subprotocol::Binary);
@@ -209,6 +209,7 @@ impl Net {
             let seconds = BUSY_AFTER_MS.div_ceil(1000)..=(BUSY_AFTER_MS + BUSY_SPREAD_MS).div_ceil(1000);
             self.websocket_farewells = seconds.map(|seconds| Refusal::Unavailable(seconds).answer()).collect();
         }
+        let transport = transport.with_websocket();
         self.add_listener(Listener { socket, transport, websocket: Some(Arc::new(rules)) });
     }
 

@@ -33,7 +33,7 @@ use ringgate_core::wire::{Encoder, Kind};
 use ringgate_net::{Net, Target};
 
 use crate::access::Access;
-use crate::assignment::{Assignment, Plan};
+use crate::assignment::{Assignment, Plan, TRANSPORTS};
 use crate::ledger::{Books, Ledger, When};
 use crate::plan::{Shared, bump};
 use crate::record::Record;
@@ -182,7 +182,7 @@ impl Fleet {
     /// long there are no others to begin.
     fn begin_connects(&mut self, net: &mut Net) -> Duration {
         let (mut any, mut wait) = (false, LONGEST);
-        for transport in Transport::ALL {
+        for transport in TRANSPORTS {
             let wanted = self.shared.share(transport, self.ring);
             for _ in 0..CONNECTS_PER_TURN {
                 let index = self.clients[transport as usize].len();

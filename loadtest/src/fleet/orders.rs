@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use ringgate_core::id::{ClientMessageId, ConnectionKey};
-use ringgate_core::transport::Transport;
 use ringgate_core::wire::encode::PublishRequest;
 use ringgate_net::Net;
 
 use super::client::{Cause, Client, End, Ping, State};
 use super::{CONNECTS_PER_TURN, Fleet, LONGEST, Place};
+use crate::assignment::TRANSPORTS;
 use crate::ledger::{Recipient, Sender, Stamp, When};
 use crate::plan::{Order, bump};
 use crate::traffic::{Kind, Pace, Schedule, Traffic, exponential};
@@ -460,7 +460,7 @@ impl Fleet {
     }
 
     fn join_rooms(&mut self, traffic: &Traffic) {
-        for transport in Transport::ALL {
+        for transport in TRANSPORTS {
             for index in 0..self.clients[transport as usize].len() {
                 let place = Place { transport, index };
                 let Some(client) = self.client_mut(place) else { continue };

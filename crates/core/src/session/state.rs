@@ -320,10 +320,7 @@ impl Connection {
     /// An accepted connection.
     pub fn new(peer: IpAddr, transport: Transport, messages: Bucket, bytes: Bucket, now_ms: u64) -> Self {
         Connection {
-            phase: match transport {
-                Transport::Plain => Phase::AwaitConnect,
-                Transport::Tls => Phase::Handshaking,
-            },
+            phase: if transport.has_tls() { Phase::Handshaking } else { Phase::AwaitConnect },
             pending: None,
             tail: None,
             outbox: Outbox::default(),

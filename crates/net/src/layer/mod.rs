@@ -187,9 +187,9 @@ impl Layers {
         server_tls: Option<&Arc<ServerConfig>>,
         websocket: Option<&Arc<Rules>>,
     ) -> Option<Layers> {
-        let tls = match transport {
-            Transport::Plain => None,
-            Transport::Tls => Some(Tls::accept(server_tls?.clone()).ok()?),
+        let tls = match transport.has_tls() {
+            false => None,
+            true => Some(Tls::accept(server_tls?.clone()).ok()?),
         };
         Some(match (tls, websocket.cloned()) {
             (None, None) => Layers::PLAIN,
@@ -216,13 +216,14 @@ impl Layers {
         matches!(self, Layers::Plain(_))
     }
 
-    /// How it is carried: over TCP alone or over TLS.
+    /// What the layers are.
     pub(super) fn transport(&self) -> Transport {
         match self {
             Layers::Plain(_) => Transport::Plain,
             Layers::Stacked(stacked) => match **stacked {
-                Stacked::Ws(_) => Transport::Plain,
-                Stacked::Tls(_) | Stacked::WsTls(_) => Transport::Tls,
+                Stacked::Tls(_) => Transport::Tls,
+                Stacked::Ws(_) => Transport::Ws,
+                Stacked::WsTls(_) => Transport::Wss,
             },
         }
     }

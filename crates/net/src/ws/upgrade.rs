@@ -38,7 +38,7 @@ impl Subprotocol {
 }
 
 /// What a listener asks of its connections.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// The only path at which connections are accepted; it begins with `/`.
     pub path: String,
