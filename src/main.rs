@@ -372,11 +372,7 @@ fn give_memory_back() {
 
 /// The lines that a person, or the load tester, starts from.
 fn addresses(server: &Server, shards: usize, dev: bool) -> Result<String, String> {
-    let mut lines = Vec::new();
-    for listener in server.addresses() {
-        let scheme = if listener.transport == Transport::Tls { "tls" } else { "tcp" };
-        lines.push(format!("{scheme}://{}", listener.address));
-    }
+    let mut lines = server.urls();
     lines.extend(server.admin_address().map(|admin| format!("admin http://{admin}")));
     lines.extend(server.health_address().map(|health| format!("health http://{health}")));
     if dev {

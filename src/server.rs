@@ -32,6 +32,7 @@ use start::{Common, Plan, check_machine, set_certificate_end, start_admin, start
 /// A gateway that runs.
 pub struct Server {
     addresses: Vec<ListenerConfig>,
+    websocket_path: String,
     admin: Option<Admin>,
     health: Option<Admin>,
     readiness: Arc<Readiness>,
@@ -79,6 +80,7 @@ impl Server {
             connections: config.settings.client.connections_max as u64,
         };
         let shutdown_timeout = Duration::from_millis(config.settings.shutdown_timeout_ms);
+        let websocket_path = config.websocket.path.clone();
         let plan = Plan::new(&config.runtime)?;
         let (mailboxes, control) = plan.mailboxes(config.runtime.mailbox_capacity)?;
         let common = Common::new(config, at_rest);
@@ -87,6 +89,7 @@ impl Server {
         let watch = start_watch(&metrics, limits, &readiness)?;
         Ok(Server {
             addresses,
+            websocket_path,
             admin,
             health,
             readiness,
@@ -101,6 +104,15 @@ impl Server {
     /// Where it listens, with the ports that were chosen.
     pub fn addresses(&self) -> &[ListenerConfig] {
         &self.addresses
+    }
+
+    /// Where its listeners are, as clients write it: `tcp://ADDRESS`, or `ws://ADDRESS/PATH` for a WebSocket.
+    pub fn urls(&self) -> Vec<String> {
+        let url = |listener: &ListenerConfig| {
+            let path = if listener.transport.is_websocket() { &*self.websocket_path } else { "" };
+            format!("{}://{}{path}", listener.transport.label(), listener.address)
+        };
+        self.addresses.iter().map(url).collect()
     }
 
     /// Where the admin listener is, if there is one.

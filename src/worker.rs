@@ -30,6 +30,7 @@ use ringgate_core::metrics::Cell;
 use ringgate_core::session::{Admission, Authenticator};
 use ringgate_core::shard::{Effect, Event, ShardOptions};
 use ringgate_core::transport::Transport;
+use ringgate_net::ws::Rules;
 use ringgate_net::{Bell, Net, NetOptions, RingError};
 use rustls::ServerConfig;
 
@@ -48,6 +49,8 @@ pub struct WorkerOptions {
     pub net: NetOptions,
     /// Its listeners, one for each address of the node.
     pub listeners: Vec<(TcpListener, Transport)>,
+    /// What those of WebSocket ask of their connections.
+    pub websocket: Rules,
     /// Certificate, if any listener is TLS.
     pub tls: Option<Arc<ServerConfig>>,
     /// Its end of the mesh.
@@ -105,7 +108,10 @@ impl Worker {
         net.set_farewells(farewells(options.shard.id));
         net.receive_stepwise();
         for (listener, transport) in options.listeners {
-            net.listen(listener, transport);
+            match transport.is_websocket() {
+                true => net.listen_websocket(listener, transport, options.websocket.clone()),
+                false => net.listen(listener, transport),
+            }
         }
         let log = ConnectionLog::new(options.shard.id, Instant::now());
         Ok(Worker {
@@ -251,6 +257,7 @@ impl Worker {
                     let cause = self.core.causes.remove(&connection);
                     let has_spoken = self.net.has_heard(connection);
                     self.log.closed(connection, reason, &record, has_spoken, cause.as_deref());
+                    self.net.explain(connection, reason);
                     self.net.close(connection, flush, &mut self.core);
                 }
                 Effect::SignedIn { connection, record } => {

@@ -24,11 +24,14 @@ use ringgate_auth::{Claims, Key};
 use ringgate_core::limits::Settings;
 use ringgate_core::transport::Transport;
 use ringgate_net::Descriptors;
+use ringgate_net::ws::{OriginPattern, Rules};
 
 /// TCP port of a development gateway, and of the documentation.
 pub const DEFAULT_PORT: u16 = 7400;
 /// TLS port of a development gateway.
 pub const DEFAULT_TLS_PORT: u16 = 7443;
+/// WebSocket port of a development gateway.
+pub const DEFAULT_WS_PORT: u16 = 7488;
 /// Admin port of a development gateway.
 pub const DEFAULT_ADMIN_PORT: u16 = 7480;
 
@@ -46,6 +49,8 @@ pub struct Config {
     pub tls_ends: Option<u64>,
     /// Names that the certificate must be for.
     pub tls_names: Vec<String>,
+    /// What listeners of WebSocket ask of their connections.
+    pub websocket: Rules,
     /// Token keys.
     pub keys: Vec<Key>,
     /// What tokens must say.
@@ -95,7 +100,7 @@ pub struct Runtime {
 pub struct ListenerConfig {
     /// Where.
     pub address: SocketAddr,
-    /// TCP or TLS.
+    /// What is spoken there.
     pub transport: Transport,
     /// `[::]` leaves IPv4 alone; of no meaning for other addresses.
     pub ipv6_only: bool,
@@ -241,12 +246,20 @@ impl Config {
             let address = SocketAddr::from(([127, 0, 0, 1], port));
             if ringgate_net::is_taken(address, false).is_ok() { address } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
         };
+        let listener = |port, transport| ListenerConfig { address: free(port), transport, ipv6_only: false };
         let listeners = vec![
-            ListenerConfig { address: free(DEFAULT_PORT), transport: Transport::Plain, ipv6_only: false },
-            ListenerConfig { address: free(DEFAULT_TLS_PORT), transport: Transport::Tls, ipv6_only: false },
+            listener(DEFAULT_PORT, Transport::Plain),
+            listener(DEFAULT_TLS_PORT, Transport::Tls),
+            listener(DEFAULT_WS_PORT, Transport::Ws),
         ];
+        // Pages under development are served from this host, on a port of their own.
+        let origins = ["http://localhost:*", "http://127.0.0.1:*", "https://localhost:*", "https://127.0.0.1:*"];
+        let origins = origins.map(|origin| OriginPattern::parse(origin).map_err(|error| error.to_string()));
+        let origins = origins.into_iter().collect::<Result<_, _>>()?;
+        let settings = Settings::default();
         let config = Config {
-            settings: Settings::default(),
+            websocket: Rules { origins, ..validate::rules(&settings) },
+            settings,
             // Everybody knows the keys anyway, and developers use gdb and perf.
             runtime: Runtime { shards, dumpable: true, ..Runtime::default() },
             listeners,

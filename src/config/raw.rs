@@ -154,6 +154,7 @@ section!(File {
     runtime: Runtime,
     listeners: Vec<Listener>,
     tls: Option<Tls>,
+    websocket: WebSocket,
     client: Client,
     token: Token,
     inbox: Inbox,
@@ -180,9 +181,11 @@ section!(Runtime {
     mailbox_capacity: At<Number>,
 });
 
-section!(Listener { address: At<String>, tls: bool, ipv6_only: At<bool>, });
+section!(Listener { address: At<String>, tls: bool, protocols: At<Vec<Spanned<String>>>, ipv6_only: At<bool>, });
 
 section!(Tls { certificate: At<String>, key: At<String>, names: Vec<Spanned<String>>, memory: At<String>, });
+
+section!(WebSocket { path: At<String>, origins: Vec<Spanned<String>>, });
 
 section!(Client {
     ping_interval: At<Duration>,

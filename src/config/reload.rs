@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 use super::{Config, ListenerConfig, Runtime, default_text};
 use ringgate_core::limits::Settings;
 use ringgate_core::units::{parse_duration_ms, parse_size};
+use ringgate_net::ws::Rules;
 
 /// Values that need no restart: whole sections end with a dot.
 const EXCHANGED: &[&str] = &["token.", "tls.", "logging.level"];
@@ -21,6 +22,7 @@ pub struct Running {
     settings: Settings,
     runtime: Runtime,
     listeners: Vec<ListenerConfig>,
+    websocket: Rules,
     admin: Option<SocketAddr>,
     admin_hosts: Vec<String>,
     health: Option<SocketAddr>,
@@ -39,6 +41,7 @@ impl Running {
             settings: config.settings.clone(),
             runtime: config.runtime.clone(),
             listeners: config.listeners.clone(),
+            websocket: config.websocket.clone(),
             admin: config.admin,
             admin_hosts: config.admin_hosts.clone(),
             health: config.health,
@@ -53,6 +56,7 @@ impl Running {
         let sections = [
             ("runtime", self.runtime == new.runtime),
             ("listeners", self.listeners == new.listeners),
+            ("websocket", self.websocket == new.websocket),
             ("admin", (self.admin, &self.admin_hosts, self.health) == (new.admin, &new.admin_hosts, new.health)),
             ("logging", self.json == new.json),
             ("", self.settings == new.settings),

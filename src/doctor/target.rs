@@ -3,7 +3,6 @@
 use crate::config::{Config, DEFAULT_PORT, DEFAULT_TLS_PORT, Runtime};
 use crate::cores::{self, Topology};
 use ringgate_core::limits::{CONNECTIONS_PER_SHARD_MAX, Settings};
-use ringgate_core::transport::Transport;
 
 use super::report::{Check, Finding, State, count};
 
@@ -34,7 +33,7 @@ impl Target {
         let listeners = config.map_or(&[][..], |config| &config.listeners);
         let mut target = Target {
             connections,
-            tls: tls || listeners.iter().any(|listener| listener.transport == Transport::Tls),
+            tls: tls || listeners.iter().any(|listener| listener.transport.has_tls()),
             compact: config
                 .and_then(|config| config.tls.as_ref())
                 .is_some_and(|tls| ringgate_net::tls::is_compact(tls)),

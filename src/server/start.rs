@@ -26,6 +26,7 @@ use ringgate_core::session::{Admission, Authenticator};
 use ringgate_core::shard::ShardOptions;
 use ringgate_core::transport::Transport;
 use ringgate_net::kernel;
+use ringgate_net::ws::Rules;
 use ringgate_net::{Bell, Descriptors, NetOptions, Outcome, RingError};
 
 /// The control plane's own mailbox end receives nothing and never sleeps.
@@ -176,6 +177,7 @@ pub(super) struct Common {
     settings: Arc<Settings>,
     net: NetOptions,
     tls: Option<Arc<rustls::ServerConfig>>,
+    websocket: Rules,
     authenticator: Arc<dyn Authenticator>,
     admission: Arc<Mutex<Admission>>,
     seed: u64,
@@ -185,7 +187,7 @@ pub(super) struct Common {
 
 impl Common {
     pub(super) fn new(config: Config, at_rest: fn()) -> Common {
-        let Config { settings, runtime, tls, keys, claims, .. } = config;
+        let Config { settings, runtime, tls, websocket, keys, claims, .. } = config;
         Common {
             net: NetOptions {
                 slots: runtime.connections_per_shard_max,
@@ -197,6 +199,7 @@ impl Common {
                 ..NetOptions::default()
             },
             tls,
+            websocket,
             authenticator: Arc::new(Keys::new(keys, claims)),
             admission: Arc::new(Mutex::new(Admission::new(&settings.client, Now::default()))),
             seed: random_seed(),
@@ -227,6 +230,7 @@ impl Common {
                 net: self.net.clone(),
                 listeners,
                 tls: self.tls.clone(),
+                websocket: self.websocket.clone(),
                 mailbox,
                 authenticator: self.authenticator.clone(),
                 admission: self.admission.clone(),

@@ -17,6 +17,7 @@ use ringgate_core::transport::Transport;
 use ringgate_core::wire::Encoder;
 use ringgate_net::Driver;
 use ringgate_net::tls::{Handshake, TlsError};
+use ringgate_net::ws::Failure;
 
 /// Delays that refused clients are told.
 const FAREWELLS: u32 = 16;
@@ -31,7 +32,7 @@ pub(super) struct Core {
     admission: Arc<Mutex<Admission>>,
     peers: Slots<IpAddr>,
     limited: bool,
-    /// Why TLS failed, of connections whose close was not logged yet.
+    /// Why TLS or WebSocket failed, of connections whose close was not logged yet.
     pub(super) causes: HashMap<ConnectionKey, String>,
 }
 
@@ -89,6 +90,10 @@ impl Driver for Core {
 
     fn tls_failed(&mut self, key: ConnectionKey, error: &TlsError) {
         self.causes.insert(key, error.to_string());
+    }
+
+    fn websocket_failed(&mut self, key: ConnectionKey, failure: &Failure) {
+        self.causes.insert(key, failure.to_string());
     }
 
     fn ended(&mut self, key: ConnectionKey, reason: CloseReason) {

@@ -31,6 +31,7 @@ address = "127.0.0.1:7001"
 [[listeners]]
 address = "[::1]:7002"
 tls = true
+protocols = ["ws"]
 ipv6_only = true
 
 [tls]
@@ -38,6 +39,10 @@ certificate = "FOLDER/certificate.pem"
 key = "FOLDER/key.pem"
 names = ["localhost", "127.0.0.1"]
 memory = "compact"
+
+[websocket]
+path = "/chat/socket"
+origins = ["https://*.example.org", "http://localhost:*"]
 
 [client]
 ping_interval = "2m"
@@ -180,12 +185,24 @@ impl Drop for Files {
 /// All of a configuration that can be compared.
 fn shown(config: &Config) -> String {
     let Config {
-        settings, runtime, listeners, tls, tls_names, keys, claims, admin, admin_hosts, health, logging, ..
+        settings,
+        runtime,
+        listeners,
+        tls,
+        tls_names,
+        websocket,
+        keys,
+        claims,
+        admin,
+        admin_hosts,
+        health,
+        logging,
+        ..
     } = config;
     let compact = tls.as_ref().map(|tls| tls.enable_secret_extraction);
     let keys: Vec<_> = keys.iter().map(|key| (&key.kid, key.algorithm)).collect();
     format!(
-        "{settings:#?} {runtime:#?} {listeners:?} {compact:?} {tls_names:?} {keys:?} {claims:#?} {admin:?} {admin_hosts:?} {health:?} {logging:?}"
+        "{settings:#?} {runtime:#?} {listeners:?} {compact:?} {tls_names:?} {websocket:?} {keys:?} {claims:#?} {admin:?} {admin_hosts:?} {health:?} {logging:?}"
     )
 }
 
@@ -321,8 +338,12 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
     assert_eq!(config.runtime, runtime);
     let plain =
         ListenerConfig { address: "127.0.0.1:7001".parse().unwrap(), transport: Transport::Plain, ipv6_only: false };
-    let tls = ListenerConfig { address: "[::1]:7002".parse().unwrap(), transport: Transport::Tls, ipv6_only: true };
-    assert_eq!(config.listeners, [plain, tls]);
+    let wss = ListenerConfig { address: "[::1]:7002".parse().unwrap(), transport: Transport::Wss, ipv6_only: true };
+    assert_eq!(config.listeners, [plain, wss]);
+    let origins = ["https://*.example.org", "http://localhost:*"].map(|origin| OriginPattern::parse(origin).unwrap());
+    // message_size_max is so small that a message of 1 MiB takes every frame.
+    let websocket = Rules { path: "/chat/socket".to_owned(), origins: origins.to_vec(), ..Rules::default() };
+    assert_eq!(config.websocket, websocket);
     assert_eq!(config.tls.as_ref().map(|tls| tls.enable_secret_extraction), Some(true), "compact");
     assert_eq!(config.tls_names, ["localhost", "127.0.0.1"]);
     assert_eq!(config.logging, Logging { level: "debug".to_owned(), json: true });

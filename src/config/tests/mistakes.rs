@@ -64,6 +64,31 @@ fn value_is_wrong_then_file_line_key_and_remedy_are_named() {
         ),
         ("[inbox]\ndevices_max = 0", vec!["inbox.devices_max", "1 to 10000"]),
         ("[inbox]\ndevice_ttl = \"1ms\"", vec!["inbox.device_ttl", "at least 1s"]),
+        (
+            "[websocket]\npath = \"ws\"",
+            vec!["x.toml:2: websocket.path: \"ws\" is not the path of a URL", "like \"/ws\""],
+        ),
+        ("[websocket]\npath = \"/ws?token=1\"", vec!["websocket.path", "without a query"]),
+        (
+            "[websocket]\norigins = [\"*\", \"chat.example.org\"]",
+            vec!["x.toml:2: websocket.origins[1]: origin \"chat.example.org\" has no scheme", "SCHEME://HOST"],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\nprotocols = [\"wss\"]",
+            vec!["x.toml:3: listeners[0].protocols: \"wss\" is not one of \"tcp\", \"ws\""],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\nprotocols = [\"tcp\", \"ws\"]",
+            vec!["listeners[0].protocols: has more than one", "add a [[listeners]] with another port"],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\nprotocols = []",
+            vec!["listeners[0].protocols: is empty; write [\"tcp\"] or [\"ws\"]"],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\ntls = true\nprotocols = [\"ws\"]",
+            vec!["tls: is missing, but a listener has tls = true"],
+        ),
         ("[log]\ntopic_ttl = \"30\"", vec!["x.toml:2: log.topic_ttl", "\"25s\""]),
         ("[runtime]\nshards = \"many\"", vec!["runtime.shards", "auto"]),
         ("[runtime]\nshards = 100000", vec!["runtime.shards", "1 to 256"]),

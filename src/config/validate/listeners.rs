@@ -22,6 +22,10 @@ pub(super) fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerC
             check.problem(&format!("listeners[{index}].ipv6_only"), at(only), text);
         }
         let transport = if raw.tls { Transport::Tls } else { Transport::Plain };
+        let transport = match speaks_websocket(&format!("listeners[{index}].protocols"), raw, check) {
+            true => transport.with_websocket(),
+            false => transport,
+        };
         let listener = ListenerConfig { address, transport, ipv6_only };
         if let Some((other, known)) = listeners.iter().enumerate().find(|(_, known)| overlap(known, &listener)) {
             let text = match known.address == address {
@@ -38,6 +42,24 @@ pub(super) fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerC
         listeners.push(listener);
     }
     listeners
+}
+
+/// Whether a listener is for WebSocket: what `protocols` says.
+fn speaks_websocket(key: &str, raw: &raw::Listener, check: &mut Check<'_>) -> bool {
+    let Some(list) = &raw.protocols else { return false };
+    let names: Vec<_> = list.get_ref().iter().map(|name| name.get_ref().as_str()).collect();
+    let wrong = match names[..] {
+        ["tcp"] => return false,
+        ["ws"] => return true,
+        [] => "is empty; write [\"tcp\"] or [\"ws\"]".to_owned(),
+        _ => match names.iter().find(|name| !["tcp", "ws"].contains(*name)) {
+            Some(unknown) => format!("\"{unknown}\" is not one of \"tcp\", \"ws\""),
+            None => "has more than one; a listener speaks \"tcp\" or \"ws\", so add a [[listeners]] with another port"
+                .to_owned(),
+        },
+    };
+    check.problem(key, at(list), wrong);
+    false
 }
 
 fn taken(address: SocketAddr, key: &str, other: SocketAddr) -> String {

@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `check` | takes values, and collects what is wrong with them |
-//! | `client`, `topics`, `runtime`, `listeners`, `secrets` | the sections |
+//! | `client`, `topics`, `runtime`, `listeners`, `websocket`, `secrets` | the sections |
 
 mod check;
 mod client;
@@ -11,6 +11,7 @@ mod listeners;
 mod runtime;
 mod secrets;
 mod topics;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -27,6 +28,8 @@ use listeners::{admin, admin_hosts, health, listeners};
 use runtime::runtime;
 use secrets::{tls, token};
 use topics::{inbox, namespaces};
+pub(super) use websocket::rules;
+use websocket::websocket;
 
 /// Why the host cannot give what `[runtime]` asks for: keys, and what is wrong.
 pub(super) type Fits = fn(&Runtime) -> Vec<(&'static str, String)>;
@@ -37,6 +40,7 @@ pub(super) fn validate(raw: &raw::File, text: &str, file: &str, fits: Fits) -> R
     let settings = settings(raw, &mut check);
     let runtime = runtime(&raw.runtime, fits, &mut check);
     let listeners = listeners(raw, &mut check);
+    let websocket = websocket(&raw.websocket, &settings, &mut check);
     let tls_names = raw.tls.iter().flat_map(|tls| &tls.names).map(|name| name.get_ref().clone()).collect();
     let loaded = tls(raw, &listeners, &mut check);
     let (tls, tls_ends) = match loaded {
@@ -60,6 +64,7 @@ pub(super) fn validate(raw: &raw::File, text: &str, file: &str, fits: Fits) -> R
             tls,
             tls_ends,
             tls_names,
+            websocket,
             keys,
             claims,
             admin,

@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ringgate_auth::certificate::{self, CertificateError, Loaded};
 use ringgate_auth::{Algorithm, Claims, Key, parse_algorithm, secret_in};
-use ringgate_core::transport::Transport;
 use rustls_pki_types::ServerName;
 use toml::Spanned;
 use zeroize::Zeroizing;
@@ -14,7 +13,7 @@ use super::super::{ListenerConfig, raw};
 use super::check::{Check, at};
 
 pub(super) fn tls(raw: &raw::File, listeners: &[ListenerConfig], check: &mut Check<'_>) -> Option<Loaded> {
-    let wanted = listeners.iter().any(|listener| listener.transport == Transport::Tls);
+    let wanted = listeners.iter().any(|listener| listener.transport.has_tls());
     let Some(tls) = &raw.tls else {
         if wanted {
             check.problem("tls", None, "is missing, but a listener has tls = true; add [tls] with certificate and key");

@@ -1,0 +1,38 @@
+//! `[websocket]`: where listeners of WebSocket take connections, and from which web pages.
+
+use ringgate_core::limits::{HEADER_BYTES, Settings};
+use ringgate_net::ws::{OriginPattern, Rules};
+
+use super::super::raw;
+use super::check::{Check, at};
+
+pub(super) fn websocket(raw: &raw::WebSocket, settings: &Settings, check: &mut Check<'_>) -> Rules {
+    let mut rules = rules(settings);
+    if let Some(path) = &raw.path {
+        let is_path = |text: &str| {
+            text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
+        };
+        if !is_path(path.get_ref()) {
+            let text = format!(
+                "\"{}\" is not the path of a URL; write it from its slash on and without a query, like \"/ws\"",
+                path.get_ref()
+            );
+            check.problem("websocket.path", at(path), text);
+        }
+        rules.path.clone_from(path.get_ref());
+    }
+    for (index, origin) in raw.origins.iter().enumerate() {
+        match OriginPattern::parse(origin.get_ref()) {
+            Ok(pattern) => rules.origins.push(pattern),
+            Err(error) => check.problem(&format!("websocket.origins[{index}]"), at(origin), error.to_string()),
+        }
+    }
+    rules
+}
+
+/// The defaults. A message takes the largest frame that a client may send.
+pub(in crate::config) fn rules(settings: &Settings) -> Rules {
+    let rules = Rules::default();
+    let frame = u32::try_from(settings.body_bytes_max() + HEADER_BYTES).unwrap_or(u32::MAX);
+    Rules { message_bytes_max: rules.message_bytes_max.max(frame), ..rules }
+}
