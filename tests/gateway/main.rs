@@ -32,3 +32,4 @@ mod slow;
 mod startup;
 mod stopped;
 mod tls;
+mod websocket;

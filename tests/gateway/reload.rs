@@ -20,7 +20,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    /// Two shards, a plain and a TLS listener, the key [`OLD`]; returned with its certificate.
+    /// Two shards, a plain, a TLS and a WebSocket listener over TLS, the key [`OLD`]; returned with its certificate.
     fn start() -> (Gateway, String) {
         let folder = TempFolder::new();
         let certificate = new_certificate(&folder);
@@ -29,6 +29,7 @@ impl Gateway {
         let text = format!(
             "[runtime]\nshards = 2\nconnections_per_shard_max = 64\npin_cores = false\n\
              [[listeners]]\naddress = \"127.0.0.1:0\"\n[[listeners]]\naddress = \"127.0.0.1:0\"\ntls = true\n\
+             [[listeners]]\naddress = \"127.0.0.1:0\"\ntls = true\nprotocols = [\"ws\"]\n\
              [tls]\ncertificate = \"{}\"\nkey = \"{}\"\n[admin]\naddress = \"127.0.0.1:0\"\n\
              [logging]\nlevel = \"info\"\nformat = \"json\"\n[[token.keys]]\nalgorithm = \"HS256\"\nsecret_file = \"{}\"\n",
             path("certificate.pem"),
@@ -67,10 +68,16 @@ impl Gateway {
         http(line.trim_start_matches("admin http://").parse().unwrap(), "GET", "/metrics")
     }
 
-    /// Whether a client that trusts this certificate gets a TLS connection.
+    /// Whether a client that trusts this certificate gets a TLS connection, from both listeners that speak TLS.
     fn serves(&self, certificate: &str) -> bool {
-        let address: SocketAddr = self.process.url("tls").trim_start_matches("tls://").parse().unwrap();
-        Client::open(address, true, Trust::Pem(certificate.as_bytes())).is_ok()
+        let serves = ["tls", "wss"].map(|scheme| {
+            let url = self.process.url(scheme);
+            let address: SocketAddr =
+                url.trim_start_matches(&format!("{scheme}://")).trim_end_matches("/ws").parse().unwrap();
+            Client::open(address, true, Trust::Pem(certificate.as_bytes())).is_ok()
+        });
+        assert_eq!(serves[0], serves[1], "tls and wss");
+        serves[0]
     }
 
     /// Signs in, or says with which code that was refused.

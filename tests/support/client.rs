@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::{ClientMessageId, Position};
 use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
-use ringgate_core::wire::{Encoder, Kind, Published, ServerFrame};
+use ringgate_core::wire::{Encoder, Kind, Published, RawFrame, ServerFrame};
 use ringgate_net::dial::{Stream, Trust, Url};
 
 use super::frames::{Connected, Frame, Goodbye, History, Message, Presence, Refusal, Subscribed};
+use super::websocket::WsStream;
 use super::{DEADLINE, dev_token};
 
 /// What a Connect says.
@@ -55,9 +56,45 @@ impl Login {
     }
 }
 
+/// What carries frames.
+enum Carrier {
+    Stream(Stream),
+    WebSocket(Box<WsStream>),
+}
+
+impl Carrier {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Carrier::Stream(stream) => stream.tcp(),
+            Carrier::WebSocket(stream) => stream.tcp(),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Carrier::Stream(stream) => stream.send(bytes),
+            Carrier::WebSocket(stream) => stream.send(bytes),
+        }
+    }
+
+    fn fill(&mut self, timeout: Duration) -> io::Result<bool> {
+        match self {
+            Carrier::Stream(stream) => stream.fill(timeout),
+            Carrier::WebSocket(stream) => stream.fill(timeout),
+        }
+    }
+
+    fn next_frame(&mut self) -> Result<Option<RawFrame<'_>>, String> {
+        match self {
+            Carrier::Stream(stream) => stream.next_frame(),
+            Carrier::WebSocket(stream) => stream.next_frame(),
+        }
+    }
+}
+
 /// See the module.
 pub(crate) struct Client {
-    stream: Stream,
+    stream: Carrier,
     encoder: Encoder,
     request: u32,
     held: VecDeque<Frame>,
@@ -84,6 +121,15 @@ impl Client {
 
     /// On a stream that the test has made.
     pub(crate) fn over(stream: Stream) -> Client {
+        Client::on(Carrier::Stream(stream))
+    }
+
+    /// On a WebSocket.
+    pub(crate) fn over_websocket(stream: WsStream) -> Client {
+        Client::on(Carrier::WebSocket(Box::new(stream)))
+    }
+
+    fn on(stream: Carrier) -> Client {
         // A gateway that does not read must fail a test, not hang it.
         stream.tcp().set_write_timeout(Some(DEADLINE)).unwrap();
         Client {
@@ -93,6 +139,14 @@ impl Client {
             held: VecDeque::new(),
             connected: None,
             resets: false,
+        }
+    }
+
+    /// The WebSocket that carries it.
+    pub(crate) fn websocket(&mut self) -> &mut WsStream {
+        match &mut self.stream {
+            Carrier::WebSocket(stream) => stream,
+            Carrier::Stream(_) => panic!("there is no WebSocket"),
         }
     }
 

@@ -14,6 +14,7 @@ use ringgate_net::dial::Stream;
 
 use super::client::{Client, Login};
 use super::wait_until;
+use super::websocket::WsStream;
 
 /// For configurations in TOML: one plain listener on a free port.
 pub(crate) const LISTENERS: &str = "[[listeners]]\naddress = \"127.0.0.1:0\"\n";
@@ -116,6 +117,11 @@ impl Gateway {
         self.address(Transport::Plain)
     }
 
+    /// Of the WebSocket listener.
+    pub(crate) fn ws(&self) -> SocketAddr {
+        self.address(Transport::Ws)
+    }
+
     /// Of the TLS listener.
     pub(crate) fn tls(&self) -> SocketAddr {
         self.address(Transport::Tls)
@@ -136,6 +142,19 @@ impl Gateway {
     /// A TLS client that has said nothing yet.
     pub(crate) fn tls_client(&self) -> Client {
         self.hang_up_later(Client::tls(self.tls(), &self.certificate))
+    }
+
+    /// A client over WebSocket, or over WebSocket and TLS where there is such a listener, that has said nothing yet.
+    pub(crate) fn ws_client(&self, transport: Transport) -> Client {
+        let trusted = transport.has_tls().then_some(self.certificate.as_str());
+        self.hang_up_later(Client::over_websocket(WsStream::connect(self.address(transport), trusted)))
+    }
+
+    /// As [`Self::sign_in`], over WebSocket.
+    pub(crate) fn sign_in_over_ws(&self, user: &str) -> Client {
+        let mut client = self.ws_client(Transport::Ws);
+        client.sign_in(&Login::user(user));
+        client
     }
 
     /// A client on a stream that the test has made.
@@ -164,7 +183,12 @@ impl Gateway {
 
     /// A socket with no protocol on it.
     pub(crate) fn raw(&self) -> TcpStream {
-        let socket = TcpStream::connect(self.tcp()).unwrap();
+        Gateway::raw_at(self.tcp())
+    }
+
+    /// A socket to any listener, with no protocol on it.
+    pub(crate) fn raw_at(address: SocketAddr) -> TcpStream {
+        let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(super::DEADLINE)).unwrap();
         socket
@@ -202,7 +226,7 @@ impl Gateway {
         wait_until(format_args!("{what} = {wanted}"), || self.sum(&cell) == wanted);
     }
 
-    /// Connections closed for this reason, plain and TLS.
+    /// Connections closed for this reason, over any transport.
     pub(crate) fn closed(&self, reason: CloseReason) -> u64 {
         Transport::ALL.iter().map(|transport| self.sum(|m| &m.closes[*transport][reason])).sum()
     }

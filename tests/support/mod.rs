@@ -12,6 +12,7 @@ mod gateway;
 mod http;
 mod process;
 mod tokens;
+mod websocket;
 
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ pub(crate) use gateway::{Gateway, LISTENERS, TlsMemory};
 pub(crate) use http::{Answer, http, try_http};
 pub(crate) use process::{Ended, Process};
 pub(crate) use tokens::{claims_token, connect_frame, dev_token, dev_token_for, unix_seconds};
+pub(crate) use websocket::{WsStream, upgrade_request};
 
 /// How long anything may take before the test says that it never happened. Machines under load are slow.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
