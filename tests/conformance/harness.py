@@ -125,9 +125,11 @@ def small_rates(gateway):
 class Gateway:
     """Where it is, and how tokens for it are made."""
 
-    def __init__(self, host, port, key, key_id=None, context=None, server_name=None, deadline=10.0):
+    def __init__(self, host, port, key, key_id=None, context=None, server_name=None, deadline=10.0, path=None):
         self.address, self.key, self.key_id = (host, port), key, key_id
         self.context, self.server_name, self.deadline = context, server_name or host, deadline
+        # Of a listener for WebSocket.
+        self.path = path
         self.hello = None
         self.namespaces = frozenset()
 
@@ -204,7 +206,9 @@ class Run:
     def connect(self):
         """A connection on which nothing was said yet."""
         gateway = self.gateway
-        connection = wire.Connection(gateway.address, gateway.context, gateway.server_name, gateway.deadline)
+        connection = wire.Connection(
+            gateway.address, gateway.context, gateway.server_name, gateway.deadline, gateway.path
+        )
         self.connections.append(connection)
         return connection
 

@@ -54,7 +54,7 @@ def certificate(folder):
 
 
 class Node:
-    """A gateway of gateway.toml, on free ports, plain and TLS."""
+    """A gateway of gateway.toml, on free ports: one listener for each transport."""
 
     def __init__(self, folder, pems, shards=1, memory="ordinary", change=lambda text: text):
         self.name = f"{shards} shard{'s' if shards > 1 else ''}, tls.memory {memory}"
@@ -72,6 +72,15 @@ address = "127.0.0.1:0"
 [[listeners]]
 address = "127.0.0.1:0"
 tls = true
+
+[[listeners]]
+address = "127.0.0.1:0"
+protocols = ["ws"]
+
+[[listeners]]
+address = "127.0.0.1:0"
+tls = true
+protocols = ["ws"]
 
 [tls]
 certificate = "{pems[0]}"
@@ -97,8 +106,8 @@ secret = "{KEY}"
             if line.startswith("ready"):
                 break
             scheme, _, port = line.strip().rpartition(":")
-            self.ports[scheme.partition(":")[0]] = int(port)
-        if set(self.ports) != {"tcp", "tls"}:
+            self.ports[scheme.partition(":")[0]] = int(port.partition("/")[0])
+        if set(self.ports) != {"tcp", "tls", "ws", "wss"}:
             self.process.wait(START_S)
             raise SystemExit(f"run: the gateway did not start:\n{self.log.read_text()}")
 

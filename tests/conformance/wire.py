@@ -16,7 +16,10 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "schemas" / "vectors"))
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
 import make  # noqa: E402
+import ws  # noqa: E402
 
 HEADER = struct.Struct("<IBBH")
 NAMES = {kind: name for name, kind in make.GATEWAY_KINDS.items()}
@@ -195,9 +198,12 @@ def raw(kind, body):
 
 
 class Connection:
-    """Blocking, with a deadline for everything. The gateway's Ping is answered unless `answer_pings` is False."""
+    """Blocking, with a deadline for everything. The gateway's Ping is answered unless `answer_pings` is False.
 
-    def __init__(self, address, context, server_name, deadline):
+    With a path it is a WebSocket: its socket is a `ws.Socket`, which carries the same bytes in messages.
+    """
+
+    def __init__(self, address, context, server_name, deadline, path=None):
         self.deadline = deadline
         self.answer_pings = True
         self.aside = []
@@ -215,6 +221,12 @@ class Connection:
             except (OSError, ssl.SSLError) as error:
                 self.socket.close()
                 raise Failure(f"the TLS handshake failed: {error}") from error
+        if path is not None:
+            try:
+                self.socket = ws.Socket(self.socket, f"{server_name}:{address[1]}", path)
+            except (OSError, ssl.SSLError, ValueError) as error:
+                self.socket.close()
+                raise Failure(f"no WebSocket: {error}") from error
 
     # Sending.
 
@@ -267,6 +279,8 @@ class Connection:
             data = self.socket.recv(1 << 18)
         except TimeoutError:
             return False
+        except ValueError as error:
+            raise Unreadable(str(error)) from error
         except (OSError, ssl.SSLError) as error:
             self._over = f"the connection broke: {error}"
             return False
@@ -366,6 +380,8 @@ class Connection:
         if frame.code != code:
             raise Failure(f"{frame} instead of Goodbye {code}")
         self.end()
+        if isinstance(self.socket, ws.Socket) and self.socket.close_code != code:
+            raise Failure(f"the Close frame behind Goodbye {code} said {self.socket.close_code}")
         return frame
 
     def end(self, seconds=None):
