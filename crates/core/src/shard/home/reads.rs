@@ -162,12 +162,16 @@ impl Shard {
             (Ok(result), Pending { topic, asker: Asker::CatchUp { source, from, lost }, messages, .. }) => {
                 let ReadRange::After(after) = messages.range else { return };
                 let lost = lost || after < result.lost;
-                let gap =
-                    Box::new(Gap { lost, ..self.read_and_tail(topic, self.excluded(source, from), *result, now) });
-                self.post_to_edge(from.shard, ToEdge::CaughtUp { to: from.connection, topic: source, gap });
+                let mut gap = self.read_and_tail(topic, self.excluded(source, from), *result, now);
+                gap.lost |= lost;
+                let (to, gap) = (from.connection, Box::new(gap));
+                self.post_to_edge(from.shard, ToEdge::CaughtUp { to, topic: source, gap });
             }
-            (Ok(result), Pending { asker: Asker::History { to, since, result: answer }, .. }) => {
-                self.post_to_edge(to, ToEdge::HistoryResult(history_of(*result, since, answer, now)));
+            (Ok(result), Pending { topic, asker: Asker::History { to, since, result: answer }, messages, .. }) => {
+                let (floor, lost) = self.homes.log(topic).map_or((0, 0), |log| (log.floor(), log.lost()));
+                let result = ReadResult { lost: result.lost.max(lost), ..*result };
+                let answer = history_of(result, messages.range, floor, since, answer, now);
+                self.post_to_edge(to, ToEdge::HistoryResult(answer));
             }
             (Err(EngineUnavailable), Pending { asker: Asker::History { to, result, .. }, .. }) => {
                 let (connection, request) = (result.to, result.request);
@@ -211,7 +215,8 @@ impl Shard {
         }
         let tail = log.after(upto, messages_max, CATCH_UP_BYTES - bytes, without, now.mono_ms());
         gap.frames.extend(tail.frames);
-        (gap.upto, gap.more) = (tail.upto, tail.more);
+        // Messages between may have left the log since they were asked for.
+        (gap.upto, gap.more, gap.lost) = (tail.upto, tail.more, tail.lost);
         gap
     }
 
@@ -221,18 +226,25 @@ impl Shard {
     }
 }
 
-/// The answer to History, with the messages that were read.
+/// The answer to History, with the messages that were read. The engine may not have heard yet that those up to `floor` have left
+/// the log.
 fn history_of(
     read: ReadResult,
+    range: ReadRange,
+    floor: u64,
     since: Option<Position>,
     mut answer: Box<HistoryResult>,
     now: Now,
 ) -> Box<HistoryResult> {
     let ReadResult { messages, upto, more, lost } = read;
-    let is_alive = |message: &StoredMessage| message.expires_unix_ms > now.unix_ms;
-    answer.frames = messages.into_iter().filter(is_alive).map(|message| message.frame).collect();
+    let is_kept = |message: &StoredMessage| message.offset > floor && message.expires_unix_ms > now.unix_ms;
+    answer.more = more
+        && match range {
+            ReadRange::After(_) => true,
+            ReadRange::Before(_) => messages.first().is_none_or(|oldest| oldest.offset > floor + 1),
+        };
+    answer.frames = messages.into_iter().filter(is_kept).map(|message| message.frame).collect();
     answer.position.offset = answer.position.offset.max(upto);
-    answer.more = more;
     answer.recovered &= since.is_none_or(|since| since.offset >= lost);
     answer
 }

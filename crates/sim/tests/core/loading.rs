@@ -1,0 +1,99 @@
+//! Topics that an engine keeps: loaded when they are needed, read behind their tails, and out of memory when nobody uses them.
+
+use ringgate_core::close::CloseReason;
+use ringgate_core::id::Position;
+use ringgate_core::limits::{Engine, Settings};
+use ringgate_core::shard::Event;
+use ringgate_core::wire::encode::{HistoryRequest, PublishRequest};
+use ringgate_sim::{Append, Call, Client, Got, Storage, Task, World, offsets, settings, settings_with_namespace};
+
+const ROOM: &str = "chat:a";
+
+fn stored(settings: Settings) -> World {
+    World::new(1, Settings { engine: Engine::Store, ..settings })
+}
+
+/// The engine does what it was asked for, oldest first, until nothing is left; a read is kept back if `holds_reads`.
+fn serve(world: &mut World, holds_reads: bool) -> Vec<Event<'static>> {
+    let mut held = Vec::new();
+    world.work();
+    while let Some(Call { shard, task }) = world.calls.pop_front() {
+        let unix_ms = world.now.unix_ms;
+        match task {
+            Task::Append(Append { ticket, record, .. }) => {
+                world.disk.append(&record, unix_ms);
+                world.handle(shard, Event::Appended { through: ticket });
+            }
+            Task::Load { topic } => {
+                let loaded = Box::new(world.disk.load(&topic, unix_ms));
+                world.handle(shard, Event::Loaded { topic, result: Ok(loaded) });
+            }
+            Task::Read { read, messages } => {
+                let result = Ok(Box::new(world.disk.read(&messages, unix_ms)));
+                match holds_reads {
+                    true => held.push(Event::Read { read, result }),
+                    false => world.handle(shard, Event::Read { read, result }),
+                }
+            }
+            Task::Cursor { topic, state } => world.disk.set_state(&topic, &state),
+            Task::Unload { .. } | Task::Claim { .. } | Task::Release { .. } => {}
+        }
+        world.work();
+    }
+    held
+}
+
+/// Publishes so many messages; the engine stores them.
+fn publish(world: &mut World, client: Client, topic: &str, count: u32) {
+    for request in 0..count {
+        let fields = PublishRequest { request, topic, payload: b"x", ..Default::default() };
+        world.send(client, |encoder, out| encoder.publish(out, &fields));
+    }
+    serve(world, false);
+}
+
+#[test]
+fn messages_leave_the_log_while_the_engine_reads_then_the_member_is_closed_instead_of_missing_them() {
+    let mut world = stored(settings_with_namespace(|namespace| namespace.history_size = 10));
+    let (alice, bob) = (world.sign_in(0, "alice"), world.sign_in(0, "bob"));
+    let (position, _, _) = world.subscribe(alice, ROOM, None);
+    world.storage = Storage::WhenAsked;
+    publish(&mut world, alice, ROOM, 5);
+    world.unsubscribe(alice, ROOM);
+    world.sweep(3);
+    serve(&mut world, false);
+    assert_eq!(world.sum(|metrics| &metrics.rooms), 0, "the room has left memory");
+    let beginning = Position { offset: 0, ..position };
+    world.send(bob, |encoder, out| encoder.subscribe(out, 2, (ROOM, Some(beginning)).into()));
+    let read = serve(&mut world, true).pop().expect("what bob is missing is read");
+    world.send(alice, |encoder, out| encoder.subscribe(out, 2, (ROOM, None).into()));
+    publish(&mut world, alice, ROOM, 30);
+    world.handle(0, read);
+    serve(&mut world, false);
+    let got = offsets(&world.read_all(bob));
+    let closed = world.closed().contains(&(bob, CloseReason::InsufficientState));
+    assert!(closed || got == (1..=35).collect::<Vec<_>>(), "a hole that nobody told of: {got:?}");
+    world.check();
+}
+
+#[test]
+fn engine_has_not_heard_what_has_left_the_log_then_history_does_not_show_it() {
+    let mut world = stored(settings_with_namespace(|namespace| namespace.history_size = 300));
+    let alice = world.sign_in(0, "alice");
+    world.storage = Storage::WhenAsked;
+    world.send(alice, |encoder, out| encoder.subscribe(out, 2, (ROOM, None).into()));
+    serve(&mut world, false);
+    for _ in 0..8 {
+        publish(&mut world, alice, ROOM, 50);
+        world.read_all(alice);
+    }
+    let epoch = world.disk.load(&ROOM.into(), world.now.unix_ms).position.epoch;
+    let before = Some(Position { epoch, offset: 150 });
+    let request = HistoryRequest { request: 4, topic: ROOM, before, limit: 100, ..HistoryRequest::default() };
+    world.send(alice, |encoder, out| encoder.history(out, &request));
+    serve(&mut world, false);
+    let got = world.read_all(alice);
+    let [Got::History { offsets, more, .. }] = &got[..] else { panic!("{got:?}") };
+    assert_eq!((offsets.clone(), *more), ((101..150).collect::<Vec<_>>(), false));
+    world.check();
+}
