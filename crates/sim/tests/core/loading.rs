@@ -2,7 +2,7 @@
 
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::Position;
-use ringgate_core::limits::{Engine, Settings};
+use ringgate_core::limits::{Engine, Namespace, Settings};
 use ringgate_core::shard::Event;
 use ringgate_core::wire::encode::{HistoryRequest, PublishRequest};
 use ringgate_sim::{Append, Call, Client, Got, Storage, Task, World, offsets, settings, settings_with_namespace};
@@ -52,6 +52,14 @@ fn publish(world: &mut World, client: Client, topic: &str, count: u32) {
     serve(world, false);
 }
 
+/// Long enough for what nobody uses to leave memory.
+fn linger(world: &mut World) {
+    for _ in 0..3 {
+        world.pass(31_000);
+        serve(world, false);
+    }
+}
+
 #[test]
 fn messages_leave_the_log_while_the_engine_reads_then_the_member_is_closed_instead_of_missing_them() {
     let mut world = stored(settings_with_namespace(|namespace| namespace.history_size = 10));
@@ -95,5 +103,31 @@ fn engine_has_not_heard_what_has_left_the_log_then_history_does_not_show_it() {
     let got = world.read_all(alice);
     let [Got::History { offsets, more, .. }] = &got[..] else { panic!("{got:?}") };
     assert_eq!((offsets.clone(), *more), ((101..150).collect::<Vec<_>>(), false));
+    world.check();
+}
+
+#[test]
+fn everybody_has_left_a_room_that_vanishes_and_its_last_message_is_not_stored_then_nothing_of_it_comes_back() {
+    let mut world = stored(Settings {
+        namespaces: vec![Namespace { vanish_when_empty: true, ..Namespace::named("chat") }],
+        ..settings()
+    });
+    let (alice, bob) = (world.sign_in(0, "alice"), world.sign_in(0, "bob"));
+    world.subscribe(alice, ROOM, None);
+    world.storage = Storage::WhenAsked;
+    publish(&mut world, alice, ROOM, 1);
+    let fields = PublishRequest { request: 2, topic: ROOM, payload: b"x", ..Default::default() };
+    world.send(alice, |encoder, out| encoder.publish(out, &fields));
+    world.unsubscribe(alice, ROOM);
+    let Some(Call { task: Task::Append(Append { ticket, .. }), .. }) = world.calls.pop_back() else { panic!() };
+    world.handle(0, Event::AppendFailed { from: ticket });
+    linger(&mut world);
+    assert_eq!(world.sum(|metrics| &metrics.rooms), 0);
+    world.send(bob, |encoder, out| encoder.subscribe(out, 2, (ROOM, None).into()));
+    let request = HistoryRequest { request: 4, topic: ROOM, limit: 10, ..HistoryRequest::default() };
+    world.send(bob, |encoder, out| encoder.history(out, &request));
+    serve(&mut world, false);
+    let got = world.read_all(bob);
+    assert!(got.iter().any(|got| matches!(got, Got::History { offsets, .. } if offsets.is_empty())), "{got:?}");
     world.check();
 }

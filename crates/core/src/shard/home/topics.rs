@@ -614,10 +614,13 @@ impl Homes {
             self.trim(Topic::Room(key), now);
             self.ask_if_stale(Topic::Room(key), now);
             let Some(room) = self.rooms.get(key).filter(|room| room.count() == 0) else { continue };
-            if room.log.is_backed() {
-                self.unload(Topic::Room(key));
-            } else if room.log.is_empty() {
+            // One that vanishes may have been awaited when its last member left.
+            let goes =
+                if room.log.is_backed() { !room.log.is_empty() && self.vanishes(room) } else { room.log.is_empty() };
+            if goes {
                 self.forget_room(key, now);
+            } else if room.log.is_backed() {
+                self.unload(Topic::Room(key));
             }
         }
     }
@@ -713,12 +716,14 @@ impl Homes {
     /// A message has entered the log of a room that may vanish, and that nobody may be in any more.
     pub(super) fn vanish_if_empty(&mut self, topic: Topic, now: Now) {
         let Topic::Room(key) = topic else { return };
-        let vanishes = |room: &Room| {
-            room.count() == 0 && self.settings.namespaces.get(room.namespace).is_none_or(|n| n.vanish_when_empty)
-        };
-        if self.rooms.get(key).is_some_and(vanishes) {
+        if self.rooms.get(key).is_some_and(|room| room.count() == 0 && self.vanishes(room)) {
             self.forget_room(key, now);
         }
+    }
+
+    /// Whether nothing of the room is kept when nobody is in it.
+    fn vanishes(&self, room: &Room) -> bool {
+        self.settings.namespaces.get(room.namespace).is_none_or(|n| n.vanish_when_empty)
     }
 
     /// Keeps no more of a room than its position; not even that if it vanishes when it is empty.
