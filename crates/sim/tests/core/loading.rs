@@ -1,10 +1,12 @@
 //! Topics that an engine keeps: loaded when they are needed, read behind their tails, and out of memory when nobody uses them.
 
+use std::sync::Arc;
+
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::Position;
 use ringgate_core::limits::{Engine, Namespace, Settings};
 use ringgate_core::shard::Event;
-use ringgate_core::wire::encode::{HistoryRequest, PublishRequest};
+use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
 use ringgate_sim::{Append, Call, Client, Got, Storage, Task, World, offsets, settings, settings_with_namespace};
 
 const ROOM: &str = "chat:a";
@@ -41,6 +43,14 @@ fn serve(world: &mut World, holds_reads: bool) -> Vec<Event<'static>> {
         world.work();
     }
     held
+}
+
+fn sign_in(world: &mut World, user: &str) -> Client {
+    let client = world.open(0);
+    let request = ConnectRequest { request: 1, token: user, device: "phone", ..Default::default() };
+    world.send(client, |encoder, out| encoder.connect(out, &request));
+    serve(world, false);
+    client
 }
 
 /// Publishes so many messages; the engine stores them.
@@ -129,5 +139,27 @@ fn everybody_has_left_a_room_that_vanishes_and_its_last_message_is_not_stored_th
     serve(&mut world, false);
     let got = world.read_all(bob);
     assert!(got.iter().any(|got| matches!(got, Got::History { offsets, .. } if offsets.is_empty())), "{got:?}");
+    world.check();
+}
+
+#[test]
+fn node_ended_while_a_device_was_connected_then_it_is_forgotten_in_its_time() {
+    let mut settings = settings();
+    (settings.inbox.device_ttl_ms, settings.inbox.ttl_ms) = (100_000, 10_000_000);
+    let mut world = stored(settings);
+    world.storage = Storage::WhenAsked;
+    sign_in(&mut world, "bob");
+    world.restart();
+    for _ in 0..4 {
+        // Something brings the inbox into memory for a while, again and again.
+        let alice = sign_in(&mut world, "alice");
+        publish(&mut world, alice, "@bob", 1);
+        world.leave(alice);
+        linger(&mut world);
+        assert_eq!(world.sum(|metrics| &metrics.users), 0);
+    }
+    let topic: Arc<str> = "@bob".into();
+    let state = world.disk.load(&topic, world.now.unix_ms).state;
+    assert!(state.devices.is_empty() && state.forgotten_at == Some(0), "{state:?}");
     world.check();
 }

@@ -148,7 +148,11 @@ impl Homes {
                 let pending = inbox.log().map_or(0, Log::len) as u64;
                 self.metrics.inbox_loaded.add(pending);
                 self.metrics.inbox_pending.add(pending);
-                self.put_user(inbox);
+                let key = self.put_user(inbox);
+                if loaded.state.devices.iter().any(|device| device.away_since_ms.is_none()) {
+                    // From now on: else it would be from the next time the inbox is loaded.
+                    self.mark(Topic::Inbox(key));
+                }
             }
             None => {
                 let Some((namespace, _)) = self.settings.namespace_of(topic) else { return false };
@@ -593,11 +597,13 @@ impl Homes {
             let Some(key) = self.inboxes.key_of(self.sweep_inbox) else { continue };
             self.trim(Topic::Inbox(key), now);
             self.ask_if_stale(Topic::Inbox(key), now);
-            let expired = self.change_inbox(key, |inbox, publishers, settings| {
-                inbox.forget_old(settings.inbox.device_ttl_ms, publishers, now.mono_ms())
+            let forgotten = self.change_inbox(key, |inbox, publishers, settings| {
+                let known = inbox.devices().len();
+                let expired = inbox.forget_old(settings.inbox.device_ttl_ms, publishers, now.mono_ms());
+                (known > inbox.devices().len()).then_some(expired)
             });
-            book_forgotten(&self.metrics, expired.unwrap_or_default());
-            if expired.is_some_and(|expired| expired > 0) {
+            if let Some(expired) = forgotten.flatten() {
+                book_forgotten(&self.metrics, expired);
                 self.mark(Topic::Inbox(key));
             }
             if self.is_stored() {
