@@ -58,6 +58,11 @@ impl<W> Loads<W> {
         !self.topics.is_empty() && self.topics.contains_key(topic)
     }
 
+    /// Whether something waits for this topic.
+    pub fn has_waiting(&self, topic: &str) -> bool {
+        !self.topics.is_empty() && self.topics.get(topic).is_some_and(|waiting| !waiting.is_empty())
+    }
+
     /// Whether a message of so many bytes may wait.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.messages < MESSAGES_MAX && (self.messages == 0 || self.bytes + bytes <= BYTES_MAX)
@@ -138,7 +143,9 @@ mod tests {
         let mut loads = Loads::new(1);
         loads.ask("@bob".into());
         loads.ask("@bob".into());
+        assert!(loads.contains("@bob") && !loads.has_waiting("@bob"));
         loads.wait("@bob", 1, None);
+        assert!(loads.has_waiting("@bob"));
         assert_eq!((loads.next().as_deref(), loads.next()), (Some("@bob"), None));
         assert_eq!(loads.take("@bob"), [1]);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::Position;
 use ringgate_core::limits::{Engine, Namespace, Settings};
-use ringgate_core::shard::Event;
+use ringgate_core::shard::{EngineUnavailable, Event};
 use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
 use ringgate_sim::{Append, Call, Client, Got, Storage, Task, World, offsets, settings, settings_with_namespace};
 
@@ -161,5 +161,41 @@ fn node_ended_while_a_device_was_connected_then_it_is_forgotten_in_its_time() {
     let topic: Arc<str> = "@bob".into();
     let state = world.disk.load(&topic, world.now.unix_ms).state;
     assert!(state.devices.is_empty() && state.forgotten_at == Some(0), "{state:?}");
+    world.check();
+}
+
+#[test]
+fn what_is_known_of_a_topic_cannot_be_refreshed_then_publishes_to_it_go_on() {
+    let mut settings =
+        settings_with_namespace(|namespace| (namespace.history_size, namespace.history_ttl_ms) = (1_000, 10_000));
+    settings.client.requests_in_flight_max = 1000;
+    let mut world = stored(settings);
+    let alice = world.sign_in(0, "alice");
+    world.storage = Storage::WhenAsked;
+    world.send(alice, |encoder, out| encoder.subscribe(out, 2, (ROOM, None).into()));
+    serve(&mut world, false);
+    for age_ms in [5_000, 1_000, 4_001] {
+        publish(&mut world, alice, ROOM, 200);
+        world.read_all(alice);
+        world.pass(age_ms);
+    }
+    world.work();
+    assert!(
+        matches!(world.calls.back(), Some(Call { task: Task::Load { .. }, .. })),
+        "what the engine alone has is due"
+    );
+    let fields = PublishRequest { request: 7, topic: ROOM, payload: b"x", ..Default::default() };
+    world.send(alice, |encoder, out| encoder.publish(out, &fields));
+    world.work();
+    let calls: Vec<_> = world.calls.drain(..).collect();
+    for Call { shard, task } in calls {
+        match task {
+            Task::Load { topic } => world.handle(shard, Event::Loaded { topic, result: Err(EngineUnavailable) }),
+            other => world.calls.push_back(Call { shard, task: other }),
+        }
+    }
+    serve(&mut world, false);
+    let got = world.read_all(alice);
+    assert!(matches!(got[..], [Got::Published { request: 7, .. }, Got::Message { .. }]), "{got:?}");
     world.check();
 }

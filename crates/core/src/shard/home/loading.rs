@@ -127,8 +127,11 @@ impl Shard {
             // What other nodes have stored may not have arrived here.
             self.read_up_to(topic, newest);
         }
+        let is_known = self.homes.find(topic).is_some();
         for letter in self.homes.loads.take(topic) {
-            if is_there {
+            // What is written to a topic in memory need not know how old its log is.
+            let is_write = matches!(letter, ToHome::Publish(_) | ToHome::Copy(_) | ToHome::Presence { .. });
+            if is_there || (is_known && is_write) {
                 self.on_letter_to_home(letter, now);
             } else {
                 self.fail_letter(letter, now);
