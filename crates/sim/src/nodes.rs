@@ -25,13 +25,20 @@ pub struct Nodes {
     /// Which shard of which node has loaded which topic.
     interest: BTreeSet<(Arc<str>, usize, usize)>,
     /// By user and device: the newest claim, and where its session is.
-    claims: BTreeMap<(Arc<str>, Arc<str>), (Fence, Option<(usize, usize)>)>,
+    claims: BTreeMap<(Arc<str>, Arc<str>), Claim>,
     /// Claims that were given.
     fences: Fence,
     /// Whom the engine has to tell that a device is another's: not told yet.
     pub evictions: VecDeque<Eviction>,
     /// Claims that were given, and whose sessions have not heard of it yet.
     pub claimed: VecDeque<ClaimAnswer>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Claim {
+    fence: Fence,
+    /// The node and the shard where the session is; none when it has ended.
+    holder: Option<(usize, usize)>,
 }
 
 /// A shard that has to be told that a device is another session's now.
@@ -113,19 +120,17 @@ impl Nodes {
             Task::Claim { claim, user, device, .. } => {
                 self.fences += 1;
                 let fence = self.fences;
-                let newest = (fence, Some((node, shard)));
+                let newest = Claim { fence, holder: Some((node, shard)) };
                 let before = self.claims.insert((user.clone(), device.clone()), newest);
-                if let Some((_, Some((node, shard)))) = before {
+                if let Some((node, shard)) = before.and_then(|before| before.holder) {
                     self.evictions.push_back(Eviction { node, shard, user, device, fence });
                 }
                 self.claimed.push_back(ClaimAnswer { node, shard, claim, fence });
                 None
             }
             Task::Release { user, device, fence } => {
-                if let Some((newest, holder)) = self.claims.get_mut(&(user, device))
-                    && *newest == fence
-                {
-                    *holder = None;
+                if let Some(newest) = self.claims.get_mut(&(user, device)).filter(|newest| newest.fence == fence) {
+                    newest.holder = None;
                 }
                 None
             }
@@ -188,7 +193,7 @@ impl Nodes {
 
     /// The node on which the newest session of a device is; none if it has ended.
     pub fn holder(&self, user: &str, device: &str) -> Option<usize> {
-        self.claims.get(&(user.into(), device.into())).and_then(|(_, holder)| holder.map(|(node, _)| node))
+        self.claims.get(&(user.into(), device.into())).and_then(|newest| newest.holder).map(|(node, _)| node)
     }
 
     /// Everything that is to be done at this moment, until nothing is left: news are delivered in their order.

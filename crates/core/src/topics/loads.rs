@@ -92,8 +92,8 @@ impl<W> Loads<W> {
     }
 
     /// The next topic that the engine is to load.
-    pub fn next(&mut self) -> Option<Arc<str>> {
-        self.requests.next()
+    pub fn next_topic(&mut self) -> Option<Arc<str>> {
+        self.requests.take_next()
     }
 
     /// The engine has answered for a topic: what waited for it, in order.
@@ -132,7 +132,7 @@ mod tests {
         loads.wait("@bob", 3, None);
         loads.invariants();
         assert!(loads.contains("@bob"));
-        let asked: Vec<_> = std::iter::from_fn(|| loads.next()).map(|topic| topic.to_string()).collect();
+        let asked: Vec<_> = std::iter::from_fn(|| loads.next_topic()).map(|topic| topic.to_string()).collect();
         assert_eq!(asked, ["@bob", "chat:a"]);
         assert_eq!((loads.take("@bob"), loads.take("@bob"), loads.len()), (vec![1, 3], vec![], 1));
         loads.invariants();
@@ -146,7 +146,7 @@ mod tests {
         assert!(loads.contains("@bob") && !loads.has_waiting("@bob"));
         loads.wait("@bob", 1, None);
         assert!(loads.has_waiting("@bob"));
-        assert_eq!((loads.next().as_deref(), loads.next()), (Some("@bob"), None));
+        assert_eq!((loads.next_topic().as_deref(), loads.next_topic()), (Some("@bob"), None));
         assert_eq!(loads.take("@bob"), [1]);
     }
 

@@ -30,7 +30,7 @@ impl<K: Ord> Requests<K> {
     }
 
     /// The next request that is to be given to the engine.
-    pub fn next(&mut self) -> Option<K> {
+    pub fn take_next(&mut self) -> Option<K> {
         if self.with_engine >= self.with_engine_max {
             return None;
         }
@@ -68,9 +68,9 @@ mod tests {
     fn more_requests_than_the_engine_may_have_then_they_stand_in_line() {
         let mut requests = Requests::new(2);
         (0..3).for_each(|request| requests.push(request));
-        assert_eq!([requests.next(), requests.next(), requests.next()], [Some(0), Some(1), None]);
+        assert_eq!([requests.take_next(), requests.take_next(), requests.take_next()], [Some(0), Some(1), None]);
         requests.answered();
-        assert_eq!([requests.next(), requests.next()], [Some(2), None]);
+        assert_eq!([requests.take_next(), requests.take_next()], [Some(2), None]);
     }
 
     #[test]
@@ -79,9 +79,9 @@ mod tests {
         for (failures, pause_ms) in [(1, 100), (2, 200), (5, 1_600), (7, 5_000), (u32::MAX, 5_000)] {
             requests.pause(7, failures, 1_000);
             requests.end_pauses(1_000 + pause_ms - 1);
-            assert_eq!(requests.next(), None);
+            assert_eq!(requests.take_next(), None);
             requests.end_pauses(1_000 + pause_ms);
-            assert_eq!(requests.next(), Some(7));
+            assert_eq!(requests.take_next(), Some(7));
             requests.answered();
         }
     }

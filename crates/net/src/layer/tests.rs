@@ -1,8 +1,8 @@
 //! WebSocket over real sockets: a client in a thread of its own, plain and over TLS, against a driver that echoes.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,10 @@ struct Echo {
     key: Option<ConnectionKey>,
     turned_away: bool,
     refuses: bool,
+    /// What a client over TLS sends in one piece with the end of its handshake.
+    early: Vec<u8>,
+    /// Once the client has ended, its socket is closed only when this has come.
+    waits_for: Option<mpsc::Receiver<()>>,
     secured: usize,
     upgraded: Vec<Accepted>,
     received: Vec<u8>,
@@ -97,6 +101,7 @@ impl<T: Read + Write + Send> Stream for T {}
 
 struct Client {
     stream: Box<dyn Stream>,
+    socket: TcpStream,
     /// Bytes that came and were not looked at.
     read: Vec<u8>,
 }
@@ -209,17 +214,21 @@ fn run(
     }
     let transport = if tls.is_some() { Transport::Tls } else { Transport::Plain };
     net.listen_websocket(listener, transport, rules);
+    let early = std::mem::take(&mut driver.early);
     let client = thread::spawn(move || {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let carrier = socket.try_clone().unwrap();
         let stream: Box<dyn Stream> = match tls {
-            None => Box::new(socket),
+            None => Box::new(carrier),
             Some(config) => {
                 let name = "localhost".try_into().unwrap();
-                Box::new(rustls::StreamOwned::new(rustls::ClientConnection::new(config, name).unwrap(), socket))
+                let mut session = rustls::ClientConnection::new(config, name).unwrap();
+                session.writer().write_all(&early).unwrap();
+                Box::new(rustls::StreamOwned::new(session, carrier))
             }
         };
-        client(Client { stream, read: Vec::new() });
+        client(Client { stream, socket, read: Vec::new() });
     });
     let began = Instant::now();
     while !(client.is_finished() && (driver.freed || driver.turned_away)) {
@@ -228,6 +237,14 @@ fn run(
         if let Some(key) = driver.key {
             net.flush(key, &mut driver);
             if !driver.ended.is_empty() {
+                if let Some(signal) = driver.waits_for.take() {
+                    signal.recv_timeout(DEADLINE).unwrap();
+                    // What has come before the signal is taken in first.
+                    for _ in 0..3 {
+                        net.wait(Duration::from_millis(5));
+                        net.poll(&mut driver);
+                    }
+                }
                 net.close(key, true, &mut driver);
             }
         }
@@ -446,6 +463,43 @@ fn client_is_turned_away_then_it_is_told_when_to_come_back() {
     };
     let driver = run(Under::Tcp, Rules::default(), Echo { refuses: true, ..Echo::default() }, client, |_, _| {});
     assert!(driver.turned_away && driver.upgraded.is_empty());
+}
+
+#[test]
+fn request_comes_with_the_end_of_the_tls_handshake_then_both_are_told_in_their_order() {
+    for under in [Under::Tls, Under::CompactTls] {
+        let accepted = Echo { early: REQUEST.as_bytes().to_vec(), ..Echo::default() };
+        let client = |mut client: Client| {
+            client.stream.flush().unwrap();
+            assert!(client.head().starts_with("HTTP/1.1 101 "));
+            client.send_frame(true, Opcode::Close, b"");
+            assert_eq!(client.frame(), (Opcode::Close, vec![]));
+            client.end();
+        };
+        let driver = run(under, Rules::default(), accepted, client, |_, _| {});
+        assert_eq!((driver.secured, driver.upgraded.len()), (1, 1), "{under:?}");
+        let refused = Echo { early: REQUEST.replace("GET", "PUT").into_bytes(), ..Echo::default() };
+        let client = |mut client: Client| {
+            client.stream.flush().unwrap();
+            assert!(client.head().starts_with("HTTP/1.1 405 "));
+        };
+        let driver = run(under, Rules::default(), refused, client, |_, _| {});
+        assert_eq!((driver.secured, driver.failures.len()), (1, 1), "{under:?}");
+    }
+}
+
+#[test]
+fn refused_client_has_shut_its_side_then_it_reads_the_answer_and_the_socket_is_freed() {
+    let (signal, waits_for) = mpsc::channel();
+    let driver = Echo { waits_for: Some(waits_for), ..Echo::default() };
+    let client = move |mut client: Client| {
+        client.send(REQUEST.replace("GET", "PUT").as_bytes());
+        client.socket.shutdown(Shutdown::Write).unwrap();
+        signal.send(()).unwrap();
+        assert!(client.head().starts_with("HTTP/1.1 405 "));
+    };
+    let driver = run(Under::Tcp, Rules::default(), driver, client, |_, _| {});
+    assert_eq!(driver.ended, [CloseReason::BadRequest], "the driver is told once");
 }
 
 #[test]

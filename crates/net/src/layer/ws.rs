@@ -167,10 +167,7 @@ impl Upper {
         self.stage = Stage::Over;
         let mut body = Vec::new();
         append_close(code, reason, &mut body);
-        let waiting = self.waiting();
-        // The peer reads nothing for which it would want the Pong.
-        waiting.pong = None;
-        waiting.close = Some(body);
+        self.waiting().close = Some(body);
     }
 
     fn has_answer(&self) -> bool {

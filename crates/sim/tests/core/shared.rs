@@ -53,8 +53,11 @@ fn publish(nodes: &mut Nodes, node: usize, client: Client, topic: &str, request:
     nodes.nodes[node].work();
 }
 
-/// Offset and whether it was a repetition, or the error, of requests in the order of their answers.
-fn answers(got: &[Got]) -> Vec<(u32, Result<(u64, bool), u16>)> {
+/// Offset, and whether it was a repetition; or the error.
+type Answer = Result<(u64, bool), u16>;
+
+/// What became of requests, by their numbers, in the order of the answers.
+fn answers(got: &[Got]) -> Vec<(u32, Answer)> {
     let answer = |got: &Got| match got {
         Got::Published { request, stamp, duplicate, .. } => Some((*request, Ok((stamp.position.offset, *duplicate)))),
         Got::Error { request, code } => Some((*request, Err(*code))),

@@ -106,10 +106,10 @@ impl Shard {
 
     /// Asks the engine for topics and messages, as many as it may have to look for at once.
     pub(super) fn ask_engine(&mut self) {
-        while let Some(topic) = self.homes.loads.next() {
+        while let Some(topic) = self.homes.loads.next_topic() {
             self.effects.push_back(Effect::Load { topic });
         }
-        while let Some((read, messages)) = self.homes.reads.next() {
+        while let Some((read, messages)) = self.homes.reads.next_read() {
             self.effects.push_back(Effect::Read { read, messages });
         }
     }

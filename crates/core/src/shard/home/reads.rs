@@ -86,8 +86,8 @@ impl Reads {
     }
 
     /// The next that is to be given to the engine.
-    pub(super) fn next(&mut self) -> Option<(ReadId, Box<ReadMessages>)> {
-        let read = self.requests.next()?;
+    pub(super) fn next_read(&mut self) -> Option<(ReadId, Box<ReadMessages>)> {
+        let read = self.requests.take_next()?;
         let messages = self.pending.get(&read).map(|pending| Box::new(pending.messages.clone()))?;
         Some((read, messages))
     }

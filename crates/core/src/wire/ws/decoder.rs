@@ -188,7 +188,6 @@ impl Decoder {
         };
         if opcode != Opcode::Continuation {
             (self.message, self.message_bytes, self.empty_fragments) = (Some(message), 0, 0);
-            self.text = Text::default();
         }
         let bytes = u64::from(self.message_bytes).saturating_add(length);
         if bytes > u64::from(self.message_bytes_max) {

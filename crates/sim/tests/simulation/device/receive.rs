@@ -134,12 +134,14 @@ impl Device {
             "{user} {name}: message {number} had expired before Connect"
         );
         let fresh = std::mem::take(&mut self.fresh);
-        if !fresh && position.offset > self.inbox.offset + 1 {
+        let skipped = if fresh { position.offset } else { self.inbox.offset + 1 }..position.offset;
+        // An older connection of the device, whose sign-in came late, may have said that it has them.
+        for from in skipped.filter(|offset| !self.received.contains_key(&(position.epoch, *offset))) {
             ledger.gap(Gap {
                 topic: format!("@{user}"),
                 epoch: position.epoch,
-                from: self.inbox.offset + 1,
-                to: position.offset,
+                from,
+                to: from + 1,
                 at_ms: now_ms,
                 connection: self.serial,
                 device: name.clone(),
