@@ -120,7 +120,7 @@ impl Reads {
         }
     }
 
-    /// The engine could not read: it is asked again.
+    /// The engine could not read, or does not have yet what it has told of: it is asked again after a pause.
     fn put_back(&mut self, read: ReadId, mut pending: Pending, now_ms: u64) {
         pending.failures += 1;
         self.requests.pause(read, pending.failures, now_ms);
@@ -177,7 +177,11 @@ impl Shard {
                 let (connection, request) = (result.to, result.request);
                 self.post_to_edge(to, ToEdge::LookupFailed { to: connection, request });
             }
-            (Ok(result), Pending { topic, asker: Asker::Home, .. }) => self.on_gap_read(topic, *result, now),
+            (Ok(result), pending @ Pending { asker: Asker::Home, .. }) => {
+                if !self.on_gap_read(pending.topic, *result, now) {
+                    self.homes.reads.put_back(read, pending, now.mono_ms());
+                }
+            }
             (_, Pending { asker: Asker::Nobody, .. }) => {}
             // The session waits: live messages that come meanwhile are behind what it is missing.
             (Err(EngineUnavailable), pending @ Pending { asker: Asker::CatchUp { .. } | Asker::Home, .. }) => {
