@@ -199,3 +199,26 @@ fn what_is_known_of_a_topic_cannot_be_refreshed_then_publishes_to_it_go_on() {
     assert!(matches!(got[..], [Got::Published { request: 7, .. }, Got::Message { .. }]), "{got:?}");
     world.check();
 }
+
+#[test]
+fn engine_does_not_answer_and_clients_give_up_then_a_bounded_number_of_their_requests_waits() {
+    let mut world = stored(settings());
+    world.storage = Storage::WhenAsked;
+    let connect = |world: &mut World| {
+        let client = world.open(0);
+        let request = ConnectRequest { request: 1, token: "bob", device: "phone", ..Default::default() };
+        world.send(client, |encoder, out| encoder.connect(out, &request));
+        client
+    };
+    for _ in 0..64 * 1024 {
+        let client = connect(&mut world);
+        world.end(client, CloseReason::ConnectionReset);
+        world.free(client);
+    }
+    let refused = connect(&mut world);
+    assert_eq!(world.closed(), [(refused, CloseReason::Busy)]);
+    serve(&mut world, false);
+    let bob = connect(&mut world);
+    assert!(matches!(world.read_all(bob)[..], [Got::Connected { .. }]));
+    world.check();
+}

@@ -373,3 +373,21 @@ fn engine_does_not_have_yet_what_it_has_told_of_then_it_is_asked_again_after_a_p
     assert_eq!(offsets(&nodes.nodes[1].read_all(bob)), [2]);
     nodes.check();
 }
+
+#[test]
+fn claims_are_not_answered_and_clients_give_up_then_a_bounded_number_of_them_waits() {
+    let mut nodes = Nodes::new(1, 1, &settings());
+    let alice = sign_in(&mut nodes, 0, "alice");
+    nodes.nodes[0].leave(alice);
+    for _ in 0..64 * 1024 {
+        let client = begin_to_sign_in(&mut nodes, 0, "alice", "phone");
+        nodes.nodes[0].end(client, CloseReason::ConnectionReset);
+        nodes.nodes[0].free(client);
+    }
+    let refused = begin_to_sign_in(&mut nodes, 0, "alice", "phone");
+    assert_eq!(closed(&nodes, 0, refused), Some(CloseReason::Busy));
+    nodes.settle();
+    assert_eq!(nodes.holder("alice", "phone"), None, "those that have ended have let go");
+    sign_in(&mut nodes, 0, "alice");
+    nodes.check();
+}
