@@ -222,3 +222,33 @@ fn engine_does_not_answer_and_clients_give_up_then_a_bounded_number_of_their_req
     assert!(matches!(world.read_all(bob)[..], [Got::Connected { .. }]));
     world.check();
 }
+
+#[test]
+fn engine_does_not_read_and_sessions_end_then_what_they_were_missing_is_not_read_any_more() {
+    let mut world = stored(settings());
+    world.storage = Storage::WhenAsked;
+    let alice = sign_in(&mut world, "alice");
+    publish(&mut world, alice, "@bob", 3);
+    linger(&mut world);
+    let mut reads = 0;
+    for _ in 0..1_000 {
+        let bob = world.open(0);
+        let request = ConnectRequest { request: 1, token: "bob", device: "phone", ..Default::default() };
+        world.send(bob, |encoder, out| encoder.connect(out, &request));
+        world.work();
+        for Call { shard, task } in world.calls.drain(..).collect::<Vec<_>>() {
+            match task {
+                Task::Load { topic } => {
+                    let loaded = Box::new(world.disk.load(&topic, world.now.unix_ms));
+                    world.handle(shard, Event::Loaded { topic, result: Ok(loaded) });
+                }
+                Task::Read { .. } => reads += 1,
+                _ => {}
+            }
+        }
+        reads += world.calls.drain(..).filter(|call| matches!(call.task, Task::Read { .. })).count();
+        world.leave(bob);
+        world.check();
+    }
+    assert_eq!((reads, world.shards[0].awaits_engine()), (64, 64), "as many as the engine may have at once");
+}
