@@ -156,7 +156,7 @@ pub enum ToEdge {
         request: u32,
         /// The room's entry on the session's shard.
         local: LocalRoomKey,
-        /// As in [`Subscribe`].
+        /// As in [`ToHome::Subscribe`].
         counted: bool,
     },
     /// The answer to [`ToHome::Presence`].

@@ -407,6 +407,13 @@ impl Ledger {
         inbox.max = inbox.max.max(everybody);
     }
 
+    /// The device says that it has everything up to here; one that is new may never get so far as to be known.
+    pub(crate) fn resumes(&mut self, user: &str, device: &str, offset: u64) {
+        if self.acks.get(user).is_some_and(|inbox| inbox.devices.contains_key(device)) {
+            self.acked(user, device, offset);
+        }
+    }
+
     /// Whether a device that is away is forgotten for its age, and an inbox that no device knows with it.
     pub(crate) fn forgets_devices(&self) -> bool {
         self.settings.inbox.device_ttl_ms < JUMP_MS

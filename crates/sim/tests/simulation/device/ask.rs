@@ -117,7 +117,7 @@ impl Device {
         self.connected_ms = now_ms;
         self.resumed = inbox;
         if let Some(inbox) = inbox {
-            ledger.acked(&self.user, &self.name, inbox.offset);
+            ledger.resumes(&self.user, &self.name, inbox.offset);
         }
         self.last_request += 1;
         let answers = rooms.len();
