@@ -1,7 +1,8 @@
 //! Topics that are being loaded from an engine, and what waits for each of them, in order.
 //!
-//! Messages that wait are bounded; of the rest there is one for each session, and one for each of its requests in flight.
-//! Invariant: `messages` and `bytes` are the sums of what waits.
+//! All that waits is bounded, and messages are more tightly: while an engine does not answer, clients give up and come again, and
+//! what they have asked for before still waits.
+//! Invariant: `letters`, `messages` and `bytes` are the sums of what waits.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::keyed::{Keyed, keyed};
 pub struct Loads<W> {
     topics: HashMap<Arc<str>, Vec<Waiting<W>>, Keyed>,
     requests: Requests<Arc<str>>,
+    letters: usize,
     messages: usize,
     bytes: usize,
 }
@@ -28,7 +30,9 @@ struct Waiting<W> {
 
 /// Topics that the engine is to load at once.
 const LOADS_WITH_ENGINE_MAX: usize = 256;
-/// Messages that may wait for topics of one shard, and their bytes.
+/// What may wait for topics of one shard, all together.
+const LETTERS_MAX: usize = 64 * 1024;
+/// Messages among that, and their bytes.
 const MESSAGES_MAX: usize = 8192;
 const BYTES_MAX: usize = 16 << 20;
 
@@ -38,6 +42,7 @@ impl<W> Loads<W> {
         Loads {
             topics: HashMap::with_hasher(keyed(seed)),
             requests: Requests::new(LOADS_WITH_ENGINE_MAX),
+            letters: 0,
             messages: 0,
             bytes: 0,
         }
@@ -58,13 +63,24 @@ impl<W> Loads<W> {
         !self.topics.is_empty() && self.topics.contains_key(topic)
     }
 
+    /// Whether something waits for this topic.
+    pub fn has_waiting(&self, topic: &str) -> bool {
+        !self.topics.is_empty() && self.topics.get(topic).is_some_and(|waiting| !waiting.is_empty())
+    }
+
+    /// Whether anything but a message may wait.
+    pub fn has_room(&self) -> bool {
+        self.letters < LETTERS_MAX
+    }
+
     /// Whether a message of so many bytes may wait.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.messages < MESSAGES_MAX && (self.messages == 0 || self.bytes + bytes <= BYTES_MAX)
+    pub fn has_room_for_message(&self, bytes: usize) -> bool {
+        self.has_room() && self.messages < MESSAGES_MAX && (self.messages == 0 || self.bytes + bytes <= BYTES_MAX)
     }
 
     /// Has something wait for a topic, behind what waits for it already. A topic that nothing waited for is asked for.
     pub fn wait(&mut self, topic: &str, what: W, message_bytes: Option<usize>) {
+        self.letters += 1;
         if let Some(bytes) = message_bytes {
             self.messages += 1;
             self.bytes += bytes;
@@ -99,6 +115,7 @@ impl<W> Loads<W> {
     }
 
     fn forget(&mut self, waiting: Waiting<W>) -> W {
+        self.letters -= 1;
         if let Some(bytes) = waiting.message_bytes {
             self.messages -= 1;
             self.bytes -= bytes;
@@ -109,6 +126,7 @@ impl<W> Loads<W> {
     /// Panics when the sums are wrong; for tests.
     pub fn invariants(&self) {
         let waiting = || self.topics.values().flatten();
+        assert_eq!(self.letters, waiting().count());
         assert_eq!(self.messages, waiting().filter(|waiting| waiting.message_bytes.is_some()).count());
         assert_eq!(self.bytes, waiting().filter_map(|waiting| waiting.message_bytes).sum::<usize>());
     }
@@ -138,7 +156,9 @@ mod tests {
         let mut loads = Loads::new(1);
         loads.ask("@bob".into());
         loads.ask("@bob".into());
+        assert!(loads.contains("@bob") && !loads.has_waiting("@bob"));
         loads.wait("@bob", 1, None);
+        assert!(loads.has_waiting("@bob"));
         assert_eq!((loads.next_topic().as_deref(), loads.next_topic()), (Some("@bob"), None));
         assert_eq!(loads.take("@bob"), [1]);
     }
@@ -146,14 +166,27 @@ mod tests {
     #[test]
     fn as_many_messages_wait_as_may_then_there_is_no_room() {
         let mut loads = Loads::new(1);
-        assert!(loads.has_room(BYTES_MAX + 1), "one waits whatever its size");
+        assert!(loads.has_room_for_message(BYTES_MAX + 1), "one waits whatever its size");
         loads.wait("@bob", 0, Some(BYTES_MAX));
-        assert!(!loads.has_room(1));
+        assert!(!loads.has_room_for_message(1));
         loads.take("@bob");
         for _ in 0..MESSAGES_MAX {
-            assert!(loads.has_room(1));
+            assert!(loads.has_room_for_message(1));
             loads.wait("@bob", 0, Some(1));
         }
-        assert!(!loads.has_room(1));
+        assert!(!loads.has_room_for_message(1));
+    }
+
+    #[test]
+    fn as_much_waits_as_may_then_there_is_no_room_for_anything() {
+        let mut loads = Loads::new(1);
+        for _ in 0..LETTERS_MAX {
+            assert!(loads.has_room());
+            loads.wait("@bob", 0, None);
+        }
+        assert!(!loads.has_room() && !loads.has_room_for_message(1));
+        loads.invariants();
+        loads.take("@bob");
+        assert!(loads.has_room() && loads.has_room_for_message(1));
     }
 }

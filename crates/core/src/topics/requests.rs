@@ -39,7 +39,18 @@ impl<K: Ord> Requests<K> {
         Some(next)
     }
 
-    /// The engine has answered one.
+    /// Requests that are not with the engine.
+    pub fn waiting(&self) -> usize {
+        self.line.len() + self.paused.len()
+    }
+
+    /// Forgets requests that are not with the engine.
+    pub fn retain(&mut self, is_wanted: impl Fn(&K) -> bool) {
+        self.line.retain(&is_wanted);
+        self.paused.retain(|Reverse((_, request))| is_wanted(request));
+    }
+
+    /// The engine has answered one, or need not answer it.
     pub fn answered(&mut self) {
         self.with_engine = self.with_engine.saturating_sub(1);
     }
@@ -71,6 +82,18 @@ mod tests {
         assert_eq!([requests.take_next(), requests.take_next(), requests.take_next()], [Some(0), Some(1), None]);
         requests.answered();
         assert_eq!([requests.take_next(), requests.take_next()], [Some(2), None]);
+    }
+
+    #[test]
+    fn requests_are_not_wanted_any_more_then_those_that_wait_are_forgotten() {
+        let mut requests = Requests::new(9);
+        (0..4).for_each(|request| requests.push(request));
+        requests.pause(4, 1, 0);
+        requests.pause(5, 1, 0);
+        requests.retain(|request| request % 2 == 0);
+        assert_eq!(requests.waiting(), 3);
+        requests.end_pauses(100);
+        assert_eq!(std::iter::from_fn(|| requests.take_next()).collect::<Vec<_>>(), [0, 2, 4]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod drain;
 mod engine;
 mod kept;
 mod late;
+mod loading;
 mod members;
 mod order;
 mod overload;

@@ -347,3 +347,47 @@ fn every_news_was_lost_then_what_the_engine_says_of_the_topic_brings_the_message
     assert_eq!(offsets(&nodes.nodes[1].read_all(bob)), [1, 2, 3]);
     nodes.check();
 }
+
+#[test]
+fn engine_does_not_have_yet_what_it_has_told_of_then_it_is_asked_again_after_a_pause() {
+    let mut nodes = Nodes::new(2, 1, &settings());
+    let (alice, bob) = (member(&mut nodes, 0, "alice"), member(&mut nodes, 1, "bob"));
+    publish(&mut nodes, 0, alice, ROOM, 1);
+    while nodes.work(0) {}
+    let first = nodes.news.drain(..).find(|news| news.node == 1).expect("one was stored");
+    // As a replica does that lags: it has the first message alone.
+    let mut later = first.clone();
+    later.message.offset = 2;
+    nodes.tell(later);
+    let mut asked = 0;
+    while asked < 100 && nodes.work(1) {
+        asked += 1;
+    }
+    assert_eq!(asked, 2, "one read brought the first message, another one nothing");
+    assert_eq!(offsets(&nodes.nodes[1].read_all(bob)), [1]);
+    publish(&mut nodes, 0, alice, ROOM, 2);
+    while nodes.work(0) {}
+    nodes.news.clear();
+    nodes.pass(200);
+    nodes.settle();
+    assert_eq!(offsets(&nodes.nodes[1].read_all(bob)), [2]);
+    nodes.check();
+}
+
+#[test]
+fn claims_are_not_answered_and_clients_give_up_then_a_bounded_number_of_them_waits() {
+    let mut nodes = Nodes::new(1, 1, &settings());
+    let alice = sign_in(&mut nodes, 0, "alice");
+    nodes.nodes[0].leave(alice);
+    for _ in 0..64 * 1024 {
+        let client = begin_to_sign_in(&mut nodes, 0, "alice", "phone");
+        nodes.nodes[0].end(client, CloseReason::ConnectionReset);
+        nodes.nodes[0].free(client);
+    }
+    let refused = begin_to_sign_in(&mut nodes, 0, "alice", "phone");
+    assert_eq!(closed(&nodes, 0, refused), Some(CloseReason::Busy));
+    nodes.settle();
+    assert_eq!(nodes.holder("alice", "phone"), None, "those that have ended have let go");
+    sign_in(&mut nodes, 0, "alice");
+    nodes.check();
+}

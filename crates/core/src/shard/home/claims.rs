@@ -35,6 +35,9 @@ struct Claimed {
     sessions: u32,
 }
 
+/// Sessions of a shard that may wait for their claims. Those that have ended meanwhile count: nobody says that they have.
+const WAITING_MAX: usize = 64 * 1024;
+
 impl Claims {
     pub(super) fn new(seed: u64) -> Self {
         Claims {
@@ -88,6 +91,10 @@ impl Claims {
 impl Shard {
     /// Has the engine say that the device is this session's from now on.
     pub(super) fn claim(&mut self, attach: Attach) {
+        if self.homes.claims.len() >= WAITING_MAX {
+            let (to, reason) = (attach.from.connection, CloseReason::Busy);
+            return self.post_to_edge(attach.from.shard, ToEdge::Refused { to, reason });
+        }
         let (user, device, session) = (attach.user.clone(), attach.device.clone(), self.origin_of(attach.from));
         let claim = self.homes.claims.begin(attach);
         self.effects.push_back(Effect::Claim { claim, user, device, session });

@@ -73,11 +73,11 @@ impl Shard {
         }
     }
 
-    /// What lay between has been read.
-    pub(super) fn on_gap_read(&mut self, topic: Topic, result: ReadResult, now: Now) {
+    /// What lay between has been read. False if the engine had none of it, and is to be asked for the same again.
+    pub(super) fn on_gap_read(&mut self, topic: Topic, result: ReadResult, now: Now) -> bool {
         let Some(position) = self.homes.log_position(topic) else {
             self.homes.behind.remove(&topic);
-            return;
+            return true;
         };
         let ReadResult { messages, upto, .. } = result;
         let known = self.homes.behind.remove(&topic).unwrap_or_default();
@@ -89,7 +89,12 @@ impl Shard {
             }
         }
         self.homes.pass_over(topic, upto);
+        if known > position.offset && self.homes.log_position(topic) == Some(position) {
+            self.homes.behind.insert(topic, known);
+            return false;
+        }
         self.read_up_to(topic, known);
+        true
     }
 
     /// A message enters the log and is delivered, if it is the next one; else what lies between is read.

@@ -77,6 +77,10 @@ impl Shard {
         if !waits {
             return Some(letter);
         }
+        if !self.homes.loads.has_room() {
+            self.fail_letter(letter, now);
+            return None;
+        }
         self.homes.loads.wait(&topic, letter, None);
         self.ask_engine();
         None
@@ -85,7 +89,7 @@ impl Shard {
     /// A publish waits for its topic, unless too much waits already.
     pub(super) fn wait_with_publish(&mut self, publish: Publish, now: Now) {
         let bytes = publish.draft.len();
-        if !self.homes.loads.has_room(bytes) {
+        if !self.homes.loads.has_room_for_message(bytes) {
             return self.fail(&publish, ErrorCode::Overloaded, now);
         }
         let topic: Arc<str> = publish.draft.topic().into();
@@ -96,7 +100,7 @@ impl Shard {
     /// A copy waits for its sender's inbox, unless too much waits already.
     pub(super) fn wait_with_copy(&mut self, copy: SentCopy) {
         let bytes = copy.draft.len();
-        if !self.homes.loads.has_room(bytes) {
+        if !self.homes.loads.has_room_for_message(bytes) {
             return self.metrics.inbox_copies_dropped.increment();
         }
         let topic: Arc<str> = copy.draft.topic().into();
@@ -127,8 +131,11 @@ impl Shard {
             // What other nodes have stored may not have arrived here.
             self.read_up_to(topic, newest);
         }
+        let is_known = self.homes.find(topic).is_some();
         for letter in self.homes.loads.take(topic) {
-            if is_there {
+            // What is written to a topic in memory need not know how old its log is.
+            let is_write = matches!(letter, ToHome::Publish(_) | ToHome::Copy(_) | ToHome::Presence { .. });
+            if is_there || (is_known && is_write) {
                 self.on_letter_to_home(letter, now);
             } else {
                 self.fail_letter(letter, now);

@@ -6,6 +6,7 @@
 
 use super::Topic;
 use super::appends::{Sequenced, Then, Waiter};
+use super::topics::Homes;
 use crate::close::ErrorCode;
 use crate::id::{Address, Durability, InboxKey, Now, ShardId, Stamp};
 use crate::limits::Engine;
@@ -38,9 +39,9 @@ impl Shard {
             return self.fail(&publish, code, now);
         }
         let durability = self.durability(name, &publish);
+        let is_unloaded = |homes: &Homes| known.is_none() && homes.is_backed(name, publish.namespace);
         if self.settings.engine != Engine::Memory
-            && self.homes.waits_for_topic(name, publish.namespace, known)
-            && (durability != Durability::Ephemeral || self.homes.loads.contains(name))
+            && (self.homes.loads.has_waiting(name) || (durability != Durability::Ephemeral && is_unloaded(&self.homes)))
         {
             return self.wait_with_publish(publish, now);
         }

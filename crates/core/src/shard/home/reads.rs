@@ -31,6 +31,7 @@ struct Pending {
     asker: Asker,
     messages: ReadMessages,
     failures: u32,
+    with_engine: bool,
 }
 
 /// Whom the messages are for.
@@ -49,7 +50,7 @@ pub(super) enum Asker {
     },
     /// The home itself: messages that were stored elsewhere and did not arrive.
     Home,
-    /// The session has ended.
+    /// The session ended while the engine had the read.
     Nobody,
 }
 
@@ -58,6 +59,10 @@ pub(super) const CATCH_UP_MESSAGES: usize = 128;
 pub(super) const CATCH_UP_BYTES: usize = 256 * 1024;
 /// Reads that the engine has at once.
 const READS_WITH_ENGINE_MAX: usize = 64;
+/// Reads of a shard with which no History may be added. Sessions that catch up have one for each topic at most.
+const READS_MAX: usize = 64 * 1024;
+/// Requests of sessions that have ended, which may stand in line beside as many that are wanted.
+const UNWANTED_MAX: usize = 64;
 
 impl Reads {
     pub(super) fn new(seed: u64) -> Self {
@@ -81,15 +86,21 @@ impl Reads {
         let read = self.next;
         self.next += 1;
         *self.by_topic.entry(topic).or_default() += 1;
-        self.pending.insert(read, Pending { topic, asker, messages, failures: 0 });
+        self.pending.insert(read, Pending { topic, asker, messages, failures: 0, with_engine: false });
         self.requests.push(read);
     }
 
     /// The next that is to be given to the engine.
     pub(super) fn next_read(&mut self) -> Option<(ReadId, Box<ReadMessages>)> {
-        let read = self.requests.take_next()?;
-        let messages = self.pending.get(&read).map(|pending| Box::new(pending.messages.clone()))?;
-        Some((read, messages))
+        loop {
+            let read = self.requests.take_next()?;
+            if let Some(pending) = self.pending.get_mut(&read) {
+                pending.with_engine = true;
+                return Some((read, Box::new(pending.messages.clone())));
+            }
+            // Its session has ended.
+            self.requests.answered();
+        }
     }
 
     pub(super) fn end_pauses(&mut self, now_ms: u64) {
@@ -97,8 +108,14 @@ impl Reads {
     }
 
     fn take(&mut self, read: ReadId) -> Option<Pending> {
-        let pending = self.pending.remove(&read)?;
+        let pending = self.remove(read)?;
         self.requests.answered();
+        self.forget_unwanted();
+        Some(pending)
+    }
+
+    fn remove(&mut self, read: ReadId) -> Option<Pending> {
+        let pending = self.pending.remove(&read)?;
         if let Some(count) = self.by_topic.get_mut(&pending.topic) {
             *count -= 1;
             if *count == 0 {
@@ -108,21 +125,37 @@ impl Reads {
         Some(pending)
     }
 
-    /// A session has ended, or left the topic: it needs no answer.
+    /// A session has ended, or left the topic: it needs no answer, and what the engine does not have yet need not be read.
     pub(super) fn forget(&mut self, topic: Topic, session: Address) {
         if !self.has(topic) {
             return;
         }
-        for pending in self.pending.values_mut() {
-            if pending.topic == topic && matches!(pending.asker, Asker::CatchUp { from, .. } if from == session) {
-                pending.asker = Asker::Nobody;
+        let is_its = |pending: &Pending| {
+            pending.topic == topic && matches!(pending.asker, Asker::CatchUp { from, .. } if from == session)
+        };
+        let its: Vec<ReadId> =
+            self.pending.iter().filter(|(_, pending)| is_its(pending)).map(|(read, _)| *read).collect();
+        for read in its {
+            match self.pending.get_mut(&read).filter(|pending| pending.with_engine) {
+                Some(pending) => pending.asker = Asker::Nobody,
+                None => drop(self.remove(read)),
             }
+        }
+        self.forget_unwanted();
+    }
+
+    /// What stands in line is at most twice what is wanted, and a few more.
+    fn forget_unwanted(&mut self) {
+        let Reads { pending, requests, .. } = self;
+        if requests.waiting() > 2 * pending.len() + UNWANTED_MAX {
+            requests.retain(|read| pending.contains_key(read));
         }
     }
 
-    /// The engine could not read: it is asked again.
+    /// The engine could not read, or does not have yet what it has told of: it is asked again after a pause.
     fn put_back(&mut self, read: ReadId, mut pending: Pending, now_ms: u64) {
         pending.failures += 1;
+        pending.with_engine = false;
         self.requests.pause(read, pending.failures, now_ms);
         *self.by_topic.entry(pending.topic).or_default() += 1;
         self.pending.insert(read, pending);
@@ -131,6 +164,7 @@ impl Reads {
     pub(super) fn invariants(&self) {
         let counted: usize = self.by_topic.values().map(|count| *count as usize).sum();
         assert_eq!(counted, self.pending.len(), "reads by topic");
+        assert!(self.requests.waiting() <= 2 * self.pending.len() + UNWANTED_MAX, "reads that nobody wants");
     }
 }
 
@@ -146,6 +180,11 @@ impl Shard {
 
     /// Has the engine read what a client asks for with History.
     pub(super) fn read_for_history(&mut self, topic: Topic, asker: Asker, messages: ReadMessages) {
+        if let Asker::History { to, result, .. } = &asker
+            && self.homes.reads.len() >= READS_MAX
+        {
+            return self.post_to_edge(*to, ToEdge::LookupFailed { to: result.to, request: result.request });
+        }
         self.homes.reads.push(topic, asker, messages);
         self.ask_engine();
     }
@@ -162,18 +201,26 @@ impl Shard {
             (Ok(result), Pending { topic, asker: Asker::CatchUp { source, from, lost }, messages, .. }) => {
                 let ReadRange::After(after) = messages.range else { return };
                 let lost = lost || after < result.lost;
-                let gap =
-                    Box::new(Gap { lost, ..self.read_and_tail(topic, self.excluded(source, from), *result, now) });
-                self.post_to_edge(from.shard, ToEdge::CaughtUp { to: from.connection, topic: source, gap });
+                let mut gap = self.read_and_tail(topic, self.excluded(source, from), *result, now);
+                gap.lost |= lost;
+                let (to, gap) = (from.connection, Box::new(gap));
+                self.post_to_edge(from.shard, ToEdge::CaughtUp { to, topic: source, gap });
             }
-            (Ok(result), Pending { asker: Asker::History { to, since, result: answer }, .. }) => {
-                self.post_to_edge(to, ToEdge::HistoryResult(history_of(*result, since, answer, now)));
+            (Ok(result), Pending { topic, asker: Asker::History { to, since, result: answer }, messages, .. }) => {
+                let (floor, lost) = self.homes.log(topic).map_or((0, 0), |log| (log.floor(), log.lost()));
+                let result = ReadResult { lost: result.lost.max(lost), ..*result };
+                let answer = history_of(result, messages.range, floor, since, answer, now);
+                self.post_to_edge(to, ToEdge::HistoryResult(answer));
             }
             (Err(EngineUnavailable), Pending { asker: Asker::History { to, result, .. }, .. }) => {
                 let (connection, request) = (result.to, result.request);
                 self.post_to_edge(to, ToEdge::LookupFailed { to: connection, request });
             }
-            (Ok(result), Pending { topic, asker: Asker::Home, .. }) => self.on_gap_read(topic, *result, now),
+            (Ok(result), pending @ Pending { asker: Asker::Home, .. }) => {
+                if !self.on_gap_read(pending.topic, *result, now) {
+                    self.homes.reads.put_back(read, pending, now.mono_ms());
+                }
+            }
             (_, Pending { asker: Asker::Nobody, .. }) => {}
             // The session waits: live messages that come meanwhile are behind what it is missing.
             (Err(EngineUnavailable), pending @ Pending { asker: Asker::CatchUp { .. } | Asker::Home, .. }) => {
@@ -211,7 +258,8 @@ impl Shard {
         }
         let tail = log.after(upto, messages_max, CATCH_UP_BYTES - bytes, without, now.mono_ms());
         gap.frames.extend(tail.frames);
-        (gap.upto, gap.more) = (tail.upto, tail.more);
+        // Messages between may have left the log since they were asked for.
+        (gap.upto, gap.more, gap.lost) = (tail.upto, tail.more, tail.lost);
         gap
     }
 
@@ -221,18 +269,25 @@ impl Shard {
     }
 }
 
-/// The answer to History, with the messages that were read.
+/// The answer to History, with the messages that were read. The engine may not have heard yet that those up to `floor` have left
+/// the log.
 fn history_of(
     read: ReadResult,
+    range: ReadRange,
+    floor: u64,
     since: Option<Position>,
     mut answer: Box<HistoryResult>,
     now: Now,
 ) -> Box<HistoryResult> {
     let ReadResult { messages, upto, more, lost } = read;
-    let is_alive = |message: &StoredMessage| message.expires_unix_ms > now.unix_ms;
-    answer.frames = messages.into_iter().filter(is_alive).map(|message| message.frame).collect();
+    let is_kept = |message: &StoredMessage| message.offset > floor && message.expires_unix_ms > now.unix_ms;
+    answer.more = more
+        && match range {
+            ReadRange::After(_) => true,
+            ReadRange::Before(_) => messages.first().is_none_or(|oldest| oldest.offset > floor + 1),
+        };
+    answer.frames = messages.into_iter().filter(is_kept).map(|message| message.frame).collect();
     answer.position.offset = answer.position.offset.max(upto);
-    answer.more = more;
     answer.recovered &= since.is_none_or(|since| since.offset >= lost);
     answer
 }

@@ -148,7 +148,11 @@ impl Homes {
                 let pending = inbox.log().map_or(0, Log::len) as u64;
                 self.metrics.inbox_loaded.add(pending);
                 self.metrics.inbox_pending.add(pending);
-                self.put_user(inbox);
+                let key = self.put_user(inbox);
+                if loaded.state.devices.iter().any(|device| device.away_since_ms.is_none()) {
+                    // From now on: else it would be from the next time the inbox is loaded.
+                    self.mark(Topic::Inbox(key));
+                }
             }
             None => {
                 let Some((namespace, _)) = self.settings.namespace_of(topic) else { return false };
@@ -593,11 +597,13 @@ impl Homes {
             let Some(key) = self.inboxes.key_of(self.sweep_inbox) else { continue };
             self.trim(Topic::Inbox(key), now);
             self.ask_if_stale(Topic::Inbox(key), now);
-            let expired = self.change_inbox(key, |inbox, publishers, settings| {
-                inbox.forget_old(settings.inbox.device_ttl_ms, publishers, now.mono_ms())
+            let forgotten = self.change_inbox(key, |inbox, publishers, settings| {
+                let known = inbox.devices().len();
+                let expired = inbox.forget_old(settings.inbox.device_ttl_ms, publishers, now.mono_ms());
+                (known > inbox.devices().len()).then_some(expired)
             });
-            book_forgotten(&self.metrics, expired.unwrap_or_default());
-            if expired.is_some_and(|expired| expired > 0) {
+            if let Some(expired) = forgotten.flatten() {
+                book_forgotten(&self.metrics, expired);
                 self.mark(Topic::Inbox(key));
             }
             if self.is_stored() {
@@ -614,10 +620,13 @@ impl Homes {
             self.trim(Topic::Room(key), now);
             self.ask_if_stale(Topic::Room(key), now);
             let Some(room) = self.rooms.get(key).filter(|room| room.count() == 0) else { continue };
-            if room.log.is_backed() {
-                self.unload(Topic::Room(key));
-            } else if room.log.is_empty() {
+            // One that vanishes may have been awaited when its last member left.
+            let goes =
+                if room.log.is_backed() { !room.log.is_empty() && self.vanishes(room) } else { room.log.is_empty() };
+            if goes {
                 self.forget_room(key, now);
+            } else if room.log.is_backed() {
+                self.unload(Topic::Room(key));
             }
         }
     }
@@ -713,12 +722,14 @@ impl Homes {
     /// A message has entered the log of a room that may vanish, and that nobody may be in any more.
     pub(super) fn vanish_if_empty(&mut self, topic: Topic, now: Now) {
         let Topic::Room(key) = topic else { return };
-        let vanishes = |room: &Room| {
-            room.count() == 0 && self.settings.namespaces.get(room.namespace).is_none_or(|n| n.vanish_when_empty)
-        };
-        if self.rooms.get(key).is_some_and(vanishes) {
+        if self.rooms.get(key).is_some_and(|room| room.count() == 0 && self.vanishes(room)) {
             self.forget_room(key, now);
         }
+    }
+
+    /// Whether nothing of the room is kept when nobody is in it.
+    fn vanishes(&self, room: &Room) -> bool {
+        self.settings.namespaces.get(room.namespace).is_none_or(|n| n.vanish_when_empty)
     }
 
     /// Keeps no more of a room than its position; not even that if it vanishes when it is empty.

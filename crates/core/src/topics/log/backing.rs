@@ -110,6 +110,10 @@ impl Log {
         while self.take_front(publishers).is_some() {}
         self.last = offset;
         if let Some(backing) = &mut self.backing {
+            if backing.floor == backing.start {
+                // Of the first message that the engine alone has nothing is known.
+                backing.due_ms = backing.true_until_ms;
+            }
             backing.start = offset;
         }
         passed
@@ -278,6 +282,18 @@ mod tests {
         backed.commit(0, 0);
         assert_eq!(backed.trim(LIMITS, 10), (1, 0));
         assert_eq!((backed.log.floor(), backed.log.lost()), (1, 0));
+    }
+
+    #[test]
+    fn messages_are_passed_over_then_the_engine_is_asked_which_of_them_are_kept() {
+        let position = Position { epoch: 7, offset: 3 };
+        let log = Log::loaded(Extent { position, floor: 3, lost: 3, due_ms: u64::MAX });
+        let mut backed = Backed { log, publishers: Publishers::default() };
+        backed.commit(0, 0);
+        assert_eq!(backed.log.pass_over(9, &mut backed.publishers), 5);
+        assert!(backed.log.is_stale(0) && backed.log.read_after(3) == Some(3));
+        assert_eq!(backed.log.pass_over(9, &mut backed.publishers), 0);
+        backed.check();
     }
 
     #[test]
