@@ -63,6 +63,16 @@ fn burst_is_as_large_as_the_largest_frame_then_accepted() {
 }
 
 #[test]
+fn longest_frame_is_more_than_1_mib_then_a_websocket_message_may_be_as_long() {
+    for (size, wanted) in [("64KiB", 1 << 20), ("2MiB", (2 << 20) + 4096 + 8)] {
+        let client = format!("message_size_max = \"{size}\"\noutbox_size_max = \"8MiB\"\nbytes_burst = \"8MiB\"");
+        let inbox = "size_max = \"8MiB\"\nunknown_size_per_shard_max = \"8MiB\"";
+        let config = Config::parse(&format!("[client]\n{client}\n[inbox]\n{inbox}\n{MINIMAL}"), "x").unwrap();
+        assert_eq!(config.websocket.message_bytes_max, wanted, "{size}");
+    }
+}
+
+#[test]
 fn tls_memory_is_compact_then_the_server_keeps_compact_state() {
     let directory = std::env::temp_dir().join(format!("ringgate-config-compact-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();

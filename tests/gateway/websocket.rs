@@ -13,7 +13,9 @@ use ringgate_core::wire::{Encoder, Kind};
 use ringgate_net::ws::OriginPattern;
 use tungstenite::Message;
 
-use crate::support::{Client, Gateway, Login, TlsMemory, connect_frame, dev_token, upgrade_request, wait_until};
+use crate::support::{
+    Client, Gateway, Login, Process, TlsMemory, connect_frame, dev_token, upgrade_request, wait_until,
+};
 
 /// With a listener of WebSocket over TLS beside the others.
 fn add_wss(config: &mut Config) {
@@ -214,6 +216,20 @@ fn page_has_an_origin_that_is_allowed_then_it_may_connect() {
     }
     gateway.finish();
     own.finish();
+}
+
+#[test]
+fn gateway_is_for_development_then_it_says_the_url_and_pages_of_this_host_may_connect() {
+    let process = Process::dev_gateway(&[]);
+    let url = process.url("ws");
+    let address = url.strip_prefix("ws://").and_then(|rest| rest.strip_suffix("/ws")).unwrap();
+    for (origin, status) in [("http://localhost:5173", "101"), ("https://evil.test", "403")] {
+        let mut socket = Gateway::raw_at(address.parse().unwrap());
+        socket.write_all(upgrade_request(&format!("Origin: {origin}\r\n")).as_bytes()).unwrap();
+        let mut start = [0; 12];
+        socket.read_exact(&mut start).unwrap();
+        assert_eq!(start, *format!("HTTP/1.1 {status}").as_bytes(), "{origin}");
+    }
 }
 
 #[test]
