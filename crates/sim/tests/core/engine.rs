@@ -6,7 +6,7 @@ use ringgate_core::limits::{Engine, Namespace, Settings};
 use ringgate_core::shard::Event;
 use ringgate_core::wire::encode::PublishRequest;
 
-use ringgate_sim::{Answer, Append, Client, Got, World, answers, offsets, settings};
+use ringgate_sim::{Answer, Append, Client, World, answers, offsets, settings};
 
 fn stored(change: impl FnOnce(&mut Settings)) -> Settings {
     let mut settings = Settings { engine: Engine::Store, ..settings() };
