@@ -44,6 +44,19 @@ pub fn settings_with_namespace(change: impl FnOnce(&mut Namespace)) -> Settings 
     Settings { namespaces: vec![namespace], ..settings() }
 }
 
+/// Offset, and whether it was a repetition; or the error.
+pub type Answer = Result<(u64, bool), u16>;
+
+/// What became of requests, by their numbers, in the order of the answers.
+pub fn answers(got: &[Got]) -> Vec<(u32, Answer)> {
+    let answer = |got: &Got| match got {
+        Got::Published { request, stamp, duplicate, .. } => Some((*request, Ok((stamp.position.offset, *duplicate)))),
+        Got::Error { request, code } => Some((*request, Err(*code))),
+        _ => None,
+    };
+    got.iter().filter_map(answer).collect()
+}
+
 impl World {
     /// A room of this namespace whose home is that shard. Homes depend on the seed alone, so another node is asked.
     pub fn room_at(&self, home: usize, namespace: &str) -> String {

@@ -24,7 +24,7 @@ mod random;
 mod world;
 
 pub use byte_clients::{ByteClient, ByteClients};
-pub use client::{Got, offsets, settings, settings_with_namespace};
+pub use client::{Answer, Got, answers, offsets, settings, settings_with_namespace};
 pub use disk::Disk;
 pub use engine::Engine;
 pub use mailboxes::Mailboxes;

@@ -6,7 +6,7 @@ use ringgate_core::limits::{Engine, Namespace, Settings};
 use ringgate_core::shard::Event;
 use ringgate_core::wire::encode::PublishRequest;
 
-use ringgate_sim::{Append, Client, Got, World, offsets, settings};
+use ringgate_sim::{Answer, Append, Client, World, answers, offsets, settings};
 
 fn stored(change: impl FnOnce(&mut Settings)) -> Settings {
     let mut settings = Settings { engine: Engine::Store, ..settings() };
@@ -28,19 +28,6 @@ fn fail(world: &mut World) {
     world.appends.clear();
     world.handle(shard, Event::AppendFailed { from: ticket });
     world.work();
-}
-
-/// Offset, and whether it was a repetition; or the error.
-type Answer = Result<(u64, bool), u16>;
-
-/// What became of requests, by their numbers, in the order of the answers.
-fn answers(got: &[Got]) -> Vec<(u32, Answer)> {
-    let answer = |got: &Got| match got {
-        Got::Published { request, stamp, duplicate, .. } => Some((*request, Ok((stamp.position.offset, *duplicate)))),
-        Got::Error { request, code } => Some((*request, Err(*code))),
-        _ => None,
-    };
-    got.iter().filter_map(answer).collect()
 }
 
 const FULL: Answer = Err(ErrorCode::StorageFull as u16);

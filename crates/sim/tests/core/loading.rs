@@ -252,3 +252,41 @@ fn engine_does_not_read_and_sessions_end_then_what_they_were_missing_is_not_read
     }
     assert_eq!((reads, world.shards[0].awaits_engine()), (64, 64), "as many as the engine may have at once");
 }
+
+#[test]
+fn messages_are_committed_while_the_engine_reads_then_the_member_is_brought_all_of_them_once() {
+    // So many that memory holds them, and so many that the first of them are in the engine alone by then.
+    for committed in [3, 400] {
+        let mut world = stored(settings_with_namespace(|namespace| namespace.history_size = 1000));
+        let (alice, bob) = (world.sign_in(0, "alice"), world.sign_in(0, "bob"));
+        let (position, _, _) = world.subscribe(alice, ROOM, None);
+        world.storage = Storage::WhenAsked;
+        publish(&mut world, alice, ROOM, 5);
+        world.unsubscribe(alice, ROOM);
+        world.sweep(3);
+        serve(&mut world, false);
+        assert_eq!(world.sum(|metrics| &metrics.rooms), 0, "the room has left memory");
+        let beginning = Position { offset: 0, ..position };
+        world.send(bob, |encoder, out| encoder.subscribe(out, 2, (ROOM, Some(beginning)).into()));
+        let read = serve(&mut world, true).pop().expect("what bob is missing is read");
+        world.send(alice, |encoder, out| encoder.subscribe(out, 2, (ROOM, None).into()));
+        for _ in 0..committed {
+            publish(&mut world, alice, ROOM, 1);
+            world.read_all(alice);
+        }
+        world.handle(0, read);
+        let mut got = Vec::new();
+        loop {
+            serve(&mut world, false);
+            let brought = offsets(&world.read_all(bob));
+            if brought.is_empty() {
+                break;
+            }
+            got.extend(brought);
+        }
+        assert_eq!(got, (1..=5 + committed).collect::<Vec<u64>>());
+        publish(&mut world, alice, ROOM, 1);
+        assert_eq!(offsets(&world.read_all(bob)), [6 + committed], "and it is brought what comes next");
+        world.check();
+    }
+}

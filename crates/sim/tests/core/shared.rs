@@ -7,7 +7,7 @@ use ringgate_core::id::{ClientMessageId, Recover};
 use ringgate_core::shard::Event;
 use ringgate_core::wire::RoomCursor;
 use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
-use ringgate_sim::{Client, Got, News, Nodes, Random, offsets, settings, settings_with_namespace};
+use ringgate_sim::{Client, Got, News, Nodes, Random, answers, offsets, settings, settings_with_namespace};
 
 const ROOM: &str = "chat:a";
 
@@ -51,19 +51,6 @@ fn publish(nodes: &mut Nodes, node: usize, client: Client, topic: &str, request:
     let fields = PublishRequest { request, topic, client_message_id, payload: b"x", ..Default::default() };
     nodes.nodes[node].send(client, |encoder, out| encoder.publish(out, &fields));
     nodes.nodes[node].work();
-}
-
-/// Offset, and whether it was a repetition; or the error.
-type Answer = Result<(u64, bool), u16>;
-
-/// What became of requests, by their numbers, in the order of the answers.
-fn answers(got: &[Got]) -> Vec<(u32, Answer)> {
-    let answer = |got: &Got| match got {
-        Got::Published { request, stamp, duplicate, .. } => Some((*request, Ok((stamp.position.offset, *duplicate)))),
-        Got::Error { request, code } => Some((*request, Err(*code))),
-        _ => None,
-    };
-    got.iter().filter_map(answer).collect()
 }
 
 #[test]
