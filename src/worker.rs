@@ -139,7 +139,8 @@ impl Worker {
 
     /// Whether it has drained and is not needed any more.
     pub(crate) fn is_done(&self) -> bool {
-        self.draining && self.core.shard.connections() == 0 && self.net.sockets() == 0 && self.backlog.letters() == 0
+        let is_idle = self.core.shard.connections() == 0 && self.core.shard.awaits_engine() == 0;
+        self.draining && is_idle && self.net.sockets() == 0 && self.backlog.letters() == 0
     }
 
     /// Whether a turn would find something to do.

@@ -322,11 +322,23 @@ fn matches_in(code: &str) -> Vec<&str> {
 }
 
 /// The patterns of a `match` block's own arms, not of blocks within it.
-fn arms(body: &str) -> Vec<&str> {
+fn arms(body: &str) -> Vec<String> {
     let indent =
         body.lines().find(|line| !line.trim().is_empty()).map_or(0, |line| line.len() - line.trim_start().len());
-    let is_own = |line: &&str| line.len() - line.trim_start().len() == indent && line.contains("=>");
-    body.lines().filter(is_own).map(|line| line.trim_start().split("=>").next().unwrap_or(line)).collect()
+    let is_own = |line: &&str| line.len() - line.trim_start().len() == indent;
+    let (mut arms, mut pattern) = (Vec::new(), String::new());
+    for line in body.lines().filter(is_own).map(str::trim_start) {
+        // A pattern of several lines goes on with a bar.
+        if !line.starts_with('|') {
+            pattern.clear();
+        }
+        let (part, ends) = line.split_once("=>").map_or((line, false), |(part, _)| (part, true));
+        pattern.push_str(part);
+        if ends {
+            arms.push(std::mem::take(&mut pattern));
+        }
+    }
+    arms
 }
 
 /// Several kinds are told apart, and the rest is one: a new kind would be taken for one of the rest in silence.
@@ -334,7 +346,8 @@ fn hides_kinds(body: &str) -> bool {
     const ENUMS: [&str; 7] =
         ["Kind::", "ClientFrame::", "ServerFrame::", "Letter::", "ToHome::", "ToEdge::", "Effect::"];
     let arms = arms(body);
-    let names = arms.iter().filter(|arm| ENUMS.iter().any(|name| arm.starts_with(name))).count();
+    let is_kind = |pattern: &str| ENUMS.iter().any(|name| pattern.trim().starts_with(name));
+    let names = arms.iter().flat_map(|arm| arm.split('|')).filter(|pattern| is_kind(pattern)).count();
     names >= 3 && arms.iter().any(|arm| arm.trim() == "_")
 }
 
@@ -344,6 +357,8 @@ fn kinds_of_frames_letters_and_effects_are_told_apart_then_without_a_wildcard() 
         "match kind {\n    Kind::A => 1,\n    Kind::B => {\n        2\n    }\n    Kind::C(_) => 3,\n    _ => 4,\n}";
     let open =
         "match kind {\n    Kind::A => match x {\n        _ => 1,\n    },\n    Kind::B => 2,\n    Kind::C => 3,\n}";
+    let in_one_arm = "match kind {\n    Kind::A(_)\n    | Kind::B\n    | Kind::C => 1,\n    _ => 4,\n}";
+    assert!(matches_in(in_one_arm).into_iter().any(hides_kinds));
     assert!(matches_in(hidden).into_iter().any(hides_kinds) && !matches_in(open).into_iter().any(hides_kinds));
     for folder in ["crates/core/src", "src"] {
         for (path, code) in sources(folder).into_iter().filter(|(path, _)| !path.ends_with("generated.rs")) {

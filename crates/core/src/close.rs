@@ -116,7 +116,7 @@ codes! {
         InvalidToken = 400, "invalid token";
         /// The session is not in the room.
         NotSubscribed = 401, "not subscribed";
-        /// The log of the topic is at its bound of memory.
+        /// The shard's memory for messages, the publisher's share of it, or the engine takes no more.
         StorageFull = 402, "storage full";
         /// More requests than allowed wait for their answer.
         TooManyInFlight = 403, "too many in flight";

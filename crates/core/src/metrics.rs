@@ -426,7 +426,7 @@ pub struct ShardMetrics {
     pub inbox_acked: Cell,
     /// Inbox messages that left the log otherwise, by why.
     pub inbox_expired: Cells<ExpireReason, { ExpireReason::ALL.len() }>,
-    /// Gauge: messages of the inboxes that are in memory, wherever the messages are.
+    /// Gauge: unread messages of the inboxes in memory; the messages may be in the engine alone.
     pub inbox_pending: Cell,
     /// Messages of inboxes that an engine has loaded.
     pub inbox_loaded: Cell,

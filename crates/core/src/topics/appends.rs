@@ -2,7 +2,7 @@
 //!
 //! Each has a ticket; tickets of a shard grow by one and are never given twice. The engine answers in that order: everything
 //! through a ticket is stored, or everything from a ticket on is not. (One that several nodes share answers for each message by
-//! itself, [`Appends::take`], and gives the offsets: those here only count then.) After such a failure a new era begins, so that the engine
+//! itself, [`Appends::take`], and gives the offsets: those here are only running numbers then.) After such a failure a new era begins, so that the engine
 //! recognises what was posted before its shard heard of the failure: that has failed, too.
 //!
 //! A topic has two marks until then: what is committed is in its log, what is sequenced is here. A repetition of a publish that
@@ -28,7 +28,7 @@ pub struct Append<K, P, W> {
     pub ticket: Ticket,
     /// The topic.
     pub topic: K,
-    /// What it got.
+    /// Its offset.
     pub offset: u64,
     /// What the publisher calls it.
     pub id: Option<DedupId>,

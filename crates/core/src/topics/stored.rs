@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::log::Extent;
 use crate::id::{Now, Position};
 
-/// What is known of a topic beside its messages. The newest of a topic counts; losing one causes repetitions only.
+/// What is known of a topic beside its messages. The newest of a topic counts. Losing one causes repetitions; losing one that tells of a
+/// new device may make its messages leave when all others have acknowledged them, which it is told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicState {
     /// Messages up to this offset are not kept any more.

@@ -378,3 +378,27 @@ fn claims_are_not_answered_and_clients_give_up_then_a_bounded_number_of_them_wai
     sign_in(&mut nodes, 0, "alice");
     nodes.check();
 }
+
+#[test]
+fn more_is_missing_than_one_read_brings_then_it_is_read_to_its_end() {
+    let mut nodes = Nodes::new(2, 1, &settings_with_namespace(|namespace| namespace.history_size = 1000));
+    let (alice, bob) = (member(&mut nodes, 0, "alice"), member(&mut nodes, 1, "bob"));
+    for request in 1..=300 {
+        publish(&mut nodes, 0, alice, ROOM, request);
+        while nodes.work(0) {}
+        nodes.nodes[0].read_all(alice);
+    }
+    let last = nodes.news.drain(..).rfind(|news| news.node == 1).expect("they were stored");
+    nodes.tell(last);
+    let mut got = Vec::new();
+    loop {
+        nodes.settle();
+        let brought = offsets(&nodes.nodes[1].read_all(bob));
+        if brought.is_empty() {
+            break;
+        }
+        got.extend(brought);
+    }
+    assert_eq!(got, (1..=300).collect::<Vec<_>>());
+    nodes.check();
+}

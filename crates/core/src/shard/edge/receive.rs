@@ -418,7 +418,12 @@ fn request_of(frame: &ClientFrame<'_>) -> u32 {
         | ClientFrame::History(History { request, .. })
         | ClientFrame::Refresh(Refresh { request, .. })
         | ClientFrame::OutOfBounds(OutOfBounds { request, .. }) => *request,
-        _ => 0,
+        // Refused before it is answered by name, or never answered.
+        ClientFrame::Connect(_)
+        | ClientFrame::Ack(_)
+        | ClientFrame::Ping
+        | ClientFrame::Pong
+        | ClientFrame::Disconnect => 0,
     }
 }
 

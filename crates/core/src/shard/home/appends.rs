@@ -1,6 +1,6 @@
 //! Messages on their way into the engine: given to it with their place, and sent on once it has them.
 //!
-//! Where messages are kept in memory nothing comes by here.
+//! Not used where messages are kept in memory.
 
 use bytes::Bytes;
 

@@ -1,4 +1,4 @@
-//! What a session is missing of a topic, from the topic's log.
+//! What a session is missing of a topic: from memory, or from the engine (`reads`).
 
 use super::Topic;
 use super::reads::{Asker, CATCH_UP_BYTES, CATCH_UP_MESSAGES};

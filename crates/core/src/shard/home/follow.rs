@@ -1,7 +1,7 @@
 //! Topics of an engine that several nodes share: it gives each message its place, and every node's home follows.
 //!
 //! A message enters the log, and is delivered, when it is the next one: whether the engine has just answered for it, or has said
-//! that some node stored it. Both are hints that may come twice, late or never, and in another order than the messages. When one
+//! that some node stored it. News of other nodes may come twice, late or never, and both come in another order than the messages. When one
 //! is not the next, what lies between is read from the engine first, and so is that one. So there is one order on all nodes,
 //! without a hole and without a repetition.
 
@@ -73,7 +73,7 @@ impl Shard {
         }
     }
 
-    /// What lay between has been read. False if the engine had none of it, and is to be asked for the same again.
+    /// The missing messages have been read. False if the engine had none of it, and is to be asked for the same again.
     pub(super) fn on_gap_read(&mut self, topic: Topic, result: ReadResult, now: Now) -> bool {
         let Some(position) = self.homes.log_position(topic) else {
             self.homes.behind.remove(&topic);

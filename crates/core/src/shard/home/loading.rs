@@ -191,7 +191,7 @@ impl Shard {
 
     /// Lets age work on a few topics, and takes those out of memory that nobody uses.
     pub(in crate::shard) fn sweep_topics(&mut self, now: Now) {
-        // First, for no topic leaves memory of which the engine does not know all.
+        // First: a topic leaves memory only when the engine has its latest state.
         self.keep_states(now);
         self.homes.sweep(now);
         for topic in self.homes.take_unloaded() {

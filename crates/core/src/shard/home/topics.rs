@@ -64,7 +64,7 @@ pub(in crate::shard) struct Homes {
 
 /// Topics that one sweep visits.
 const SWEPT: u32 = 64;
-/// Of an engine's topics, one in so many: nothing stays in memory much longer than [`LINGER_MS`] that nobody uses.
+/// Of an engine's topics, one in so many: a topic that nobody uses leaves memory after [`LINGER_MS`] to twice that.
 const SWEPT_PART: u32 = 300;
 /// How long an inbox stays in memory after its last device has gone.
 const LINGER_MS: u64 = 30_000;
@@ -167,7 +167,7 @@ impl Homes {
     fn refresh(&mut self, topic: Topic, loaded: &LoadedTopic, now: Now) {
         let (extent, now_ms) = (loaded.extent(now), now.mono_ms());
         if self.log(topic).is_some_and(|log| extent.floor < log.floor()) {
-            // What it was told was lost, or is not done yet.
+            // The engine missed our last Cursor, or has not applied it yet.
             self.mark(topic);
         }
         match topic {
@@ -183,7 +183,7 @@ impl Homes {
         }
     }
 
-    /// What an engine calls this life of the node: sessions of another one are not known here.
+    /// The number of this start of the node: sessions of other starts are unknown here.
     pub(super) fn run(&self) -> u64 {
         self.run
     }
@@ -355,7 +355,7 @@ impl Homes {
         let cost = message_cost(frame_bytes);
         let free = self.settings.log_bytes_per_shard_max.saturating_sub(used);
         let share = free.saturating_mul(PUBLISHER_SHARE_OF_FREE);
-        // No publisher holds more than all together: mostly none is looked up.
+        // If all logs together are within the share, no publisher exceeds it: none is looked up.
         cost <= free && (used + cost <= share || self.publishers.held(self.publisher(user)) + cost <= share)
     }
 
@@ -365,7 +365,7 @@ impl Homes {
         let waits = |topic: Option<Topic>| topic.map_or(0, |topic| self.recipients(topic));
         match self.settings.engine {
             Engine::Memory => self.has_room_for(user, frame_bytes),
-            // What memory has no room for, the engine has alone.
+            // A message that memory cannot hold stays in the engine only.
             Engine::Store | Engine::Shared => {
                 self.appends.is_empty() || self.appends.has_room(frame_bytes, waits(topic))
             }
@@ -631,7 +631,7 @@ impl Homes {
         }
     }
 
-    /// Messages that the engine alone has may have left by their age: it says how many.
+    /// Messages that only the engine holds may have expired: the marks of the topic are loaded again.
     fn ask_if_stale(&mut self, topic: Topic, now: Now) {
         if self.log(topic).is_some_and(|log| log.is_stale(now.mono_ms()))
             && let Some(name) = self.name_of(topic)
@@ -719,7 +719,7 @@ impl Homes {
         Some(room)
     }
 
-    /// A message has entered the log of a room that may vanish, and that nobody may be in any more.
+    /// A message has entered the log of a room, which may be empty by now, and vanish when it is.
     pub(super) fn vanish_if_empty(&mut self, topic: Topic, now: Now) {
         let Topic::Room(key) = topic else { return };
         if self.rooms.get(key).is_some_and(|room| room.count() == 0 && self.vanishes(room)) {
@@ -739,7 +739,7 @@ impl Homes {
             return;
         }
         if self.log(Topic::Room(key)).is_some_and(Log::is_backed) {
-            // What it held is not to come back. The room itself goes when the engine has heard that.
+            // Its messages are deleted; the room leaves memory once the engine knows the new floor.
             self.change_room(key, |room, publishers, _| room.log.remove_through(u64::MAX, now.mono_ms(), publishers));
             return self.mark(Topic::Room(key));
         }

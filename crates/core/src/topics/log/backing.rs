@@ -15,7 +15,7 @@ pub(super) struct Backing {
     floor: u64,
     /// Messages after this offset are in memory; those between the floor and here are in the engine alone.
     start: u64,
-    /// The first of the latter does not leave by its age or its own ttl before this, in monotonic milliseconds.
+    /// The oldest message that only the engine has does not expire before this, in monotonic milliseconds.
     due_ms: u64,
     /// The engine is not asked again before this.
     true_until_ms: u64,
@@ -130,7 +130,7 @@ impl Log {
             self.take_front(publishers);
         }
         let start = start.max(passed);
-        // Of another message that is the first now nothing is known.
+        // When the new first message expires is not known.
         let due_ms = if passed == start { u64::MAX } else { due_ms.min(true_until_ms) };
         self.backing = Some(Backing { floor: passed, start, due_ms, true_until_ms });
         passed - floor
