@@ -44,6 +44,7 @@ fn config(compact: bool, shards: usize) -> (Config, String) {
     config.runtime.recv_buffer_bytes = 2048;
     config.runtime.accepts_in_flight = 4;
     config.runtime.mailbox_capacity = 1024;
+    config.listeners.retain(|listener| matches!(listener.transport, Transport::Plain | Transport::Tls));
     for listener in &mut config.listeners {
         listener.address.set_port(0);
     }
