@@ -70,9 +70,10 @@ fn linger(world: &mut World) {
     }
 }
 
-#[test]
-fn messages_leave_the_log_while_the_engine_reads_then_the_member_is_closed_instead_of_missing_them() {
-    let mut world = stored(settings_with_namespace(|namespace| namespace.history_size = 10));
+/// A room of five messages has left memory, bob has joined it from its beginning, and alice has come back. Returns what the engine
+/// has read for bob, which the shard has not heard yet.
+fn member_joins_while_the_room_is_in_the_engine_alone(history_size: usize) -> (World, Client, Client, Event<'static>) {
+    let mut world = stored(settings_with_namespace(|namespace| namespace.history_size = history_size));
     let (alice, bob) = (world.sign_in(0, "alice"), world.sign_in(0, "bob"));
     let (position, _, _) = world.subscribe(alice, ROOM, None);
     world.storage = Storage::WhenAsked;
@@ -85,6 +86,12 @@ fn messages_leave_the_log_while_the_engine_reads_then_the_member_is_closed_inste
     world.send(bob, |encoder, out| encoder.subscribe(out, 2, (ROOM, Some(beginning)).into()));
     let read = serve(&mut world, true).pop().expect("what bob is missing is read");
     world.send(alice, |encoder, out| encoder.subscribe(out, 2, (ROOM, None).into()));
+    (world, alice, bob, read)
+}
+
+#[test]
+fn messages_leave_the_log_while_the_engine_reads_then_the_member_is_closed_instead_of_missing_them() {
+    let (mut world, alice, bob, read) = member_joins_while_the_room_is_in_the_engine_alone(10);
     publish(&mut world, alice, ROOM, 30);
     world.handle(0, read);
     serve(&mut world, false);
@@ -257,19 +264,7 @@ fn engine_does_not_read_and_sessions_end_then_what_they_were_missing_is_not_read
 fn messages_are_committed_while_the_engine_reads_then_the_member_is_brought_all_of_them_once() {
     // So many that memory holds them, and so many that the first of them are in the engine alone by then.
     for committed in [3, 400] {
-        let mut world = stored(settings_with_namespace(|namespace| namespace.history_size = 1000));
-        let (alice, bob) = (world.sign_in(0, "alice"), world.sign_in(0, "bob"));
-        let (position, _, _) = world.subscribe(alice, ROOM, None);
-        world.storage = Storage::WhenAsked;
-        publish(&mut world, alice, ROOM, 5);
-        world.unsubscribe(alice, ROOM);
-        world.sweep(3);
-        serve(&mut world, false);
-        assert_eq!(world.sum(|metrics| &metrics.rooms), 0, "the room has left memory");
-        let beginning = Position { offset: 0, ..position };
-        world.send(bob, |encoder, out| encoder.subscribe(out, 2, (ROOM, Some(beginning)).into()));
-        let read = serve(&mut world, true).pop().expect("what bob is missing is read");
-        world.send(alice, |encoder, out| encoder.subscribe(out, 2, (ROOM, None).into()));
+        let (mut world, alice, bob, read) = member_joins_while_the_room_is_in_the_engine_alone(1000);
         for _ in 0..committed {
             publish(&mut world, alice, ROOM, 1);
             world.read_all(alice);
