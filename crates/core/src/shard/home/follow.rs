@@ -39,7 +39,9 @@ impl Shard {
             Ok(Stored::Before(answered)) => {
                 let Append { payload: Sequenced { from, then, .. }, waiters, .. } = append;
                 if let Then::Answer { request, client_message_id, dedup_key, .. } = then {
-                    self.remember(dedup_key, answered, now);
+                    if let Some(key) = dedup_key {
+                        self.remember_if_new(key, answered, now);
+                    }
                     self.answer_repetition(Waiter { from, request, client_message_id }, answered, now);
                 }
                 waiters.into_iter().for_each(|waiter| self.answer_repetition(waiter, answered, now));
@@ -137,12 +139,13 @@ impl Shard {
         if let (Some(key), Some(stamp)) = (message.key, Draft::stamp_of(&message.frame)) {
             let position = Position { epoch, offset: message.offset };
             let answered = Answered { stamp: Stamp { position, ..stamp }, durability: Durability::Memory };
-            self.remember(Some(key), answered, now);
+            self.remember_if_new(key, answered, now);
         }
     }
 
-    fn remember(&mut self, key: Option<DedupKey>, answered: Answered, now: Now) {
-        if let Some(key) = key.filter(|key| self.homes.dedup.find(*key).is_none()) {
+    /// A client message id has its answer, unless it had one before.
+    pub(super) fn remember_if_new(&mut self, key: DedupKey, answered: Answered, now: Now) {
+        if self.homes.dedup.find(key).is_none() {
             let evicted = self.homes.dedup.remember(key, answered, now);
             self.metrics.dedup_evicted.add(evicted);
         }

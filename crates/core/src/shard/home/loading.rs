@@ -1,45 +1,17 @@
 //! Topics that an engine keeps: loaded when they are needed first, and taken out of memory when nobody uses them.
 //!
 //! Letters for a topic that is being loaded wait for it, in the order in which they came, whatever they want; only a publish that
-//! the dedup window knows is answered before. Where messages are kept in memory nothing comes by here.
+//! the dedup window knows is answered before. Not used where messages are kept in memory.
 
 use std::sync::Arc;
 
 use super::Topic;
-use super::topics::Homes;
 use crate::close::{CloseReason, ErrorCode};
-use crate::id::{Durability, Now};
+use crate::id::Now;
 use crate::limits::Engine;
 use crate::shard::letter::{Publish, SentCopy, Subscribe};
 use crate::shard::{Effect, EngineUnavailable, Remembered, Shard, ToEdge, ToHome};
-use crate::topics::{LoadedTopic, Log};
-
-impl Homes {
-    /// Whether an engine keeps the messages of this topic.
-    pub(super) fn is_backed(&self, topic: &str, namespace: usize) -> bool {
-        let keeps = |namespace: usize| {
-            self.settings.namespaces.get(namespace).is_some_and(|n| n.durability != Durability::Ephemeral)
-        };
-        self.settings.engine != Engine::Memory && (topic.starts_with('@') || keeps(namespace))
-    }
-
-    /// Whether a letter for this topic has to wait: the topic is not in memory, or it is being asked for already.
-    pub(super) fn waits_for_topic(&self, topic: &str, namespace: usize, known: Option<Topic>) -> bool {
-        self.loads.contains(topic) || (known.is_none() && self.is_backed(topic, namespace))
-    }
-
-    /// Whether what is known of the topic's log may not be true any more.
-    fn is_stale(&self, topic: Topic, now: Now) -> bool {
-        self.log(topic).is_some_and(|log| log.is_stale(now.mono_ms()))
-    }
-
-    pub(super) fn log(&self, topic: Topic) -> Option<&Log> {
-        match topic {
-            Topic::Inbox(key) => self.inboxes.get(key)?.log(),
-            Topic::Room(key) => self.rooms.get(key).map(|room| &room.log),
-        }
-    }
-}
+use crate::topics::LoadedTopic;
 
 impl Shard {
     /// Gives a letter back that can be handled now. One for a topic that is not in memory waits until the topic is loaded.
@@ -149,9 +121,8 @@ impl Shard {
     /// Client message ids that were answered before the node was started.
     pub(in crate::shard) fn on_remember(&mut self, remembered: Vec<Remembered>, now: Now) {
         for Remembered { topic, key, answered } in remembered {
-            if self.home_of_topic(&topic) == self.id && self.homes.dedup.find(key).is_none() {
-                let evicted = self.homes.dedup.remember(key, answered, now);
-                self.metrics.dedup_evicted.add(evicted);
+            if self.home_of_topic(&topic) == self.id {
+                self.remember_if_new(key, answered, now);
             }
         }
     }

@@ -7,12 +7,13 @@
 //! | `appends`, `reads` | messages on their way into an engine, and out of it |
 //! | `claims` | devices whose sessions may be on any node |
 //! | `follow` | messages that get their place from an engine that several nodes share |
-//! | `loading` | topics that an engine keeps: loaded when they are needed, and taken out of memory |
+//! | `backed`, `loading` | topics that an engine keeps: what of them is in memory, and letters that wait until a topic is loaded |
 //! | `inbox` | devices that connect to an inbox |
 //! | `room` | members that join and leave, and broadcasts to the shards where they are |
 //! | `catch_up`, `lookup` | what a session is missing; Presence and History |
 
 mod appends;
+mod backed;
 mod books;
 mod catch_up;
 mod claims;

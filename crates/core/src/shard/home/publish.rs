@@ -23,12 +23,8 @@ impl Shard {
         // Looked up while the memory for the next question is on its way.
         let known = self.homes.find(name);
         if let Some(answered) = key.and_then(|key| self.homes.dedup.find(key)) {
-            self.metrics.dedup_hits.increment();
-            let to = publish.from.connection;
-            let (request, client_message_id) = (publish.request, publish.client_message_id);
-            let Answered { stamp, durability } = answered;
-            let published = Published { to, request, client_message_id, stamp, durability, duplicate: true };
-            return self.answer_or_post(publish.from.shard, published, now);
+            let Publish { from, request, client_message_id, .. } = publish;
+            return self.answer_repetition(Waiter { from, request, client_message_id }, answered, now);
         }
         if let Some(key) = key.filter(|_| !self.homes.appends.is_empty())
             && self.homes.appends.has(key.id())

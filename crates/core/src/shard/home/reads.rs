@@ -34,7 +34,7 @@ struct Pending {
     with_engine: bool,
 }
 
-/// Whom the messages are for.
+/// What the messages are read for.
 #[derive(Debug)]
 pub(super) enum Asker {
     /// `lost`: messages behind the session's position had left already when it asked.

@@ -17,8 +17,8 @@ use crate::metrics::{ExpireReason, ForgetReason, ShardMetrics};
 use crate::named::Named;
 use crate::shard::{ShardOptions, ToHome};
 use crate::topics::{
-    Appends, Dedup, Device, Head, Heads, Inbox, Keeps, LoadedTopic, Loads, Log, LogLimits, Message, Publishers, Room,
-    ShardMembers, TopicState, Trimmed, UnknownUsers, message_cost,
+    Appends, Dedup, Device, Head, Heads, Inbox, Keeps, Loads, Log, LogLimits, Message, Publishers, Room, ShardMembers,
+    Trimmed, UnknownUsers, message_cost,
 };
 
 /// All topics whose home is this shard.
@@ -45,12 +45,12 @@ pub(in crate::shard) struct Homes {
     /// Messages that the engine is reading.
     pub(in crate::shard) reads: Reads,
     /// Topics whose cursors or floors have changed since the engine was told.
-    changed: HashSet<Topic, Keyed>,
+    pub(super) changed: HashSet<Topic, Keyed>,
     /// Topics that have left memory since the engine was told.
-    unloaded: Vec<Arc<str>>,
+    pub(super) unloaded: Vec<Arc<str>>,
     hash: Keyed,
     pub(super) settings: Arc<Settings>,
-    metrics: Arc<ShardMetrics>,
+    pub(super) metrics: Arc<ShardMetrics>,
     shard: ShardId,
     shards: u64,
     run: u64,
@@ -68,9 +68,6 @@ const SWEPT: u32 = 64;
 const SWEPT_PART: u32 = 300;
 /// How long an inbox stays in memory after its last device has gone.
 const LINGER_MS: u64 = 30_000;
-/// Bytes of a topic's newest messages in memory where an engine keeps them all.
-const TAIL_BYTES_MAX: usize = 64 * 1024;
-const TAIL_BYTES_WHERE_SHORT: usize = 4 * 1024;
 
 impl Homes {
     pub(in crate::shard) fn new(options: ShardOptions) -> Self {
@@ -131,98 +128,9 @@ impl Homes {
         self.last_message_id
     }
 
-    /// A topic that the engine has loaded, or of which it has said once more where it stands. False if there can be no such
-    /// topic here.
-    pub(super) fn load_or_refresh(&mut self, topic: &str, loaded: &LoadedTopic, now: Now) -> bool {
-        match self.find(topic) {
-            Some(topic) => self.refresh(topic, loaded, now),
-            None => return self.load(topic, loaded, now),
-        }
-        true
-    }
-
-    fn load(&mut self, topic: &str, loaded: &LoadedTopic, now: Now) -> bool {
-        match topic.strip_prefix('@') {
-            Some(user) => {
-                let inbox = Inbox::loaded(user.into(), loaded, now);
-                let pending = inbox.log().map_or(0, Log::len) as u64;
-                self.metrics.inbox_loaded.add(pending);
-                self.metrics.inbox_pending.add(pending);
-                let key = self.put_user(inbox);
-                if loaded.state.devices.iter().any(|device| device.away_since_ms.is_none()) {
-                    // From now on: else it would be from the next time the inbox is loaded.
-                    self.mark(Topic::Inbox(key));
-                }
-            }
-            None => {
-                let Some((namespace, _)) = self.settings.namespace_of(topic) else { return false };
-                let mut room = self.new_room(topic.into(), namespace, loaded.position.epoch);
-                room.load(loaded, now);
-                self.put_room(room);
-            }
-        }
-        true
-    }
-
-    fn refresh(&mut self, topic: Topic, loaded: &LoadedTopic, now: Now) {
-        let (extent, now_ms) = (loaded.extent(now), now.mono_ms());
-        if self.log(topic).is_some_and(|log| extent.floor < log.floor()) {
-            // The engine missed our last Cursor, or has not applied it yet.
-            self.mark(topic);
-        }
-        match topic {
-            Topic::Inbox(key) => {
-                let age = self.change_inbox(key, |inbox, publishers, _| {
-                    inbox.log_mut().map_or(0, |log| log.refresh(extent, publishers, now_ms))
-                });
-                book_trimmed(&self.metrics, Trimmed { age: age.unwrap_or_default(), ..Trimmed::default() });
-            }
-            Topic::Room(key) => {
-                self.change_room(key, |room, publishers, _| room.log.refresh(extent, publishers, now_ms));
-            }
-        }
-    }
-
     /// The number of this start of the node: sessions of other starts are unknown here.
     pub(super) fn run(&self) -> u64 {
         self.run
-    }
-
-    /// How long a message stays that has no ttl of its own.
-    pub(super) fn age_ms_max(&self, topic: Topic) -> u64 {
-        match topic {
-            Topic::Inbox(_) => self.settings.inbox.ttl_ms,
-            Topic::Room(key) => {
-                let room = self.rooms.get(key);
-                room.and_then(|room| self.settings.namespaces.get(room.namespace)).map_or(0, |n| n.history_ttl_ms)
-            }
-        }
-    }
-
-    /// Topics that have left memory since the last time, if the engine wants to hear of them.
-    pub(super) fn take_unloaded(&mut self) -> Vec<Arc<str>> {
-        core::mem::take(&mut self.unloaded)
-    }
-
-    /// What the engine is to be told of topics beside their messages.
-    pub(super) fn changed_states(&mut self, now: Now) -> Vec<(Arc<str>, TopicState)> {
-        let changed: Vec<Topic> = self.changed.drain().collect();
-        changed.into_iter().filter_map(|topic| self.state_of(topic, now)).collect()
-    }
-
-    pub(super) fn state_of(&self, topic: Topic, now: Now) -> Option<(Arc<str>, TopicState)> {
-        let state = match topic {
-            Topic::Inbox(key) => self.inboxes.get(key)?.state(now),
-            Topic::Room(key) => self.rooms.get(key)?.state(),
-        };
-        Some((self.name_of(topic)?, state))
-    }
-
-    /// The engine is to hear where the topic's cursors and floor are now.
-    pub(super) fn mark(&mut self, topic: Topic) {
-        if self.settings.engine != Engine::Memory && self.log(topic).is_none_or(Log::is_backed) {
-            self.changed.insert(topic);
-        }
     }
 
     pub(super) fn make_user(&mut self, user: Arc<str>, now: Now) -> InboxKey {
@@ -233,7 +141,7 @@ impl Homes {
         self.put_user(inbox)
     }
 
-    fn put_user(&mut self, inbox: Inbox) -> InboxKey {
+    pub(super) fn put_user(&mut self, inbox: Inbox) -> InboxKey {
         Books::default().rewrite(Books::of_inbox(&inbox), &self.metrics);
         self.metrics.users.add(1);
         self.inboxes.insert(inbox)
@@ -248,7 +156,7 @@ impl Homes {
         self.put_room(room)
     }
 
-    fn new_room(&self, name: Arc<str>, namespace: usize, epoch: u64) -> Room {
+    pub(super) fn new_room(&self, name: Arc<str>, namespace: usize, epoch: u64) -> Room {
         let keeps = match self.settings.namespaces.get(namespace) {
             Some(namespace) if namespace.join_leave => Keeps::Devices,
             Some(namespace) if namespace.presence => Keeps::Names,
@@ -257,7 +165,7 @@ impl Homes {
         Room::new(name, namespace, epoch, keeps, &self.hash)
     }
 
-    fn put_room(&mut self, room: Room) -> RoomKey {
+    pub(super) fn put_room(&mut self, room: Room) -> RoomKey {
         Books::default().rewrite(Books::of_room(&room), &self.metrics);
         self.metrics.rooms.add(1);
         self.rooms.insert(room)
@@ -303,23 +211,6 @@ impl Homes {
         }
     }
 
-    /// Messages up to this offset will not come: they have left the engine already.
-    pub(super) fn pass_over(&mut self, topic: Topic, offset: u64) {
-        let passed = match topic {
-            Topic::Inbox(key) => self.change_inbox(key, |inbox, publishers, _| {
-                let behind = inbox.position().offset < offset;
-                if behind { inbox.make_log(true).pass_over(offset, publishers) } else { 0 }
-            }),
-            Topic::Room(key) => {
-                self.change_room(key, |room, publishers, _| room.log.pass_over(offset, publishers));
-                None
-            }
-        }
-        .unwrap_or_default();
-        self.metrics.inbox_loaded.add(passed);
-        self.metrics.inbox_pending.add(passed);
-    }
-
     /// A topic as it stands on the wire.
     pub(super) fn name_of(&self, topic: Topic) -> Option<Arc<str>> {
         match topic {
@@ -337,7 +228,7 @@ impl Homes {
     }
 
     /// Whether the engine owes something that concerns this topic: it may not be forgotten meanwhile.
-    fn is_awaited(&self, topic: Topic) -> bool {
+    pub(super) fn is_awaited(&self, topic: Topic) -> bool {
         let is_stored = !self.appends.is_empty() && self.appends.sequenced(topic).is_some();
         let is_asked_for = || self.name_of(topic).is_some_and(|name| self.loads.contains(&name));
         is_stored || self.reads.has(topic) || (!self.loads.is_empty() && is_asked_for())
@@ -372,17 +263,6 @@ impl Homes {
         }
     }
 
-    /// [`LogLimits`] of a topic that an engine keeps, as far as memory goes: a short tail, a shorter one where memory is short, and
-    /// none where there is none left.
-    fn tail_bytes_max(&self) -> usize {
-        let (used, most) = (self.metrics.log_bytes.read() as usize, self.settings.log_bytes_per_shard_max);
-        match used {
-            _ if used >= most => 0,
-            _ if used >= most / 2 => TAIL_BYTES_WHERE_SHORT,
-            _ => TAIL_BYTES_MAX,
-        }
-    }
-
     /// Appends to a topic's log and trims it. The message's age counts from when it was sequenced, in monotonic milliseconds.
     pub(super) fn commit(&mut self, topic: Topic, message: Message, sequenced_ms: u64, now: Now) {
         let now_ms = now.mono_ms();
@@ -391,7 +271,7 @@ impl Homes {
         match topic {
             Topic::Inbox(key) => {
                 let write = self.unknown.next_write();
-                let tail = self.is_stored().then(|| self.tail_bytes_max());
+                let tail = self.tail_bytes_max();
                 let committed = self.change_inbox(key, |inbox, publishers, settings| {
                     let (is_away, is_unknown) = (inbox.connected() == 0, inbox.is_unknown() && tail.is_none());
                     let written = if is_unknown { inbox.set_written(write) } else { write };
@@ -413,7 +293,7 @@ impl Homes {
                 }
             }
             Topic::Room(key) => {
-                let tail = self.is_stored().then(|| self.tail_bytes_max());
+                let tail = self.tail_bytes_max();
                 let trimmed = self.change_room(key, |room, publishers, settings| {
                     let limits = room_limits(room, settings, tail)?;
                     room.log.commit(message, is_short, limits, publishers, sequenced_ms);
@@ -481,7 +361,7 @@ impl Homes {
     }
 
     /// Changes a room, and books what its messages take afterwards.
-    fn change_room<R>(
+    pub(super) fn change_room<R>(
         &mut self,
         key: RoomKey,
         change: impl FnOnce(&mut Room, &mut Publishers, &Settings) -> R,
@@ -496,7 +376,7 @@ impl Homes {
     /// Removes what has left a topic's log by now, so that what is said of the log is true.
     pub(super) fn trim(&mut self, topic: Topic, now: Now) {
         let now_ms = now.mono_ms();
-        let tail = self.is_stored().then(|| self.tail_bytes_max());
+        let tail = self.tail_bytes_max();
         let trimmed = match topic {
             Topic::Inbox(key) => {
                 let trimmed = self.change_inbox(key, |inbox, publishers, settings| {
@@ -514,11 +394,6 @@ impl Homes {
         if trimmed.flatten().is_some_and(|trimmed| trimmed != Trimmed::default()) {
             self.mark(topic);
         }
-    }
-
-    /// Whether messages are kept by an engine rather than in memory.
-    fn is_stored(&self) -> bool {
-        self.settings.engine != Engine::Memory
     }
 
     /// The connected address of the inbox's device number `index`; none past the last device.
@@ -631,37 +506,6 @@ impl Homes {
         }
     }
 
-    /// Messages that only the engine holds may have expired: the marks of the topic are loaded again.
-    fn ask_if_stale(&mut self, topic: Topic, now: Now) {
-        if self.log(topic).is_some_and(|log| log.is_stale(now.mono_ms()))
-            && let Some(name) = self.name_of(topic)
-        {
-            self.loads.ask(name);
-        }
-    }
-
-    /// Takes a topic out of memory that nobody uses and that the engine has. If the engine has something to hear of it first, or
-    /// owes something that concerns it, a later sweep finds it again.
-    fn unload(&mut self, topic: Topic) {
-        if self.changed.contains(&topic) || self.is_awaited(topic) {
-            return;
-        }
-        if self.settings.engine == Engine::Shared {
-            self.unloaded.extend(self.name_of(topic));
-        }
-        match topic {
-            Topic::Inbox(key) => {
-                let Some(inbox) = self.remove_user(key) else { return };
-                let pending = inbox.log().map_or(0, Log::len) as u64;
-                self.metrics.inbox_unloaded.add(pending);
-                self.metrics.inbox_pending.subtract(pending);
-            }
-            Topic::Room(key) => {
-                self.remove_room(key);
-            }
-        }
-    }
-
     /// The head of a user's inbox lies apart from that of a room of the same name.
     fn head_of_user(&self, user: &str) -> u64 {
         self.hash.hash_one(('@', user))
@@ -700,7 +544,7 @@ impl Homes {
     }
 
     /// Takes an inbox out with its messages, which the caller counts.
-    fn remove_user(&mut self, key: InboxKey) -> Option<Inbox> {
+    pub(super) fn remove_user(&mut self, key: InboxKey) -> Option<Inbox> {
         let mut inbox = self.inboxes.remove(key)?;
         Books::of_inbox(&inbox).rewrite(Books::default(), &self.metrics);
         if let Some(log) = inbox.log_mut() {
@@ -711,7 +555,7 @@ impl Homes {
     }
 
     /// Takes a room out with its messages.
-    fn remove_room(&mut self, key: RoomKey) -> Option<Room> {
+    pub(super) fn remove_room(&mut self, key: RoomKey) -> Option<Room> {
         let mut room = self.rooms.remove(key)?;
         Books::of_room(&room).rewrite(Books::default(), &self.metrics);
         room.log.discard(&mut self.publishers);

@@ -1,0 +1,199 @@
+//! Topics whose messages an engine keeps: what of them is in memory, and what the engine is told.
+//!
+//! The tables are those of `topics`; here is what happens to a topic in them because there is an engine.
+
+use std::sync::Arc;
+
+use super::Topic;
+use super::books::book_trimmed;
+use super::topics::Homes;
+use crate::id::{Durability, Now};
+use crate::limits::Engine;
+use crate::topics::{Inbox, LoadedTopic, Log, TopicState, Trimmed};
+
+/// Bytes of a topic's newest messages in memory where an engine keeps them all.
+const TAIL_BYTES_MAX: usize = 64 * 1024;
+const TAIL_BYTES_WHERE_SHORT: usize = 4 * 1024;
+
+impl Homes {
+    /// Whether an engine keeps the messages of this topic.
+    pub(super) fn is_backed(&self, topic: &str, namespace: usize) -> bool {
+        let keeps = |namespace: usize| {
+            self.settings.namespaces.get(namespace).is_some_and(|n| n.durability != Durability::Ephemeral)
+        };
+        self.settings.engine != Engine::Memory && (topic.starts_with('@') || keeps(namespace))
+    }
+
+    /// Whether a letter for this topic has to wait: the topic is not in memory, or it is being asked for already.
+    pub(super) fn waits_for_topic(&self, topic: &str, namespace: usize, known: Option<Topic>) -> bool {
+        self.loads.contains(topic) || (known.is_none() && self.is_backed(topic, namespace))
+    }
+
+    /// Whether what is known of the topic's log may not be true any more.
+    pub(super) fn is_stale(&self, topic: Topic, now: Now) -> bool {
+        self.log(topic).is_some_and(|log| log.is_stale(now.mono_ms()))
+    }
+
+    pub(super) fn log(&self, topic: Topic) -> Option<&Log> {
+        match topic {
+            Topic::Inbox(key) => self.inboxes.get(key)?.log(),
+            Topic::Room(key) => self.rooms.get(key).map(|room| &room.log),
+        }
+    }
+
+    /// A topic that the engine has loaded, or of which it has said once more where it stands. False if there can be no such
+    /// topic here.
+    pub(super) fn load_or_refresh(&mut self, topic: &str, loaded: &LoadedTopic, now: Now) -> bool {
+        match self.find(topic) {
+            Some(topic) => self.refresh(topic, loaded, now),
+            None => return self.load(topic, loaded, now),
+        }
+        true
+    }
+
+    fn load(&mut self, topic: &str, loaded: &LoadedTopic, now: Now) -> bool {
+        match topic.strip_prefix('@') {
+            Some(user) => {
+                let inbox = Inbox::loaded(user.into(), loaded, now);
+                let pending = inbox.log().map_or(0, Log::len) as u64;
+                self.metrics.inbox_loaded.add(pending);
+                self.metrics.inbox_pending.add(pending);
+                let key = self.put_user(inbox);
+                if loaded.state.devices.iter().any(|device| device.away_since_ms.is_none()) {
+                    // From now on: else it would be from the next time the inbox is loaded.
+                    self.mark(Topic::Inbox(key));
+                }
+            }
+            None => {
+                let Some((namespace, _)) = self.settings.namespace_of(topic) else { return false };
+                let mut room = self.new_room(topic.into(), namespace, loaded.position.epoch);
+                room.load(loaded, now);
+                self.put_room(room);
+            }
+        }
+        true
+    }
+
+    fn refresh(&mut self, topic: Topic, loaded: &LoadedTopic, now: Now) {
+        let (extent, now_ms) = (loaded.extent(now), now.mono_ms());
+        if self.log(topic).is_some_and(|log| extent.floor < log.floor()) {
+            // The engine missed our last Cursor, or has not applied it yet.
+            self.mark(topic);
+        }
+        match topic {
+            Topic::Inbox(key) => {
+                let age = self.change_inbox(key, |inbox, publishers, _| {
+                    inbox.log_mut().map_or(0, |log| log.refresh(extent, publishers, now_ms))
+                });
+                book_trimmed(&self.metrics, Trimmed { age: age.unwrap_or_default(), ..Trimmed::default() });
+            }
+            Topic::Room(key) => {
+                self.change_room(key, |room, publishers, _| room.log.refresh(extent, publishers, now_ms));
+            }
+        }
+    }
+
+    /// How long a message stays that has no ttl of its own.
+    pub(super) fn age_ms_max(&self, topic: Topic) -> u64 {
+        match topic {
+            Topic::Inbox(_) => self.settings.inbox.ttl_ms,
+            Topic::Room(key) => {
+                let room = self.rooms.get(key);
+                room.and_then(|room| self.settings.namespaces.get(room.namespace)).map_or(0, |n| n.history_ttl_ms)
+            }
+        }
+    }
+
+    /// Topics that have left memory since the last time, if the engine wants to hear of them.
+    pub(super) fn take_unloaded(&mut self) -> Vec<Arc<str>> {
+        core::mem::take(&mut self.unloaded)
+    }
+
+    /// What the engine is to be told of topics beside their messages.
+    pub(super) fn changed_states(&mut self, now: Now) -> Vec<(Arc<str>, TopicState)> {
+        let changed: Vec<Topic> = self.changed.drain().collect();
+        changed.into_iter().filter_map(|topic| self.state_of(topic, now)).collect()
+    }
+
+    pub(super) fn state_of(&self, topic: Topic, now: Now) -> Option<(Arc<str>, TopicState)> {
+        let state = match topic {
+            Topic::Inbox(key) => self.inboxes.get(key)?.state(now),
+            Topic::Room(key) => self.rooms.get(key)?.state(),
+        };
+        Some((self.name_of(topic)?, state))
+    }
+
+    /// The engine is to hear where the topic's cursors and floor are now.
+    pub(super) fn mark(&mut self, topic: Topic) {
+        if self.settings.engine != Engine::Memory && self.log(topic).is_none_or(Log::is_backed) {
+            self.changed.insert(topic);
+        }
+    }
+
+    /// Messages up to this offset will not come: they have left the engine already.
+    pub(super) fn pass_over(&mut self, topic: Topic, offset: u64) {
+        let passed = match topic {
+            Topic::Inbox(key) => self.change_inbox(key, |inbox, publishers, _| {
+                let behind = inbox.position().offset < offset;
+                if behind { inbox.make_log(true).pass_over(offset, publishers) } else { 0 }
+            }),
+            Topic::Room(key) => {
+                self.change_room(key, |room, publishers, _| room.log.pass_over(offset, publishers));
+                None
+            }
+        }
+        .unwrap_or_default();
+        self.metrics.inbox_loaded.add(passed);
+        self.metrics.inbox_pending.add(passed);
+    }
+
+    /// [`LogLimits`] of a topic that an engine keeps, as far as memory goes: a short tail, a shorter one where memory is short, and
+    /// none where there is none left.
+    pub(super) fn tail_bytes_max(&self) -> Option<usize> {
+        if !self.is_stored() {
+            return None;
+        }
+        let (used, most) = (self.metrics.log_bytes.read() as usize, self.settings.log_bytes_per_shard_max);
+        Some(match used {
+            _ if used >= most => 0,
+            _ if used >= most / 2 => TAIL_BYTES_WHERE_SHORT,
+            _ => TAIL_BYTES_MAX,
+        })
+    }
+
+    /// Whether messages are kept by an engine rather than in memory.
+    pub(super) fn is_stored(&self) -> bool {
+        self.settings.engine != Engine::Memory
+    }
+
+    /// Messages that only the engine holds may have expired: the marks of the topic are loaded again.
+    pub(super) fn ask_if_stale(&mut self, topic: Topic, now: Now) {
+        if self.is_stale(topic, now)
+            && let Some(name) = self.name_of(topic)
+        {
+            self.loads.ask(name);
+        }
+    }
+
+    /// Takes a topic out of memory that nobody uses and that the engine has. If the engine has something to hear of it first, or
+    /// owes something that concerns it, a later sweep finds it again.
+    pub(super) fn unload(&mut self, topic: Topic) {
+        if self.changed.contains(&topic) || self.is_awaited(topic) {
+            return;
+        }
+        if self.settings.engine == Engine::Shared {
+            self.unloaded.extend(self.name_of(topic));
+        }
+        match topic {
+            Topic::Inbox(key) => {
+                let Some(inbox) = self.remove_user(key) else { return };
+                let pending = inbox.log().map_or(0, Log::len) as u64;
+                self.metrics.inbox_unloaded.add(pending);
+                self.metrics.inbox_pending.subtract(pending);
+            }
+            Topic::Room(key) => {
+                self.remove_room(key);
+            }
+        }
+    }
+}
