@@ -28,7 +28,7 @@ pub struct Nodes {
     claims: BTreeMap<(Arc<str>, Arc<str>), Claim>,
     /// Claims that were given.
     fences: Fence,
-    /// Whom the engine has to tell that a device is another's: not told yet.
+    /// Shards that must still be told that a newer session has claimed a device.
     pub evictions: VecDeque<Eviction>,
     /// Claims that were given, and whose sessions have not heard of it yet.
     pub claimed: VecDeque<ClaimAnswer>,

@@ -144,7 +144,7 @@ pub struct Sent {
 /// A token that waits.
 #[derive(Debug)]
 pub struct Unverified {
-    /// Who sent it.
+    /// The client that sent it.
     pub client: Client,
     /// The request, if it came with Refresh.
     pub refresh: Option<u32>,

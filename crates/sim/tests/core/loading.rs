@@ -172,7 +172,7 @@ fn node_ended_while_a_device_was_connected_then_it_is_forgotten_in_its_time() {
 }
 
 #[test]
-fn what_is_known_of_a_topic_cannot_be_refreshed_then_publishes_to_it_go_on() {
+fn refresh_of_a_topic_in_memory_fails_then_publishes_to_it_go_on() {
     let mut settings =
         settings_with_namespace(|namespace| (namespace.history_size, namespace.history_ttl_ms) = (1_000, 10_000));
     settings.client.requests_in_flight_max = 1000;

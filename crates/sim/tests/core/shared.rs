@@ -271,8 +271,8 @@ fn device_signs_in_on_another_node_then_its_older_session_is_taken_over() {
 }
 
 #[test]
-fn words_about_claims_come_in_any_order_then_the_newest_session_wins() {
-    // Who hears first: the older session of its own claim, it of the newer one, the newer one of its own.
+fn answers_to_claims_and_evictions_come_in_any_order_then_the_newest_session_wins() {
+    // 0: the answer to the older claim. 1: the eviction of the older session. 2: the answer to the newer claim.
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let mut nodes = Nodes::new(2, 1, &settings());
         let older = begin_to_sign_in(&mut nodes, 0, "alice", "phone");

@@ -27,7 +27,7 @@ pub enum Message {
 pub enum Item<'a> {
     /// The next piece of a message, unmasked where it lies. It is empty only where `ends` is true.
     Data {
-        /// The same for all pieces of a message.
+        /// Text or binary; all pieces of one message say the same.
         message: Message,
         /// The message ends with this piece, and the next one is of another message.
         ends: bool,
