@@ -272,7 +272,8 @@ impl Worker {
                 | Effect::Cursor { .. }
                 | Effect::Unload { .. }
                 | Effect::Claim { .. }
-                | Effect::Release { .. } => unreachable!("the memory engine has no effects"),
+                | Effect::Release { .. }
+                | Effect::Relay { .. } => unreachable!("the memory engine has no effects"),
                 Effect::Abort { connection } => self.net.abort(connection),
                 Effect::Hold { connection, hold } => self.net.hold(connection, hold),
             }

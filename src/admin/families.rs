@@ -293,6 +293,11 @@ impl Families {
             "Join and leave events left out because the ways to the room's members were full",
             |s| &s.announcements_dropped,
         )?;
+        out.counter(
+            "relayed_dropped",
+            "Messages of other nodes that are in no log, left out because the ways to their recipients were full",
+            |s| &s.relayed_dropped,
+        )?;
         out.by_shard("mesh_full", "Pushes that found a mailbox full", counter, |s| &s.mesh_full)?;
         out.by_shard("mesh_doorbells", "Shards woken", counter, |s| &s.mesh_doorbells)?;
         out.by_shard("uring_enters", "io_uring_enter calls", counter, |s| &s.ring_enters)?;

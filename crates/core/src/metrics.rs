@@ -470,6 +470,8 @@ pub struct ShardMetrics {
     pub rooms_rested: Cell,
     /// Join and leave events that were left out because the ways to the members were full.
     pub announcements_dropped: Cell,
+    /// Messages in no log that another node has relayed, and that were left out because the ways to their recipients were full.
+    pub relayed_dropped: Cell,
     /// Copies for a sender's own devices that were not kept, because memory or the way to the inbox was full.
     pub inbox_copies_dropped: Cell,
     /// Doorbells rung.

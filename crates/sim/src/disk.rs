@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ringgate_core::id::{Durability, Position};
-use ringgate_core::shard::{ReadMessages, ReadRange, ReadResult, Record, Remembered, Stored, StoredMessage};
-use ringgate_core::topics::{Answered, DedupId, LoadedTopic, TopicState};
+use ringgate_core::shard::{
+    DeviceLeft, Fence, ReadMessages, ReadRange, ReadResult, Record, Remembered, Stored, StoredMessage,
+};
+use ringgate_core::topics::{Answered, DedupId, DeviceState, LoadedTopic, TopicState};
 use ringgate_core::wire::Draft;
 
 /// See the module.
@@ -24,6 +26,8 @@ struct Topic {
     last: u64,
     state: TopicState,
     messages: BTreeMap<u64, StoredMessage>,
+    /// Devices of which no state was told yet, with the claims of their sessions: they hold the floor where it is.
+    claimed: BTreeMap<Arc<str>, Fence>,
 }
 
 impl Topic {
@@ -41,6 +45,27 @@ impl Topic {
         }
     }
 
+    fn put_device(&mut self, device: &DeviceState) {
+        if self.claimed.get(&device.name).is_some_and(|fence| *fence > device.fence) {
+            return;
+        }
+        match self.state.devices.iter_mut().find(|known| known.name == device.name) {
+            Some(known) if known.fence > device.fence => {}
+            Some(known) => *known = device.clone(),
+            None => self.state.devices.push(device.clone()),
+        }
+        self.claimed.remove(&device.name);
+    }
+
+    /// What every device has acknowledged leaves.
+    fn raise_floor(&mut self) {
+        let acknowledged = self.state.devices.iter().map(|device| device.cursor).min();
+        if let Some(acknowledged) = acknowledged.filter(|_| self.claimed.is_empty()) {
+            self.state.floor = self.state.floor.max(acknowledged.min(self.last));
+        }
+        self.messages = self.messages.split_off(&(self.state.floor + 1));
+    }
+
     fn put(&mut self, offset: u64, record: &Record) {
         let Record { frame, expires_unix_ms, own_ttl, origin, key, .. } = record.clone();
         self.messages.insert(offset, StoredMessage { offset, frame, expires_unix_ms, own_ttl, origin, key });
@@ -53,7 +78,13 @@ impl Disk {
         let Disk { topics, epochs, .. } = self;
         topics.entry(name.clone()).or_insert_with(|| {
             *epochs += 1;
-            Topic { epoch: *epochs, last: 0, state: TopicState::default(), messages: BTreeMap::new() }
+            Topic {
+                epoch: *epochs,
+                last: 0,
+                state: TopicState::default(),
+                messages: BTreeMap::new(),
+                claimed: BTreeMap::new(),
+            }
         })
     }
 
@@ -145,6 +176,47 @@ impl Disk {
         let (floor, lost) = (topic.state.floor.max(state.floor), topic.state.lost.max(state.lost));
         topic.state = TopicState { floor, lost, ..state.clone() };
         topic.messages = topic.messages.split_off(&(floor + 1));
+    }
+
+    /// Deletes a room.
+    pub fn remove(&mut self, name: &str) {
+        self.topics.remove(name);
+    }
+
+    /// Merges what one of several nodes tells of a topic.
+    pub fn merge(&mut self, name: &Arc<str>, epoch: u64, told: &TopicState) {
+        let topic = self.topic(name);
+        if epoch != topic.epoch {
+            return;
+        }
+        let state = &mut topic.state;
+        (state.floor, state.lost) = (state.floor.max(told.floor), state.lost.max(told.lost));
+        state.known |= told.known;
+        state.forgotten_at = [state.forgotten_at, told.forgotten_at].into_iter().flatten().min();
+        state.devices.retain(|device| device.away_since_ms.is_none() || !told.forgotten.contains(&device.name));
+        told.devices.iter().for_each(|device| topic.put_device(device));
+        topic.raise_floor();
+    }
+
+    /// A session has claimed a device. True if the device was not known.
+    pub fn claim(&mut self, name: &Arc<str>, device: &Arc<str>, fence: Fence) -> bool {
+        let topic = self.topic(name);
+        match topic.state.devices.iter_mut().find(|known| known.name == *device) {
+            Some(known) => (known.fence, known.away_since_ms) = (fence, None),
+            None => return topic.claimed.insert(device.clone(), fence).is_none(),
+        }
+        false
+    }
+
+    /// The session with this claim has ended.
+    pub fn release(&mut self, name: &Arc<str>, device: &Arc<str>, fence: Fence, left: Option<&DeviceLeft>) {
+        let topic = self.topic(name);
+        match left.filter(|left| left.epoch == topic.epoch) {
+            Some(left) => topic.put_device(&left.state),
+            None if topic.claimed.get(device) == Some(&fence) => drop(topic.claimed.remove(device)),
+            None => {}
+        }
+        topic.raise_floor();
     }
 
     /// Whether a message of that place was ever stored.

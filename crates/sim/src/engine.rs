@@ -56,11 +56,11 @@ impl Engine {
                     self.read += 1;
                     Some(Event::Read { read, result: Ok(Box::new(disk.read(&messages, unix_ms))) })
                 }
-                Task::Cursor { topic, state } => {
+                Task::Cursor { topic, state, .. } => {
                     disk.set_state(&topic, &state);
                     None
                 }
-                Task::Unload { .. } | Task::Claim { .. } | Task::Release { .. } => None,
+                Task::Unload { .. } | Task::Claim { .. } | Task::Release { .. } | Task::Relay { .. } => None,
             });
         }
     }
@@ -84,7 +84,14 @@ impl Engine {
             Some(Task::Read { read, .. }) => {
                 self.answers.push_back(Event::Read { read, result: Err(EngineUnavailable) });
             }
-            Some(Task::Cursor { .. } | Task::Unload { .. } | Task::Claim { .. } | Task::Release { .. }) | None => {}
+            Some(
+                Task::Cursor { .. }
+                | Task::Unload { .. }
+                | Task::Claim { .. }
+                | Task::Release { .. }
+                | Task::Relay { .. },
+            )
+            | None => {}
         }
     }
 

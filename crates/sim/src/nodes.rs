@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use ringgate_core::limits::{Engine, Settings};
-use ringgate_core::shard::{ClaimId, EngineUnavailable, Event, Fence, Stored, StoredMessage};
+use ringgate_core::shard::{ClaimId, EngineUnavailable, Event, Fence, Origin, Stored, StoredMessage};
 
 use crate::disk::Disk;
 use crate::world::{Append, Call, Storage, Task, World};
@@ -32,6 +34,33 @@ pub struct Nodes {
     pub evictions: VecDeque<Eviction>,
     /// Claims that were given, and whose sessions have not heard of it yet.
     pub claimed: VecDeque<ClaimAnswer>,
+    /// Topics that nodes are to load once more.
+    pub changed: VecDeque<Changed>,
+    /// Messages in no log, on their way to other nodes.
+    pub relayed: VecDeque<Relayed>,
+    settings: Settings,
+}
+
+/// A topic of which a device is new.
+#[derive(Clone, Debug)]
+pub struct Changed {
+    /// The node's number.
+    pub node: usize,
+    /// The shard's number.
+    pub shard: usize,
+    topic: Arc<str>,
+}
+
+/// A message in no log.
+#[derive(Clone, Debug)]
+pub struct Relayed {
+    /// The node's number.
+    pub node: usize,
+    /// The shard's number.
+    pub shard: usize,
+    topic: Arc<str>,
+    frame: Bytes,
+    origin: Origin,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +127,9 @@ impl Nodes {
             fences: 0,
             evictions: VecDeque::new(),
             claimed: VecDeque::new(),
+            changed: VecDeque::new(),
+            relayed: VecDeque::new(),
+            settings: settings.clone(),
         }
     }
 
@@ -123,15 +155,37 @@ impl Nodes {
                 let newest = Claim { fence, holder: Some((node, shard)) };
                 let before = self.claims.insert((user.clone(), device.clone()), newest);
                 if let Some((node, shard)) = before.and_then(|before| before.holder) {
+                    let (user, device) = (user.clone(), device.clone());
                     self.evictions.push_back(Eviction { node, shard, user, device, fence });
                 }
                 self.claimed.push_back(ClaimAnswer { node, shard, claim, fence });
+                let topic: Arc<str> = format!("@{user}").into();
+                if self.disk.claim(&topic, &device, fence) {
+                    let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
+                    self.changed.extend(interest.map(|(_, node, shard)| Changed {
+                        node: *node,
+                        shard: *shard,
+                        topic: topic.clone(),
+                    }));
+                }
                 None
             }
-            Task::Release { user, device, fence } => {
+            Task::Release { user, device, fence, left } => {
+                self.disk.release(&format!("@{user}").into(), &device, fence, left.as_deref());
                 if let Some(newest) = self.claims.get_mut(&(user, device)).filter(|newest| newest.fence == fence) {
                     newest.holder = None;
                 }
+                None
+            }
+            Task::Relay { topic, frame, origin } => {
+                let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
+                self.relayed.extend(interest.map(|(topic, node, shard)| Relayed {
+                    node: *node,
+                    shard: *shard,
+                    topic: topic.clone(),
+                    frame: frame.clone(),
+                    origin,
+                }));
                 None
             }
             Task::Append(Append { ticket, record, .. }) => {
@@ -158,12 +212,15 @@ impl Nodes {
             Task::Read { read, messages } => {
                 Some(Event::Read { read, result: Ok(Box::new(self.disk.read(&messages, unix_ms))) })
             }
-            Task::Cursor { topic, state } => {
-                self.disk.set_state(&topic, &state);
+            Task::Cursor { topic, epoch, state } => {
+                self.disk.merge(&topic, epoch, &state);
                 None
             }
             Task::Unload { topic } => {
-                self.interest.remove(&(topic, node, shard));
+                self.interest.remove(&(topic.clone(), node, shard));
+                if self.interested(&topic) == 0 && self.vanishes(&topic) {
+                    self.disk.remove(&topic);
+                }
                 None
             }
         };
@@ -208,6 +265,14 @@ impl Nodes {
                 self.tell(news);
                 any = true;
             }
+            while let Some(Changed { node, shard, topic }) = self.changed.pop_front() {
+                self.nodes[node].handle(shard, Event::Changed { topic });
+                any = true;
+            }
+            while let Some(Relayed { node, shard, topic, frame, origin }) = self.relayed.pop_front() {
+                self.nodes[node].handle(shard, Event::Relayed { topic, frame, origin });
+                any = true;
+            }
             while let Some(answer) = self.claimed.pop_front() {
                 self.answer_claim(answer);
                 any = true;
@@ -220,6 +285,12 @@ impl Nodes {
                 return;
             }
         }
+    }
+
+    /// Whether a room is deleted when no node has it in memory.
+    fn vanishes(&self, topic: &str) -> bool {
+        let namespace = self.settings.namespace_of(topic).and_then(|(index, _)| self.settings.namespaces.get(index));
+        !topic.starts_with('@') && namespace.is_some_and(|namespace| namespace.vanish_when_empty)
     }
 
     /// How many shards of nodes have loaded a topic.

@@ -9,6 +9,8 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use ringgate_core::close::{AuthError, CloseReason};
 use ringgate_core::id::{ConnectionKey, Now, ShardId};
 use ringgate_core::limits::Settings;
@@ -16,7 +18,7 @@ use ringgate_core::metrics::{Cell, ShardMetrics};
 use ringgate_core::outbox::Chunk;
 use ringgate_core::session::Grant;
 use ringgate_core::shard::{
-    ClaimId, Effect, Event, Fence, Letter, Origin, ReadId, ReadMessages, Record, Shard, ShardOptions,
+    ClaimId, DeviceLeft, Effect, Event, Fence, Letter, Origin, ReadId, ReadMessages, Record, Shard, ShardOptions,
 };
 use ringgate_core::slots::next_generation;
 use ringgate_core::topics::TopicState;
@@ -124,10 +126,11 @@ pub enum Task {
     Append(Append),
     Load { topic: Arc<str> },
     Read { read: ReadId, messages: Box<ReadMessages> },
-    Cursor { topic: Arc<str>, state: Box<TopicState> },
+    Cursor { topic: Arc<str>, epoch: u64, state: Box<TopicState> },
     Unload { topic: Arc<str> },
     Claim { claim: ClaimId, user: Arc<str>, device: Arc<str>, session: Origin },
-    Release { user: Arc<str>, device: Arc<str>, fence: Fence },
+    Release { user: Arc<str>, device: Arc<str>, fence: Fence, left: Option<Box<DeviceLeft>> },
+    Relay { topic: Arc<str>, frame: Bytes, origin: Origin },
 }
 
 /// A letter under way.
@@ -305,9 +308,9 @@ impl World {
                 }
                 Storage::WhenAsked => self.call(shard, Task::Read { read, messages }),
             },
-            Effect::Cursor { topic, state } => match self.storage {
+            Effect::Cursor { topic, epoch, state } => match self.storage {
                 Storage::AtOnce => self.disk.set_state(&topic, &state),
-                Storage::WhenAsked => self.call(shard, Task::Cursor { topic, state }),
+                Storage::WhenAsked => self.call(shard, Task::Cursor { topic, epoch, state }),
             },
             Effect::Unload { topic } => match self.storage {
                 Storage::AtOnce => {}
@@ -317,7 +320,10 @@ impl World {
             Effect::Claim { claim, user, device, session } => {
                 self.call(shard, Task::Claim { claim, user, device, session });
             }
-            Effect::Release { user, device, fence } => self.call(shard, Task::Release { user, device, fence }),
+            Effect::Release { user, device, fence, left } => {
+                self.call(shard, Task::Release { user, device, fence, left });
+            }
+            Effect::Relay { topic, frame, origin } => self.call(shard, Task::Relay { topic, frame, origin }),
             Effect::Close { connection, reason, flush, .. } => {
                 self.closing.push_back(Closing { client: Client { shard, connection }, reason, flush });
             }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Posted;
 use crate::close::CloseReason;
 use crate::id::{ConnectionKey, Position};
-use crate::topics::{DedupKey, Ticket, TopicState};
+use crate::topics::{DedupKey, DeviceState, Ticket, TopicState};
 use crate::transport::Transport;
 
 /// What a shard wants done.
@@ -63,10 +63,13 @@ pub enum Effect {
         /// Which messages.
         messages: Box<ReadMessages>,
     },
-    /// Cursors and floor of a topic, in the place of those that the engine had. No answer.
+    /// Cursors and floor of a topic. A store takes them in the place of those that it had; an engine that several nodes share merges
+    /// them into what it has, see [`TopicState`]. No answer.
     Cursor {
         /// As it stands on the wire.
         topic: Arc<str>,
+        /// Of the offsets in the state: an engine that has begun another epoch takes nothing of it.
+        epoch: u64,
         /// All that is known beside the messages.
         state: Box<TopicState>,
     },
@@ -95,6 +98,17 @@ pub enum Effect {
         device: Arc<str>,
         /// The claim.
         fence: Fence,
+        /// What the session leaves of its device; none if it was never attached.
+        left: Option<Box<DeviceLeft>>,
+    },
+    /// A message that is in no log, for the sessions of other nodes that have the topic in memory. No answer: it may be lost.
+    Relay {
+        /// As it stands on the wire.
+        topic: Arc<str>,
+        /// The whole frame.
+        frame: Bytes,
+        /// The session that is not brought it.
+        origin: Origin,
     },
     /// A session has begun.
     SignedIn {
@@ -122,7 +136,8 @@ pub enum Effect {
 pub struct Record {
     /// Its topic, as it stands on the wire.
     pub topic: Arc<str>,
-    /// Its place: the one behind the topic's last, in the same epoch. Where the engine gives the place, the epoch and 0.
+    /// Its place: the one behind the topic's last, in the same epoch. Where the engine gives the place, the offset is 0, and the epoch
+    /// is the one that the home knows: 0 if the topic is not in memory.
     pub position: Position,
     /// The whole frame. Its stamp says the same position.
     pub frame: Bytes,
@@ -143,6 +158,15 @@ pub struct Origin {
     pub run: u64,
     /// Packed, see [`Address::to_u64`](crate::id::Address::to_u64).
     pub session: u64,
+}
+
+/// A device whose session has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceLeft {
+    /// Of its cursor.
+    pub epoch: u64,
+    /// As of its end.
+    pub state: DeviceState,
 }
 
 /// The number of a read: grows by one from read to read of a shard.

@@ -99,6 +99,21 @@ pub enum Event<'a> {
         /// The message.
         message: Box<StoredMessage>,
     },
+    /// Some node has relayed a message that is in no log, see [`Effect::Relay`](super::Effect::Relay).
+    Relayed {
+        /// As it stands on the wire.
+        topic: Arc<str>,
+        /// The whole frame.
+        frame: Bytes,
+        /// The session that is not brought it.
+        origin: Origin,
+    },
+    /// What is known of a topic that was loaded here may not be true any more, because a device of it is new or news of it may
+    /// have been lost: it is loaded once more.
+    Changed {
+        /// As it stands on the wire.
+        topic: Arc<str>,
+    },
     /// The answer to [`Effect::Claim`](super::Effect::Claim).
     Claimed {
         /// As it stood in the effect.

@@ -29,7 +29,9 @@ use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-pub use effect::{ClaimId, CloseRecord, Effect, Fence, Origin, ReadId, ReadMessages, ReadRange, Record, SignInRecord};
+pub use effect::{
+    ClaimId, CloseRecord, DeviceLeft, Effect, Fence, Origin, ReadId, ReadMessages, ReadRange, Record, SignInRecord,
+};
 pub use event::{EngineUnavailable, Event, ReadResult, Remembered, Stored, StoredMessage};
 use hashbrown::HashMap;
 pub use letter::{Letter, Posted, Source, ToEdge, ToHome};
@@ -178,6 +180,8 @@ impl Shard {
             Event::Evict { user, device, fence } => self.on_evict(user, device, fence),
             Event::Stored { ticket, result } => self.on_stored(ticket, result, now),
             Event::Arrived { topic, epoch, message } => self.on_arrived(&topic, epoch, *message, now),
+            Event::Relayed { topic, frame, origin } => self.on_relayed(&topic, frame, origin, now),
+            Event::Changed { topic } => self.on_changed(topic),
             Event::Remember(remembered) => self.on_remember(remembered, now),
             Event::Mail(letter) => self.on_letter(letter, now),
             Event::Drain => self.draining = self.draining.or(Some(0)),

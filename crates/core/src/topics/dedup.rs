@@ -56,6 +56,30 @@ impl DedupKey {
         }
     }
 
+    /// Everything that [`Self::from_bytes`] needs.
+    pub fn to_bytes(&self) -> [u8; DedupKey::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let parts = [&self.id.high.to_be_bytes()[..], &self.id.low.to_be_bytes(), &self.sender_and_topic.to_be_bytes()];
+        for (place, part) in bytes.chunks_exact_mut(8).zip(parts) {
+            place.copy_from_slice(part);
+        }
+        if let Some(place) = bytes.last_chunk_mut::<2>() {
+            *place = self.sender.to_be_bytes();
+        }
+        bytes
+    }
+
+    /// A key as a node with the same seed has written it; `hash` is that of the seed.
+    pub fn from_bytes(hash: &Keyed, bytes: &[u8; DedupKey::BYTES]) -> Self {
+        let number = |at: usize| bytes.iter().skip(at).take(8).fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+        let (id, sender_and_topic) = (ClientMessageId { high: number(0), low: number(8) }, number(16));
+        let sender = number(18) as u16 % SENDERS as u16;
+        DedupKey { sender, sender_and_topic, id, hash: hash_of(hash, sender_and_topic, id) }
+    }
+
+    /// Bytes of a key.
+    pub const BYTES: usize = 26;
+
     /// What equals the id of another key if it is for the same message.
     pub fn id(&self) -> DedupId {
         DedupId { sender_and_topic: self.sender_and_topic, id: self.id }
@@ -289,6 +313,14 @@ mod tests {
         fn key(&self, sender: u64, sender_and_topic: u64, id: ClientMessageId) -> DedupKey {
             DedupKey::new(&self.hash, sender, sender_and_topic, id)
         }
+    }
+
+    #[test]
+    fn key_is_written_and_read_back_then_it_is_the_same() {
+        let dedup = Dedup::new(100, 2, 7);
+        let key = dedup.key(SENDERS as u64 - 1, 0x0123_4567_89ab_cdef, ClientMessageId { high: u64::MAX - 1, low: 5 });
+        let read = DedupKey::from_bytes(&dedup.hash, &key.to_bytes());
+        assert_eq!((read.id(), read.hash, read.sender), (key.id(), key.hash, key.sender));
     }
 
     #[test]

@@ -222,17 +222,6 @@ impl Inbox {
 
     /// What an engine is to keep of the inbox beside its messages.
     pub fn state(&self, now: Now) -> TopicState {
-        let skipped = self.kept.as_ref().and_then(|kept| kept.skipped.as_ref());
-        let skipped_from = |device: &Device| {
-            let skipped = skipped?.iter().find(|skipped| skipped.device == device.name)?;
-            Some(skipped.from)
-        };
-        let state_of = |device: &Device| DeviceState {
-            name: device.name.clone(),
-            cursor: device.cursor,
-            away_since_ms: device.away_since_ms().map(|since_ms| to_unix_ms(since_ms, now)),
-            skipped_from: skipped_from(device),
-        };
         let forgotten_at = if self.forgets { 0 } else { u64::MAX };
         let forgotten_at = self.kept.as_ref().map_or(forgotten_at, |kept| kept.forgotten_at);
         TopicState {
@@ -240,7 +229,21 @@ impl Inbox {
             lost: self.log().map_or(0, Log::lost),
             known: self.known,
             forgotten_at: (forgotten_at != u64::MAX).then_some(forgotten_at),
-            devices: self.devices().iter().map(state_of).collect(),
+            devices: self.devices().iter().map(|device| self.device_state(device, now)).collect(),
+            forgotten: Vec::new(),
+        }
+    }
+
+    /// What an engine is to keep of a device.
+    pub fn device_state(&self, device: &Device, now: Now) -> DeviceState {
+        let skipped = self.kept.as_ref().and_then(|kept| kept.skipped.as_ref());
+        let skipped = skipped.and_then(|skipped| skipped.iter().find(|skipped| skipped.device == device.name));
+        DeviceState {
+            name: device.name.clone(),
+            cursor: device.cursor,
+            away_since_ms: device.away_since_ms().map(|since_ms| to_unix_ms(since_ms, now)),
+            skipped_from: skipped.map(|skipped| skipped.from),
+            fence: 0,
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use super::requests::Requests;
 use crate::keyed::{Keyed, keyed};
@@ -15,6 +15,8 @@ use crate::keyed::{Keyed, keyed};
 #[derive(Debug)]
 pub struct Loads<W> {
     topics: HashMap<Arc<str>, Vec<Waiting<W>>, Keyed>,
+    /// Topics that are being loaded, and are to be loaded once more because they have changed since they were asked for.
+    again: HashSet<Arc<str>, Keyed>,
     requests: Requests<Arc<str>>,
     letters: usize,
     messages: usize,
@@ -41,6 +43,7 @@ impl<W> Loads<W> {
     pub fn new(seed: u64) -> Self {
         Loads {
             topics: HashMap::with_hasher(keyed(seed)),
+            again: HashSet::with_hasher(keyed(seed)),
             requests: Requests::new(LOADS_WITH_ENGINE_MAX),
             letters: 0,
             messages: 0,
@@ -102,6 +105,15 @@ impl<W> Loads<W> {
         }
     }
 
+    /// As [`Self::ask`]; a topic that is being loaded is loaded once more after that.
+    pub fn ask_anew(&mut self, topic: Arc<str>) {
+        if self.topics.contains_key(&topic) {
+            self.again.insert(topic);
+        } else {
+            self.ask(topic);
+        }
+    }
+
     /// The next topic that the engine is to load.
     pub fn next_topic(&mut self) -> Option<Arc<str>> {
         self.requests.take_next()
@@ -111,6 +123,9 @@ impl<W> Loads<W> {
     pub fn take(&mut self, topic: &str) -> Vec<W> {
         let Some(waiting) = self.topics.remove(topic) else { return Vec::new() };
         self.requests.answered();
+        if let Some(topic) = self.again.take(topic) {
+            self.ask(topic);
+        }
         waiting.into_iter().map(|waiting| self.forget(waiting)).collect()
     }
 

@@ -9,6 +9,10 @@ use crate::id::{Now, Position};
 
 /// What is known of a topic beside its messages. The newest of a topic counts. Losing one causes repetitions; losing one that tells of a
 /// new device may make its messages leave when all others have acknowledged them, which it is told.
+///
+/// An engine that several nodes share merges what one node tells it: the marks never fall, `forgotten_at` never rises, a device
+/// replaces the same one if its fence is not older, those that are missing stay, and those in `forgotten` go. Messages leave once every device has
+/// acknowledged them, which only the engine can say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicState {
     /// Messages up to this offset are not kept any more.
@@ -19,8 +23,10 @@ pub struct TopicState {
     pub known: bool,
     /// Of an inbox: the lowest cursor of a device that was forgotten.
     pub forgotten_at: Option<u64>,
-    /// Of an inbox: its known devices.
+    /// Of an inbox: its known devices. Where several nodes share an engine, those with a session on this node.
     pub devices: Vec<DeviceState>,
+    /// Of an inbox, where several nodes share an engine: devices that are not to be known any more unless they have a session.
+    pub forgotten: Vec<Arc<str>>,
 }
 
 /// A device of a user.
@@ -34,6 +40,8 @@ pub struct DeviceState {
     pub away_since_ms: Option<u64>,
     /// Its cursor went on over copies of what it had sent itself: what its client had acknowledged before those.
     pub skipped_from: Option<u64>,
+    /// The claim of its newest session, where several nodes share an engine; else 0.
+    pub fence: u64,
 }
 
 /// A topic as an engine has it.

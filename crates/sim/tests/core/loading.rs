@@ -37,8 +37,8 @@ fn serve(world: &mut World, holds_reads: bool) -> Vec<Event<'static>> {
                     false => world.handle(shard, Event::Read { read, result }),
                 }
             }
-            Task::Cursor { topic, state } => world.disk.set_state(&topic, &state),
-            Task::Unload { .. } | Task::Claim { .. } | Task::Release { .. } => {}
+            Task::Cursor { topic, state, .. } => world.disk.set_state(&topic, &state),
+            Task::Unload { .. } | Task::Claim { .. } | Task::Release { .. } | Task::Relay { .. } => {}
         }
         world.work();
     }

@@ -9,11 +9,18 @@ use super::books::book_trimmed;
 use super::topics::Homes;
 use crate::id::{Durability, Now};
 use crate::limits::Engine;
-use crate::topics::{Inbox, LoadedTopic, Log, TopicState, Trimmed};
+use crate::topics::{Device, DeviceState, Inbox, LoadedTopic, Log, TopicState, Trimmed};
 
 /// Bytes of a topic's newest messages in memory where an engine keeps them all.
 const TAIL_BYTES_MAX: usize = 64 * 1024;
 const TAIL_BYTES_WHERE_SHORT: usize = 4 * 1024;
+
+/// What an engine is told of a topic beside its messages.
+pub(super) struct TopicNow {
+    pub(super) topic: Arc<str>,
+    pub(super) epoch: u64,
+    pub(super) state: Box<TopicState>,
+}
 
 impl Homes {
     /// Whether an engine keeps the messages of this topic.
@@ -110,17 +117,30 @@ impl Homes {
     }
 
     /// What the engine is to be told of topics beside their messages.
-    pub(super) fn changed_states(&mut self, now: Now) -> Vec<(Arc<str>, TopicState)> {
+    pub(super) fn changed_states(&mut self, now: Now) -> Vec<TopicNow> {
         let changed: Vec<Topic> = self.changed.drain().collect();
         changed.into_iter().filter_map(|topic| self.state_of(topic, now)).collect()
     }
 
-    pub(super) fn state_of(&self, topic: Topic, now: Now) -> Option<(Arc<str>, TopicState)> {
+    pub(super) fn state_of(&self, topic: Topic, now: Now) -> Option<TopicNow> {
         let state = match topic {
-            Topic::Inbox(key) => self.inboxes.get(key)?.state(now),
+            Topic::Inbox(key) => self.state_of_inbox(self.inboxes.get(key)?, now),
             Topic::Room(key) => self.rooms.get(key)?.state(),
         };
-        Some((self.name_of(topic)?, state))
+        Some(TopicNow { topic: self.name_of(topic)?, epoch: self.log_position(topic)?.epoch, state: Box::new(state) })
+    }
+
+    /// Where several nodes share the engine, it is told of the devices alone that have a session here.
+    fn state_of_inbox(&self, inbox: &Inbox, now: Now) -> TopicState {
+        let state = inbox.state(now);
+        if self.settings.engine != Engine::Shared {
+            return state;
+        }
+        let claimed = |device: &Device| {
+            let fence = self.claims.fence(device.connected()?)?;
+            Some(DeviceState { fence, ..inbox.device_state(device, now) })
+        };
+        TopicState { devices: inbox.devices().iter().filter_map(claimed).collect(), ..state }
     }
 
     /// The engine is to hear where the topic's cursors and floor are now.

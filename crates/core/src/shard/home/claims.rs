@@ -10,10 +10,11 @@ use hashbrown::HashMap;
 
 use super::Topic;
 use crate::close::CloseReason;
-use crate::id::{Address, Now};
+use crate::id::{Address, InboxKey, Now};
 use crate::keyed::{Keyed, keyed};
 use crate::shard::letter::Attach;
-use crate::shard::{ClaimId, Effect, EngineUnavailable, Fence, Shard, ToEdge};
+use crate::shard::{ClaimId, DeviceLeft, Effect, EngineUnavailable, Fence, Shard, ToEdge};
+use crate::topics::DeviceState;
 
 /// User and device.
 type DeviceName = (Arc<str>, Arc<str>);
@@ -51,6 +52,11 @@ impl Claims {
     /// Sessions that wait for their claim.
     pub(in crate::shard) fn len(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// The claim of a session that is attached here.
+    pub(super) fn fence(&self, session: Address) -> Option<Fence> {
+        self.attached.get(&session).map(|(_, fence)| *fence)
     }
 
     fn begin(&mut self, attach: Attach) -> ClaimId {
@@ -126,7 +132,7 @@ impl Shard {
     pub(super) fn refuse_claim(&mut self, attach: &Attach, reason: CloseReason) {
         let device = (attach.user.clone(), attach.device.clone());
         self.homes.claims.forget(&device);
-        self.release(device, attach.fence);
+        self.release(device, attach.fence, None);
         self.post_to_edge(attach.from.shard, ToEdge::Refused { to: attach.from.connection, reason });
     }
 
@@ -136,17 +142,22 @@ impl Shard {
     }
 
     /// A session has ended: nobody need take its device over.
-    pub(super) fn end_claim(&mut self, session: Address) {
+    pub(super) fn end_claim(&mut self, inbox: InboxKey, session: Address, now: Now) {
         if let Some((device, fence)) = self.homes.claims.attached.remove(&session) {
             self.homes.claims.forget(&device);
-            self.release(device, fence);
+            let left = self.homes.inboxes.get(inbox).and_then(|inbox| {
+                let left = inbox.devices().iter().find(|known| known.name == device.1)?;
+                let state = DeviceState { fence, ..inbox.device_state(left, now) };
+                Some(DeviceLeft { epoch: inbox.position().epoch, state })
+            });
+            self.release(device, fence, left);
         }
     }
 
-    fn release(&mut self, device: DeviceName, fence: Fence) {
+    fn release(&mut self, device: DeviceName, fence: Fence, left: Option<DeviceLeft>) {
         if fence != 0 {
             let (user, device) = device;
-            self.effects.push_back(Effect::Release { user, device, fence });
+            self.effects.push_back(Effect::Release { user, device, fence, left: left.map(Box::new) });
         }
     }
 

@@ -5,6 +5,8 @@
 //! is not the next, what lies between is read from the engine first, and so is that one. So there is one order on all nodes,
 //! without a hole and without a repetition.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::Topic;
@@ -15,7 +17,7 @@ use crate::close::ErrorCode;
 use crate::id::{Address, Durability, Now, Position, Stamp};
 use crate::outbox::{Arrival, Delivery};
 use crate::shard::letter::Published;
-use crate::shard::{EngineUnavailable, ReadResult, Shard, Stored, StoredMessage};
+use crate::shard::{EngineUnavailable, Origin, ReadResult, Shard, Stored, StoredMessage};
 use crate::topics::{Answered, Append, DedupKey, Message, Ticket, to_mono_ms};
 use crate::wire::Draft;
 
@@ -72,6 +74,24 @@ impl Shard {
         self.remember_stored(epoch, &message, now);
         if let Some(placed) = self.placed(epoch, message, now) {
             self.take_in(topic, epoch, placed, now);
+        }
+    }
+
+    /// Some node has relayed a message that is in no log.
+    pub(in crate::shard) fn on_relayed(&mut self, topic: &str, frame: Bytes, origin: Origin, now: Now) {
+        let Some(topic) = self.homes.find(topic).filter(|_| origin.run != self.homes.run()) else { return };
+        if self.has_no_way_on(Some(topic), frame.len()).is_none() {
+            self.deliver(topic, 0, &Delivery { frame, arrival: Arrival::UNTIMED }, None, now);
+        } else {
+            self.metrics.relayed_dropped.increment();
+        }
+    }
+
+    /// What is known of a topic may not be true any more.
+    pub(in crate::shard) fn on_changed(&mut self, topic: Arc<str>) {
+        if self.homes.find(&topic).is_some() {
+            self.homes.loads.ask_anew(topic);
+            self.ask_engine();
         }
     }
 

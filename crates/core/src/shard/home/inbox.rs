@@ -3,13 +3,20 @@
 use super::Topic;
 use super::books::book_forgotten;
 use crate::close::CloseReason;
-use crate::id::Now;
+use crate::id::{Address, InboxKey, Now};
 use crate::limits::Engine;
 use crate::shard::letter::Attach;
 use crate::shard::{Shard, ToEdge};
 use crate::topics::DeviceLimits;
 
 impl Shard {
+    /// A device's session has ended.
+    pub(super) fn on_detach(&mut self, inbox: InboxKey, from: Address, now: Now) {
+        self.homes.detach(inbox, from, now);
+        self.end_claim(inbox, from, now);
+        self.homes.reads.forget(Topic::Inbox(inbox), from);
+    }
+
     /// A device connects.
     pub(in crate::shard) fn on_attach(&mut self, attach: Attach, now: Now) {
         if self.settings.engine == Engine::Shared {

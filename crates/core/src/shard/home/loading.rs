@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::Topic;
+use super::backed::TopicNow;
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::Now;
 use crate::limits::Engine;
@@ -177,8 +178,8 @@ impl Shard {
         if self.settings.engine == Engine::Memory {
             return;
         }
-        if let Some((topic, state)) = self.homes.state_of(topic, now) {
-            self.effects.push_back(Effect::Cursor { topic, state: Box::new(state) });
+        if let Some(TopicNow { topic, epoch, state }) = self.homes.state_of(topic, now) {
+            self.effects.push_back(Effect::Cursor { topic, epoch, state });
         }
     }
 
@@ -189,8 +190,8 @@ impl Shard {
         }
         self.homes.reads.end_pauses(now.mono_ms());
         self.ask_engine();
-        for (topic, state) in self.homes.changed_states(now) {
-            self.effects.push_back(Effect::Cursor { topic, state: Box::new(state) });
+        for TopicNow { topic, epoch, state } in self.homes.changed_states(now) {
+            self.effects.push_back(Effect::Cursor { topic, epoch, state });
         }
     }
 }

@@ -49,11 +49,7 @@ impl Shard {
         };
         match letter {
             ToHome::Attach(attach) => self.on_attach(*attach, now),
-            ToHome::Detach { inbox, from } => {
-                self.homes.detach(inbox, from, now);
-                self.end_claim(from);
-                self.homes.reads.forget(Topic::Inbox(inbox), from);
-            }
+            ToHome::Detach { inbox, from } => self.on_detach(inbox, from, now),
             ToHome::Publish(publish) => {
                 if let Some(key) = publish.dedup_key {
                     self.homes.dedup.prefetch(key);
