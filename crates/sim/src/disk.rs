@@ -132,6 +132,11 @@ impl Disk {
         LoadedTopic { position, state: topic.state.clone(), due_unix_ms }
     }
 
+    /// Whether the topic is in this epoch.
+    pub fn is_in_epoch(&mut self, name: &Arc<str>, epoch: u64) -> bool {
+        self.topic(name).epoch == epoch
+    }
+
     /// The messages that are wanted.
     pub fn read(&mut self, wanted: &ReadMessages, unix_ms: u64) -> ReadResult {
         let topic = self.topic(&wanted.topic);
@@ -183,29 +188,31 @@ impl Disk {
         self.topics.remove(name);
     }
 
-    /// Merges what one of several nodes tells of a topic.
-    pub fn merge(&mut self, name: &Arc<str>, epoch: u64, told: &TopicState) {
+    /// Merges what one of several nodes tells of a topic. True if a device is new.
+    pub fn merge(&mut self, name: &Arc<str>, epoch: u64, told: &TopicState) -> bool {
         let topic = self.topic(name);
         if epoch != topic.epoch {
-            return;
+            return false;
         }
+        let known = topic.state.devices.len();
         let state = &mut topic.state;
         (state.floor, state.lost) = (state.floor.max(told.floor), state.lost.max(told.lost));
         state.known |= told.known;
         state.forgotten_at = [state.forgotten_at, told.forgotten_at].into_iter().flatten().min();
         state.devices.retain(|device| device.away_since_ms.is_none() || !told.forgotten.contains(&device.name));
+        let kept = topic.state.devices.len();
         told.devices.iter().for_each(|device| topic.put_device(device));
         topic.raise_floor();
+        topic.state.devices.len() > kept || kept < known
     }
 
-    /// A session has claimed a device. True if the device was not known.
-    pub fn claim(&mut self, name: &Arc<str>, device: &Arc<str>, fence: Fence) -> bool {
+    /// A session has claimed a device.
+    pub fn claim(&mut self, name: &Arc<str>, device: &Arc<str>, fence: Fence) {
         let topic = self.topic(name);
         match topic.state.devices.iter_mut().find(|known| known.name == *device) {
             Some(known) => (known.fence, known.away_since_ms) = (fence, None),
-            None => return topic.claimed.insert(device.clone(), fence).is_none(),
+            None => drop(topic.claimed.insert(device.clone(), fence)),
         }
-        false
     }
 
     /// The session with this claim has ended.

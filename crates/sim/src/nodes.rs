@@ -159,15 +159,7 @@ impl Nodes {
                     self.evictions.push_back(Eviction { node, shard, user, device, fence });
                 }
                 self.claimed.push_back(ClaimAnswer { node, shard, claim, fence });
-                let topic: Arc<str> = format!("@{user}").into();
-                if self.disk.claim(&topic, &device, fence) {
-                    let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
-                    self.changed.extend(interest.map(|(_, node, shard)| Changed {
-                        node: *node,
-                        shard: *shard,
-                        topic: topic.clone(),
-                    }));
-                }
+                self.disk.claim(&format!("@{user}").into(), &device, fence);
                 None
             }
             Task::Release { user, device, fence, left } => {
@@ -209,11 +201,22 @@ impl Nodes {
                 let loaded = Box::new(self.disk.load(&topic, unix_ms));
                 Some(Event::Loaded { topic, result: Ok(loaded) })
             }
+            Task::Read { read, messages } if !self.disk.is_in_epoch(&messages.topic, messages.epoch) => {
+                self.changed.push_back(Changed { node, shard, topic: messages.topic });
+                Some(Event::Read { read, result: Err(EngineUnavailable) })
+            }
             Task::Read { read, messages } => {
                 Some(Event::Read { read, result: Ok(Box::new(self.disk.read(&messages, unix_ms))) })
             }
             Task::Cursor { topic, epoch, state } => {
-                self.disk.merge(&topic, epoch, &state);
+                if self.disk.merge(&topic, epoch, &state) {
+                    let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
+                    self.changed.extend(interest.map(|(_, node, shard)| Changed {
+                        node: *node,
+                        shard: *shard,
+                        topic: topic.clone(),
+                    }));
+                }
                 None
             }
             Task::Unload { topic } => {

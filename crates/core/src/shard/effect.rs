@@ -183,6 +183,8 @@ pub type Fence = u64;
 pub struct ReadMessages {
     /// As it stands on the wire.
     pub topic: Arc<str>,
+    /// Of the offsets. An engine that has begun another epoch answers that it is unavailable, and that the topic has changed.
+    pub epoch: u64,
     /// Where.
     pub range: ReadRange,
     /// At most so many.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Topic;
-use super::backed::TopicNow;
+use super::backed::{Refreshed, TopicNow};
 use crate::close::{CloseReason, ErrorCode};
 use crate::id::Now;
 use crate::limits::Engine;
@@ -23,7 +23,11 @@ impl Shard {
             ToHome::Attach(attach) => {
                 let topic: Arc<str> = format!("@{}", attach.user).into();
                 let known = homes.find(&topic);
-                let waits = homes.waits_for_topic(&topic, 0, known) || stale(known);
+                let waits = match homes.settings.engine {
+                    // First the device is claimed; then what other nodes have told of it has to be known.
+                    Engine::Shared => attach.fence != 0,
+                    Engine::Store | Engine::Memory => homes.waits_for_topic(&topic, 0, known) || stale(known),
+                };
                 (topic, waits)
             }
             ToHome::Subscribe(subscribe) => {
@@ -99,7 +103,11 @@ impl Shard {
         now: Now,
     ) {
         let newest = result.as_ref().map_or(0, |loaded| loaded.position.offset);
-        let is_there = result.is_ok_and(|loaded| self.homes.load_or_refresh(topic, &loaded, now));
+        let refreshed = result.map_or(Refreshed::No, |loaded| self.homes.load_or_refresh(topic, &loaded, now));
+        let is_there = refreshed != Refreshed::No;
+        if let Some(topic) = self.homes.find(topic).filter(|_| refreshed == Refreshed::Anew) {
+            self.tell_of_epoch(topic);
+        }
         if let Some(topic) = self.homes.find(topic).filter(|_| self.settings.engine == Engine::Shared) {
             // What other nodes have stored may not have arrived here.
             self.read_up_to(topic, newest);
@@ -108,10 +116,12 @@ impl Shard {
         for letter in self.homes.loads.take(topic) {
             // What is written to a topic in memory need not know how old its log is.
             let is_write = matches!(letter, ToHome::Publish(_) | ToHome::Copy(_) | ToHome::Presence { .. });
-            if is_there || (is_known && is_write) {
-                self.on_letter_to_home(letter, now);
-            } else {
-                self.fail_letter(letter, now);
+            match letter {
+                ToHome::Attach(attach) if is_there && self.settings.engine == Engine::Shared => {
+                    self.on_attach(*attach, now);
+                }
+                letter if is_there || (is_known && is_write) => self.on_letter_to_home(letter, now),
+                letter => self.fail_letter(letter, now),
             }
             // As if each had come by itself.
             self.read_own_mail(now);
@@ -174,11 +184,13 @@ impl Shard {
 
     /// Tells the engine at once what is known of a topic beside its messages: that a device is new, for one, which it must know
     /// before that device's messages are acknowledged by all others.
-    pub(super) fn keep_state(&mut self, topic: Topic, now: Now) {
+    /// `forgotten`: devices that are not known any more.
+    pub(super) fn keep_state(&mut self, topic: Topic, forgotten: Vec<Arc<str>>, now: Now) {
         if self.settings.engine == Engine::Memory {
             return;
         }
-        if let Some(TopicNow { topic, epoch, state }) = self.homes.state_of(topic, now) {
+        if let Some(TopicNow { topic, epoch, mut state }) = self.homes.state_of(topic, now) {
+            state.forgotten = forgotten;
             self.effects.push_back(Effect::Cursor { topic, epoch, state });
         }
     }

@@ -38,6 +38,12 @@ pub(super) enum Topic {
     Room(RoomKey),
 }
 
+impl Topic {
+    pub(super) fn is_inbox(self) -> bool {
+        matches!(self, Topic::Inbox(_))
+    }
+}
+
 impl Shard {
     pub(super) fn on_letter_to_home(&mut self, letter: ToHome, now: Now) {
         let letter = match self.settings.engine {
