@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Posted;
 use crate::close::CloseReason;
-use crate::id::{ConnectionKey, Position};
+use crate::id::{ConnectionKey, Position, ShardId};
 use crate::topics::{DedupKey, DeviceState, Ticket, TopicState};
 use crate::transport::Transport;
 
@@ -129,6 +129,15 @@ pub enum Effect {
         /// False to go on.
         hold: bool,
     },
+}
+
+/// What a shard wants of its engine, on the way there.
+#[derive(Debug)]
+pub struct Asked {
+    /// The shard that hears of it.
+    pub shard: ShardId,
+    /// [`Effect::Append`], `Load`, `Read`, `Cursor`, `Unload`, `Claim`, `Release` or `Relay`.
+    pub effect: Effect,
 }
 
 /// A message as it is stored.

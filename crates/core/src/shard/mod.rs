@@ -30,7 +30,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 pub use effect::{
-    ClaimId, CloseRecord, DeviceLeft, Effect, Fence, Origin, ReadId, ReadMessages, ReadRange, Record, SignInRecord,
+    Asked, ClaimId, CloseRecord, DeviceLeft, Effect, Fence, Origin, ReadId, ReadMessages, ReadRange, Record,
+    SignInRecord,
 };
 pub use event::{EngineUnavailable, Event, ReadResult, Remembered, Stored, StoredMessage};
 use hashbrown::HashMap;

@@ -14,7 +14,7 @@ use super::appends::{Sequenced, Then, Waiter};
 use super::publish::SentMessage;
 use super::reads::Asker;
 use crate::close::{CloseReason, ErrorCode};
-use crate::id::{Address, Durability, Now, Position, Stamp};
+use crate::id::{Address, Now, Position, Stamp};
 use crate::outbox::{Arrival, Delivery};
 use crate::shard::letter::Published;
 use crate::shard::{Effect, EngineUnavailable, Origin, ReadResult, Shard, Stored, StoredMessage, ToEdge};
@@ -205,7 +205,7 @@ impl Shard {
     fn remember_stored(&mut self, epoch: u64, message: &StoredMessage, now: Now) {
         if let (Some(key), Some(stamp)) = (message.key, Draft::stamp_of(&message.frame)) {
             let position = Position { epoch, offset: message.offset };
-            let answered = Answered { stamp: Stamp { position, ..stamp }, durability: Durability::Memory };
+            let answered = Answered { stamp: Stamp { position, ..stamp }, durability: self.settings.engine_durability };
             self.remember_if_new(key, answered, now);
         }
     }

@@ -131,7 +131,10 @@ impl Shard {
         if !has_way_on || !self.homes.takes(Some(topic), draft.sender(), draft.len()) {
             return self.metrics.inbox_copies_dropped.increment();
         }
-        let durability = Durability::Memory;
+        let durability = match self.settings.engine {
+            Engine::Memory => Durability::Memory,
+            Engine::Store | Engine::Shared => self.settings.engine_durability,
+        };
         let stamp = Stamp { position: self.homes.next_position(Some(topic), durability), message_id, timestamp_ms };
         let publisher = self.homes.publisher(draft.sender());
         let (frame, answered) = (draft.stamp(stamp), Answered { stamp, durability });
@@ -168,13 +171,16 @@ impl Shard {
 
     /// The level that a publish reaches.
     fn durability(&self, topic: &str, publish: &Publish) -> Durability {
-        if publish.ephemeral {
-            return Durability::Ephemeral;
+        let namespace = self.settings.namespaces.get(publish.namespace);
+        let wanted = match publish.ephemeral {
+            true => Durability::Ephemeral,
+            false if topic.starts_with('@') => Durability::Memory,
+            false => namespace.map_or(Durability::Ephemeral, |namespace| namespace.durability),
+        };
+        match (wanted, self.settings.engine) {
+            (Durability::Ephemeral, _) | (_, Engine::Memory) => wanted,
+            (_, Engine::Store | Engine::Shared) => self.settings.engine_durability,
         }
-        if topic.starts_with('@') {
-            return Durability::Memory;
-        }
-        self.settings.namespaces.get(publish.namespace).map_or(Durability::Ephemeral, |namespace| namespace.durability)
     }
 
     /// Puts a sequenced message into the log, delivers it to connected devices or to the room's members, and
