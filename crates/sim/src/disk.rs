@@ -11,7 +11,7 @@ use ringgate_core::topics::{Answered, DedupId, DeviceState, LoadedTopic, TopicSt
 use ringgate_core::wire::Draft;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Disk {
     topics: BTreeMap<Arc<str>, Topic>,
     epochs: u64,
@@ -20,7 +20,7 @@ pub struct Disk {
     by_id: HashMap<DedupId, Answered>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Topic {
     epoch: u64,
     last: u64,
@@ -186,6 +186,35 @@ impl Disk {
     /// Deletes a room.
     pub fn remove(&mut self, name: &str) {
         self.topics.remove(name);
+    }
+
+    /// The node is gone that had the session with this claim.
+    pub fn lease_ended(&mut self, name: &Arc<str>, device: &Arc<str>, fence: Fence, unix_ms: u64) {
+        let topic = self.topic(name);
+        if topic.claimed.get(device) == Some(&fence) {
+            topic.claimed.remove(device);
+        }
+        let known = topic.state.devices.iter_mut().find(|known| known.name == *device && known.fence == fence);
+        if let Some(known) = known {
+            known.away_since_ms.get_or_insert(unix_ms);
+        }
+        topic.raise_floor();
+    }
+
+    /// What is stored here may be less than what `other` had said it stored: every topic begins anew.
+    pub fn begin_epochs_after(&mut self, other: &Disk) {
+        self.epochs = other.epochs;
+        for topic in self.topics.values_mut() {
+            self.epochs += 1;
+            let known = topic.state.known;
+            *topic = Topic {
+                epoch: self.epochs,
+                last: 0,
+                state: TopicState { known, ..TopicState::default() },
+                messages: BTreeMap::new(),
+                claimed: core::mem::take(&mut topic.claimed),
+            };
+        }
     }
 
     /// Merges what one of several nodes tells of a topic. True if a device is new.

@@ -233,6 +233,24 @@ impl Nodes {
         true
     }
 
+    /// A node ends without a word and is started again; its lease ends at the same moment.
+    pub fn crash(&mut self, node: usize) {
+        self.interest.retain(|(_, other, _)| *other != node);
+        self.news.retain(|news| news.node != node);
+        self.evictions.retain(|eviction| eviction.node != node);
+        self.claimed.retain(|answer| answer.node != node);
+        self.changed.retain(|changed| changed.node != node);
+        self.relayed.retain(|relayed| relayed.node != node);
+        let unix_ms = self.nodes[node].now.unix_ms;
+        for ((user, device), claim) in &mut self.claims {
+            if claim.holder.is_some_and(|(other, _)| other == node) {
+                claim.holder = None;
+                self.disk.lease_ended(&format!("@{user}").into(), device, claim.fence, unix_ms);
+            }
+        }
+        self.nodes[node].restart();
+    }
+
     /// Delivers news to the node that they are for.
     pub fn tell(&mut self, news: News) {
         let News { node, shard, topic, epoch, message } = news;
@@ -256,6 +274,22 @@ impl Nodes {
         self.claims.get(&(user.into(), device.into())).and_then(|newest| newest.holder).map(|(node, _)| node)
     }
 
+    /// Tells a node that what it knows of a topic may not be true any more.
+    pub fn change(&mut self, changed: Changed) {
+        let Changed { node, shard, topic } = changed;
+        self.nodes[node].handle(shard, Event::Changed { topic });
+    }
+
+    /// Every node is told so of all its topics: news may have been lost.
+    pub fn change_all(&mut self) {
+        let all = self.interest.iter();
+        self.changed.extend(all.map(|(topic, node, shard)| Changed {
+            node: *node,
+            shard: *shard,
+            topic: topic.clone(),
+        }));
+    }
+
     /// Everything that is to be done at this moment, until nothing is left: news are delivered in their order.
     pub fn settle(&mut self) {
         loop {
@@ -268,8 +302,8 @@ impl Nodes {
                 self.tell(news);
                 any = true;
             }
-            while let Some(Changed { node, shard, topic }) = self.changed.pop_front() {
-                self.nodes[node].handle(shard, Event::Changed { topic });
+            while let Some(changed) = self.changed.pop_front() {
+                self.change(changed);
                 any = true;
             }
             while let Some(Relayed { node, shard, topic, frame, origin }) = self.relayed.pop_front() {

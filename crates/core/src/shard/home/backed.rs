@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Topic;
 use super::books::{book_acked, book_trimmed};
 use super::topics::Homes;
-use crate::id::{Durability, Now};
+use crate::id::{Durability, Now, Position};
 use crate::limits::Engine;
 use crate::topics::{Device, DeviceState, Inbox, LoadedTopic, Log, TopicState, Trimmed};
 
@@ -50,6 +50,14 @@ impl Homes {
     /// Whether a letter for this topic has to wait: the topic is not in memory, or it is being asked for already.
     pub(super) fn waits_for_topic(&self, topic: &str, namespace: usize, known: Option<Topic>) -> bool {
         self.loads.contains(topic) || (known.is_none() && self.is_backed(topic, namespace))
+    }
+
+    /// Whether a client has seen something of the topic on another node that is not known here.
+    pub(super) fn is_ahead(&self, topic: Topic, at: Position) -> bool {
+        self.settings.engine == Engine::Shared
+            && self.log_position(topic).is_some_and(|position| {
+                at.epoch > position.epoch || (at.epoch == position.epoch && at.offset > position.offset)
+            })
     }
 
     /// Whether what is known of the topic's log may not be true any more.

@@ -130,6 +130,9 @@ impl Shard {
             return false;
         }
         self.read_up_to(topic, known);
+        if !self.homes.behind.contains_key(&topic) {
+            self.end_hold(topic, true, now);
+        }
         true
     }
 

@@ -53,6 +53,11 @@ impl Shard {
                 None => return,
             },
         };
+        self.handle_letter_to_home(letter, now);
+    }
+
+    /// What a letter asks for, of a topic that is known well enough.
+    fn handle_letter_to_home(&mut self, letter: ToHome, now: Now) {
         match letter {
             ToHome::Attach(attach) => self.on_attach(*attach, now),
             ToHome::Detach { inbox, from } => self.on_detach(inbox, from, now),

@@ -232,12 +232,17 @@ impl Shard {
             }
             (Ok(result), pending @ Pending { asker: Asker::Home, .. }) => {
                 if !self.on_gap_read(pending.topic, *result, now) {
+                    self.end_hold(pending.topic, false, now);
                     self.homes.reads.put_back(read, pending, now.mono_ms());
                 }
             }
             (_, Pending { asker: Asker::Nobody, .. }) => {}
+            (Err(EngineUnavailable), pending @ Pending { asker: Asker::Home, .. }) => {
+                self.end_hold(pending.topic, false, now);
+                self.homes.reads.put_back(read, pending, now.mono_ms());
+            }
             // The session waits: live messages that come meanwhile are behind what it is missing.
-            (Err(EngineUnavailable), pending @ Pending { asker: Asker::CatchUp { .. } | Asker::Home, .. }) => {
+            (Err(EngineUnavailable), pending @ Pending { asker: Asker::CatchUp { .. }, .. }) => {
                 self.homes.reads.put_back(read, pending, now.mono_ms());
             }
         }
