@@ -716,3 +716,24 @@ fn engine_is_away_then_presence_is_refused_for_now() {
     assert_eq!(answers(&nodes.nodes[0].read_all(alice)), [(8, Err(ErrorCode::Internal.code()))]);
     nodes.check();
 }
+
+#[test]
+fn room_could_not_be_joined_then_it_can_be_on_the_same_connection_while_others_are_in_it() {
+    let mut nodes = Nodes::new(1, 1, &settings());
+    member(&mut nodes, 0, "alice");
+    let bob = sign_in(&mut nodes, 0, "bob");
+    let join = |nodes: &mut Nodes| {
+        let since = Some(Position { epoch: 1 << 60, offset: 0 });
+        nodes.nodes[0].send(bob, |encoder, out| {
+            encoder.subscribe(out, 2, RoomCursor { room: ROOM, since, recover: Recover::Exact });
+        });
+        nodes.settle();
+        nodes.nodes[0].read_all(bob)
+    };
+    nodes.is_away = true;
+    assert_eq!(answers(&join(&mut nodes)), [(2, Err(ErrorCode::Internal.code()))]);
+    nodes.is_away = false;
+    let got = join(&mut nodes);
+    assert!(matches!(got[..], [Got::Subscribed { recovered: false, .. }]), "{got:?}");
+    nodes.check();
+}
