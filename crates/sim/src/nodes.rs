@@ -159,15 +159,7 @@ impl Nodes {
                     self.evictions.push_back(Eviction { node, shard, user, device, fence });
                 }
                 self.claimed.push_back(ClaimAnswer { node, shard, claim, fence });
-                let topic: Arc<str> = format!("@{user}").into();
-                if self.disk.claim(&topic, &device, fence) {
-                    let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
-                    self.changed.extend(interest.map(|(_, node, shard)| Changed {
-                        node: *node,
-                        shard: *shard,
-                        topic: topic.clone(),
-                    }));
-                }
+                self.disk.claim(&format!("@{user}").into(), &device, fence);
                 None
             }
             Task::Release { user, device, fence, left } => {
@@ -209,11 +201,22 @@ impl Nodes {
                 let loaded = Box::new(self.disk.load(&topic, unix_ms));
                 Some(Event::Loaded { topic, result: Ok(loaded) })
             }
+            Task::Read { read, messages } if !self.disk.is_in_epoch(&messages.topic, messages.epoch) => {
+                self.changed.push_back(Changed { node, shard, topic: messages.topic });
+                Some(Event::Read { read, result: Err(EngineUnavailable) })
+            }
             Task::Read { read, messages } => {
                 Some(Event::Read { read, result: Ok(Box::new(self.disk.read(&messages, unix_ms))) })
             }
             Task::Cursor { topic, epoch, state } => {
-                self.disk.merge(&topic, epoch, &state);
+                if self.disk.merge(&topic, epoch, &state) {
+                    let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
+                    self.changed.extend(interest.map(|(_, node, shard)| Changed {
+                        node: *node,
+                        shard: *shard,
+                        topic: topic.clone(),
+                    }));
+                }
                 None
             }
             Task::Unload { topic } => {
@@ -228,6 +231,24 @@ impl Nodes {
             self.nodes[node].handle(shard, event);
         }
         true
+    }
+
+    /// A node ends without a word and is started again; its lease ends at the same moment.
+    pub fn crash(&mut self, node: usize) {
+        self.interest.retain(|(_, other, _)| *other != node);
+        self.news.retain(|news| news.node != node);
+        self.evictions.retain(|eviction| eviction.node != node);
+        self.claimed.retain(|answer| answer.node != node);
+        self.changed.retain(|changed| changed.node != node);
+        self.relayed.retain(|relayed| relayed.node != node);
+        let unix_ms = self.nodes[node].now.unix_ms;
+        for ((user, device), claim) in &mut self.claims {
+            if claim.holder.is_some_and(|(other, _)| other == node) {
+                claim.holder = None;
+                self.disk.lease_ended(&format!("@{user}").into(), device, claim.fence, unix_ms);
+            }
+        }
+        self.nodes[node].restart();
     }
 
     /// Delivers news to the node that they are for.
@@ -253,6 +274,22 @@ impl Nodes {
         self.claims.get(&(user.into(), device.into())).and_then(|newest| newest.holder).map(|(node, _)| node)
     }
 
+    /// Tells a node that what it knows of a topic may not be true any more.
+    pub fn change(&mut self, changed: Changed) {
+        let Changed { node, shard, topic } = changed;
+        self.nodes[node].handle(shard, Event::Changed { topic });
+    }
+
+    /// Every node is told so of all its topics: news may have been lost.
+    pub fn change_all(&mut self) {
+        let all = self.interest.iter();
+        self.changed.extend(all.map(|(topic, node, shard)| Changed {
+            node: *node,
+            shard: *shard,
+            topic: topic.clone(),
+        }));
+    }
+
     /// Everything that is to be done at this moment, until nothing is left: news are delivered in their order.
     pub fn settle(&mut self) {
         loop {
@@ -265,8 +302,8 @@ impl Nodes {
                 self.tell(news);
                 any = true;
             }
-            while let Some(Changed { node, shard, topic }) = self.changed.pop_front() {
-                self.nodes[node].handle(shard, Event::Changed { topic });
+            while let Some(changed) = self.changed.pop_front() {
+                self.change(changed);
                 any = true;
             }
             while let Some(Relayed { node, shard, topic, frame, origin }) = self.relayed.pop_front() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Posted;
 use crate::close::CloseReason;
-use crate::id::{ConnectionKey, Position};
+use crate::id::{ConnectionKey, Position, ShardId};
 use crate::topics::{DedupKey, DeviceState, Ticket, TopicState};
 use crate::transport::Transport;
 
@@ -131,6 +131,15 @@ pub enum Effect {
     },
 }
 
+/// What a shard wants of its engine, on the way there.
+#[derive(Debug)]
+pub struct Asked {
+    /// The shard that hears of it.
+    pub shard: ShardId,
+    /// [`Effect::Append`], `Load`, `Read`, `Cursor`, `Unload`, `Claim`, `Release` or `Relay`.
+    pub effect: Effect,
+}
+
 /// A message as it is stored.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -183,6 +192,8 @@ pub type Fence = u64;
 pub struct ReadMessages {
     /// As it stands on the wire.
     pub topic: Arc<str>,
+    /// Of the offsets. An engine that has begun another epoch answers that it is unavailable, and that the topic has changed.
+    pub epoch: u64,
     /// Where.
     pub range: ReadRange,
     /// At most so many.

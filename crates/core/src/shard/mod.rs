@@ -30,7 +30,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 pub use effect::{
-    ClaimId, CloseRecord, DeviceLeft, Effect, Fence, Origin, ReadId, ReadMessages, ReadRange, Record, SignInRecord,
+    Asked, ClaimId, CloseRecord, DeviceLeft, Effect, Fence, Origin, ReadId, ReadMessages, ReadRange, Record,
+    SignInRecord,
 };
 pub use event::{EngineUnavailable, Event, ReadResult, Remembered, Stored, StoredMessage};
 use hashbrown::HashMap;
@@ -46,7 +47,7 @@ use crate::session::Connection;
 use crate::slots::Slots;
 use crate::wheel::Wheel;
 use crate::wire::Encoder;
-use edge::{DeviceNames, LocalRooms};
+use edge::{DeviceNames, LocalRooms, StartOver};
 use home::Homes;
 use ways::{Credits, Ways};
 
@@ -80,6 +81,7 @@ pub struct Shard {
     pinged: HashMap<ConnectionKey, u64, Keyed>,
     /// Connections whose parked bytes may be read now.
     unparked: Vec<ConnectionKey>,
+    start_over: StartOver,
     draining: Option<u32>,
     swept_ms: u64,
 }
@@ -151,6 +153,7 @@ impl Shard {
             heavy_in_flight: HashMap::with_hasher(keyed(seed)),
             pinged: HashMap::with_hasher(keyed(seed)),
             unparked: Vec::new(),
+            start_over: StartOver::default(),
             draining: None,
             swept_ms: 0,
             settings,
@@ -208,6 +211,7 @@ impl Shard {
         self.watch_stalled();
         self.read_parked(now);
         let mut more = self.fan_out(now);
+        more |= self.start_some_over(now);
         more |= self.drain_some(now);
         if now.mono_ms() >= self.swept_ms + 100 {
             self.swept_ms = now.mono_ms();
@@ -231,6 +235,7 @@ impl Shard {
             || !self.effects.is_empty()
             || !self.unparked.is_empty()
             || self.rooms.has_jobs()
+            || !self.start_over.is_empty()
             || self.has_to_drain()
     }
 

@@ -10,10 +10,12 @@ use hashbrown::HashMap;
 
 use super::heads::Head;
 use super::log::Log;
+use super::publishers::Publishers;
 use super::size::{TABLE_ENTRY_BYTES, name_bytes};
 use super::stored::{LoadedTopic, TopicState};
 use crate::id::{Address, LocalRoomKey, Now, Position, ShardId};
 use crate::keyed::Keyed;
+use crate::limits::Engine;
 use crate::named::Name;
 
 /// The members of a room on one shard.
@@ -219,8 +221,14 @@ impl Room {
     }
 
     /// Goes on from where an engine has the room.
-    pub fn load(&mut self, loaded: &LoadedTopic, now: Now) {
-        self.log = Log::loaded(loaded.extent(now));
+    pub fn load(&mut self, loaded: &LoadedTopic, engine: Engine, now: Now) {
+        self.log = Log::loaded(loaded.extent(now), engine == Engine::Shared);
+    }
+
+    /// The engine has begun a new epoch.
+    pub fn begin_epoch(&mut self, loaded: &LoadedTopic, engine: Engine, publishers: &mut Publishers, now: Now) {
+        self.log.discard(publishers);
+        self.load(loaded, engine, now);
     }
 
     /// What an engine is to keep of the room beside its messages.

@@ -83,8 +83,8 @@ impl Shard {
         (range, messages_max): (ReadRange, usize),
     ) {
         let Some(topic) = topic else { return };
-        let (topic_name, bytes_max) = (result.topic.clone(), HISTORY_BYTES_MAX);
+        let (topic_name, epoch, bytes_max) = (result.topic.clone(), result.position.epoch, HISTORY_BYTES_MAX);
         let asker = Asker::History { to, since, result: Box::new(HistoryResult { frames: Vec::new(), ..result }) };
-        self.read_for_history(topic, asker, ReadMessages { topic: topic_name, range, messages_max, bytes_max });
+        self.read_for_history(topic, asker, ReadMessages { topic: topic_name, epoch, range, messages_max, bytes_max });
     }
 }

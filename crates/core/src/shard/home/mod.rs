@@ -38,6 +38,12 @@ pub(super) enum Topic {
     Room(RoomKey),
 }
 
+impl Topic {
+    pub(super) fn is_inbox(self) -> bool {
+        matches!(self, Topic::Inbox(_))
+    }
+}
+
 impl Shard {
     pub(super) fn on_letter_to_home(&mut self, letter: ToHome, now: Now) {
         let letter = match self.settings.engine {
@@ -47,6 +53,11 @@ impl Shard {
                 None => return,
             },
         };
+        self.handle_letter_to_home(letter, now);
+    }
+
+    /// What a letter asks for, of a topic that is known well enough.
+    fn handle_letter_to_home(&mut self, letter: ToHome, now: Now) {
         match letter {
             ToHome::Attach(attach) => self.on_attach(*attach, now),
             ToHome::Detach { inbox, from } => self.on_detach(inbox, from, now),

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use hashbrown::HashSet;
 
 use super::Topic;
-use crate::id::{Address, Now, Recover, RoomKey, ShardId};
+use crate::id::{Address, Durability, Now, Recover, RoomKey, ShardId};
+use crate::limits::Engine;
 use crate::metrics::Recovery;
 use crate::outbox::{Arrival, Delivery};
 use crate::shard::letter::{Subscribe, Subscribed};
@@ -22,7 +23,10 @@ impl Shard {
         let Some(room) = self.homes.rooms.get_mut(key) else { return };
         let comes = room.join(MemberName { address: from, user: user.clone(), device: device.clone() }, local);
         let position = room.log.position();
-        let reached = since.filter(|since| room.recovers(*since));
+        // What other nodes have published in a room that keeps nothing may not have been heard of.
+        let hears_all = self.settings.engine != Engine::Shared
+            || self.settings.namespaces.get(namespace).is_some_and(|n| n.durability != Durability::Ephemeral);
+        let reached = since.filter(|since| hears_all && room.recovers(*since));
         if since.is_some() {
             self.metrics.recoveries[Recovery::of(reached.is_some())].increment();
         }
@@ -54,11 +58,12 @@ impl Shard {
         if room.expects() {
             self.homes.expecting.insert(key);
         }
-        if room.count() > 0 {
-            if let Some(member) = left {
-                self.announce(key, false, Some(from), &member.user, &member.device);
-            }
-        } else if room.log.is_empty() || self.settings.namespaces.get(namespace).is_none_or(|n| n.vanish_when_empty) {
+        // Members of other nodes are told, too.
+        let (is_left, is_empty) = (room.count() == 0, room.log.is_empty());
+        if let Some(member) = left.filter(|_| !is_left || self.settings.engine == Engine::Shared) {
+            self.announce(key, false, Some(from), &member.user, &member.device);
+        }
+        if is_left && (is_empty || self.settings.namespaces.get(namespace).is_none_or(|n| n.vanish_when_empty)) {
             self.homes.forget_room(key, now);
         }
     }
@@ -89,8 +94,11 @@ impl Shard {
         if self.has_no_way_on(Some(Topic::Room(room)), frame.len()).is_some() {
             return self.metrics.announcements_dropped.increment();
         }
-        let delivery = Delivery { frame: Bytes::from(frame), arrival: Arrival::UNTIMED };
-        self.fan_out_from_home(room, 0, &delivery, without);
+        let frame = Bytes::from(frame);
+        if self.settings.engine == Engine::Shared {
+            self.relay(name, frame.clone(), without);
+        }
+        self.fan_out_from_home(room, 0, &Delivery { frame, arrival: Arrival::UNTIMED }, without);
     }
 
     /// One letter to each shard that has members. What is in no log has offset 0.
