@@ -78,7 +78,7 @@ pub(crate) fn loaded(value: &Value) -> Option<Loaded> {
         forgotten: Vec::new(),
     };
     let position = Position { epoch: number(0)?, offset: number(1)? };
-    loaded.topic = LoadedTopic { position, state, due_unix_ms: number(4) };
+    loaded.topic = LoadedTopic { position, state, due_unix_ms: number(4), before: Vec::new() };
     for device in values.get(7..)?.chunks_exact(2) {
         let [name, fields] = device else { return None };
         let (state, holder) = device_of(name.text()?, fields.text()?)?;

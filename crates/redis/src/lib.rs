@@ -33,9 +33,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::TrySendError;
-use ringgate_core::id::ShardId;
 use ringgate_core::limits::Settings;
-use ringgate_core::shard::Effect;
+use ringgate_core::shard::Asked;
 
 pub use identity::{Identity, StartError, connect};
 pub use options::{Options, Password, Server, Servers, WhenAway};
@@ -47,15 +46,6 @@ use engine::Bell;
 
 /// What shards have asked for that waits for the engine's thread: those that find it full keep their effects and ask again.
 const ASKED_MAX: usize = 16 * 1024;
-
-/// What a shard asks of the engine: one of `Append`, `Load`, `Read`, `Cursor`, `Unload`, `Claim`, `Release` and `Relay`.
-#[derive(Debug)]
-pub struct Asked {
-    /// Who is answered.
-    pub shard: ShardId,
-    /// What for.
-    pub effect: Effect,
-}
 
 /// Where shards ask; one for each, or clones of one.
 #[derive(Clone, Debug)]

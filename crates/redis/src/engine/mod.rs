@@ -24,7 +24,6 @@ use ringgate_core::shard::{Effect, EngineUnavailable, Event};
 use ringgate_core::topics::TopicState;
 use tokio::sync::{Notify, mpsc};
 
-use crate::Asked;
 use crate::command::{Command, What};
 use crate::identity::Identity;
 use crate::keys::Keys;
@@ -39,6 +38,7 @@ use crate::wire::Wire;
 use interest::Interests;
 use link::Link;
 use news::News;
+use ringgate_core::shard::Asked;
 
 /// What is due by the clock is looked at so often.
 const TICK: Duration = Duration::from_millis(50);
@@ -274,6 +274,10 @@ impl<H: Homes> Work<H> {
                 self.push(shard, What::Relay { topic, payload });
             }
             Effect::Relay { .. } => add(&self.status.given_up, 1),
+            Effect::Members { .. } => {}
+            Effect::Presence { read, .. } => {
+                self.out.tell(shard, Event::Present { read, result: Err(EngineUnavailable) });
+            }
             Effect::Post(_)
             | Effect::Verify { .. }
             | Effect::Writable { .. }
