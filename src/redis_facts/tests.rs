@@ -116,6 +116,24 @@ fn user_may_not_see_a_setting_then_the_reason_stands_in_its_place() {
 }
 
 #[test]
+fn user_has_the_rights_that_the_page_names_then_everything_is_seen() {
+    let page = include_str!("../../docs/redis.md");
+    let rights = page.split("rights `").nth(1).and_then(|rest| rest.split('`').next()).unwrap();
+    let users = vec![User { name: "edge".to_owned(), password: "p".to_owned() }];
+    let cluster = Cluster::start(&Options { users, ..appending(Append::Always) }, false);
+    for node in &cluster.nodes {
+        let words: Vec<_> = ["ACL", "SETUSER", "edge", "resetkeys", "resetchannels", "nocommands"].into();
+        node.command(&words.into_iter().chain(rights.split(' ')).collect::<Vec<_>>());
+    }
+    let password = Some(Password::new("p".to_owned().into()));
+    let config = RedisConfig { user: Some("edge".to_owned()), password, ..at(cluster.nodes[0].address()) };
+    let facts = gathered(&RedisConfig { mode: RedisMode::Cluster, ..config });
+    assert_eq!((facts.servers.len(), durability(&facts)), (3, Durability::Durable));
+    let is_seen = |server: &ServerFacts| server.pubsub_buffer.is_ok() && server.stream_node_bytes_max.is_ok();
+    assert!(facts.servers.iter().all(is_seen), "{facts:?}");
+}
+
+#[test]
 fn server_speaks_tls_then_its_authority_decides() {
     let server = Server::start(&Options { tls: true, ..appending(Append::Always) });
     let other = Server::start(&Options { tls: true, ..Options::default() });
