@@ -59,7 +59,7 @@ pub struct ServerFacts {
     pub replicas: u32,
 }
 
-/// Microseconds of [`PINGS`] round trips.
+/// Microseconds of 50 round trips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Latency {
     /// The shortest.
