@@ -25,6 +25,7 @@ use crate::worker::{Control, Mail, Reload};
 use ringgate_auth::Keys;
 use ringgate_core::mesh::Mailbox;
 use ringgate_core::metrics::{ReloadOutcome, ShardMetrics};
+use ringgate_core::transport::Transport;
 
 use bind::bind_all;
 use start::{Common, Plan, check_machine, set_certificate_end, start_admin, start_health, start_threads, start_watch};
@@ -108,11 +109,15 @@ impl Server {
 
     /// Where its listeners are, as clients write it: `tcp://ADDRESS`, or `ws://ADDRESS/PATH` for a WebSocket.
     pub fn urls(&self) -> Vec<String> {
-        let url = |listener: &ListenerConfig| {
-            let path = if listener.transport.is_websocket() { &*self.websocket_path } else { "" };
-            format!("{}://{}{path}", listener.transport.label(), listener.address)
+        let url = |address, transport: Transport| {
+            let path = if transport.is_websocket() { &*self.websocket_path } else { "" };
+            format!("{}://{address}{path}", transport.label())
         };
-        self.addresses.iter().map(url).collect()
+        let of = |listener: &ListenerConfig| {
+            let address = listener.address;
+            listener.front.transports().map(move |transport| url(address, transport)).collect::<Vec<_>>()
+        };
+        self.addresses.iter().flat_map(of).collect()
     }
 
     /// Where the admin listener is, if there is one.

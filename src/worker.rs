@@ -29,9 +29,8 @@ use ringgate_core::mesh::Mailbox;
 use ringgate_core::metrics::Cell;
 use ringgate_core::session::{Admission, Authenticator};
 use ringgate_core::shard::{Effect, Event, ShardOptions};
-use ringgate_core::transport::Transport;
 use ringgate_net::ws::Rules;
-use ringgate_net::{Bell, Net, NetOptions, RingError};
+use ringgate_net::{Bell, Front, Net, NetOptions, RingError};
 use rustls::ServerConfig;
 
 use driver::{Core, farewells};
@@ -48,7 +47,7 @@ pub struct WorkerOptions {
     /// The sockets.
     pub net: NetOptions,
     /// Its listeners, one for each address of the node.
-    pub listeners: Vec<(TcpListener, Transport)>,
+    pub listeners: Vec<(TcpListener, Front)>,
     /// What those of WebSocket ask of their connections.
     pub websocket: Rules,
     /// Certificate, if any listener is TLS.
@@ -107,11 +106,8 @@ impl Worker {
         }
         net.set_farewells(farewells(options.shard.id));
         net.receive_stepwise();
-        for (listener, transport) in options.listeners {
-            match transport.is_websocket() {
-                true => net.listen_websocket(listener, transport, options.websocket.clone()),
-                false => net.listen(listener, transport),
-            }
+        for (listener, front) in options.listeners {
+            net.listen_as(listener, &front, &options.websocket);
         }
         let log = ConnectionLog::new(options.shard.id, Instant::now());
         Ok(Worker {

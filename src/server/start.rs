@@ -24,10 +24,9 @@ use ringgate_core::mesh::{Capacity, Mailbox, Wake, mailboxes};
 use ringgate_core::metrics::ShardMetrics;
 use ringgate_core::session::{Admission, Authenticator};
 use ringgate_core::shard::ShardOptions;
-use ringgate_core::transport::Transport;
 use ringgate_net::kernel;
 use ringgate_net::ws::Rules;
-use ringgate_net::{Bell, Descriptors, NetOptions, Outcome, RingError};
+use ringgate_net::{Bell, Descriptors, Front, NetOptions, Outcome, RingError};
 
 /// The control plane's own mailbox end receives nothing and never sleeps.
 struct NoWake;
@@ -213,7 +212,7 @@ impl Common {
     pub(super) fn shards(
         self,
         mailboxes: Vec<Mailbox<Mail>>,
-        sockets: Vec<Vec<(TcpListener, Transport)>>,
+        sockets: Vec<Vec<(TcpListener, Front)>>,
         metrics: &[Arc<ShardMetrics>],
     ) -> impl Iterator<Item = WorkerOptions> {
         let shards = metrics.len() as u16;

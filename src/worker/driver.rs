@@ -54,7 +54,13 @@ impl Core {
 }
 
 impl Driver for Core {
-    fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool {
+    fn opened(
+        &mut self,
+        key: ConnectionKey,
+        peer: SocketAddr,
+        transport: Transport,
+        is_open_to_websocket: bool,
+    ) -> bool {
         let peer = peer.ip().to_canonical();
         if self.limited {
             let Ok(mut admission) = self.admission.lock() else { return false };
@@ -64,8 +70,12 @@ impl Driver for Core {
             }
             self.peers.insert_at(key, peer);
         }
-        self.shard.handle(Event::Opened { connection: key, peer, transport }, self.now);
+        self.shard.handle(Event::Opened { connection: key, peer, transport, is_open_to_websocket }, self.now);
         true
+    }
+
+    fn recognised(&mut self, key: ConnectionKey, transport: Transport) {
+        self.shard.handle(Event::Recognised { connection: key, transport }, self.now);
     }
 
     fn secured(&mut self, key: ConnectionKey, _: Handshake) {

@@ -13,6 +13,7 @@ mod doctor;
 mod drain;
 mod dumpable;
 mod faults;
+mod front;
 mod inbox;
 mod limits;
 mod logs;

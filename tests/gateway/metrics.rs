@@ -315,7 +315,7 @@ fn refused_connections(seen: &mut Seen) {
 /// More connections than the table has slots.
 fn full_table(seen: &mut Seen) {
     let gateway = Gateway::with(|config: &mut Config| {
-        config.listeners.retain(|listener| listener.transport == Transport::Plain);
+        config.listeners.retain(|listener| listener.front.transport == Transport::Plain);
         config.runtime.shards = Some(1);
         (config.runtime.connections_per_shard_max, config.runtime.accepts_in_flight) = (8, 2);
     });

@@ -20,7 +20,7 @@ use crate::support::{
 /// With a listener of WebSocket over TLS beside the others.
 fn add_wss(config: &mut Config) {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    config.listeners.push(ListenerConfig { address, transport: Transport::Wss, ipv6_only: false });
+    config.listeners.push(ListenerConfig::new(address, Transport::Wss));
 }
 
 /// Everything that a listener of WebSocket answers to these bytes, until it closes.

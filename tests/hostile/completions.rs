@@ -30,7 +30,7 @@ struct Echo {
 }
 
 impl Driver for Echo {
-    fn opened(&mut self, key: ConnectionKey, _: SocketAddr, _: Transport) -> bool {
+    fn opened(&mut self, key: ConnectionKey, _: SocketAddr, _: Transport, _: bool) -> bool {
         self.opened += 1;
         assert!(self.queues.insert(key.slot, VecDeque::new()).is_none(), "a slot was given out twice");
         true

@@ -7,7 +7,7 @@ use std::time::Instant;
 use io_uring::types::{DestinationSlot, Fd, Fixed};
 use io_uring::{opcode, squeue};
 
-use super::layer::Layers;
+use super::layer::{Framing, Layers};
 use super::operation::Operation;
 use super::socket::Socket;
 use super::{ACCEPT_PAUSE, Descriptors, Driver, Net};
@@ -94,7 +94,8 @@ impl Net {
         }
         let (Some(peer), Some(listener)) = (peer, self.listeners.get(listener)) else { return self.discard(result) };
         let transport = listener.transport;
-        let is_websocket = listener.websocket.is_some();
+        let is_websocket = matches!(listener.framing, Framing::WebSocket(_));
+        let is_open_to_websocket = matches!(listener.framing, Framing::Either(_));
         if self.sockets.len() >= self.options.slots as usize {
             self.metrics.connections_refused[Refusal::Full].increment();
             if !transport.has_tls() {
@@ -103,7 +104,7 @@ impl Net {
             self.discard(result);
             return self.arm_accepts();
         }
-        let layers = Layers::accept(transport, self.server_tls.as_ref(), listener.websocket.as_ref());
+        let layers = Layers::accept(transport, self.server_tls.as_ref(), &listener.framing);
         let (slot, fd) = match self.options.descriptors {
             Descriptors::Direct => (result as u32, -1),
             Descriptors::Ordinary => match self.free.pop() {
@@ -115,7 +116,7 @@ impl Net {
         let Some(layers) = layers else { return self.turn_away(slot, result) };
         let mut socket = Socket::new(fd, layers);
         socket.stepwise = self.stepwise;
-        if !driver.opened(key, peer, transport) {
+        if !driver.opened(key, peer, transport, is_open_to_websocket) {
             if !transport.has_tls() {
                 self.say_farewell(result, is_websocket);
             }

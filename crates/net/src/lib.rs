@@ -72,11 +72,12 @@ use socket2::SockAddr;
 pub use bell::Bell;
 pub use connect::Target;
 pub use driver::Driver;
-pub use listen::{BACKLOG, bind, is_taken, shrink_buffers};
+pub use listen::{BACKLOG, Front, bind, is_taken, shrink_buffers};
 pub use options::{Descriptors, NetOptions, raise_descriptor_limit};
 pub use probe::{Outcome, Probe, probe};
 pub use ring::RingError;
 
+use crate::layer::Framing;
 use crate::ws::{Refusal, Rules, Subprotocol};
 use buffers::Buffers;
 use listen::{Accept, Listener};
@@ -198,19 +199,35 @@ impl Net {
 
     /// Accepts on a listener from the next [`Self::poll`] on. TLS listeners need [`Self::set_server_tls`] first.
     pub fn listen(&mut self, socket: TcpListener, transport: Transport) {
-        self.add_listener(Listener { socket, transport, websocket: None });
+        self.add_listener(Listener { socket, transport, framing: Framing::Bare });
+    }
+
+    /// As [`Self::listen`] or [`Self::listen_websocket`], as the front says. Where it is open to WebSocket, [`Driver::opened`] is told of the transport below it,
+    /// and [`Driver::recognised`] of the transport that it is.
+    pub fn listen_as(&mut self, socket: TcpListener, front: &Front, rules: &Rules) {
+        let websocket = front.is_open_to_websocket || front.transport.is_websocket();
+        let framing = match websocket.then(|| self.websocket_rules(rules.clone())) {
+            None => Framing::Bare,
+            Some(rules) if front.is_open_to_websocket => Framing::Either(rules),
+            Some(rules) => Framing::WebSocket(rules),
+        };
+        self.add_listener(Listener { socket, transport: front.transport, framing });
     }
 
     /// As [`Self::listen`], for WebSocket connections over the transport, which [`Driver::opened`] is told of as `ws` or `wss`. Frames travel in binary messages: of the rules'
     /// subprotocols, only [`Subprotocol::Binary`] is agreed on.
-    pub fn listen_websocket(&mut self, socket: TcpListener, transport: Transport, mut rules: Rules) {
+    pub fn listen_websocket(&mut self, socket: TcpListener, transport: Transport, rules: Rules) {
+        let framing = Framing::WebSocket(self.websocket_rules(rules));
+        self.add_listener(Listener { socket, transport: transport.with_websocket(), framing });
+    }
+
+    fn websocket_rules(&mut self, mut rules: Rules) -> Arc<Rules> {
         rules.subprotocols.retain(|subprotocol| *subprotocol == Subprotocol::Binary);
         if self.websocket_farewells.is_empty() {
             let seconds = BUSY_AFTER_MS.div_ceil(1000)..=(BUSY_AFTER_MS + BUSY_SPREAD_MS).div_ceil(1000);
             self.websocket_farewells = seconds.map(|seconds| Refusal::Unavailable(seconds).answer()).collect();
         }
-        let transport = transport.with_websocket();
-        self.add_listener(Listener { socket, transport, websocket: Some(Arc::new(rules)) });
+        Arc::new(rules)
     }
 
     fn add_listener(&mut self, listener: Listener) {

@@ -336,9 +336,8 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         mailbox_capacity: 99,
     };
     assert_eq!(config.runtime, runtime);
-    let plain =
-        ListenerConfig { address: "127.0.0.1:7001".parse().unwrap(), transport: Transport::Plain, ipv6_only: false };
-    let wss = ListenerConfig { address: "[::1]:7002".parse().unwrap(), transport: Transport::Wss, ipv6_only: true };
+    let plain = ListenerConfig::new("127.0.0.1:7001".parse().unwrap(), Transport::Plain);
+    let wss = ListenerConfig { ipv6_only: true, ..ListenerConfig::new("[::1]:7002".parse().unwrap(), Transport::Wss) };
     assert_eq!(config.listeners, [plain, wss]);
     let origins = ["https://*.example.org", "http://localhost:*"].map(|origin| OriginPattern::parse(origin).unwrap());
     // message_size_max is so small that a message of 1 MiB takes every frame.

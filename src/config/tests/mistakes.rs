@@ -78,12 +78,12 @@ fn value_is_wrong_then_file_line_key_and_remedy_are_named() {
             vec!["x.toml:3: listeners[0].protocols: \"wss\" is not one of \"tcp\", \"ws\""],
         ),
         (
-            "[[listeners]]\naddress = \"127.0.0.1:1\"\nprotocols = [\"tcp\", \"ws\"]",
-            vec!["listeners[0].protocols: has more than one", "add a [[listeners]] with another port"],
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\nprotocols = [\"tcp\", \"tcp\"]",
+            vec!["listeners[0].protocols: has a protocol twice; write [\"tcp\"], [\"ws\"] or [\"tcp\", \"ws\"]"],
         ),
         (
             "[[listeners]]\naddress = \"127.0.0.1:1\"\nprotocols = []",
-            vec!["listeners[0].protocols: is empty; write [\"tcp\"] or [\"ws\"]"],
+            vec!["listeners[0].protocols: is empty; write [\"tcp\"], [\"ws\"] or [\"tcp\", \"ws\"]"],
         ),
         (
             "[[listeners]]\naddress = \"127.0.0.1:1\"\ntls = true\nprotocols = [\"ws\"]",

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ringgate_core::transport::Transport;
+use ringgate_net::Front;
 
 use super::super::{DEFAULT_ADMIN_PORT, ListenerConfig, raw};
 use super::check::{Check, at};
@@ -22,11 +23,13 @@ pub(super) fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerC
             check.problem(&format!("listeners[{index}].ipv6_only"), at(only), text);
         }
         let transport = if raw.tls { Transport::Tls } else { Transport::Plain };
-        let transport = match speaks_websocket(&format!("listeners[{index}].protocols"), raw, check) {
-            true => transport.with_websocket(),
-            false => transport,
-        };
-        let listener = ListenerConfig { address, transport, ipv6_only };
+        let mut front = Front::new(transport);
+        let (has_frames, has_websocket) = protocols(&format!("listeners[{index}].protocols"), raw, check);
+        match has_frames {
+            true => front.is_open_to_websocket = has_websocket,
+            false => front.transport = transport.with_websocket(),
+        }
+        let listener = ListenerConfig { address, front, ipv6_only };
         if let Some((other, known)) = listeners.iter().enumerate().find(|(_, known)| overlap(known, &listener)) {
             let text = match known.address == address {
                 true => format!("{address} is there twice; remove one"),
@@ -44,22 +47,23 @@ pub(super) fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerC
     listeners
 }
 
-/// Whether a listener is for WebSocket: what `protocols` says.
-fn speaks_websocket(key: &str, raw: &raw::Listener, check: &mut Check<'_>) -> bool {
-    let Some(list) = &raw.protocols else { return false };
+/// Whether a listener takes frames alone, and whether it takes WebSocket: what `protocols` says.
+fn protocols(key: &str, raw: &raw::Listener, check: &mut Check<'_>) -> (bool, bool) {
+    let Some(list) = &raw.protocols else { return (true, false) };
     let names: Vec<_> = list.get_ref().iter().map(|name| name.get_ref().as_str()).collect();
+    let both = "[\"tcp\"], [\"ws\"] or [\"tcp\", \"ws\"]";
     let wrong = match names[..] {
-        ["tcp"] => return false,
-        ["ws"] => return true,
-        [] => "is empty; write [\"tcp\"] or [\"ws\"]".to_owned(),
+        ["tcp"] => return (true, false),
+        ["ws"] => return (false, true),
+        ["tcp", "ws"] | ["ws", "tcp"] => return (true, true),
+        [] => format!("is empty; write {both}"),
         _ => match names.iter().find(|name| !["tcp", "ws"].contains(*name)) {
             Some(unknown) => format!("\"{unknown}\" is not one of \"tcp\", \"ws\""),
-            None => "has more than one; a listener speaks \"tcp\" or \"ws\", so add a [[listeners]] with another port"
-                .to_owned(),
+            None => format!("has a protocol twice; write {both}"),
         },
     };
     check.problem(key, at(list), wrong);
-    false
+    (true, false)
 }
 
 fn taken(address: SocketAddr, key: &str, other: SocketAddr) -> String {
@@ -122,7 +126,7 @@ pub(super) fn health(
 
 /// A listener that is not for clients; at `[::]` it takes IPv4, too.
 fn internal(address: SocketAddr) -> ListenerConfig {
-    ListenerConfig { address, transport: Transport::Plain, ipv6_only: false }
+    ListenerConfig::new(address, Transport::Plain)
 }
 
 /// The address of such a listener must not be one of `[[listeners]]`.
