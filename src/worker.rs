@@ -172,6 +172,9 @@ impl Worker {
         };
         busy |= self.apply_effects();
         self.backlog.send(&mut self.mailbox, &mut self.core);
+        for (peer, failure) in self.core.refused.drain(..) {
+            self.log.refused(peer, failure);
+        }
         self.log.turn(began);
         if self.core.shard.passes_log_mark() {
             let (bytes, limit) = (self.core.metrics.log_bytes.read(), self.core.metrics.log_bytes_limit.read());
@@ -217,6 +220,7 @@ impl Worker {
         self.net.release_spares();
         self.verifier.release_spares();
         self.core.causes.shrink_to_fit();
+        self.core.refused.shrink_to_fit();
         self.backlog.release_spares();
         (self.at_rest)();
     }

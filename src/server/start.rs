@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::StartError;
 use crate::admin::{self, Admin};
@@ -195,6 +195,7 @@ impl Common {
                 recv_buffers: runtime.recv_buffers,
                 recv_buffer_bytes: runtime.recv_buffer_bytes,
                 accepts_in_flight: runtime.accepts_in_flight,
+                proxy_header_timeout: Duration::from_millis(settings.client.handshake_timeout_ms),
                 ..NetOptions::default()
             },
             tls,

@@ -16,6 +16,7 @@ use ringgate_core::slots::Slots;
 use ringgate_core::transport::Transport;
 use ringgate_core::wire::Encoder;
 use ringgate_net::Driver;
+use ringgate_net::proxy::ProxyFailure;
 use ringgate_net::tls::{Handshake, TlsError};
 use ringgate_net::ws::Failure;
 
@@ -34,6 +35,8 @@ pub(super) struct Core {
     limited: bool,
     /// Why TLS or WebSocket failed, of connections whose close was not logged yet.
     pub(super) causes: HashMap<ConnectionKey, String>,
+    /// Connections that were refused in this turn for want of a header of the PROXY protocol, for the log.
+    pub(super) refused: Vec<(SocketAddr, ProxyFailure)>,
 }
 
 impl Core {
@@ -48,6 +51,7 @@ impl Core {
             admission,
             peers: Slots::default(),
             causes: HashMap::new(),
+            refused: Vec::new(),
             shard: Shard::new(options),
         }
     }
@@ -76,6 +80,10 @@ impl Driver for Core {
 
     fn recognised(&mut self, key: ConnectionKey, transport: Transport) {
         self.shard.handle(Event::Recognised { connection: key, transport }, self.now);
+    }
+
+    fn proxy_refused(&mut self, peer: SocketAddr, failure: ProxyFailure) {
+        self.refused.push((peer, failure));
     }
 
     fn secured(&mut self, key: ConnectionKey, _: Handshake) {

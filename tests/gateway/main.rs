@@ -22,6 +22,7 @@ mod notify;
 mod openssl;
 mod output;
 mod presence;
+mod proxied;
 mod python;
 mod reload;
 mod room_history;

@@ -94,6 +94,7 @@ fn every_byte_comes_back(descriptors: Descriptors, recv_buffers: u16) {
             // The kernel keeps the completion queue at least as long as the other.
             submission_entries: 2,
             completion_entries: 4,
+            ..NetOptions::default()
         };
         let mut net = Net::new(options, counted, &Bell::new().unwrap()).unwrap();
         net.listen(listener, Transport::Plain);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::layer::Framing;
+use crate::network::Network;
 use ringgate_core::transport::Transport;
 
 /// Connections that wait for accept; the kernel cuts it to net.core.somaxconn.
@@ -106,6 +107,8 @@ pub(super) struct Listener {
     /// What its connections are over; where they may become WebSockets, what is below that.
     pub(super) transport: Transport,
     pub(super) framing: Framing,
+    /// Where its connections come from, each with a header of the PROXY protocol; empty where they come from clients.
+    pub(super) proxies: Vec<Network>,
 }
 
 /// What the connections of a listener begin with.
@@ -115,12 +118,14 @@ pub struct Front {
     pub transport: Transport,
     /// Over TCP or TLS: a connection whose first bytes are `GET ` is a WebSocket. Any other is not.
     pub is_open_to_websocket: bool,
+    /// Connections come from these networks only, and begin with a header of the PROXY protocol, before TLS. Empty: there is no header.
+    pub proxies: Vec<Network>,
 }
 
 impl Front {
     /// Of connections that are over this transport.
     pub fn new(transport: Transport) -> Self {
-        Front { transport, is_open_to_websocket: false }
+        Front { transport, is_open_to_websocket: false, proxies: Vec::new() }
     }
 
     /// The transports that its connections may be over.

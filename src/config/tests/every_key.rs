@@ -5,6 +5,7 @@ use ringgate_auth::Algorithm;
 use ringgate_core::id::Durability;
 use ringgate_core::limits::{ClientLimits, Engine, InboxSettings, Namespace};
 use ringgate_core::session::Authenticator as _;
+use ringgate_net::network::Network;
 
 /// Every key, at a value that is not its default; units of each kind. Capital words stand for what depends on the host.
 const EVERY_KEY: &str = r#"
@@ -33,6 +34,12 @@ address = "[::1]:7002"
 tls = true
 protocols = ["ws"]
 ipv6_only = true
+
+[[listeners]]
+address = "127.0.0.1:7005"
+protocols = ["tcp", "ws"]
+proxy_protocol = true
+trusted_proxies = ["10.0.0.0/8", "::1"]
 
 [tls]
 certificate = "FOLDER/certificate.pem"
@@ -338,7 +345,10 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
     assert_eq!(config.runtime, runtime);
     let plain = ListenerConfig::new("127.0.0.1:7001".parse().unwrap(), Transport::Plain);
     let wss = ListenerConfig { ipv6_only: true, ..ListenerConfig::new("[::1]:7002".parse().unwrap(), Transport::Wss) };
-    assert_eq!(config.listeners, [plain, wss]);
+    let proxies = ["10.0.0.0/8", "::1"].map(|network| Network::parse(network).unwrap());
+    let front = Front { transport: Transport::Plain, is_open_to_websocket: true, proxies: proxies.to_vec() };
+    let proxied = ListenerConfig { front, ..ListenerConfig::new("127.0.0.1:7005".parse().unwrap(), Transport::Plain) };
+    assert_eq!(config.listeners, [plain, wss, proxied]);
     let origins = ["https://*.example.org", "http://localhost:*"].map(|origin| OriginPattern::parse(origin).unwrap());
     // message_size_max is so small that a message of 1 MiB takes every frame.
     let websocket = Rules { path: "/chat/socket".to_owned(), origins: origins.to_vec(), ..Rules::default() };
@@ -402,6 +412,7 @@ fn key_left_out_then_it_is_noticed() {
     // What cannot be left out, or stands alone in its section.
     const NEEDED: &[&str] = &[
         "listeners.address",
+        "listeners.trusted_proxies",
         "tls.certificate",
         "tls.key",
         "token.keys.algorithm",
@@ -476,6 +487,7 @@ fn key_changed_then_it_is_exchanged_or_named_as_in_need_of_a_restart() {
         "listeners.address" => Some(value.replace(":7", ":8")),
         "token.keys.algorithm" => Some(value.replace("HS384", "HS512")),
         "token.keys.secret" => Some(value.replace("a secret", "b secret")),
+        "listeners.trusted_proxies" => Some(value.replace("10.", "11.")),
         "namespaces.name" => Some(value.replace("orders", "bills").replace("typing", "hints")),
         _ => None,
     };

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use ringgate_core::transport::Transport;
 use ringgate_net::Front;
+use ringgate_net::network::Network;
+use toml::Spanned;
 
 use super::super::{DEFAULT_ADMIN_PORT, ListenerConfig, raw};
 use super::check::{Check, at};
@@ -29,6 +31,7 @@ pub(super) fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerC
             true => front.is_open_to_websocket = has_websocket,
             false => front.transport = transport.with_websocket(),
         }
+        front.proxies = proxies(&format!("listeners[{index}].trusted_proxies"), raw, check);
         let listener = ListenerConfig { address, front, ipv6_only };
         if let Some((other, known)) = listeners.iter().enumerate().find(|(_, known)| overlap(known, &listener)) {
             let text = match known.address == address {
@@ -45,6 +48,46 @@ pub(super) fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerC
         listeners.push(listener);
     }
     listeners
+}
+
+/// The networks whose connections begin with a header of the PROXY protocol.
+fn proxies(key: &str, raw: &raw::Listener, check: &mut Check<'_>) -> Vec<Network> {
+    let proxies = networks(key, &raw.trusted_proxies, check);
+    match (raw.proxy_protocol, raw.trusted_proxies.first()) {
+        (true, None) => {
+            let text = "is missing, but the listener has proxy_protocol = true; write the networks of the proxies, \
+                        like [\"10.0.0.0/8\"]";
+            check.problem(key, raw.address.as_ref().and_then(at), text);
+        }
+        (false, Some(first)) => {
+            let text = "has no effect, and connections are taken from everywhere, unless proxy_protocol = true; add that, or remove this";
+            check.warn(key, at(first), text);
+        }
+        (true, Some(_)) | (false, None) => {}
+    }
+    if raw.proxy_protocol { proxies } else { Vec::new() }
+}
+
+/// Networks of proxies that are believed whom they speak for.
+pub(super) fn networks(key: &str, raw: &[Spanned<String>], check: &mut Check<'_>) -> Vec<Network> {
+    let mut networks = Vec::new();
+    for (index, text) in raw.iter().enumerate() {
+        let key = format!("{key}[{index}]");
+        match Network::parse(text.get_ref()) {
+            Ok(network) => {
+                if network.is_everything() {
+                    check.warn(
+                        &key,
+                        at(text),
+                        format!("{network} is everybody: any client can say that it is another"),
+                    );
+                }
+                networks.push(network);
+            }
+            Err(error) => check.problem(&key, at(text), error.to_string()),
+        }
+    }
+    networks
 }
 
 /// Whether a listener takes frames alone, and whether it takes WebSocket: what `protocols` says.

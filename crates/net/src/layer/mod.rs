@@ -7,6 +7,7 @@
 //! A new layer is a file here, its variant in [`Stacked`] with an arm in `each!`, and what [`Layers::accept`] makes it from.
 
 mod either;
+mod header;
 mod plain;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use crate::tls::{Tls, TlsError};
 use crate::ws::{Accepted, Failure, Rules};
 use either::Either;
 pub(super) use either::REQUEST;
+pub(super) use header::Header;
 use plain::Plain;
 use ws::Ws;
 
@@ -174,6 +176,7 @@ pub(super) enum Stacked {
     WsTls(Box<Ws<Tls>>),
     Either(Box<Either<Plain>>),
     EitherTls(Box<Either<Tls>>),
+    Header(Box<Header>),
 }
 
 /// How frames travel on the connections of a listener.
@@ -198,6 +201,7 @@ macro_rules! each {
                 $crate::layer::Stacked::WsTls($layer) => $value,
                 $crate::layer::Stacked::Either($layer) => $value,
                 $crate::layer::Stacked::EitherTls($layer) => $value,
+                $crate::layer::Stacked::Header($layer) => $value,
             },
         }
     };
@@ -230,6 +234,33 @@ impl Layers {
         })
     }
 
+    /// For an accepted connection that a proxy introduces first.
+    pub(super) fn behind(header: Header) -> Layers {
+        Layers::stacked(Stacked::Header(Box::new(header)))
+    }
+
+    /// What has come of a header, if one has to come.
+    pub(super) fn header(&self) -> Option<&Header> {
+        match self {
+            Layers::Stacked(stacked) => match &**stacked {
+                Stacked::Header(header) => Some(header),
+                _ => None,
+            },
+            Layers::Plain(_) => None,
+        }
+    }
+
+    /// As [`Self::header`].
+    pub(super) fn header_mut(&mut self) -> Option<&mut Header> {
+        match self {
+            Layers::Stacked(stacked) => match &mut **stacked {
+                Stacked::Header(header) => Some(header),
+                _ => None,
+            },
+            Layers::Plain(_) => None,
+        }
+    }
+
     /// Whether [`Self::recognise`] is to be asked about the content that comes.
     pub(super) fn may_become_websocket(&self) -> bool {
         matches!(self, Layers::Stacked(stacked) if matches!(**stacked, Stacked::Either(_) | Stacked::EitherTls(_)))
@@ -242,7 +273,7 @@ impl Layers {
         let (before, is_websocket) = match &mut **stacked {
             Stacked::Either(either) => (either.matched, either.look_at(content)?),
             Stacked::EitherTls(either) => (either.matched, either.look_at(content)?),
-            Stacked::Tls(_) | Stacked::Ws(_) | Stacked::WsTls(_) => return None,
+            Stacked::Tls(_) | Stacked::Ws(_) | Stacked::WsTls(_) | Stacked::Header(_) => return None,
         };
         let Layers::Stacked(stacked) = std::mem::replace(self, Layers::PLAIN) else { return None };
         *self = match (*stacked, is_websocket) {
@@ -280,7 +311,7 @@ impl Layers {
         match self {
             Layers::Plain(_) => Transport::Plain,
             Layers::Stacked(stacked) => match **stacked {
-                Stacked::Either(_) => Transport::Plain,
+                Stacked::Either(_) | Stacked::Header(_) => Transport::Plain,
                 Stacked::Tls(_) | Stacked::EitherTls(_) => Transport::Tls,
                 Stacked::Ws(_) => Transport::Ws,
                 Stacked::WsTls(_) => Transport::Wss,
@@ -298,6 +329,7 @@ impl Layers {
                 Stacked::WsTls(ws) => ws.kept(),
                 Stacked::Either(either) => either.kept(),
                 Stacked::EitherTls(either) => either.kept(),
+                Stacked::Header(header) => header.kept(),
             },
         }
     }
