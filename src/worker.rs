@@ -216,11 +216,9 @@ impl Worker {
 
     /// Gives back what only the busy stretch needed.
     fn release_spares(&mut self) {
-        self.core.shard.release_spares();
+        self.core.release_spares();
         self.net.release_spares();
         self.verifier.release_spares();
-        self.core.causes.shrink_to_fit();
-        self.core.refused.shrink_to_fit();
         self.backlog.release_spares();
         (self.at_rest)();
     }
@@ -252,7 +250,10 @@ impl Worker {
             any = true;
             match effect {
                 Effect::Post(posted) => self.backlog.push(posted),
-                Effect::Verify { connection, refresh, token } => self.verifier.push((connection, refresh, token)),
+                Effect::Verify { connection, refresh, token } => {
+                    let token = if refresh.is_none() { self.core.token(connection, token) } else { token };
+                    self.verifier.push((connection, refresh, token));
+                }
                 Effect::Writable { connection } => self.net.flush(connection, &mut self.core),
                 Effect::Close { connection, reason, flush, record } => {
                     let cause = self.core.causes.remove(&connection);

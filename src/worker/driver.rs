@@ -18,8 +18,10 @@ use ringgate_core::wire::Encoder;
 use ringgate_net::Driver;
 use ringgate_net::proxy::ProxyFailure;
 use ringgate_net::tls::{Handshake, TlsError};
-use ringgate_net::ws::Failure;
+use ringgate_net::ws::{Accepted, Failure};
 
+/// What stands in Connect where the token came with the request for a WebSocket (docs/protocol.md).
+const TOKEN_OF_REQUEST: &str = "-";
 /// Delays that refused clients are told.
 const FAREWELLS: u32 = 16;
 
@@ -35,6 +37,8 @@ pub(super) struct Core {
     limited: bool,
     /// Why TLS or WebSocket failed, of connections whose close was not logged yet.
     pub(super) causes: HashMap<ConnectionKey, String>,
+    /// Tokens that came with requests for a WebSocket, until Connect.
+    tokens: HashMap<ConnectionKey, Box<str>>,
     /// Connections that were refused in this turn for want of a header of the PROXY protocol, for the log.
     pub(super) refused: Vec<(SocketAddr, ProxyFailure)>,
 }
@@ -52,8 +56,28 @@ impl Core {
             peers: Slots::default(),
             causes: HashMap::new(),
             refused: Vec::new(),
+            tokens: HashMap::new(),
             shard: Shard::new(options),
         }
+    }
+}
+
+impl Core {
+    /// The token that is to be verified: the one that Connect has brought, unless it asks for that of the request. Without one in the
+    /// request, what stands in Connect is no token, and is refused as such.
+    pub(super) fn token(&mut self, key: ConnectionKey, in_connect: Box<str>) -> Box<str> {
+        match self.tokens.remove(&key) {
+            Some(token) if *in_connect == *TOKEN_OF_REQUEST => token,
+            _ => in_connect,
+        }
+    }
+
+    /// Lets go of memory that is only kept for the next busy moment.
+    pub(super) fn release_spares(&mut self) {
+        self.shard.release_spares();
+        self.causes.shrink_to_fit();
+        self.refused.shrink_to_fit();
+        self.tokens.shrink_to_fit();
     }
 }
 
@@ -110,6 +134,12 @@ impl Driver for Core {
         self.causes.insert(key, error.to_string());
     }
 
+    fn upgraded(&mut self, key: ConnectionKey, accepted: &Accepted) {
+        if let Some(token) = &accepted.token {
+            self.tokens.insert(key, token.as_str().into());
+        }
+    }
+
     fn websocket_failed(&mut self, key: ConnectionKey, failure: &Failure) {
         self.causes.insert(key, failure.to_string());
     }
@@ -120,6 +150,7 @@ impl Driver for Core {
 
     fn freed(&mut self, key: ConnectionKey) {
         self.causes.remove(&key);
+        self.tokens.remove(&key);
         self.shard.handle(Event::Freed { connection: key }, self.now);
         if let Some(peer) = self.peers.remove_at(key)
             && let Ok(mut admission) = self.admission.lock()

@@ -50,6 +50,7 @@ memory = "compact"
 [websocket]
 path = "/chat/socket"
 origins = ["https://*.example.org", "http://localhost:*"]
+token_cookie = "session"
 
 [client]
 ping_interval = "2m"
@@ -351,7 +352,14 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
     assert_eq!(config.listeners, [plain, wss, proxied]);
     let origins = ["https://*.example.org", "http://localhost:*"].map(|origin| OriginPattern::parse(origin).unwrap());
     // message_size_max is so small that a message of 1 MiB takes every frame.
-    let websocket = Rules { path: "/chat/socket".to_owned(), origins: origins.to_vec(), ..Rules::default() };
+    let websocket = Rules {
+        path: "/chat/socket".to_owned(),
+        origins: origins.to_vec(),
+        token_in_authorization: true,
+        token_cookie: Some("session".to_owned()),
+        token_subprotocol_prefix: Some("bearer.".to_owned()),
+        ..Rules::default()
+    };
     assert_eq!(config.websocket, websocket);
     assert_eq!(config.tls.as_ref().map(|tls| tls.enable_secret_extraction), Some(true), "compact");
     assert_eq!(config.tls_names, ["localhost", "127.0.0.1"]);
