@@ -113,7 +113,7 @@ impl Worker {
         Ok(Worker {
             net,
             backlog: Backlog::new(options.shard.shards.into()),
-            core: Core::new(options.shard, options.admission),
+            core: Core::new(options.shard, options.admission, options.websocket.trusted_proxies),
             mailbox: options.mailbox,
             verifier: Verifier::new(options.authenticator),
             started: options.started,

@@ -192,7 +192,13 @@ section!(Listener {
 
 section!(Tls { certificate: At<String>, key: At<String>, names: Vec<Spanned<String>>, memory: At<String>, });
 
-section!(WebSocket { path: At<String>, origins: Vec<Spanned<String>>, token_cookie: At<String>, });
+section!(WebSocket {
+    path: At<String>,
+    origins: Vec<Spanned<String>>,
+    token_cookie: At<String>,
+    trusted_proxies: Vec<Spanned<String>>,
+    forwarded_header: At<String>,
+});
 
 section!(Client {
     ping_interval: At<Duration>,

@@ -16,6 +16,7 @@ use ringgate_core::slots::Slots;
 use ringgate_core::transport::Transport;
 use ringgate_core::wire::Encoder;
 use ringgate_net::Driver;
+use ringgate_net::network::Network;
 use ringgate_net::proxy::ProxyFailure;
 use ringgate_net::tls::{Handshake, TlsError};
 use ringgate_net::ws::{Accepted, Failure};
@@ -33,7 +34,10 @@ pub(super) struct Core {
     settings: Arc<Settings>,
     pub(super) metrics: Arc<ShardMetrics>,
     admission: Arc<Mutex<Admission>>,
-    peers: Slots<IpAddr>,
+    /// The addresses that admitted connections are counted for; none for a proxy that has not said whom it connects for.
+    peers: Slots<Option<IpAddr>>,
+    /// Proxies that say it in their request for a WebSocket.
+    trusted_proxies: Vec<Network>,
     limited: bool,
     /// Why TLS or WebSocket failed, of connections whose close was not logged yet.
     pub(super) causes: HashMap<ConnectionKey, String>,
@@ -44,7 +48,7 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) fn new(options: ShardOptions, admission: Arc<Mutex<Admission>>) -> Self {
+    pub(super) fn new(options: ShardOptions, admission: Arc<Mutex<Admission>>, trusted_proxies: Vec<Network>) -> Self {
         let client = &options.settings.client;
         Core {
             id: options.id,
@@ -54,6 +58,7 @@ impl Core {
             metrics: options.metrics.clone(),
             admission,
             peers: Slots::default(),
+            trusted_proxies,
             causes: HashMap::new(),
             refused: Vec::new(),
             tokens: HashMap::new(),
@@ -70,6 +75,30 @@ impl Core {
             Some(token) if *in_connect == *TOKEN_OF_REQUEST => token,
             _ => in_connect,
         }
+    }
+
+    fn is_trusted(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(peer))
+    }
+
+    /// A request for a WebSocket says that it was passed on for this client. That is believed of trusted proxies only.
+    fn forwarded(&mut self, key: ConnectionKey, client: IpAddr) {
+        if !self.shard.peer(key).is_some_and(|peer| self.is_trusted(peer)) {
+            return;
+        }
+        let mut is_admitted = true;
+        if let Some(counted @ None) = self.peers.get_mut(key) {
+            let admission = self.admission.lock();
+            match admission.map(|mut admission| admission.admit_client(&self.settings.client, client)) {
+                Ok(Ok(())) => *counted = Some(client),
+                Ok(Err(refusal)) => {
+                    self.metrics.connections_refused[refusal].increment();
+                    is_admitted = false;
+                }
+                Err(_) => is_admitted = false,
+            }
+        }
+        self.shard.handle(Event::Forwarded { connection: key, peer: client, is_admitted }, self.now);
     }
 
     /// Lets go of memory that is only kept for the next busy moment.
@@ -91,12 +120,14 @@ impl Driver for Core {
     ) -> bool {
         let peer = peer.ip().to_canonical();
         if self.limited {
+            let may_forward = transport.is_websocket() || is_open_to_websocket;
+            let counted = Some(peer).filter(|peer| !(may_forward && self.is_trusted(*peer)));
             let Ok(mut admission) = self.admission.lock() else { return false };
-            if let Err(refusal) = admission.admit(&self.settings.client, peer, self.now) {
+            if let Err(refusal) = admission.admit(&self.settings.client, counted, self.now) {
                 self.metrics.connections_refused[refusal].increment();
                 return false;
             }
-            self.peers.insert_at(key, peer);
+            self.peers.insert_at(key, counted);
         }
         self.shard.handle(Event::Opened { connection: key, peer, transport, is_open_to_websocket }, self.now);
         true
@@ -137,6 +168,9 @@ impl Driver for Core {
     fn upgraded(&mut self, key: ConnectionKey, accepted: &Accepted) {
         if let Some(token) = &accepted.token {
             self.tokens.insert(key, token.as_str().into());
+        }
+        if let Some(client) = accepted.forwarded_for {
+            self.forwarded(key, client);
         }
     }
 

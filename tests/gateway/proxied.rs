@@ -250,3 +250,57 @@ fn clients_come_through_a_proxy_then_logs_have_their_addresses() {
     assert!(line.contains("\"peer\":\"127.0.0.1:"), "{line}");
     assert!(line.contains("\"reason\":\"no header of the PROXY protocol\""), "{line}");
 }
+
+/// A client whose request for a WebSocket has these headers, from this host itself.
+fn forwarded(gateway: &Gateway, headers: &str) -> Client {
+    let headers = format!("Sec-WebSocket-Protocol: ringgate.v1\r\n{headers}");
+    Client::over_websocket(WsStream::ask(gateway.ws(), None, &headers))
+}
+
+/// One connection for each address, and proxies of HTTP in these networks.
+fn behind_http(networks: &[&str]) -> Gateway {
+    Gateway::with(|config| {
+        config.settings.client.connections_per_address_max = 1;
+        config.websocket.trusted_proxies = networks.iter().map(|network| Network::parse(network).unwrap()).collect();
+    })
+}
+
+#[test]
+fn trusted_proxy_names_the_client_then_limits_are_about_the_client() {
+    let gateway = behind_http(&["127.0.0.0/8", "10.0.0.0/8"]);
+    let mut alice = forwarded(&gateway, "X-Forwarded-For: 192.0.2.1\r\n");
+    alice.sign_in(&Login::user("alice"));
+    // What the client itself has written stands before, and counts for nothing; nor does the other header.
+    let headers = "X-Forwarded-For: 192.0.2.9, 192.0.2.1\r\nX-Forwarded-For: 10.0.0.1\r\nForwarded: for=192.0.2.9\r\n";
+    let mut again = forwarded(&gateway, headers);
+    again.expect_close(CloseReason::Busy.code());
+    assert_eq!(gateway.sum(|m| &m.connections_refused[Refusal::Address]), 1);
+    let mut bob = forwarded(&gateway, "X-Forwarded-For: 192.0.2.2\r\n");
+    bob.sign_in(&Login::user("bob"));
+    // The proxy itself, such as for a look whether the gateway is there, is not limited.
+    let mut own = [forwarded(&gateway, ""), forwarded(&gateway, "X-Forwarded-For: unknown\r\n")];
+    for (number, client) in own.iter_mut().enumerate() {
+        client.sign_in(&Login::user(&format!("proxy{number}")));
+    }
+    drop((again, alice));
+    wait_until("alice has gone", || gateway.connections() == 3);
+    let mut alice = forwarded(&gateway, "X-Forwarded-For: 192.0.2.1\r\n");
+    alice.sign_in(&Login::user("alice"));
+    drop((alice, bob, own));
+    gateway.finish();
+}
+
+#[test]
+fn request_names_a_client_and_comes_from_no_trusted_proxy_then_it_is_ignored() {
+    for networks in [&[][..], &["10.0.0.0/8"]] {
+        let gateway = behind_http(networks);
+        let mut first = forwarded(&gateway, "X-Forwarded-For: 192.0.2.1\r\n");
+        first.sign_in(&Login::user("alice"));
+        let mut second = Gateway::raw_at(gateway.ws());
+        let mut rest = String::new();
+        second.read_to_string(&mut rest).unwrap();
+        assert!(rest.starts_with("HTTP/1.1 503 "), "both have the address of this host: {rest}");
+        drop(first);
+        gateway.finish();
+    }
+}

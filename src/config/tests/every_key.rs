@@ -6,6 +6,7 @@ use ringgate_core::id::Durability;
 use ringgate_core::limits::{ClientLimits, Engine, InboxSettings, Namespace};
 use ringgate_core::session::Authenticator as _;
 use ringgate_net::network::Network;
+use ringgate_net::ws::ForwardedHeader;
 
 /// Every key, at a value that is not its default; units of each kind. Capital words stand for what depends on the host.
 const EVERY_KEY: &str = r#"
@@ -51,6 +52,8 @@ memory = "compact"
 path = "/chat/socket"
 origins = ["https://*.example.org", "http://localhost:*"]
 token_cookie = "session"
+trusted_proxies = ["10.0.0.0/8"]
+forwarded_header = "forwarded"
 
 [client]
 ping_interval = "2m"
@@ -357,6 +360,8 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         origins: origins.to_vec(),
         token_in_authorization: true,
         token_cookie: Some("session".to_owned()),
+        trusted_proxies: vec![proxies[0]],
+        forwarded_header: ForwardedHeader::Forwarded,
         token_subprotocol_prefix: Some("bearer.".to_owned()),
         ..Rules::default()
     };
@@ -495,7 +500,7 @@ fn key_changed_then_it_is_exchanged_or_named_as_in_need_of_a_restart() {
         "listeners.address" => Some(value.replace(":7", ":8")),
         "token.keys.algorithm" => Some(value.replace("HS384", "HS512")),
         "token.keys.secret" => Some(value.replace("a secret", "b secret")),
-        "listeners.trusted_proxies" => Some(value.replace("10.", "11.")),
+        "listeners.trusted_proxies" | "websocket.trusted_proxies" => Some(value.replace("10.", "11.")),
         "namespaces.name" => Some(value.replace("orders", "bills").replace("typing", "hints")),
         _ => None,
     };

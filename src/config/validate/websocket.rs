@@ -1,12 +1,13 @@
 //! `[websocket]`: where listeners of WebSocket take connections, and from which web pages.
 
 use ringgate_core::limits::{HEADER_BYTES, Settings};
-use ringgate_net::ws::{OriginPattern, Rules};
+use ringgate_net::ws::{ForwardedHeader, OriginPattern, Rules};
 
 use toml::Spanned;
 
 use super::super::raw;
 use super::check::{Check, at};
+use super::listeners::networks;
 
 pub(super) fn websocket(raw: &raw::WebSocket, settings: &Settings, check: &mut Check<'_>) -> Rules {
     let mut rules = rules(settings);
@@ -33,6 +34,10 @@ pub(super) fn websocket(raw: &raw::WebSocket, settings: &Settings, check: &mut C
         cookie(name, raw, check);
         rules.token_cookie = Some(name.get_ref().clone());
     }
+    rules.trusted_proxies = networks("websocket.trusted_proxies", &raw.trusted_proxies, check);
+    let headers = [("x-forwarded-for", ForwardedHeader::XForwardedFor), ("forwarded", ForwardedHeader::Forwarded)];
+    rules.forwarded_header =
+        check.choice("websocket.forwarded_header", &raw.forwarded_header, rules.forwarded_header, &headers);
     rules
 }
 

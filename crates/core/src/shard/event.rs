@@ -35,6 +35,15 @@ pub enum Event<'a> {
         /// What it is over.
         transport: Transport,
     },
+    /// A proxy that is trusted has said whom it has connected for.
+    Forwarded {
+        /// The connection.
+        connection: ConnectionKey,
+        /// Address of the client.
+        peer: IpAddr,
+        /// The client may connect; else it is told that the gateway is busy.
+        is_admitted: bool,
+    },
     /// The TLS handshake is over.
     Secured {
         /// The connection.

@@ -27,6 +27,7 @@ mod ways;
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use effect::{
@@ -161,6 +162,11 @@ impl Shard {
         }
     }
 
+    /// Address of the other end of a connection, as far as is known.
+    pub fn peer(&self, connection: ConnectionKey) -> Option<IpAddr> {
+        self.connections.get(connection).map(|connection| connection.peer)
+    }
+
     /// An event of this connection is about to come: prefetches its memory.
     pub fn expect(&self, connection: ConnectionKey) {
         self.connections.prefetch(connection.slot);
@@ -172,6 +178,7 @@ impl Shard {
             Event::Opened { connection, peer, transport, is_open_to_websocket } => {
                 self.on_opened(connection, peer, transport, is_open_to_websocket, now);
             }
+            Event::Forwarded { connection, peer, is_admitted } => self.on_forwarded(connection, peer, is_admitted, now),
             Event::Recognised { connection, transport } => self.on_recognised(connection, transport),
             Event::Secured { connection } => self.on_secured(connection, now),
             Event::Received { connection, bytes } => self.on_received(connection, bytes, now),

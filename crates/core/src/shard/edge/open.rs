@@ -46,6 +46,14 @@ impl Shard {
         connection.transport = transport;
     }
 
+    pub(in crate::shard) fn on_forwarded(&mut self, key: ConnectionKey, peer: IpAddr, is_admitted: bool, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        connection.peer = peer;
+        if !is_admitted && !connection.is_closing() {
+            self.close(key, CloseReason::Busy, "", now);
+        }
+    }
+
     pub(in crate::shard) fn on_secured(&mut self, key: ConnectionKey, now: Now) {
         if let Some(connection) = self.connections.get_mut(key)
             && connection.phase == Phase::Handshaking
