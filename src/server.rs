@@ -28,7 +28,9 @@ use ringgate_core::metrics::{ReloadOutcome, ShardMetrics};
 use ringgate_core::transport::Transport;
 
 use bind::bind_all;
-use start::{Common, Plan, check_machine, set_certificate_end, start_admin, start_health, start_threads, start_watch};
+use start::{
+    Common, Identity, Plan, check_machine, set_certificate_end, start_admin, start_health, start_threads, start_watch,
+};
 
 /// A gateway that runs.
 pub struct Server {
@@ -83,9 +85,9 @@ impl Server {
         let shutdown_timeout = Duration::from_millis(config.settings.shutdown_timeout_ms);
         let websocket_path = config.websocket.path.clone();
         let plan = Plan::new(&config.runtime)?;
-        let (mailboxes, control) = plan.mailboxes(config.runtime.mailbox_capacity)?;
-        let common = Common::new(config, at_rest);
-        let threads = start_threads(plan.threads(common.shards(mailboxes, sockets, &metrics)))?;
+        let mailboxes = plan.mailboxes(config.runtime.mailbox_capacity)?;
+        let common = Common::new(config, Identity::random(), None, at_rest);
+        let threads = start_threads(plan.threads(common.shards(mailboxes.shards, sockets, &metrics)))?;
         readiness.set(State::Ready);
         let watch = start_watch(&metrics, limits, &readiness)?;
         Ok(Server {
@@ -95,7 +97,7 @@ impl Server {
             health,
             readiness,
             metrics,
-            control,
+            control: mailboxes.control,
             threads,
             watch: Some(watch),
             shutdown_timeout,

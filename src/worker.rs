@@ -10,11 +10,13 @@
 //! |---|---|
 //! | `driver` | the core as the sockets see it; connections that are turned away |
 //! | `mail` | letters between shards, those that wait for a full mailbox, and what the control plane asks |
+//! | `engine` | what the shard asks of the engine that keeps its messages |
 //! | `tokens` | which tokens are verified in a turn |
 //! | `rest` | the end of a busy stretch |
 //! | `log` | a line when a session begins, and when a connection ends |
 
 mod driver;
+mod engine;
 mod log;
 mod mail;
 mod rest;
@@ -34,6 +36,7 @@ use ringgate_net::{Bell, Front, Net, NetOptions, RingError};
 use rustls::ServerConfig;
 
 use driver::{Core, farewells};
+pub use engine::EngineEnd;
 use log::ConnectionLog;
 use mail::Backlog;
 pub use mail::{Control, Mail, Reload};
@@ -54,6 +57,8 @@ pub struct WorkerOptions {
     pub tls: Option<Arc<ServerConfig>>,
     /// Its end of the mesh.
     pub mailbox: Mailbox<Mail>,
+    /// Its way to the engine that keeps messages; none where they are in memory.
+    pub engine: Option<EngineEnd>,
     /// Verifies tokens.
     pub authenticator: Arc<dyn Authenticator>,
     /// Which clients may connect; shared by all shards.
@@ -82,6 +87,7 @@ pub(crate) struct Worker {
     core: Core,
     mailbox: Mailbox<Mail>,
     backlog: Backlog,
+    engine: Option<EngineEnd>,
     verifier: Verifier,
     started: Instant,
     turned: Instant,
@@ -115,6 +121,7 @@ impl Worker {
             backlog: Backlog::new(options.shard.shards.into()),
             core: Core::new(options.shard, options.admission, options.websocket.trusted_proxies),
             mailbox: options.mailbox,
+            engine: options.engine,
             verifier: Verifier::new(options.authenticator),
             started: options.started,
             turned: Instant::now(),
@@ -136,7 +143,8 @@ impl Worker {
     /// Whether it has drained and is not needed any more.
     pub(crate) fn is_done(&self) -> bool {
         let is_idle = self.core.shard.connections() == 0 && self.core.shard.awaits_engine() == 0;
-        self.draining && is_idle && self.net.sockets() == 0 && self.backlog.letters() == 0
+        let has_asked = self.engine.as_ref().is_none_or(EngineEnd::is_empty);
+        self.draining && is_idle && has_asked && self.net.sockets() == 0 && self.backlog.letters() == 0
     }
 
     /// Whether a turn would find something to do.
@@ -174,6 +182,9 @@ impl Worker {
         self.backlog.send(&mut self.mailbox, &mut self.core);
         for (peer, failure) in self.core.refused.drain(..) {
             self.log.refused(peer, failure);
+        }
+        if let Some(engine) = &mut self.engine {
+            engine.send(&self.core.metrics);
         }
         self.log.turn(began);
         if self.core.shard.passes_log_mark() {
@@ -228,6 +239,7 @@ impl Worker {
             let Some(mail) = self.mailbox.pop() else { return handled > 0 };
             match mail {
                 Mail::Letter(letter) => self.core.shard.handle(Event::Mail(letter), self.core.now),
+                Mail::Engine(event) => self.core.shard.handle(*event, self.core.now),
                 Mail::Control(Control::Drain) => {
                     self.draining = true;
                     self.net.stop_accepting();
@@ -266,15 +278,20 @@ impl Worker {
                     self.net.trust(connection);
                     self.log.signed_in(connection, &record);
                 }
-                // No configuration asks for an engine yet: messages are kept in memory.
-                Effect::Append { .. }
+                effect @ (Effect::Append { .. }
                 | Effect::Load { .. }
                 | Effect::Read { .. }
                 | Effect::Cursor { .. }
                 | Effect::Unload { .. }
                 | Effect::Claim { .. }
                 | Effect::Release { .. }
-                | Effect::Relay { .. } => unreachable!("the memory engine has no effects"),
+                | Effect::Relay { .. }
+                | Effect::Members { .. }
+                | Effect::Presence { .. }) => {
+                    if let Some(engine) = &mut self.engine {
+                        engine.push(effect);
+                    }
+                }
                 Effect::Abort { connection } => self.net.abort(connection),
                 Effect::Hold { connection, hold } => self.net.hold(connection, hold),
             }

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
-use ringgate::config::{Config, dev_certificate};
+use ringgate::config::{Config, Running, dev_certificate};
 
 struct Looking;
 
@@ -16,7 +16,7 @@ struct Looking;
 static SECRETS: OnceLock<Vec<(&str, Vec<u8>)>> = OnceLock::new();
 
 /// Blocks freed with each of them in it.
-static FOUND: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
+static FOUND: [AtomicUsize; 9] = [const { AtomicUsize::new(0) }; 9];
 
 // SAFETY: every call goes to the system's allocator unchanged; a block is read before it is freed. A block that grows is a
 // new one, to which the old one is copied before that is freed: what `GlobalAlloc` does by itself.
@@ -45,6 +45,7 @@ static ALLOCATOR: Looking = Looking;
 #[test]
 fn configuration_was_read_then_no_freed_memory_holds_a_secret() {
     const INLINE: &str = "an inline secret of thirty-two bytes, and a few more";
+    const OF_REDIS: &str = "the password of Redis, which stands in the configuration";
     const IN_FILE: &str = "a secret of thirty-two bytes in a file, and a few more";
     let folder = std::env::temp_dir().join(format!("ringgate-secrets-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
@@ -60,7 +61,8 @@ fn configuration_was_read_then_no_freed_memory_holds_a_secret() {
     let json = "{\"k\": \"a secret that is written as JSON, for whatever reason\"}";
     std::fs::write(path("json"), json).unwrap();
     let text = format!(
-        "[[listeners]]\naddress = \"127.0.0.1:0\"\ntls = true\n[tls]\ncertificate = {:?}\nkey = {:?}\n\
+        "[node]\nnumber = 1\n[log]\nengine = \"redis\"\n[redis]\naddress = \"127.0.0.1:6379\"\npassword = \"{OF_REDIS}\"\n\
+         [[listeners]]\naddress = \"127.0.0.1:0\"\ntls = true\n[tls]\ncertificate = {:?}\nkey = {:?}\n\
          [[token.keys]]\nkid = \"1\"\nalgorithm = \"HS256\"\nsecret = \"{INLINE}\"\n\
          [[token.keys]]\nkid = \"2\"\nalgorithm = \"HS256\"\nsecret_file = {:?}\n\
          [[token.keys]]\nkid = \"3\"\nalgorithm = \"HS256\"\nsecret_file = {:?}\n\
@@ -81,12 +83,16 @@ fn configuration_was_read_then_no_freed_memory_holds_a_secret() {
         ("a secret in base64", in_base64.as_bytes()),
         ("what that means", &[0xa5; 32]),
         ("a secret in JSON", b"that is written as JSON, for"),
+        ("redis.password", OF_REDIS.as_bytes()),
         ("the private key in base64", &line.as_bytes()[50..]),
         ("the private key", &der[37..]),
     ];
     let secrets = SECRETS.get_or_init(|| secrets.iter().map(|(name, bytes)| (*name, bytes.to_vec())).collect());
-    let config = Config::load(&path("ringgate.toml")).unwrap_or_else(|problems| panic!("{problems}"));
+    let config = Config::load_for_doctor(&path("ringgate.toml")).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(config.keys.len(), 4);
+    // Compared with itself, as when it is read again.
+    let again = Config::load_for_doctor(&path("ringgate.toml")).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(Running::of(&config).needs_restart(&again), [""; 0]);
     let found: Vec<_> = FOUND.iter().map(|found| found.load(Ordering::Relaxed)).collect();
     for ((name, _), times) in secrets.iter().zip(&found) {
         assert_eq!(*times, 0, "{name} is in {times} freed blocks; all: {found:?}");

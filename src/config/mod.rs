@@ -5,6 +5,7 @@
 
 pub mod fit;
 mod raw;
+mod redis;
 mod reload;
 mod validate;
 
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::redis::{HostPort, Password, RedisConfig, RedisMode, RedisTls, WhenAway};
 pub use reload::Running;
 pub use ringgate_auth::certificate::{CertificateError, certificate_from_files, dev_certificate, server_config};
 pub use ringgate_core::units::{parse_duration_ms, parse_size};
@@ -21,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::cores::Cores;
 use ringgate_auth::{Claims, Key};
-use ringgate_core::limits::Settings;
+use ringgate_core::limits::{Engine, Settings};
 use ringgate_core::transport::Transport;
 use ringgate_net::ws::{OriginPattern, Rules};
 use ringgate_net::{Descriptors, Front};
@@ -61,6 +63,8 @@ pub struct Config {
     pub admin_hosts: Vec<String>,
     /// Listener of `/healthz` and `/readyz` alone, if any.
     pub health: Option<SocketAddr>,
+    /// The Redis that links nodes, where that keeps messages (`settings.engine`).
+    pub redis: Option<RedisConfig>,
     /// Logging.
     pub logging: Logging,
     /// What is allowed and probably not meant: for the log, and for people.
@@ -211,7 +215,8 @@ impl Config {
         Config::parse(&text, &file)
     }
 
-    /// As [`Self::load`], without the check whether this host can hold that many connections: `ringgate doctor` makes it.
+    /// As [`Self::load`], for `ringgate doctor`, which looks itself whether this host can hold that many connections, and at the
+    /// Redis that `ringgate serve` does not use yet.
     pub fn load_for_doctor(path: &Path) -> Result<Config, Problems> {
         let (text, file) = read(path)?;
         Config::understand(&text, &file, |_| Vec::new())
@@ -219,7 +224,16 @@ impl Config {
 
     /// As [`Self::load`], from memory; `file` is for messages.
     pub fn parse(text: &str, file: &str) -> Result<Config, Problems> {
-        Config::understand(text, file, fit::check_host)
+        let config = Config::understand(text, file, fit::check_host)?;
+        match config.settings.engine {
+            Engine::Memory => Ok(config),
+            Engine::Store | Engine::Shared => {
+                let text = "this version can look at Redis (ringgate doctor --config FILE) and cannot keep messages there yet; \
+                            write \"memory\", and remove [redis]";
+                let problem = Problem { line: None, key: "log.engine".to_owned(), text: text.to_owned() };
+                Err(Problems { file: file.to_owned(), problems: vec![problem] })
+            }
+        }
     }
 
     fn understand(text: &str, file: &str, fits: validate::Fits) -> Result<Config, Problems> {
@@ -278,6 +292,7 @@ impl Config {
             admin: Some(free(DEFAULT_ADMIN_PORT)),
             admin_hosts: Vec::new(),
             health: None,
+            redis: None,
             logging: Logging { level: "info".to_owned(), json: false },
             warnings: Vec::new(),
             values: reload::Values::default(),

@@ -44,6 +44,13 @@ pub(super) enum CoreList {
     List(Vec<Number>),
 }
 
+/// A text, or a list of them.
+#[derive(Clone, Debug)]
+pub(super) enum Addresses {
+    One(String),
+    Several(Vec<String>),
+}
+
 // Visitors instead of `untagged` enums, whose errors say which variants there are, not what was expected.
 
 struct NumberVisitor;
@@ -126,6 +133,34 @@ impl<'de> Deserialize<'de> for CoreList {
     }
 }
 
+struct AddressesVisitor;
+
+impl<'de> Visitor<'de> for AddressesVisitor {
+    type Value = Addresses;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an address like \"127.0.0.1:6379\", or a list of them")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Addresses, E> {
+        Ok(Addresses::One(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Addresses, A::Error> {
+        let mut addresses = Vec::new();
+        while let Some(address) = list.next_element()? {
+            addresses.push(address);
+        }
+        Ok(Addresses::Several(addresses))
+    }
+}
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Addresses, D::Error> {
+        deserializer.deserialize_any(AddressesVisitor)
+    }
+}
+
 macro_rules! section {
     ($name:ident { $($field:ident: $type:ty,)* }) => {
         #[derive(Deserialize, Clone, Debug, Default)]
@@ -159,6 +194,7 @@ section!(File {
     token: Token,
     inbox: Inbox,
     log: Log,
+    redis: At<Redis>,
     namespaces: Option<Vec<Namespace>>,
     admin: Admin,
     shutdown: Shutdown,
@@ -258,11 +294,31 @@ section!(Inbox {
 });
 
 section!(Log {
+    engine: At<String>,
     size_per_shard_max: At<Number>,
     topic_ttl: At<Duration>,
     quiet_topics_max: At<Number>,
     dedup_window: At<Duration>,
     dedup_entries_max: At<Number>,
+});
+
+section!(Redis {
+    address: At<Addresses>,
+    mode: At<String>,
+    sentinel_master: At<String>,
+    user: At<String>,
+    password: At<Secret>,
+    password_file: At<String>,
+    database: At<Number>,
+    tls: Option<bool>,
+    ca_file: At<String>,
+    prefix: At<String>,
+    connect_timeout: At<Duration>,
+    command_timeout: At<Duration>,
+    when_away: At<String>,
+    wait_max: At<Duration>,
+    replicas_min: At<Number>,
+    allow_volatile: Option<bool>,
 });
 
 section!(Namespace {

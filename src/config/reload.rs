@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::{Config, ListenerConfig, Runtime, default_text};
+use super::{Config, ListenerConfig, RedisConfig, Runtime, default_text, raw};
 use ringgate_core::limits::Settings;
 use ringgate_core::units::{parse_duration_ms, parse_size};
 use ringgate_net::ws::Rules;
@@ -26,6 +28,7 @@ pub struct Running {
     admin: Option<SocketAddr>,
     admin_hosts: Vec<String>,
     health: Option<SocketAddr>,
+    redis: Option<RedisConfig>,
     json: bool,
     values: Values,
 }
@@ -45,6 +48,7 @@ impl Running {
             admin: config.admin,
             admin_hosts: config.admin_hosts.clone(),
             health: config.health,
+            redis: config.redis.clone(),
             json: config.logging.json,
             values: config.values.clone(),
         }
@@ -58,6 +62,7 @@ impl Running {
             ("listeners", self.listeners == new.listeners),
             ("websocket", self.websocket == new.websocket),
             ("admin", (self.admin, &self.admin_hosts, self.health) == (new.admin, &new.admin_hosts, new.health)),
+            ("redis", self.redis == new.redis),
             ("logging", self.json == new.json),
             ("", self.settings == new.settings),
         ];
@@ -71,6 +76,16 @@ impl Running {
             // A value that is only written differently has not changed.
             if !sections.get(section_of(key)).is_some_and(|(_, same)| *same) {
                 names.push(key.clone());
+            }
+        }
+        // The content of a file may have changed without its key.
+        if let (Some(old), Some(new_redis)) = (&self.redis, &new.redis) {
+            for (key, same) in [
+                ("redis.password_file", old.password == new_redis.password),
+                ("redis.ca_file", old.tls == new_redis.tls),
+            ] {
+                let is_missing = !same && !names.iter().any(|name| name == key);
+                names.extend(Some(key.to_owned()).filter(|key| is_missing && new.values.0.contains_key(key)));
             }
         }
         names.sort();
@@ -117,6 +132,9 @@ impl<'de> Visitor<'de> for SectionsVisitor {
         while let Some(name) = map.next_key::<String>()? {
             if EXCHANGED.iter().any(|start| start.strip_suffix('.') == Some(&name)) {
                 map.next_value::<IgnoredAny>()?;
+            } else if name == "redis" {
+                let WithoutPassword(table) = map.next_value()?;
+                sections.push((name, toml::Value::Table(table)));
             } else {
                 sections.push((name, map.next_value()?));
             }
@@ -128,6 +146,42 @@ impl<'de> Visitor<'de> for SectionsVisitor {
 impl<'de> Deserialize<'de> for Sections {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Sections, D::Error> {
         deserializer.deserialize_map(SectionsVisitor)
+    }
+}
+
+/// `[redis]` with a number in place of the password, which tells whether that has changed.
+struct WithoutPassword(toml::Table);
+
+struct WithoutPasswordVisitor;
+
+impl<'de> Visitor<'de> for WithoutPasswordVisitor {
+    type Value = WithoutPassword;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a section")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WithoutPassword, A::Error> {
+        /// Nobody outside this process can try passwords against what it makes of them.
+        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let mut table = toml::Table::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value = match name.as_str() {
+                "password" => {
+                    let secret: raw::Secret = map.next_value()?;
+                    toml::Value::String(format!("{:016x}", KEY.hash_one(secret.0.as_str())))
+                }
+                _ => map.next_value()?,
+            };
+            table.insert(name, value);
+        }
+        Ok(WithoutPassword(table))
+    }
+}
+
+impl<'de> Deserialize<'de> for WithoutPassword {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<WithoutPassword, D::Error> {
+        deserializer.deserialize_map(WithoutPasswordVisitor)
     }
 }
 

@@ -31,6 +31,26 @@ fn default_text_is_parsed_then_it_gives_the_defaults() {
 }
 
 #[test]
+fn section_of_redis_is_taken_out_of_its_comments_then_it_gives_the_defaults() {
+    let is_free = |line: &str| {
+        !line.contains("/etc/") && !["password", "user", "sentinel_master"].iter().any(|key| line.starts_with(key))
+    };
+    let lines = default_text().lines().skip_while(|line| *line != "# [redis]").take_while(|line| !line.is_empty());
+    let lines: Vec<_> = lines.map(|line| line.trim_start_matches("# ")).filter(|line| is_free(line)).collect();
+    assert!(lines.len() > 12, "{lines:?}");
+    let engine = "[node]\nnumber = 0\n[log]\nengine = \"redis\"\n";
+    let config =
+        understand(&format!("{engine}{}\n{MINIMAL}", lines.join("\n"))).unwrap_or_else(|problems| panic!("{problems}"));
+    let wanted = RedisConfig::at(vec![HostPort { host: "127.0.0.1".to_owned(), port: 6379 }]);
+    assert_eq!(config.redis, Some(wanted.clone()));
+    // But for one that has no effect unless another is changed.
+    let warnings: Vec<_> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
+    assert_eq!(warnings, ["redis.wait_max"]);
+    let short = understand(&format!("{engine}[redis]\naddress = \"127.0.0.1:6379\"\n{MINIMAL}")).unwrap();
+    assert_eq!((short.redis, short.settings.engine, short.warnings), (Some(wanted), Engine::Shared, Vec::new()));
+}
+
+#[test]
 fn cores_are_listed_then_each_has_a_shard_unless_shards_is_set() {
     let config = understand(&format!("[runtime]\ncores = [3, 1, 0]\n{MINIMAL}")).unwrap();
     assert_eq!((config.runtime.cores.clone(), config.runtime.shard_count()), (Cores::List(vec![3, 1, 0]), 3));

@@ -16,7 +16,7 @@ use crate::host::memory::memory_bytes;
 use crate::readiness::Readiness;
 use crate::thread::ThreadOptions;
 use crate::watch::{Limits, Watch};
-use crate::worker::{Mail, WorkerOptions};
+use crate::worker::{EngineEnd, Mail, WorkerOptions};
 use ringgate_auth::Keys;
 use ringgate_core::id::{Now, ShardId};
 use ringgate_core::limits::{MAILBOX_BYTES_MAX, Settings};
@@ -110,6 +110,13 @@ fn refused(what: &str, error: &std::io::Error) -> StartError {
     }
 }
 
+/// The ends of the mesh.
+pub(super) struct Mailboxes {
+    pub(super) shards: Vec<Mailbox<Mail>>,
+    pub(super) control: Mailbox<Mail>,
+    pub(super) engine: Mailbox<Mail>,
+}
+
 /// Which thread has which shard.
 pub(super) struct Plan {
     /// Their shards are still missing.
@@ -152,14 +159,17 @@ impl Plan {
         Ok(Plan { threads: distinct.iter().map(thread).collect::<Result<_, _>>()?, of_shards })
     }
 
-    /// The mailbox of each shard, which wakes its thread, and the one through which the control plane tells shards something.
-    pub(super) fn mailboxes(&self, letters: usize) -> Result<(Vec<Mailbox<Mail>>, Mailbox<Mail>), StartError> {
+    /// The mailbox of each shard, which wakes its thread, and those through which the control plane and the engine tell shards
+    /// something.
+    pub(super) fn mailboxes(&self, letters: usize) -> Result<Mailboxes, StartError> {
         let bell_of = |thread: &usize| self.threads[*thread].bell.clone() as Arc<dyn Wake>;
         let mut wakers: Vec<Arc<dyn Wake>> = self.of_shards.iter().map(bell_of).collect();
-        wakers.push(Arc::new(NoWake));
+        wakers.extend([Arc::new(NoWake) as Arc<dyn Wake>, Arc::new(NoWake)]);
         let mut mailboxes = mailboxes(wakers, Capacity { letters, bytes: MAILBOX_BYTES_MAX, weight_of: Mail::bytes });
-        let control = mailboxes.pop().ok_or_else(|| StartError("no mailbox".to_owned()))?;
-        Ok((mailboxes, control))
+        match (mailboxes.pop(), mailboxes.pop()) {
+            (Some(engine), Some(control)) => Ok(Mailboxes { shards: mailboxes, control, engine }),
+            _ => Err(StartError("no mailbox".to_owned())),
+        }
     }
 
     /// The threads with their shards.
@@ -171,6 +181,9 @@ impl Plan {
     }
 }
 
+/// Makes the way of a shard to the engine.
+pub(super) type EngineOf = Box<dyn Fn(ShardId) -> EngineEnd>;
+
 /// What all shards share: settings, token keys, certificate, admission.
 pub(super) struct Common {
     settings: Arc<Settings>,
@@ -179,13 +192,14 @@ pub(super) struct Common {
     websocket: Rules,
     authenticator: Arc<dyn Authenticator>,
     admission: Arc<Mutex<Admission>>,
-    seed: u64,
+    identity: Identity,
+    engine: Option<EngineOf>,
     started: Instant,
     at_rest: fn(),
 }
 
 impl Common {
-    pub(super) fn new(config: Config, at_rest: fn()) -> Common {
+    pub(super) fn new(config: Config, identity: Identity, engine: Option<EngineOf>, at_rest: fn()) -> Common {
         let Config { settings, runtime, tls, websocket, keys, claims, .. } = config;
         Common {
             net: NetOptions {
@@ -202,7 +216,8 @@ impl Common {
             websocket,
             authenticator: Arc::new(Keys::new(keys, claims)),
             admission: Arc::new(Mutex::new(Admission::new(&settings.client, Now::default()))),
-            seed: random_seed(),
+            identity,
+            engine,
             settings: Arc::new(settings),
             started: Instant::now(),
             at_rest,
@@ -224,14 +239,15 @@ impl Common {
                     shards,
                     settings: self.settings.clone(),
                     metrics: metrics.clone(),
-                    seed: self.seed,
-                    run: self.seed,
+                    seed: self.identity.seed,
+                    run: self.identity.run,
                 },
                 net: self.net.clone(),
                 listeners,
                 tls: self.tls.clone(),
                 websocket: self.websocket.clone(),
                 mailbox,
+                engine: self.engine.as_ref().map(|engine| engine(ShardId(index))),
                 authenticator: self.authenticator.clone(),
                 admission: self.admission.clone(),
                 started: self.started,
@@ -274,8 +290,20 @@ pub(super) fn start_watch(
     watch.map_err(|error| StartError(kernel::explain("the thread that watches shards", &error)))
 }
 
-/// Keys the hashes of topics and devices; not a secret that anything else rests on.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
+/// What makes the hashes and sessions of this node its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity {
+    /// Keys the hashes of topics and devices; not a secret that anything else rests on. Nodes that share an engine have the same.
+    pub(super) seed: u64,
+    /// Of this life of the process alone.
+    pub(super) run: u64,
+}
+
+impl Identity {
+    /// Of a node that keeps messages in memory.
+    pub(super) fn random() -> Identity {
+        use std::hash::{BuildHasher, Hasher};
+        let random = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+        Identity { seed: random(), run: random() }
+    }
 }

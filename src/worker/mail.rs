@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ringgate_core::id::ShardId;
 use ringgate_core::mesh::Mailbox;
 use ringgate_core::session::Authenticator;
-use ringgate_core::shard::{Letter, Posted};
+use ringgate_core::shard::{Event, Letter, Posted};
 use rustls::ServerConfig;
 
 use super::driver::Core;
@@ -18,6 +18,8 @@ pub enum Mail {
     Letter(Letter),
     /// From the control plane.
     Control(Control),
+    /// From the engine that keeps messages.
+    Engine(Box<Event<'static>>),
 }
 
 // What is measured of the mesh in bench/ is as large.
@@ -29,6 +31,12 @@ impl Mail {
         match self {
             Mail::Letter(letter) => letter.bytes(),
             Mail::Control(_) => 0,
+            Mail::Engine(event) => match &**event {
+                Event::Read { result: Ok(read), .. } => read.messages.iter().map(|message| message.frame.len()).sum(),
+                Event::Arrived { message, .. } => message.frame.len(),
+                Event::Relayed { frame, .. } => frame.len(),
+                _ => 0,
+            },
         }
     }
 }
@@ -94,7 +102,7 @@ impl Backlog {
                         core.metrics.mesh_full.increment();
                         break;
                     }
-                    Err(Mail::Control(_)) => break,
+                    Err(Mail::Control(_) | Mail::Engine(_)) => break,
                 }
             }
             core.shard.set_waiting(ShardId(to as u16), backlog.len(), backlog.iter().map(Letter::bytes).sum());

@@ -2,6 +2,8 @@
 //!
 //! Values are frozen at start. Units are in the names. 0 means "no limit" only where a field says so.
 
+use crate::id::Durability;
+
 /// Bytes of the frame header.
 pub const HEADER_BYTES: usize = 8;
 /// What a frame's body may need beyond its payload: names, ids, FlatBuffers tables.
@@ -80,6 +82,8 @@ pub struct Settings {
     pub log_bytes_per_shard_max: usize,
     /// Where messages are kept.
     pub engine: Engine,
+    /// How safe a message is that an engine has stored.
+    pub engine_durability: Durability,
     /// How long the position of a topic is kept in which nobody is and no message is left.
     pub topic_ttl_ms: u64,
     /// Such topics of one shard; the oldest go first.
@@ -193,7 +197,7 @@ pub struct Namespace {
     /// The part of the room name before the first colon.
     pub name: String,
     /// Where messages are kept.
-    pub durability: crate::id::Durability,
+    pub durability: Durability,
     /// Messages kept; 0 for none.
     pub history_size: usize,
     /// How long they are kept.
@@ -224,6 +228,7 @@ impl Default for Settings {
             namespaces: vec![Namespace::named("chat")],
             log_bytes_per_shard_max: 512 * 1024 * 1024,
             engine: Engine::Memory,
+            engine_durability: Durability::Memory,
             topic_ttl_ms: 30 * 24 * 3600 * 1000,
             quiet_topics_max: 256 * 1024,
             dedup_window_ms: 5 * 60 * 1000,
@@ -326,7 +331,7 @@ impl Namespace {
     pub fn named(name: &str) -> Self {
         Namespace {
             name: name.to_owned(),
-            durability: crate::id::Durability::Memory,
+            durability: Durability::Memory,
             history_size: 100,
             history_ttl_ms: 3600 * 1000,
             join_leave: false,

@@ -11,7 +11,7 @@ use ringgate_core::topics::{Answered, DedupId, DeviceState, LoadedTopic, TopicSt
 use ringgate_core::wire::Draft;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Disk {
     topics: BTreeMap<Arc<str>, Topic>,
     epochs: u64,
@@ -20,7 +20,7 @@ pub struct Disk {
     by_id: HashMap<DedupId, Answered>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Topic {
     epoch: u64,
     last: u64,
@@ -132,6 +132,11 @@ impl Disk {
         LoadedTopic { position, state: topic.state.clone(), due_unix_ms }
     }
 
+    /// Whether the topic is in this epoch.
+    pub fn is_in_epoch(&mut self, name: &Arc<str>, epoch: u64) -> bool {
+        self.topic(name).epoch == epoch
+    }
+
     /// The messages that are wanted.
     pub fn read(&mut self, wanted: &ReadMessages, unix_ms: u64) -> ReadResult {
         let topic = self.topic(&wanted.topic);
@@ -183,29 +188,60 @@ impl Disk {
         self.topics.remove(name);
     }
 
-    /// Merges what one of several nodes tells of a topic.
-    pub fn merge(&mut self, name: &Arc<str>, epoch: u64, told: &TopicState) {
+    /// The node is gone that had the session with this claim.
+    pub fn lease_ended(&mut self, name: &Arc<str>, device: &Arc<str>, fence: Fence, unix_ms: u64) {
+        let topic = self.topic(name);
+        if topic.claimed.get(device) == Some(&fence) {
+            topic.claimed.remove(device);
+        }
+        let known = topic.state.devices.iter_mut().find(|known| known.name == *device && known.fence == fence);
+        if let Some(known) = known {
+            known.away_since_ms.get_or_insert(unix_ms);
+        }
+        topic.raise_floor();
+    }
+
+    /// What is stored here may be less than what `other` had said it stored: every topic begins anew.
+    pub fn begin_epochs_after(&mut self, other: &Disk) {
+        self.epochs = other.epochs;
+        for topic in self.topics.values_mut() {
+            self.epochs += 1;
+            let known = topic.state.known;
+            *topic = Topic {
+                epoch: self.epochs,
+                last: 0,
+                state: TopicState { known, ..TopicState::default() },
+                messages: BTreeMap::new(),
+                claimed: core::mem::take(&mut topic.claimed),
+            };
+        }
+    }
+
+    /// Merges what one of several nodes tells of a topic. True if a device is new.
+    pub fn merge(&mut self, name: &Arc<str>, epoch: u64, told: &TopicState) -> bool {
         let topic = self.topic(name);
         if epoch != topic.epoch {
-            return;
+            return false;
         }
+        let known = topic.state.devices.len();
         let state = &mut topic.state;
         (state.floor, state.lost) = (state.floor.max(told.floor), state.lost.max(told.lost));
         state.known |= told.known;
         state.forgotten_at = [state.forgotten_at, told.forgotten_at].into_iter().flatten().min();
         state.devices.retain(|device| device.away_since_ms.is_none() || !told.forgotten.contains(&device.name));
+        let kept = topic.state.devices.len();
         told.devices.iter().for_each(|device| topic.put_device(device));
         topic.raise_floor();
+        topic.state.devices.len() > kept || kept < known
     }
 
-    /// A session has claimed a device. True if the device was not known.
-    pub fn claim(&mut self, name: &Arc<str>, device: &Arc<str>, fence: Fence) -> bool {
+    /// A session has claimed a device.
+    pub fn claim(&mut self, name: &Arc<str>, device: &Arc<str>, fence: Fence) {
         let topic = self.topic(name);
         match topic.state.devices.iter_mut().find(|known| known.name == *device) {
             Some(known) => (known.fence, known.away_since_ms) = (fence, None),
-            None => return topic.claimed.insert(device.clone(), fence).is_none(),
+            None => drop(topic.claimed.insert(device.clone(), fence)),
         }
-        false
     }
 
     /// The session with this claim has ended.

@@ -62,6 +62,7 @@ fn kind(letter: &Letter) -> &'static str {
             ToEdge::Fanout { .. } => "Fanout",
             ToEdge::NotSubscribed { .. } => "NotSubscribed",
             ToEdge::LookupFailed { .. } => "LookupFailed",
+            ToEdge::StartOver { .. } => "StartOver",
         },
     }
 }

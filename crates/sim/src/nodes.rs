@@ -9,7 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use ringgate_core::limits::{Engine, Settings};
-use ringgate_core::shard::{ClaimId, EngineUnavailable, Event, Fence, Origin, Stored, StoredMessage};
+use ringgate_core::shard::{
+    ClaimId, EngineUnavailable, Event, Fence, MemberChange, Origin, Present, Stored, StoredMessage,
+};
 
 use crate::disk::Disk;
 use crate::world::{Append, Call, Storage, Task, World};
@@ -38,7 +40,15 @@ pub struct Nodes {
     pub changed: VecDeque<Changed>,
     /// Messages in no log, on their way to other nodes.
     pub relayed: VecDeque<Relayed>,
+    /// Who is in a room on a node.
+    members: BTreeMap<(Arc<str>, usize), MembersHere>,
     settings: Settings,
+}
+
+#[derive(Clone, Debug, Default)]
+struct MembersHere {
+    count: u32,
+    named: BTreeMap<(usize, u64), (Arc<str>, Arc<str>)>,
 }
 
 /// A topic of which a device is new.
@@ -129,6 +139,7 @@ impl Nodes {
             claimed: VecDeque::new(),
             changed: VecDeque::new(),
             relayed: VecDeque::new(),
+            members: BTreeMap::new(),
             settings: settings.clone(),
         }
     }
@@ -159,15 +170,7 @@ impl Nodes {
                     self.evictions.push_back(Eviction { node, shard, user, device, fence });
                 }
                 self.claimed.push_back(ClaimAnswer { node, shard, claim, fence });
-                let topic: Arc<str> = format!("@{user}").into();
-                if self.disk.claim(&topic, &device, fence) {
-                    let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
-                    self.changed.extend(interest.map(|(_, node, shard)| Changed {
-                        node: *node,
-                        shard: *shard,
-                        topic: topic.clone(),
-                    }));
-                }
+                self.disk.claim(&format!("@{user}").into(), &device, fence);
                 None
             }
             Task::Release { user, device, fence, left } => {
@@ -176,6 +179,29 @@ impl Nodes {
                     newest.holder = None;
                 }
                 None
+            }
+            Task::Members { topic, count, changes, anew } => {
+                let here = self.members.entry((topic, node)).or_default();
+                if anew {
+                    here.named.clear();
+                }
+                here.count = count;
+                for MemberChange { session, member } in changes {
+                    match member {
+                        Some(member) => drop(here.named.insert((shard, session), member)),
+                        None => drop(here.named.remove(&(shard, session))),
+                    }
+                }
+                None
+            }
+            Task::Presence { read, .. } if self.is_away => {
+                Some(Event::Present { read, result: Err(EngineUnavailable) })
+            }
+            Task::Presence { read, topic, limit } => {
+                let here = || self.members.iter().filter(|((room, _), _)| *room == topic).map(|(_, here)| here);
+                let count = here().map(|here| here.count).sum();
+                let members = here().flat_map(|here| here.named.values().cloned()).take(limit as usize).collect();
+                Some(Event::Present { read, result: Ok(Box::new(Present { count, members })) })
             }
             Task::Relay { topic, frame, origin } => {
                 let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
@@ -209,11 +235,22 @@ impl Nodes {
                 let loaded = Box::new(self.disk.load(&topic, unix_ms));
                 Some(Event::Loaded { topic, result: Ok(loaded) })
             }
+            Task::Read { read, messages } if !self.disk.is_in_epoch(&messages.topic, messages.epoch) => {
+                self.changed.push_back(Changed { node, shard, topic: messages.topic });
+                Some(Event::Read { read, result: Err(EngineUnavailable) })
+            }
             Task::Read { read, messages } => {
                 Some(Event::Read { read, result: Ok(Box::new(self.disk.read(&messages, unix_ms))) })
             }
             Task::Cursor { topic, epoch, state } => {
-                self.disk.merge(&topic, epoch, &state);
+                if self.disk.merge(&topic, epoch, &state) {
+                    let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
+                    self.changed.extend(interest.map(|(_, node, shard)| Changed {
+                        node: *node,
+                        shard: *shard,
+                        topic: topic.clone(),
+                    }));
+                }
                 None
             }
             Task::Unload { topic } => {
@@ -228,6 +265,25 @@ impl Nodes {
             self.nodes[node].handle(shard, event);
         }
         true
+    }
+
+    /// A node ends without a word and is started again; its lease ends at the same moment.
+    pub fn crash(&mut self, node: usize) {
+        self.interest.retain(|(_, other, _)| *other != node);
+        self.news.retain(|news| news.node != node);
+        self.evictions.retain(|eviction| eviction.node != node);
+        self.claimed.retain(|answer| answer.node != node);
+        self.changed.retain(|changed| changed.node != node);
+        self.relayed.retain(|relayed| relayed.node != node);
+        self.members.retain(|(_, other), _| *other != node);
+        let unix_ms = self.nodes[node].now.unix_ms;
+        for ((user, device), claim) in &mut self.claims {
+            if claim.holder.is_some_and(|(other, _)| other == node) {
+                claim.holder = None;
+                self.disk.lease_ended(&format!("@{user}").into(), device, claim.fence, unix_ms);
+            }
+        }
+        self.nodes[node].restart();
     }
 
     /// Delivers news to the node that they are for.
@@ -253,6 +309,27 @@ impl Nodes {
         self.claims.get(&(user.into(), device.into())).and_then(|newest| newest.holder).map(|(node, _)| node)
     }
 
+    /// The engine forgets who is in which room.
+    pub fn forget_members(&mut self) {
+        self.members.clear();
+    }
+
+    /// Tells a node that what it knows of a topic may not be true any more.
+    pub fn change(&mut self, changed: Changed) {
+        let Changed { node, shard, topic } = changed;
+        self.nodes[node].handle(shard, Event::Changed { topic });
+    }
+
+    /// Every node is told so of all its topics: news may have been lost.
+    pub fn change_all(&mut self) {
+        let all = self.interest.iter();
+        self.changed.extend(all.map(|(topic, node, shard)| Changed {
+            node: *node,
+            shard: *shard,
+            topic: topic.clone(),
+        }));
+    }
+
     /// Everything that is to be done at this moment, until nothing is left: news are delivered in their order.
     pub fn settle(&mut self) {
         loop {
@@ -265,8 +342,8 @@ impl Nodes {
                 self.tell(news);
                 any = true;
             }
-            while let Some(Changed { node, shard, topic }) = self.changed.pop_front() {
-                self.nodes[node].handle(shard, Event::Changed { topic });
+            while let Some(changed) = self.changed.pop_front() {
+                self.change(changed);
                 any = true;
             }
             while let Some(Relayed { node, shard, topic, frame, origin }) = self.relayed.pop_front() {

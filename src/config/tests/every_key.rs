@@ -116,11 +116,29 @@ publish = "token"
 copy_to_own_devices = true
 
 [log]
+engine = "redis"
 size_per_shard_max = "40GiB"
 topic_ttl = "41m"
 quiet_topics_max = 42
 dedup_window = "43s"
 dedup_entries_max = 44
+
+[redis]
+address = ["redis-1.example.org:7001", "[::1]:7002"]
+mode = "sentinel"
+sentinel_master = "chat-master"
+user = "edge"
+password = "a password of Redis"
+database = 9
+tls = true
+ca_file = "FOLDER/redis-ca.pem"
+prefix = "im:eu-1"
+connect_timeout = "1234ms"
+command_timeout = "6s"
+when_away = "wait"
+wait_max = "8s"
+replicas_min = 2
+allow_volatile = true
 
 [[namespaces]]
 name = "orders"
@@ -159,6 +177,9 @@ pub(super) struct Files {
     signer: ringgate_auth::Signer,
 }
 
+/// What cannot stand beside a line of [`EVERY_KEY`]: that line, and the other one.
+const INSTEAD: (&str, &str) = ("password = \"a password of Redis\"", "password_file = \"FOLDER/redis-password\"");
+
 impl Files {
     pub(super) fn new(name: &str) -> Files {
         let folder = std::env::temp_dir().join(format!("ringgate-config-{name}-{}", std::process::id()));
@@ -166,10 +187,12 @@ impl Files {
         let (certificate, key) = dev_certificate().unwrap();
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
         for (name, content) in [
+            ("redis-ca.pem", certificate.clone()),
             ("certificate.pem", certificate),
             ("key.pem", key),
             ("secret", "another secret of thirty-two bytes, or so\n".to_owned()),
             ("public.pem", pair.public_key_pem()),
+            ("redis-password", "another password of Redis\n".to_owned()),
         ] {
             std::fs::write(folder.join(name), content).unwrap();
         }
@@ -184,6 +207,22 @@ impl Files {
             Descriptors::Ordinary => "direct",
         };
         EVERY_KEY.replace("FOLDER", self.folder.to_str().unwrap()).replace("DESCRIPTORS", descriptors)
+    }
+
+    /// As [`Self::every_key`], with the other line of [`INSTEAD`].
+    pub(super) fn with_other_key(&self) -> String {
+        self.every_key().replace(INSTEAD.0, &INSTEAD.1.replace("FOLDER", self.folder.to_str().unwrap()))
+    }
+
+    /// A text with every key that can stand beside the others, and each of its keys; then the text with the other key, and that.
+    fn texts_with_keys(&self) -> Vec<(String, usize, String, String)> {
+        let owned =
+            |text: &str, (number, key, value): (usize, String, &str)| (text.to_owned(), number, key, value.to_owned());
+        let (text, other) = (self.every_key(), self.with_other_key());
+        let known: Vec<_> = keys_in(&text).into_iter().map(|(_, key, _)| key).collect();
+        let is_new = |(_, key, _): &(usize, String, &str)| !known.contains(key);
+        let of_other = keys_in(&other).into_iter().filter(is_new).map(|key| owned(&other, key));
+        keys_in(&text).into_iter().map(|key| owned(&text, key)).chain(of_other).collect()
     }
 }
 
@@ -207,13 +246,15 @@ fn shown(config: &Config) -> String {
         admin,
         admin_hosts,
         health,
+        redis,
         logging,
         ..
     } = config;
+    let password = redis.as_ref().and_then(|redis| redis.password.as_ref()).map(Password::reveal);
     let compact = tls.as_ref().map(|tls| tls.enable_secret_extraction);
     let keys: Vec<_> = keys.iter().map(|key| (&key.kid, key.algorithm)).collect();
     format!(
-        "{settings:#?} {runtime:#?} {listeners:?} {compact:?} {tls_names:?} {websocket:?} {keys:?} {claims:#?} {admin:?} {admin_hosts:?} {health:?} {logging:?}"
+        "{settings:#?} {runtime:#?} {listeners:?} {compact:?} {tls_names:?} {websocket:?} {keys:?} {claims:#?} {admin:?} {admin_hosts:?} {health:?} {redis:#?} {password:?} {logging:?}"
     )
 }
 
@@ -321,7 +362,8 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         inbox,
         namespaces: vec![orders, typing],
         log_bytes_per_shard_max: 42_949_672_960,
-        engine: Engine::Memory,
+        engine: Engine::Shared,
+        engine_durability: Durability::Memory,
         topic_ttl_ms: 2_460_000,
         quiet_topics_max: 42,
         dedup_window_ms: 43_000,
@@ -392,6 +434,26 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         assert_eq!(keys.verify(&signer.sign(&spec).unwrap(), 0).map(|grant| grant.user), Ok("alice".to_owned()));
     }
     assert_eq!(config.admin_hosts, ["gateway.example.org", "gate-1"]);
+    let host = |host: &str, port| HostPort { host: host.to_owned(), port };
+    let certificate = std::fs::read(files.folder.join("redis-ca.pem")).unwrap();
+    let redis = RedisConfig {
+        addresses: vec![host("redis-1.example.org", 7001), host("::1", 7002)],
+        mode: RedisMode::Sentinel { master: "chat-master".to_owned() },
+        user: Some("edge".to_owned()),
+        password: Some(Password::new(Zeroizing::new("a password of Redis".to_owned()))),
+        database: 9,
+        tls: Some(RedisTls { authorities: Some(certificate) }),
+        prefix: "im:eu-1".to_owned(),
+        connect_timeout_ms: 1234,
+        command_timeout_ms: 6000,
+        when_away: WhenAway::Wait,
+        wait_ms_max: 8000,
+        replicas_min: 2,
+        allow_volatile: true,
+    };
+    assert_eq!(config.redis.as_ref(), Some(&redis));
+    let in_file = understand(&files.with_other_key()).unwrap().redis.unwrap().password.unwrap();
+    assert_eq!(in_file.reveal(), "another password of Redis");
     // The admin listener is off; its address is read where it is on.
     assert_eq!(config.admin, None);
     let on = understand(&text.replace("enabled = false", "enabled = true")).unwrap();
@@ -406,7 +468,8 @@ fn key_exists_then_it_is_documented_and_tested() {
     let documented: Vec<_> = default_text().lines().map(|line| line.trim_start_matches("# ")).collect();
     let documented = documented.join("\n");
     let documented: Vec<_> = keys_in(&documented).into_iter().map(|(_, key, _)| key).collect();
-    let tested: Vec<_> = keys_in(EVERY_KEY).into_iter().map(|(_, key, _)| key).collect();
+    let other = EVERY_KEY.replace(INSTEAD.0, INSTEAD.1);
+    let tested: Vec<_> = keys_in(EVERY_KEY).into_iter().chain(keys_in(&other)).map(|(_, key, _)| key).collect();
     let exist = keys_that_exist();
     assert!(exist.len() >= 80 && exist.contains(&"token.keys.kid".to_owned()), "{exist:?}");
     for key in &exist {
@@ -421,9 +484,16 @@ fn key_exists_then_it_is_documented_and_tested() {
 #[test]
 fn key_left_out_then_it_is_noticed() {
     let files = Files::new("left-out");
-    let text = files.every_key();
-    // What cannot be left out, or stands alone in its section.
+    // What cannot be left out, or stands alone in its section, or is asked for by another key.
     const NEEDED: &[&str] = &[
+        "node.number",
+        "log.engine",
+        "redis.address",
+        "redis.mode",
+        "redis.sentinel_master",
+        "redis.password",
+        "redis.password_file",
+        "redis.tls",
         "listeners.address",
         "listeners.trusted_proxies",
         "tls.certificate",
@@ -434,8 +504,8 @@ fn key_left_out_then_it_is_noticed() {
         "token.keys.public_key_file",
         "namespaces.name",
     ];
-    let texts = [text.clone(), text.replace("enabled = false", "enabled = true")];
-    for (number, key, _) in keys_in(&text) {
+    for (text, number, key, _) in files.texts_with_keys() {
+        let texts = [text.clone(), text.replace("enabled = false", "enabled = true")];
         let noticed = texts.iter().any(|text| {
             let without: Vec<_> = text.lines().enumerate().filter(|(index, _)| index + 1 != number).collect();
             let without: Vec<_> = without.into_iter().map(|(_, line)| line).collect();
@@ -454,11 +524,10 @@ fn key_left_out_then_it_is_noticed() {
 #[test]
 fn wrong_value_then_its_line_and_key_are_named() {
     let files = Files::new("wrong");
-    let text = files.every_key();
     // Any text will do for these.
-    const FREE: &[&str] = &["token.audience", "token.issuer", "token.keys.kid"];
+    const FREE: &[&str] = &["token.audience", "token.issuer", "token.keys.kid", "redis.password"];
     let mut tried = 0;
-    for (number, key, value) in keys_in(&text) {
+    for (text, number, key, value) in files.texts_with_keys() {
         let quoted = value.trim_matches('"');
         let is_duration = parse_duration_ms(quoted).is_ok();
         let is_size = value.starts_with(|c: char| c.is_ascii_digit()) || quoted.ends_with("iB");
@@ -476,7 +545,7 @@ fn wrong_value_then_its_line_and_key_are_named() {
         for (wrong, right) in wrong {
             let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
             let line = &mut lines[number - 1];
-            *line = line.replace(value, wrong);
+            *line = line.replace(&value, wrong);
             let Err(problems) = understand(&lines.join("\n")) else { panic!("accepted {wrong} for {key}") };
             let name = key.rsplit('.').next().unwrap();
             let named = problems.problems.iter().any(|problem| {
@@ -502,12 +571,19 @@ fn key_changed_then_it_is_exchanged_or_named_as_in_need_of_a_restart() {
         "token.keys.secret" => Some(value.replace("a secret", "b secret")),
         "listeners.trusted_proxies" | "websocket.trusted_proxies" => Some(value.replace("10.", "11.")),
         "namespaces.name" => Some(value.replace("orders", "bills").replace("typing", "hints")),
+        "node.number" => Some("7".to_owned()),
+        "redis.address" => Some(value.replace(":7", ":8")),
+        "redis.sentinel_master" => Some(value.replace("chat", "push")),
+        "redis.password" => Some(value.replace("a password", "b password")),
         _ => None,
     };
-    let text = files.every_key();
-    let texts = [text.clone(), text.replace("enabled = false", "enabled = true")];
     let (mut named, mut exchanged) = (0, 0);
-    for (number, key, value) in keys_in(&text) {
+    for (text, number, key, value) in files.texts_with_keys() {
+        let texts = [text.clone(), text.replace("enabled = false", "enabled = true")];
+        // They change together with others: `engine_mode_or_tls_changed_then_named`.
+        if ["log.engine", "redis.mode", "redis.tls"].contains(&key.as_str()) {
+            continue;
+        }
         let is_exchanged = ["token.", "tls.", "logging.level"].iter().any(|start| key.starts_with(start));
         if is_exchanged && matches!(key.as_str(), "tls.certificate" | "tls.key") || key.ends_with("_file") {
             // Their content is exchanged, which tests of the gateway look at.
@@ -515,10 +591,10 @@ fn key_changed_then_it_is_exchanged_or_named_as_in_need_of_a_restart() {
         }
         let is_told = texts.iter().any(|text| {
             let lines =
-                text.lines().enumerate().filter_map(|(index, line)| match (index + 1 == number, other(&key, value)) {
+                text.lines().enumerate().filter_map(|(index, line)| match (index + 1 == number, other(&key, &value)) {
                     (false, _) => Some(line.to_owned()),
                     (true, None) => None,
-                    (true, Some(other)) => Some(line.replace(value, &other)),
+                    (true, Some(other)) => Some(line.replace(&value, &other)),
                 });
             let new = understand(&lines.collect::<Vec<_>>().join("\n"))
                 .unwrap_or_else(|problems| panic!("{key}: {problems}"));
@@ -538,4 +614,44 @@ fn key_changed_then_it_is_exchanged_or_named_as_in_need_of_a_restart() {
         }
     }
     assert!(named >= 70 && exchanged >= 8, "{named}, {exchanged}");
+}
+
+#[test]
+fn engine_mode_or_tls_of_redis_changed_then_named() {
+    let files = Files::new("changed-together");
+    let text = files.every_key();
+    let old = understand(&text).unwrap();
+    let names = |text: &str| {
+        let new = understand(text).unwrap_or_else(|problems| panic!("{problems}"));
+        Running::of(&old).needs_restart(&new)
+    };
+    assert_eq!(names(&text), [""; 0]);
+    let section = text.split("[redis]").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap();
+    let in_memory = text.replace("engine = \"redis\"", "engine = \"memory\"").replace(&format!("[redis]{section}"), "");
+    assert!(names(&in_memory).contains(&"log.engine".to_owned()));
+    let cluster = text
+        .replace("mode = \"sentinel\"", "mode = \"cluster\"")
+        .replace("sentinel_master = \"chat-master\"\n", "")
+        .replace("database = 9\n", "");
+    assert_eq!(names(&cluster), ["redis.database", "redis.mode", "redis.sentinel_master"]);
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("ca_file")).collect();
+    let (start, end) = text.split_once("[redis]").unwrap();
+    let plain = format!("{start}[redis]{}", end.replacen("tls = true\n", "", 1));
+    let plain: Vec<_> = plain.lines().filter(|line| !line.starts_with("ca_file")).collect();
+    assert_eq!(plain.len() + 1, lines.len());
+    assert_eq!(names(&plain.join("\n")), ["redis.ca_file", "redis.tls"]);
+}
+
+#[test]
+fn file_that_redis_needs_has_another_content_then_its_key_is_named() {
+    let files = Files::new("changed-content");
+    let text = files.with_other_key();
+    let old = Running::of(&understand(&text).unwrap());
+    assert_eq!(old.needs_restart(&understand(&text).unwrap()), [""; 0]);
+    std::fs::write(files.folder.join("redis-password"), "a new one").unwrap();
+    let names = old.needs_restart(&understand(&text).unwrap());
+    assert_eq!(names, ["redis.password_file"]);
+    std::fs::write(files.folder.join("redis-ca.pem"), dev_certificate().unwrap().0).unwrap();
+    let names = old.needs_restart(&understand(&text).unwrap());
+    assert_eq!(names, ["redis.ca_file", "redis.password_file"]);
 }

@@ -172,6 +172,90 @@ fn value_is_wrong_then_file_line_key_and_remedy_are_named() {
 }
 
 #[test]
+fn redis_is_set_wrong_then_the_key_and_what_would_be_right_are_named() {
+    let files = Files::new("redis-wrong");
+    let folder = files.folder.to_str().unwrap();
+    std::fs::write(files.folder.join("empty"), "\n").unwrap();
+    std::fs::write(files.folder.join("no-text"), [0xff, 0xfe]).unwrap();
+    const ADDRESS: &str = "address = \"127.0.0.1:6379\"";
+    for (redis, wanted) in [
+        ("", "redis.address: is missing; for instance \"127.0.0.1:6379\""),
+        ("address = \"redis\"", "x.toml:6: redis.address: \"redis\" has no port; write \"redis:6379\""),
+        ("address = []", "redis.address: is empty; write at least one"),
+        ("address = [\"a:1\", \"a:1\"]\nmode = \"cluster\"", "redis.address: has \"a:1\" twice"),
+        ("address = [\"a:1\", \"b:1\"]", "redis.address: has several addresses, and redis.mode is \"standalone\""),
+        ("address = 6379", "an address like \"127.0.0.1:6379\", or a list of them"),
+        (
+            "ADDRESS\nmode = \"sentinels\"",
+            "x.toml:7: redis.mode: \"sentinels\" is not one of \"standalone\", \"sentinel\", \"cluster\"",
+        ),
+        ("ADDRESS\nmode = \"sentinel\"", "redis.sentinel_master: is missing"),
+        (
+            "ADDRESS\nmode = \"sentinel\"\nsentinel_master = \"a b\"",
+            "redis.sentinel_master: \"a b\" is no name of Sentinel",
+        ),
+        (
+            "ADDRESS\nsentinel_master = \"a\"",
+            "x.toml:7: redis.sentinel_master: is for redis.mode = \"sentinel\", and that is \"standalone\"",
+        ),
+        (
+            "ADDRESS\nmode = \"cluster\"\ndatabase = 1",
+            "x.toml:8: redis.database: 1 is not there: a Cluster has database 0 alone",
+        ),
+        ("ADDRESS\ndatabase = -1", "x.toml:7: redis.database: -1 is negative; 0 to 65535"),
+        (
+            "ADDRESS\nuser = \"edge\"",
+            "x.toml:7: redis.user: needs a password; add redis.password_file or redis.password",
+        ),
+        ("ADDRESS\nuser = \"a b\"\npassword = \"p\"", "x.toml:7: redis.user: \"a b\" is no user of Redis"),
+        ("ADDRESS\npassword = \"\"", "x.toml:7: redis.password: is empty"),
+        (
+            "ADDRESS\npassword = \"p\"\npassword_file = \"/nowhere\"",
+            "x.toml:8: redis.password_file: is there beside redis.password",
+        ),
+        ("ADDRESS\npassword_file = \"/nowhere\"", "x.toml:7: redis.password_file: /nowhere cannot be read"),
+        ("ADDRESS\npassword_file = \"FOLDER/empty\"", "empty is empty; write the password into it"),
+        ("ADDRESS\npassword_file = \"FOLDER/no-text\"", "no-text is no text in UTF-8"),
+        ("ADDRESS\nca_file = \"FOLDER/certificate.pem\"", "x.toml:7: redis.ca_file: is for redis.tls = true"),
+        ("ADDRESS\ntls = true\nca_file = \"/nowhere\"", "x.toml:8: redis.ca_file: /nowhere cannot be read"),
+        ("ADDRESS\ntls = true\nca_file = \"FOLDER/public.pem\"", "public.pem has no certificate in it"),
+        ("ADDRESS\nprefix = \"{a}\"", "x.toml:7: redis.prefix: \"{a}\" is no prefix; 1 to 64 letters, digits or _.:-"),
+        ("ADDRESS\nconnect_timeout = \"2m\"", "x.toml:7: redis.connect_timeout: \"2m\" is too long; at most 1m"),
+        ("ADDRESS\ncommand_timeout = \"1ms\"", "x.toml:7: redis.command_timeout: \"1ms\" is too short; at least 10ms"),
+        ("ADDRESS\nwhen_away = \"drop\"", "x.toml:7: redis.when_away: \"drop\" is not one of \"refuse\", \"wait\""),
+        (
+            "ADDRESS\nwhen_away = \"wait\"\nwait_max = \"6m\"",
+            "x.toml:8: redis.wait_max: \"6m\" is too long; at most 5m",
+        ),
+        ("ADDRESS\nreplicas_min = 17", "x.toml:7: redis.replicas_min: 17 is out of bounds; 0 to 16"),
+        ("ADDRESS\nallow_volatile = 1", "x.toml:7: redis.allow_volatile"),
+        ("ADDRESS\nadress = \"a:1\"", "unknown field `adress`, expected one of `address`"),
+    ] {
+        let redis = redis.replace("ADDRESS", ADDRESS).replace("FOLDER", folder);
+        let text = format!("[node]\nnumber = 1\n[log]\nengine = \"redis\"\n[redis]\n{redis}\n{MINIMAL}");
+        let Err(problems) = understand(&text) else { panic!("accepted: {redis}") };
+        let message = problems.to_string();
+        assert!(message.contains(wanted), "{redis:?} gives {message:?} without {wanted:?}");
+    }
+    for (text, wanted) in [
+        ("[log]\nengine = \"Redis\"", "x.toml:2: log.engine: \"Redis\" is not one of \"memory\", \"redis\""),
+        ("[log]\nengine = \"redis\"\n[node]\nnumber = 1", "redis: is missing, but log.engine is \"redis\""),
+        (
+            "[log]\nengine = \"redis\"\n[redis]\nADDRESS",
+            "node.number: is missing; with log.engine = \"redis\" each node needs",
+        ),
+        (
+            "[redis]\nADDRESS",
+            "x.toml:1: redis: is there, but log.engine is \"memory\"; write engine = \"redis\" in [log]",
+        ),
+    ] {
+        let text = format!("{}\n{MINIMAL}", text.replace("ADDRESS", ADDRESS));
+        let message = understand(&text).err().unwrap_or_else(|| panic!("accepted: {text}")).to_string();
+        assert!(message.contains(wanted), "{message:?} without {wanted:?}");
+    }
+}
+
+#[test]
 fn token_key_is_wrong_then_the_error_says_what_would_be_right() {
     for (key, wanted) in [
         ("algorithm = \"none\"\nsecret = \"x\"", "HS256"),
@@ -257,7 +341,7 @@ fn file_with_a_secret_open_to_everybody_then_a_warning_names_the_command() {
     use std::os::unix::fs::PermissionsExt;
     let files = Files::new("open");
     let file = files.folder.join("ringgate.toml");
-    std::fs::write(&file, files.every_key()).unwrap();
+    std::fs::write(&file, files.with_other_key()).unwrap();
     let chmod = |name: &str, mode: u32| {
         std::fs::set_permissions(files.folder.join(name), std::fs::Permissions::from_mode(mode)).unwrap();
     };
@@ -266,8 +350,12 @@ fn file_with_a_secret_open_to_everybody_then_a_warning_names_the_command() {
         let config = Config::understand(&text, file.to_str().unwrap(), |_| Vec::new()).unwrap();
         config.warnings.into_iter().map(|warning| (warning.key.clone(), warning.in_file(""))).collect::<Vec<_>>()
     };
-    let secrets =
-        [("key.pem", "tls.key"), ("secret", "token.keys[1].secret_file"), ("ringgate.toml", "token.keys[0].secret")];
+    let secrets = [
+        ("key.pem", "tls.key"),
+        ("secret", "token.keys[1].secret_file"),
+        ("ringgate.toml", "token.keys[0].secret"),
+        ("redis-password", "redis.password_file"),
+    ];
     for (name, _) in secrets {
         chmod(name, 0o640);
     }
@@ -281,8 +369,15 @@ fn file_with_a_secret_open_to_everybody_then_a_warning_names_the_command() {
         }
         chmod(name, 0o400);
     }
+    // The password of Redis may stand beside the secret.
+    std::fs::write(&file, files.every_key()).unwrap();
+    chmod("ringgate.toml", 0o644);
+    let keys: Vec<_> = warnings().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["redis.password", "token.keys[0].secret"]);
+    chmod("ringgate.toml", 0o600);
     // Everybody may read these, and nobody else may exchange them.
-    for (name, key) in [("certificate.pem", "tls.certificate"), ("public.pem", "token.keys[2].public_key_file")] {
+    let ca = ("redis-ca.pem", "redis.ca_file");
+    for (name, key) in [ca, ("certificate.pem", "tls.certificate"), ("public.pem", "token.keys[2].public_key_file")] {
         chmod(name, 0o644);
         assert_eq!(warnings(), []);
         chmod(name, 0o646);

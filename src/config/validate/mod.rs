@@ -3,11 +3,12 @@
 //! | file | what |
 //! |---|---|
 //! | `check` | takes values, and collects what is wrong with them |
-//! | `client`, `topics`, `runtime`, `listeners`, `websocket`, `secrets` | the sections |
+//! | `client`, `topics`, `runtime`, `listeners`, `websocket`, `secrets`, `redis` | the sections |
 
 mod check;
 mod client;
 mod listeners;
+mod redis;
 mod runtime;
 mod secrets;
 mod topics;
@@ -37,7 +38,8 @@ pub(super) type Fits = fn(&Runtime) -> Vec<(&'static str, String)>;
 /// `file` is where the text comes from.
 pub(super) fn validate(raw: &raw::File, text: &str, file: &str, fits: Fits) -> Result<Config, Vec<Problem>> {
     let mut check = Check { text, problems: Vec::new(), warnings: Vec::new() };
-    let settings = settings(raw, &mut check);
+    let (engine, redis) = redis::engine(raw, file, &mut check);
+    let settings = Settings { engine, ..settings(raw, &mut check) };
     let runtime = runtime(&raw.runtime, fits, &mut check);
     let listeners = listeners(raw, &mut check);
     let websocket = websocket(&raw.websocket, &settings, &mut check);
@@ -70,6 +72,7 @@ pub(super) fn validate(raw: &raw::File, text: &str, file: &str, fits: Fits) -> R
             admin,
             admin_hosts,
             health,
+            redis,
             logging: Logging { level, json },
             warnings: check.warnings,
             values: Values::of(text),

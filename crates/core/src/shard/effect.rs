@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Posted;
 use crate::close::CloseReason;
-use crate::id::{ConnectionKey, Position};
+use crate::id::{ConnectionKey, Position, ShardId};
 use crate::topics::{DedupKey, DeviceState, Ticket, TopicState};
 use crate::transport::Transport;
 
@@ -110,6 +110,26 @@ pub enum Effect {
         /// The session that is not brought it.
         origin: Origin,
     },
+    /// Who is in a room on this node, for [`Effect::Presence`]. No answer. Only where several nodes share the engine, as for the next one.
+    Members {
+        /// The room.
+        topic: Arc<str>,
+        /// Sessions in it.
+        count: u32,
+        /// Those that have come and gone, in order; sessions of rooms whose members Presence does not name are not among them.
+        changes: Vec<MemberChange>,
+        /// These are all, in the place of what was told before.
+        anew: bool,
+    },
+    /// Say who is in a room on all nodes, and come back with [`Event::Present`](super::Event::Present).
+    Presence {
+        /// Names the answer.
+        read: ReadId,
+        /// The room.
+        topic: Arc<str>,
+        /// Most members that are named.
+        limit: u32,
+    },
     /// A session has begun.
     SignedIn {
         /// The connection.
@@ -129,6 +149,15 @@ pub enum Effect {
         /// False to go on.
         hold: bool,
     },
+}
+
+/// What a shard wants of its engine, on the way there.
+#[derive(Debug)]
+pub struct Asked {
+    /// The shard that hears of it.
+    pub shard: ShardId,
+    /// [`Effect::Append`], `Load`, `Read`, `Cursor`, `Unload`, `Claim`, `Release` or `Relay`.
+    pub effect: Effect,
 }
 
 /// A message as it is stored.
@@ -160,6 +189,15 @@ pub struct Origin {
     pub session: u64,
 }
 
+/// A session that has joined a room, or left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberChange {
+    /// Packed, see [`Address::to_u64`](crate::id::Address::to_u64).
+    pub session: u64,
+    /// User and device; none if it has left.
+    pub member: Option<(Arc<str>, Arc<str>)>,
+}
+
 /// A device whose session has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceLeft {
@@ -183,6 +221,8 @@ pub type Fence = u64;
 pub struct ReadMessages {
     /// As it stands on the wire.
     pub topic: Arc<str>,
+    /// Of the offsets. An engine that has begun another epoch answers that it is unavailable, and that the topic has changed.
+    pub epoch: u64,
     /// Where.
     pub range: ReadRange,
     /// At most so many.

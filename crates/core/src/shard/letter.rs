@@ -170,6 +170,11 @@ pub enum ToEdge {
         /// The client's number of the request.
         request: u32,
     },
+    /// To the members of a room on one shard: messages are missing that cannot be brought, or a new epoch has begun.
+    StartOver {
+        /// The room's entry there.
+        local: LocalRoomKey,
+    },
     /// To the members of a room on one shard.
     Fanout {
         /// The room's entry there.
@@ -240,6 +245,7 @@ impl ToEdge {
             | ToEdge::Failed { .. }
             | ToEdge::LookupFailed { .. }
             | ToEdge::NotSubscribed { .. }
+            | ToEdge::StartOver { .. }
             | ToEdge::Subscribed(_) => 0,
         }
     }

@@ -31,9 +31,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use effect::{
-    ClaimId, CloseRecord, DeviceLeft, Effect, Fence, Origin, ReadId, ReadMessages, ReadRange, Record, SignInRecord,
+    Asked, ClaimId, CloseRecord, DeviceLeft, Effect, Fence, MemberChange, Origin, ReadId, ReadMessages, ReadRange,
+    Record, SignInRecord,
 };
-pub use event::{EngineUnavailable, Event, ReadResult, Remembered, Stored, StoredMessage};
+pub use event::{EngineUnavailable, Event, Present, ReadResult, Remembered, Stored, StoredMessage};
 use hashbrown::{HashMap, HashSet};
 pub use letter::{Letter, Posted, Source, ToEdge, ToHome};
 pub use ways::{Credit, Work};
@@ -47,7 +48,7 @@ use crate::session::Connection;
 use crate::slots::Slots;
 use crate::wheel::Wheel;
 use crate::wire::Encoder;
-use edge::{DeviceNames, LocalRooms};
+use edge::{DeviceNames, LocalRooms, StartOver};
 use home::Homes;
 use ways::{Credits, Ways};
 
@@ -83,6 +84,7 @@ pub struct Shard {
     pinged: HashMap<ConnectionKey, u64, Keyed>,
     /// Connections whose parked bytes may be read now.
     unparked: Vec<ConnectionKey>,
+    start_over: StartOver,
     draining: Option<u32>,
     swept_ms: u64,
 }
@@ -155,6 +157,7 @@ impl Shard {
             unrecognised: HashSet::with_hasher(keyed(seed)),
             pinged: HashMap::with_hasher(keyed(seed)),
             unparked: Vec::new(),
+            start_over: StartOver::default(),
             draining: None,
             swept_ms: 0,
             settings,
@@ -195,6 +198,7 @@ impl Shard {
             Event::Arrived { topic, epoch, message } => self.on_arrived(&topic, epoch, *message, now),
             Event::Relayed { topic, frame, origin } => self.on_relayed(&topic, frame, origin, now),
             Event::Changed { topic } => self.on_changed(topic),
+            Event::Present { read, result } => self.on_present(read, result),
             Event::Remember(remembered) => self.on_remember(remembered, now),
             Event::Mail(letter) => self.on_letter(letter, now),
             Event::Drain => self.draining = self.draining.or(Some(0)),
@@ -221,6 +225,7 @@ impl Shard {
         self.watch_stalled();
         self.read_parked(now);
         let mut more = self.fan_out(now);
+        more |= self.start_some_over(now);
         more |= self.drain_some(now);
         if now.mono_ms() >= self.swept_ms + 100 {
             self.swept_ms = now.mono_ms();
@@ -244,6 +249,7 @@ impl Shard {
             || !self.effects.is_empty()
             || !self.unparked.is_empty()
             || self.rooms.has_jobs()
+            || !self.start_over.is_empty()
             || self.has_to_drain()
     }
 
@@ -280,7 +286,8 @@ impl Shard {
 
     /// Answers that the engine owes: the shard is not done while there are any.
     pub fn awaits_engine(&self) -> usize {
-        self.homes.appends.len() + self.homes.loads.len() + self.homes.reads.len() + self.homes.claims.len()
+        let homes = &self.homes;
+        homes.appends.len() + homes.loads.len() + homes.reads.len() + homes.claims.len() + homes.told.len()
     }
 
     /// Whether [`Self::advance`] will have something to do when time passes: a shard without timers may sleep longer.

@@ -304,12 +304,13 @@ fn kind(letter: &Letter) -> &'static str {
             ToEdge::HistoryResult(_) => "HistoryResult",
             ToEdge::LookupFailed { .. } => "LookupFailed",
             ToEdge::NotSubscribed { .. } => "NotSubscribed",
+            ToEdge::StartOver { .. } => "StartOver",
             ToEdge::Fanout { .. } => "Fanout",
         },
     }
 }
 
-const KINDS_TO_EDGE: usize = 12;
+const KINDS_TO_EDGE: usize = 13;
 const KINDS_TO_HOME: usize = 11;
 
 fn delivery() -> Delivery {
@@ -379,7 +380,7 @@ fn letter_to_a_session_that_has_ended_then_only_its_home_is_told() {
     type Say = fn(&Rig) -> ToEdge;
     let no_request: Ask = |_| {};
     // What the session had asked before it ended, what comes, and what is posted for it.
-    let table: [(Phase, Ask, Say, &[&str]); 13] = [
+    let table: [(Phase, Ask, Say, &[&str]); 14] = [
         (Phase::Attaching, no_request, |_| attached(), &["Detach"]),
         (Phase::Ready, no_request, |_| ToEdge::Refused { to: KEY, reason: CloseReason::TakenOver }, &[]),
         (
@@ -462,6 +463,7 @@ fn letter_to_a_session_that_has_ended_then_only_its_home_is_told() {
             &[],
         ),
         (Phase::Ready, Rig::history, |_| ToEdge::LookupFailed { to: KEY, request: 8 }, &[]),
+        (Phase::Ready, Rig::join, |rig| ToEdge::StartOver { local: rig.local() }, &[]),
         // Credit is given back in portions: too little for a letter.
         (
             Phase::Ready,

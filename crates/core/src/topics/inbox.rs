@@ -15,6 +15,7 @@ use super::publishers::Publishers;
 use super::size::{TABLE_ENTRY_BYTES, allocated, name_bytes};
 use super::stored::{DeviceState, LoadedTopic, TopicState, to_mono_ms, to_unix_ms};
 use crate::id::{Address, Now, Position};
+use crate::limits::Engine;
 use crate::named::Name;
 
 /// A device of a user.
@@ -32,6 +33,8 @@ pub struct Device {
 struct Place(u64);
 
 const AWAY: u64 = 1 << 63;
+/// Of a device that is connected to another node: it is away from here, and not to be forgotten.
+const ELSEWHERE: u64 = u64::MAX >> 1;
 const _: () = assert!(crate::limits::SHARDS_MAX <= 1 << 9, "the highest bit of a packed address is free");
 
 impl Place {
@@ -50,9 +53,24 @@ impl Device {
         (self.place.0 & AWAY == 0).then(|| Address::from_u64(self.place.0))
     }
 
-    /// Monotonic milliseconds at which its last session ended; none while it is connected.
+    /// Monotonic milliseconds at which its last session ended; none while it is connected, here or to another node.
     pub fn away_since_ms(&self) -> Option<u64> {
-        (self.place.0 & AWAY != 0).then_some(self.place.0 & !AWAY)
+        (self.place.0 & AWAY != 0 && !self.is_elsewhere()).then_some(self.place.0 & !AWAY)
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        self.place.0 == AWAY | ELSEWHERE
+    }
+
+    /// What an engine has of a device that has no session here.
+    fn loaded(state: &DeviceState, last: u64, engine: Engine, now: Now) -> Device {
+        let place = match (state.away_since_ms, engine) {
+            (Some(since_ms), _) => Place::away(to_mono_ms(since_ms, now)),
+            (None, Engine::Shared) => Place::away(ELSEWHERE),
+            // Connected when the node ended: it has been away since then, which nobody has written down.
+            (None, Engine::Memory | Engine::Store) => Place::away(now.mono_ms()),
+        };
+        Device { name: state.name.clone(), place, cursor: state.cursor.min(last) }
     }
 }
 
@@ -195,7 +213,7 @@ impl Inbox {
     }
 
     /// A user whose inbox an engine has kept. No device is connected.
-    pub fn loaded(user: Arc<str>, loaded: &LoadedTopic, now: Now) -> Self {
+    pub fn loaded(user: Arc<str>, loaded: &LoadedTopic, engine: Engine, now: Now) -> Self {
         let LoadedTopic { position, state, .. } = loaded;
         let skipped: Vec<_> = state
             .devices
@@ -204,7 +222,7 @@ impl Inbox {
             .collect();
         let kept = (position.offset > 0 || state.forgotten_at.is_some()).then(|| {
             Box::new(Kept {
-                log: Log::loaded(loaded.extent(now)),
+                log: Log::loaded(loaded.extent(now), engine == Engine::Shared),
                 forgotten_at: state.forgotten_at.unwrap_or(u64::MAX),
                 written: 0,
                 skipped: (!skipped.is_empty()).then(|| Box::new(skipped)),
@@ -212,12 +230,39 @@ impl Inbox {
         });
         let mut inbox = Inbox { kept, known: state.known, ..Inbox::new(user, position.epoch) };
         for device in &state.devices {
-            // One that was connected when the node ended has been away since then, which nobody has written down.
-            let away_since_ms = to_mono_ms(device.away_since_ms.unwrap_or(now.unix_ms), now);
-            let (name, cursor) = (device.name.clone(), device.cursor.min(position.offset));
-            inbox.devices.push(Device { name, place: Place::away(away_since_ms), cursor });
+            inbox.devices.push(Device::loaded(device, position.offset, engine, now));
         }
         inbox
+    }
+
+    /// An engine that several nodes share has said once more what it knows of the devices: those without a session here are as
+    /// it says.
+    pub fn refresh_devices(&mut self, state: &TopicState, now: Now) {
+        let last = self.position().offset;
+        self.known |= state.known;
+        if let (Some(kept), Some(forgotten_at)) = (&mut self.kept, state.forgotten_at) {
+            kept.forgotten_at = kept.forgotten_at.min(forgotten_at);
+        }
+        let mut devices: Vec<Device> = match core::mem::replace(&mut self.devices, Devices::Many(Vec::new())) {
+            Devices::One(device) => vec![device],
+            Devices::Many(devices) => devices,
+        };
+        devices.retain(|device| device.connected().is_some());
+        let is_here = |name: &Arc<str>| devices.iter().any(|device| device.name == *name);
+        let others = state.devices.iter().filter(|device| !is_here(&device.name));
+        let others: Vec<_> = others.map(|device| Device::loaded(device, last, Engine::Shared, now)).collect();
+        devices.into_iter().chain(others).for_each(|device| self.devices.push(device));
+    }
+
+    /// The engine has begun a new epoch, in which no device has acknowledged anything.
+    pub fn begin_epoch(&mut self, loaded: &LoadedTopic, engine: Engine, publishers: &mut Publishers, now: Now) {
+        if let Some(log) = self.log_mut() {
+            log.discard(publishers);
+        }
+        self.epoch = loaded.position.epoch;
+        self.devices.as_mut_slice().iter_mut().for_each(|device| device.cursor = 0);
+        let log = Log::loaded(loaded.extent(now), engine == Engine::Shared);
+        self.kept = Some(Box::new(Kept { log, forgotten_at: u64::MAX, written: 0, skipped: None }));
     }
 
     /// What an engine is to keep of the inbox beside its messages.
@@ -251,7 +296,7 @@ impl Inbox {
     pub fn is_left(&self, linger_ms: u64, now_ms: u64) -> bool {
         let is_away =
             |device: &Device| device.away_since_ms().is_some_and(|since| since.saturating_add(linger_ms) <= now_ms);
-        self.devices().iter().all(is_away)
+        self.devices().iter().all(|device| device.is_elsewhere() || is_away(device))
     }
 
     /// What is to be kept of the inbox when it is quiet; none for a user who never signed in.
@@ -275,15 +320,19 @@ impl Inbox {
     }
 
     /// The log, made on first use: in memory, or backed by an engine.
-    pub fn make_log(&mut self, is_backed: bool) -> &mut Log {
-        &mut self.make_kept(is_backed).log
+    pub fn make_log(&mut self, engine: Engine) -> &mut Log {
+        &mut self.make_kept(engine).log
     }
 
-    fn make_kept(&mut self, is_backed: bool) -> &mut Kept {
+    fn make_kept(&mut self, engine: Engine) -> &mut Kept {
         let (epoch, forgets) = (self.epoch, self.forgets);
         self.kept.get_or_insert_with(|| {
             let forgotten_at = if forgets { 0 } else { u64::MAX };
-            let log = if is_backed { Log::loaded(Extent::empty(epoch)) } else { Log::new(epoch) };
+            let log = match engine {
+                Engine::Memory => Log::new(epoch),
+                Engine::Store => Log::loaded(Extent::empty(epoch), false),
+                Engine::Shared => Log::loaded(Extent::empty(epoch), true),
+            };
             Box::new(Kept { log, forgotten_at, written: 0, skipped: None })
         })
     }
@@ -310,7 +359,7 @@ impl Inbox {
 
     /// An unknown user is written to. Returns the number of the time before.
     pub fn set_written(&mut self, number: u64) -> u64 {
-        core::mem::replace(&mut self.make_kept(false).written, number)
+        core::mem::replace(&mut self.make_kept(Engine::Memory).written, number)
     }
 
     /// Bytes of the heap that messages take here. Users who have never signed in are there for their messages alone, so
@@ -336,7 +385,8 @@ impl Inbox {
         publishers: &mut Publishers,
         now_ms: u64,
     ) -> Option<(Attachment, u64)> {
-        let is_other = |device: &&Device| device.connected().is_some() && device.name != *name;
+        let is_other =
+            |device: &&Device| (device.connected().is_some() || device.is_elsewhere()) && device.name != *name;
         if self.devices().iter().filter(is_other).count() >= limits.sessions_max {
             return None;
         }
@@ -486,7 +536,9 @@ impl Inbox {
 
     /// Removes what every known device has acknowledged; returns how many messages that were.
     pub fn remove_acknowledged(&mut self, publishers: &mut Publishers, now_ms: u64) -> u64 {
-        let Some(passed) = self.devices().iter().map(|device| device.cursor).min() else { return 0 };
+        let is_shared = self.log().is_some_and(Log::is_shared);
+        let readers = self.devices().iter().filter(|device| !is_shared || device.connected().is_some());
+        let Some(passed) = readers.map(|device| device.cursor).min() else { return 0 };
         self.log_mut().map_or(0, |log| log.remove_through(passed, now_ms, publishers))
     }
 
@@ -530,7 +582,7 @@ mod tests {
             let limits = LogLimits { messages_max: 100, bytes_max: usize::MAX, age_ms_max: u64::MAX };
             for _ in 0..messages {
                 let message = Message { frame: Bytes::from_static(b"m"), ttl_ms: 0, from: None, publisher: 1 };
-                self.inbox.make_log(false).commit(message, true, limits, &mut self.publishers, self.now_ms);
+                self.inbox.make_log(Engine::Memory).commit(message, true, limits, &mut self.publishers, self.now_ms);
             }
         }
 
@@ -633,7 +685,7 @@ mod tests {
         user.visit("phone", 1);
         user.store(4);
         let limits = LogLimits { messages_max: 2, bytes_max: usize::MAX, age_ms_max: u64::MAX };
-        user.inbox.make_log(false).trim(limits, 0, &mut user.publishers);
+        user.inbox.make_log(Engine::Memory).trim(limits, 0, &mut user.publishers);
         let (attached, _) = user.attach("phone", 2, None).unwrap();
         assert_eq!((attached.start, attached.recovered), (2, false));
     }

@@ -17,6 +17,8 @@ pub struct Loads<W> {
     topics: HashMap<Arc<str>, Vec<Waiting<W>>, Keyed>,
     /// Topics that are being loaded, and are to be loaded once more because they have changed since they were asked for.
     again: HashSet<Arc<str>, Keyed>,
+    /// Topics that were loaded, and of which messages are still read before what waits for them can go on.
+    held: HashSet<Arc<str>, Keyed>,
     requests: Requests<Arc<str>>,
     letters: usize,
     messages: usize,
@@ -44,6 +46,7 @@ impl<W> Loads<W> {
         Loads {
             topics: HashMap::with_hasher(keyed(seed)),
             again: HashSet::with_hasher(keyed(seed)),
+            held: HashSet::with_hasher(keyed(seed)),
             requests: Requests::new(LOADS_WITH_ENGINE_MAX),
             letters: 0,
             messages: 0,
@@ -107,7 +110,9 @@ impl<W> Loads<W> {
 
     /// As [`Self::ask`]; a topic that is being loaded is loaded once more after that.
     pub fn ask_anew(&mut self, topic: Arc<str>) {
-        if self.topics.contains_key(&topic) {
+        if self.held.remove(&topic) {
+            self.requests.push(topic);
+        } else if self.topics.contains_key(&topic) {
             self.again.insert(topic);
         } else {
             self.ask(topic);
@@ -119,10 +124,24 @@ impl<W> Loads<W> {
         self.requests.take_next()
     }
 
+    /// The engine has answered for a topic: what waits for it goes on waiting until [`Self::take`].
+    pub fn hold(&mut self, topic: &Arc<str>) {
+        if self.topics.contains_key(topic) && self.held.insert(topic.clone()) {
+            self.requests.answered();
+        }
+    }
+
+    /// Whether the topic was loaded, and something waits for it nevertheless.
+    pub fn is_held(&self, topic: &str) -> bool {
+        !self.held.is_empty() && self.held.contains(topic)
+    }
+
     /// The engine has answered for a topic: what waited for it, in order.
     pub fn take(&mut self, topic: &str) -> Vec<W> {
         let Some(waiting) = self.topics.remove(topic) else { return Vec::new() };
-        self.requests.answered();
+        if !self.held.remove(topic) {
+            self.requests.answered();
+        }
         if let Some(topic) = self.again.take(topic) {
             self.ask(topic);
         }
@@ -140,6 +159,7 @@ impl<W> Loads<W> {
 
     /// Panics when the sums are wrong; for tests.
     pub fn invariants(&self) {
+        assert!(self.held.iter().chain(&self.again).all(|topic| self.topics.contains_key(topic)));
         let waiting = || self.topics.values().flatten();
         assert_eq!(self.letters, waiting().count());
         assert_eq!(self.messages, waiting().filter(|waiting| waiting.message_bytes.is_some()).count());

@@ -274,9 +274,7 @@ impl Log {
     /// Removes everything up to an offset, and says how many messages those were.
     pub fn remove_through(&mut self, offset: u64, now_ms: u64, publishers: &mut Publishers) -> u64 {
         if self.backing.is_some() {
-            let removed = self.pass(offset, publishers);
-            self.lost = if removed > 0 { self.floor() } else { self.lost };
-            return removed;
+            return self.remove_backed(offset, publishers);
         }
         let mut removed = 0;
         while self.entries.front().is_some_and(|entry| entry.offset <= offset) && self.pop_front(now_ms, publishers) {

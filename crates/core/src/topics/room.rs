@@ -10,10 +10,12 @@ use hashbrown::HashMap;
 
 use super::heads::Head;
 use super::log::Log;
+use super::publishers::Publishers;
 use super::size::{TABLE_ENTRY_BYTES, name_bytes};
 use super::stored::{LoadedTopic, TopicState};
 use crate::id::{Address, LocalRoomKey, Now, Position, ShardId};
 use crate::keyed::Keyed;
+use crate::limits::Engine;
 use crate::named::Name;
 
 /// The members of a room on one shard.
@@ -207,6 +209,16 @@ impl Room {
         None
     }
 
+    /// Sessions of members that Presence names, with user and device.
+    pub fn sessions(&self) -> impl Iterator<Item = (Address, (Arc<str>, Arc<str>))> {
+        self.members.iter().map(|(address, name)| (*address, name.clone()))
+    }
+
+    /// Whether Presence names the members.
+    pub fn names_members(&self) -> bool {
+        self.keeps != Keeps::Counts
+    }
+
     /// User and device of up to `limit` members.
     pub fn names(&self, limit: usize) -> Vec<(Arc<str>, Arc<str>)> {
         self.members.values().take(limit).cloned().collect()
@@ -219,8 +231,14 @@ impl Room {
     }
 
     /// Goes on from where an engine has the room.
-    pub fn load(&mut self, loaded: &LoadedTopic, now: Now) {
-        self.log = Log::loaded(loaded.extent(now));
+    pub fn load(&mut self, loaded: &LoadedTopic, engine: Engine, now: Now) {
+        self.log = Log::loaded(loaded.extent(now), engine == Engine::Shared);
+    }
+
+    /// The engine has begun a new epoch.
+    pub fn begin_epoch(&mut self, loaded: &LoadedTopic, engine: Engine, publishers: &mut Publishers, now: Now) {
+        self.log.discard(publishers);
+        self.load(loaded, engine, now);
     }
 
     /// What an engine is to keep of the room beside its messages.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use ringgate_core::close::{CloseReason, ErrorCode};
-use ringgate_core::id::{ClientMessageId, Recover};
+use ringgate_core::id::{ClientMessageId, Position, Recover};
 use ringgate_core::shard::Event;
 use ringgate_core::wire::RoomCursor;
-use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
-use ringgate_sim::{Client, Got, News, Nodes, Random, answers, offsets, settings, settings_with_namespace};
+use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
+use ringgate_sim::{Client, Got, News, Nodes, Random, Task, answers, offsets, settings, settings_with_namespace};
 
 const ROOM: &str = "chat:a";
 
@@ -400,5 +400,340 @@ fn more_is_missing_than_one_read_brings_then_it_is_read_to_its_end() {
         got.extend(brought);
     }
     assert_eq!(got, (1..=300).collect::<Vec<_>>());
+    nodes.check();
+}
+
+#[test]
+fn device_on_another_node_has_not_read_a_message_then_it_stays_until_it_has() {
+    let mut nodes = Nodes::new(2, 1, &settings());
+    let phone = sign_in(&mut nodes, 0, "alice");
+    let laptop = sign_in_on(&mut nodes, 1, "alice", "laptop");
+    let bob = sign_in(&mut nodes, 0, "bob");
+    publish(&mut nodes, 0, bob, "@alice", 1);
+    nodes.settle();
+    let got = nodes.nodes[0].read_all(phone);
+    let Some(Got::Message { position, .. }) = got.first() else { panic!("{got:?}") };
+    nodes.nodes[1].leave(laptop);
+    nodes.nodes[0].ack(phone, *position);
+    for _ in 0..3 {
+        nodes.pass(200);
+        nodes.settle();
+    }
+    let laptop = begin_to_sign_in(&mut nodes, 0, "alice", "laptop");
+    nodes.settle();
+    let got = nodes.nodes[0].read_all(laptop);
+    assert_eq!(offsets(&got), [1], "{got:?}");
+    nodes.check();
+}
+
+#[test]
+fn last_member_of_one_node_leaves_a_room_that_vanishes_then_members_elsewhere_keep_its_messages() {
+    let mut nodes = Nodes::new(2, 1, &settings_with_namespace(|namespace| namespace.vanish_when_empty = true));
+    let (alice, bob) = (member(&mut nodes, 0, "alice"), member(&mut nodes, 1, "bob"));
+    publish(&mut nodes, 1, bob, ROOM, 1);
+    nodes.settle();
+    nodes.nodes[0].leave(alice);
+    for _ in 0..3 {
+        nodes.pass(200);
+        nodes.settle();
+    }
+    assert!(nodes.disk.message(ROOM, 1).is_some(), "bob is still there");
+    nodes.check();
+}
+
+#[test]
+fn messages_between_have_left_the_engine_then_members_are_told_of_the_hole() {
+    let mut nodes = Nodes::new(2, 1, &settings_with_namespace(|namespace| namespace.history_size = 2));
+    let (alice, bob) = (member(&mut nodes, 0, "alice"), member(&mut nodes, 1, "bob"));
+    (1..=5).for_each(|request| publish(&mut nodes, 0, alice, ROOM, request));
+    while nodes.work(0) {}
+    let news: Vec<News> = nodes.news.drain(..).collect();
+    for news in news.iter().filter(|news| news.node == 0) {
+        nodes.tell(news.clone());
+    }
+    // The floor.
+    nodes.nodes[0].pass(200);
+    nodes.nodes[0].work();
+    while nodes.work(0) {}
+    nodes.tell(news.iter().rfind(|news| news.node == 1).expect("the fifth").clone());
+    nodes.settle();
+    let got = offsets(&nodes.nodes[1].read_all(bob));
+    assert!(closed(&nodes, 1, bob) == Some(CloseReason::InsufficientState) || got == [1, 2, 3, 4, 5], "{got:?}");
+    nodes.check();
+}
+
+#[test]
+fn messages_between_have_left_the_engine_then_an_inbox_goes_on_behind_them() {
+    let mut settings = settings();
+    settings.inbox.messages_max = 2;
+    let mut nodes = Nodes::new(2, 1, &settings);
+    let (phone, laptop) = (sign_in(&mut nodes, 0, "alice"), sign_in_on(&mut nodes, 1, "alice", "laptop"));
+    (1..=5).for_each(|request| publish(&mut nodes, 0, phone, "@alice", request));
+    while nodes.work(0) {}
+    let news: Vec<News> = nodes.news.drain(..).collect();
+    for news in news.iter().filter(|news| news.node == 0) {
+        nodes.tell(news.clone());
+    }
+    nodes.nodes[0].pass(200);
+    nodes.nodes[0].work();
+    while nodes.work(0) {}
+    nodes.tell(news.iter().rfind(|news| news.node == 1).expect("the fifth").clone());
+    nodes.settle();
+    let got = offsets(&nodes.nodes[1].read_all(laptop));
+    assert_eq!(got, [4, 5]);
+    nodes.check();
+}
+
+#[test]
+fn user_has_devices_on_two_nodes_then_what_one_sends_is_copied_for_the_other() {
+    let mut settings = settings();
+    settings.inbox.copy_to_own_devices = true;
+    let mut nodes = Nodes::new(2, 1, &settings);
+    let phone = sign_in(&mut nodes, 0, "alice");
+    let laptop = sign_in_on(&mut nodes, 1, "alice", "laptop");
+    publish(&mut nodes, 0, phone, "@bob", 1);
+    nodes.settle();
+    assert_eq!(offsets(&nodes.nodes[1].read_all(laptop)), [1]);
+    nodes.check();
+}
+
+#[test]
+fn engine_begins_a_new_epoch_then_members_do_not_wait_in_the_old_one() {
+    let mut nodes = Nodes::new(1, 1, &settings());
+    let alice = member(&mut nodes, 0, "alice");
+    publish(&mut nodes, 0, alice, ROOM, 1);
+    nodes.settle();
+    nodes.nodes[0].read_all(alice);
+    nodes.disk = Default::default();
+    for name in ["x", "y", "z", "w"] {
+        nodes.disk.load(&name.into(), 0);
+    }
+    publish(&mut nodes, 0, alice, ROOM, 2);
+    nodes.settle();
+    let got = nodes.nodes[0].read_all(alice);
+    assert!(closed(&nodes, 0, alice).is_some() || offsets(&got) == [1], "{got:?}");
+    nodes.check();
+}
+
+#[test]
+fn recipient_is_on_another_node_alone_then_the_publishers_node_does_not_load_the_inbox() {
+    let mut nodes = Nodes::new(2, 1, &settings());
+    let (alice, bob) = (sign_in(&mut nodes, 0, "alice"), sign_in(&mut nodes, 1, "bob"));
+    (1..=3).for_each(|request| publish(&mut nodes, 0, alice, "@bob", request));
+    let calls = nodes.nodes[0].calls.iter().filter(|call| !matches!(call.task, Task::Append(_))).count();
+    assert_eq!(calls, 0, "nothing but the messages themselves");
+    nodes.settle();
+    assert_eq!(answers(&nodes.nodes[0].read_all(alice)), [1, 2, 3].map(|nth| (nth, Ok((u64::from(nth), false)))));
+    assert_eq!(offsets(&nodes.nodes[1].read_all(bob)), [1, 2, 3]);
+    assert_eq!(nodes.interested("@bob"), 1);
+    nodes.check();
+}
+
+/// Publishes a message that is in no log.
+fn publish_ephemeral(nodes: &mut Nodes, node: usize, client: Client, topic: &str) {
+    let fields = PublishRequest { request: 9, topic, ephemeral: true, payload: b"typing", ..Default::default() };
+    nodes.nodes[node].send(client, |encoder, out| encoder.publish(out, &fields));
+    nodes.nodes[node].work();
+}
+
+#[test]
+fn message_is_in_no_log_then_sessions_of_all_nodes_get_it_once() {
+    let mut nodes = Nodes::new(3, 2, &settings());
+    let (alice, bob) = (member(&mut nodes, 0, "alice"), member(&mut nodes, 1, "bob"));
+    let carol = sign_in(&mut nodes, 2, "carol");
+    publish_ephemeral(&mut nodes, 0, alice, ROOM);
+    publish_ephemeral(&mut nodes, 0, alice, "@carol");
+    nodes.settle();
+    let got = [(0, alice), (1, bob), (2, carol)].map(|(node, client)| offsets(&nodes.nodes[node].read_all(client)));
+    assert_eq!(got, [vec![0], vec![0], vec![0]], "the room has an echo");
+    nodes.check();
+}
+
+#[test]
+fn member_joins_and_leaves_then_members_on_other_nodes_are_told() {
+    let mut nodes = Nodes::new(2, 1, &settings_with_namespace(|namespace| namespace.join_leave = true));
+    let bob = member(&mut nodes, 1, "bob");
+    let alice = member(&mut nodes, 0, "alice");
+    assert!(matches!(&nodes.nodes[1].read_all(bob)[..], [Got::Joined { .. }]));
+    nodes.nodes[0].leave(alice);
+    nodes.settle();
+    assert!(matches!(&nodes.nodes[1].read_all(bob)[..], [Got::Left { .. }]));
+    nodes.check();
+}
+
+#[test]
+fn user_has_as_many_sessions_on_other_nodes_as_are_allowed_then_another_one_is_refused() {
+    let mut settings = settings();
+    settings.client.sessions_per_user_max = 2;
+    let mut nodes = Nodes::new(3, 1, &settings);
+    sign_in_on(&mut nodes, 0, "alice", "phone");
+    let laptop = sign_in_on(&mut nodes, 1, "alice", "laptop");
+    let tablet = begin_to_sign_in(&mut nodes, 2, "alice", "tablet");
+    nodes.settle();
+    assert_eq!(closed(&nodes, 2, tablet), Some(CloseReason::ConnectionLimit));
+    assert_eq!(nodes.holder("alice", "tablet"), None, "and does not have the device");
+    nodes.nodes[1].leave(laptop);
+    nodes.settle();
+    sign_in_on(&mut nodes, 2, "alice", "tablet");
+    nodes.check();
+}
+
+#[test]
+fn device_is_forgotten_on_one_node_then_other_nodes_do_not_wait_for_its_acknowledgements() {
+    let mut settings = settings();
+    settings.inbox.devices_max = 2;
+    let mut nodes = Nodes::new(2, 1, &settings);
+    let old = sign_in_on(&mut nodes, 1, "alice", "old");
+    nodes.nodes[1].leave(old);
+    nodes.settle();
+    nodes.pass(10);
+    let phone = sign_in(&mut nodes, 0, "alice");
+    publish(&mut nodes, 0, phone, "@alice", 1);
+    nodes.settle();
+    let got = nodes.nodes[0].read_all(phone);
+    let Some(Got::Message { position, .. }) = got.iter().find(|got| matches!(got, Got::Message { .. })) else {
+        panic!("{got:?}")
+    };
+    nodes.nodes[0].ack(phone, *position);
+    nodes.pass(200);
+    nodes.settle();
+    assert!(nodes.disk.message("@alice", 1).is_some(), "the old device has not read it");
+    let laptop = begin_to_sign_in(&mut nodes, 0, "alice", "laptop");
+    nodes.settle();
+    let got = nodes.nodes[0].read_all(laptop);
+    let [Got::Connected { .. }, Got::Message { position, .. }] = &got[..] else { panic!("{got:?}") };
+    nodes.nodes[0].ack(laptop, *position);
+    nodes.pass(200);
+    nodes.settle();
+    assert!(nodes.disk.message("@alice", 1).is_none(), "the two devices that are known have read it");
+    nodes.check();
+}
+
+#[test]
+fn message_comes_late_from_another_node_then_it_is_as_old_as_there() {
+    let mut nodes = Nodes::new(2, 1, &settings_with_namespace(|namespace| namespace.history_ttl_ms = 60_000));
+    let (alice, bob) = (member(&mut nodes, 0, "alice"), member(&mut nodes, 1, "bob"));
+    publish(&mut nodes, 0, alice, ROOM, 1);
+    while nodes.work(0) {}
+    let late: Vec<News> = nodes.news.drain(..).filter(|news| news.node == 1).collect();
+    nodes.pass(59_000);
+    late.into_iter().for_each(|news| nodes.tell(news));
+    nodes.pass(1_500);
+    nodes.settle();
+    assert_eq!(offsets(&nodes.nodes[1].read_all(bob)), [1]);
+    nodes.nodes[1].send(bob, |encoder, out| {
+        encoder.history(out, &HistoryRequest { request: 3, topic: ROOM, limit: 10, ..Default::default() });
+    });
+    nodes.settle();
+    let got = nodes.nodes[1].read_all(bob);
+    assert!(matches!(&got[..], [Got::History { offsets, .. }] if offsets.is_empty()), "{got:?}");
+    nodes.check();
+}
+
+#[test]
+fn engine_begins_a_new_epoch_then_a_user_comes_back_and_is_told_of_the_loss() {
+    let mut nodes = Nodes::new(1, 1, &settings());
+    let alice = sign_in(&mut nodes, 0, "alice");
+    publish(&mut nodes, 0, alice, "@alice", 1);
+    nodes.settle();
+    nodes.nodes[0].read_all(alice);
+    nodes.disk = Default::default();
+    for name in ["x", "y", "z", "w"] {
+        nodes.disk.load(&name.into(), 0);
+    }
+    publish(&mut nodes, 0, alice, "@alice", 2);
+    nodes.settle();
+    assert_eq!(closed(&nodes, 0, alice), Some(CloseReason::InsufficientState));
+    nodes.nodes[0].free(alice);
+    let alice = nodes.nodes[0].open(0);
+    let inbox = Some(Position { epoch: 1, offset: 1 });
+    let request = ConnectRequest { request: 1, token: "alice", device: "phone", inbox, ..Default::default() };
+    nodes.nodes[0].send(alice, |encoder, out| encoder.connect(out, &request));
+    nodes.settle();
+    let got = nodes.nodes[0].read_all(alice);
+    assert!(matches!(got[0], Got::Connected { recovered: false, .. }), "{got:?}");
+    assert_eq!(offsets(&got), [1], "the message of the new epoch");
+    nodes.check();
+}
+
+/// Who a client is told is in the room: how many sessions, and the names of some.
+fn presence(nodes: &mut Nodes, node: usize, client: Client) -> (u32, Vec<String>) {
+    nodes.nodes[node].send(client, |encoder, out| encoder.presence(out, 8, ROOM, 10));
+    nodes.settle();
+    match &nodes.nodes[node].read_all(client)[..] {
+        [Got::Presence { request: 8, count, members }] => {
+            let mut names: Vec<_> = members.iter().map(|(user, device)| format!("{user}/{device}")).collect();
+            names.sort();
+            (*count, names)
+        }
+        got => panic!("{got:?}"),
+    }
+}
+
+#[test]
+fn members_are_on_several_nodes_then_presence_names_them_all() {
+    let mut nodes = Nodes::new(3, 2, &settings_with_namespace(|namespace| namespace.presence = true));
+    let alice = member(&mut nodes, 0, "alice");
+    assert_eq!(presence(&mut nodes, 0, alice), (1, vec!["alice/phone".to_owned()]), "at once");
+    let bob = member(&mut nodes, 1, "bob");
+    let carol = member(&mut nodes, 2, "carol");
+    nodes.pass(200);
+    nodes.settle();
+    let all = ["alice/phone", "bob/phone", "carol/phone"].map(str::to_owned).to_vec();
+    assert_eq!(presence(&mut nodes, 0, alice), (3, all.clone()));
+    nodes.nodes[1].leave(bob);
+    nodes.pass(200);
+    nodes.settle();
+    assert_eq!(presence(&mut nodes, 2, carol), (2, vec![all[0].clone(), all[2].clone()]));
+    nodes.crash(0);
+    assert_eq!(presence(&mut nodes, 2, carol), (1, vec![all[2].clone()]), "a node that is gone has no members");
+    nodes.check();
+}
+
+#[test]
+fn engine_has_lost_who_is_in_a_room_then_it_is_told_anew() {
+    let mut nodes = Nodes::new(2, 1, &settings_with_namespace(|namespace| namespace.presence = true));
+    let (alice, _) = (member(&mut nodes, 0, "alice"), member(&mut nodes, 1, "bob"));
+    nodes.pass(200);
+    nodes.settle();
+    nodes.forget_members();
+    assert_eq!(presence(&mut nodes, 0, alice).0, 0);
+    nodes.change_all();
+    nodes.settle();
+    nodes.pass(200);
+    nodes.settle();
+    assert_eq!(presence(&mut nodes, 0, alice).0, 2);
+    nodes.check();
+}
+
+#[test]
+fn engine_is_away_then_presence_is_refused_for_now() {
+    let mut nodes = Nodes::new(1, 1, &settings_with_namespace(|namespace| namespace.presence = true));
+    let alice = member(&mut nodes, 0, "alice");
+    nodes.is_away = true;
+    nodes.nodes[0].send(alice, |encoder, out| encoder.presence(out, 8, ROOM, 10));
+    nodes.settle();
+    assert_eq!(answers(&nodes.nodes[0].read_all(alice)), [(8, Err(ErrorCode::Internal.code()))]);
+    nodes.check();
+}
+
+#[test]
+fn room_could_not_be_joined_then_it_can_be_on_the_same_connection_while_others_are_in_it() {
+    let mut nodes = Nodes::new(1, 1, &settings());
+    member(&mut nodes, 0, "alice");
+    let bob = sign_in(&mut nodes, 0, "bob");
+    let join = |nodes: &mut Nodes| {
+        let since = Some(Position { epoch: 1 << 60, offset: 0 });
+        nodes.nodes[0].send(bob, |encoder, out| {
+            encoder.subscribe(out, 2, RoomCursor { room: ROOM, since, recover: Recover::Exact });
+        });
+        nodes.settle();
+        nodes.nodes[0].read_all(bob)
+    };
+    nodes.is_away = true;
+    assert_eq!(answers(&join(&mut nodes)), [(2, Err(ErrorCode::Internal.code()))]);
+    nodes.is_away = false;
+    let got = join(&mut nodes);
+    assert!(matches!(got[..], [Got::Subscribed { recovered: false, .. }]), "{got:?}");
     nodes.check();
 }

@@ -14,6 +14,7 @@
 //! | `rooms`, `members` | a session's rooms, and the members of rooms on this shard |
 //! | `broadcasts`, `jobs` | one frame for all members here, and broadcasts that wait for their turn |
 //! | `catch_up` | what a lagging session is missing |
+//! | `start_over` | members of rooms who have missed what cannot be brought any more |
 //! | `send` | replies, refusals, and what the shell takes out of an outbox |
 //! | `timers` | heartbeats and every other deadline of a connection |
 //! | `leave` | closing, draining |
@@ -34,6 +35,7 @@ mod rights;
 mod rooms;
 mod send;
 mod signin;
+mod start_over;
 mod timers;
 
 use super::{Shard, Source, ToEdge};
@@ -41,6 +43,7 @@ use crate::id::Now;
 use broadcasts::Broadcast;
 pub(super) use members::LocalRooms;
 pub(super) use signin::DeviceNames;
+pub(super) use start_over::StartOver;
 
 impl Shard {
     pub(super) fn on_letter_to_edge(&mut self, letter: ToEdge, now: Now) {
@@ -61,6 +64,7 @@ impl Shard {
             ToEdge::Subscribed(subscribed) => self.on_subscribed(&subscribed, now),
             ToEdge::PresenceResult(result) => self.on_presence_result(&result, now),
             ToEdge::HistoryResult(result) => self.on_history_result(&result, now),
+            ToEdge::StartOver { local } => self.on_start_over(local),
             ToEdge::Fanout { local, offset, logged, delivery, without, home, room, work } => {
                 self.on_fanout(local, Broadcast { offset, logged, delivery, without, home, room, work });
             }

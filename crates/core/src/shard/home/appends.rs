@@ -28,9 +28,9 @@ pub(in crate::shard) struct Sequenced {
 
 impl Sequenced {
     /// The session that is not to be brought its own message. One that writes to its own inbox also receives the message.
-    pub(super) fn origin(&self, topic: Topic) -> Option<Address> {
+    pub(super) fn origin(&self, is_inbox: bool) -> Option<Address> {
         let is_copy = matches!(self.then, Then::Nothing);
-        (is_copy || matches!(topic, Topic::Room(_))).then_some(self.from)
+        (is_copy || !is_inbox).then_some(self.from)
     }
 }
 
@@ -58,28 +58,27 @@ pub(in crate::shard) struct Waiter {
 }
 
 impl Shard {
-    /// Gives a message to the engine.
-    pub(super) fn append(&mut self, topic: Topic, message: Sequenced, now: Now) {
-        let Some(name) = self.homes.name_of(topic) else { return };
+    /// Gives a message to the engine. Where several nodes share it, the topic need not be in memory.
+    pub(super) fn append(&mut self, topic: Option<Topic>, name: &str, message: Sequenced, now: Now) {
         let key = match &message.then {
             Then::Answer { dedup_key, .. } => *dedup_key,
             Then::Nothing => None,
         };
         let id = key.map(|key| key.id());
         let position = message.answered.stamp.position;
-        let age_ms = self.homes.age_ms_max(topic);
+        let age_ms = self.homes.age_ms_max(name);
         let own_ttl = message.ttl_ms != 0 && message.ttl_ms < age_ms;
         let stays_ms = if own_ttl { message.ttl_ms } else { age_ms };
         let record = Record {
-            topic: name,
+            topic: name.into(),
             position,
             frame: message.frame.clone(),
             expires_unix_ms: now.unix_ms.saturating_add(stays_ms),
             own_ttl,
-            origin: message.origin(topic).map(|from| self.origin_of(from)),
+            origin: message.origin(name.starts_with('@')).map(|from| self.origin_of(from)),
             key,
         };
-        let size = (message.frame.len(), self.homes.recipients(topic));
+        let size = (message.frame.len(), topic.map_or(0, |topic| self.homes.recipients(topic)));
         let era = self.homes.appends.era();
         let offset = match self.settings.engine {
             Engine::Shared => self.homes.appends.sequenced(topic).unwrap_or_default() + 1,
@@ -92,10 +91,11 @@ impl Shard {
     /// The engine has messages: they enter their logs, are delivered and answered.
     pub(in crate::shard) fn on_appended(&mut self, through: Ticket, now: Now) {
         while let Some(append) = self.homes.appends.pop_stored(through) {
+            let Some(topic) = append.topic else { continue };
             let answered = append.payload.answered;
-            self.commit(append.topic, append.payload, now);
+            self.commit(topic, append.payload, now);
             append.waiters.into_iter().for_each(|waiter| self.answer_repetition(waiter, answered, now));
-            self.homes.vanish_if_empty(append.topic, now);
+            self.homes.vanish_if_empty(topic, now);
         }
     }
 

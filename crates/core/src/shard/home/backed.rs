@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use super::Topic;
-use super::books::book_trimmed;
+use super::books::{book_acked, book_trimmed};
 use super::topics::Homes;
-use crate::id::{Durability, Now};
+use crate::id::{Durability, Now, Position};
 use crate::limits::Engine;
 use crate::topics::{Device, DeviceState, Inbox, LoadedTopic, Log, TopicState, Trimmed};
 
@@ -22,18 +22,42 @@ pub(super) struct TopicNow {
     pub(super) state: Box<TopicState>,
 }
 
+/// What has come of a topic that the engine has loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refreshed {
+    /// There can be no such topic here.
+    No,
+    /// It is in memory.
+    Yes,
+    /// It was in memory, and begins anew: the engine has begun another epoch.
+    Anew,
+}
+
 impl Homes {
     /// Whether an engine keeps the messages of this topic.
     pub(super) fn is_backed(&self, topic: &str, namespace: usize) -> bool {
         let keeps = |namespace: usize| {
             self.settings.namespaces.get(namespace).is_some_and(|n| n.durability != Durability::Ephemeral)
         };
-        self.settings.engine != Engine::Memory && (topic.starts_with('@') || keeps(namespace))
+        match self.settings.engine {
+            Engine::Memory => false,
+            Engine::Store => topic.starts_with('@') || keeps(namespace),
+            // Of a room that keeps nothing the other nodes are heard, too.
+            Engine::Shared => topic.starts_with('@') || self.settings.namespaces.get(namespace).is_some(),
+        }
     }
 
     /// Whether a letter for this topic has to wait: the topic is not in memory, or it is being asked for already.
     pub(super) fn waits_for_topic(&self, topic: &str, namespace: usize, known: Option<Topic>) -> bool {
         self.loads.contains(topic) || (known.is_none() && self.is_backed(topic, namespace))
+    }
+
+    /// Whether a client has seen something of the topic on another node that is not known here.
+    pub(super) fn is_ahead(&self, topic: Topic, at: Position) -> bool {
+        self.settings.engine == Engine::Shared
+            && self.log_position(topic).is_some_and(|position| {
+                at.epoch > position.epoch || (at.epoch == position.epoch && at.offset > position.offset)
+            })
     }
 
     /// Whether what is known of the topic's log may not be true any more.
@@ -50,18 +74,48 @@ impl Homes {
 
     /// A topic that the engine has loaded, or of which it has said once more where it stands. False if there can be no such
     /// topic here.
-    pub(super) fn load_or_refresh(&mut self, topic: &str, loaded: &LoadedTopic, now: Now) -> bool {
-        match self.find(topic) {
-            Some(topic) => self.refresh(topic, loaded, now),
-            None => return self.load(topic, loaded, now),
+    pub(super) fn load_or_refresh(&mut self, topic: &str, loaded: &LoadedTopic, now: Now) -> Refreshed {
+        let Some(topic) = self.find(topic) else {
+            return if self.load(topic, loaded, now) { Refreshed::Yes } else { Refreshed::No };
+        };
+        let epoch = self.log_position(topic).map_or(0, |position| position.epoch);
+        if self.settings.engine == Engine::Shared && loaded.position.epoch != epoch {
+            // An older one: the answer was under way when the new one began.
+            return if loaded.position.epoch > epoch { self.begin_epoch(topic, loaded, now) } else { Refreshed::Yes };
         }
-        true
+        self.refresh(topic, loaded, now);
+        Refreshed::Yes
+    }
+
+    fn begin_epoch(&mut self, topic: Topic, loaded: &LoadedTopic, now: Now) -> Refreshed {
+        self.behind.remove(&topic);
+        self.changed.remove(&topic);
+        match topic {
+            Topic::Inbox(key) => {
+                let before = self.log(topic).map_or(0, Log::len) as u64;
+                self.change_inbox(key, |inbox, publishers, settings| {
+                    inbox.begin_epoch(loaded, settings.engine, publishers, now);
+                    inbox.refresh_devices(&loaded.state, now);
+                });
+                let after = self.log(topic).map_or(0, Log::len) as u64;
+                self.metrics.inbox_unloaded.add(before);
+                self.metrics.inbox_loaded.add(after);
+                self.metrics.inbox_pending.add(after);
+                self.metrics.inbox_pending.subtract(before);
+            }
+            Topic::Room(key) => {
+                self.change_room(key, |room, publishers, settings| {
+                    room.begin_epoch(loaded, settings.engine, publishers, now);
+                });
+            }
+        }
+        Refreshed::Anew
     }
 
     fn load(&mut self, topic: &str, loaded: &LoadedTopic, now: Now) -> bool {
         match topic.strip_prefix('@') {
             Some(user) => {
-                let inbox = Inbox::loaded(user.into(), loaded, now);
+                let inbox = Inbox::loaded(user.into(), loaded, self.settings.engine, now);
                 let pending = inbox.log().map_or(0, Log::len) as u64;
                 self.metrics.inbox_loaded.add(pending);
                 self.metrics.inbox_pending.add(pending);
@@ -74,7 +128,7 @@ impl Homes {
             None => {
                 let Some((namespace, _)) = self.settings.namespace_of(topic) else { return false };
                 let mut room = self.new_room(topic.into(), namespace, loaded.position.epoch);
-                room.load(loaded, now);
+                room.load(loaded, self.settings.engine, now);
                 self.put_room(room);
             }
         }
@@ -89,10 +143,21 @@ impl Homes {
         }
         match topic {
             Topic::Inbox(key) => {
-                let age = self.change_inbox(key, |inbox, publishers, _| {
-                    inbox.log_mut().map_or(0, |log| log.refresh(extent, publishers, now_ms))
+                let is_shared = self.settings.engine == Engine::Shared;
+                let left = self.change_inbox(key, |inbox, publishers, _| {
+                    if is_shared {
+                        inbox.refresh_devices(&loaded.state, now);
+                    }
+                    let log = inbox.log_mut()?;
+                    let floor = log.floor();
+                    let left = log.refresh(extent, publishers, now_ms);
+                    // On other nodes devices acknowledge messages, too.
+                    let age = if is_shared { log.lost().saturating_sub(floor).min(left) } else { left };
+                    Some((age, left - age))
                 });
-                book_trimmed(&self.metrics, Trimmed { age: age.unwrap_or_default(), ..Trimmed::default() });
+                let (age, acked) = left.flatten().unwrap_or_default();
+                book_trimmed(&self.metrics, Trimmed { age, ..Trimmed::default() });
+                book_acked(&self.metrics, acked);
             }
             Topic::Room(key) => {
                 self.change_room(key, |room, publishers, _| room.log.refresh(extent, publishers, now_ms));
@@ -101,14 +166,12 @@ impl Homes {
     }
 
     /// How long a message stays that has no ttl of its own.
-    pub(super) fn age_ms_max(&self, topic: Topic) -> u64 {
-        match topic {
-            Topic::Inbox(_) => self.settings.inbox.ttl_ms,
-            Topic::Room(key) => {
-                let room = self.rooms.get(key);
-                room.and_then(|room| self.settings.namespaces.get(room.namespace)).map_or(0, |n| n.history_ttl_ms)
-            }
+    pub(super) fn age_ms_max(&self, topic: &str) -> u64 {
+        if topic.starts_with('@') {
+            return self.settings.inbox.ttl_ms;
         }
+        let namespace = self.settings.namespace_of(topic);
+        namespace.and_then(|(index, _)| self.settings.namespaces.get(index)).map_or(0, |n| n.history_ttl_ms)
     }
 
     /// Topics that have left memory since the last time, if the engine wants to hear of them.
@@ -153,9 +216,9 @@ impl Homes {
     /// Messages up to this offset will not come: they have left the engine already.
     pub(super) fn pass_over(&mut self, topic: Topic, offset: u64) {
         let passed = match topic {
-            Topic::Inbox(key) => self.change_inbox(key, |inbox, publishers, _| {
+            Topic::Inbox(key) => self.change_inbox(key, |inbox, publishers, settings| {
                 let behind = inbox.position().offset < offset;
-                if behind { inbox.make_log(true).pass_over(offset, publishers) } else { 0 }
+                if behind { inbox.make_log(settings.engine).pass_over(offset, publishers) } else { 0 }
             }),
             Topic::Room(key) => {
                 self.change_room(key, |room, publishers, _| room.log.pass_over(offset, publishers));

@@ -13,11 +13,11 @@ use super::Topic;
 use super::appends::{Sequenced, Then, Waiter};
 use super::publish::SentMessage;
 use super::reads::Asker;
-use crate::close::ErrorCode;
-use crate::id::{Address, Durability, Now, Position, Stamp};
+use crate::close::{CloseReason, ErrorCode};
+use crate::id::{Address, Now, Position, Stamp};
 use crate::outbox::{Arrival, Delivery};
 use crate::shard::letter::Published;
-use crate::shard::{EngineUnavailable, Origin, ReadResult, Shard, Stored, StoredMessage};
+use crate::shard::{Effect, EngineUnavailable, Origin, ReadResult, Shard, Stored, StoredMessage, ToEdge};
 use crate::topics::{Answered, Append, DedupKey, Message, Ticket, to_mono_ms};
 use crate::wire::Draft;
 
@@ -27,6 +27,8 @@ struct Placed {
     frame: Bytes,
     /// Its own ttl in milliseconds from now; 0 for the topic's.
     ttl_ms: u64,
+    /// Its age counts from then, in monotonic milliseconds.
+    sequenced_ms: u64,
     /// A session of this node that is not brought it.
     origin: Option<Address>,
     arrival: Arrival,
@@ -52,29 +54,38 @@ impl Shard {
         }
     }
 
-    fn on_placed(&mut self, append: Append<Topic, Sequenced, Waiter>, position: Position, now: Now) {
+    fn on_placed(&mut self, append: Append<Option<Topic>, Sequenced, Waiter>, position: Position, now: Now) {
         let Append { topic, payload, waiters, .. } = append;
-        let origin = payload.origin(topic);
-        let Sequenced { from, frame, answered, ttl_ms, received_us, then, .. } = payload;
+        let origin = topic.and_then(|topic| payload.origin(topic.is_inbox()));
+        let Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, then, .. } = payload;
         let answered = Answered { stamp: Stamp { position, ..answered.stamp }, ..answered };
         let Some(frame) = Draft::restamp(&frame, position) else { return };
         if let Then::Answer { copied_at: Some(home), .. } = then {
             self.post_copy(home, &SentMessage { from, frame: &frame, stamp: answered.stamp, ttl_ms, received_us });
         }
-        let arrival = Arrival::at(received_us);
-        self.take_in(topic, position.epoch, Placed { offset: position.offset, frame, ttl_ms, origin, arrival }, now);
+        // If the topic was not in memory when it was published, and is now, the engine tells of the message as of any other.
+        if let Some(topic) = topic {
+            let (offset, arrival) = (position.offset, Arrival::at(received_us));
+            let placed = Placed { offset, frame, ttl_ms, sequenced_ms, origin, arrival };
+            self.take_in(topic, position.epoch, placed, now);
+        }
         self.answer_publisher(from, answered, &then, now);
         waiters.into_iter().for_each(|waiter| self.answer_repetition(waiter, answered, now));
-        self.homes.vanish_if_empty(topic, now);
     }
 
     /// Some node has stored a message.
     pub(in crate::shard) fn on_arrived(&mut self, topic: &str, epoch: u64, message: StoredMessage, now: Now) {
         let Some(topic) = self.homes.find(topic) else { return };
         self.remember_stored(epoch, &message, now);
-        if let Some(placed) = self.placed(epoch, message, now) {
-            self.take_in(topic, epoch, placed, now);
-        }
+        let Some(frame) = Draft::restamp(&message.frame, Position { epoch, offset: message.offset }) else { return };
+        let placed = self.placed(topic, StoredMessage { frame, ..message }, now);
+        self.take_in(topic, epoch, placed, now);
+    }
+
+    /// A message in no log, or an event, is told to the other nodes that have the topic in memory.
+    pub(super) fn relay(&mut self, topic: Arc<str>, frame: Bytes, from: Option<Address>) {
+        let origin = Origin { run: self.homes.run(), session: from.map_or(0, Address::to_u64) };
+        self.effects.push_back(Effect::Relay { topic, frame, origin });
     }
 
     /// Some node has relayed a message that is in no log.
@@ -89,7 +100,10 @@ impl Shard {
 
     /// What is known of a topic may not be true any more.
     pub(in crate::shard) fn on_changed(&mut self, topic: Arc<str>) {
-        if self.homes.find(&topic).is_some() {
+        if let Some(found) = self.homes.find(&topic) {
+            if let Topic::Room(room) = found {
+                self.tell_members_anew(room);
+            }
             self.homes.loads.ask_anew(topic);
             self.ask_engine();
         }
@@ -101,14 +115,17 @@ impl Shard {
             self.homes.behind.remove(&topic);
             return true;
         };
-        let ReadResult { messages, upto, .. } = result;
+        let ReadResult { messages, upto, lost, .. } = result;
+        if lost > position.offset {
+            // The engine has dropped messages before they were read here.
+            self.tell_of_hole(topic);
+        }
         let known = self.homes.behind.remove(&topic).unwrap_or_default();
         for message in messages {
             self.homes.pass_over(topic, message.offset - 1);
             self.remember_stored(position.epoch, &message, now);
-            if let Some(placed) = self.placed(position.epoch, message, now) {
-                self.take_in(topic, position.epoch, placed, now);
-            }
+            let placed = self.placed(topic, message, now);
+            self.take_in(topic, position.epoch, placed, now);
         }
         self.homes.pass_over(topic, upto);
         if known > position.offset && self.homes.log_position(topic) == Some(position) {
@@ -116,13 +133,22 @@ impl Shard {
             return false;
         }
         self.read_up_to(topic, known);
+        if !self.homes.behind.contains_key(&topic) {
+            self.end_hold(topic, true, now);
+        }
         true
     }
 
     /// A message enters the log and is delivered, if it is the next one; else what lies between is read.
     fn take_in(&mut self, topic: Topic, epoch: u64, placed: Placed, now: Now) {
         let Some(position) = self.homes.log_position(topic) else { return };
-        let Placed { offset, frame, ttl_ms, origin, arrival } = placed;
+        let Placed { offset, frame, ttl_ms, sequenced_ms, origin, arrival } = placed;
+        if epoch > position.epoch
+            && let Some(name) = self.homes.name_of(topic)
+        {
+            // What the engine has of the topic now is loaded; the message is read then.
+            return self.on_changed(name);
+        }
         if epoch != position.epoch || offset <= position.offset {
             return;
         }
@@ -130,7 +156,7 @@ impl Shard {
             return self.read_up_to(topic, offset);
         }
         let message = Message { frame: frame.clone(), ttl_ms, from: origin, publisher: 0 };
-        self.homes.commit(topic, message, now.mono_ms(), now);
+        self.homes.commit(topic, message, sequenced_ms, now);
         self.deliver(topic, offset, &Delivery { frame, arrival }, origin, now);
     }
 
@@ -145,20 +171,47 @@ impl Shard {
         }
     }
 
-    fn placed(&self, epoch: u64, message: StoredMessage, now: Now) -> Option<Placed> {
+    /// Messages of a topic are missing that cannot be brought, or its offsets mean nothing any more.
+    pub(super) fn tell_of_hole(&mut self, topic: Topic) {
+        // An inbox goes on behind them: what left it before it was read is counted, and told when the client comes back.
+        let Topic::Room(room) = topic else { return };
+        for members in self.homes.members(room).to_vec() {
+            self.post_to_edge(members.shard, ToEdge::StartOver { local: members.local });
+        }
+    }
+
+    /// The engine has begun a new epoch: sessions come back, and are told that nothing of the old one can be brought.
+    pub(super) fn tell_of_epoch(&mut self, topic: Topic) {
+        if let Topic::Inbox(inbox) = topic {
+            for session in self.homes.addresses(inbox).collect::<Vec<_>>() {
+                let (to, reason) = (session.connection, CloseReason::InsufficientState);
+                self.post_to_edge(session.shard, ToEdge::Refused { to, reason });
+            }
+        }
+        self.tell_of_hole(topic);
+    }
+
+    fn placed(&self, topic: Topic, message: StoredMessage, now: Now) -> Placed {
         let StoredMessage { offset, frame, expires_unix_ms, own_ttl, origin, .. } = message;
-        let frame = Draft::restamp(&frame, Position { epoch, offset })?;
-        let ttl_ms = if own_ttl { to_mono_ms(expires_unix_ms, now).saturating_sub(now.mono_ms()).max(1) } else { 0 };
+        let (now_ms, expires_ms) = (now.mono_ms(), to_mono_ms(expires_unix_ms, now));
+        let (ttl_ms, sequenced_ms) = match own_ttl {
+            true => (expires_ms.saturating_sub(now_ms).max(1), now_ms),
+            // As old as it is for the node that stored it.
+            false => {
+                let age_ms_max = self.homes.name_of(topic).map_or(0, |name| self.homes.age_ms_max(&name));
+                (0, expires_ms.saturating_sub(age_ms_max).min(now_ms))
+            }
+        };
         let origin = origin.filter(|origin| origin.run == self.homes.run());
         let origin = origin.map(|origin| Address::from_u64(origin.session));
-        Some(Placed { offset, frame, ttl_ms, origin, arrival: Arrival::UNTIMED })
+        Placed { offset, frame, ttl_ms, sequenced_ms, origin, arrival: Arrival::UNTIMED }
     }
 
     /// A repetition of a message that was stored by another node is answered here, too.
     fn remember_stored(&mut self, epoch: u64, message: &StoredMessage, now: Now) {
         if let (Some(key), Some(stamp)) = (message.key, Draft::stamp_of(&message.frame)) {
             let position = Position { epoch, offset: message.offset };
-            let answered = Answered { stamp: Stamp { position, ..stamp }, durability: Durability::Memory };
+            let answered = Answered { stamp: Stamp { position, ..stamp }, durability: self.settings.engine_durability };
             self.remember_if_new(key, answered, now);
         }
     }
@@ -181,7 +234,7 @@ impl Shard {
     }
 
     /// A message was not stored: nothing of it is delivered or remembered, and its publisher may try again.
-    pub(super) fn fail_append(&mut self, append: Append<Topic, Sequenced, Waiter>, now: Now) {
+    pub(super) fn fail_append(&mut self, append: Append<Option<Topic>, Sequenced, Waiter>, now: Now) {
         match append.payload.then {
             Then::Answer { request, .. } => {
                 self.fail_or_post(append.payload.from, request, ErrorCode::StorageFull, now);

@@ -1,13 +1,16 @@
 //! An inbox at its home: devices that connect.
 
+use std::sync::Arc;
+
 use super::Topic;
 use super::books::book_forgotten;
+use super::topics::Homes;
 use crate::close::CloseReason;
 use crate::id::{Address, InboxKey, Now};
 use crate::limits::Engine;
 use crate::shard::letter::Attach;
 use crate::shard::{Shard, ToEdge};
-use crate::topics::DeviceLimits;
+use crate::topics::{DeviceLimits, Inbox};
 
 impl Shard {
     /// A device's session has ended.
@@ -38,10 +41,14 @@ impl Shard {
             devices_max: self.settings.inbox.devices_max,
             ttl_ms: self.settings.inbox.device_ttl_ms,
         };
+        let names = |homes: &Homes| -> Vec<Arc<str>> {
+            let devices = homes.inboxes.get(key).map_or(&[][..], Inbox::devices);
+            devices.iter().map(|device| device.name.clone()).collect()
+        };
+        let before = if self.settings.engine == Engine::Shared { names(&self.homes) } else { Vec::new() };
         let attached = self.homes.change_inbox(key, |inbox, publishers, _| {
             inbox.attach(&device, from, resume, limits, publishers, now.mono_ms())
         });
-        self.keep_state(Topic::Inbox(key), now);
         match attached.flatten() {
             None => {
                 let reason = CloseReason::ConnectionLimit;
@@ -55,6 +62,8 @@ impl Shard {
                 if fence != 0 {
                     self.keep_claim(name, from, fence);
                 }
+                let forgotten = before.into_iter().filter(|device| !names(&self.homes).contains(device)).collect();
+                self.keep_state(Topic::Inbox(key), forgotten, now);
                 book_forgotten(&self.metrics, expired);
                 // A client that resumes behind its stored cursor has kept what lies between.
                 if attachment.recovered {

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use super::Topic;
-use super::backed::TopicNow;
+use super::backed::{Refreshed, TopicNow};
 use crate::close::{CloseReason, ErrorCode};
-use crate::id::Now;
+use crate::id::{Now, Position};
 use crate::limits::Engine;
 use crate::shard::letter::{Publish, SentCopy, Subscribe};
 use crate::shard::{Effect, EngineUnavailable, Remembered, Shard, ToEdge, ToHome};
@@ -19,25 +19,38 @@ impl Shard {
     pub(super) fn wait_for_topic(&mut self, letter: ToHome, now: Now) -> Option<ToHome> {
         let homes = &self.homes;
         let stale = |known: Option<Topic>| known.is_some_and(|known| homes.is_stale(known, now));
+        let ahead = |known: Option<Topic>, at: Option<Position>| {
+            known.zip(at).is_some_and(|(known, at)| homes.is_ahead(known, at))
+        };
         let (topic, waits) = match &letter {
             ToHome::Attach(attach) => {
                 let topic: Arc<str> = format!("@{}", attach.user).into();
                 let known = homes.find(&topic);
-                let waits = homes.waits_for_topic(&topic, 0, known) || stale(known);
+                let waits = match homes.settings.engine {
+                    // First the device is claimed; then what other nodes have told of it has to be known.
+                    Engine::Shared => attach.fence != 0,
+                    Engine::Store | Engine::Memory => homes.waits_for_topic(&topic, 0, known) || stale(known),
+                };
                 (topic, waits)
             }
             ToHome::Subscribe(subscribe) => {
                 let known = homes.find(&subscribe.room);
-                let waits = homes.waits_for_topic(&subscribe.room, subscribe.namespace, known) || stale(known);
+                let waits = homes.waits_for_topic(&subscribe.room, subscribe.namespace, known)
+                    || stale(known)
+                    || ahead(known, subscribe.since);
                 (subscribe.room.clone(), waits)
             }
             ToHome::History(history) => {
                 let known = homes.find(&history.topic);
                 let namespace = homes.settings.namespace_of(&history.topic).map_or(usize::MAX, |(index, _)| index);
-                let waits = homes.waits_for_topic(&history.topic, namespace, known) || stale(known);
+                let waits = homes.waits_for_topic(&history.topic, namespace, known)
+                    || stale(known)
+                    || ahead(known, history.since.or(history.before));
                 (history.topic.clone(), waits)
             }
-            ToHome::Presence { room, .. } => (room.clone(), homes.loads.contains(room)),
+            ToHome::Presence { room, .. } => {
+                (room.clone(), homes.settings.engine == Engine::Store && homes.loads.contains(room))
+            }
             // These speak of a topic that is in memory while their session lives. A Publish looks into the dedup window first.
             ToHome::Publish(_)
             | ToHome::Copy(_)
@@ -83,6 +96,11 @@ impl Shard {
 
     /// Asks the engine for topics and messages, as many as it may have to look for at once.
     pub(super) fn ask_engine(&mut self) {
+        // Before the same topics are loaded again.
+        for topic in self.homes.take_unloaded() {
+            self.tell_members_of(&topic);
+            self.effects.push_back(Effect::Unload { topic });
+        }
         while let Some(topic) = self.homes.loads.next_topic() {
             self.effects.push_back(Effect::Load { topic });
         }
@@ -99,24 +117,47 @@ impl Shard {
         now: Now,
     ) {
         let newest = result.as_ref().map_or(0, |loaded| loaded.position.offset);
-        let is_there = result.is_ok_and(|loaded| self.homes.load_or_refresh(topic, &loaded, now));
+        let refreshed = result.map_or(Refreshed::No, |loaded| self.homes.load_or_refresh(topic, &loaded, now));
+        let is_there = refreshed != Refreshed::No;
+        if let Some(topic) = self.homes.find(topic).filter(|_| refreshed == Refreshed::Anew) {
+            self.tell_of_epoch(topic);
+        }
         if let Some(topic) = self.homes.find(topic).filter(|_| self.settings.engine == Engine::Shared) {
             // What other nodes have stored may not have arrived here.
             self.read_up_to(topic, newest);
         }
+        let known = self.homes.find(topic);
+        if known.is_some_and(|known| self.homes.behind.contains_key(&known)) && self.homes.loads.has_waiting(topic) {
+            // A client may have seen messages on another node that are still to be read here.
+            self.homes.loads.hold(topic);
+        } else {
+            self.handle_waiting(topic, is_there, now);
+        }
+        self.ask_engine();
+    }
+
+    /// What other nodes had stored of a topic has been read, or cannot be: what waited for it goes on.
+    pub(super) fn end_hold(&mut self, topic: Topic, is_there: bool, now: Now) {
+        if let Some(name) = self.homes.name_of(topic).filter(|name| self.homes.loads.is_held(name)) {
+            self.handle_waiting(&name, is_there, now);
+        }
+    }
+
+    /// What waited for a topic goes on.
+    fn handle_waiting(&mut self, topic: &Arc<str>, is_there: bool, now: Now) {
         let is_known = self.homes.find(topic).is_some();
         for letter in self.homes.loads.take(topic) {
             // What is written to a topic in memory need not know how old its log is.
             let is_write = matches!(letter, ToHome::Publish(_) | ToHome::Copy(_) | ToHome::Presence { .. });
-            if is_there || (is_known && is_write) {
-                self.on_letter_to_home(letter, now);
-            } else {
-                self.fail_letter(letter, now);
+            match is_there || (is_known && is_write) {
+                // One of the letters before may have been the end of the topic in memory.
+                true if self.homes.find(topic).is_none() => self.on_letter_to_home(letter, now),
+                true => self.handle_letter_to_home(letter, now),
+                false => self.fail_letter(letter, now),
             }
             // As if each had come by itself.
             self.read_own_mail(now);
         }
-        self.ask_engine();
     }
 
     /// Client message ids that were answered before the node was started.
@@ -166,19 +207,18 @@ impl Shard {
         // First: a topic leaves memory only when the engine has its latest state.
         self.keep_states(now);
         self.homes.sweep(now);
-        for topic in self.homes.take_unloaded() {
-            self.effects.push_back(Effect::Unload { topic });
-        }
         self.ask_engine();
     }
 
     /// Tells the engine at once what is known of a topic beside its messages: that a device is new, for one, which it must know
     /// before that device's messages are acknowledged by all others.
-    pub(super) fn keep_state(&mut self, topic: Topic, now: Now) {
+    /// `forgotten`: devices that are not known any more.
+    pub(super) fn keep_state(&mut self, topic: Topic, forgotten: Vec<Arc<str>>, now: Now) {
         if self.settings.engine == Engine::Memory {
             return;
         }
-        if let Some(TopicNow { topic, epoch, state }) = self.homes.state_of(topic, now) {
+        if let Some(TopicNow { topic, epoch, mut state }) = self.homes.state_of(topic, now) {
+            state.forgotten = forgotten;
             self.effects.push_back(Effect::Cursor { topic, epoch, state });
         }
     }
@@ -190,6 +230,7 @@ impl Shard {
         }
         self.homes.reads.end_pauses(now.mono_ms());
         self.ask_engine();
+        self.tell_members();
         for TopicNow { topic, epoch, state } in self.homes.changed_states(now) {
             self.effects.push_back(Effect::Cursor { topic, epoch, state });
         }

@@ -4,6 +4,8 @@
 //! told, the publisher is answered). With logs in memory both happen at once; an engine that answers later stands between
 //! (`appends`).
 
+use std::sync::Arc;
+
 use super::Topic;
 use super::appends::{Sequenced, Then, Waiter};
 use super::topics::Homes;
@@ -35,10 +37,14 @@ impl Shard {
             return self.fail(&publish, code, now);
         }
         let durability = self.durability(name, &publish);
-        let is_unloaded = |homes: &Homes| known.is_none() && homes.is_backed(name, publish.namespace);
-        if self.settings.engine != Engine::Memory
-            && (self.homes.loads.has_waiting(name) || (durability != Durability::Ephemeral && is_unloaded(&self.homes)))
-        {
+        let needs_topic = |homes: &Homes| {
+            // An engine that gives the places needs no home to know the topic.
+            homes.settings.engine == Engine::Store
+                && durability != Durability::Ephemeral
+                && known.is_none()
+                && homes.is_backed(name, publish.namespace)
+        };
+        if self.settings.engine != Engine::Memory && (self.homes.loads.has_waiting(name) || needs_topic(&self.homes)) {
             return self.wait_with_publish(publish, now);
         }
         let copied_at = self.home_of_copy(name, &publish, durability);
@@ -55,6 +61,7 @@ impl Shard {
                 self.homes.pass_by(known, name, publish.namespace);
                 known
             }
+            _ if self.settings.engine == Engine::Shared => known,
             _ => Some(known.unwrap_or_else(|| self.homes.make(name, publish.namespace, now))),
         };
         let stamp = self.stamp(topic, durability, now);
@@ -63,10 +70,16 @@ impl Shard {
         let publisher = if is_kept { self.homes.publisher(draft.sender()) } else { 0 };
         let answered = Answered { stamp, durability };
         let then = Then::Answer { request, client_message_id, dedup_key, copied_at };
+        let engine = self.settings.engine;
+        let elsewhere: Option<Arc<str>> = (engine != Engine::Memory).then(|| draft.topic().into());
         let (frame, sequenced_ms) = (draft.stamp(stamp), now.mono_ms());
         let message = Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, publisher, then };
+        match (elsewhere, is_kept) {
+            (Some(name), true) => return self.append(topic, &name, message, now),
+            (Some(name), false) if engine == Engine::Shared => self.relay(name, message.frame.clone(), Some(from)),
+            _ => {}
+        }
         match topic {
-            Some(topic) if is_kept && self.settings.engine != Engine::Memory => self.append(topic, message, now),
             Some(topic) => self.commit(topic, message, now),
             // Nobody is there, and nothing is kept.
             None => self.answer_publisher(message.from, answered, &message.then, now),
@@ -118,14 +131,20 @@ impl Shard {
         if !has_way_on || !self.homes.takes(Some(topic), draft.sender(), draft.len()) {
             return self.metrics.inbox_copies_dropped.increment();
         }
-        let durability = Durability::Memory;
+        let durability = match self.settings.engine {
+            Engine::Memory => Durability::Memory,
+            Engine::Store | Engine::Shared => self.settings.engine_durability,
+        };
         let stamp = Stamp { position: self.homes.next_position(Some(topic), durability), message_id, timestamp_ms };
         let publisher = self.homes.publisher(draft.sender());
         let (frame, answered) = (draft.stamp(stamp), Answered { stamp, durability });
         let (sequenced_ms, then) = (now.mono_ms(), Then::Nothing);
         let message = Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, publisher, then };
         match self.settings.engine {
-            Engine::Store | Engine::Shared => self.append(topic, message, now),
+            Engine::Store | Engine::Shared => {
+                let Some(name) = self.homes.name_of(topic) else { return };
+                self.append(Some(topic), &name, message, now);
+            }
             Engine::Memory => self.commit(topic, message, now),
         }
     }
@@ -152,19 +171,22 @@ impl Shard {
 
     /// The level that a publish reaches.
     fn durability(&self, topic: &str, publish: &Publish) -> Durability {
-        if publish.ephemeral {
-            return Durability::Ephemeral;
+        let namespace = self.settings.namespaces.get(publish.namespace);
+        let wanted = match publish.ephemeral {
+            true => Durability::Ephemeral,
+            false if topic.starts_with('@') => Durability::Memory,
+            false => namespace.map_or(Durability::Ephemeral, |namespace| namespace.durability),
+        };
+        match (wanted, self.settings.engine) {
+            (Durability::Ephemeral, _) | (_, Engine::Memory) => wanted,
+            (_, Engine::Store | Engine::Shared) => self.settings.engine_durability,
         }
-        if topic.starts_with('@') {
-            return Durability::Memory;
-        }
-        self.settings.namespaces.get(publish.namespace).map_or(Durability::Ephemeral, |namespace| namespace.durability)
     }
 
     /// Puts a sequenced message into the log, delivers it to connected devices or to the room's members, and
     /// answers its publisher.
     pub(super) fn commit(&mut self, topic: Topic, message: Sequenced, now: Now) {
-        let origin = message.origin(topic);
+        let origin = message.origin(topic.is_inbox());
         let Sequenced { from, frame, answered, sequenced_ms, ttl_ms, received_us, publisher, then } = message;
         let Answered { stamp, durability } = answered;
         if durability != Durability::Ephemeral {

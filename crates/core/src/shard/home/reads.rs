@@ -9,11 +9,13 @@ use hashbrown::HashMap;
 use super::Topic;
 use crate::id::{Address, Now, Position, ShardId};
 use crate::keyed::{Keyed, keyed};
+use crate::limits::Engine;
 use crate::shard::letter::HistoryResult;
 use crate::shard::{
     EngineUnavailable, Origin, ReadId, ReadMessages, ReadRange, ReadResult, Shard, Source, StoredMessage, ToEdge,
 };
 use crate::topics::{Gap, Requests};
+use crate::wire::Draft;
 
 /// Reads that are not answered yet.
 #[derive(Debug)]
@@ -171,9 +173,10 @@ impl Reads {
 impl Shard {
     /// Has the engine read what follows an offset.
     pub(super) fn read_after(&mut self, topic: Topic, asker: Asker, after: u64) {
-        let Some(name) = self.homes.name_of(topic) else { return };
-        let range = ReadRange::After(after);
-        let messages = ReadMessages { topic: name, range, messages_max: CATCH_UP_MESSAGES, bytes_max: CATCH_UP_BYTES };
+        let Some((name, position)) = self.homes.name_of(topic).zip(self.homes.log_position(topic)) else { return };
+        let (epoch, range) = (position.epoch, ReadRange::After(after));
+        let messages =
+            ReadMessages { topic: name, epoch, range, messages_max: CATCH_UP_MESSAGES, bytes_max: CATCH_UP_BYTES };
         self.homes.reads.push(topic, asker, messages);
         self.ask_engine();
     }
@@ -197,7 +200,18 @@ impl Shard {
         now: Now,
     ) {
         let Some(pending) = self.homes.reads.take(read) else { return };
+        let epoch = self.homes.log_position(pending.topic).map(|position| position.epoch);
+        // The offsets of an epoch that is over mean nothing any more.
+        let mut result = if epoch == Some(pending.messages.epoch) { result } else { Err(EngineUnavailable) };
+        if let (Ok(result), Engine::Shared) = (&mut result, self.settings.engine) {
+            restamp(&mut result.messages, pending.messages.epoch);
+        }
         match (result, pending) {
+            (Err(EngineUnavailable), Pending { topic, asker: Asker::CatchUp { .. } | Asker::Home, messages, .. })
+                if epoch != Some(messages.epoch) =>
+            {
+                self.homes.behind.remove(&topic);
+            }
             (Ok(result), Pending { topic, asker: Asker::CatchUp { source, from, lost }, messages, .. }) => {
                 let ReadRange::After(after) = messages.range else { return };
                 let lost = lost || after < result.lost;
@@ -218,12 +232,17 @@ impl Shard {
             }
             (Ok(result), pending @ Pending { asker: Asker::Home, .. }) => {
                 if !self.on_gap_read(pending.topic, *result, now) {
+                    self.end_hold(pending.topic, false, now);
                     self.homes.reads.put_back(read, pending, now.mono_ms());
                 }
             }
             (_, Pending { asker: Asker::Nobody, .. }) => {}
+            (Err(EngineUnavailable), pending @ Pending { asker: Asker::Home, .. }) => {
+                self.end_hold(pending.topic, false, now);
+                self.homes.reads.put_back(read, pending, now.mono_ms());
+            }
             // The session waits: live messages that come meanwhile are behind what it is missing.
-            (Err(EngineUnavailable), pending @ Pending { asker: Asker::CatchUp { .. } | Asker::Home, .. }) => {
+            (Err(EngineUnavailable), pending @ Pending { asker: Asker::CatchUp { .. }, .. }) => {
                 self.homes.reads.put_back(read, pending, now.mono_ms());
             }
         }
@@ -267,6 +286,14 @@ impl Shard {
     pub(super) fn origin_of(&self, session: Address) -> Origin {
         Origin { run: self.homes.run(), session: session.to_u64() }
     }
+}
+
+/// Writes their places into messages that an engine has given them.
+fn restamp(messages: &mut Vec<StoredMessage>, epoch: u64) {
+    messages.retain_mut(|message| {
+        let restamped = Draft::restamp(&message.frame, Position { epoch, offset: message.offset });
+        restamped.map(|frame| message.frame = frame).is_some()
+    });
 }
 
 /// The answer to History, with the messages that were read. The engine may not have heard yet that those up to `floor` have left

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use hashbrown::HashSet;
 
 use super::Topic;
-use crate::id::{Address, Now, Recover, RoomKey, ShardId};
+use crate::id::{Address, Durability, Now, Recover, RoomKey, ShardId};
+use crate::limits::Engine;
 use crate::metrics::Recovery;
 use crate::outbox::{Arrival, Delivery};
 use crate::shard::letter::{Subscribe, Subscribed};
-use crate::shard::{Credit, Shard, ToEdge, Work};
+use crate::shard::{Credit, MemberChange, Shard, ToEdge, Work};
 use crate::topics::{MemberName, Room};
 
 impl Shard {
@@ -20,9 +21,13 @@ impl Shard {
         let key = known.unwrap_or_else(|| self.homes.make_room(name, namespace, now));
         self.homes.trim(Topic::Room(key), now);
         let Some(room) = self.homes.rooms.get_mut(key) else { return };
+        let (full_name, is_named) = (room.name.clone(), room.names_members());
         let comes = room.join(MemberName { address: from, user: user.clone(), device: device.clone() }, local);
         let position = room.log.position();
-        let reached = since.filter(|since| room.recovers(*since));
+        // What other nodes have published in a room that keeps nothing may not have been heard of.
+        let hears_all = self.settings.engine != Engine::Shared
+            || self.settings.namespaces.get(namespace).is_some_and(|n| n.durability != Durability::Ephemeral);
+        let reached = since.filter(|since| hears_all && room.recovers(*since));
         if since.is_some() {
             self.metrics.recoveries[Recovery::of(reached.is_some())].increment();
         }
@@ -41,6 +46,10 @@ impl Shard {
             counted,
         };
         self.post_to_edge(from.shard, ToEdge::Subscribed(Box::new(subscribed)));
+        if self.settings.engine == Engine::Shared {
+            let (session, member) = (from.to_u64(), Some((user.clone(), device.clone())));
+            self.tell_member(&full_name, is_named.then_some(MemberChange { session, member }));
+        }
         if comes {
             self.announce(key, true, Some(from), &user, &device);
         }
@@ -50,15 +59,21 @@ impl Shard {
     pub(in crate::shard) fn on_unsubscribe_at_home(&mut self, key: RoomKey, from: Address, taken_over: bool, now: Now) {
         self.homes.reads.forget(Topic::Room(key), from);
         let Some(room) = self.homes.rooms.get_mut(key) else { return };
+        let (name, is_named) = (room.name.clone(), room.names_members());
         let (namespace, left) = (room.namespace, room.leave(from, taken_over, now.mono_ms()));
         if room.expects() {
             self.homes.expecting.insert(key);
         }
-        if room.count() > 0 {
-            if let Some(member) = left {
-                self.announce(key, false, Some(from), &member.user, &member.device);
-            }
-        } else if room.log.is_empty() || self.settings.namespaces.get(namespace).is_none_or(|n| n.vanish_when_empty) {
+        if self.settings.engine == Engine::Shared {
+            self.tell_member(&name, is_named.then(|| MemberChange { session: from.to_u64(), member: None }));
+        }
+        let Some(room) = self.homes.rooms.get(key) else { return };
+        // Members of other nodes are told, too.
+        let (is_left, is_empty) = (room.count() == 0, room.log.is_empty());
+        if let Some(member) = left.filter(|_| !is_left || self.settings.engine == Engine::Shared) {
+            self.announce(key, false, Some(from), &member.user, &member.device);
+        }
+        if is_left && (is_empty || self.settings.namespaces.get(namespace).is_none_or(|n| n.vanish_when_empty)) {
             self.homes.forget_room(key, now);
         }
     }
@@ -89,8 +104,11 @@ impl Shard {
         if self.has_no_way_on(Some(Topic::Room(room)), frame.len()).is_some() {
             return self.metrics.announcements_dropped.increment();
         }
-        let delivery = Delivery { frame: Bytes::from(frame), arrival: Arrival::UNTIMED };
-        self.fan_out_from_home(room, 0, &delivery, without);
+        let frame = Bytes::from(frame);
+        if self.settings.engine == Engine::Shared {
+            self.relay(name, frame.clone(), without);
+        }
+        self.fan_out_from_home(room, 0, &Delivery { frame, arrival: Arrival::UNTIMED }, without);
     }
 
     /// One letter to each shard that has members. What is in no log has offset 0.

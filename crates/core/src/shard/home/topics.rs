@@ -9,6 +9,7 @@ use super::Topic;
 use super::appends::{Sequenced, Waiter};
 use super::books::{Books, book_acked, book_forgotten, book_trimmed};
 use super::claims::Claims;
+use super::members::Told;
 use super::reads::Reads;
 use crate::id::{Address, Durability, InboxKey, Now, Position, RoomKey, ShardId};
 use crate::keyed::{Keyed, keyed};
@@ -35,13 +36,15 @@ pub(in crate::shard) struct Homes {
     above_mark: bool,
     pub(in crate::shard) dedup: Dedup,
     /// Messages that the engine has not stored yet.
-    pub(in crate::shard) appends: Appends<Topic, Sequenced, Waiter>,
+    pub(in crate::shard) appends: Appends<Option<Topic>, Sequenced, Waiter>,
     /// Topics that the engine is loading, and the letters that wait for them.
     pub(in crate::shard) loads: Loads<ToHome>,
     /// Topics of which something was stored elsewhere that did not arrive here, and the newest offset that is known of.
     pub(super) behind: HashMap<Topic, u64, Keyed>,
     /// Devices whose sessions may be on any node.
     pub(in crate::shard) claims: Claims,
+    /// Members of rooms, as the engine is told of them.
+    pub(in crate::shard) told: Told,
     /// Messages that the engine is reading.
     pub(in crate::shard) reads: Reads,
     /// Topics whose cursors or floors have changed since the engine was told.
@@ -84,6 +87,7 @@ impl Homes {
             loads: Loads::new(seed),
             behind: HashMap::with_hasher(keyed(seed)),
             claims: Claims::new(seed),
+            told: Told::new(seed),
             reads: Reads::new(seed),
             changed: HashSet::with_hasher(keyed(seed)),
             unloaded: Vec::new(),
@@ -196,7 +200,7 @@ impl Homes {
             _ if self.settings.engine == Engine::Shared => 0,
             // Nothing waits there where messages are kept in memory.
             (_, Some(topic)) if !self.appends.is_empty() => {
-                self.appends.sequenced(topic).unwrap_or(position.offset) + 1
+                self.appends.sequenced(Some(topic)).unwrap_or(position.offset) + 1
             }
             _ => position.offset + 1,
         };
@@ -229,7 +233,7 @@ impl Homes {
 
     /// Whether the engine owes something that concerns this topic: it may not be forgotten meanwhile.
     pub(super) fn is_awaited(&self, topic: Topic) -> bool {
-        let is_stored = !self.appends.is_empty() && self.appends.sequenced(topic).is_some();
+        let is_stored = !self.appends.is_empty() && self.appends.sequenced(Some(topic)).is_some();
         let is_asked_for = || self.name_of(topic).is_some_and(|name| self.loads.contains(&name));
         is_stored || self.reads.has(topic) || (!self.loads.is_empty() && is_asked_for())
     }
@@ -276,7 +280,7 @@ impl Homes {
                     let (is_away, is_unknown) = (inbox.connected() == 0, inbox.is_unknown() && tail.is_none());
                     let written = if is_unknown { inbox.set_written(write) } else { write };
                     let limits = inbox_limits(settings, inbox.is_unknown(), tail);
-                    let log = inbox.make_log(tail.is_some());
+                    let log = inbox.make_log(settings.engine);
                     log.commit(message, is_away || is_short, limits, publishers, sequenced_ms);
                     (is_away, is_unknown, written, log.trim_committed(limits, now_ms, publishers))
                 });
@@ -473,6 +477,10 @@ impl Homes {
             self.trim(Topic::Inbox(key), now);
             self.ask_if_stale(Topic::Inbox(key), now);
             let forgotten = self.change_inbox(key, |inbox, publishers, settings| {
+                if settings.engine == Engine::Shared {
+                    // Other nodes may have heard of them since: they are looked at when the engine has been asked, see `on_attach`.
+                    return None;
+                }
                 let known = inbox.devices().len();
                 let expired = inbox.forget_old(settings.inbox.device_ttl_ms, publishers, now.mono_ms());
                 (known > inbox.devices().len()).then_some(expired)
@@ -496,8 +504,13 @@ impl Homes {
             self.ask_if_stale(Topic::Room(key), now);
             let Some(room) = self.rooms.get(key).filter(|room| room.count() == 0) else { continue };
             // One that vanishes may have been awaited when its last member left.
-            let goes =
-                if room.log.is_backed() { !room.log.is_empty() && self.vanishes(room) } else { room.log.is_empty() };
+            let goes = match self.settings.engine {
+                Engine::Memory => room.log.is_empty(),
+                Engine::Store if room.log.is_backed() => !room.log.is_empty() && self.vanishes(room),
+                Engine::Store => room.log.is_empty(),
+                // When the last node has taken it out of memory, the engine deletes it.
+                Engine::Shared => false,
+            };
             if goes {
                 self.forget_room(key, now);
             } else if room.log.is_backed() {
@@ -566,7 +579,9 @@ impl Homes {
     /// A message has entered the log of a room, which may be empty by now, and vanish when it is.
     pub(super) fn vanish_if_empty(&mut self, topic: Topic, now: Now) {
         let Topic::Room(key) = topic else { return };
-        if self.rooms.get(key).is_some_and(|room| room.count() == 0 && self.vanishes(room)) {
+        if self.settings.engine != Engine::Shared
+            && self.rooms.get(key).is_some_and(|room| room.count() == 0 && self.vanishes(room))
+        {
             self.forget_room(key, now);
         }
     }
@@ -581,6 +596,9 @@ impl Homes {
         if self.is_awaited(Topic::Room(key)) {
             // A sweep finds it again.
             return;
+        }
+        if self.settings.engine == Engine::Shared {
+            return self.unload(Topic::Room(key));
         }
         if self.log(Topic::Room(key)).is_some_and(Log::is_backed) {
             // Its messages are deleted; the room leaves memory once the engine knows the new floor.

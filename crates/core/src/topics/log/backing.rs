@@ -19,6 +19,8 @@ pub(super) struct Backing {
     due_ms: u64,
     /// The engine is not asked again before this.
     true_until_ms: u64,
+    /// Other nodes have readers, too: the engine alone says what is not kept any more.
+    is_shared: bool,
 }
 
 /// Where a log stands in an engine.
@@ -47,13 +49,13 @@ const TAIL_MESSAGES_MAX: usize = 256;
 const EXTENT_TRUE_MS: u64 = 1000;
 
 impl Log {
-    /// A log that an engine keeps, of which nothing is in memory.
-    pub fn loaded(extent: Extent) -> Self {
+    /// A log that an engine keeps, of which nothing is in memory. `is_shared`: several nodes share the engine.
+    pub fn loaded(extent: Extent, is_shared: bool) -> Self {
         let mut log = Log::resumed(extent.position);
         let last = extent.position.offset;
         let floor = extent.floor.min(last);
         log.lost = extent.lost.min(floor);
-        log.backing = Some(Backing { floor, start: last, due_ms: extent.due_ms, true_until_ms: 0 });
+        log.backing = Some(Backing { floor, start: last, due_ms: extent.due_ms, true_until_ms: 0, is_shared });
         log
     }
 
@@ -95,6 +97,11 @@ impl Log {
         self.backing.is_some()
     }
 
+    /// Whether several nodes share the engine.
+    pub fn is_shared(&self) -> bool {
+        self.backing.is_some_and(|backing| backing.is_shared)
+    }
+
     /// Whether the engine has messages that memory has not.
     pub fn has_more_in_engine(&self) -> bool {
         self.backing.is_some_and(|backing| backing.floor < backing.start)
@@ -121,7 +128,7 @@ impl Log {
 
     /// The messages up to an offset are not kept any more. Returns how many those were.
     pub(super) fn pass(&mut self, offset: u64, publishers: &mut Publishers) -> u64 {
-        let Some(Backing { floor, start, due_ms, true_until_ms }) = self.backing else { return 0 };
+        let Some(backing @ Backing { floor, start, due_ms, true_until_ms, .. }) = self.backing else { return 0 };
         let passed = offset.min(self.last);
         if passed <= floor {
             return 0;
@@ -132,8 +139,22 @@ impl Log {
         let start = start.max(passed);
         // When the new first message expires is not known.
         let due_ms = if passed == start { u64::MAX } else { due_ms.min(true_until_ms) };
-        self.backing = Some(Backing { floor: passed, start, due_ms, true_until_ms });
+        self.backing = Some(Backing { floor: passed, start, due_ms, ..backing });
         passed - floor
+    }
+
+    /// [`Log::remove_through`] of a log that an engine keeps. Where it is shared, no reader of this node needs the messages any more,
+    /// and those of others may: they leave memory alone.
+    pub(super) fn remove_backed(&mut self, offset: u64, publishers: &mut Publishers) -> u64 {
+        if self.backing.is_some_and(|backing| backing.is_shared) {
+            while self.entries.front().is_some_and(|entry| entry.offset <= offset) {
+                self.hand_over(publishers);
+            }
+            return 0;
+        }
+        let removed = self.pass(offset, publishers);
+        self.lost = if removed > 0 { self.floor() } else { self.lost };
+        removed
     }
 
     /// [`Log::trim`] of a log that an engine keeps. `bytes_max` bounds what is in memory: beyond it messages are in the engine
@@ -203,7 +224,7 @@ mod tests {
         fn new() -> Backed {
             let position = Position { epoch: 7, offset: 9 };
             let extent = Extent { position, floor: 3, lost: 2, due_ms: 500 };
-            Backed { log: Log::loaded(extent), publishers: Publishers::default() }
+            Backed { log: Log::loaded(extent, false), publishers: Publishers::default() }
         }
 
         fn commit(&mut self, ttl_ms: u64, now_ms: u64) {
@@ -263,6 +284,17 @@ mod tests {
     }
 
     #[test]
+    fn readers_of_one_of_several_nodes_have_acknowledged_messages_then_the_engine_alone_has_them() {
+        let extent = Extent { position: Position { epoch: 7, offset: 9 }, floor: 3, lost: 2, due_ms: 500 };
+        let mut backed = Backed { log: Log::loaded(extent, true), publishers: Publishers::default() };
+        (0..3).for_each(|_| backed.commit(0, 0));
+        assert_eq!(backed.log.remove_through(11, 0, &mut backed.publishers), 0);
+        assert_eq!((backed.log.floor(), backed.log.lost()), (3, 2));
+        assert_eq!((backed.log.read_after(10), backed.log.read_after(11)), (Some(10), None));
+        backed.check();
+    }
+
+    #[test]
     fn front_of_the_tail_is_too_old_then_everything_before_it_is() {
         let mut backed = Backed::new();
         backed.commit(10, 0);
@@ -276,7 +308,7 @@ mod tests {
     #[test]
     fn own_ttl_of_the_oldest_message_passes_then_nothing_is_lost() {
         let position = Position { epoch: 7, offset: 0 };
-        let log = Log::loaded(Extent { position, floor: 0, lost: 0, due_ms: u64::MAX });
+        let log = Log::loaded(Extent { position, floor: 0, lost: 0, due_ms: u64::MAX }, false);
         let mut backed = Backed { log, publishers: Publishers::default() };
         backed.commit(10, 0);
         backed.commit(0, 0);
@@ -287,7 +319,7 @@ mod tests {
     #[test]
     fn messages_are_passed_over_then_the_engine_is_asked_which_of_them_are_kept() {
         let position = Position { epoch: 7, offset: 3 };
-        let log = Log::loaded(Extent { position, floor: 3, lost: 3, due_ms: u64::MAX });
+        let log = Log::loaded(Extent { position, floor: 3, lost: 3, due_ms: u64::MAX }, true);
         let mut backed = Backed { log, publishers: Publishers::default() };
         backed.commit(0, 0);
         assert_eq!(backed.log.pass_over(9, &mut backed.publishers), 5);

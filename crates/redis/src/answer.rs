@@ -1,0 +1,158 @@
+//! What Redis has answered, as the core's values. No I/O.
+
+use std::sync::Arc;
+
+use ringgate_core::id::Position;
+use ringgate_core::keyed::Keyed;
+use ringgate_core::shard::{ReadMessages, ReadRange, ReadResult, Stored};
+use ringgate_core::topics::{DeviceState, LoadedTopic, TopicState};
+
+use crate::record;
+use crate::resp::Value;
+
+/// Why Redis has refused a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The script is not loaded any more.
+    NoScript,
+    /// It cannot do anything for now, or is not the master any more: the connection is given up, and the command is asked again.
+    Away,
+    /// Its memory is full.
+    Memory,
+    /// It cannot write to its disk, or has too few replicas.
+    Disk,
+    /// Anything else.
+    Other,
+}
+
+impl Refusal {
+    pub(crate) fn of(text: &[u8]) -> Refusal {
+        let code = text.split(|byte| *byte == b' ').next().unwrap_or_default();
+        match code {
+            b"NOSCRIPT" => Refusal::NoScript,
+            b"LOADING" | b"READONLY" | b"MASTERDOWN" | b"CLUSTERDOWN" | b"TRYAGAIN" | b"MOVED" | b"ASK" | b"BUSY"
+            | b"NOAUTH" | b"UNKILLABLE" => Refusal::Away,
+            b"OOM" => Refusal::Memory,
+            b"MISCONF" | b"NOREPLICAS" => Refusal::Disk,
+            _ => Refusal::Other,
+        }
+    }
+}
+
+/// The answer to an append.
+pub(crate) fn stored(value: &Value) -> Option<Stored> {
+    let (letter, rest) = value.text()?.split_at_checked(1)?;
+    match letter {
+        "N" => record::position(rest.as_bytes()).map(Stored::Now),
+        "B" => record::answered(rest).map(Stored::Before),
+        _ => None,
+    }
+}
+
+/// The claim of a device: run and shard of the node that has its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) run: u64,
+    /// Until a state is told, a device is away since then at the latest.
+    pub(crate) since_ms: u64,
+}
+
+/// A topic as it stands in Redis, and who holds its devices.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) topic: LoadedTopic,
+    /// In the order of the devices.
+    pub(crate) holders: Vec<Option<Holder>>,
+}
+
+pub(crate) fn loaded(value: &Value) -> Option<Loaded> {
+    let values = value.array()?;
+    let number = |at: usize| values.get(at).and_then(Value::number);
+    let mut loaded = Loaded::default();
+    let state = TopicState {
+        floor: number(2)?,
+        lost: number(3)?,
+        known: number(5)? != 0,
+        forgotten_at: number(6),
+        devices: Vec::new(),
+        forgotten: Vec::new(),
+    };
+    let position = Position { epoch: number(0)?, offset: number(1)? };
+    loaded.topic = LoadedTopic { position, state, due_unix_ms: number(4) };
+    for device in values.get(7..)?.chunks_exact(2) {
+        let [name, fields] = device else { return None };
+        let (state, holder) = device_of(name.text()?, fields.text()?)?;
+        loaded.topic.state.devices.push(state);
+        loaded.holders.push(holder);
+    }
+    Some(loaded)
+}
+
+fn device_of(name: &str, fields: &str) -> Option<(DeviceState, Option<Holder>)> {
+    let fields: Vec<&str> = fields.split(' ').collect();
+    let [fence, cursor, away, skipped, run, _shard, _session] = fields[..] else { return None };
+    let fence: u64 = fence.parse().ok()?;
+    let holder = u64::from_str_radix(run, 16).ok().map(|run| Holder { run, since_ms: fence / 1000 });
+    let (away_since_ms, skipped_from) = (away.parse().ok(), skipped.parse().ok());
+    let state = DeviceState { name: Arc::from(name), cursor: cursor.parse().ok()?, away_since_ms, skipped_from, fence };
+    Some((state, holder))
+}
+
+/// Messages that were read, and the topic's epoch; messages that cannot be read are counted.
+pub(crate) fn read(value: &Value, wanted: &ReadMessages, hash: &Keyed, unix_ms: u64) -> Option<(u64, ReadResult, u64)> {
+    let values = value.array()?;
+    let number = |at: usize| values.get(at).and_then(Value::number);
+    let (epoch, last, lost, first) = (number(0)?, number(1)?, number(3)?, number(4)?);
+    let mut result = ReadResult { lost, ..ReadResult::default() };
+    let mut damaged = 0;
+    // Of what Redis has answered: the offsets considered.
+    let mut considered = Vec::new();
+    let mut found = Vec::new();
+    for entry in values.get(5..)?.chunks_exact(2) {
+        let [offset, message] = entry else { return None };
+        let offset = offset.number()?;
+        considered.push(offset);
+        match record::stored(offset, message.bytes()?.clone(), hash) {
+            Some(message) if message.expires_unix_ms > unix_ms => found.push(message),
+            Some(message) if message.own_ttl => {}
+            Some(message) => result.lost = result.lost.max(message.offset),
+            None => {
+                damaged += 1;
+                result.lost = result.lost.max(offset);
+            }
+        }
+    }
+    let mut bytes = 0;
+    let mut fits = |length: usize, count: usize| {
+        bytes += length;
+        count < wanted.messages_max.max(1) && (bytes <= wanted.bytes_max || count == 0)
+    };
+    match wanted.range {
+        ReadRange::After(after) => {
+            let end = considered.last().copied().unwrap_or(last).max(after);
+            for message in found {
+                if !fits(message.frame.len(), result.messages.len()) {
+                    result.more = true;
+                    break;
+                }
+                result.messages.push(message);
+            }
+            let end = if result.more { result.messages.last().map_or(after, |last| last.offset) } else { end };
+            (result.upto, result.more) = (end, end < last);
+        }
+        ReadRange::Before(_) => {
+            let mut oldest = considered.first().copied();
+            for message in found.into_iter().rev() {
+                if !fits(message.frame.len(), result.messages.len()) {
+                    oldest = result.messages.last().map(|last| last.offset);
+                    break;
+                }
+                result.messages.push(message);
+            }
+            result.messages.reverse();
+            result.more = oldest.is_some_and(|oldest| oldest > first);
+            result.upto = result.messages.last().map_or(0, |last| last.offset);
+        }
+    }
+    Some((epoch, result, damaged))
+}

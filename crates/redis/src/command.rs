@@ -1,0 +1,259 @@
+//! What is asked of Redis: one command for each effect, in the order of its link.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use ringgate_core::id::{Durability, ShardId};
+use ringgate_core::limits::Settings;
+use ringgate_core::shard::{ClaimId, DeviceLeft, Fence, Origin, ReadId, ReadMessages, ReadRange, Record};
+use ringgate_core::topics::{DeviceState, Ticket, TopicState};
+use ringgate_core::wire::Draft;
+
+use crate::keys::Keys;
+use crate::record::{answer_tail, news_head};
+use crate::resp;
+use crate::scripts::{Hashes, Script};
+
+/// How long a room lives in Redis that vanishes with its members, unless a node that has it in memory says that it goes on.
+pub(crate) const VANISHING_MS: u64 = 120_000;
+/// Most messages of one answer; the home asks for more.
+pub(crate) const PAGE_MESSAGES: usize = 128;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Command {
+    /// Who is answered.
+    pub(crate) shard: ShardId,
+    pub(crate) what: What,
+    /// When it is given up if it was not sent.
+    pub(crate) deadline: Instant,
+    /// It was sent over a connection that was lost before its answer.
+    pub(crate) is_undecided: bool,
+}
+
+#[derive(Debug)]
+pub(crate) enum What {
+    Append {
+        ticket: Ticket,
+        record: Box<Record>,
+        message: Bytes,
+    },
+    /// Whether the message of an append without a client message id is there.
+    Find {
+        ticket: Ticket,
+        topic: Arc<str>,
+        message: Bytes,
+    },
+    Load {
+        topic: Arc<str>,
+    },
+    Read {
+        read: ReadId,
+        messages: Box<ReadMessages>,
+    },
+    Cursor {
+        topic: Arc<str>,
+        epoch: u64,
+        state: Box<TopicState>,
+    },
+    Claim {
+        claim: ClaimId,
+        user: Arc<str>,
+        device: Arc<str>,
+        session: Origin,
+    },
+    Release {
+        user: Arc<str>,
+        device: Arc<str>,
+        fence: Fence,
+        left: Option<Box<DeviceLeft>>,
+    },
+    Relay {
+        topic: Arc<str>,
+        payload: Bytes,
+    },
+    /// The topic is in use: it lives on.
+    Touch {
+        topic: Arc<str>,
+    },
+    Lease {
+        number: u64,
+    },
+    Probe {
+        number: u64,
+        at: Instant,
+    },
+    LoadScript(Script),
+}
+
+/// What commands are written with.
+pub(crate) struct Context<'a> {
+    pub(crate) keys: &'a Keys,
+    pub(crate) settings: &'a Settings,
+    pub(crate) hashes: &'a Hashes,
+    pub(crate) least_epochs: &'a [u64],
+    pub(crate) run: u64,
+    pub(crate) number: u16,
+    pub(crate) durability: Durability,
+    /// Runs of nodes that are alive.
+    pub(crate) alive: &'a str,
+    /// Of the command's topic; 0 if it is not known.
+    pub(crate) epoch: u64,
+}
+
+impl Command {
+    /// Puts it behind what is in the buffer, and says how many answers it has.
+    pub(crate) fn put(&self, context: &Context<'_>, out: &mut BytesMut) -> usize {
+        let Context { keys, settings, hashes, .. } = context;
+        let run = format!("{:016x}", context.run);
+        let shard = self.shard.0.to_string();
+        let least = |topic: &str| context.least_epochs.get(keys.partition_of(topic)).copied().unwrap_or(0).to_string();
+        let ttl = |topic: &str| ttl_ms(topic, settings).to_string();
+        let mut script = |script: Script, names: &[&[u8]], arguments: &[&[u8]]| {
+            let count = names.len().to_string();
+            let head: [&[u8]; 3] = [b"EVALSHA", hashes.of(script), count.as_bytes()];
+            resp::put(out, &[&head[..], names, arguments].concat());
+        };
+        match &self.what {
+            What::Append { record, message, .. } => {
+                let topic: &str = &record.topic;
+                let (stream, state) = (keys.stream(topic), keys.state(topic));
+                let claim = record.key.map(|key| keys.dedup(topic, &key));
+                let mut names = vec![stream.as_bytes(), state.as_bytes()];
+                names.extend(claim.as_deref());
+                let stamp = Draft::stamp_of(&record.frame).unwrap_or_default();
+                let numbers = [context.epoch, messages_max(topic, settings) as u64, settings.dedup_window_ms.max(1)];
+                let [epoch, most, window] = numbers.map(|number| number.to_string());
+                let (least, ttl, channel) = (least(topic), ttl(topic), keys.channel(topic));
+                let (head, tail) = (news_head(b'S', context.run), answer_tail(stamp, context.durability));
+                let texts = [&epoch, &least, &most, &ttl].map(|text| text.as_bytes());
+                let rest: [&[u8]; 6] =
+                    [b"PUBLISH", channel.as_bytes(), &head, message, window.as_bytes(), tail.as_bytes()];
+                script(Script::Append, &names, &[&texts[..], &rest].concat());
+            }
+            What::Find { topic, message, .. } => {
+                script(Script::Find, &[keys.stream(topic).as_bytes()], &[message]);
+            }
+            What::Load { topic } => {
+                let (stream, state) = (keys.stream(topic), keys.state(topic));
+                let (least, ttl, channel) = (least(topic), ttl(topic), keys.channel(topic));
+                let head = news_head(b'C', context.run);
+                let arguments: [&[u8]; 5] = [least.as_bytes(), ttl.as_bytes(), b"PUBLISH", channel.as_bytes(), &head];
+                script(Script::Load, &[stream.as_bytes(), state.as_bytes()], &arguments);
+            }
+            What::Read { messages, .. } => {
+                let (stream, state) = (keys.stream(&messages.topic), keys.state(&messages.topic));
+                let (side, bound) = match messages.range {
+                    ReadRange::After(after) => (b"A", after.to_string()),
+                    ReadRange::Before(before) => (b"B", before.to_string()),
+                };
+                let most = messages.messages_max.clamp(1, PAGE_MESSAGES).to_string();
+                script(
+                    Script::Read,
+                    &[stream.as_bytes(), state.as_bytes()],
+                    &[side, bound.as_bytes(), most.as_bytes()],
+                );
+            }
+            What::Cursor { topic, epoch, state } => {
+                let names = [keys.stream(topic), keys.state(topic)];
+                let [stream_name, state_name] = names.each_ref().map(String::as_bytes);
+                let TopicState { floor, lost, known, forgotten_at, devices, forgotten } = &**state;
+                let mut arguments: Vec<Vec<u8>> = [
+                    epoch.to_string(),
+                    floor.to_string(),
+                    lost.to_string(),
+                    u8::from(*known).to_string(),
+                    forgotten_at.map(|at| at.to_string()).unwrap_or_default(),
+                    ttl(topic),
+                    context.alive.to_owned(),
+                    run,
+                    shard,
+                    devices.len().to_string(),
+                ]
+                .map(String::into_bytes)
+                .into();
+                for DeviceState { name, cursor, away_since_ms, skipped_from, fence } in devices {
+                    let (away, skipped) = (optional(*away_since_ms), optional(*skipped_from));
+                    let texts = [name.to_string(), fence.to_string(), cursor.to_string(), away, skipped];
+                    arguments.extend(texts.map(String::into_bytes));
+                }
+                arguments.extend(forgotten.iter().map(|name| name.as_bytes().to_vec()));
+                let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
+                script(Script::Cursor, &[stream_name, state_name], &arguments);
+            }
+            What::Claim { user, device, session, .. } => {
+                let topic = format!("@{user}");
+                let (state, channel, nodes) = (keys.state(&topic), keys.channel(&topic), keys.node_channels());
+                let (ttl, session) = (ttl(&topic), session.session.to_string());
+                let head = news_head(b'C', context.run);
+                let texts =
+                    [user, device, &*run, &shard, &session, &ttl, &nodes, "PUBLISH", &channel].map(str::as_bytes);
+                script(Script::Claim, &[state.as_bytes()], &[&texts[..], &[&head]].concat());
+            }
+            What::Release { user, device, fence, left } => {
+                let topic = format!("@{user}");
+                let (stream, state) = (keys.stream(&topic), keys.state(&topic));
+                let mut arguments = vec![device.to_string(), fence.to_string(), ttl(&topic)];
+                if let Some(left) = left {
+                    let DeviceLeft { epoch, state } = &**left;
+                    let (away, skipped) = (optional(state.away_since_ms), optional(state.skipped_from));
+                    arguments.extend([epoch.to_string(), state.cursor.to_string(), away, skipped]);
+                }
+                let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
+                script(Script::Release, &[stream.as_bytes(), state.as_bytes()], &arguments);
+            }
+            What::Relay { topic, payload } => resp::put(out, &[b"PUBLISH", keys.channel(topic).as_bytes(), payload]),
+            What::Touch { topic } => {
+                let ttl = ttl(topic);
+                for key in [keys.stream(topic), keys.state(topic)] {
+                    resp::put(out, &[b"PEXPIRE", key.as_bytes(), ttl.as_bytes()]);
+                }
+                return 2;
+            }
+            What::Lease { .. } => {
+                let times = [crate::identity::LEASE, crate::identity::LEASES_KNOWN];
+                let [lease, known] = times.map(|time| time.as_millis().to_string());
+                let (leases, number) = (keys.leases(), keys.number(context.number));
+                let arguments = [run.as_bytes(), lease.as_bytes(), known.as_bytes()];
+                script(Script::Lease, &[leases.as_bytes(), number.as_bytes()], &arguments);
+            }
+            What::Probe { number, .. } => {
+                let (channel, payload) = (keys.node_channel(context.run), format!("P{number}"));
+                script(Script::Probe, &[], &[channel.as_bytes(), payload.as_bytes()]);
+            }
+            What::LoadScript(script) => resp::put(out, &[b"SCRIPT", b"LOAD", script.source().as_bytes()]),
+        }
+        1
+    }
+}
+
+fn optional(number: Option<u64>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
+}
+
+/// Messages of a topic that Redis keeps, about.
+fn messages_max(topic: &str, settings: &Settings) -> usize {
+    if topic.starts_with('@') {
+        return settings.inbox.messages_max.max(1);
+    }
+    settings.namespace_of(topic).map_or(1, |(_, namespace)| namespace.history_size.max(1))
+}
+
+/// Whether a room lives only while somebody is in it.
+pub(crate) fn vanishes(topic: &str, settings: &Settings) -> bool {
+    !topic.starts_with('@') && settings.namespace_of(topic).is_some_and(|(_, namespace)| namespace.vanish_when_empty)
+}
+
+/// How long Redis keeps a topic after it was last used.
+pub(crate) fn ttl_ms(topic: &str, settings: &Settings) -> u64 {
+    let inbox = &settings.inbox;
+    let ttl_ms = if topic.starts_with('@') {
+        settings.topic_ttl_ms.max(inbox.ttl_ms).max(inbox.device_ttl_ms)
+    } else if vanishes(topic, settings) {
+        VANISHING_MS
+    } else {
+        settings.namespace_of(topic).map_or(0, |(_, namespace)| namespace.history_ttl_ms).max(settings.topic_ttl_ms)
+    };
+    ttl_ms.max(1000)
+}

@@ -1,0 +1,394 @@
+//! The engine's thread: what shards ask for goes to Redis in order, and what Redis says goes to the shards.
+//!
+//! One task owns all state and never waits for Redis: connections are tasks of their own that hand it whatever they read. It takes
+//! turns: what has come, what shards have asked for, what is due by the clock; then commands are sent and shards are woken.
+//!
+//! Invariants: commands of a link are sent, and after a lost connection sent again, in the order in which they were asked for. A topic
+//! is loaded only after it was subscribed to.
+
+mod answers;
+mod interest;
+mod link;
+mod news;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::Receiver;
+use ringgate_core::id::ShardId;
+use ringgate_core::keyed::{Keyed, keyed};
+use ringgate_core::limits::Settings;
+use ringgate_core::shard::{Effect, EngineUnavailable, Event};
+use ringgate_core::topics::TopicState;
+use tokio::sync::{Notify, mpsc};
+
+use crate::Asked;
+use crate::command::{Command, What};
+use crate::identity::Identity;
+use crate::keys::Keys;
+use crate::nodes::Nodes;
+use crate::options::{Options, WhenAway};
+use crate::outbound::{Homes, Outbound};
+use crate::record;
+use crate::resp::Value;
+use crate::setup::Ready;
+use crate::status::{Status, add, set};
+use crate::wire::Wire;
+use interest::Interests;
+use link::Link;
+use news::News;
+
+/// What is due by the clock is looked at so often.
+const TICK: Duration = Duration::from_millis(50);
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+const LEASE_EVERY: Duration = Duration::from_secs(5);
+/// Without a probe over pub/sub for this long its connection is made anew, and the node is not ready.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// While Redis is away for longer, what cannot wait is answered at once.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// What shards have asked for that is looked at in one turn, so that answers are not kept waiting.
+const ASKED_A_TURN: usize = 1024;
+/// What connections have read that waits for a turn: beyond it, Redis waits.
+const READ_WAITING: usize = 64;
+/// Time to store what was taken when the engine is stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the tasks of connections hand over: each with the number of the connection.
+pub(super) enum FromWire {
+    Ready(u64, Box<std::io::Result<Ready>>),
+    Answers(u64, std::io::Result<Vec<Value>>),
+    NewsReady(u64, std::io::Result<Wire>),
+    News(u64, std::io::Result<Vec<Value>>),
+}
+
+/// What the thread is woken by.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    pub(crate) asked: Notify,
+    pub(crate) stop: Notify,
+}
+
+pub(crate) struct Work<H> {
+    options: Options,
+    settings: Arc<Settings>,
+    identity: Identity,
+    keys: Keys,
+    hash: Keyed,
+    status: Arc<Status>,
+    out: Outbound<H>,
+    wires: mpsc::Sender<FromWire>,
+    link: Link,
+    news: News,
+    nodes: Nodes,
+    interests: Interests,
+    /// Cursors that are told at the next tick, by topic.
+    cursors: HashMap<Arc<str>, PendingCursor>,
+    /// Appends of a topic that are not answered yet.
+    owed: HashMap<Arc<str>, u32>,
+    now: Instant,
+    probe: Probe,
+    lease_due: Instant,
+    leases_asked: u64,
+    /// The newest that was answered, or lost with its connection.
+    leases_answered: u64,
+    /// Topics that wait for a newer list of nodes before they are told.
+    held: Vec<answers::Held>,
+    /// Releases and cursors that Redis had no room for.
+    later: Vec<(ShardId, What)>,
+    later_due: Instant,
+    refusal_logged: Option<Instant>,
+}
+
+struct PendingCursor {
+    shard: ShardId,
+    epoch: u64,
+    state: Box<TopicState>,
+}
+
+struct Probe {
+    due: Instant,
+    number: u64,
+    at: Instant,
+    heard: Instant,
+}
+
+/// Runs until it is told to stop, and for as long as what was taken before is under way, 2 s at most.
+pub(crate) async fn run<H: Homes>(
+    options: Options,
+    identity: Identity,
+    settings: Arc<Settings>,
+    homes: H,
+    status: Arc<Status>,
+    asked: Receiver<Asked>,
+    bell: Arc<Bell>,
+) {
+    let now = Instant::now();
+    let (wires, mut read) = mpsc::channel(READ_WAITING);
+    let keys = Keys::new(&options.prefix, options.database, options.partitions);
+    let mut work = Work {
+        keys,
+        hash: keyed(identity.seed),
+        out: Outbound::new(homes),
+        wires,
+        link: Link::new(now, identity.run),
+        news: News::new(now),
+        nodes: Nodes::new(identity.run),
+        interests: Interests::default(),
+        cursors: HashMap::new(),
+        owed: HashMap::new(),
+        now,
+        probe: Probe { due: now, number: 0, at: now, heard: now },
+        lease_due: now,
+        leases_asked: 0,
+        leases_answered: 0,
+        held: Vec::new(),
+        later: Vec::new(),
+        later_due: now,
+        refusal_logged: None,
+        options,
+        settings,
+        identity,
+        status,
+    };
+    let mut tick = now + TICK;
+    let mut stop_at: Option<Instant> = None;
+    loop {
+        let waits = work.out.flush();
+        set(&work.status.events_waiting, waits as u64);
+        let wake = if waits == 0 { tick } else { tick.min(Instant::now() + Duration::from_millis(1)) };
+        tokio::select! {
+            biased;
+            some = read.recv() => {
+                work.now = Instant::now();
+                if let Some(some) = some {
+                    work.on_read(some);
+                }
+                for _ in 0..READ_WAITING {
+                    let Ok(some) = read.try_recv() else { break };
+                    work.on_read(some);
+                }
+            }
+            () = bell.asked.notified() => {}
+            () = bell.stop.notified() => stop_at = Some(stop_at.unwrap_or(Instant::now() + STOP_TIMEOUT)),
+            () = tokio::time::sleep_until(wake.into()) => {}
+        }
+        work.now = Instant::now();
+        if work.ask(&asked) {
+            bell.asked.notify_one();
+        }
+        if work.now >= tick {
+            // After a stop of the process everything would be late: first is heard what has come meanwhile.
+            let was_stopped = work.now.duration_since(tick) > Duration::from_secs(1);
+            tick = work.now + TICK;
+            work.on_tick(was_stopped);
+        }
+        if let Some(until) = stop_at {
+            work.flush_cursors();
+            if work.link.is_idle() && asked.is_empty() || work.now >= until {
+                break;
+            }
+        }
+        work.send_subscriptions();
+        work.pump();
+    }
+    work.end_lease().await;
+    work.out.flush();
+}
+
+impl<H: Homes> Work<H> {
+    /// Takes what shards ask for; true if there is more.
+    fn ask(&mut self, asked: &Receiver<Asked>) -> bool {
+        for _ in 0..ASKED_A_TURN {
+            let Ok(Asked { shard, effect }) = asked.try_recv() else { return false };
+            self.on_asked(shard, effect);
+        }
+        true
+    }
+
+    fn on_read(&mut self, read: FromWire) {
+        match read {
+            FromWire::Ready(life, ready) => self.on_ready(life, *ready),
+            FromWire::Answers(life, answers) => self.on_answers(life, answers),
+            FromWire::NewsReady(life, wire) => self.on_news_ready(life, wire),
+            FromWire::News(life, news) => self.on_news(life, news),
+        }
+    }
+
+    fn is_away(&self) -> bool {
+        self.link.away_for(self.now) > PATIENCE
+    }
+
+    fn command(&self, shard: ShardId, what: What) -> Command {
+        let limit = match (&what, self.options.when_away) {
+            (What::Append { .. }, WhenAway::Wait(limit)) => limit,
+            _ => self.options.command_timeout,
+        };
+        Command { shard, what, deadline: self.now + limit, is_undecided: false }
+    }
+
+    fn on_asked(&mut self, shard: ShardId, effect: Effect) {
+        let refuses = self.is_away();
+        match effect {
+            Effect::Append { ticket, record, .. } => {
+                if refuses && self.options.when_away == WhenAway::Refuse {
+                    add(&self.status.refused_away, 1);
+                    return self.out.tell(shard, Event::Stored { ticket, result: Err(EngineUnavailable) });
+                }
+                *self.owed.entry(record.topic.clone()).or_default() += 1;
+                let message = record::message(&record);
+                self.push(shard, What::Append { ticket, record, message });
+            }
+            Effect::Load { topic } if refuses => {
+                self.out.tell(shard, Event::Loaded { topic, result: Err(EngineUnavailable) });
+            }
+            Effect::Load { topic } => {
+                self.flush_cursor(&topic);
+                self.want(shard, topic);
+            }
+            Effect::Read { read, .. } if refuses => {
+                self.out.tell(shard, Event::Read { read, result: Err(EngineUnavailable) });
+            }
+            Effect::Read { read, messages } => {
+                add(&self.status.reads, 1);
+                self.push(shard, What::Read { read, messages });
+            }
+            Effect::Claim { claim, .. } if refuses => {
+                self.out.tell(shard, Event::Claimed { claim, result: Err(EngineUnavailable) });
+            }
+            Effect::Claim { claim, user, device, session } => {
+                self.push(shard, What::Claim { claim, user, device, session });
+            }
+            Effect::Cursor { topic, epoch, state } => self.keep_cursor(shard, topic, epoch, state),
+            Effect::Unload { topic } => {
+                self.flush_cursor(&topic);
+                self.interests.linger(&topic, self.now);
+            }
+            Effect::Release { user, device, fence, left } => {
+                self.flush_cursor(&format!("@{user}"));
+                self.push(shard, What::Release { user, device, fence, left });
+            }
+            Effect::Relay { topic, frame, origin } if !refuses => {
+                let payload = record::relay(origin, &frame);
+                self.push(shard, What::Relay { topic, payload });
+            }
+            Effect::Relay { .. } => add(&self.status.given_up, 1),
+            Effect::Post(_)
+            | Effect::Verify { .. }
+            | Effect::Writable { .. }
+            | Effect::Close { .. }
+            | Effect::SignedIn { .. }
+            | Effect::Abort { .. }
+            | Effect::Hold { .. } => debug_assert!(false, "not for an engine"),
+        }
+    }
+
+    fn push(&mut self, shard: ShardId, what: What) {
+        let command = self.command(shard, what);
+        self.link.push(command);
+    }
+
+    /// Keeps what is told of a topic until the next tick: the newest of each device.
+    fn keep_cursor(&mut self, shard: ShardId, topic: Arc<str>, epoch: u64, state: Box<TopicState>) {
+        match self.cursors.get_mut(&topic) {
+            Some(pending) if pending.epoch == epoch => merge(&mut pending.state, *state),
+            _ => drop(self.cursors.insert(topic, PendingCursor { shard, epoch, state })),
+        }
+    }
+
+    fn flush_cursor(&mut self, topic: &str) {
+        if let Some((topic, PendingCursor { shard, epoch, state })) = self.cursors.remove_entry(topic) {
+            self.push(shard, What::Cursor { topic, epoch, state });
+        }
+    }
+
+    fn flush_cursors(&mut self) {
+        for (topic, PendingCursor { shard, epoch, state }) in std::mem::take(&mut self.cursors) {
+            self.push(shard, What::Cursor { topic, epoch, state });
+        }
+    }
+
+    fn on_tick(&mut self, was_stopped: bool) {
+        // While Redis is away they are merged here, and take no more room than there are topics in memory.
+        if self.link.is_ready() {
+            self.flush_cursors();
+        }
+        if !was_stopped {
+            self.give_up_late();
+            self.look_at_news();
+        }
+        self.connect_if_due();
+        self.unsubscribe_lingering();
+        self.resubscribe_some();
+        self.touch_topics();
+        if self.link.is_ready() && self.now >= self.later_due {
+            self.later_due = self.now + Duration::from_secs(1);
+            self.ask_later();
+        }
+        if self.link.is_ready() && self.now >= self.probe.due {
+            self.probe.due = self.now + PROBE_EVERY;
+            self.probe.number += 1;
+            self.probe.at = self.now;
+            let (number, at) = (self.probe.number, self.now);
+            self.push(ShardId(0), What::Probe { number, at });
+        }
+        if self.link.is_ready() && self.now >= self.lease_due {
+            self.ask_for_nodes();
+        }
+        let silence = self.now.duration_since(self.probe.heard);
+        let up = self.link.is_ready() && self.news.is_ready() && silence < SILENCE_MAX;
+        self.status.up.store(up, Ordering::Relaxed);
+        set(&self.status.probe_age_ms, silence.as_millis() as u64);
+        set(&self.status.buffered, self.link.waiting() as u64);
+        set(&self.status.interest, self.interests.len() as u64);
+        set(&self.status.dropped, self.out.dropped);
+    }
+
+    fn ask_for_nodes(&mut self) {
+        self.lease_due = self.now + LEASE_EVERY;
+        self.leases_asked += 1;
+        let number = self.leases_asked;
+        self.push(ShardId(0), What::Lease { number });
+    }
+
+    /// The node's number is free at once for the next run.
+    async fn end_lease(&mut self) {
+        if !self.link.is_ready() {
+            return;
+        }
+        let end = async {
+            let ready = crate::setup::ready(&self.options, &self.keys, None).await?;
+            crate::identity::end_lease(ready, &self.options, &self.keys, &self.identity).await
+        };
+        if let Err(error) = tokio::time::timeout(STOP_TIMEOUT, end).await.unwrap_or_else(|late| Err(late.into())) {
+            tracing::warn!(%error, "the lease of this node was not ended: it lasts for up to 15 s");
+        }
+    }
+}
+
+/// What is told later is true, but for what it does not speak of.
+fn merge(known: &mut TopicState, told: TopicState) {
+    known.floor = known.floor.max(told.floor);
+    known.lost = known.lost.max(told.lost);
+    known.known |= told.known;
+    known.forgotten_at = [known.forgotten_at, told.forgotten_at].into_iter().flatten().min();
+    known.devices.retain(|device| !told.forgotten.contains(&device.name));
+    known.forgotten.retain(|name| told.devices.iter().all(|device| device.name != *name));
+    for device in told.devices {
+        match known.devices.iter_mut().find(|known| known.name == device.name) {
+            Some(known) => *known = device,
+            None => known.devices.push(device),
+        }
+    }
+    for name in told.forgotten {
+        if !known.forgotten.contains(&name) {
+            known.forgotten.push(name);
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}

@@ -1,0 +1,152 @@
+//! How Redis is reached, and what a node does while it is away.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::keys::PARTITIONS_MAX;
+
+/// How Redis is reached, and what a node does while it is away. Values are frozen at start.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where Redis is.
+    pub servers: Servers,
+    /// User of Redis' access control list; none for the default user.
+    pub user: Option<String>,
+    /// The user's password.
+    pub password: Option<Password>,
+    /// Number of the database; a Cluster has 0 only.
+    pub database: u32,
+    /// What all names in Redis begin with: ASCII letters, digits, `.`, `_`, `-` and `:`, 1 to 64 bytes. Nodes with the same one are one.
+    pub prefix: String,
+    /// Into how many partitions topics are divided, 1 to 1024: each is in one slot of a Cluster. All nodes have the same number.
+    pub partitions: u16,
+    /// Until a connection is made and Redis has answered its first questions.
+    pub connect_timeout: Duration,
+    /// Until an answer has come: after that the connection is given up.
+    pub command_timeout: Duration,
+    /// What becomes of messages while Redis is away.
+    pub when_away: WhenAway,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            servers: Servers::Standalone(Server { host: "127.0.0.1".to_owned(), port: 6379 }),
+            user: None,
+            password: None,
+            database: 0,
+            prefix: "rg".to_owned(),
+            partitions: 256,
+            connect_timeout: Duration::from_secs(2),
+            command_timeout: Duration::from_secs(2),
+            when_away: WhenAway::Refuse,
+        }
+    }
+}
+
+/// Where Redis is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Servers {
+    /// One server.
+    Standalone(Server),
+    /// Sentinels, which are asked for the master each time that a connection is made.
+    Sentinel {
+        /// Tried in this order.
+        sentinels: Vec<Server>,
+        /// What they call the master.
+        master: String,
+        /// Of the sentinels; none if they want none.
+        password: Option<Password>,
+    },
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// A name or an address.
+    pub host: String,
+    /// TCP.
+    pub port: u16,
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// A password: no log shows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// What becomes of messages while Redis is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenAway {
+    /// They are refused at once.
+    Refuse,
+    /// They wait so long for Redis to come back, and are refused then.
+    Wait(Duration),
+}
+
+/// Longest prefix, in bytes.
+const PREFIX_BYTES_MAX: usize = 64;
+
+impl Options {
+    /// What is wrong with them, and what would be right; none if nothing is.
+    pub fn fault(&self) -> Option<String> {
+        let prefix_is_right = (1..=PREFIX_BYTES_MAX).contains(&self.prefix.len())
+            && self.prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte));
+        if !prefix_is_right {
+            let prefix = &self.prefix;
+            return Some(format!(
+                "prefix {prefix:?}: 1 to {PREFIX_BYTES_MAX} of the letters a-z, A-Z, 0-9, '.', '_', '-' and ':' are right"
+            ));
+        }
+        if !(1..=PARTITIONS_MAX).contains(&self.partitions) {
+            return Some(format!("partitions = {}: 1 to {PARTITIONS_MAX} are right", self.partitions));
+        }
+        if let Servers::Sentinel { sentinels, master, .. } = &self.servers
+            && (sentinels.is_empty() || master.is_empty())
+        {
+            return Some("sentinel: the address of a sentinel and the name of the master are needed".to_owned());
+        }
+        if self.user.is_some() && self.password.is_none() {
+            return Some("a user without a password: Redis wants both".to_owned());
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn option_is_wrong_then_the_fault_names_it() {
+        assert_eq!(Options::default().fault(), None);
+        let with = |change: fn(&mut Options)| {
+            let mut options = Options::default();
+            change(&mut options);
+            options.fault().unwrap_or_default()
+        };
+        assert!(with(|options| options.prefix = "a{b}".to_owned()).starts_with("prefix \"a{b}\""));
+        assert!(with(|options| options.prefix = String::new()).starts_with("prefix \"\""));
+        assert!(with(|options| options.partitions = 0).starts_with("partitions = 0"));
+        assert!(with(|options| options.user = Some("me".to_owned())).starts_with("a user without a password"));
+        let none = Servers::Sentinel { sentinels: Vec::new(), master: "m".to_owned(), password: None };
+        let options = Options { servers: none, ..Options::default() };
+        assert!(options.fault().unwrap_or_default().starts_with("sentinel"));
+    }
+
+    #[test]
+    fn options_are_shown_then_the_password_is_not() {
+        let options = Options { password: Some(Password("secret".to_owned())), ..Options::default() };
+        assert!(!format!("{options:?}").contains("secret"));
+    }
+}

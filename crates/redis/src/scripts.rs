@@ -1,0 +1,64 @@
+//! The Lua scripts, one file each in `scripts/`: whatever has to be one step for all nodes. Each says in its head what keys and
+//! arguments it takes and what it answers.
+//!
+//! The hash of a topic, as they keep it (numbers in decimal):
+//!
+//! | field | what |
+//! |---|---|
+//! | `e` | epoch |
+//! | `n` | there is a stream of this epoch, or was one |
+//! | `f`, `l` | floor and lost |
+//! | `k` | `1` once the user has signed in |
+//! | `g` | forgotten_at |
+//! | `q` | the newest fence |
+//! | `d:<device>` | `fence cursor away skipped run shard session`; `-` where there is none. No cursor: claimed, and no state was told yet |
+//!
+//! Redis runs them by the hash that it answered when they were loaded, which is for each connection anew.
+
+use bytes::Bytes;
+
+macro_rules! scripts {
+    ($($name:ident $file:literal $prelude:literal,)*) => {
+        /// Names a script.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Script {
+            $($name,)*
+        }
+
+        impl Script {
+            pub(crate) const ALL: &[Script] = &[$(Script::$name,)*];
+
+            pub(crate) fn source(self) -> String {
+                match self {
+                    $(Script::$name => [
+                        if $prelude { include_str!("scripts/topic.lua") } else { "" },
+                        include_str!(concat!("scripts/", $file)),
+                    ].concat(),)*
+                }
+            }
+        }
+    };
+}
+
+scripts! {
+    Append "append.lua" true,
+    Find "find.lua" false,
+    Load "load.lua" true,
+    Read "read.lua" true,
+    Cursor "cursor.lua" true,
+    Claim "claim.lua" true,
+    Release "release.lua" true,
+    Generation "generation.lua" false,
+    Lease "lease.lua" false,
+    Probe "probe.lua" false,
+}
+
+/// The hashes that a server has answered for [`Script::ALL`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hashes(pub(crate) Vec<Bytes>);
+
+impl Hashes {
+    pub(crate) fn of(&self, script: Script) -> &[u8] {
+        self.0.get(script as usize).map_or(&[], |hash| hash)
+    }
+}

@@ -1,0 +1,19 @@
+-- KEYS: state. ARGV: user, device, run, shard, session, ttl in ms, prefix of nodes' channels, PUBLISH or SPUBLISH, the topic's channel,
+-- head of the news that it has changed.
+-- Answers the fence: microseconds since 1970, so that it grows even where the one before was lost.
+local state, name = KEYS[1], ARGV[2]
+local value, q = unpack(redis.call('HMGET', state, 'd:' .. name, 'q'))
+local fence = math.max(now_us(), mark(q) + 1)
+local d = value and device(value) or {cursor = '-', away = '-', skipped = '-', run = '-'}
+if value then fence = math.max(fence, tonumber(d.fence) + 1) end
+local run, shard = d.run, d.shard
+d.fence, d.away, d.run, d.shard, d.session = whole(fence), '-', ARGV[3], ARGV[4], ARGV[5]
+redis.call('HSET', state, 'q', whole(fence))
+put_device(state, name, d)
+keep(ARGV[6], state)
+if run ~= '-' then
+  local evict = 'E' .. whole(fence) .. ' ' .. shard .. ' ' .. #ARGV[1] .. ' ' .. ARGV[1] .. name
+  redis.call('PUBLISH', ARGV[7] .. run, evict)
+end
+if not value then redis.call(ARGV[8], ARGV[9], ARGV[10]) end
+return whole(fence)

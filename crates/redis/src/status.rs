@@ -1,0 +1,70 @@
+//! What the engine's thread says of itself: read by `/readyz` and the metrics, written by the thread alone.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+macro_rules! status {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What the engine's thread says of itself. Counts begin at 0 with the process.
+        #[derive(Debug, Default)]
+        pub struct Status {
+            /// Commands are answered, and the newest probe has come back lately.
+            pub up: AtomicBool,
+            /// Another run has this node's number: it must not go on.
+            pub number_lost: AtomicBool,
+            $($(#[$doc])* pub $name: AtomicU64,)*
+        }
+    };
+}
+
+status! {
+    /// From a probe's command to its answer, in microseconds: the newest one.
+    round_trip_us,
+    /// From a probe's command until it came over pub/sub, in microseconds: the newest one.
+    probe_us,
+    /// Since a probe has last come over pub/sub, in milliseconds.
+    probe_age_ms,
+    /// Commands that wait to be sent.
+    buffered,
+    /// Events that wait for a shard's mailbox.
+    events_waiting,
+    /// Hints that were dropped because a shard's mailbox was full for long: their topics are loaded once more.
+    dropped,
+    /// News and entries that could not be read: of another version, or damaged.
+    damaged,
+    /// Commands that were sent, those after a retry counted again.
+    commands,
+    /// Connections for commands that were made after the first.
+    reconnects,
+    /// Topics that were subscribed to again.
+    resubscriptions,
+    /// Reads that a home has asked for.
+    reads,
+    /// Messages of other nodes that arrived.
+    arrived,
+    /// Topics with interest on this node.
+    interest,
+    /// Messages that Redis has stored.
+    stored,
+    /// Messages that it had stored before.
+    repeated,
+    /// Messages that were refused because Redis was away.
+    refused_away,
+    /// Messages that were refused because Redis has no memory left (OOM).
+    refused_memory,
+    /// Messages that were refused because Redis cannot write to its disk (MISCONF).
+    refused_disk,
+    /// Messages and questions that Redis refused for another reason.
+    refused_other,
+    /// Messages of which it was not found out in time whether they were stored.
+    undecided,
+    /// Releases, cursors and relayed messages that were given up.
+    given_up,
+}
+
+pub(crate) fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+pub(crate) fn set(cell: &AtomicU64, value: u64) {
+    cell.store(value, Ordering::Relaxed);
+}

@@ -1,0 +1,202 @@
+//! A connection to Redis: made, asked a few questions in order, and then taken apart into what reads and what writes.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::options::{Options, Server, Servers};
+use crate::resp::{self, Value};
+
+/// Bytes that are read at once.
+const READ_BYTES: usize = 64 * 1024;
+
+/// A connection that is asked one thing after another.
+pub(crate) struct Wire {
+    read: OwnedReadHalf,
+    write: OwnedWriteHalf,
+    buffer: BytesMut,
+}
+
+/// Commands, to be sent together.
+#[derive(Debug, Default)]
+pub(crate) struct Questions {
+    bytes: BytesMut,
+    count: usize,
+}
+
+impl Questions {
+    pub(crate) fn put(&mut self, arguments: &[&[u8]]) {
+        resp::put(&mut self.bytes, arguments);
+        self.count += 1;
+    }
+}
+
+fn other(text: impl Into<String>) -> io::Error {
+    io::Error::other(text.into())
+}
+
+impl Wire {
+    /// Connects, and signs in. Fails after the time to connect.
+    pub(crate) async fn to(server: &Server, options: &Options) -> io::Result<Wire> {
+        let mut wire = Wire::dial(server, options.connect_timeout).await?;
+        let mut questions = Questions::default();
+        if let Some(password) = &options.password {
+            match &options.user {
+                Some(user) => questions.put(&[b"AUTH", user.as_bytes(), password.0.as_bytes()]),
+                None => questions.put(&[b"AUTH", password.0.as_bytes()]),
+            }
+        }
+        if options.database != 0 {
+            questions.put(&[b"SELECT", options.database.to_string().as_bytes()]);
+        }
+        questions.put(&[b"CLIENT", b"SETNAME", b"ringgate"]);
+        let answers = wire.ask(questions, options.connect_timeout).await?;
+        // A user who may not name the connection may go on without.
+        let signed_in = answers.len().saturating_sub(1);
+        answers.iter().take(signed_in).try_for_each(refused)?;
+        Ok(wire)
+    }
+
+    async fn dial(server: &Server, limit: Duration) -> io::Result<Wire> {
+        let address = (server.host.as_str(), server.port);
+        let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        stream.set_nodelay(true)?;
+        let (read, write) = stream.into_split();
+        Ok(Wire { read, write, buffer: BytesMut::new() })
+    }
+
+    /// Asks, and waits for all answers.
+    pub(crate) async fn ask(&mut self, questions: Questions, limit: Duration) -> io::Result<Vec<Value>> {
+        let Questions { bytes, count } = questions;
+        let asked = async {
+            self.write.write_all(&bytes).await?;
+            let mut answers = Vec::with_capacity(count);
+            while answers.len() < count {
+                match resp::take(&mut self.buffer).map_err(|_| other("what it answers is not Redis' protocol"))? {
+                    Some(answer) => answers.push(answer),
+                    None => fill(&mut self.read, &mut self.buffer).await?,
+                }
+            }
+            Ok(answers)
+        };
+        timeout(limit, asked).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    /// From now on whatever is sent is written, in order, and answers come as they do, until either end is dropped or fails.
+    /// Answers are handed on in the order in which they came; who does not take them lets Redis wait.
+    pub(crate) fn run<T, F>(self, answers: mpsc::Sender<T>, wrap: F) -> Lines
+    where
+        T: Send + 'static,
+        F: Fn(Result<Vec<Value>, io::Error>) -> T + Send + 'static,
+    {
+        let Wire { mut read, mut write, mut buffer } = self;
+        let (out, mut writes) = mpsc::unbounded_channel::<Bytes>();
+        let writer = tokio::spawn(async move {
+            while let Some(bytes) = writes.recv().await {
+                if write.write_all(&bytes).await.is_err() {
+                    return; // The reader hears of it, too.
+                }
+            }
+        });
+        let reader = tokio::spawn(async move {
+            loop {
+                let mut values = Vec::new();
+                loop {
+                    match resp::take(&mut buffer) {
+                        Ok(Some(value)) => values.push(value),
+                        Ok(None) => break,
+                        Err(resp::Malformed) => {
+                            let _ = answers.send(wrap(Err(other("what it answers is not Redis' protocol")))).await;
+                            return;
+                        }
+                    }
+                }
+                if !values.is_empty() && answers.send(wrap(Ok(values))).await.is_err() {
+                    return;
+                }
+                if let Err(error) = fill(&mut read, &mut buffer).await {
+                    let _ = answers.send(wrap(Err(error))).await;
+                    return;
+                }
+            }
+        });
+        Lines { out, tasks: [writer, reader] }
+    }
+}
+
+/// The two directions of a connection. Dropping it closes the connection.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    out: mpsc::UnboundedSender<Bytes>,
+    tasks: [tokio::task::JoinHandle<()>; 2],
+}
+
+impl Lines {
+    /// Writes behind what was written before. How much waits is bounded by who sends.
+    pub(crate) fn send(&self, bytes: Bytes) {
+        // A connection that has failed is heard of by its reader.
+        let _ = self.out.send(bytes);
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+async fn fill(read: &mut OwnedReadHalf, buffer: &mut BytesMut) -> io::Result<()> {
+    buffer.reserve(READ_BYTES);
+    match read.read_buf(buffer).await? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+/// An error that Redis answered.
+pub(crate) fn refused(answer: &Value) -> io::Result<()> {
+    match answer {
+        Value::Error(text) => Err(other(String::from_utf8_lossy(text).into_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// Where the master is now.
+pub(crate) async fn master(options: &Options) -> io::Result<Server> {
+    let (sentinels, master, password) = match &options.servers {
+        Servers::Standalone(server) => return Ok(server.clone()),
+        Servers::Sentinel { sentinels, master, password } => (sentinels, master, password),
+    };
+    let mut last = other("no sentinel was asked");
+    for sentinel in sentinels {
+        match master_by(sentinel, master, password.as_ref().map(|password| password.0.as_str()), options).await {
+            Ok(server) => return Ok(server),
+            Err(error) => last = other(format!("sentinel {sentinel}: {error}")),
+        }
+    }
+    Err(last)
+}
+
+async fn master_by(sentinel: &Server, master: &str, password: Option<&str>, options: &Options) -> io::Result<Server> {
+    let mut wire = Wire::dial(sentinel, options.connect_timeout).await?;
+    let mut questions = Questions::default();
+    if let Some(password) = password {
+        questions.put(&[b"AUTH", password.as_bytes()]);
+    }
+    questions.put(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", master.as_bytes()]);
+    let answers = wire.ask(questions, options.connect_timeout).await?;
+    answers.iter().try_for_each(refused)?;
+    let address = answers.last().and_then(Value::array).unwrap_or_default();
+    let host = address.first().and_then(Value::text);
+    let port = address.get(1).and_then(Value::number).and_then(|port| u16::try_from(port).ok());
+    match (host, port) {
+        (Some(host), Some(port)) => Ok(Server { host: host.to_owned(), port }),
+        _ => Err(other(format!("it knows no master called {master:?}"))),
+    }
+}

@@ -1,0 +1,167 @@
+//! What is kept of a topic: messages, marks, devices.
+
+use ringgate_core::id::Position;
+use ringgate_core::shard::{DeviceLeft, Event, ReadRange, ReadResult, Record};
+use ringgate_core::topics::{DeviceState, TopicState};
+
+use crate::node::{Node, device, state_of, unix_ms, until};
+use crate::server::Redis;
+
+fn offsets(read: &ReadResult) -> Vec<u64> {
+    read.messages.iter().map(|message| message.offset).collect()
+}
+
+#[test]
+fn messages_are_read_either_way_then_pages_meet_without_a_hole() {
+    let redis = Redis::start(&[]);
+    let node = Node::start(&redis, 1);
+    node.store_some("chat:x", 10);
+    let page = node.read("chat:x", ReadRange::After(2), 3);
+    assert_eq!((offsets(&page), page.upto, page.more), (vec![3, 4, 5], 5, true));
+    let end = node.read("chat:x", ReadRange::After(8), 3);
+    assert_eq!((offsets(&end), end.upto, end.more), (vec![9, 10], 10, false));
+    let beyond = node.read("chat:x", ReadRange::After(10), 3);
+    assert_eq!((offsets(&beyond), beyond.upto, beyond.more), (vec![], 10, false));
+    let back = node.read("chat:x", ReadRange::Before(5), 3);
+    assert_eq!((offsets(&back), back.upto, back.more), (vec![2, 3, 4], 4, true));
+    let first = node.read("chat:x", ReadRange::Before(3), 3);
+    assert_eq!((offsets(&first), first.upto, first.more), (vec![1, 2], 2, false));
+    let newest = node.read("chat:x", ReadRange::Before(u64::MAX), 2);
+    assert_eq!((offsets(&newest), newest.more), (vec![9, 10], true));
+    let bytes = page.messages[0].frame.len();
+    let two = node.read_bytes("chat:x", ReadRange::After(0), 10, 2 * bytes);
+    assert_eq!((offsets(&two), two.upto, two.more), (vec![1, 2], 2, true), "bytes");
+    let one = node.read_bytes("chat:x", ReadRange::Before(9), 10, 1);
+    assert_eq!((offsets(&one), one.more), (vec![8], true), "the first is given whatever its size");
+}
+
+#[test]
+fn every_device_has_acknowledged_then_messages_leave() {
+    let redis = Redis::start(&[]);
+    let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
+    let (phone, laptop) = (a.claim("bob", "phone"), b.claim("bob", "laptop"));
+    assert!(phone < laptop);
+    let epoch = a.loaded("@bob").position.epoch;
+    a.store_some("@bob", 5);
+    a.cursor("@bob", epoch, state_of(vec![device("phone", 4, phone)]));
+    let loaded = a.loaded("@bob");
+    assert_eq!((loaded.state.floor, loaded.state.known), (0, true), "the laptop has told nothing yet");
+    assert_eq!(loaded.state.devices, [device("phone", 4, phone)]);
+    b.cursor("@bob", epoch, state_of(vec![device("laptop", 2, laptop)]));
+    let loaded = b.loaded("@bob");
+    assert_eq!((loaded.state.floor, loaded.state.lost, loaded.position.offset), (2, 0, 5));
+    assert_eq!(offsets(&b.read("@bob", ReadRange::After(0), 10)), [3, 4, 5]);
+    // An older claim changes nothing, nor does another epoch.
+    a.cursor("@bob", epoch, state_of(vec![device("laptop", 5, laptop - 1)]));
+    a.cursor("@bob", epoch + 1, state_of(vec![device("laptop", 5, laptop)]));
+    assert_eq!(a.loaded("@bob").state.floor, 2);
+    // The laptop's session ends having read all.
+    let left =
+        DeviceState { away_since_ms: Some(1_800_000_000_000), skipped_from: Some(3), ..device("laptop", 5, laptop) };
+    b.release("bob", "laptop", laptop, Some(DeviceLeft { epoch, state: left.clone() }));
+    let loaded = b.loaded("@bob");
+    assert_eq!(loaded.state.floor, 4);
+    assert!(
+        loaded.state.devices.contains(&left) && loaded.state.devices.contains(&device("phone", 4, phone)),
+        "{loaded:?}"
+    );
+    // Forgotten, it holds nothing.
+    let state =
+        TopicState { forgotten: vec!["laptop".into(), "phone".into()], forgotten_at: Some(5), ..TopicState::default() };
+    a.cursor("@bob", epoch, state);
+    let loaded = a.loaded("@bob");
+    assert_eq!(loaded.state.devices, [device("phone", 4, phone)], "who has a session stays");
+    assert_eq!(loaded.state.forgotten_at, Some(5));
+}
+
+#[test]
+fn device_is_claimed_elsewhere_then_the_session_before_is_evicted() {
+    let redis = Redis::start(&[]);
+    let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
+    let first = a.claim("bob", "phone");
+    let second = b.claim("bob", "phone");
+    assert!(second > first);
+    let evict = a.wait_for("an evict", |event| match event {
+        Event::Evict { user, device, fence } => Some((user.to_string(), device.to_string(), *fence)),
+        _ => None,
+    });
+    assert_eq!(evict, ("bob".to_owned(), "phone".to_owned(), second));
+    // What the older session leaves changes nothing.
+    let epoch = b.loaded("@bob").position.epoch;
+    b.cursor("@bob", epoch, state_of(vec![device("phone", 0, second)]));
+    a.release("bob", "phone", first, Some(DeviceLeft { epoch, state: device("phone", 9, first) }));
+    a.loaded("@other");
+    assert_eq!(b.loaded("@bob").state.devices, [device("phone", 0, second)]);
+    // The newer one ends: nobody is evicted by the next.
+    b.release("bob", "phone", second, None);
+    let devices = b.loaded("@bob").state.devices;
+    assert!(devices[0].away_since_ms.is_some(), "{devices:?}");
+    a.claim("bob", "phone");
+    b.loaded("@other");
+    assert_eq!(b.count(|event| matches!(event, Event::Evict { .. })), 0);
+}
+
+#[test]
+fn device_is_new_then_nodes_that_have_the_inbox_are_told_that_it_has_changed() {
+    let redis = Redis::start(&[]);
+    let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
+    a.loaded("@bob");
+    let fence = b.claim("bob", "phone");
+    a.wait_for("a change", |event| matches!(event, Event::Changed { topic } if **topic == *"@bob").then_some(()));
+    b.claim("bob", "phone");
+    a.loaded("@bob");
+    assert_eq!(a.count(|event| matches!(event, Event::Changed { .. })), 0, "it is known by now");
+    // Never attached, it leaves nothing.
+    b.release("bob", "phone", fence, None);
+    b.release("bob", "phone", fence + 1_000_000_000, None);
+    assert!(b.loaded("@bob").state.devices.is_empty());
+}
+
+#[test]
+fn node_stops_then_its_devices_are_away() {
+    let redis = Redis::start(&[]);
+    let a = Node::start(&redis, 1);
+    let b = Node::start(&redis, 2);
+    let fence = b.claim("bob", "phone");
+    let epoch = b.loaded("@bob").position.epoch;
+    b.cursor("@bob", epoch, state_of(vec![device("phone", 0, fence)]));
+    b.loaded("@bob");
+    assert_eq!(a.loaded("@bob").state.devices, [device("phone", 0, fence)], "it is connected");
+    let before = unix_ms();
+    b.stop();
+    until("the device is away", || {
+        let away = a.loaded("@bob").state.devices[0].away_since_ms;
+        away.is_some_and(|away| away + 5000 >= before && away <= unix_ms() + 5000)
+    });
+}
+
+#[test]
+fn more_messages_than_are_kept_then_what_was_pushed_out_is_lost() {
+    let redis = Redis::start(&["--stream-node-max-entries", "10"]);
+    let node = Node::start(&redis, 1);
+    node.store_some("small:x", 45);
+    let loaded = node.loaded("small:x");
+    let (floor, lost) = (loaded.state.floor, loaded.state.lost);
+    assert!((25..=35).contains(&floor) && floor == lost, "{loaded:?}");
+    let read = node.read("small:x", ReadRange::After(0), 100);
+    assert_eq!((read.lost, offsets(&read)), (lost, (floor + 1..=45).collect()));
+}
+
+#[test]
+fn messages_expire_then_the_floor_has_passed_them_and_those_of_a_ttl_are_not_lost() {
+    let redis = Redis::start(&[]);
+    let node = Node::start(&redis, 1);
+    let expired = |own_ttl: bool| Record { expires_unix_ms: unix_ms() - 1, own_ttl, ..node.record("@bob", "old") };
+    node.store(expired(true));
+    let epoch = node.loaded("@bob").position.epoch;
+    let loaded = node.loaded("@bob");
+    assert_eq!((loaded.state.floor, loaded.state.lost, loaded.due_unix_ms), (1, 0, None));
+    node.store(expired(false));
+    let kept = node.record("@bob", "new");
+    node.store(kept.clone());
+    let read = node.read("@bob", ReadRange::After(0), 10);
+    assert_eq!((offsets(&read), read.lost, read.upto), (vec![3], 2, 3));
+    let loaded = node.loaded("@bob");
+    assert_eq!(loaded.position, Position { epoch, offset: 3 });
+    assert_eq!((loaded.state.floor, loaded.state.lost, loaded.due_unix_ms), (2, 2, Some(kept.expires_unix_ms)));
+}
