@@ -161,10 +161,10 @@ impl Net {
         }
         let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_heard()) else { return };
         if socket.layers.header().is_some() {
-            return match self.take_header(key, buffer, length, driver) {
-                Some(rest @ 1..) => self.take_bytes(key, buffer, rest, driver),
-                Some(0) | None => {}
-            };
+            if let Some(rest @ 1..) = self.take_header(key, buffer, length, driver) {
+                self.take_bytes(key, buffer, rest, driver);
+            }
+            return;
         }
         if socket.layers.may_become_websocket() {
             return self.take_first(key, buffer, length, driver);
