@@ -22,7 +22,11 @@ impl Collector for Redis {
         let gauges = [
             ("redis_up", "1 while Redis answers commands and the node hears its own probes over pub/sub", up),
             ("redis_commands_waiting", "Commands that wait to be sent", number(&status.buffered)),
-            ("redis_events_waiting", "Answers and news that wait for a shard's mailbox", number(&status.events_waiting)),
+            (
+                "redis_events_waiting",
+                "Answers and news that wait for a shard's mailbox",
+                number(&status.events_waiting),
+            ),
             ("redis_topics", "Topics of which this node hears news", number(&status.interest)),
         ];
         for (name, help, value) in gauges {
@@ -46,9 +50,17 @@ impl Collector for Redis {
             ("redis_messages_arrived", "Messages that Redis told this node of", &status.arrived),
             ("redis_messages_stored", "Messages of this node that Redis has stored", &status.stored),
             ("redis_messages_repeated", "Messages of this node that had been stored before", &status.repeated),
-            ("redis_news_dropped", "News dropped because a mailbox was full for long; their topics were loaded anew", &status.dropped),
+            (
+                "redis_news_dropped",
+                "News dropped because a mailbox was full for long; their topics were loaded anew",
+                &status.dropped,
+            ),
             ("redis_damaged", "News and messages in Redis that could not be read", &status.damaged),
-            ("redis_undecided", "Messages of which it was not found out in time whether they were stored", &status.undecided),
+            (
+                "redis_undecided",
+                "Messages of which it was not found out in time whether they were stored",
+                &status.undecided,
+            ),
             ("redis_given_up", "Cursors, releases and relayed messages that were given up", &status.given_up),
         ];
         for (name, help, cell) in counters {
