@@ -169,10 +169,13 @@ impl Command {
                     context.alive.to_owned(),
                     run,
                     shard,
-                    devices.len().to_string(),
+                    "PUBLISH".to_owned(),
+                    keys.channel(topic),
                 ]
                 .map(String::into_bytes)
                 .into();
+                arguments.push(news_head(b'C', context.run).to_vec());
+                arguments.push(devices.len().to_string().into_bytes());
                 for DeviceState { name, cursor, away_since_ms, skipped_from, fence } in devices {
                     let (away, skipped) = (optional(*away_since_ms), optional(*skipped_from));
                     let texts = [name.to_string(), fence.to_string(), cursor.to_string(), away, skipped];
@@ -184,17 +187,15 @@ impl Command {
             }
             What::Claim { user, device, session, .. } => {
                 let topic = format!("@{user}");
-                let (state, channel, nodes) = (keys.state(&topic), keys.channel(&topic), keys.node_channels());
+                let (state, nodes) = (keys.state(&topic), keys.node_channels());
                 let (ttl, session) = (ttl(&topic), session.session.to_string());
-                let head = news_head(b'C', context.run);
-                let texts =
-                    [user, device, &*run, &shard, &session, &ttl, &nodes, "PUBLISH", &channel].map(str::as_bytes);
-                script(Script::Claim, &[state.as_bytes()], &[&texts[..], &[&head]].concat());
+                let texts = [user, device, &*run, &shard, &session, &ttl, &nodes].map(str::as_bytes);
+                script(Script::Claim, &[state.as_bytes()], &texts);
             }
             What::Release { user, device, fence, left } => {
                 let topic = format!("@{user}");
                 let (stream, state) = (keys.stream(&topic), keys.state(&topic));
-                let mut arguments = vec![device.to_string(), fence.to_string(), ttl(&topic)];
+                let mut arguments = vec![device.to_string(), fence.to_string(), ttl(&topic), context.alive.to_owned()];
                 if let Some(left) = left {
                     let DeviceLeft { epoch, state } = &**left;
                     let (away, skipped) = (optional(state.away_since_ms), optional(state.skipped_from));

@@ -82,9 +82,7 @@ impl<H: Homes> Work<H> {
                     return Some(not_understood("a read", value));
                 };
                 add(&self.status.damaged, damaged);
-                let known = self.interests.epoch(&messages.topic);
-                if known != 0 && known != epoch {
-                    // What the home asks for has other places by now.
+                if messages.epoch != epoch {
                     self.out.tell(shard, Event::Read { read, result: Err(EngineUnavailable) });
                     self.out.tell(shard, Event::Changed { topic: messages.topic });
                 } else {

@@ -98,7 +98,8 @@ impl<H: Homes> Work<H> {
         }
         interest.load = Some(deadline);
         self.news.loads.push_back((deadline, topic.clone()));
-        if is_new {
+        // One that waits for its turn to be subscribed to again need not wait for it.
+        if is_new || interest.is_stale {
             self.subscribe(topic);
         }
     }

@@ -20,11 +20,11 @@ use crossbeam_channel::Receiver;
 use ringgate_core::id::ShardId;
 use ringgate_core::keyed::{Keyed, keyed};
 use ringgate_core::limits::Settings;
-use ringgate_core::shard::{Effect, EngineUnavailable, Event};
+use ringgate_core::mesh::Wake;
+use ringgate_core::shard::{Asked, Effect, EngineUnavailable, Event};
 use ringgate_core::topics::TopicState;
 use tokio::sync::{Notify, mpsc};
 
-use crate::Asked;
 use crate::command::{Command, What};
 use crate::identity::Identity;
 use crate::keys::Keys;
@@ -68,6 +68,12 @@ pub(super) enum FromWire {
 pub(crate) struct Bell {
     pub(crate) asked: Notify,
     pub(crate) stop: Notify,
+}
+
+impl Wake for Bell {
+    fn wake(&self) {
+        self.asked.notify_one();
+    }
 }
 
 pub(crate) struct Work<H> {

@@ -85,14 +85,27 @@ local function current(stream, state, least)
   return anew, last, told > 0 or epoch ~= nil
 end
 
--- Raises the floor to what every device has acknowledged; a device of which no state was told yet holds it where it is.
-local function raise_floor(stream, state, last)
+-- Whether a session may have the device: its node is alive, or has claimed the device a minute ago at most and may be new. `alive` are
+-- the runs of nodes that the asking node knows to be alive.
+local function is_held(d, alive)
+  if d.run == '-' then return false end
+  return string.find(alive, d.run, 1, true) ~= nil or now_us() - tonumber(d.fence) < 60000000
+end
+
+-- Raises the floor to what every device has acknowledged; a device of which no state was told yet holds it where it is, while it
+-- has a session.
+local function raise_floor(stream, state, last, alive)
   local floor, before = nil, mark(redis.call('HGET', state, 'f'))
   for _, found in ipairs(devices(state)) do
-    local d = found[2]
-    if d.cursor == '-' then floor = nil break end
-    local cursor = mark(d.cursor)
-    if not floor or cursor < floor then floor = cursor end
+    local name, d = found[1], found[2]
+    if d.cursor ~= '-' then
+      local cursor = mark(d.cursor)
+      if not floor or cursor < floor then floor = cursor end
+    elseif is_held(d, alive) then
+      floor = 0
+    else
+      redis.call('HDEL', state, 'd:' .. name)
+    end
   end
   floor = math.max(before, math.min(floor or 0, last))
   if floor > before then redis.call('HSET', state, 'f', whole(floor)) end

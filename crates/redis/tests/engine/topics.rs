@@ -4,8 +4,8 @@ use ringgate_core::id::Position;
 use ringgate_core::shard::{DeviceLeft, Event, ReadRange, ReadResult, Record};
 use ringgate_core::topics::{DeviceState, TopicState};
 
-use crate::node::{Node, device, state_of, unix_ms, until};
-use crate::server::Redis;
+use crate::node::{Node, device, redis, state_of, unix_ms, until};
+use ringgate_test_servers::{Options, Server as Redis};
 
 fn offsets(read: &ReadResult) -> Vec<u64> {
     read.messages.iter().map(|message| message.offset).collect()
@@ -13,7 +13,7 @@ fn offsets(read: &ReadResult) -> Vec<u64> {
 
 #[test]
 fn messages_are_read_either_way_then_pages_meet_without_a_hole() {
-    let redis = Redis::start(&[]);
+    let redis = redis();
     let node = Node::start(&redis, 1);
     node.store_some("chat:x", 10);
     let page = node.read("chat:x", ReadRange::After(2), 3);
@@ -37,7 +37,7 @@ fn messages_are_read_either_way_then_pages_meet_without_a_hole() {
 
 #[test]
 fn every_device_has_acknowledged_then_messages_leave() {
-    let redis = Redis::start(&[]);
+    let redis = redis();
     let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
     let (phone, laptop) = (a.claim("bob", "phone"), b.claim("bob", "laptop"));
     assert!(phone < laptop);
@@ -76,7 +76,7 @@ fn every_device_has_acknowledged_then_messages_leave() {
 
 #[test]
 fn device_is_claimed_elsewhere_then_the_session_before_is_evicted() {
-    let redis = Redis::start(&[]);
+    let redis = redis();
     let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
     let first = a.claim("bob", "phone");
     let second = b.claim("bob", "phone");
@@ -103,23 +103,30 @@ fn device_is_claimed_elsewhere_then_the_session_before_is_evicted() {
 
 #[test]
 fn device_is_new_then_nodes_that_have_the_inbox_are_told_that_it_has_changed() {
-    let redis = Redis::start(&[]);
+    let redis = redis();
     let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
-    a.loaded("@bob");
+    let epoch = a.loaded("@bob").position.epoch;
+    let is_change = |event: &Event<'_>| matches!(event, Event::Changed { topic } if **topic == *"@bob");
     let fence = b.claim("bob", "phone");
-    a.wait_for("a change", |event| matches!(event, Event::Changed { topic } if **topic == *"@bob").then_some(()));
-    b.claim("bob", "phone");
+    b.cursor("@bob", epoch, state_of(vec![device("phone", 0, fence)]));
+    a.wait_for("a change", |event| is_change(event).then_some(()));
+    b.cursor("@bob", epoch, state_of(vec![device("phone", 0, fence)]));
+    b.loaded("@bob");
     a.loaded("@bob");
-    assert_eq!(a.count(|event| matches!(event, Event::Changed { .. })), 0, "it is known by now");
+    assert_eq!((a.count(is_change), b.count(is_change)), (0, 0), "it is known by now, and who told it knew before");
+    b.release("bob", "phone", fence, Some(DeviceLeft { epoch, state: device("phone", 0, fence) }));
+    b.cursor("@bob", epoch, TopicState { forgotten: vec!["phone".into()], ..TopicState::default() });
+    a.wait_for("a change", |event| is_change(event).then_some(()));
     // Never attached, it leaves nothing.
-    b.release("bob", "phone", fence, None);
-    b.release("bob", "phone", fence + 1_000_000_000, None);
+    let fence = b.claim("bob", "laptop");
+    b.release("bob", "laptop", fence + 1, None);
+    b.release("bob", "laptop", fence, None);
     assert!(b.loaded("@bob").state.devices.is_empty());
 }
 
 #[test]
 fn node_stops_then_its_devices_are_away() {
-    let redis = Redis::start(&[]);
+    let redis = redis();
     let a = Node::start(&redis, 1);
     let b = Node::start(&redis, 2);
     let fence = b.claim("bob", "phone");
@@ -137,7 +144,7 @@ fn node_stops_then_its_devices_are_away() {
 
 #[test]
 fn more_messages_than_are_kept_then_what_was_pushed_out_is_lost() {
-    let redis = Redis::start(&["--stream-node-max-entries", "10"]);
+    let redis = Redis::start(&Options { lines: vec!["stream-node-max-entries 10".to_owned()], ..Options::default() });
     let node = Node::start(&redis, 1);
     node.store_some("small:x", 45);
     let loaded = node.loaded("small:x");
@@ -149,7 +156,7 @@ fn more_messages_than_are_kept_then_what_was_pushed_out_is_lost() {
 
 #[test]
 fn messages_expire_then_the_floor_has_passed_them_and_those_of_a_ttl_are_not_lost() {
-    let redis = Redis::start(&[]);
+    let redis = redis();
     let node = Node::start(&redis, 1);
     let expired = |own_ttl: bool| Record { expires_unix_ms: unix_ms() - 1, own_ttl, ..node.record("@bob", "old") };
     node.store(expired(true));
