@@ -284,7 +284,9 @@ impl Worker {
                 | Effect::Unload { .. }
                 | Effect::Claim { .. }
                 | Effect::Release { .. }
-                | Effect::Relay { .. }) => {
+                | Effect::Relay { .. }
+                | Effect::Members { .. }
+                | Effect::Presence { .. }) => {
                     if let Some(engine) = &mut self.engine {
                         engine.push(effect);
                     }

@@ -60,7 +60,12 @@ impl Engine {
                     disk.set_state(&topic, &state);
                     None
                 }
-                Task::Unload { .. } | Task::Claim { .. } | Task::Release { .. } | Task::Relay { .. } => None,
+                Task::Unload { .. }
+                | Task::Claim { .. }
+                | Task::Release { .. }
+                | Task::Relay { .. }
+                | Task::Members { .. }
+                | Task::Presence { .. } => None,
             });
         }
     }
@@ -89,7 +94,9 @@ impl Engine {
                 | Task::Unload { .. }
                 | Task::Claim { .. }
                 | Task::Release { .. }
-                | Task::Relay { .. },
+                | Task::Relay { .. }
+                | Task::Members { .. }
+                | Task::Presence { .. },
             )
             | None => {}
         }

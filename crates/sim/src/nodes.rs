@@ -9,7 +9,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use ringgate_core::limits::{Engine, Settings};
-use ringgate_core::shard::{ClaimId, EngineUnavailable, Event, Fence, Origin, Stored, StoredMessage};
+use ringgate_core::shard::{
+    ClaimId, EngineUnavailable, Event, Fence, MemberChange, Origin, Present, Stored, StoredMessage,
+};
 
 use crate::disk::Disk;
 use crate::world::{Append, Call, Storage, Task, World};
@@ -38,7 +40,15 @@ pub struct Nodes {
     pub changed: VecDeque<Changed>,
     /// Messages in no log, on their way to other nodes.
     pub relayed: VecDeque<Relayed>,
+    /// Who is in a room on a node.
+    members: BTreeMap<(Arc<str>, usize), MembersHere>,
     settings: Settings,
+}
+
+#[derive(Clone, Debug, Default)]
+struct MembersHere {
+    count: u32,
+    named: BTreeMap<(usize, u64), (Arc<str>, Arc<str>)>,
 }
 
 /// A topic of which a device is new.
@@ -129,6 +139,7 @@ impl Nodes {
             claimed: VecDeque::new(),
             changed: VecDeque::new(),
             relayed: VecDeque::new(),
+            members: BTreeMap::new(),
             settings: settings.clone(),
         }
     }
@@ -168,6 +179,29 @@ impl Nodes {
                     newest.holder = None;
                 }
                 None
+            }
+            Task::Members { topic, count, changes, anew } => {
+                let here = self.members.entry((topic, node)).or_default();
+                if anew {
+                    here.named.clear();
+                }
+                here.count = count;
+                for MemberChange { session, member } in changes {
+                    match member {
+                        Some(member) => drop(here.named.insert((shard, session), member)),
+                        None => drop(here.named.remove(&(shard, session))),
+                    }
+                }
+                None
+            }
+            Task::Presence { read, .. } if self.is_away => {
+                Some(Event::Present { read, result: Err(EngineUnavailable) })
+            }
+            Task::Presence { read, topic, limit } => {
+                let here = || self.members.iter().filter(|((room, _), _)| *room == topic).map(|(_, here)| here);
+                let count = here().map(|here| here.count).sum();
+                let members = here().flat_map(|here| here.named.values().cloned()).take(limit as usize).collect();
+                Some(Event::Present { read, result: Ok(Box::new(Present { count, members })) })
             }
             Task::Relay { topic, frame, origin } => {
                 let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
@@ -241,6 +275,7 @@ impl Nodes {
         self.claimed.retain(|answer| answer.node != node);
         self.changed.retain(|changed| changed.node != node);
         self.relayed.retain(|relayed| relayed.node != node);
+        self.members.retain(|(_, other), _| *other != node);
         let unix_ms = self.nodes[node].now.unix_ms;
         for ((user, device), claim) in &mut self.claims {
             if claim.holder.is_some_and(|(other, _)| other == node) {
@@ -272,6 +307,11 @@ impl Nodes {
     /// The node on which the newest session of a device is; none if it has ended.
     pub fn holder(&self, user: &str, device: &str) -> Option<usize> {
         self.claims.get(&(user.into(), device.into())).and_then(|newest| newest.holder).map(|(node, _)| node)
+    }
+
+    /// The engine forgets who is in which room.
+    pub fn forget_members(&mut self) {
+        self.members.clear();
     }
 
     /// Tells a node that what it knows of a topic may not be true any more.

@@ -18,7 +18,8 @@ use ringgate_core::metrics::{Cell, ShardMetrics};
 use ringgate_core::outbox::Chunk;
 use ringgate_core::session::Grant;
 use ringgate_core::shard::{
-    ClaimId, DeviceLeft, Effect, Event, Fence, Letter, Origin, ReadId, ReadMessages, Record, Shard, ShardOptions,
+    ClaimId, DeviceLeft, Effect, Event, Fence, Letter, MemberChange, Origin, ReadId, ReadMessages, Record, Shard,
+    ShardOptions,
 };
 use ringgate_core::slots::next_generation;
 use ringgate_core::topics::TopicState;
@@ -131,6 +132,8 @@ pub enum Task {
     Claim { claim: ClaimId, user: Arc<str>, device: Arc<str>, session: Origin },
     Release { user: Arc<str>, device: Arc<str>, fence: Fence, left: Option<Box<DeviceLeft>> },
     Relay { topic: Arc<str>, frame: Bytes, origin: Origin },
+    Members { topic: Arc<str>, count: u32, changes: Vec<MemberChange>, anew: bool },
+    Presence { read: ReadId, topic: Arc<str>, limit: u32 },
 }
 
 /// A letter under way.
@@ -323,6 +326,10 @@ impl World {
             Effect::Release { user, device, fence, left } => {
                 self.call(shard, Task::Release { user, device, fence, left });
             }
+            Effect::Members { topic, count, changes, anew } => {
+                self.call(shard, Task::Members { topic, count, changes, anew });
+            }
+            Effect::Presence { read, topic, limit } => self.call(shard, Task::Presence { read, topic, limit }),
             Effect::Relay { topic, frame, origin } => self.call(shard, Task::Relay { topic, frame, origin }),
             Effect::Close { connection, reason, flush, .. } => {
                 self.closing.push_back(Closing { client: Client { shard, connection }, reason, flush });

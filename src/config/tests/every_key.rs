@@ -352,6 +352,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         namespaces: vec![orders, typing],
         log_bytes_per_shard_max: 42_949_672_960,
         engine: Engine::Shared,
+        engine_durability: Durability::Memory,
         topic_ttl_ms: 2_460_000,
         quiet_topics_max: 42,
         dedup_window_ms: 43_000,

@@ -292,8 +292,17 @@ impl Memberships {
 
     /// Takes out a room that the session is a member of.
     pub fn remove(&mut self, room: LocalRoomKey) -> Option<Membership> {
+        self.take_out(|membership| membership.room == room && membership.index.is_some())
+    }
+
+    /// Takes out a room whose home has refused the session.
+    pub fn refused(&mut self, room: LocalRoomKey) -> Option<Membership> {
+        self.take_out(|membership| membership.room == room && membership.index.is_none())
+    }
+
+    fn take_out(&mut self, which: impl Fn(&Membership) -> bool) -> Option<Membership> {
         let list = self.0.as_deref_mut()?;
-        let at = list.iter().position(|membership| membership.room == room && membership.index.is_some())?;
+        let at = list.iter().position(which)?;
         let removed = list.swap_remove(at);
         if list.is_empty() {
             self.0 = None;

@@ -110,6 +110,26 @@ pub enum Effect {
         /// The session that is not brought it.
         origin: Origin,
     },
+    /// Who is in a room on this node, for [`Effect::Presence`]. No answer. Only where several nodes share the engine, as for the next one.
+    Members {
+        /// The room.
+        topic: Arc<str>,
+        /// Sessions in it.
+        count: u32,
+        /// Those that have come and gone, in order; sessions of rooms whose members Presence does not name are not among them.
+        changes: Vec<MemberChange>,
+        /// These are all, in the place of what was told before.
+        anew: bool,
+    },
+    /// Say who is in a room on all nodes, and come back with [`Event::Present`](super::Event::Present).
+    Presence {
+        /// Names the answer.
+        read: ReadId,
+        /// The room.
+        topic: Arc<str>,
+        /// Most members that are named.
+        limit: u32,
+    },
     /// A session has begun.
     SignedIn {
         /// The connection.
@@ -167,6 +187,15 @@ pub struct Origin {
     pub run: u64,
     /// Packed, see [`Address::to_u64`](crate::id::Address::to_u64).
     pub session: u64,
+}
+
+/// A session that has joined a room, or left it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberChange {
+    /// Packed, see [`Address::to_u64`](crate::id::Address::to_u64).
+    pub session: u64,
+    /// User and device; none if it has left.
+    pub member: Option<(Arc<str>, Arc<str>)>,
 }
 
 /// A device whose session has ended.

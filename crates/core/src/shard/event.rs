@@ -130,6 +130,13 @@ pub enum Event<'a> {
         /// The newer claim.
         fence: Fence,
     },
+    /// The answer to [`Effect::Presence`](super::Effect::Presence).
+    Present {
+        /// As it stood in the effect.
+        read: ReadId,
+        /// Who is in the room.
+        result: Result<Box<Present>, EngineUnavailable>,
+    },
     /// Client message ids that were stored before the node was started, oldest first: repetitions get the same answers. Before the
     /// first connection.
     Remember(Vec<Remembered>),
@@ -180,6 +187,15 @@ pub struct StoredMessage {
     pub origin: Option<Origin>,
     /// As it was stored.
     pub key: Option<DedupKey>,
+}
+
+/// Who is in a room on all nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    /// Sessions.
+    pub count: u32,
+    /// User and device of some, as many as were wanted.
+    pub members: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// A client message id that was answered before the node was started.

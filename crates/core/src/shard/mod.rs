@@ -30,10 +30,10 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 pub use effect::{
-    Asked, ClaimId, CloseRecord, DeviceLeft, Effect, Fence, Origin, ReadId, ReadMessages, ReadRange, Record,
-    SignInRecord,
+    Asked, ClaimId, CloseRecord, DeviceLeft, Effect, Fence, MemberChange, Origin, ReadId, ReadMessages, ReadRange,
+    Record, SignInRecord,
 };
-pub use event::{EngineUnavailable, Event, ReadResult, Remembered, Stored, StoredMessage};
+pub use event::{EngineUnavailable, Event, Present, ReadResult, Remembered, Stored, StoredMessage};
 use hashbrown::HashMap;
 pub use letter::{Letter, Posted, Source, ToEdge, ToHome};
 pub use ways::{Credit, Work};
@@ -185,6 +185,7 @@ impl Shard {
             Event::Arrived { topic, epoch, message } => self.on_arrived(&topic, epoch, *message, now),
             Event::Relayed { topic, frame, origin } => self.on_relayed(&topic, frame, origin, now),
             Event::Changed { topic } => self.on_changed(topic),
+            Event::Present { read, result } => self.on_present(read, result),
             Event::Remember(remembered) => self.on_remember(remembered, now),
             Event::Mail(letter) => self.on_letter(letter, now),
             Event::Drain => self.draining = self.draining.or(Some(0)),
@@ -271,7 +272,8 @@ impl Shard {
 
     /// Answers that the engine owes: the shard is not done while there are any.
     pub fn awaits_engine(&self) -> usize {
-        self.homes.appends.len() + self.homes.loads.len() + self.homes.reads.len() + self.homes.claims.len()
+        let homes = &self.homes;
+        homes.appends.len() + homes.loads.len() + homes.reads.len() + homes.claims.len() + homes.told.len()
     }
 
     /// Whether [`Self::advance`] will have something to do when time passes: a shard without timers may sleep longer.

@@ -209,6 +209,16 @@ impl Room {
         None
     }
 
+    /// Sessions of members that Presence names, with user and device.
+    pub fn sessions(&self) -> impl Iterator<Item = (Address, (Arc<str>, Arc<str>))> {
+        self.members.iter().map(|(address, name)| (*address, name.clone()))
+    }
+
+    /// Whether Presence names the members.
+    pub fn names_members(&self) -> bool {
+        self.keeps != Keeps::Counts
+    }
+
     /// User and device of up to `limit` members.
     pub fn names(&self, limit: usize) -> Vec<(Arc<str>, Arc<str>)> {
         self.members.values().take(limit).cloned().collect()

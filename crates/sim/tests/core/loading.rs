@@ -39,6 +39,7 @@ fn serve(world: &mut World, holds_reads: bool) -> Vec<Event<'static>> {
             }
             Task::Cursor { topic, state, .. } => world.disk.set_state(&topic, &state),
             Task::Unload { .. } | Task::Claim { .. } | Task::Release { .. } | Task::Relay { .. } => {}
+            Task::Members { .. } | Task::Presence { .. } => {}
         }
         world.work();
     }

@@ -138,7 +138,7 @@ impl Shard {
         room.pending -= 1;
         let name = room.name.clone();
         if let Some(session) = self.session_mut(key) {
-            session.rooms.remove(local);
+            session.rooms.refused(local);
             if counted {
                 self.answered(key);
             }

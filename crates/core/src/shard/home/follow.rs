@@ -100,7 +100,10 @@ impl Shard {
 
     /// What is known of a topic may not be true any more.
     pub(in crate::shard) fn on_changed(&mut self, topic: Arc<str>) {
-        if self.homes.find(&topic).is_some() {
+        if let Some(found) = self.homes.find(&topic) {
+            if let Topic::Room(room) = found {
+                self.tell_members_anew(room);
+            }
             self.homes.loads.ask_anew(topic);
             self.ask_engine();
         }

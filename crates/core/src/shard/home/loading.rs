@@ -48,7 +48,9 @@ impl Shard {
                     || ahead(known, history.since.or(history.before));
                 (history.topic.clone(), waits)
             }
-            ToHome::Presence { room, .. } => (room.clone(), homes.loads.contains(room)),
+            ToHome::Presence { room, .. } => {
+                (room.clone(), homes.settings.engine == Engine::Store && homes.loads.contains(room))
+            }
             // These speak of a topic that is in memory while their session lives. A Publish looks into the dedup window first.
             ToHome::Publish(_)
             | ToHome::Copy(_)
@@ -96,6 +98,7 @@ impl Shard {
     pub(super) fn ask_engine(&mut self) {
         // Before the same topics are loaded again.
         for topic in self.homes.take_unloaded() {
+            self.tell_members_of(&topic);
             self.effects.push_back(Effect::Unload { topic });
         }
         while let Some(topic) = self.homes.loads.next_topic() {
@@ -227,6 +230,7 @@ impl Shard {
         }
         self.homes.reads.end_pauses(now.mono_ms());
         self.ask_engine();
+        self.tell_members();
         for TopicNow { topic, epoch, state } in self.homes.changed_states(now) {
             self.effects.push_back(Effect::Cursor { topic, epoch, state });
         }

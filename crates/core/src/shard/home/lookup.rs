@@ -5,13 +5,16 @@ use std::sync::Arc;
 use super::Topic;
 use super::reads::Asker;
 use crate::id::{Address, Now, Position, ShardId};
-use crate::limits::HISTORY_BYTES_MAX;
+use crate::limits::{Engine, HISTORY_BYTES_MAX};
 use crate::shard::letter::{History, HistoryResult, PresenceResult};
 use crate::shard::{ReadMessages, ReadRange, Shard, ToEdge};
 use crate::topics::Room;
 
 impl Shard {
     pub(in crate::shard) fn on_presence_at_home(&mut self, name: Arc<str>, from: Address, request: u32, limit: u32) {
+        if self.settings.engine == Engine::Shared {
+            return self.ask_for_presence(name, from, request, limit);
+        }
         let room = self.homes.rooms.find(&name).and_then(|key| self.homes.rooms.get(key));
         let result = PresenceResult {
             to: from.connection,

@@ -8,6 +8,7 @@
 //! | `claims` | devices whose sessions may be on any node |
 //! | `follow` | messages that get their place from an engine that several nodes share |
 //! | `backed`, `loading` | topics that an engine keeps: what of them is in memory, and letters that wait until a topic is loaded |
+//! | `members` | members of rooms, where several nodes share an engine |
 //! | `inbox` | devices that connect to an inbox |
 //! | `room` | members that join and leave, and broadcasts to the shards where they are |
 //! | `catch_up`, `lookup` | what a session is missing; Presence and History |
@@ -21,6 +22,7 @@ mod follow;
 mod inbox;
 mod loading;
 mod lookup;
+mod members;
 mod publish;
 mod reads;
 mod room;

@@ -9,7 +9,7 @@ use crate::limits::Engine;
 use crate::metrics::Recovery;
 use crate::outbox::{Arrival, Delivery};
 use crate::shard::letter::{Subscribe, Subscribed};
-use crate::shard::{Credit, Shard, ToEdge, Work};
+use crate::shard::{Credit, MemberChange, Shard, ToEdge, Work};
 use crate::topics::{MemberName, Room};
 
 impl Shard {
@@ -21,6 +21,7 @@ impl Shard {
         let key = known.unwrap_or_else(|| self.homes.make_room(name, namespace, now));
         self.homes.trim(Topic::Room(key), now);
         let Some(room) = self.homes.rooms.get_mut(key) else { return };
+        let (full_name, is_named) = (room.name.clone(), room.names_members());
         let comes = room.join(MemberName { address: from, user: user.clone(), device: device.clone() }, local);
         let position = room.log.position();
         // What other nodes have published in a room that keeps nothing may not have been heard of.
@@ -45,6 +46,10 @@ impl Shard {
             counted,
         };
         self.post_to_edge(from.shard, ToEdge::Subscribed(Box::new(subscribed)));
+        if self.settings.engine == Engine::Shared {
+            let (session, member) = (from.to_u64(), Some((user.clone(), device.clone())));
+            self.tell_member(&full_name, is_named.then_some(MemberChange { session, member }));
+        }
         if comes {
             self.announce(key, true, Some(from), &user, &device);
         }
@@ -54,10 +59,15 @@ impl Shard {
     pub(in crate::shard) fn on_unsubscribe_at_home(&mut self, key: RoomKey, from: Address, taken_over: bool, now: Now) {
         self.homes.reads.forget(Topic::Room(key), from);
         let Some(room) = self.homes.rooms.get_mut(key) else { return };
+        let (name, is_named) = (room.name.clone(), room.names_members());
         let (namespace, left) = (room.namespace, room.leave(from, taken_over, now.mono_ms()));
         if room.expects() {
             self.homes.expecting.insert(key);
         }
+        if self.settings.engine == Engine::Shared {
+            self.tell_member(&name, is_named.then(|| MemberChange { session: from.to_u64(), member: None }));
+        }
+        let Some(room) = self.homes.rooms.get(key) else { return };
         // Members of other nodes are told, too.
         let (is_left, is_empty) = (room.count() == 0, room.log.is_empty());
         if let Some(member) = left.filter(|_| !is_left || self.settings.engine == Engine::Shared) {

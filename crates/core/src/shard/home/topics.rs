@@ -9,6 +9,7 @@ use super::Topic;
 use super::appends::{Sequenced, Waiter};
 use super::books::{Books, book_acked, book_forgotten, book_trimmed};
 use super::claims::Claims;
+use super::members::Told;
 use super::reads::Reads;
 use crate::id::{Address, Durability, InboxKey, Now, Position, RoomKey, ShardId};
 use crate::keyed::{Keyed, keyed};
@@ -42,6 +43,8 @@ pub(in crate::shard) struct Homes {
     pub(super) behind: HashMap<Topic, u64, Keyed>,
     /// Devices whose sessions may be on any node.
     pub(in crate::shard) claims: Claims,
+    /// Members of rooms, as the engine is told of them.
+    pub(in crate::shard) told: Told,
     /// Messages that the engine is reading.
     pub(in crate::shard) reads: Reads,
     /// Topics whose cursors or floors have changed since the engine was told.
@@ -84,6 +87,7 @@ impl Homes {
             loads: Loads::new(seed),
             behind: HashMap::with_hasher(keyed(seed)),
             claims: Claims::new(seed),
+            told: Told::new(seed),
             reads: Reads::new(seed),
             changed: HashSet::with_hasher(keyed(seed)),
             unloaded: Vec::new(),
