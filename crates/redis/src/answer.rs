@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ringgate_core::id::Position;
 use ringgate_core::keyed::Keyed;
-use ringgate_core::shard::{ReadMessages, ReadRange, ReadResult, Stored};
+use ringgate_core::shard::{Present, ReadMessages, ReadRange, ReadResult, Stored};
 use ringgate_core::topics::{DeviceState, LoadedTopic, TopicState};
 
 use crate::record;
@@ -96,6 +96,13 @@ fn device_of(name: &str, fields: &str) -> Option<(DeviceState, Option<Holder>)> 
     let (away_since_ms, skipped_from) = (away.parse().ok(), skipped.parse().ok());
     let state = DeviceState { name: Arc::from(name), cursor: cursor.parse().ok()?, away_since_ms, skipped_from, fence };
     Some((state, holder))
+}
+
+/// Who is in a room.
+pub(crate) fn present(value: &Value) -> Option<Present> {
+    let (count, members) = value.array()?.split_first()?;
+    let members = members.iter().map(|member| record::member_of(member.text()?)).collect::<Option<_>>()?;
+    Some(Present { count: u32::try_from(count.number()?).unwrap_or(u32::MAX), members })
 }
 
 /// Messages that were read, and the topic's epoch; messages that cannot be read are counted.

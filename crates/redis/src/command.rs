@@ -6,17 +6,21 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use ringgate_core::id::{Durability, ShardId};
 use ringgate_core::limits::Settings;
-use ringgate_core::shard::{ClaimId, DeviceLeft, Fence, Origin, ReadId, ReadMessages, ReadRange, Record};
+use ringgate_core::shard::{ClaimId, DeviceLeft, Fence, MemberChange, Origin, ReadId, ReadMessages, ReadRange, Record};
 use ringgate_core::topics::{DeviceState, Ticket, TopicState};
 use ringgate_core::wire::Draft;
 
 use crate::keys::Keys;
-use crate::record::{answer_tail, news_head};
+use crate::record::{answer_tail, member, news_head};
 use crate::resp;
 use crate::scripts::{Hashes, Script};
 
 /// How long a room lives in Redis that vanishes with its members, unless a node that has it in memory says that it goes on.
 pub(crate) const VANISHING_MS: u64 = 120_000;
+/// How long members of a room are known in Redis, unless their node says that they are still there.
+pub(crate) const MEMBERS_MS: u64 = 3600 * 1000;
+/// Members that are told in one command, so that others need not wait for it for long.
+pub(crate) const MEMBERS_AT_ONCE: usize = 1024;
 /// Most messages of one answer; the home asks for more.
 pub(crate) const PAGE_MESSAGES: usize = 128;
 
@@ -72,6 +76,17 @@ pub(crate) enum What {
     Relay {
         topic: Arc<str>,
         payload: Bytes,
+    },
+    Members {
+        topic: Arc<str>,
+        count: u32,
+        changes: Vec<MemberChange>,
+        anew: bool,
+    },
+    Presence {
+        read: ReadId,
+        topic: Arc<str>,
+        limit: u32,
     },
     /// The topic is in use: it lives on.
     Touch {
@@ -204,13 +219,36 @@ impl Command {
                 let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
                 script(Script::Release, &[stream.as_bytes(), state.as_bytes()], &arguments);
             }
+            What::Members { topic, count, changes, anew } => {
+                let (nodes, [before, behind]) = (keys.room_nodes(topic), keys.room_members(topic));
+                let members = [&before, &*run, &behind].concat();
+                let (count, ttl, anew) = (count.to_string(), MEMBERS_MS.to_string(), u8::from(*anew).to_string());
+                let mut arguments = vec![run.clone(), count, ttl, anew];
+                for MemberChange { session, member: name } in changes {
+                    let name = name.as_ref().map(|(user, device)| member(user, device)).unwrap_or_default();
+                    arguments.extend([session.to_string(), name]);
+                }
+                let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
+                script(Script::Members, &[nodes.as_bytes(), members.as_bytes()], &arguments);
+            }
+            What::Presence { topic, limit, .. } => {
+                let (nodes, [before, behind]) = (keys.room_nodes(topic), keys.room_members(topic));
+                let limit = limit.to_string();
+                let arguments = [&limit, context.alive, &before, &behind].map(str::as_bytes);
+                script(Script::Presence, &[nodes.as_bytes()], &arguments);
+            }
             What::Relay { topic, payload } => resp::put(out, &[b"PUBLISH", keys.channel(topic).as_bytes(), payload]),
             What::Touch { topic } => {
-                let ttl = ttl(topic);
-                for key in [keys.stream(topic), keys.state(topic)] {
+                let mut expires = vec![(keys.stream(topic), ttl(topic)), (keys.state(topic), ttl(topic))];
+                if !topic.starts_with('@') {
+                    let (nodes, [before, behind]) = (keys.room_nodes(topic), keys.room_members(topic));
+                    let members = [&before, &*run, &behind].concat();
+                    expires.extend([nodes, members].map(|key| (key, MEMBERS_MS.to_string())));
+                }
+                for (key, ttl) in &expires {
                     resp::put(out, &[b"PEXPIRE", key.as_bytes(), ttl.as_bytes()]);
                 }
-                return 2;
+                return expires.len();
             }
             What::Lease { .. } => {
                 let times = [crate::identity::LEASE, crate::identity::LEASES_KNOWN];

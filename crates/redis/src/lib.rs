@@ -38,7 +38,7 @@ use ringgate_core::mesh::Wake;
 use ringgate_core::shard::Asked;
 
 pub use identity::{Identity, StartError, connect};
-pub use options::{Options, Password, Server, Servers, WhenAway};
+pub use options::{Options, Password, Server, Servers, Tls, WhenAway};
 pub use outbound::Homes;
 pub use setup::Facts;
 pub use status::Status;

@@ -48,6 +48,8 @@ scripts! {
     Cursor "cursor.lua" true,
     Claim "claim.lua" true,
     Release "release.lua" true,
+    Members "members.lua" false,
+    Presence "presence.lua" false,
     Generation "generation.lua" false,
     Lease "lease.lua" false,
     Probe "probe.lua" false,

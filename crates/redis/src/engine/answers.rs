@@ -89,6 +89,10 @@ impl<H: Homes> Work<H> {
                     self.out.tell(shard, Event::Read { read, result: Ok(Box::new(result)) });
                 }
             }
+            What::Presence { read, .. } => {
+                let Some(present) = answer::present(value) else { return Some(not_understood("a presence", value)) };
+                self.out.tell(shard, Event::Present { read, result: Ok(Box::new(present)) });
+            }
             What::Claim { claim, .. } => {
                 let result = value.number().ok_or(EngineUnavailable);
                 self.out.tell(shard, Event::Claimed { claim, result });
@@ -100,6 +104,7 @@ impl<H: Homes> Work<H> {
             What::Cursor { .. }
             | What::Release { .. }
             | What::Relay { .. }
+            | What::Members { .. }
             | What::Touch { .. }
             | What::LoadScript(_) => {}
         }

@@ -10,7 +10,7 @@ use ringgate_core::id::ShardId;
 use ringgate_core::shard::{EngineUnavailable, Event};
 
 use super::Work;
-use crate::command::{VANISHING_MS, What, ttl_ms, vanishes};
+use crate::command::{MEMBERS_MS, VANISHING_MS, What, ttl_ms, vanishes};
 use crate::outbound::Homes;
 use crate::status::add;
 
@@ -133,7 +133,8 @@ impl<H: Homes> Work<H> {
         if self.interests.touch_due.is_none_or(|due| self.now >= due) && self.interests.touches.is_empty() {
             self.interests.touch_due = Some(self.now + Duration::from_millis(VANISHING_MS / 2));
             for (topic, interest) in &mut self.interests.topics {
-                let ttl = Duration::from_millis(ttl_ms(topic, &self.settings));
+                let members_ms = if topic.starts_with('@') { u64::MAX } else { MEMBERS_MS };
+                let ttl = Duration::from_millis(ttl_ms(topic, &self.settings).min(members_ms));
                 let is_due = self.now.duration_since(interest.touched) >= ttl / 4;
                 if interest.left.is_none() && (is_due || vanishes(topic, &self.settings)) {
                     interest.touched = self.now;

@@ -331,6 +331,8 @@ impl<H: Homes> Work<H> {
             match &command.what {
                 What::Append { .. } => command.is_undecided = true,
                 What::Load { .. }
+                | What::Members { .. }
+                | What::Presence { .. }
                 | What::Read { .. }
                 | What::Cursor { .. }
                 | What::Claim { .. }
@@ -399,6 +401,11 @@ impl<H: Homes> Work<H> {
             What::Load { topic } => Event::Loaded { topic, result: Err(EngineUnavailable) },
             What::Read { read, .. } => Event::Read { read, result: Err(EngineUnavailable) },
             What::Claim { claim, .. } => Event::Claimed { claim, result: Err(EngineUnavailable) },
+            What::Presence { read, .. } => Event::Present { read, result: Err(EngineUnavailable) },
+            What::Members { topic, .. } => {
+                self.unknown_members.insert((topic, shard));
+                return;
+            }
             What::Cursor { .. } | What::Release { .. } | What::Relay { .. } => return add(&self.status.given_up, 1),
             What::Find { .. } | What::Touch { .. } | What::Lease { .. } | What::Probe { .. } | What::LoadScript(_) => {
                 return;

@@ -1,10 +1,10 @@
 //! What is kept of a topic: messages, marks, devices.
 
 use ringgate_core::id::Position;
-use ringgate_core::shard::{DeviceLeft, Event, ReadRange, ReadResult, Record};
+use ringgate_core::shard::{DeviceLeft, Effect, Event, MemberChange, ReadRange, ReadResult, Record};
 use ringgate_core::topics::{DeviceState, TopicState};
 
-use crate::node::{Node, device, redis, state_of, unix_ms, until};
+use crate::node::{Node, device, next, redis, state_of, unix_ms, until};
 use ringgate_test_servers::{Options, Server as Redis};
 
 fn offsets(read: &ReadResult) -> Vec<u64> {
@@ -171,4 +171,49 @@ fn messages_expire_then_the_floor_has_passed_them_and_those_of_a_ttl_are_not_los
     let loaded = node.loaded("@bob");
     assert_eq!(loaded.position, Position { epoch, offset: 3 });
     assert_eq!((loaded.state.floor, loaded.state.lost, loaded.due_unix_ms), (2, 2, Some(kept.expires_unix_ms)));
+}
+
+fn presence(node: &Node, topic: &str, limit: u32) -> (u32, Vec<String>) {
+    let read = next();
+    node.ask(Effect::Presence { read, topic: topic.into(), limit });
+    node.wait_for("who is in the room", |event| match event {
+        Event::Present { read: answered, result } if *answered == read => {
+            let present = result.as_ref().expect("it is answered");
+            let mut named: Vec<String> =
+                present.members.iter().map(|(user, device)| format!("{user}/{device}")).collect();
+            named.sort_unstable();
+            Some((present.count, named))
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn members_come_and_go_on_two_nodes_then_presence_names_those_of_both() {
+    let redis = redis();
+    let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
+    let tell = |node: &Node, count: u32, changes: Vec<(u64, Option<&str>)>, anew: bool| {
+        let change = |(session, user): (u64, Option<&str>)| MemberChange {
+            session,
+            member: user.map(|user| (user.into(), "phone".into())),
+        };
+        let changes = changes.into_iter().map(change).collect();
+        node.ask(Effect::Members { topic: "chat:x".into(), count, changes, anew });
+    };
+    assert_eq!(presence(&a, "chat:x", 10), (0, vec![]));
+    tell(&a, 2, vec![(1, Some("alice")), (2, Some("bob"))], false);
+    tell(&b, 3, vec![(1, Some("carol"))], false);
+    presence(&b, "chat:x", 10);
+    let all = ["alice/phone", "bob/phone", "carol/phone"].map(str::to_owned);
+    assert_eq!(presence(&a, "chat:x", 10), (5, all.to_vec()));
+    assert_eq!(presence(&a, "chat:x", 2).1.len(), 2);
+    assert_eq!(presence(&a, "chat:x", 0), (5, vec![]));
+    tell(&a, 1, vec![(2, None)], false);
+    tell(&b, 2000, (0..2000).map(|session| (session, Some("dave"))).collect(), true);
+    presence(&b, "chat:x", 0);
+    let (count, named) = presence(&a, "chat:x", 3000);
+    assert_eq!((count, named.len(), named.first().map(String::as_str)), (2001, 2001, Some("alice/phone")));
+    b.stop();
+    tell(&a, 0, vec![(1, None)], false);
+    until("the members of a node that has ended are not counted", || presence(&a, "chat:x", 10) == (0, vec![]));
 }
