@@ -92,6 +92,11 @@ pub(crate) enum What {
     Touch {
         topic: Arc<str>,
     },
+    /// How many replicas have all that was stored before, after this time in milliseconds at most.
+    Replicas {
+        least: u32,
+        wait_ms: u64,
+    },
     Lease {
         number: u64,
     },
@@ -249,6 +254,9 @@ impl Command {
                     resp::put(out, &[b"PEXPIRE", key.as_bytes(), ttl.as_bytes()]);
                 }
                 return expires.len();
+            }
+            What::Replicas { least, wait_ms } => {
+                resp::put(out, &[b"WAIT", least.to_string().as_bytes(), wait_ms.to_string().as_bytes()]);
             }
             What::Lease { .. } => {
                 let times = [crate::identity::LEASE, crate::identity::LEASES_KNOWN];

@@ -33,6 +33,9 @@ pub struct Options {
     pub command_timeout: Duration,
     /// What becomes of messages while Redis is away.
     pub when_away: WhenAway,
+    /// Replicas that must have a message before it is said to be stored; 0 for none. Where they do not have it within half of
+    /// `command_timeout` it is refused, although it may be delivered.
+    pub replicas_min: u32,
 }
 
 impl Default for Options {
@@ -48,6 +51,7 @@ impl Default for Options {
             connect_timeout: Duration::from_secs(2),
             command_timeout: Duration::from_secs(2),
             when_away: WhenAway::Refuse,
+            replicas_min: 0,
         }
     }
 }

@@ -53,21 +53,21 @@ impl<H: Homes> Work<H> {
             let text = String::from_utf8_lossy(text).into_owned();
             return self.on_refused(command, &text);
         }
-        let Command { shard, what, .. } = command;
+        let Command { shard, what, deadline, is_undecided } = command;
         match what {
-            What::Append { ticket, record, .. } => {
+            What::Append { .. } => {
                 let Some(stored) = answer::stored(value) else { return Some(not_understood("an append", value)) };
-                self.settle(&record.topic);
-                match stored {
-                    Stored::Now(_) => add(&self.status.stored, 1),
-                    Stored::Before(_) => add(&self.status.repeated, 1),
+                let command = Command { shard, what, deadline, is_undecided };
+                if self.options.replicas_min > 0 {
+                    self.link.unreplicated.push((command, stored));
+                } else {
+                    self.tell_stored(command, Some(stored));
                 }
-                self.out.tell(shard, Event::Stored { ticket, result: Ok(stored) });
-                if let Stored::Now(position) = stored
-                    && ![0, position.epoch].contains(&record.position.epoch)
-                {
-                    // The home knows an epoch that has ended.
-                    self.out.tell(shard, Event::Changed { topic: record.topic });
+            }
+            What::Replicas { least, .. } => {
+                let has_enough = value.number().is_some_and(|has| has >= u64::from(least));
+                for (command, stored) in std::mem::take(&mut self.link.unreplicated) {
+                    self.tell_stored(command, has_enough.then_some(stored));
                 }
             }
             What::Find { ticket, topic, .. } => {
@@ -109,6 +109,27 @@ impl<H: Homes> Work<H> {
             | What::LoadScript(_) => {}
         }
         None
+    }
+
+    /// What became of an append; none if too few replicas have it.
+    fn tell_stored(&mut self, command: Command, stored: Option<Stored>) {
+        let Command { shard, what: What::Append { ticket, record, .. }, .. } = command else { return };
+        self.settle(&record.topic);
+        add(
+            match stored {
+                Some(Stored::Now(_)) => &self.status.stored,
+                Some(Stored::Before(_)) => &self.status.repeated,
+                None => &self.status.refused_replicas,
+            },
+            1,
+        );
+        self.out.tell(shard, Event::Stored { ticket, result: stored.ok_or(EngineUnavailable) });
+        if let Some(Stored::Now(position)) = stored
+            && ![0, position.epoch].contains(&record.position.epoch)
+        {
+            // The home knows an epoch that has ended.
+            self.out.tell(shard, Event::Changed { topic: record.topic });
+        }
     }
 
     fn on_refused(&mut self, command: Command, text: &str) -> Option<String> {
@@ -191,6 +212,8 @@ impl<H: Homes> Work<H> {
 
     fn tell_loaded(&mut self, Held { shard, topic, loaded, .. }: Held) {
         let Loaded { topic: mut found, holders } = loaded;
+        let is_other = |holder: &Option<Holder>| holder.is_none_or(|holder| holder.run != self.identity.run);
+        let others: Vec<bool> = holders.iter().map(is_other).collect();
         for (device, holder) in found.state.devices.iter_mut().zip(holders) {
             device.away_since_ms = match holder {
                 Some(holder) if self.nodes.is_alive(holder.run, self.now) => None,
@@ -198,8 +221,15 @@ impl<H: Homes> Work<H> {
                 None => Some(device.away_since_ms.unwrap_or(device.fence / 1000)),
             };
         }
-        if let Some(interest) = self.interests.get_mut(&topic) {
-            interest.epoch = found.position.epoch;
+        if let Some(interest) = self.interests.get_mut(&topic)
+            && std::mem::replace(&mut interest.epoch, found.position.epoch) != 0
+            && let Some(user) = topic.strip_prefix('@')
+        {
+            // That a session has lost its device to one of another node may have been among the news that were lost.
+            for (device, _) in found.state.devices.iter().zip(&others).filter(|(_, is_other)| **is_other) {
+                let (user, device, fence) = (user.into(), device.name.clone(), device.fence);
+                self.out.tell(shard, Event::Evict { user, device, fence });
+            }
         }
         self.out.tell(shard, Event::Loaded { topic, result: Ok(Box::new(found)) });
     }

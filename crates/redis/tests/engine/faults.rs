@@ -294,6 +294,25 @@ fn server_becomes_a_replica_then_it_is_away_until_it_is_a_master_again() {
 }
 
 #[test]
+fn replica_does_not_have_a_message_in_time_then_it_is_refused() {
+    let (redis, replicas) = Server::start_with_replicas(&Options::default(), 1);
+    let wants = ringgate_redis::Options { replicas_min: 1, ..options(&redis) };
+    let node = Node::with(wants, settings(), 1);
+    assert_eq!(node.store(node.record("chat:x", "first")).offset, 1);
+    replicas[0].pause();
+    let record = node.record("chat:x", "second");
+    assert_eq!(node.stored(node.append(record.clone())), Err(EngineUnavailable));
+    assert_eq!(node.status.refused_replicas.load(Ordering::Relaxed), 1);
+    replicas[0].resume();
+    until("the replica has what it was sent", || match node.stored(node.append(record.clone())) {
+        Ok(Stored::Before(answered)) => answered.stamp.position.offset == 2,
+        Ok(Stored::Now(position)) => panic!("twice: {position:?}"),
+        Err(EngineUnavailable) => false,
+    });
+    assert_eq!(node.store(node.plain("chat:x", "third")).offset, 3);
+}
+
+#[test]
 fn mailbox_is_full_then_answers_wait_and_come_in_order() {
     let redis = redis();
     let node = Node::start(&redis, 1);
