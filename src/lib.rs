@@ -19,6 +19,7 @@ mod host;
 pub mod logs;
 pub mod notify;
 pub mod readiness;
+pub mod redis_facts;
 pub mod server;
 pub mod version;
 pub mod watch;

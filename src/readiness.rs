@@ -29,12 +29,14 @@ pub struct Readiness {
     pub(crate) logs: Shards,
     /// The node has `client.connections_max` connections.
     pub(crate) connections: AtomicBool,
+    /// The engine that nodes share does not answer.
+    pub(crate) engine: AtomicBool,
 }
 
 /// Why the node is not healthy, or not ready.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reason {
-    /// `starting`, `draining`, `stalled`, `full` or `logs`.
+    /// `starting`, `draining`, `stalled`, `full`, `logs` or `redis`.
     pub reason: &'static str,
     /// The shards that it is about, in ascending order; none for the whole node.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -74,13 +76,15 @@ impl Readiness {
         };
         let connections = self.connections.load(Ordering::Acquire);
         let connections = connections.then(|| node("full", "as many connections as client.connections_max allows"));
+        let engine = self.engine.load(Ordering::Acquire);
+        let engine = engine.then(|| node("redis", "Redis does not answer"));
         let of_shards = [
             ("full", &self.full, "as many connections as runtime.connections_per_shard_max allows"),
             ("logs", &self.logs, "logs take nearly all that log.size_per_shard_max allows"),
         ];
         let of_shards = of_shards.map(|(reason, shards, text)| Reason { reason, shards: shards.list(), text });
         let of_shards = of_shards.into_iter().filter(|reason| !reason.shards.is_empty());
-        state.into_iter().chain(self.illnesses()).chain(connections).chain(of_shards).collect()
+        state.into_iter().chain(self.illnesses()).chain(connections).chain(engine).chain(of_shards).collect()
     }
 }
 

@@ -6,9 +6,11 @@
 //! | file | what |
 //! |---|---|
 //! | `start` | the phases of a start, but for the listeners |
+//! | `engine` | the engine that nodes share |
 //! | `bind` | the listeners |
 
 mod bind;
+mod engine;
 mod start;
 
 use std::net::SocketAddr;
@@ -27,6 +29,7 @@ use ringgate_core::mesh::Mailbox;
 use ringgate_core::metrics::{ReloadOutcome, ShardMetrics};
 
 use bind::bind_all;
+use engine::{Engine, Found};
 use start::{
     Common, Identity, Plan, check_machine, set_certificate_end, start_admin, start_health, start_threads, start_watch,
 };
@@ -41,6 +44,7 @@ pub struct Server {
     metrics: Arc<[Arc<ShardMetrics>]>,
     control: Mailbox<Mail>,
     threads: Vec<JoinHandle<()>>,
+    engine: Option<Engine>,
     watch: Option<Watch>,
     shutdown_timeout: Duration,
 }
@@ -70,6 +74,7 @@ impl Server {
     /// what was freed give it back there.
     pub fn start_with(config: Config, at_rest: fn()) -> Result<Server, StartError> {
         check_machine(&config.runtime)?;
+        let found = config.redis.as_ref().map(|redis| Found::reach(redis, &config.settings)).transpose()?;
         let count = config.runtime.shard_count();
         let (addresses, sockets) = bind_all(&config.listeners, count)?;
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..count).map(|_| Arc::default()).collect();
@@ -85,10 +90,16 @@ impl Server {
         let websocket_path = config.websocket.path.clone();
         let plan = Plan::new(&config.runtime)?;
         let mailboxes = plan.mailboxes(config.runtime.mailbox_capacity)?;
-        let common = Common::new(config, Identity::random(), None, at_rest);
+        let identity = found.as_ref().map_or_else(Identity::random, Found::identity);
+        let mut common = Common::new(config, identity, at_rest);
+        let engine = found.map(|found| found.start(common.settings(), mailboxes.engine)).transpose()?;
+        if let Some(engine) = &engine {
+            common.set_engine(engine.ends());
+        }
+        let status = engine.as_ref().map(|engine| engine.status().clone());
         let threads = start_threads(plan.threads(common.shards(mailboxes.shards, sockets, &metrics)))?;
         readiness.set(State::Ready);
-        let watch = start_watch(&metrics, limits, &readiness)?;
+        let watch = start_watch(&metrics, limits, status, &readiness)?;
         Ok(Server {
             addresses,
             websocket_path,
@@ -98,6 +109,7 @@ impl Server {
             metrics,
             control: mailboxes.control,
             threads,
+            engine,
             watch: Some(watch),
             shutdown_timeout,
         })
@@ -203,15 +215,25 @@ impl Server {
         self.watch = None;
         let deadline = Instant::now() + self.shutdown_timeout;
         let is_over = || at_once.load(Ordering::Relaxed) || Instant::now() >= deadline;
-        if !self.tell_all(|| Control::Drain, is_over).is_empty() {
-            return false;
+        let drained = self.tell_all(|| Control::Drain, is_over).is_empty() && self.wait_for_threads(is_over);
+        let good = drained && self.threads.drain(..).all(|thread| thread.join().is_ok());
+        match self.engine.take() {
+            Some(engine) if good => engine.stop(),
+            // Its lease ends by itself.
+            Some(engine) => std::mem::forget(engine),
+            None => {}
         }
+        good
+    }
+
+    /// False if it is over before all shards have ended.
+    fn wait_for_threads(&self, is_over: impl Fn() -> bool) -> bool {
         while self.threads.iter().any(|thread| !thread.is_finished()) {
             if is_over() {
                 return false;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.threads.drain(..).all(|thread| thread.join().is_ok())
+        true
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::readiness::Readiness;
 use ringgate_core::metrics::{Cell, ShardMetrics};
+use ringgate_redis::Status;
 
 /// From one look to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -43,6 +44,7 @@ impl Watch {
     pub(crate) fn start(
         metrics: Arc<[Arc<ShardMetrics>]>,
         limits: Limits,
+        engine: Option<Arc<Status>>,
         readiness: Arc<Readiness>,
     ) -> std::io::Result<Watch> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -52,6 +54,9 @@ impl Watch {
             while !stopped.load(Ordering::Acquire) {
                 std::thread::park_timeout(LOOK_EVERY);
                 node.look(&metrics, &readiness);
+                if let Some(engine) = &engine {
+                    node.look_at_engine(engine, &readiness);
+                }
             }
         })?;
         Ok(Watch { stop, thread: Some(thread) })
@@ -74,6 +79,8 @@ struct Node {
     limits: Limits,
     shards: Vec<Shard>,
     connections: Level,
+    /// The engine was away at the last look.
+    engine_away: bool,
 }
 
 #[derive(Clone, Default)]
@@ -85,7 +92,22 @@ struct Shard {
 
 impl Node {
     fn new(shards: usize, limits: Limits) -> Node {
-        Node { limits, shards: vec![Shard::default(); shards], connections: Level::default() }
+        Node { limits, shards: vec![Shard::default(); shards], connections: Level::default(), engine_away: false }
+    }
+
+    /// Says whether the engine that nodes share answers, if that has changed.
+    fn look_at_engine(&mut self, engine: &Status, readiness: &Readiness) {
+        let is_away = !engine.up.load(Ordering::Acquire) || engine.number_lost.load(Ordering::Acquire);
+        if is_away != self.engine_away {
+            match is_away {
+                true => tracing::error!(
+                    "Redis does not answer, or another node has this node's number; the node is not ready"
+                ),
+                false => tracing::info!("Redis answers again"),
+            }
+        }
+        self.engine_away = is_away;
+        readiness.engine.store(is_away, Ordering::Release);
     }
 
     /// Says in `readiness` and in the log what has changed since the last look.

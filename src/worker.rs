@@ -37,7 +37,7 @@ use ringgate_net::{Bell, Net, NetOptions, RingError};
 use rustls::ServerConfig;
 
 use driver::{Core, farewells};
-pub use engine::EngineEnd;
+pub use engine::{Asks, EngineEnd};
 use log::ConnectionLog;
 use mail::Backlog;
 pub use mail::{Control, Mail, Reload};

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::cores::Cores;
 use ringgate_auth::{Claims, Key};
-use ringgate_core::limits::{Engine, Settings};
+use ringgate_core::limits::Settings;
 use ringgate_core::transport::Transport;
 use ringgate_net::Descriptors;
 use ringgate_net::ws::{OriginPattern, Rules};
@@ -208,8 +208,7 @@ impl Config {
         Config::parse(&text, &file)
     }
 
-    /// As [`Self::load`], for `ringgate doctor`, which looks itself whether this host can hold that many connections, and at the
-    /// Redis that `ringgate serve` does not use yet.
+    /// As [`Self::load`], for `ringgate doctor`, which looks itself whether this host can hold that many connections.
     pub fn load_for_doctor(path: &Path) -> Result<Config, Problems> {
         let (text, file) = read(path)?;
         Config::understand(&text, &file, |_| Vec::new())
@@ -217,16 +216,7 @@ impl Config {
 
     /// As [`Self::load`], from memory; `file` is for messages.
     pub fn parse(text: &str, file: &str) -> Result<Config, Problems> {
-        let config = Config::understand(text, file, fit::check_host)?;
-        match config.settings.engine {
-            Engine::Memory => Ok(config),
-            Engine::Store | Engine::Shared => {
-                let text = "this version can look at Redis (ringgate doctor --config FILE) and cannot keep messages there yet; \
-                            write \"memory\", and remove [redis]";
-                let problem = Problem { line: None, key: "log.engine".to_owned(), text: text.to_owned() };
-                Err(Problems { file: file.to_owned(), problems: vec![problem] })
-            }
-        }
+        Config::understand(text, file, fit::check_host)
     }
 
     fn understand(text: &str, file: &str, fits: validate::Fits) -> Result<Config, Problems> {

@@ -1,6 +1,7 @@
 //! The default file means the defaults; some keys depend on others.
 
 use super::*;
+use ringgate_core::limits::Engine;
 
 mod every_key;
 mod mistakes;

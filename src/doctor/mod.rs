@@ -1,7 +1,8 @@
-//! `ringgate doctor`: whether this host can hold a given number of connections, and what to change where it cannot.
+//! `ringgate doctor`: whether this host can hold a given number of connections, and the Redis of the configuration its messages; and what
+//! to change where they cannot.
 //!
-//! Checks read files of the host through `host::Host`, which tests point at a folder, and try the ring for real. They
-//! change nothing. What cannot be found out is called unknown, with the reason, and never good.
+//! Checks read files of the host through `host::Host`, which tests point at a folder, and try the ring and the configured Redis for real.
+//! They change nothing. What cannot be found out is called unknown, with the reason, and never good.
 
 mod cpu;
 mod interrupts;
@@ -12,6 +13,7 @@ mod memory;
 mod network;
 mod nic;
 mod quota;
+mod redis;
 mod report;
 mod ring;
 mod target;
@@ -25,6 +27,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use crate::config::Config;
 use crate::cores::{Topology, distinct, plan};
 use crate::host::Host;
+use crate::redis_facts::Facts;
 use report::{Finding, State, count};
 use ringgate_net::Probe;
 use target::Target;
@@ -42,7 +45,7 @@ pub struct Options {
     /// Number of shards; that of the configuration if not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     shards: Option<u16>,
-    /// Configuration file to look at, too.
+    /// Configuration file to look at, too, and the Redis that it names.
     // Read with the other options: a file that cannot be looked at ends the program as any wrong option does, and is not
     // taken for a problem of the host.
     #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(|file: PathBuf| load(&file)))]
@@ -79,7 +82,10 @@ pub fn run(options: &Options) -> Result<Report, String> {
     let target = Target::new(options.connections, options.tls, options.shards.map(usize::from), config);
     let host = Host::new("/");
     let topology = Topology::read(host.root());
-    let findings = examine(&host, &target, &topology, &ringgate_net::probe());
+    let mut findings = examine(&host, &target, &topology, &ringgate_net::probe());
+    if let Some(config) = config.and_then(|config| config.redis.as_ref()) {
+        findings.extend(redis::check(&Facts::gather(config), config));
+    }
     let has_problems = findings.iter().any(|finding| finding.state == State::Problem);
     let text = if options.json {
         serde_json::to_string_pretty(&findings).map_err(|error| error.to_string())?

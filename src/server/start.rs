@@ -28,6 +28,7 @@ use ringgate_core::transport::Transport;
 use ringgate_net::kernel;
 use ringgate_net::ws::Rules;
 use ringgate_net::{Bell, Descriptors, NetOptions, Outcome, RingError};
+use ringgate_redis::Status;
 
 /// The control plane's own mailbox end receives nothing and never sleeps.
 struct NoWake;
@@ -200,7 +201,7 @@ pub(super) struct Common {
 }
 
 impl Common {
-    pub(super) fn new(config: Config, identity: Identity, engine: Option<EngineOf>, at_rest: fn()) -> Common {
+    pub(super) fn new(config: Config, identity: Identity, at_rest: fn()) -> Common {
         let Config { settings, runtime, tls, websocket, keys, claims, .. } = config;
         Common {
             net: NetOptions {
@@ -217,11 +218,20 @@ impl Common {
             authenticator: Arc::new(Keys::new(keys, claims)),
             admission: Arc::new(Mutex::new(Admission::new(&settings.client, Now::default()))),
             identity,
-            engine,
+            engine: None,
             settings: Arc::new(settings),
             started: Instant::now(),
             at_rest,
         }
+    }
+
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        self.settings.clone()
+    }
+
+    /// Messages are kept by this engine.
+    pub(super) fn set_engine(&mut self, engine: EngineOf) {
+        self.engine = Some(engine);
     }
 
     /// What each shard is made of; all three have one entry for each shard.
@@ -284,9 +294,10 @@ pub(super) fn start_threads(threads: Vec<ThreadOptions>) -> Result<Vec<JoinHandl
 pub(super) fn start_watch(
     metrics: &Arc<[Arc<ShardMetrics>]>,
     limits: Limits,
+    engine: Option<Arc<Status>>,
     readiness: &Arc<Readiness>,
 ) -> Result<Watch, StartError> {
-    let watch = Watch::start(metrics.clone(), limits, readiness.clone());
+    let watch = Watch::start(metrics.clone(), limits, engine, readiness.clone());
     watch.map_err(|error| StartError(kernel::explain("the thread that watches shards", &error)))
 }
 

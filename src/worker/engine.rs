@@ -2,19 +2,24 @@
 //! The engine answers through the shard's mailbox.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use crossbeam_channel::{Sender, TrySendError};
 use ringgate_core::id::ShardId;
-use ringgate_core::mesh::Wake;
 use ringgate_core::metrics::ShardMetrics;
 use ringgate_core::shard::{Asked, Effect};
+
+/// A bounded way to an engine's thread.
+pub trait Asks: Send {
+    /// Hands it over, or gives it back while there is no room.
+    fn ask(&self, asked: Asked) -> Result<(), Asked>;
+
+    /// Wakes the thread.
+    fn wake(&self);
+}
 
 /// See the module.
 pub struct EngineEnd {
     shard: ShardId,
-    asks: Sender<Asked>,
-    bell: Arc<dyn Wake>,
+    way: Box<dyn Asks>,
     /// In order.
     waiting: VecDeque<Effect>,
 }
@@ -25,8 +30,8 @@ const WAITING_MAX: usize = 16 * 1024;
 
 impl EngineEnd {
     /// The end of one shard.
-    pub fn new(shard: ShardId, asks: Sender<Asked>, bell: Arc<dyn Wake>) -> Self {
-        EngineEnd { shard, asks, bell, waiting: VecDeque::new() }
+    pub fn new(shard: ShardId, way: Box<dyn Asks>) -> Self {
+        EngineEnd { shard, way, waiting: VecDeque::new() }
     }
 
     /// Whether the engine has everything that it was asked for.
@@ -44,14 +49,9 @@ impl EngineEnd {
             return;
         }
         while let Some(effect) = self.waiting.pop_front() {
-            match self.asks.try_send(Asked { shard: self.shard, effect }) {
-                Ok(()) => {}
-                Err(TrySendError::Full(Asked { effect, .. })) => {
-                    self.waiting.push_front(effect);
-                    break;
-                }
-                // The process ends.
-                Err(TrySendError::Disconnected(_)) => self.waiting.clear(),
+            if let Err(Asked { effect, .. }) = self.way.ask(Asked { shard: self.shard, effect }) {
+                self.waiting.push_front(effect);
+                break;
             }
         }
         if self.waiting.len() > WAITING_MAX {
@@ -59,7 +59,7 @@ impl EngineEnd {
             self.waiting.retain(|effect| !matches!(effect, Effect::Relay { .. } | Effect::Cursor { .. }));
             metrics.relayed_dropped.add((before - self.waiting.len()) as u64);
         }
-        self.bell.wake();
+        self.way.wake();
     }
 }
 
@@ -68,14 +68,21 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use ringgate_core::shard::Origin;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    #[derive(Default)]
-    struct Rung(AtomicUsize);
+    struct Way {
+        asks: crossbeam_channel::Sender<Asked>,
+        woken: Arc<AtomicUsize>,
+    }
 
-    impl Wake for Rung {
+    impl Asks for Way {
+        fn ask(&self, asked: Asked) -> Result<(), Asked> {
+            self.asks.try_send(asked).map_err(crossbeam_channel::TrySendError::into_inner)
+        }
+
         fn wake(&self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
+            self.woken.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -93,11 +100,11 @@ mod tests {
     #[test]
     fn engine_has_no_room_then_the_rest_waits_in_its_order_and_the_engine_is_woken_once_a_turn() {
         let (asks, asked) = crossbeam_channel::bounded(2);
-        let (bell, metrics) = (Arc::new(Rung::default()), ShardMetrics::default());
-        let mut end = EngineEnd::new(ShardId(3), asks, bell.clone());
+        let (woken, metrics) = (Arc::new(AtomicUsize::new(0)), ShardMetrics::default());
+        let mut end = EngineEnd::new(ShardId(3), Box::new(Way { asks, woken: woken.clone() }));
         ["a", "b", "c"].map(unload).into_iter().for_each(|effect| end.push(effect));
         end.send(&metrics);
-        assert_eq!((end.is_empty(), bell.0.load(Ordering::Relaxed)), (false, 1));
+        assert_eq!((end.is_empty(), woken.load(Ordering::Relaxed)), (false, 1));
         let mut got: Vec<_> = asked.try_iter().map(topic_of).collect();
         end.send(&metrics);
         got.extend(asked.try_iter().map(topic_of));
@@ -108,7 +115,7 @@ mod tests {
     fn engine_takes_nothing_for_long_then_what_nobody_answers_is_left_out_and_the_rest_stays() {
         let (asks, asked) = crossbeam_channel::bounded(1);
         let metrics = ShardMetrics::default();
-        let mut end = EngineEnd::new(ShardId(0), asks, Arc::new(Rung::default()));
+        let mut end = EngineEnd::new(ShardId(0), Box::new(Way { asks, woken: Arc::default() }));
         end.push(unload("first"));
         end.push(unload("second"));
         for _ in 0..WAITING_MAX {

@@ -5,6 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use ringgate_test_servers::{Append, Options, Server, User};
+
 use crate::support::{Process, TempFolder};
 
 fn doctor(arguments: &[&str]) -> (Option<i32>, Vec<Value>) {
@@ -145,4 +147,52 @@ fn seccomp_forbids_the_ring_then_it_is_named() {
     };
     assert_eq!((state("seccomp"), state("ring setup")), ("problem".to_owned(), "problem".to_owned()));
     assert_eq!(state("multishot receive"), "unknown");
+}
+
+#[test]
+fn configuration_names_a_redis_then_it_is_looked_at() {
+    let user = User { name: "edge".to_owned(), password: "a-password-of-redis".to_owned() };
+    let options = Options { tls: true, users: vec![user], append: Append::Always, ..Options::default() };
+    let mut server = Server::start(&options);
+    let folder = TempFolder::new();
+    let file = folder.write(
+        "ringgate.toml",
+        format!(
+            "[[listeners]]\naddress = \"127.0.0.1:0\"\n[[token.keys]]\nalgorithm = \"HS256\"\n\
+             secret = \"0123456789abcdef0123456789abcdef\"\n[node]\nnumber = 1\n[log]\nengine = \"redis\"\n\
+             [redis]\naddress = \"{}\"\nuser = \"edge\"\npassword = \"a-password-of-redis\"\ntls = true\n\
+             ca_file = {:?}\nconnect_timeout = \"30s\"\ncommand_timeout = \"30s\"\n",
+            server.tls_address(),
+            server.authority_file()
+        ),
+    );
+    let look = || {
+        let (code, findings) = doctor(&["--connections", "100", "--shards", "1", "--config", file.to_str().unwrap()]);
+        let of_redis = findings.into_iter().filter(|finding| text(finding, "group") == "redis");
+        let of_redis: Vec<_> = of_redis.map(|finding| (text(&finding, "check").to_owned(), finding)).collect();
+        (code, of_redis)
+    };
+    let (_, findings) = look();
+    let address = server.tls_address();
+    let state = |findings: &[(String, Value)], check: &str| {
+        let name = format!("{address} {check}");
+        let found = findings.iter().find(|(known, _)| *known == name);
+        text(&found.unwrap_or_else(|| panic!("{name}: {findings:?}")).1, "state").to_owned()
+    };
+    assert_eq!(findings.len(), 8, "{findings:?}");
+    for check in ["version", "mode", "appendonly, appendfsync", "maxmemory-policy", "replicas"] {
+        assert_eq!(state(&findings, check), "ok", "{check}");
+    }
+    // The server's defaults.
+    for check in ["client-output-buffer-limit of pubsub", "stream-node-max-bytes"] {
+        assert_eq!(state(&findings, check), "warning", "{check}");
+    }
+    server.config_set("appendonly", "no");
+    let (code, findings) = look();
+    assert_eq!((code, state(&findings, "appendonly, appendfsync").as_str()), (Some(1), "problem"));
+    server.kill();
+    let (code, findings) = look();
+    let [(check, finding)] = &findings[..] else { panic!("{findings:?}") };
+    assert_eq!((code, check.clone(), text(finding, "state")), (Some(1), address.to_string(), "problem"));
+    assert!(text(finding, "found").contains("refused"), "{finding}");
 }

@@ -17,6 +17,7 @@ mod inbox;
 mod limits;
 mod logs;
 mod metrics;
+mod nodes;
 mod notify;
 mod openssl;
 mod output;

@@ -255,8 +255,11 @@ impl Gateway {
             + self.sum_all(|m| &m.deliveries_dropped)
             + self.sum(|m| &m.deliveries_queued)
             + self.sum(|m| &m.deliveries_deferred);
-        let stored = self.sum(|m| &m.inbox_stored) as i64;
-        let gone = self.sum(|m| &m.inbox_acked) + self.sum_all(|m| &m.inbox_expired) + self.sum(|m| &m.inbox_pending);
+        let stored = (self.sum(|m| &m.inbox_stored) + self.sum(|m| &m.inbox_loaded)) as i64;
+        let gone = self.sum(|m| &m.inbox_acked)
+            + self.sum_all(|m| &m.inbox_expired)
+            + self.sum(|m| &m.inbox_pending)
+            + self.sum(|m| &m.inbox_unloaded);
         (left - right as i64, stored - gone as i64)
     }
 

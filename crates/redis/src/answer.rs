@@ -78,14 +78,23 @@ pub(crate) fn loaded(value: &Value) -> Option<Loaded> {
         forgotten: Vec::new(),
     };
     let position = Position { epoch: number(0)?, offset: number(1)? };
-    loaded.topic = LoadedTopic { position, state, due_unix_ms: number(4) };
-    for device in values.get(7..)?.chunks_exact(2) {
+    loaded.topic = LoadedTopic { position, state, due_unix_ms: number(4), before: before(values.get(7)?.text()?)? };
+    for device in values.get(8..)?.chunks_exact(2) {
         let [name, fields] = device else { return None };
         let (state, holder) = device_of(name.text()?, fields.text()?)?;
         loaded.topic.state.devices.push(state);
         loaded.holders.push(holder);
     }
     Some(loaded)
+}
+
+/// Epochs before, and up to where their messages are in this one.
+fn before(text: &str) -> Option<Vec<Position>> {
+    let position = |word: &str| {
+        let (epoch, offset) = word.split_once('-')?;
+        Some(Position { epoch: epoch.parse().ok()?, offset: offset.parse().ok()? })
+    };
+    text.split_ascii_whitespace().map(position).collect()
 }
 
 fn device_of(name: &str, fields: &str) -> Option<(DeviceState, Option<Holder>)> {

@@ -32,9 +32,8 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::TrySendError;
 use ringgate_core::limits::Settings;
-use ringgate_core::mesh::Wake;
 use ringgate_core::shard::Asked;
 
 pub use identity::{Identity, StartError, connect};
@@ -48,11 +47,32 @@ use engine::Bell;
 /// What shards have asked for that waits for the engine's thread; shards that find it full ask again.
 const ASKED_MAX: usize = 16 * 1024;
 
+/// Where shards ask; one for each, or clones of one.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    asked: crossbeam_channel::Sender<Asked>,
+    bell: Arc<Bell>,
+}
+
+impl Sender {
+    /// Asks, or gives back what was asked if 16 384 wait already or the engine has stopped. What one shard asks for is done in its
+    /// order; [`Self::wake`] follows.
+    pub fn ask(&self, asked: Asked) -> Result<(), Asked> {
+        self.asked.try_send(asked).map_err(|error| match error {
+            TrySendError::Full(asked) | TrySendError::Disconnected(asked) => asked,
+        })
+    }
+
+    /// Wakes the engine's thread: once after a number of [`Self::ask`].
+    pub fn wake(&self) {
+        self.bell.asked.notify_one();
+    }
+}
+
 /// The engine's thread.
 #[derive(Debug)]
 pub struct Engine {
-    asks: Sender<Asked>,
-    bell: Arc<Bell>,
+    sender: Sender,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -71,18 +91,13 @@ pub fn start(
     let thread = std::thread::Builder::new().name("redis".to_owned()).spawn(move || {
         runtime.block_on(engine::run(options, identity, settings, homes, status, asked, rung));
     })?;
-    Ok(Engine { asks, bell, thread: Some(thread) })
+    Ok(Engine { sender: Sender { asked: asks, bell }, thread: Some(thread) })
 }
 
 impl Engine {
-    /// Where shards ask, in their order; 16 384 of what they ask for wait there at most. [`Self::bell`] follows.
-    pub fn asks(&self) -> Sender<Asked> {
-        self.asks.clone()
-    }
-
-    /// What wakes the thread: once after whatever was asked in a turn.
-    pub fn bell(&self) -> Arc<dyn Wake> {
-        self.bell.clone()
+    /// Where shards ask.
+    pub fn sender(&self) -> Sender {
+        self.sender.clone()
     }
 
     /// Stops the thread once what was taken has been answered, in about 4 s at most, and waits for it.
@@ -91,7 +106,7 @@ impl Engine {
     }
 
     fn end(&mut self) {
-        self.bell.stop.notify_one();
+        self.sender.bell.stop.notify_one();
         if let Some(thread) = self.thread.take() {
             // It does not panic; if it did, that was said where it did.
             let _ = thread.join();

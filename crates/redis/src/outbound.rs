@@ -12,10 +12,10 @@ use ringgate_core::shard::Event;
 /// Where shards are told what has happened.
 pub trait Homes: Send + 'static {
     /// Hands an event to a shard, or gives it back if the shard's mailbox is full: it is offered again, before any later one.
-    fn tell(&self, shard: ShardId, event: Event<'static>) -> Result<(), Event<'static>>;
+    fn tell(&mut self, shard: ShardId, event: Event<'static>) -> Result<(), Event<'static>>;
 
     /// Wakes the shards that were told something since the last call.
-    fn wake(&self);
+    fn wake(&mut self);
 }
 
 /// Events that wait for one shard before hints are dropped.

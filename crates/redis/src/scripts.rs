@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `e` | epoch |
 //! | `n` | there is a stream of this epoch, or was one |
+//! | `b` | epochs before, up to where their messages are here: `<epoch>-<offset>`, oldest first, with blanks between |
 //! | `f`, `l` | floor and lost |
 //! | `k` | `1` once the user has signed in |
 //! | `g` | forgotten_at |

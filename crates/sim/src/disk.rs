@@ -26,6 +26,8 @@ struct Topic {
     last: u64,
     state: TopicState,
     messages: BTreeMap<u64, StoredMessage>,
+    /// Epochs before, and up to where their messages have the same offsets.
+    before: Vec<Position>,
     /// Devices of which no state was told yet, with the claims of their sessions: they hold the floor where it is.
     claimed: BTreeMap<Arc<str>, Fence>,
 }
@@ -83,6 +85,7 @@ impl Disk {
                 last: 0,
                 state: TopicState::default(),
                 messages: BTreeMap::new(),
+                before: Vec::new(),
                 claimed: BTreeMap::new(),
             }
         })
@@ -129,7 +132,7 @@ impl Disk {
         topic.expire(unix_ms);
         let position = Position { epoch: topic.epoch, offset: topic.last };
         let due_unix_ms = topic.messages.first_key_value().map(|(_, message)| message.expires_unix_ms);
-        LoadedTopic { position, state: topic.state.clone(), due_unix_ms }
+        LoadedTopic { position, state: topic.state.clone(), due_unix_ms, before: topic.before.clone() }
     }
 
     /// Whether the topic is in this epoch.
@@ -201,19 +204,16 @@ impl Disk {
         topic.raise_floor();
     }
 
-    /// What is stored here may be less than what `other` had said it stored: every topic begins anew.
+    /// What is stored here may be less than what `other` had said it stored: every topic goes on in a new epoch, with the offsets that
+    /// its messages had.
     pub fn begin_epochs_after(&mut self, other: &Disk) {
         self.epochs = other.epochs;
         for topic in self.topics.values_mut() {
             self.epochs += 1;
-            let known = topic.state.known;
-            *topic = Topic {
-                epoch: self.epochs,
-                last: 0,
-                state: TopicState { known, ..TopicState::default() },
-                messages: BTreeMap::new(),
-                claimed: core::mem::take(&mut topic.claimed),
-            };
+            let last = topic.last;
+            topic.before.iter_mut().for_each(|before| before.offset = before.offset.min(last));
+            topic.before.push(Position { epoch: topic.epoch, offset: last });
+            topic.epoch = self.epochs;
         }
     }
 

@@ -220,7 +220,8 @@ impl Inbox {
             .iter()
             .filter_map(|device| Some(Skipped { device: device.name.clone(), from: device.skipped_from? }))
             .collect();
-        let kept = (position.offset > 0 || state.forgotten_at.is_some()).then(|| {
+        let is_kept = position.offset > 0 || state.forgotten_at.is_some() || !loaded.before.is_empty();
+        let kept = is_kept.then(|| {
             Box::new(Kept {
                 log: Log::loaded(loaded.extent(now), engine == Engine::Shared),
                 forgotten_at: state.forgotten_at.unwrap_or(u64::MAX),
@@ -254,13 +255,15 @@ impl Inbox {
         devices.into_iter().chain(others).for_each(|device| self.devices.push(device));
     }
 
-    /// The engine has begun a new epoch, in which no device has acknowledged anything.
+    /// The engine has begun a new epoch: devices have acknowledged there what of it was carried over.
     pub fn begin_epoch(&mut self, loaded: &LoadedTopic, engine: Engine, publishers: &mut Publishers, now: Now) {
         if let Some(log) = self.log_mut() {
             log.discard(publishers);
         }
-        self.epoch = loaded.position.epoch;
-        self.devices.as_mut_slice().iter_mut().for_each(|device| device.cursor = 0);
+        let epoch = core::mem::replace(&mut self.epoch, loaded.position.epoch);
+        let carried = loaded.before.iter().find(|before| before.epoch == epoch).map_or(0, |before| before.offset);
+        let devices = self.devices.as_mut_slice().iter_mut();
+        devices.for_each(|device| device.cursor = device.cursor.min(carried));
         let log = Log::loaded(loaded.extent(now), engine == Engine::Shared);
         self.kept = Some(Box::new(Kept { log, forgotten_at: u64::MAX, written: 0, skipped: None }));
     }

@@ -118,6 +118,9 @@ pub struct Log {
     lost: u64,
     /// No message that is held passes its own ttl before this.
     own_due_ms: u64,
+    /// Positions of these epochs, up to these offsets, are positions of the log's own epoch: an engine has carried its messages over.
+    #[expect(clippy::box_collection, reason = "eight bytes where nothing was carried over")]
+    before: Option<Box<Vec<Position>>>,
     entries: VecDeque<Retained>,
     held: usize,
     uncounted: u32,
@@ -159,6 +162,7 @@ impl Log {
             last: position.offset,
             lost: position.offset,
             own_due_ms: u64::MAX,
+            before: None,
             entries: VecDeque::new(),
             held: 0,
             uncounted: 0,
@@ -436,7 +440,8 @@ impl Log {
 
     /// Whether a reader at this position can be brought everything after it.
     pub fn reaches(&self, since: Position) -> bool {
-        since.epoch == self.epoch && since.offset >= self.lost && since.offset <= self.last
+        let is_of_epoch = since.epoch == self.epoch || self.goes_on_from(since);
+        is_of_epoch && since.offset >= self.lost && since.offset <= self.last
     }
 
     /// Adds what is counted for each publisher to `sums`. Panics when the structure is broken; for tests.

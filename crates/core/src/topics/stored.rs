@@ -53,12 +53,21 @@ pub struct LoadedTopic {
     pub state: TopicState,
     /// When the first message after the floor leaves; none if there is no such message.
     pub due_unix_ms: Option<u64>,
+    /// Where the engine has begun this epoch with what it had of others: each of those epochs, and up to where its messages have the
+    /// same offsets here. The oldest may be missing.
+    pub before: Vec<Position>,
 }
 
 impl LoadedTopic {
     pub(crate) fn extent(&self, now: Now) -> Extent {
         let due_ms = self.due_unix_ms.map_or(u64::MAX, |due| to_mono_ms(due, now));
-        Extent { position: self.position, floor: self.state.floor, lost: self.state.lost, due_ms }
+        Extent {
+            position: self.position,
+            floor: self.state.floor,
+            lost: self.state.lost,
+            due_ms,
+            before: self.before.clone(),
+        }
     }
 }
 

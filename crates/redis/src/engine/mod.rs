@@ -20,7 +20,6 @@ use crossbeam_channel::Receiver;
 use ringgate_core::id::ShardId;
 use ringgate_core::keyed::{Keyed, keyed};
 use ringgate_core::limits::Settings;
-use ringgate_core::mesh::Wake;
 use ringgate_core::shard::{Asked, Effect, EngineUnavailable, Event};
 use ringgate_core::topics::TopicState;
 use tokio::sync::{Notify, mpsc};
@@ -68,12 +67,6 @@ pub(super) enum FromWire {
 pub(crate) struct Bell {
     pub(crate) asked: Notify,
     pub(crate) stop: Notify,
-}
-
-impl Wake for Bell {
-    fn wake(&self) {
-        self.asked.notify_one();
-    }
 }
 
 pub(crate) struct Work<H> {

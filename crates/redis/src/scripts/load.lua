@@ -1,8 +1,9 @@
 -- KEYS: stream, state. ARGV: the partition's least epoch; ttl in ms; PUBLISH or SPUBLISH; channel; head of the news that it has changed.
--- Answers epoch, last, floor, lost, when the first message leaves (or ''), known, forgotten_at (or ''), then name and value of each device.
+-- Answers epoch, last, floor, lost, when the first message leaves (or ''), known, forgotten_at (or ''),
+-- the epochs before ('<epoch>-<offset>', each up to where its messages are here), then name and value of each device.
 local stream, state = KEYS[1], KEYS[2]
 local epoch, last, changed = current(stream, state, tonumber(ARGV[1]))
-local f, l, k, g = unpack(redis.call('HMGET', state, 'f', 'l', 'k', 'g'))
+local f, l, k, g, b = unpack(redis.call('HMGET', state, 'f', 'l', 'k', 'g', 'b'))
 local before, lost, due, now = mark(f), mark(l), '', now_ms()
 local floor = before
 while floor < last and due == '' do
@@ -24,7 +25,7 @@ if floor > before then
 end
 keep(ARGV[2], stream, state)
 if changed then redis.call(ARGV[3], ARGV[4], ARGV[5]) end
-local answer = {whole(epoch), whole(last), whole(floor), whole(lost), due, k or '0', g or ''}
+local answer = {whole(epoch), whole(last), whole(floor), whole(lost), due, k or '0', g or '', b or ''}
 for _, found in ipairs(devices(state)) do
   local d = found[2]
   if d.cursor ~= '-' then

@@ -66,9 +66,15 @@ local function current(stream, state, least)
     end
     if #entries == 0 then redis.call('XSETID', stream, whole(anew) .. '-' .. whole(sequence)) end
     redis.call('XTRIM', stream, 'MINID', whole(anew) .. '-0')
-    redis.call('HSET', state, 'e', whole(anew), 'n', 1)
+    -- Of the epochs before, the newest eight: up to where their messages are here.
+    local before = {}
+    for name, upto in string.gmatch(redis.call('HGET', state, 'b') or '', '(%d+)-(%d+)') do
+      before[#before + 1] = name .. '-' .. whole(math.min(tonumber(upto), last))
+    end
+    before[#before + 1] = whole(epoch) .. '-' .. whole(last)
+    redis.call('HSET', state, 'e', whole(anew), 'n', 1, 'b', table.concat(before, ' ', math.max(1, #before - 7)))
   else
-    redis.call('HDEL', state, 'n')
+    redis.call('HDEL', state, 'n', 'b')
     redis.call('HSET', state, 'e', whole(anew))
   end
   local f, l, g = unpack(redis.call('HMGET', state, 'f', 'l', 'g'))

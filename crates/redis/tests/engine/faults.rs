@@ -74,6 +74,7 @@ fn redis_with_a_file_is_killed_then_all_that_was_answered_is_there_and_offsets_g
     let loaded = node.loaded("@bob");
     assert!(loaded.position.epoch > before.epoch && loaded.position.offset == 5, "{loaded:?}");
     assert_eq!((loaded.state.floor, loaded.state.known), (2, true));
+    assert_eq!(loaded.before, [Position { epoch: before.epoch, offset: 5 }]);
     assert_eq!(loaded.state.devices, [device("phone", 2, phone)]);
     assert_eq!(all_messages(&node, "@bob"), messages);
     assert_eq!(node.store(node.record("@bob", "next")), Position { epoch: loaded.position.epoch, offset: 6 });

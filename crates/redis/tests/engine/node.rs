@@ -33,7 +33,7 @@ struct Told {
 struct Mailboxes(Arc<Told>);
 
 impl Homes for Mailboxes {
-    fn tell(&self, shard: ShardId, event: Event<'static>) -> Result<(), Event<'static>> {
+    fn tell(&mut self, shard: ShardId, event: Event<'static>) -> Result<(), Event<'static>> {
         if self.0.is_full.load(Ordering::Relaxed) {
             return Err(event);
         }
@@ -41,7 +41,7 @@ impl Homes for Mailboxes {
         Ok(())
     }
 
-    fn wake(&self) {
+    fn wake(&mut self) {
         self.0.come.notify_all();
     }
 }
@@ -106,8 +106,9 @@ impl Node {
 
     pub(crate) fn ask(&self, effect: Effect) {
         let engine = self.engine.as_ref().expect("it runs");
-        engine.asks().send(Asked { shard: SHARD, effect }).expect("the engine takes it");
-        engine.bell().wake();
+        let sender = engine.sender();
+        sender.ask(Asked { shard: SHARD, effect }).expect("the engine takes it");
+        sender.wake();
     }
 
     /// The first event told, from now or before, of which `wanted` makes something. It is taken out; others stay.

@@ -24,7 +24,7 @@ pub(super) struct Backing {
 }
 
 /// Where a log stands in an engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Its newest message.
     pub position: Position,
@@ -34,12 +34,14 @@ pub struct Extent {
     pub lost: u64,
     /// When the first message after the floor leaves by its age or its own ttl, in monotonic milliseconds.
     pub due_ms: u64,
+    /// Epochs before this one, and up to where their messages have the same offsets.
+    pub before: Vec<Position>,
 }
 
 impl Extent {
     /// Of a topic without a message.
     pub fn empty(epoch: u64) -> Self {
-        Extent { position: Position { epoch, offset: 0 }, floor: 0, lost: 0, due_ms: u64::MAX }
+        Extent { position: Position { epoch, offset: 0 }, floor: 0, lost: 0, due_ms: u64::MAX, before: Vec::new() }
     }
 }
 
@@ -56,6 +58,7 @@ impl Log {
         let floor = extent.floor.min(last);
         log.lost = extent.lost.min(floor);
         log.backing = Some(Backing { floor, start: last, due_ms: extent.due_ms, true_until_ms: 0, is_shared });
+        log.before = (!extent.before.is_empty()).then(|| Box::new(extent.before));
         log
     }
 
@@ -95,6 +98,12 @@ impl Log {
     /// Whether an engine keeps the messages.
     pub fn is_backed(&self) -> bool {
         self.backing.is_some()
+    }
+
+    /// Whether a position of another epoch is one of this log nevertheless.
+    pub(super) fn goes_on_from(&self, since: Position) -> bool {
+        let mut before = self.before.iter().flat_map(|before| before.iter());
+        before.any(|before| since.epoch == before.epoch && since.offset <= before.offset)
     }
 
     /// Whether several nodes share the engine.
@@ -223,7 +232,7 @@ mod tests {
         /// Of nine messages, of which the first three are not kept any more.
         fn new() -> Backed {
             let position = Position { epoch: 7, offset: 9 };
-            let extent = Extent { position, floor: 3, lost: 2, due_ms: 500 };
+            let extent = Extent { position, floor: 3, lost: 2, due_ms: 500, before: Vec::new() };
             Backed { log: Log::loaded(extent, false), publishers: Publishers::default() }
         }
 
@@ -285,13 +294,23 @@ mod tests {
 
     #[test]
     fn readers_of_one_of_several_nodes_have_acknowledged_messages_then_the_engine_alone_has_them() {
-        let extent = Extent { position: Position { epoch: 7, offset: 9 }, floor: 3, lost: 2, due_ms: 500 };
+        let extent =
+            Extent { position: Position { epoch: 7, offset: 9 }, floor: 3, lost: 2, due_ms: 500, before: Vec::new() };
         let mut backed = Backed { log: Log::loaded(extent, true), publishers: Publishers::default() };
         (0..3).for_each(|_| backed.commit(0, 0));
         assert_eq!(backed.log.remove_through(11, 0, &mut backed.publishers), 0);
         assert_eq!((backed.log.floor(), backed.log.lost()), (3, 2));
         assert_eq!((backed.log.read_after(10), backed.log.read_after(11)), (Some(10), None));
         backed.check();
+    }
+
+    #[test]
+    fn engine_has_carried_an_epoch_over_then_its_positions_are_good_up_to_there() {
+        let (position, before) = (Position { epoch: 7, offset: 9 }, vec![Position { epoch: 5, offset: 6 }]);
+        let log = Log::loaded(Extent { position, floor: 3, lost: 2, due_ms: 500, before }, true);
+        let reaches = |epoch, offset| log.reaches(Position { epoch, offset });
+        assert_eq!([reaches(5, 1), reaches(5, 2), reaches(5, 6), reaches(5, 7)], [false, true, true, false]);
+        assert_eq!([reaches(7, 7), reaches(6, 6)], [true, false]);
     }
 
     #[test]
@@ -308,7 +327,7 @@ mod tests {
     #[test]
     fn own_ttl_of_the_oldest_message_passes_then_nothing_is_lost() {
         let position = Position { epoch: 7, offset: 0 };
-        let log = Log::loaded(Extent { position, floor: 0, lost: 0, due_ms: u64::MAX }, false);
+        let log = Log::loaded(Extent { position, floor: 0, lost: 0, due_ms: u64::MAX, before: Vec::new() }, false);
         let mut backed = Backed { log, publishers: Publishers::default() };
         backed.commit(10, 0);
         backed.commit(0, 0);
@@ -319,7 +338,7 @@ mod tests {
     #[test]
     fn messages_are_passed_over_then_the_engine_is_asked_which_of_them_are_kept() {
         let position = Position { epoch: 7, offset: 3 };
-        let log = Log::loaded(Extent { position, floor: 3, lost: 3, due_ms: u64::MAX }, true);
+        let log = Log::loaded(Extent { position, floor: 3, lost: 3, due_ms: u64::MAX, before: Vec::new() }, true);
         let mut backed = Backed { log, publishers: Publishers::default() };
         backed.commit(0, 0);
         assert_eq!(backed.log.pass_over(9, &mut backed.publishers), 5);
@@ -332,12 +351,12 @@ mod tests {
     fn age_may_have_taken_messages_then_the_engine_is_asked_again_and_believed() {
         let mut backed = Backed::new();
         assert!(!backed.log.is_stale(499) && backed.log.is_stale(500));
-        let extent = Extent { position: backed.log.position(), floor: 6, lost: 5, due_ms: 700 };
-        assert_eq!(backed.log.refresh(extent, &mut backed.publishers, 500), 3);
+        let extent = Extent { position: backed.log.position(), floor: 6, lost: 5, due_ms: 700, before: Vec::new() };
+        assert_eq!(backed.log.refresh(extent.clone(), &mut backed.publishers, 500), 3);
         assert_eq!((backed.log.floor(), backed.log.lost()), (6, 5));
         assert!(!backed.log.is_stale(1499) && backed.log.is_stale(1500), "not asked all the time");
         assert_eq!(
-            backed.log.refresh(Extent { floor: 1, ..extent }, &mut backed.publishers, 500),
+            backed.log.refresh(Extent { floor: 1, ..extent.clone() }, &mut backed.publishers, 500),
             0,
             "marks never fall"
         );
