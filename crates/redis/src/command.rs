@@ -17,6 +17,8 @@ use crate::scripts::{Hashes, Script};
 
 /// How long a room lives in Redis that vanishes with its members, unless a node that has it in memory says that it goes on.
 pub(crate) const VANISHING_MS: u64 = 120_000;
+/// How long a topic is known in Redis that was asked for and has neither messages nor devices.
+pub(crate) const UNUSED_MS: u64 = 3600 * 1000;
 /// How long members of a room are known in Redis, unless their node says that they are still there.
 pub(crate) const MEMBERS_MS: u64 = 3600 * 1000;
 /// Members that are told in one command, so that others need not wait for it for long.
@@ -159,7 +161,9 @@ impl Command {
                 let (stream, state) = (keys.stream(topic), keys.state(topic));
                 let (least, ttl, channel) = (least(topic), ttl(topic), keys.channel(topic));
                 let head = news_head(b'C', context.run);
-                let arguments: [&[u8]; 5] = [least.as_bytes(), ttl.as_bytes(), b"PUBLISH", channel.as_bytes(), &head];
+                let unused = ttl_ms(topic, settings).min(UNUSED_MS).to_string();
+                let texts = [&least, &ttl, &unused].map(|text| text.as_bytes());
+                let arguments = [&texts[..], &[b"PUBLISH", channel.as_bytes(), &head]].concat();
                 script(Script::Load, &[stream.as_bytes(), state.as_bytes()], &arguments);
             }
             What::Read { messages, .. } => {

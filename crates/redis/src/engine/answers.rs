@@ -56,8 +56,8 @@ impl<H: Homes> Work<H> {
         let Command { shard, what, deadline, is_undecided } = command;
         match what {
             What::Append { .. } => {
-                let Some(stored) = answer::stored(value) else { return Some(not_understood("an append", value)) };
                 let command = Command { shard, what, deadline, is_undecided };
+                let Some(stored) = answer::stored(value) else { return self.not_understood(command, value) };
                 if self.options.replicas_min > 0 {
                     self.link.unreplicated.push((command, stored));
                 } else {
@@ -75,11 +75,15 @@ impl<H: Homes> Work<H> {
             }
             What::Load { topic } => match answer::loaded(value) {
                 Some(loaded) => self.on_loaded(Held { shard, topic, loaded, lease: 0 }),
-                None => return Some(not_understood("a load", value)),
+                None => {
+                    return self
+                        .not_understood(Command { shard, what: What::Load { topic }, deadline, is_undecided }, value);
+                }
             },
             What::Read { read, messages } => {
                 let Some((epoch, result, damaged)) = answer::read(value, &messages, &self.hash, unix_ms()) else {
-                    return Some(not_understood("a read", value));
+                    let what = What::Read { read, messages };
+                    return self.not_understood(Command { shard, what, deadline, is_undecided }, value);
                 };
                 add(&self.status.damaged, damaged);
                 if messages.epoch != epoch {
@@ -90,8 +94,8 @@ impl<H: Homes> Work<H> {
                 }
             }
             What::Presence { read, .. } => {
-                let Some(present) = answer::present(value) else { return Some(not_understood("a presence", value)) };
-                self.out.tell(shard, Event::Present { read, result: Ok(Box::new(present)) });
+                let result = answer::present(value).map(Box::new).ok_or(EngineUnavailable);
+                self.out.tell(shard, Event::Present { read, result });
             }
             What::Claim { claim, .. } => {
                 let result = value.number().ok_or(EngineUnavailable);
@@ -99,6 +103,7 @@ impl<H: Homes> Work<H> {
             }
             What::Lease { number } => self.on_lease(number, value),
             What::Probe { at, .. } => {
+                self.link.is_well();
                 set(&self.status.round_trip_us, self.now.duration_since(at).as_micros() as u64);
             }
             What::Cursor { .. }
@@ -108,6 +113,16 @@ impl<H: Homes> Work<H> {
             | What::Touch { .. }
             | What::LoadScript(_) => {}
         }
+        None
+    }
+
+    /// What stands in Redis is damaged: who asked is told that it cannot be had.
+    fn not_understood(&mut self, command: Command, value: &Value) -> Option<String> {
+        let mut answer = format!("{value:?}");
+        answer.truncate(answer.floor_char_boundary(200));
+        tracing::warn!(answer, "an answer of Redis was not understood");
+        add(&self.status.damaged, 1);
+        self.fail(command.shard, command.what);
         None
     }
 
@@ -271,10 +286,4 @@ impl<H: Homes> Work<H> {
             self.push(shard, what);
         }
     }
-}
-
-fn not_understood(what: &str, value: &Value) -> String {
-    let mut shown = format!("{value:?}");
-    shown.truncate(shown.floor_char_boundary(200));
-    format!("its answer to {what} was not understood: {shown}")
 }

@@ -170,6 +170,11 @@ impl Link {
         }
     }
 
+    /// It does what it is asked for: the next connection need not wait for long.
+    pub(super) fn is_well(&mut self) {
+        self.attempts = 0;
+    }
+
     pub(super) fn is_alone(&self) -> bool {
         self.is_alone
     }
@@ -236,7 +241,7 @@ impl<H: Homes> Work<H> {
         let link = &mut self.link;
         link.lines = Some(wire.run(self.wires.clone(), move |answers| FromWire::Answers(life, answers)));
         (link.client, link.hashes, link.facts, link.least_epochs) = (Some(client), hashes, facts, least_epochs);
-        (link.away_since, link.attempts, link.is_alone) = (None, 0, is_alone);
+        (link.away_since, link.is_alone) = (None, is_alone);
         (self.probe.due, self.lease_due) = (self.now, self.now);
         self.leases_answered = self.leases_asked;
         self.decide();

@@ -5,7 +5,8 @@
 local stream, state, claim = KEYS[1], KEYS[2], KEYS[3]
 if claim then
   local before = redis.call('SET', claim, '', 'NX', 'GET', 'PX', ARGV[9])
-  if before then return 'B' .. before end
+  -- An empty one is left by a server that failed within this script.
+  if before and before ~= '' then return 'B' .. before end
 end
 local epoch, least = ARGV[1], tonumber(ARGV[2])
 local function add(make)

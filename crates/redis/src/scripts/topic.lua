@@ -17,7 +17,9 @@ local function mark(value) return tonumber(value or 0) or 0 end
 local function device(value)
   local d = {}
   d.fence, d.cursor, d.away, d.skipped, d.run, d.shard, d.session =
-    string.match(value, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+    string.match(value, '^(%d+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  -- A damaged one is as if it had been claimed long ago, and was never told of.
+  if not d.fence then return {fence = '0', cursor = '-', away = '-', skipped = '-', run = '-', shard = '-', session = '-'} end
   return d
 end
 local function put_device(state, name, d)

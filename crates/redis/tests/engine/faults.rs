@@ -353,6 +353,41 @@ fn entry_cannot_be_read_then_it_is_counted_and_the_others_are_read() {
 }
 
 #[test]
+fn what_stands_in_redis_is_damaged_then_the_one_who_asks_is_refused_and_the_connection_stays() {
+    let redis = redis();
+    let node = Node::start(&redis, 1);
+    let record = node.record("@bob", "again");
+    let position = node.store(record.clone());
+    // The name of a claim is no text.
+    let set = |value: &str| {
+        let script = "for _, key in ipairs(redis.call('KEYS', '*:k:*')) do redis.call('SET', key, ARGV[1]) end";
+        redis.command(&["EVAL", script, "0", value])
+    };
+    set("damaged");
+    assert_eq!(node.stored(node.append(record.clone())), Err(EngineUnavailable));
+    set("");
+    assert_eq!(node.store(record).offset, position.offset + 1, "an empty claim is none");
+    redis.command(&["HSET", &key_of(&redis, "*:t:@bob"), "d:phone", "damaged"]);
+    assert!(node.loaded("@bob").state.devices.is_empty());
+    node.claim("bob", "phone");
+    redis.command(&["HSET", &key_of(&redis, "*:t:@bob"), "b", "damaged"]);
+    assert!(node.load("@bob").is_err());
+    node.store_some("chat:x", 1);
+    assert_eq!(node.status.reconnects.load(Ordering::Relaxed), 0, "without a new connection");
+}
+
+#[test]
+fn topic_is_asked_for_that_nobody_has_used_then_it_is_known_for_an_hour_at_most() {
+    let redis = redis();
+    let node = Node::start(&redis, 1);
+    node.loaded("chat:x");
+    let left = || redis.command(&["PTTL", &key_of(&redis, "*:t:chat:x")]).integer().expect("a time");
+    assert!((1..=3_600_000).contains(&left()), "{}", left());
+    node.store_some("chat:x", 1);
+    assert!(left() > 3_600_000, "{}", left());
+}
+
+#[test]
 fn room_vanishes_then_its_keys_expire_unless_a_node_has_it() {
     let redis = redis();
     let node = Node::start(&redis, 1);
@@ -380,6 +415,9 @@ fn node_cannot_share_redis_then_it_is_told_why() {
     let start = std::time::Instant::now();
     connect(&options(&redis), 1).expect("the number is free");
     assert!(start.elapsed() < Duration::from_secs(5));
+    let cluster = Server::start(&Options { lines: vec!["cluster-enabled yes".to_owned()], ..Options::default() });
+    let error = connect(&options(&cluster), 3).expect_err("a Cluster");
+    assert!(error.to_string().contains("it is a node of a Cluster"), "{error}");
     let replica = redis.start_replica();
     let error = connect(&options(&replica), 3).expect_err("a replica");
     assert!(error.to_string().contains("it is a slave, and a master is needed"), "{error}");
