@@ -255,6 +255,26 @@ impl Node {
     }
 }
 
+/// Sessions in a room, and the names of some, sorted.
+pub(crate) fn presence(node: &Node, topic: &str, limit: u32) -> (u32, Vec<String>) {
+    let read = next();
+    node.ask(Effect::Presence { read, topic: topic.into(), limit });
+    node.wait_for("who is in the room", |event| match event {
+        Event::Present { read: answered, result } if *answered == read => {
+            let present = result.as_ref().expect("it is answered");
+            let mut named: Vec<String> =
+                present.members.iter().map(|(user, device)| format!("{user}/{device}")).collect();
+            named.sort_unstable();
+            Some((present.count, named))
+        }
+        _ => None,
+    })
+}
+
+pub(crate) fn members_of(node: &Node, topic: &str) -> u32 {
+    presence(node, topic, 0).0
+}
+
 pub(crate) fn device(name: &str, cursor: u64, fence: Fence) -> DeviceState {
     DeviceState { name: name.into(), cursor, away_since_ms: None, skipped_from: None, fence }
 }

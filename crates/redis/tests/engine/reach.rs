@@ -6,7 +6,7 @@ use ringgate_core::shard::Record;
 use ringgate_redis::{Options, Password, Server, Servers, Tls, connect};
 use ringgate_test_servers::{self as servers, PRIMARY_NAME, Sentinels, User};
 
-use crate::node::{Node, settings};
+use crate::node::{Node, device, members_of, options, settings, state_of};
 
 #[test]
 fn server_wants_tls_and_a_user_then_the_node_signs_in() {
@@ -85,4 +85,36 @@ fn master_fails_over_then_the_node_goes_on_with_the_new_one_in_a_new_epoch() {
     let error =
         connect(&Options { servers: unknown, ..Options::default() }, 3).expect_err("no such master").to_string();
     assert!(error.contains("knows no master called \"unknown\""), "{error}");
+}
+
+/// As docs/redis.md says.
+const RIGHTS: &str = "~rg:* &rg* +@connection +@scripting +@stream +@hash +@string +@sortedset +@keyspace +@pubsub +time +info +wait +client|kill";
+
+#[test]
+fn user_has_the_rights_that_the_documentation_names_then_the_node_does_all_its_work() {
+    let text = include_str!("../../../../docs/redis.md");
+    assert!(text.contains(&RIGHTS.replace("rg", "PREFIX")), "docs/redis.md");
+    let redis = servers::Server::start(&servers::Options::default());
+    let mut words = vec!["ACL", "SETUSER", "gateway", "reset", "on", ">s3cret"];
+    words.extend(RIGHTS.split(' '));
+    redis.command(&words);
+    let options =
+        Options { user: Some("gateway".to_owned()), password: Some(Password("s3cret".to_owned())), ..options(&redis) };
+    let (a, b) = (Node::with(options.clone(), settings(), 1), Node::with(options, settings(), 2));
+    let fence = a.claim("bob", "phone");
+    let epoch = a.loaded("@bob").position.epoch;
+    b.loaded("@bob");
+    a.cursor("@bob", epoch, state_of(vec![device("phone", 0, fence)]));
+    a.store_some("@bob", 2);
+    assert_eq!(b.arrived("@bob").1.offset, 1);
+    a.cursor("@bob", epoch, state_of(vec![device("phone", 2, fence)]));
+    a.release("bob", "phone", fence, None);
+    assert_eq!(a.loaded("@bob").state.floor, 2);
+    assert_eq!(members_of(&b, "chat:x"), 0);
+    redis.kill_clients(servers::ClientKind::Normal);
+    assert_eq!(a.store(a.plain("@bob", "after")).offset, 3);
+    let log = redis.command(&["ACL", "LOG"]);
+    // CONFIG is asked for where it may be.
+    let refused: Vec<String> = log.list().iter().filter_map(|entry| entry.list().get(7)?.text()).collect();
+    assert!(refused.iter().all(|what| what.starts_with("config")), "{refused:?}");
 }

@@ -4,7 +4,7 @@ use ringgate_core::id::Position;
 use ringgate_core::shard::{DeviceLeft, Effect, Event, MemberChange, ReadRange, ReadResult, Record};
 use ringgate_core::topics::{DeviceState, TopicState};
 
-use crate::node::{Node, device, next, redis, state_of, unix_ms, until};
+use crate::node::{Node, device, presence, redis, state_of, unix_ms, until};
 use ringgate_test_servers::{Options, Server as Redis};
 
 fn offsets(read: &ReadResult) -> Vec<u64> {
@@ -175,21 +175,6 @@ fn messages_expire_then_the_floor_has_passed_them_and_those_of_a_ttl_are_not_los
     let loaded = node.loaded("@bob");
     assert_eq!(loaded.position, Position { epoch, offset: 3 });
     assert_eq!((loaded.state.floor, loaded.state.lost, loaded.due_unix_ms), (2, 2, Some(kept.expires_unix_ms)));
-}
-
-fn presence(node: &Node, topic: &str, limit: u32) -> (u32, Vec<String>) {
-    let read = next();
-    node.ask(Effect::Presence { read, topic: topic.into(), limit });
-    node.wait_for("who is in the room", |event| match event {
-        Event::Present { read: answered, result } if *answered == read => {
-            let present = result.as_ref().expect("it is answered");
-            let mut named: Vec<String> =
-                present.members.iter().map(|(user, device)| format!("{user}/{device}")).collect();
-            named.sort_unstable();
-            Some((present.count, named))
-        }
-        _ => None,
-    })
 }
 
 #[test]
