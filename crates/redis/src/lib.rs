@@ -17,6 +17,7 @@ mod status;
 
 // What is known
 mod command;
+mod epochs;
 mod nodes;
 mod outbound;
 

@@ -130,6 +130,9 @@ impl<H: Homes> Work<H> {
     fn tell_stored(&mut self, command: Command, stored: Option<Stored>) {
         let Command { shard, what: What::Append { ticket, record, .. }, .. } = command else { return };
         self.settle(&record.topic);
+        if let Some(Stored::Now(position)) = stored {
+            self.epochs.put(&record.topic, position.epoch);
+        }
         add(
             match stored {
                 Some(Stored::Now(_)) => &self.status.stored,

@@ -55,10 +55,6 @@ impl Interests {
         self.topics.get_mut(topic)
     }
 
-    pub(super) fn epoch(&self, topic: &str) -> u64 {
-        self.topics.get(topic).map_or(0, |interest| interest.epoch)
-    }
-
     pub(super) fn linger(&mut self, topic: &str, now: Instant) {
         if let Some((name, _)) = self.topics.get_key_value(topic) {
             self.leaving.push_back((now + LINGER, name.clone()));

@@ -306,7 +306,7 @@ impl<H: Homes> Work<H> {
         for command in commands {
             let epoch = match &command.what {
                 What::Append { record, .. } if record.position.epoch != 0 => record.position.epoch,
-                What::Append { record, .. } => self.interests.epoch(&record.topic),
+                What::Append { record, .. } => self.epochs.of(&record.topic),
                 _ => 0,
             };
             let context = Context {

@@ -25,6 +25,7 @@ use ringgate_core::topics::TopicState;
 use tokio::sync::{Notify, mpsc};
 
 use crate::command::{Command, MEMBERS_AT_ONCE, What};
+use crate::epochs::Epochs;
 use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::nodes::Nodes;
@@ -82,6 +83,7 @@ pub(crate) struct Work<H> {
     news: News,
     nodes: Nodes,
     interests: Interests,
+    epochs: Epochs,
     /// Cursors that are told at the next tick, by topic.
     cursors: HashMap<Arc<str>, PendingCursor>,
     /// Appends of a topic that are not answered yet.
@@ -137,6 +139,7 @@ pub(crate) async fn run<H: Homes>(
         news: News::new(now),
         nodes: Nodes::new(identity.run),
         interests: Interests::default(),
+        epochs: Epochs::default(),
         cursors: HashMap::new(),
         owed: HashMap::new(),
         now,
