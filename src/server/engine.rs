@@ -13,7 +13,7 @@ use ringgate_core::id::{Durability, ShardId};
 use ringgate_core::limits::Settings;
 use ringgate_core::mesh::Mailbox;
 use ringgate_core::shard::{Asked, Event};
-use ringgate_redis::{Options, Server, Servers, Status, WhenAway};
+use ringgate_redis::{Options, Server, Servers, Status, Tls, WhenAway};
 
 /// A Redis that has answered.
 pub(super) struct Found {
@@ -32,14 +32,11 @@ impl Found {
     /// Reaches the Redis of the configuration, and takes this node's number there. One that may forget what it has stored is refused,
     /// unless the configuration takes it.
     pub(super) fn reach(redis: &RedisConfig, settings: &Settings) -> Result<Found, StartError> {
-        if let Some(text) = not_there_yet(redis) {
-            return Err(StartError(text));
-        }
+        let options = options(redis).map_err(|error| StartError(format!("[redis]: {error}")))?;
         let facts = Facts::gather(redis);
         if let Some(text) = refuse(&facts, redis) {
             return Err(StartError(text));
         }
-        let options = options(redis);
         let identity = ringgate_redis::connect(&options, settings.node_number);
         let identity = identity.map_err(|error| StartError(format!("[redis]: {error}")))?;
         Ok(Found { options, identity, durability: durability(&facts), status: Arc::default() })
@@ -112,26 +109,7 @@ impl ringgate_redis::Homes for ToShards {
     }
 }
 
-/// What the configuration may say and the engine cannot do.
-fn not_there_yet(redis: &RedisConfig) -> Option<String> {
-    if redis.mode == RedisMode::Cluster {
-        return Some(
-            "redis.mode = \"cluster\": the doctor knows it, the gateway does not yet; use one server or Sentinels"
-                .to_owned(),
-        );
-    }
-    if redis.tls.is_some() {
-        return Some(
-            "redis.tls: the doctor knows it, the gateway does not yet; use a network that others cannot read"
-                .to_owned(),
-        );
-    }
-    (redis.replicas_min > 0).then(|| {
-        "redis.replicas_min: the gateway does not wait for replicas yet; write 0, and min-replicas-to-write in Redis".to_owned()
-    })
-}
-
-fn options(redis: &RedisConfig) -> Options {
+fn options(redis: &RedisConfig) -> Result<Options, String> {
     let servers = || {
         redis
             .addresses
@@ -145,11 +123,13 @@ fn options(redis: &RedisConfig) -> Options {
         RedisMode::Sentinel { master } => {
             Servers::Sentinel { sentinels: servers(), master: master.clone(), password: None }
         }
-        RedisMode::Standalone | RedisMode::Cluster => {
-            servers().into_iter().next().map_or(defaults.servers.clone(), Servers::Standalone)
+        RedisMode::Standalone => servers().into_iter().next().map_or(defaults.servers.clone(), Servers::Standalone),
+        RedisMode::Cluster => {
+            return Err("mode = \"cluster\" cannot be used yet: \"standalone\" and \"sentinel\" can".to_owned());
         }
     };
-    Options {
+    let authorities = redis.tls.as_ref().map(|tls| Tls::new(tls.authorities.as_deref()));
+    Ok(Options {
         servers,
         user: redis.user.clone(),
         password: password(),
@@ -161,6 +141,8 @@ fn options(redis: &RedisConfig) -> Options {
             config::WhenAway::Refuse => WhenAway::Refuse,
             config::WhenAway::Wait => WhenAway::Wait(Duration::from_millis(redis.wait_ms_max)),
         },
+        tls: authorities.transpose()?,
+        replicas_min: redis.replicas_min,
         ..defaults
-    }
+    })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ringgate_core::id::Position;
 use ringgate_core::keyed::Keyed;
-use ringgate_core::shard::{ReadMessages, ReadRange, ReadResult, Stored};
+use ringgate_core::shard::{Present, ReadMessages, ReadRange, ReadResult, Stored};
 use ringgate_core::topics::{DeviceState, LoadedTopic, TopicState};
 
 use crate::record;
@@ -78,14 +78,23 @@ pub(crate) fn loaded(value: &Value) -> Option<Loaded> {
         forgotten: Vec::new(),
     };
     let position = Position { epoch: number(0)?, offset: number(1)? };
-    loaded.topic = LoadedTopic { position, state, due_unix_ms: number(4), before: Vec::new() };
-    for device in values.get(7..)?.chunks_exact(2) {
+    loaded.topic = LoadedTopic { position, state, due_unix_ms: number(4), before: before(values.get(7)?.text()?)? };
+    for device in values.get(8..)?.chunks_exact(2) {
         let [name, fields] = device else { return None };
         let (state, holder) = device_of(name.text()?, fields.text()?)?;
         loaded.topic.state.devices.push(state);
         loaded.holders.push(holder);
     }
     Some(loaded)
+}
+
+/// Epochs before, and up to where their messages are in this one.
+fn before(text: &str) -> Option<Vec<Position>> {
+    let position = |word: &str| {
+        let (epoch, offset) = word.split_once('-')?;
+        Some(Position { epoch: epoch.parse().ok()?, offset: offset.parse().ok()? })
+    };
+    text.split_ascii_whitespace().map(position).collect()
 }
 
 fn device_of(name: &str, fields: &str) -> Option<(DeviceState, Option<Holder>)> {
@@ -96,6 +105,13 @@ fn device_of(name: &str, fields: &str) -> Option<(DeviceState, Option<Holder>)> 
     let (away_since_ms, skipped_from) = (away.parse().ok(), skipped.parse().ok());
     let state = DeviceState { name: Arc::from(name), cursor: cursor.parse().ok()?, away_since_ms, skipped_from, fence };
     Some((state, holder))
+}
+
+/// Who is in a room.
+pub(crate) fn present(value: &Value) -> Option<Present> {
+    let (count, members) = value.array()?.split_first()?;
+    let members = members.iter().map(|member| record::member_of(member.text()?)).collect::<Option<_>>()?;
+    Some(Present { count: u32::try_from(count.number()?).unwrap_or(u32::MAX), members })
 }
 
 /// Messages that were read, and the topic's epoch; messages that cannot be read are counted.

@@ -6,17 +6,23 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use ringgate_core::id::{Durability, ShardId};
 use ringgate_core::limits::Settings;
-use ringgate_core::shard::{ClaimId, DeviceLeft, Fence, Origin, ReadId, ReadMessages, ReadRange, Record};
+use ringgate_core::shard::{ClaimId, DeviceLeft, Fence, MemberChange, Origin, ReadId, ReadMessages, ReadRange, Record};
 use ringgate_core::topics::{DeviceState, Ticket, TopicState};
 use ringgate_core::wire::Draft;
 
 use crate::keys::Keys;
-use crate::record::{answer_tail, news_head};
+use crate::record::{answer_tail, member, news_head};
 use crate::resp;
 use crate::scripts::{Hashes, Script};
 
 /// How long a room lives in Redis that vanishes with its members, unless a node that has it in memory says that it goes on.
 pub(crate) const VANISHING_MS: u64 = 120_000;
+/// How long a topic is known in Redis that was asked for and has neither messages nor devices.
+pub(crate) const UNUSED_MS: u64 = 3600 * 1000;
+/// How long members of a room are known in Redis, unless their node says that they are still there.
+pub(crate) const MEMBERS_MS: u64 = 3600 * 1000;
+/// Members that are told in one command, so that others need not wait for it for long.
+pub(crate) const MEMBERS_AT_ONCE: usize = 1024;
 /// Most messages of one answer; the home asks for more.
 pub(crate) const PAGE_MESSAGES: usize = 128;
 
@@ -73,9 +79,25 @@ pub(crate) enum What {
         topic: Arc<str>,
         payload: Bytes,
     },
+    Members {
+        topic: Arc<str>,
+        count: u32,
+        changes: Vec<MemberChange>,
+        anew: bool,
+    },
+    Presence {
+        read: ReadId,
+        topic: Arc<str>,
+        limit: u32,
+    },
     /// The topic is in use: it lives on.
     Touch {
         topic: Arc<str>,
+    },
+    /// How many replicas have all that was stored before, after this time in milliseconds at most.
+    Replicas {
+        least: u32,
+        wait_ms: u64,
     },
     Lease {
         number: u64,
@@ -139,7 +161,9 @@ impl Command {
                 let (stream, state) = (keys.stream(topic), keys.state(topic));
                 let (least, ttl, channel) = (least(topic), ttl(topic), keys.channel(topic));
                 let head = news_head(b'C', context.run);
-                let arguments: [&[u8]; 5] = [least.as_bytes(), ttl.as_bytes(), b"PUBLISH", channel.as_bytes(), &head];
+                let unused = ttl_ms(topic, settings).min(UNUSED_MS).to_string();
+                let texts = [&least, &ttl, &unused].map(|text| text.as_bytes());
+                let arguments = [&texts[..], &[b"PUBLISH", channel.as_bytes(), &head]].concat();
                 script(Script::Load, &[stream.as_bytes(), state.as_bytes()], &arguments);
             }
             What::Read { messages, .. } => {
@@ -169,10 +193,13 @@ impl Command {
                     context.alive.to_owned(),
                     run,
                     shard,
-                    devices.len().to_string(),
+                    "PUBLISH".to_owned(),
+                    keys.channel(topic),
                 ]
                 .map(String::into_bytes)
                 .into();
+                arguments.push(news_head(b'C', context.run).to_vec());
+                arguments.push(devices.len().to_string().into_bytes());
                 for DeviceState { name, cursor, away_since_ms, skipped_from, fence } in devices {
                     let (away, skipped) = (optional(*away_since_ms), optional(*skipped_from));
                     let texts = [name.to_string(), fence.to_string(), cursor.to_string(), away, skipped];
@@ -184,17 +211,15 @@ impl Command {
             }
             What::Claim { user, device, session, .. } => {
                 let topic = format!("@{user}");
-                let (state, channel, nodes) = (keys.state(&topic), keys.channel(&topic), keys.node_channels());
+                let (state, nodes) = (keys.state(&topic), keys.node_channels());
                 let (ttl, session) = (ttl(&topic), session.session.to_string());
-                let head = news_head(b'C', context.run);
-                let texts =
-                    [user, device, &*run, &shard, &session, &ttl, &nodes, "PUBLISH", &channel].map(str::as_bytes);
-                script(Script::Claim, &[state.as_bytes()], &[&texts[..], &[&head]].concat());
+                let texts = [user, device, &*run, &shard, &session, &ttl, &nodes].map(str::as_bytes);
+                script(Script::Claim, &[state.as_bytes()], &texts);
             }
             What::Release { user, device, fence, left } => {
                 let topic = format!("@{user}");
                 let (stream, state) = (keys.stream(&topic), keys.state(&topic));
-                let mut arguments = vec![device.to_string(), fence.to_string(), ttl(&topic)];
+                let mut arguments = vec![device.to_string(), fence.to_string(), ttl(&topic), context.alive.to_owned()];
                 if let Some(left) = left {
                     let DeviceLeft { epoch, state } = &**left;
                     let (away, skipped) = (optional(state.away_since_ms), optional(state.skipped_from));
@@ -203,13 +228,39 @@ impl Command {
                 let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
                 script(Script::Release, &[stream.as_bytes(), state.as_bytes()], &arguments);
             }
+            What::Members { topic, count, changes, anew } => {
+                let (nodes, [before, behind]) = (keys.room_nodes(topic), keys.room_members(topic));
+                let members = [&before, &*run, &behind].concat();
+                let (count, ttl, anew) = (count.to_string(), MEMBERS_MS.to_string(), u8::from(*anew).to_string());
+                let mut arguments = vec![run.clone(), count, ttl, anew];
+                for MemberChange { session, member: name } in changes {
+                    let name = name.as_ref().map(|(user, device)| member(user, device)).unwrap_or_default();
+                    arguments.extend([session.to_string(), name]);
+                }
+                let arguments: Vec<&[u8]> = arguments.iter().map(String::as_bytes).collect();
+                script(Script::Members, &[nodes.as_bytes(), members.as_bytes()], &arguments);
+            }
+            What::Presence { topic, limit, .. } => {
+                let (nodes, [before, behind]) = (keys.room_nodes(topic), keys.room_members(topic));
+                let limit = limit.to_string();
+                let arguments = [&limit, context.alive, &before, &behind].map(str::as_bytes);
+                script(Script::Presence, &[nodes.as_bytes()], &arguments);
+            }
             What::Relay { topic, payload } => resp::put(out, &[b"PUBLISH", keys.channel(topic).as_bytes(), payload]),
             What::Touch { topic } => {
-                let ttl = ttl(topic);
-                for key in [keys.stream(topic), keys.state(topic)] {
+                let mut expires = vec![(keys.stream(topic), ttl(topic)), (keys.state(topic), ttl(topic))];
+                if !topic.starts_with('@') {
+                    let (nodes, [before, behind]) = (keys.room_nodes(topic), keys.room_members(topic));
+                    let members = [&before, &*run, &behind].concat();
+                    expires.extend([nodes, members].map(|key| (key, MEMBERS_MS.to_string())));
+                }
+                for (key, ttl) in &expires {
                     resp::put(out, &[b"PEXPIRE", key.as_bytes(), ttl.as_bytes()]);
                 }
-                return 2;
+                return expires.len();
+            }
+            What::Replicas { least, wait_ms } => {
+                resp::put(out, &[b"WAIT", least.to_string().as_bytes(), wait_ms.to_string().as_bytes()]);
             }
             What::Lease { .. } => {
                 let times = [crate::identity::LEASE, crate::identity::LEASES_KNOWN];

@@ -11,6 +11,8 @@
 //! | `<prefix>:{<tag>}:s:<topic>` | stream | messages; ids are `<epoch>-<offset - 1>`, field `m` see `record` |
 //! | `<prefix>:{<tag>}:t:<topic>` | hash | marks, devices, fences; see `scripts` |
 //! | `<prefix>:{<tag>}:k:<24 bytes>` | string | the answer to a client message id; expires with the dedup window |
+//! | `<prefix>:{<tag>}:p:<topic>` | hash | nodes with members of a room: run, and `<sessions> <Unix seconds when it said so>` |
+//! | `<prefix>:{<tag>}:m:<run>:<topic>` | hash | members on one of them: session (decimal), and `<bytes of user> <user><device>` |
 //! | `<prefix>:{<tag>}:c:<topic>` | channel | news of the topic, see `record` |
 //!
 //! A topic belongs to a partition by a hash that all nodes share, and all of its names have the partition's tag, so that they are
@@ -76,6 +78,16 @@ impl Keys {
         let mut name = format!("{}:{{{}}}:k:", self.prefix, self.tag_of(topic)).into_bytes();
         name.extend_from_slice(key.to_bytes().get(..DEDUP_ID_BYTES).unwrap_or_default());
         name
+    }
+
+    /// The nodes with members of a room.
+    pub(crate) fn room_nodes(&self, topic: &str) -> String {
+        self.of_topic("p", topic)
+    }
+
+    /// The members of a room on a node: what stands before and behind its run.
+    pub(crate) fn room_members(&self, topic: &str) -> [String; 2] {
+        [format!("{}:{{{}}}:m:", self.prefix, self.tag_of(topic)), format!(":{topic}")]
     }
 
     pub(crate) fn generation(&self, partition: usize) -> String {

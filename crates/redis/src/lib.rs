@@ -17,6 +17,7 @@ mod status;
 
 // What is known
 mod command;
+mod epochs;
 mod nodes;
 mod outbound;
 
@@ -37,14 +38,14 @@ use ringgate_core::limits::Settings;
 use ringgate_core::shard::Asked;
 
 pub use identity::{Identity, StartError, connect};
-pub use options::{Options, Password, Server, Servers, WhenAway};
+pub use options::{Options, Password, Server, Servers, Tls, WhenAway};
 pub use outbound::Homes;
 pub use setup::Facts;
 pub use status::Status;
 
 use engine::Bell;
 
-/// What shards have asked for that waits for the engine's thread: those that find it full keep their effects and ask again.
+/// What shards have asked for that waits for the engine's thread; shards that find it full ask again.
 const ASKED_MAX: usize = 16 * 1024;
 
 /// Where shards ask; one for each, or clones of one.
@@ -86,12 +87,12 @@ pub fn start(
 ) -> io::Result<Engine> {
     let (asks, asked) = crossbeam_channel::bounded(ASKED_MAX);
     let bell = Arc::new(Bell::default());
-    let sender = Sender { asked: asks, bell: bell.clone() };
+    let rung = bell.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = std::thread::Builder::new().name("redis".to_owned()).spawn(move || {
-        runtime.block_on(engine::run(options, identity, settings, homes, status, asked, bell));
+        runtime.block_on(engine::run(options, identity, settings, homes, status, asked, rung));
     })?;
-    Ok(Engine { sender, thread: Some(thread) })
+    Ok(Engine { sender: Sender { asked: asks, bell }, thread: Some(thread) })
 }
 
 impl Engine {

@@ -1,7 +1,12 @@
 //! How Redis is reached, and what a node does while it is away.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 
 use crate::keys::PARTITIONS_MAX;
 
@@ -16,6 +21,8 @@ pub struct Options {
     pub password: Option<Password>,
     /// Number of the database; a Cluster has 0 only.
     pub database: u32,
+    /// TLS to servers and Sentinels; none for connections without.
+    pub tls: Option<Tls>,
     /// What all names in Redis begin with: ASCII letters, digits, `.`, `_`, `-` and `:`, 1 to 64 bytes. Nodes with the same one are one.
     pub prefix: String,
     /// Into how many partitions topics are divided, 1 to 1024: each is in one slot of a Cluster. All nodes have the same number.
@@ -26,6 +33,9 @@ pub struct Options {
     pub command_timeout: Duration,
     /// What becomes of messages while Redis is away.
     pub when_away: WhenAway,
+    /// Replicas that must have a message before it is said to be stored; 0 for none. Where they do not have it within half of
+    /// `command_timeout` it is refused, although it may be delivered.
+    pub replicas_min: u32,
 }
 
 impl Default for Options {
@@ -35,11 +45,13 @@ impl Default for Options {
             user: None,
             password: None,
             database: 0,
+            tls: None,
             prefix: "rg".to_owned(),
             partitions: 256,
             connect_timeout: Duration::from_secs(2),
             command_timeout: Duration::from_secs(2),
             when_away: WhenAway::Refuse,
+            replicas_min: 0,
         }
     }
 }
@@ -82,6 +94,35 @@ pub struct Password(pub String);
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(hidden)")
+    }
+}
+
+/// TLS, 1.2 or 1.3: whom it trusts.
+#[derive(Clone, Debug)]
+pub struct Tls(pub(crate) Arc<ClientConfig>);
+
+impl Tls {
+    /// Trusts the authorities of these certificates (PEM), or those of the system if there are none. Says what is wrong with them.
+    pub fn new(authorities: Option<&[u8]>) -> Result<Tls, String> {
+        let mut roots = RootCertStore::empty();
+        match authorities {
+            Some(pem) => {
+                for certificate in CertificateDer::pem_slice_iter(pem) {
+                    let certificate = certificate.map_err(|error| format!("the authorities' certificates: {error}"))?;
+                    roots.add(certificate).map_err(|error| format!("the authorities' certificates: {error}"))?;
+                }
+            }
+            None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+        }
+        if roots.is_empty() {
+            return Err(
+                "no certificate of an authority to trust: a file with PEM certificates, or the system's".to_owned()
+            );
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(|error| error.to_string())?;
+        Ok(Tls(Arc::new(builder.with_root_certificates(roots).with_no_client_auth())))
     }
 }
 

@@ -129,6 +129,18 @@ pub(crate) fn relay(origin: Origin, frame: &[u8]) -> Bytes {
     out.freeze()
 }
 
+/// A member of a room, as Redis has it.
+pub(crate) fn member(user: &str, device: &str) -> String {
+    format!("{} {user}{device}", user.len())
+}
+
+/// User and device of a member; none if it is damaged.
+pub(crate) fn member_of(text: &str) -> Option<(Arc<str>, Arc<str>)> {
+    let (bytes, names) = text.split_once(' ')?;
+    let (user, device) = names.split_at_checked(bytes.parse().ok()?)?;
+    Some((user.into(), device.into()))
+}
+
 /// News of a topic.
 #[derive(Debug)]
 pub(crate) enum TopicNews {
@@ -244,6 +256,13 @@ mod tests {
         for damaged in [&b""[..], b"E1 2", b"E1 2 9 ab", b"E1 99999 1 ab", b"P", b"X"] {
             assert_eq!(node_news(Bytes::copy_from_slice(damaged)), None, "{damaged:?}");
         }
+    }
+
+    #[test]
+    fn member_is_written_then_it_is_read_back() {
+        let member = member_of(&member("a 1:b", "c d"));
+        assert_eq!(member, Some(("a 1:b".into(), "c d".into())));
+        assert_eq!((member_of("9 ab"), member_of("x ab"), member_of("")), (None, None, None));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The Lua scripts, one file each in `scripts/`: whatever has to be one step for all nodes. Each says in its head what keys and
-//! arguments it takes and what it answers.
+//! The Lua scripts, in `scripts/`: whatever has to be one step for all nodes. Each says in its head what keys and
+//! arguments it takes and what it answers; `topic.lua` has what those of topics share.
 //!
 //! The hash of a topic, as they keep it (numbers in decimal):
 //!
@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `e` | epoch |
 //! | `n` | there is a stream of this epoch, or was one |
+//! | `b` | epochs before, up to where their messages are here: `<epoch>-<offset>`, oldest first, with blanks between |
 //! | `f`, `l` | floor and lost |
 //! | `k` | `1` once the user has signed in |
 //! | `g` | forgotten_at |
@@ -18,7 +19,7 @@
 use bytes::Bytes;
 
 macro_rules! scripts {
-    ($($name:ident $file:literal $prelude:literal,)*) => {
+    ($($name:ident $($file:literal)+,)*) => {
         /// Names a script.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Script {
@@ -28,12 +29,9 @@ macro_rules! scripts {
         impl Script {
             pub(crate) const ALL: &[Script] = &[$(Script::$name,)*];
 
-            pub(crate) fn source(self) -> String {
+            pub(crate) fn source(self) -> &'static str {
                 match self {
-                    $(Script::$name => [
-                        if $prelude { include_str!("scripts/topic.lua") } else { "" },
-                        include_str!(concat!("scripts/", $file)),
-                    ].concat(),)*
+                    $(Script::$name => concat!($(include_str!(concat!("scripts/", $file)),)+),)*
                 }
             }
         }
@@ -41,16 +39,18 @@ macro_rules! scripts {
 }
 
 scripts! {
-    Append "append.lua" true,
-    Find "find.lua" false,
-    Load "load.lua" true,
-    Read "read.lua" true,
-    Cursor "cursor.lua" true,
-    Claim "claim.lua" true,
-    Release "release.lua" true,
-    Generation "generation.lua" false,
-    Lease "lease.lua" false,
-    Probe "probe.lua" false,
+    Append "append.lua" "topic.lua" "append_anew.lua",
+    Find "find.lua",
+    Load "topic.lua" "load.lua",
+    Read "topic.lua" "read.lua",
+    Cursor "topic.lua" "cursor.lua",
+    Claim "topic.lua" "claim.lua",
+    Release "topic.lua" "release.lua",
+    Members "members.lua",
+    Presence "presence.lua",
+    Generation "generation.lua",
+    Lease "lease.lua",
+    Probe "probe.lua",
 }
 
 /// The hashes that a server has answered for [`Script::ALL`].

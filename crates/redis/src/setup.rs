@@ -68,6 +68,9 @@ pub(crate) async fn ready(options: &Options, keys: &Keys, before: Option<&Client
         let text = format!("it has version {}, and 7.0 or newer is needed", facts.version);
         return Err(named(io::Error::other(text)));
     }
+    if facts.is_cluster {
+        return Err(named(io::Error::other("it is a node of a Cluster, and a server that stands alone is needed")));
+    }
     if facts.role != "master" {
         return Err(named(io::Error::other(format!("it is a {}, and a master is needed", facts.role))));
     }

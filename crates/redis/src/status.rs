@@ -53,6 +53,8 @@ status! {
     refused_memory,
     /// Messages that were refused because Redis cannot write to its disk (MISCONF).
     refused_disk,
+    /// Messages that were refused because too few replicas had them in time.
+    refused_replicas,
     /// Messages and questions that Redis refused for another reason.
     refused_other,
     /// Messages of which it was not found out in time whether they were stored.

@@ -4,11 +4,12 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 use crate::options::{Options, Server, Servers};
 use crate::resp::{self, Value};
@@ -16,10 +17,13 @@ use crate::resp::{self, Value};
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
 
+type Reader = Box<dyn AsyncRead + Send + Unpin>;
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
 /// A connection that is asked one thing after another.
 pub(crate) struct Wire {
-    read: OwnedReadHalf,
-    write: OwnedWriteHalf,
+    read: Reader,
+    write: Writer,
     buffer: BytesMut,
 }
 
@@ -44,7 +48,7 @@ fn other(text: impl Into<String>) -> io::Error {
 impl Wire {
     /// Connects, and signs in. Fails after the time to connect.
     pub(crate) async fn to(server: &Server, options: &Options) -> io::Result<Wire> {
-        let mut wire = Wire::dial(server, options.connect_timeout).await?;
+        let mut wire = Wire::dial(server, options).await?;
         let mut questions = Questions::default();
         if let Some(password) = &options.password {
             match &options.user {
@@ -63,12 +67,25 @@ impl Wire {
         Ok(wire)
     }
 
-    async fn dial(server: &Server, limit: Duration) -> io::Result<Wire> {
-        let address = (server.host.as_str(), server.port);
-        let stream = timeout(limit, TcpStream::connect(address)).await.map_err(|_| io::ErrorKind::TimedOut)??;
-        stream.set_nodelay(true)?;
-        let (read, write) = stream.into_split();
-        Ok(Wire { read, write, buffer: BytesMut::new() })
+    async fn dial(server: &Server, options: &Options) -> io::Result<Wire> {
+        let dialed = async {
+            let stream = TcpStream::connect((server.host.as_str(), server.port)).await?;
+            stream.set_nodelay(true)?;
+            let (read, write): (Reader, Writer) = match &options.tls {
+                None => {
+                    let (read, write) = stream.into_split();
+                    (Box::new(read), Box::new(write))
+                }
+                Some(tls) => {
+                    let name = ServerName::try_from(server.host.clone()).map_err(io::Error::other)?;
+                    let stream = TlsConnector::from(tls.0.clone()).connect(name, stream).await?;
+                    let (read, write) = tokio::io::split(stream);
+                    (Box::new(read), Box::new(write))
+                }
+            };
+            Ok(Wire { read, write, buffer: BytesMut::new() })
+        };
+        timeout(options.connect_timeout, dialed).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     /// Asks, and waits for all answers.
@@ -76,6 +93,7 @@ impl Wire {
         let Questions { bytes, count } = questions;
         let asked = async {
             self.write.write_all(&bytes).await?;
+            self.write.flush().await?;
             let mut answers = Vec::with_capacity(count);
             while answers.len() < count {
                 match resp::take(&mut self.buffer).map_err(|_| other("what it answers is not Redis' protocol"))? {
@@ -99,7 +117,11 @@ impl Wire {
         let (out, mut writes) = mpsc::unbounded_channel::<Bytes>();
         let writer = tokio::spawn(async move {
             while let Some(bytes) = writes.recv().await {
-                if write.write_all(&bytes).await.is_err() {
+                let mut written = write.write_all(&bytes).await;
+                if writes.is_empty() && written.is_ok() {
+                    written = write.flush().await;
+                }
+                if written.is_err() {
                     return; // The reader hears of it, too.
                 }
             }
@@ -151,7 +173,7 @@ impl Drop for Lines {
     }
 }
 
-async fn fill(read: &mut OwnedReadHalf, buffer: &mut BytesMut) -> io::Result<()> {
+async fn fill(read: &mut Reader, buffer: &mut BytesMut) -> io::Result<()> {
     buffer.reserve(READ_BYTES);
     match read.read_buf(buffer).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -184,7 +206,7 @@ pub(crate) async fn master(options: &Options) -> io::Result<Server> {
 }
 
 async fn master_by(sentinel: &Server, master: &str, password: Option<&str>, options: &Options) -> io::Result<Server> {
-    let mut wire = Wire::dial(sentinel, options.connect_timeout).await?;
+    let mut wire = Wire::dial(sentinel, options).await?;
     let mut questions = Questions::default();
     if let Some(password) = password {
         questions.put(&[b"AUTH", password.as_bytes()]);

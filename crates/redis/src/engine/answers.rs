@@ -53,21 +53,21 @@ impl<H: Homes> Work<H> {
             let text = String::from_utf8_lossy(text).into_owned();
             return self.on_refused(command, &text);
         }
-        let Command { shard, what, .. } = command;
+        let Command { shard, what, deadline, is_undecided } = command;
         match what {
-            What::Append { ticket, record, .. } => {
-                let Some(stored) = answer::stored(value) else { return Some(not_understood("an append", value)) };
-                self.settle(&record.topic);
-                match stored {
-                    Stored::Now(_) => add(&self.status.stored, 1),
-                    Stored::Before(_) => add(&self.status.repeated, 1),
+            What::Append { .. } => {
+                let command = Command { shard, what, deadline, is_undecided };
+                let Some(stored) = answer::stored(value) else { return self.not_understood(command, value) };
+                if self.options.replicas_min > 0 {
+                    self.link.unreplicated.push((command, stored));
+                } else {
+                    self.tell_stored(command, Some(stored));
                 }
-                self.out.tell(shard, Event::Stored { ticket, result: Ok(stored) });
-                if let Stored::Now(position) = stored
-                    && ![0, position.epoch].contains(&record.position.epoch)
-                {
-                    // The home knows an epoch that has ended.
-                    self.out.tell(shard, Event::Changed { topic: record.topic });
+            }
+            What::Replicas { least, .. } => {
+                let has_enough = value.number().is_some_and(|has| has >= u64::from(least));
+                for (command, stored) in std::mem::take(&mut self.link.unreplicated) {
+                    self.tell_stored(command, has_enough.then_some(stored));
                 }
             }
             What::Find { ticket, topic, .. } => {
@@ -75,21 +75,27 @@ impl<H: Homes> Work<H> {
             }
             What::Load { topic } => match answer::loaded(value) {
                 Some(loaded) => self.on_loaded(Held { shard, topic, loaded, lease: 0 }),
-                None => return Some(not_understood("a load", value)),
+                None => {
+                    return self
+                        .not_understood(Command { shard, what: What::Load { topic }, deadline, is_undecided }, value);
+                }
             },
             What::Read { read, messages } => {
                 let Some((epoch, result, damaged)) = answer::read(value, &messages, &self.hash, unix_ms()) else {
-                    return Some(not_understood("a read", value));
+                    let what = What::Read { read, messages };
+                    return self.not_understood(Command { shard, what, deadline, is_undecided }, value);
                 };
                 add(&self.status.damaged, damaged);
-                let known = self.interests.epoch(&messages.topic);
-                if known != 0 && known != epoch {
-                    // What the home asks for has other places by now.
+                if messages.epoch != epoch {
                     self.out.tell(shard, Event::Read { read, result: Err(EngineUnavailable) });
                     self.out.tell(shard, Event::Changed { topic: messages.topic });
                 } else {
                     self.out.tell(shard, Event::Read { read, result: Ok(Box::new(result)) });
                 }
+            }
+            What::Presence { read, .. } => {
+                let result = answer::present(value).map(Box::new).ok_or(EngineUnavailable);
+                self.out.tell(shard, Event::Present { read, result });
             }
             What::Claim { claim, .. } => {
                 let result = value.number().ok_or(EngineUnavailable);
@@ -97,15 +103,51 @@ impl<H: Homes> Work<H> {
             }
             What::Lease { number } => self.on_lease(number, value),
             What::Probe { at, .. } => {
+                self.link.is_well();
                 set(&self.status.round_trip_us, self.now.duration_since(at).as_micros() as u64);
             }
             What::Cursor { .. }
             | What::Release { .. }
             | What::Relay { .. }
+            | What::Members { .. }
             | What::Touch { .. }
             | What::LoadScript(_) => {}
         }
         None
+    }
+
+    /// What stands in Redis is damaged: who asked is told that it cannot be had.
+    fn not_understood(&mut self, command: Command, value: &Value) -> Option<String> {
+        let mut answer = format!("{value:?}");
+        answer.truncate(answer.floor_char_boundary(200));
+        tracing::warn!(answer, "an answer of Redis was not understood");
+        add(&self.status.damaged, 1);
+        self.fail(command.shard, command.what);
+        None
+    }
+
+    /// What became of an append; none if too few replicas have it.
+    fn tell_stored(&mut self, command: Command, stored: Option<Stored>) {
+        let Command { shard, what: What::Append { ticket, record, .. }, .. } = command else { return };
+        self.settle(&record.topic);
+        if let Some(Stored::Now(position)) = stored {
+            self.epochs.put(&record.topic, position.epoch);
+        }
+        add(
+            match stored {
+                Some(Stored::Now(_)) => &self.status.stored,
+                Some(Stored::Before(_)) => &self.status.repeated,
+                None => &self.status.refused_replicas,
+            },
+            1,
+        );
+        self.out.tell(shard, Event::Stored { ticket, result: stored.ok_or(EngineUnavailable) });
+        if let Some(Stored::Now(position)) = stored
+            && ![0, position.epoch].contains(&record.position.epoch)
+        {
+            // The home knows an epoch that has ended.
+            self.out.tell(shard, Event::Changed { topic: record.topic });
+        }
     }
 
     fn on_refused(&mut self, command: Command, text: &str) -> Option<String> {
@@ -188,6 +230,8 @@ impl<H: Homes> Work<H> {
 
     fn tell_loaded(&mut self, Held { shard, topic, loaded, .. }: Held) {
         let Loaded { topic: mut found, holders } = loaded;
+        let is_other = |holder: &Option<Holder>| holder.is_none_or(|holder| holder.run != self.identity.run);
+        let others: Vec<bool> = holders.iter().map(is_other).collect();
         for (device, holder) in found.state.devices.iter_mut().zip(holders) {
             device.away_since_ms = match holder {
                 Some(holder) if self.nodes.is_alive(holder.run, self.now) => None,
@@ -195,8 +239,15 @@ impl<H: Homes> Work<H> {
                 None => Some(device.away_since_ms.unwrap_or(device.fence / 1000)),
             };
         }
-        if let Some(interest) = self.interests.get_mut(&topic) {
-            interest.epoch = found.position.epoch;
+        if let Some(interest) = self.interests.get_mut(&topic)
+            && std::mem::replace(&mut interest.epoch, found.position.epoch) != 0
+            && let Some(user) = topic.strip_prefix('@')
+        {
+            // That a session has lost its device to one of another node may have been among the news that were lost.
+            for (device, _) in found.state.devices.iter().zip(&others).filter(|(_, is_other)| **is_other) {
+                let (user, device, fence) = (user.into(), device.name.clone(), device.fence);
+                self.out.tell(shard, Event::Evict { user, device, fence });
+            }
         }
         self.out.tell(shard, Event::Loaded { topic, result: Ok(Box::new(found)) });
     }
@@ -238,10 +289,4 @@ impl<H: Homes> Work<H> {
             self.push(shard, what);
         }
     }
-}
-
-fn not_understood(what: &str, value: &Value) -> String {
-    let mut shown = format!("{value:?}");
-    shown.truncate(shown.floor_char_boundary(200));
-    format!("its answer to {what} was not understood: {shown}")
 }

@@ -10,7 +10,7 @@ use ringgate_core::id::ShardId;
 use ringgate_core::shard::{EngineUnavailable, Event};
 
 use super::Work;
-use crate::command::{VANISHING_MS, What, ttl_ms, vanishes};
+use crate::command::{MEMBERS_MS, VANISHING_MS, What, ttl_ms, vanishes};
 use crate::outbound::Homes;
 use crate::status::add;
 
@@ -55,10 +55,6 @@ impl Interests {
         self.topics.get_mut(topic)
     }
 
-    pub(super) fn epoch(&self, topic: &str) -> u64 {
-        self.topics.get(topic).map_or(0, |interest| interest.epoch)
-    }
-
     pub(super) fn linger(&mut self, topic: &str, now: Instant) {
         if let Some((name, _)) = self.topics.get_key_value(topic) {
             self.leaving.push_back((now + LINGER, name.clone()));
@@ -98,7 +94,8 @@ impl<H: Homes> Work<H> {
         }
         interest.load = Some(deadline);
         self.news.loads.push_back((deadline, topic.clone()));
-        if is_new {
+        // One that waits for its turn to be subscribed to again need not wait for it.
+        if is_new || interest.is_stale {
             self.subscribe(topic);
         }
     }
@@ -132,7 +129,8 @@ impl<H: Homes> Work<H> {
         if self.interests.touch_due.is_none_or(|due| self.now >= due) && self.interests.touches.is_empty() {
             self.interests.touch_due = Some(self.now + Duration::from_millis(VANISHING_MS / 2));
             for (topic, interest) in &mut self.interests.topics {
-                let ttl = Duration::from_millis(ttl_ms(topic, &self.settings));
+                let members_ms = if topic.starts_with('@') { u64::MAX } else { MEMBERS_MS };
+                let ttl = Duration::from_millis(ttl_ms(topic, &self.settings).min(members_ms));
                 let is_due = self.now.duration_since(interest.touched) >= ttl / 4;
                 if interest.left.is_none() && (is_due || vanishes(topic, &self.settings)) {
                     interest.touched = self.now;

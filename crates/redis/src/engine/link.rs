@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use ringgate_core::id::{Durability, ShardId};
-use ringgate_core::shard::{EngineUnavailable, Event};
+use ringgate_core::shard::{EngineUnavailable, Event, Stored};
 
 use super::{FromWire, Work};
 use crate::command::{Command, Context, What};
@@ -26,8 +26,10 @@ const IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Waits between attempts to connect: doubled from the first to the last, and up to half of it longer or shorter.
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(1300);
-/// How long it may take to find out whether a message was stored whose answer was lost, beyond its deadline.
+/// How long it may take to find out whether a message was stored whose answer was lost, beyond its deadline. Who has given it an id
+/// may send it again and is told then.
 const UNDECIDED_MAX: Duration = Duration::from_secs(30);
+const UNDECIDED_WITH_ID_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 enum Phase {
@@ -47,6 +49,8 @@ pub(super) struct Link {
     /// Refused because scripts were not loaded.
     redo: VecDeque<Command>,
     in_flight: VecDeque<InFlight>,
+    /// Appends that are stored, and that replicas may not have yet.
+    pub(super) unreplicated: Vec<(Command, Stored)>,
     in_flight_bytes: usize,
     finding: usize,
     is_alone: bool,
@@ -78,6 +82,7 @@ impl Link {
             queue: VecDeque::new(),
             redo: VecDeque::new(),
             in_flight: VecDeque::new(),
+            unreplicated: Vec::new(),
             in_flight_bytes: 0,
             finding: 0,
             is_alone: true,
@@ -102,7 +107,7 @@ impl Link {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.redo.is_empty() && self.in_flight.is_empty()
+        self.queue.is_empty() && self.unreplicated.is_empty() && self.redo.is_empty() && self.in_flight.is_empty()
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -163,6 +168,11 @@ impl Link {
                 command.is_undecided = false;
             }
         }
+    }
+
+    /// It does what it is asked for: the next connection need not wait for long.
+    pub(super) fn is_well(&mut self) {
+        self.attempts = 0;
     }
 
     pub(super) fn is_alone(&self) -> bool {
@@ -231,7 +241,7 @@ impl<H: Homes> Work<H> {
         let link = &mut self.link;
         link.lines = Some(wire.run(self.wires.clone(), move |answers| FromWire::Answers(life, answers)));
         (link.client, link.hashes, link.facts, link.least_epochs) = (Some(client), hashes, facts, least_epochs);
-        (link.away_since, link.attempts, link.is_alone) = (None, 0, is_alone);
+        (link.away_since, link.is_alone) = (None, is_alone);
         (self.probe.due, self.lease_due) = (self.now, self.now);
         self.leases_answered = self.leases_asked;
         self.decide();
@@ -279,6 +289,11 @@ impl<H: Homes> Work<H> {
             bytes = bytes.saturating_sub(command.bytes());
             commands.push(command);
         }
+        let least = self.options.replicas_min;
+        if least > 0 && commands.iter().any(|command| matches!(command.what, What::Append { .. })) {
+            let wait_ms = (self.options.command_timeout.as_millis() as u64 / 2).max(1);
+            commands.push(self.command(ShardId(0), What::Replicas { least, wait_ms }));
+        }
         self.send(commands);
     }
 
@@ -291,7 +306,7 @@ impl<H: Homes> Work<H> {
         for command in commands {
             let epoch = match &command.what {
                 What::Append { record, .. } if record.position.epoch != 0 => record.position.epoch,
-                What::Append { record, .. } => self.interests.epoch(&record.topic),
+                What::Append { record, .. } => self.epochs.of(&record.topic),
                 _ => 0,
             };
             let context = Context {
@@ -331,6 +346,8 @@ impl<H: Homes> Work<H> {
             match &command.what {
                 What::Append { .. } => command.is_undecided = true,
                 What::Load { .. }
+                | What::Members { .. }
+                | What::Presence { .. }
                 | What::Read { .. }
                 | What::Cursor { .. }
                 | What::Claim { .. }
@@ -341,6 +358,7 @@ impl<H: Homes> Work<H> {
                 }
                 What::Find { .. }
                 | What::Touch { .. }
+                | What::Replicas { .. }
                 | What::Lease { .. }
                 | What::Probe { .. }
                 | What::LoadScript(_) => {
@@ -350,6 +368,10 @@ impl<H: Homes> Work<H> {
             self.link.queue.push_front(command);
         }
         while let Some(command) = self.link.redo.pop_back() {
+            self.link.queue.push_front(command);
+        }
+        for (mut command, _) in std::mem::take(&mut self.link.unreplicated).into_iter().rev() {
+            command.is_undecided = true;
             self.link.queue.push_front(command);
         }
         let wait = self.link.backoff();
@@ -368,7 +390,11 @@ impl<H: Homes> Work<H> {
         let mut late = Vec::new();
         let now = self.now;
         self.link.queue.retain_mut(|command| {
-            let grace = if command.is_undecided { UNDECIDED_MAX } else { Duration::ZERO };
+            let grace = match &command.what {
+                What::Append { record, .. } if command.is_undecided && record.key.is_some() => UNDECIDED_WITH_ID_MAX,
+                What::Append { .. } if command.is_undecided => UNDECIDED_MAX,
+                _ => Duration::ZERO,
+            };
             let keeps = match command.what {
                 // They are not asked for by a client who waits.
                 What::Cursor { .. } | What::Release { .. } => true,
@@ -399,8 +425,18 @@ impl<H: Homes> Work<H> {
             What::Load { topic } => Event::Loaded { topic, result: Err(EngineUnavailable) },
             What::Read { read, .. } => Event::Read { read, result: Err(EngineUnavailable) },
             What::Claim { claim, .. } => Event::Claimed { claim, result: Err(EngineUnavailable) },
+            What::Presence { read, .. } => Event::Present { read, result: Err(EngineUnavailable) },
+            What::Members { topic, .. } => {
+                self.unknown_members.insert((topic, shard));
+                return;
+            }
             What::Cursor { .. } | What::Release { .. } | What::Relay { .. } => return add(&self.status.given_up, 1),
-            What::Find { .. } | What::Touch { .. } | What::Lease { .. } | What::Probe { .. } | What::LoadScript(_) => {
+            What::Find { .. }
+            | What::Touch { .. }
+            | What::Replicas { .. }
+            | What::Lease { .. }
+            | What::Probe { .. }
+            | What::LoadScript(_) => {
                 return;
             }
         };

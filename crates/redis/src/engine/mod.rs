@@ -11,7 +11,7 @@ mod interest;
 mod link;
 mod news;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -20,11 +20,12 @@ use crossbeam_channel::Receiver;
 use ringgate_core::id::ShardId;
 use ringgate_core::keyed::{Keyed, keyed};
 use ringgate_core::limits::Settings;
-use ringgate_core::shard::{Effect, EngineUnavailable, Event};
+use ringgate_core::shard::{Asked, Effect, EngineUnavailable, Event};
 use ringgate_core::topics::TopicState;
 use tokio::sync::{Notify, mpsc};
 
-use crate::command::{Command, What};
+use crate::command::{Command, MEMBERS_AT_ONCE, What};
+use crate::epochs::Epochs;
 use crate::identity::Identity;
 use crate::keys::Keys;
 use crate::nodes::Nodes;
@@ -38,7 +39,6 @@ use crate::wire::Wire;
 use interest::Interests;
 use link::Link;
 use news::News;
-use ringgate_core::shard::Asked;
 
 /// What is due by the clock is looked at so often.
 const TICK: Duration = Duration::from_millis(50);
@@ -83,6 +83,7 @@ pub(crate) struct Work<H> {
     news: News,
     nodes: Nodes,
     interests: Interests,
+    epochs: Epochs,
     /// Cursors that are told at the next tick, by topic.
     cursors: HashMap<Arc<str>, PendingCursor>,
     /// Appends of a topic that are not answered yet.
@@ -95,6 +96,8 @@ pub(crate) struct Work<H> {
     leases_answered: u64,
     /// Topics that wait for a newer list of nodes before they are told.
     held: Vec<answers::Held>,
+    /// Rooms whose members Redis was not told: their homes tell them anew when it is back.
+    unknown_members: BTreeSet<(Arc<str>, ShardId)>,
     /// Releases and cursors that Redis had no room for.
     later: Vec<(ShardId, What)>,
     later_due: Instant,
@@ -136,6 +139,7 @@ pub(crate) async fn run<H: Homes>(
         news: News::new(now),
         nodes: Nodes::new(identity.run),
         interests: Interests::default(),
+        epochs: Epochs::default(),
         cursors: HashMap::new(),
         owed: HashMap::new(),
         now,
@@ -144,6 +148,7 @@ pub(crate) async fn run<H: Homes>(
         leases_asked: 0,
         leases_answered: 0,
         held: Vec::new(),
+        unknown_members: BTreeSet::new(),
         later: Vec::new(),
         later_due: now,
         refusal_logged: None,
@@ -269,15 +274,27 @@ impl<H: Homes> Work<H> {
                 self.flush_cursor(&format!("@{user}"));
                 self.push(shard, What::Release { user, device, fence, left });
             }
+            Effect::Presence { read, .. } if refuses => {
+                self.out.tell(shard, Event::Present { read, result: Err(EngineUnavailable) });
+            }
+            Effect::Presence { read, topic, limit } => self.push(shard, What::Presence { read, topic, limit }),
+            Effect::Members { topic, .. } if refuses => {
+                self.unknown_members.insert((topic, shard));
+            }
+            Effect::Members { topic, count, mut changes, mut anew } => loop {
+                let rest = changes.split_off(changes.len().min(MEMBERS_AT_ONCE));
+                let what = What::Members { topic: topic.clone(), count, changes, anew };
+                self.push(shard, what);
+                if rest.is_empty() {
+                    break;
+                }
+                (changes, anew) = (rest, false);
+            },
             Effect::Relay { topic, frame, origin } if !refuses => {
                 let payload = record::relay(origin, &frame);
                 self.push(shard, What::Relay { topic, payload });
             }
             Effect::Relay { .. } => add(&self.status.given_up, 1),
-            Effect::Members { .. } => {}
-            Effect::Presence { read, .. } => {
-                self.out.tell(shard, Event::Present { read, result: Err(EngineUnavailable) });
-            }
             Effect::Post(_)
             | Effect::Verify { .. }
             | Effect::Writable { .. }
@@ -326,6 +343,7 @@ impl<H: Homes> Work<H> {
         self.unsubscribe_lingering();
         self.resubscribe_some();
         self.touch_topics();
+        self.ask_for_members();
         if self.link.is_ready() && self.now >= self.later_due {
             self.later_due = self.now + Duration::from_secs(1);
             self.ask_later();
@@ -347,6 +365,17 @@ impl<H: Homes> Work<H> {
         set(&self.status.buffered, self.link.waiting() as u64);
         set(&self.status.interest, self.interests.len() as u64);
         set(&self.status.dropped, self.out.dropped);
+    }
+
+    /// Homes whose rooms have changed tell their members anew.
+    fn ask_for_members(&mut self) {
+        const A_TICK: usize = 256;
+        if self.link.is_ready() {
+            for _ in 0..A_TICK {
+                let Some((topic, shard)) = self.unknown_members.pop_first() else { return };
+                self.out.tell(shard, Event::Changed { topic });
+            }
+        }
     }
 
     fn ask_for_nodes(&mut self) {

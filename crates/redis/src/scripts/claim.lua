@@ -1,5 +1,4 @@
--- KEYS: state. ARGV: user, device, run, shard, session, ttl in ms, prefix of nodes' channels, PUBLISH or SPUBLISH, the topic's channel,
--- head of the news that it has changed.
+-- KEYS: state. ARGV: user, device, run, shard, session, ttl in ms, prefix of nodes' channels.
 -- Answers the fence: microseconds since 1970, so that it grows even where the one before was lost.
 local state, name = KEYS[1], ARGV[2]
 local value, q = unpack(redis.call('HMGET', state, 'd:' .. name, 'q'))
@@ -15,5 +14,4 @@ if run ~= '-' then
   local evict = 'E' .. whole(fence) .. ' ' .. shard .. ' ' .. #ARGV[1] .. ' ' .. ARGV[1] .. name
   redis.call('PUBLISH', ARGV[7] .. run, evict)
 end
-if not value then redis.call(ARGV[8], ARGV[9], ARGV[10]) end
 return whole(fence)

@@ -1,6 +1,7 @@
 -- KEYS: stream, state. ARGV: epoch, floor, lost, known (0 or 1), forgotten_at (or ''), ttl in ms, runs that live, run and shard of the
--- node that tells it, number of devices, then name, fence, cursor, away (or -), skipped (or -) of each, then names of forgotten devices.
--- Answers 1, or 0 if the topic has another epoch.
+-- node that tells it, PUBLISH or SPUBLISH, the topic's channel, head of the news that it has changed, number of devices, then name,
+-- fence, cursor, away (or -), skipped (or -) of each, then names of forgotten devices.
+-- Answers 1, or 0 if the topic has another epoch. Other nodes are told when a device is new or not known any more.
 local stream, state = KEYS[1], KEYS[2]
 local e, f, l, g = unpack(redis.call('HMGET', state, 'e', 'f', 'l', 'g'))
 if e ~= ARGV[1] then return 0 end
@@ -11,15 +12,18 @@ local floor, lost = math.max(mark(f), math.min(mark(ARGV[2]), last)), math.max(m
 redis.call('HSET', state, 'f', whole(floor), 'l', whole(math.min(lost, floor)))
 if ARGV[4] == '1' then redis.call('HSET', state, 'k', 1) end
 if ARGV[5] ~= '' and (not g or mark(ARGV[5]) < mark(g)) then redis.call('HSET', state, 'g', ARGV[5]) end
-local count = tonumber(ARGV[10])
-for i = 11 + 5 * count, #ARGV do
+local changed = false
+local count = tonumber(ARGV[13])
+for i = 14 + 5 * count, #ARGV do
   local value = redis.call('HGET', state, 'd:' .. ARGV[i])
   if value then
-    local d = device(value)
-    if d.run == '-' or not string.find(ARGV[7], d.run, 1, true) then redis.call('HDEL', state, 'd:' .. ARGV[i]) end
+    if not is_held(device(value), ARGV[7]) then
+      redis.call('HDEL', state, 'd:' .. ARGV[i])
+      changed = true
+    end
   end
 end
-for i = 11, 10 + 5 * count, 5 do
+for i = 14, 13 + 5 * count, 5 do
   local name, fence = ARGV[i], ARGV[i + 1]
   local value = redis.call('HGET', state, 'd:' .. name)
   local d = value and device(value) or {fence = fence, run = '-', shard = '-', session = '-'}
@@ -29,11 +33,13 @@ for i = 11, 10 + 5 * count, 5 do
       d.run, d.shard, d.session = '-', '-', '-'
       if ARGV[i + 3] == '-' then d.run, d.shard, d.session = ARGV[8], ARGV[9], '0' end
     end
+    if not d.cursor or d.cursor == '-' then changed = true end
     d.fence, d.cursor, d.away, d.skipped = fence, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
     put_device(state, name, d)
   end
 end
-floor = raise_floor(stream, state, last)
+floor = raise_floor(stream, state, last, ARGV[7])
 if epoch and last > 0 then trim(stream, e, floor) end
 keep(ARGV[6], stream, state)
+if changed then redis.call(ARGV[10], ARGV[11], ARGV[12]) end
 return 1

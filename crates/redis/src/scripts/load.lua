@@ -1,8 +1,10 @@
--- KEYS: stream, state. ARGV: the partition's least epoch; ttl in ms; PUBLISH or SPUBLISH; channel; head of the news that it has changed.
--- Answers epoch, last, floor, lost, when the first message leaves (or ''), known, forgotten_at (or ''), then name and value of each device.
+-- KEYS: stream, state. ARGV: the partition's least epoch; ttl in ms, and of a topic of
+-- which nothing is known yet; PUBLISH or SPUBLISH; channel; head of the news that it has changed.
+-- Answers epoch, last, floor, lost, when the first message leaves (or ''), known, forgotten_at (or ''),
+-- the epochs before ('<epoch>-<offset>', each up to where its messages are here), then name and value of each device.
 local stream, state = KEYS[1], KEYS[2]
 local epoch, last, changed = current(stream, state, tonumber(ARGV[1]))
-local f, l, k, g = unpack(redis.call('HMGET', state, 'f', 'l', 'k', 'g'))
+local f, l, k, g, b = unpack(redis.call('HMGET', state, 'f', 'l', 'k', 'g', 'b'))
 local before, lost, due, now = mark(f), mark(l), '', now_ms()
 local floor = before
 while floor < last and due == '' do
@@ -22,14 +24,16 @@ if floor > before then
   redis.call('HSET', state, 'f', whole(floor), 'l', whole(lost))
   trim(stream, whole(epoch), floor)
 end
-keep(ARGV[2], stream, state)
-if changed then redis.call(ARGV[3], ARGV[4], ARGV[5]) end
-local answer = {whole(epoch), whole(last), whole(floor), whole(lost), due, k or '0', g or ''}
-for _, found in ipairs(devices(state)) do
+if changed then redis.call(ARGV[4], ARGV[5], ARGV[6]) end
+local answer = {whole(epoch), whole(last), whole(floor), whole(lost), due, k or '0', g or '', b or ''}
+local all = devices(state)
+for _, found in ipairs(all) do
   local d = found[2]
   if d.cursor ~= '-' then
     answer[#answer + 1] = found[1]
     answer[#answer + 1] = table.concat({d.fence, d.cursor, d.away, d.skipped, d.run, d.shard, d.session}, ' ')
   end
 end
+-- Whoever asks for topics that nobody has used leaves little.
+keep((last > 0 or #all > 0) and ARGV[2] or ARGV[3], stream, state)
 return answer

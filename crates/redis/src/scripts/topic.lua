@@ -17,7 +17,9 @@ local function mark(value) return tonumber(value or 0) or 0 end
 local function device(value)
   local d = {}
   d.fence, d.cursor, d.away, d.skipped, d.run, d.shard, d.session =
-    string.match(value, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+    string.match(value, '^(%d+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)$')
+  -- A damaged one is as if it had been claimed long ago, and was never told of.
+  if not d.fence then return {fence = '0', cursor = '-', away = '-', skipped = '-', run = '-', shard = '-', session = '-'} end
   return d
 end
 local function put_device(state, name, d)
@@ -66,9 +68,15 @@ local function current(stream, state, least)
     end
     if #entries == 0 then redis.call('XSETID', stream, whole(anew) .. '-' .. whole(sequence)) end
     redis.call('XTRIM', stream, 'MINID', whole(anew) .. '-0')
-    redis.call('HSET', state, 'e', whole(anew), 'n', 1)
+    -- Of the epochs before, the newest eight: up to where their messages are here.
+    local before = {}
+    for name, upto in string.gmatch(redis.call('HGET', state, 'b') or '', '(%d+)-(%d+)') do
+      before[#before + 1] = name .. '-' .. whole(math.min(tonumber(upto), last))
+    end
+    before[#before + 1] = whole(epoch) .. '-' .. whole(last)
+    redis.call('HSET', state, 'e', whole(anew), 'n', 1, 'b', table.concat(before, ' ', math.max(1, #before - 7)))
   else
-    redis.call('HDEL', state, 'n')
+    redis.call('HDEL', state, 'n', 'b')
     redis.call('HSET', state, 'e', whole(anew))
   end
   local f, l, g = unpack(redis.call('HMGET', state, 'f', 'l', 'g'))
@@ -85,14 +93,27 @@ local function current(stream, state, least)
   return anew, last, told > 0 or epoch ~= nil
 end
 
--- Raises the floor to what every device has acknowledged; a device of which no state was told yet holds it where it is.
-local function raise_floor(stream, state, last)
+-- Whether a session may have the device: its node is alive, or has claimed the device a minute ago at most and may be new. `alive` are
+-- the runs of nodes that the asking node knows to be alive.
+local function is_held(d, alive)
+  if d.run == '-' then return false end
+  return string.find(alive, d.run, 1, true) ~= nil or now_us() - tonumber(d.fence) < 60000000
+end
+
+-- Raises the floor to what every device has acknowledged; a device of which no state was told yet holds it where it is, while it
+-- has a session.
+local function raise_floor(stream, state, last, alive)
   local floor, before = nil, mark(redis.call('HGET', state, 'f'))
   for _, found in ipairs(devices(state)) do
-    local d = found[2]
-    if d.cursor == '-' then floor = nil break end
-    local cursor = mark(d.cursor)
-    if not floor or cursor < floor then floor = cursor end
+    local name, d = found[1], found[2]
+    if d.cursor ~= '-' then
+      local cursor = mark(d.cursor)
+      if not floor or cursor < floor then floor = cursor end
+    elseif is_held(d, alive) then
+      floor = 0
+    else
+      redis.call('HDEL', state, 'd:' .. name)
+    end
   end
   floor = math.max(before, math.min(floor or 0, last))
   if floor > before then redis.call('HSET', state, 'f', whole(floor)) end

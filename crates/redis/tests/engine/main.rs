@@ -1,6 +1,7 @@
 //! The engine against a real Redis: effects in, events out, without a gateway.
 
+mod faults;
 mod node;
 mod order;
-mod server;
+mod reach;
 mod topics;

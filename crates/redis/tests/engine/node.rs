@@ -10,14 +10,14 @@ use ringgate_core::id::{ClientMessageId, Durability, Position, ShardId, Stamp};
 use ringgate_core::keyed::keyed;
 use ringgate_core::limits::{Engine as Kind, Namespace, Settings};
 use ringgate_core::shard::{
-    DeviceLeft, Effect, EngineUnavailable, Event, Fence, Origin, ReadMessages, ReadRange, ReadResult, Record, Stored,
-    StoredMessage,
+    Asked, DeviceLeft, Effect, EngineUnavailable, Event, Fence, Origin, ReadMessages, ReadRange, ReadResult, Record,
+    Stored, StoredMessage,
 };
 use ringgate_core::topics::{DedupKey, DeviceState, LoadedTopic, TopicState};
 use ringgate_core::wire::Draft;
-use ringgate_redis::{Asked, Engine, Homes, Identity, Options, Sender, Server, Servers, Status, connect, start};
+use ringgate_redis::{Engine, Homes, Identity, Options, Server, Servers, Status, connect, start};
 
-use crate::server::Redis;
+use ringgate_test_servers::Server as Redis;
 
 pub(crate) const SHARD: ShardId = ShardId(3);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ struct Told {
 struct Mailboxes(Arc<Told>);
 
 impl Homes for Mailboxes {
-    fn tell(&self, shard: ShardId, event: Event<'static>) -> Result<(), Event<'static>> {
+    fn tell(&mut self, shard: ShardId, event: Event<'static>) -> Result<(), Event<'static>> {
         if self.0.is_full.load(Ordering::Relaxed) {
             return Err(event);
         }
@@ -41,7 +41,7 @@ impl Homes for Mailboxes {
         Ok(())
     }
 
-    fn wake(&self) {
+    fn wake(&mut self) {
         self.0.come.notify_all();
     }
 }
@@ -49,15 +49,18 @@ impl Homes for Mailboxes {
 pub(crate) struct Node {
     pub(crate) identity: Identity,
     pub(crate) status: Arc<Status>,
-    pub(crate) settings: Arc<Settings>,
     told: Arc<Told>,
-    sender: Sender,
     engine: Option<Engine>,
 }
 
-/// How the server is reached, with short times.
+/// Without persistence.
+pub(crate) fn redis() -> Redis {
+    Redis::start(&ringgate_test_servers::Options::default())
+}
+
+/// How the server is reached.
 pub(crate) fn options(redis: &Redis) -> Options {
-    let server = Server { host: "127.0.0.1".to_owned(), port: redis.port };
+    let server = Server { host: "127.0.0.1".to_owned(), port: redis.address().port() };
     Options { servers: Servers::Standalone(server), ..Options::default() }
 }
 
@@ -79,8 +82,8 @@ impl Node {
         let (told, status) = (Arc::<Told>::default(), Arc::<Status>::default());
         let settings = Arc::new(Settings { node_number: number, ..settings });
         let homes = Mailboxes(told.clone());
-        let engine = start(options, identity.clone(), settings.clone(), homes, status.clone()).expect("a thread");
-        let node = Node { identity, status, settings, told, sender: engine.sender(), engine: Some(engine) };
+        let engine = start(options, identity.clone(), settings, homes, status.clone()).expect("a thread");
+        let node = Node { identity, status, told, engine: Some(engine) };
         node.wait_until_up();
         node
     }
@@ -102,8 +105,10 @@ impl Node {
     }
 
     pub(crate) fn ask(&self, effect: Effect) {
-        self.sender.ask(Asked { shard: SHARD, effect }).expect("the engine takes it");
-        self.sender.wake();
+        let engine = self.engine.as_ref().expect("it runs");
+        let sender = engine.sender();
+        sender.ask(Asked { shard: SHARD, effect }).expect("the engine takes it");
+        sender.wake();
     }
 
     /// The first event told, from now or before, of which `wanted` makes something. It is taken out; others stay.
@@ -180,12 +185,17 @@ impl Node {
         messages_max: usize,
         bytes_max: usize,
     ) -> ReadResult {
+        let epoch = self.loaded(topic).position.epoch;
+        let messages = ReadMessages { topic: topic.into(), epoch, range, messages_max, bytes_max };
+        self.try_read(messages).expect("it is read")
+    }
+
+    pub(crate) fn try_read(&self, messages: ReadMessages) -> Result<ReadResult, EngineUnavailable> {
         let read = next();
-        let messages = Box::new(ReadMessages { topic: topic.into(), range, messages_max, bytes_max });
-        self.ask(Effect::Read { read, messages });
+        self.ask(Effect::Read { read, messages: Box::new(messages) });
         self.wait_for("messages that are read", |event| match event {
             Event::Read { read: answered, result } if *answered == read => {
-                Some((**result.as_ref().expect("it is read")).clone())
+                Some(result.as_ref().map(|result| (**result).clone()).map_err(|error| *error))
             }
             _ => None,
         })
@@ -243,6 +253,26 @@ impl Node {
             key: None,
         }
     }
+}
+
+/// Sessions in a room, and the names of some, sorted.
+pub(crate) fn presence(node: &Node, topic: &str, limit: u32) -> (u32, Vec<String>) {
+    let read = next();
+    node.ask(Effect::Presence { read, topic: topic.into(), limit });
+    node.wait_for("who is in the room", |event| match event {
+        Event::Present { read: answered, result } if *answered == read => {
+            let present = result.as_ref().expect("it is answered");
+            let mut named: Vec<String> =
+                present.members.iter().map(|(user, device)| format!("{user}/{device}")).collect();
+            named.sort_unstable();
+            Some((present.count, named))
+        }
+        _ => None,
+    })
+}
+
+pub(crate) fn members_of(node: &Node, topic: &str) -> u32 {
+    presence(node, topic, 0).0
 }
 
 pub(crate) fn device(name: &str, cursor: u64, fence: Fence) -> DeviceState {

@@ -1,11 +1,11 @@
 //! What is kept of a topic: messages, marks, devices.
 
 use ringgate_core::id::Position;
-use ringgate_core::shard::{DeviceLeft, Event, ReadRange, ReadResult, Record};
+use ringgate_core::shard::{DeviceLeft, Effect, Event, MemberChange, ReadRange, ReadResult, Record};
 use ringgate_core::topics::{DeviceState, TopicState};
 
-use crate::node::{Node, device, state_of, unix_ms, until};
-use crate::server::Redis;
+use crate::node::{Node, device, presence, redis, state_of, unix_ms, until};
+use ringgate_test_servers::{Options, Server as Redis};
 
 fn offsets(read: &ReadResult) -> Vec<u64> {
     read.messages.iter().map(|message| message.offset).collect()
@@ -13,7 +13,7 @@ fn offsets(read: &ReadResult) -> Vec<u64> {
 
 #[test]
 fn messages_are_read_either_way_then_pages_meet_without_a_hole() {
-    let redis = Redis::start(&[]);
+    let redis = redis();
     let node = Node::start(&redis, 1);
     node.store_some("chat:x", 10);
     let page = node.read("chat:x", ReadRange::After(2), 3);
@@ -37,7 +37,7 @@ fn messages_are_read_either_way_then_pages_meet_without_a_hole() {
 
 #[test]
 fn every_device_has_acknowledged_then_messages_leave() {
-    let redis = Redis::start(&[]);
+    let redis = redis();
     let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
     let (phone, laptop) = (a.claim("bob", "phone"), b.claim("bob", "laptop"));
     assert!(phone < laptop);
@@ -76,7 +76,7 @@ fn every_device_has_acknowledged_then_messages_leave() {
 
 #[test]
 fn device_is_claimed_elsewhere_then_the_session_before_is_evicted() {
-    let redis = Redis::start(&[]);
+    let redis = redis();
     let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
     let first = a.claim("bob", "phone");
     let second = b.claim("bob", "phone");
@@ -92,34 +92,45 @@ fn device_is_claimed_elsewhere_then_the_session_before_is_evicted() {
     a.release("bob", "phone", first, Some(DeviceLeft { epoch, state: device("phone", 9, first) }));
     a.loaded("@other");
     assert_eq!(b.loaded("@bob").state.devices, [device("phone", 0, second)]);
+    // Had it not been told, loading the inbox once more would tell it.
+    a.loaded("@bob");
+    a.loaded("@bob");
+    a.wait_for("an evict", |event| matches!(event, Event::Evict { fence, .. } if *fence == second).then_some(()));
     // The newer one ends: nobody is evicted by the next.
     b.release("bob", "phone", second, None);
     let devices = b.loaded("@bob").state.devices;
     assert!(devices[0].away_since_ms.is_some(), "{devices:?}");
     a.claim("bob", "phone");
     b.loaded("@other");
-    assert_eq!(b.count(|event| matches!(event, Event::Evict { .. })), 0);
+    assert_eq!(b.count(|event| matches!(event, Event::Evict { fence, .. } if *fence > second)), 0);
 }
 
 #[test]
 fn device_is_new_then_nodes_that_have_the_inbox_are_told_that_it_has_changed() {
-    let redis = Redis::start(&[]);
+    let redis = redis();
     let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
-    a.loaded("@bob");
+    let epoch = a.loaded("@bob").position.epoch;
+    let is_change = |event: &Event<'_>| matches!(event, Event::Changed { topic } if **topic == *"@bob");
     let fence = b.claim("bob", "phone");
-    a.wait_for("a change", |event| matches!(event, Event::Changed { topic } if **topic == *"@bob").then_some(()));
-    b.claim("bob", "phone");
+    b.cursor("@bob", epoch, state_of(vec![device("phone", 0, fence)]));
+    a.wait_for("a change", |event| is_change(event).then_some(()));
+    b.cursor("@bob", epoch, state_of(vec![device("phone", 0, fence)]));
+    b.loaded("@bob");
     a.loaded("@bob");
-    assert_eq!(a.count(|event| matches!(event, Event::Changed { .. })), 0, "it is known by now");
+    assert_eq!((a.count(is_change), b.count(is_change)), (0, 0), "it is known by now, and who told it knew before");
+    b.release("bob", "phone", fence, Some(DeviceLeft { epoch, state: device("phone", 0, fence) }));
+    b.cursor("@bob", epoch, TopicState { forgotten: vec!["phone".into()], ..TopicState::default() });
+    a.wait_for("a change", |event| is_change(event).then_some(()));
     // Never attached, it leaves nothing.
-    b.release("bob", "phone", fence, None);
-    b.release("bob", "phone", fence + 1_000_000_000, None);
+    let fence = b.claim("bob", "laptop");
+    b.release("bob", "laptop", fence + 1, None);
+    b.release("bob", "laptop", fence, None);
     assert!(b.loaded("@bob").state.devices.is_empty());
 }
 
 #[test]
 fn node_stops_then_its_devices_are_away() {
-    let redis = Redis::start(&[]);
+    let redis = redis();
     let a = Node::start(&redis, 1);
     let b = Node::start(&redis, 2);
     let fence = b.claim("bob", "phone");
@@ -137,7 +148,7 @@ fn node_stops_then_its_devices_are_away() {
 
 #[test]
 fn more_messages_than_are_kept_then_what_was_pushed_out_is_lost() {
-    let redis = Redis::start(&["--stream-node-max-entries", "10"]);
+    let redis = Redis::start(&Options { lines: vec!["stream-node-max-entries 10".to_owned()], ..Options::default() });
     let node = Node::start(&redis, 1);
     node.store_some("small:x", 45);
     let loaded = node.loaded("small:x");
@@ -149,7 +160,7 @@ fn more_messages_than_are_kept_then_what_was_pushed_out_is_lost() {
 
 #[test]
 fn messages_expire_then_the_floor_has_passed_them_and_those_of_a_ttl_are_not_lost() {
-    let redis = Redis::start(&[]);
+    let redis = redis();
     let node = Node::start(&redis, 1);
     let expired = |own_ttl: bool| Record { expires_unix_ms: unix_ms() - 1, own_ttl, ..node.record("@bob", "old") };
     node.store(expired(true));
@@ -164,4 +175,34 @@ fn messages_expire_then_the_floor_has_passed_them_and_those_of_a_ttl_are_not_los
     let loaded = node.loaded("@bob");
     assert_eq!(loaded.position, Position { epoch, offset: 3 });
     assert_eq!((loaded.state.floor, loaded.state.lost, loaded.due_unix_ms), (2, 2, Some(kept.expires_unix_ms)));
+}
+
+#[test]
+fn members_come_and_go_on_two_nodes_then_presence_names_those_of_both() {
+    let redis = redis();
+    let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
+    let tell = |node: &Node, count: u32, changes: Vec<(u64, Option<&str>)>, anew: bool| {
+        let change = |(session, user): (u64, Option<&str>)| MemberChange {
+            session,
+            member: user.map(|user| (user.into(), "phone".into())),
+        };
+        let changes = changes.into_iter().map(change).collect();
+        node.ask(Effect::Members { topic: "chat:x".into(), count, changes, anew });
+    };
+    assert_eq!(presence(&a, "chat:x", 10), (0, vec![]));
+    tell(&a, 2, vec![(1, Some("alice")), (2, Some("bob"))], false);
+    tell(&b, 3, vec![(1, Some("carol"))], false);
+    presence(&b, "chat:x", 10);
+    let all = ["alice/phone", "bob/phone", "carol/phone"].map(str::to_owned);
+    assert_eq!(presence(&a, "chat:x", 10), (5, all.to_vec()));
+    assert_eq!(presence(&a, "chat:x", 2).1.len(), 2);
+    assert_eq!(presence(&a, "chat:x", 0), (5, vec![]));
+    tell(&a, 1, vec![(2, None)], false);
+    tell(&b, 2000, (0..2000).map(|session| (session, Some("dave"))).collect(), true);
+    presence(&b, "chat:x", 0);
+    let (count, named) = presence(&a, "chat:x", 3000);
+    assert_eq!((count, named.len(), named.first().map(String::as_str)), (2001, 2001, Some("alice/phone")));
+    b.stop();
+    tell(&a, 0, vec![(1, None)], false);
+    until("the members of a node that has ended are not counted", || presence(&a, "chat:x", 10) == (0, vec![]));
 }
