@@ -10,6 +10,7 @@
 mod connections;
 mod families;
 mod process;
+mod redis;
 mod text;
 
 use std::convert::Infallible;
@@ -34,6 +35,7 @@ pub use families::Limits;
 
 use crate::readiness::{Readiness, Reason};
 use ringgate_core::metrics::ShardMetrics;
+use ringgate_redis::Status;
 
 /// How long clients are waited for.
 #[derive(Clone, Copy, Debug)]
@@ -63,9 +65,10 @@ impl Admin {
         hosts: Vec<String>,
         metrics: Arc<[Arc<ShardMetrics>]>,
         limits: Limits,
+        redis: Option<Arc<Status>>,
         readiness: Arc<Readiness>,
     ) -> io::Result<Admin> {
-        let figures = Some(Figures { hosts, metrics, limits, started: Instant::now() });
+        let figures = Some(Figures { hosts, metrics, limits, redis, started: Instant::now() });
         Admin::start_with(address, Pages { figures, readiness }, TIMEOUTS)
     }
 
@@ -166,6 +169,8 @@ struct Figures {
     hosts: Vec<String>,
     metrics: Arc<[Arc<ShardMetrics>]>,
     limits: Limits,
+    /// Of the engine that nodes share, if there is one.
+    redis: Option<Arc<Status>>,
     started: Instant,
 }
 
@@ -182,7 +187,12 @@ impl Pages {
             ("/healthz", _) => condition("healthy", &self.readiness.illnesses()),
             ("/readyz", _) => condition("ready", &self.readiness.obstacles()),
             ("/metrics", Some(figures)) => {
-                let open = families::render(&figures.metrics, figures.limits, figures.started.elapsed());
+                let open = families::render(
+                    &figures.metrics,
+                    figures.limits,
+                    figures.redis.as_ref(),
+                    figures.started.elapsed(),
+                );
                 let accept = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
                 let (body, kind) = match text::wants_openmetrics(accept) {
                     true => (open, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
@@ -205,7 +215,7 @@ pub fn reference() -> String {
     // What is only exported with a certificate, and with a thread that runs.
     shard.tls_cert_ends.set(1);
     shard.thread.set(std::process::id().into());
-    text::reference(&families::render(&[Arc::new(shard)], Limits::default(), Duration::ZERO))
+    text::reference(&families::render(&[Arc::new(shard)], Limits::default(), Some(&Arc::default()), Duration::ZERO))
 }
 
 impl Figures {
@@ -276,7 +286,7 @@ mod tests {
         readiness.set(State::Ready);
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..2).map(|_| Arc::default()).collect();
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
-        let figures = Some(Figures { hosts, metrics, limits: Limits::default(), started: Instant::now() });
+        let figures = Some(Figures { hosts, metrics, limits: Limits::default(), redis: None, started: Instant::now() });
         Admin::start_with(loopback(), Pages { figures, readiness }, timeouts).unwrap()
     }
 
@@ -289,7 +299,7 @@ mod tests {
         metrics[1].connections_active[Transport::Plain].add(4);
         metrics[1].delivery_duration.record_us(70);
         let readiness = Arc::new(Readiness::default());
-        let admin = Admin::start(loopback(), Vec::new(), metrics, Limits::default(), readiness.clone()).unwrap();
+        let admin = Admin::start(loopback(), Vec::new(), metrics, Limits::default(), None, readiness.clone()).unwrap();
         assert!(get(admin.address(), "GET /healthz").contains("200 OK"));
         let not_ready = |reason: &str, text: &str| {
             format!("{{\"ready\":false,\"reasons\":[{{\"reason\":\"{reason}\",\"text\":\"{text}\"}}]}}\n")
@@ -316,7 +326,7 @@ mod tests {
         ] {
             assert!(metrics.contains(line), "no {line} in {metrics}");
         }
-        let taken = Admin::start(admin.address(), Vec::new(), Arc::from([]), Limits::default(), readiness)
+        let taken = Admin::start(admin.address(), Vec::new(), Arc::from([]), Limits::default(), None, readiness)
             .err()
             .unwrap()
             .to_string();

@@ -380,7 +380,7 @@ fn addresses(server: &Server, shards: usize, dev: bool) -> Result<String, String
             TokenSpec { user: "alice".into(), issued_at: unix_seconds(), ttl_seconds: 3600, ..TokenSpec::default() };
         let token = Signer::dev().sign(&spec)?;
         lines.push(format!("token of alice, good for an hour: {token}"));
-        if let Some(plain) = server.addresses().iter().find(|l| l.transport == Transport::Plain) {
+        if let Some(plain) = server.addresses().iter().find(|l| l.front.transport == Transport::Plain) {
             lines.push("development only: everybody knows this gateway's key. Talk with yourself:".to_owned());
             lines.push(format!(
                 "  ringgate client --url tcp://{} --token $(ringgate token --dev --user bob) --room chat:general",

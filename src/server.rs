@@ -27,6 +27,7 @@ use crate::worker::{Control, Mail, Reload};
 use ringgate_auth::Keys;
 use ringgate_core::mesh::Mailbox;
 use ringgate_core::metrics::{ReloadOutcome, ShardMetrics};
+use ringgate_core::transport::Transport;
 
 use bind::bind_all;
 use engine::{Engine, Found};
@@ -72,7 +73,7 @@ impl Server {
 
     /// As [`Self::start`]; `at_rest` is called on a shard's thread when a busy stretch is over: programs whose allocator keeps
     /// what was freed give it back there.
-    pub fn start_with(config: Config, at_rest: fn()) -> Result<Server, StartError> {
+    pub fn start_with(mut config: Config, at_rest: fn()) -> Result<Server, StartError> {
         check_machine(&config.runtime)?;
         let found = config.redis.as_ref().map(|redis| Found::reach(redis, &config.settings)).transpose()?;
         let count = config.runtime.shard_count();
@@ -80,7 +81,8 @@ impl Server {
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..count).map(|_| Arc::default()).collect();
         set_certificate_end(&metrics, config.tls_ends);
         let readiness = Arc::new(Readiness::default());
-        let admin = start_admin(&config, &metrics, &readiness)?;
+        let status = found.as_ref().map(Found::status);
+        let admin = start_admin(&config, &metrics, status.clone(), &readiness)?;
         let health = start_health(config.health, &readiness)?;
         let limits = Limits {
             slots: config.runtime.connections_per_shard_max.into(),
@@ -91,12 +93,14 @@ impl Server {
         let plan = Plan::new(&config.runtime)?;
         let mailboxes = plan.mailboxes(config.runtime.mailbox_capacity)?;
         let identity = found.as_ref().map_or_else(Identity::random, Found::identity);
+        if let Some(found) = &found {
+            config.settings.engine_durability = found.durability();
+        }
         let mut common = Common::new(config, identity, at_rest);
         let engine = found.map(|found| found.start(common.settings(), mailboxes.engine)).transpose()?;
         if let Some(engine) = &engine {
             common.set_engine(engine.ends());
         }
-        let status = engine.as_ref().map(|engine| engine.status().clone());
         let threads = start_threads(plan.threads(common.shards(mailboxes.shards, sockets, &metrics)))?;
         readiness.set(State::Ready);
         let watch = start_watch(&metrics, limits, status, &readiness)?;
@@ -122,11 +126,15 @@ impl Server {
 
     /// Where its listeners are, as clients write it: `tcp://ADDRESS`, or `ws://ADDRESS/PATH` for a WebSocket.
     pub fn urls(&self) -> Vec<String> {
-        let url = |listener: &ListenerConfig| {
-            let path = if listener.transport.is_websocket() { &*self.websocket_path } else { "" };
-            format!("{}://{}{path}", listener.transport.label(), listener.address)
+        let url = |address, transport: Transport| {
+            let path = if transport.is_websocket() { &*self.websocket_path } else { "" };
+            format!("{}://{address}{path}", transport.label())
         };
-        self.addresses.iter().map(url).collect()
+        let of = |listener: &ListenerConfig| {
+            let address = listener.address;
+            listener.front.transports().map(move |transport| url(address, transport)).collect::<Vec<_>>()
+        };
+        self.addresses.iter().flat_map(of).collect()
     }
 
     /// Where the admin listener is, if there is one.

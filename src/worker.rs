@@ -31,9 +31,8 @@ use ringgate_core::mesh::Mailbox;
 use ringgate_core::metrics::Cell;
 use ringgate_core::session::{Admission, Authenticator};
 use ringgate_core::shard::{Effect, Event, ShardOptions};
-use ringgate_core::transport::Transport;
 use ringgate_net::ws::Rules;
-use ringgate_net::{Bell, Net, NetOptions, RingError};
+use ringgate_net::{Bell, Front, Net, NetOptions, RingError};
 use rustls::ServerConfig;
 
 use driver::{Core, farewells};
@@ -51,7 +50,7 @@ pub struct WorkerOptions {
     /// The sockets.
     pub net: NetOptions,
     /// Its listeners, one for each address of the node.
-    pub listeners: Vec<(TcpListener, Transport)>,
+    pub listeners: Vec<(TcpListener, Front)>,
     /// What those of WebSocket ask of their connections.
     pub websocket: Rules,
     /// Certificate, if any listener is TLS.
@@ -113,17 +112,14 @@ impl Worker {
         }
         net.set_farewells(farewells(options.shard.id));
         net.receive_stepwise();
-        for (listener, transport) in options.listeners {
-            match transport.is_websocket() {
-                true => net.listen_websocket(listener, transport, options.websocket.clone()),
-                false => net.listen(listener, transport),
-            }
+        for (listener, front) in options.listeners {
+            net.listen_as(listener, &front, &options.websocket);
         }
         let log = ConnectionLog::new(options.shard.id, Instant::now());
         Ok(Worker {
             net,
             backlog: Backlog::new(options.shard.shards.into()),
-            core: Core::new(options.shard, options.admission),
+            core: Core::new(options.shard, options.admission, options.websocket.trusted_proxies),
             mailbox: options.mailbox,
             engine: options.engine,
             verifier: Verifier::new(options.authenticator),
@@ -184,6 +180,9 @@ impl Worker {
         };
         busy |= self.apply_effects();
         self.backlog.send(&mut self.mailbox, &mut self.core);
+        for (peer, failure) in self.core.refused.drain(..) {
+            self.log.refused(peer, failure);
+        }
         if let Some(engine) = &mut self.engine {
             engine.send(&self.core.metrics);
         }
@@ -228,10 +227,9 @@ impl Worker {
 
     /// Gives back what only the busy stretch needed.
     fn release_spares(&mut self) {
-        self.core.shard.release_spares();
+        self.core.release_spares();
         self.net.release_spares();
         self.verifier.release_spares();
-        self.core.causes.shrink_to_fit();
         self.backlog.release_spares();
         (self.at_rest)();
     }
@@ -264,7 +262,10 @@ impl Worker {
             any = true;
             match effect {
                 Effect::Post(posted) => self.backlog.push(posted),
-                Effect::Verify { connection, refresh, token } => self.verifier.push((connection, refresh, token)),
+                Effect::Verify { connection, refresh, token } => {
+                    let token = if refresh.is_none() { self.core.token(connection, token) } else { token };
+                    self.verifier.push((connection, refresh, token));
+                }
                 Effect::Writable { connection } => self.net.flush(connection, &mut self.core),
                 Effect::Close { connection, reason, flush, record } => {
                     let cause = self.core.causes.remove(&connection);

@@ -3,6 +3,8 @@
 
 #[path = "../fuzz/src/connections.rs"]
 mod connections;
+#[path = "../fuzz/src/proxy.rs"]
+mod proxy;
 #[path = "../fuzz/src/records.rs"]
 mod records;
 
@@ -28,6 +30,16 @@ fn corpus_of_records_is_replayed_then_no_panic() {
 #[test]
 fn corpus_of_connections_is_replayed_then_no_panic() {
     replay(&["fuzz/corpus/connections"], connections::connections);
+}
+
+#[test]
+fn corpus_of_proxies_is_replayed_then_pieces_mean_the_same() {
+    replay(&["fuzz/corpus/proxy"], proxy::proxy);
+}
+
+#[test]
+fn headers_of_proxies_are_mutated_then_pieces_mean_the_same() {
+    replay_mutated("fuzz/corpus/proxy", 100, proxy::proxy);
 }
 
 #[test]

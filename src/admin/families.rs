@@ -11,9 +11,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::process::{Process, thread_cpu_seconds};
+use super::redis::Redis;
 use ringgate_core::close::{AuthError, CloseReason};
 use ringgate_core::metrics::{Cell, Cells, HISTOGRAM_BOUNDS_US, Histogram, Label, ShardMetrics};
 use ringgate_core::transport::Transport;
+use ringgate_redis::Status;
 
 /// What bounds figures, 0 where there is no bound.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,7 +33,12 @@ pub struct Limits {
 }
 
 /// All families as OpenMetrics text.
-pub(super) fn render(shards: &[Arc<ShardMetrics>], limits: Limits, uptime: Duration) -> String {
+pub(super) fn render(
+    shards: &[Arc<ShardMetrics>],
+    limits: Limits,
+    redis: Option<&Arc<Status>>,
+    uptime: Duration,
+) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Process));
     registry.sub_registry_with_prefix("ringgate").register_collector(Box::new(Families {
@@ -39,6 +46,9 @@ pub(super) fn render(shards: &[Arc<ShardMetrics>], limits: Limits, uptime: Durat
         limits,
         uptime,
     }));
+    if let Some(redis) = redis {
+        registry.sub_registry_with_prefix("ringgate").register_collector(Box::new(Redis(redis.clone())));
+    }
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &registry) {
         Ok(()) => text,

@@ -25,8 +25,8 @@ use crate::cores::Cores;
 use ringgate_auth::{Claims, Key};
 use ringgate_core::limits::Settings;
 use ringgate_core::transport::Transport;
-use ringgate_net::Descriptors;
 use ringgate_net::ws::{OriginPattern, Rules};
+use ringgate_net::{Descriptors, Front};
 
 /// TCP port of a development gateway, and of the documentation.
 pub const DEFAULT_PORT: u16 = 7400;
@@ -100,14 +100,21 @@ pub struct Runtime {
 }
 
 /// One address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerConfig {
     /// Where.
     pub address: SocketAddr,
     /// What is spoken there.
-    pub transport: Transport,
+    pub front: Front,
     /// `[::]` leaves IPv4 alone; of no meaning for other addresses.
     pub ipv6_only: bool,
+}
+
+impl ListenerConfig {
+    /// For this transport alone.
+    pub fn new(address: SocketAddr, transport: Transport) -> Self {
+        ListenerConfig { address, front: Front::new(transport), ipv6_only: false }
+    }
 }
 
 /// How to log.
@@ -250,7 +257,7 @@ impl Config {
             let address = SocketAddr::from(([127, 0, 0, 1], port));
             if ringgate_net::is_taken(address, false).is_ok() { address } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
         };
-        let listener = |port, transport| ListenerConfig { address: free(port), transport, ipv6_only: false };
+        let listener = |port, transport| ListenerConfig::new(free(port), transport);
         let listeners = vec![
             listener(DEFAULT_PORT, Transport::Plain),
             listener(DEFAULT_TLS_PORT, Transport::Tls),

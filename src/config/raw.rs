@@ -217,11 +217,24 @@ section!(Runtime {
     mailbox_capacity: At<Number>,
 });
 
-section!(Listener { address: At<String>, tls: bool, protocols: At<Vec<Spanned<String>>>, ipv6_only: At<bool>, });
+section!(Listener {
+    address: At<String>,
+    tls: bool,
+    protocols: At<Vec<Spanned<String>>>,
+    ipv6_only: At<bool>,
+    proxy_protocol: bool,
+    trusted_proxies: Vec<Spanned<String>>,
+});
 
 section!(Tls { certificate: At<String>, key: At<String>, names: Vec<Spanned<String>>, memory: At<String>, });
 
-section!(WebSocket { path: At<String>, origins: Vec<Spanned<String>>, });
+section!(WebSocket {
+    path: At<String>,
+    origins: Vec<Spanned<String>>,
+    token_cookie: At<String>,
+    trusted_proxies: Vec<Spanned<String>>,
+    forwarded_header: At<String>,
+});
 
 section!(Client {
     ping_interval: At<Duration>,

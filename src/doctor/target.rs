@@ -33,7 +33,7 @@ impl Target {
         let listeners = config.map_or(&[][..], |config| &config.listeners);
         let mut target = Target {
             connections,
-            tls: tls || listeners.iter().any(|listener| listener.transport.has_tls()),
+            tls: tls || listeners.iter().any(|listener| listener.front.transport.has_tls()),
             compact: config
                 .and_then(|config| config.tls.as_ref())
                 .is_some_and(|tls| ringgate_net::tls::is_compact(tls)),

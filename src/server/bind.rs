@@ -4,15 +4,14 @@ use std::net::TcpListener;
 
 use super::StartError;
 use crate::config::ListenerConfig;
-use ringgate_core::transport::Transport;
-use ringgate_net::kernel;
+use ringgate_net::{Front, kernel};
 
 /// Binds every address once per shard. The first socket of an address fixes a port that was left open.
 #[expect(clippy::type_complexity, reason = "one list of listeners for each shard")]
 pub(super) fn bind_all(
     listeners: &[ListenerConfig],
     shards: usize,
-) -> Result<(Vec<ListenerConfig>, Vec<Vec<(TcpListener, Transport)>>), StartError> {
+) -> Result<(Vec<ListenerConfig>, Vec<Vec<(TcpListener, Front)>>), StartError> {
     let mut addresses = Vec::new();
     let mut sockets: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
     for listener in listeners {
@@ -33,9 +32,9 @@ pub(super) fn bind_all(
         for sockets in &mut sockets {
             let socket = ringgate_net::bind(address, listener.ipv6_only).map_err(refused)?;
             address = socket.local_addr().map_err(refused)?;
-            sockets.push((socket, listener.transport));
+            sockets.push((socket, listener.front.clone()));
         }
-        addresses.push(ListenerConfig { address, ..*listener });
+        addresses.push(ListenerConfig { address, ..listener.clone() });
     }
     Ok((addresses, sockets))
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::StartError;
 use super::start::{EngineOf, Identity};
 use crate::config::{self, RedisConfig, RedisMode};
+use crate::redis_facts::{Facts, durability, refuse};
 use crate::worker::{Asks, EngineEnd, Mail};
-use ringgate_core::id::ShardId;
+use ringgate_core::id::{Durability, ShardId};
 use ringgate_core::limits::Settings;
 use ringgate_core::mesh::Mailbox;
 use ringgate_core::shard::{Asked, Event};
@@ -18,21 +19,30 @@ use ringgate_redis::{Options, Server, Servers, Status, Tls, WhenAway};
 pub(super) struct Found {
     options: Options,
     identity: ringgate_redis::Identity,
-}
-
-/// The engine's thread, and what it says of itself.
-pub(super) struct Engine {
-    thread: ringgate_redis::Engine,
+    durability: Durability,
     status: Arc<Status>,
 }
 
+/// The engine's thread.
+pub(super) struct Engine {
+    thread: ringgate_redis::Engine,
+}
+
 impl Found {
-    /// Reaches the Redis of the configuration, and takes this node's number there.
+    /// Reaches the Redis of the configuration, and takes this node's number there. One that may forget what it has stored is refused,
+    /// unless the configuration takes it.
     pub(super) fn reach(redis: &RedisConfig, settings: &Settings) -> Result<Found, StartError> {
-        let options = options(redis).map_err(|error| StartError(format!("[redis]: {error}")))?;
+        if let Some(text) = not_there_yet(redis) {
+            return Err(StartError(text));
+        }
+        let facts = Facts::gather(redis);
+        if let Some(text) = refuse(&facts, redis) {
+            return Err(StartError(text));
+        }
+        let options = options(redis).map_err(|error| StartError(format!("redis.tls: {error}")))?;
         let identity = ringgate_redis::connect(&options, settings.node_number);
         let identity = identity.map_err(|error| StartError(format!("[redis]: {error}")))?;
-        Ok(Found { options, identity })
+        Ok(Found { options, identity, durability: durability(&facts), status: Arc::default() })
     }
 
     /// What makes this node one of those that share the engine.
@@ -40,12 +50,21 @@ impl Found {
         Identity { seed: self.identity.seed, run: self.identity.run }
     }
 
+    /// How safe a message is that this Redis has stored.
+    pub(super) fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// What the engine will say of itself.
+    pub(super) fn status(&self) -> Arc<Status> {
+        self.status.clone()
+    }
+
     /// Starts the engine, which tells shards through this end of the mesh.
     pub(super) fn start(self, settings: Arc<Settings>, mailbox: Mailbox<Mail>) -> Result<Engine, StartError> {
-        let status = Arc::new(Status::default());
-        let thread = ringgate_redis::start(self.options, self.identity, settings, ToShards { mailbox }, status.clone());
+        let thread = ringgate_redis::start(self.options, self.identity, settings, ToShards { mailbox }, self.status);
         let thread = thread.map_err(|error| StartError(format!("the thread of the engine: {error}")))?;
-        Ok(Engine { thread, status })
+        Ok(Engine { thread })
     }
 }
 
@@ -54,10 +73,6 @@ impl Engine {
     pub(super) fn ends(&self) -> EngineOf {
         let sender = self.thread.sender();
         Box::new(move |shard: ShardId| EngineEnd::new(shard, Box::new(Way(sender.clone()))))
-    }
-
-    pub(super) fn status(&self) -> &Arc<Status> {
-        &self.status
     }
 
     /// Ends it once it has done what it was asked for.
@@ -97,6 +112,15 @@ impl ringgate_redis::Homes for ToShards {
     }
 }
 
+/// What the configuration may say and the engine cannot do.
+fn not_there_yet(redis: &RedisConfig) -> Option<String> {
+    let is_cluster = redis.mode == RedisMode::Cluster;
+    is_cluster.then(|| {
+        "redis.mode = \"cluster\": the doctor knows it, the gateway does not yet; use one server or Sentinels"
+            .to_owned()
+    })
+}
+
 fn options(redis: &RedisConfig) -> Result<Options, String> {
     let servers = || {
         redis
@@ -111,9 +135,8 @@ fn options(redis: &RedisConfig) -> Result<Options, String> {
         RedisMode::Sentinel { master } => {
             Servers::Sentinel { sentinels: servers(), master: master.clone(), password: None }
         }
-        RedisMode::Standalone => servers().into_iter().next().map_or(defaults.servers.clone(), Servers::Standalone),
-        RedisMode::Cluster => {
-            return Err("mode = \"cluster\" cannot be used yet: \"standalone\" and \"sentinel\" can".to_owned());
+        RedisMode::Standalone | RedisMode::Cluster => {
+            servers().into_iter().next().map_or(defaults.servers.clone(), Servers::Standalone)
         }
     };
     let authorities = redis.tls.as_ref().map(|tls| Tls::new(tls.authorities.as_deref()));

@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::StartError;
 use crate::admin::{self, Admin};
@@ -24,10 +24,9 @@ use ringgate_core::mesh::{Capacity, Mailbox, Wake, mailboxes};
 use ringgate_core::metrics::ShardMetrics;
 use ringgate_core::session::{Admission, Authenticator};
 use ringgate_core::shard::ShardOptions;
-use ringgate_core::transport::Transport;
 use ringgate_net::kernel;
 use ringgate_net::ws::Rules;
-use ringgate_net::{Bell, Descriptors, NetOptions, Outcome, RingError};
+use ringgate_net::{Bell, Descriptors, Front, NetOptions, Outcome, RingError};
 use ringgate_redis::Status;
 
 /// The control plane's own mailbox end receives nothing and never sleeps.
@@ -81,6 +80,7 @@ pub(super) fn set_certificate_end(metrics: &[Arc<ShardMetrics>], tls_ends: Optio
 pub(super) fn start_admin(
     config: &Config,
     metrics: &Arc<[Arc<ShardMetrics>]>,
+    redis: Option<Arc<Status>>,
     readiness: &Arc<Readiness>,
 ) -> Result<Option<Admin>, StartError> {
     let Some(address) = config.admin else { return Ok(None) };
@@ -92,7 +92,7 @@ pub(super) fn start_admin(
         memory_bytes: memory_bytes(&Host::new("/")).unwrap_or(0),
     };
     let hosts = config.admin_hosts.clone();
-    let admin = Admin::start(address, hosts, metrics.clone(), limits, readiness.clone());
+    let admin = Admin::start(address, hosts, metrics.clone(), limits, redis, readiness.clone());
     admin.map(Some).map_err(|error| refused("the admin listener", &error))
 }
 
@@ -211,6 +211,7 @@ impl Common {
                 recv_buffers: runtime.recv_buffers,
                 recv_buffer_bytes: runtime.recv_buffer_bytes,
                 accepts_in_flight: runtime.accepts_in_flight,
+                proxy_header_timeout: Duration::from_millis(settings.client.handshake_timeout_ms),
                 ..NetOptions::default()
             },
             tls,
@@ -238,7 +239,7 @@ impl Common {
     pub(super) fn shards(
         self,
         mailboxes: Vec<Mailbox<Mail>>,
-        sockets: Vec<Vec<(TcpListener, Transport)>>,
+        sockets: Vec<Vec<(TcpListener, Front)>>,
         metrics: &[Arc<ShardMetrics>],
     ) -> impl Iterator<Item = WorkerOptions> {
         let shards = metrics.len() as u16;

@@ -5,11 +5,13 @@
 //! make them to see whether the port is open, are only seen at level debug.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::{Address, ConnectionKey, ShardId};
 use ringgate_core::shard::{CloseRecord, SignInRecord};
+use ringgate_net::proxy::ProxyFailure;
 
 /// Lines a shard writes each second about connections that end before sign-in.
 const LINES_PER_SECOND: u32 = 10;
@@ -80,6 +82,15 @@ impl ConnectionLog {
         match line {
             Line::Info => write_line!(info),
             Line::Debug => write_line!(debug),
+        }
+    }
+
+    /// A connection that a proxy should have introduced.
+    pub(super) fn refused(&mut self, peer: SocketAddr, failure: ProxyFailure) {
+        let shard = self.shard.0;
+        match self.before_sign_in("without a header of the PROXY protocol") {
+            Line::Info => tracing::info!(shard, %peer, reason = %failure, "connection refused"),
+            Line::Debug => tracing::debug!(shard, %peer, reason = %failure, "connection refused"),
         }
     }
 

@@ -164,7 +164,8 @@ fn mailbox_of_a_shard_that_stands_still_is_full_then_reload_and_shutdown_end_in_
         });
         let (moving, still) = (moving.unwrap(), 1 - moving.unwrap());
         // The kernel deals connections out to both.
-        let plain = server.addresses().iter().find(|listener| listener.transport == Transport::Plain).unwrap().address;
+        let plain =
+            server.addresses().iter().find(|listener| listener.front.transport == Transport::Plain).unwrap().address;
         let active = || metrics[moving].connections_active[Transport::Plain].read();
         let mut clients = Vec::new();
         wait_until("a client of the shard that moves", || {

@@ -26,6 +26,10 @@ impl Nodes {
     /// One namespace with a log and presence, and something changed.
     fn with(count: u16, change: fn(&mut Config)) -> Nodes {
         let redis = Server::start(&Options { append: Append::EverySecond, ..Options::default() });
+        Nodes::on(redis, count, change)
+    }
+
+    fn on(redis: Server, count: u16, change: fn(&mut Config)) -> Nodes {
         let mut nodes = Nodes { redis, gateways: Vec::new(), change };
         (1..=count).for_each(|number| nodes.gateways.push(nodes.gateway(number)));
         nodes
@@ -35,7 +39,7 @@ impl Nodes {
         let address = self.redis.address();
         Gateway::with(|config| {
             let server = HostPort::parse(&address.to_string()).unwrap();
-            config.redis = Some(RedisConfig { allow_volatile: true, ..RedisConfig::at(vec![server]) });
+            config.redis = Some(RedisConfig::at(vec![server]));
             config.settings.engine = Engine::Shared;
             config.settings.node_number = number;
             let mut chat = Namespace::named("chat");
@@ -71,7 +75,33 @@ fn users_are_on_two_nodes_then_messages_reach_them_in_one_order() {
     let expected: Vec<_> =
         (0..20).flat_map(|round| [format!("to bob {round}"), format!("to myself {round}")]).collect();
     assert_eq!(texts, expected);
+    let metrics = http(nodes.gateways[1].admin(), "GET", "/metrics");
+    let sample = |name: &str| metrics.sample(&format!("ringgate_redis_{name}"));
+    assert_eq!((sample("up"), sample("messages_stored_total"), sample("topics")), (1.0, 20.0, 1.0));
+    assert!(sample("messages_arrived_total") >= 20.0 && sample("commands_total") > 20.0);
     nodes.finish();
+}
+
+#[test]
+fn redis_may_forget_then_the_gateway_does_not_start_and_names_the_setting() {
+    let redis = Server::start(&Options::default());
+    let refused = Gateway::try_with(|config| {
+        let server = HostPort::parse(&redis.address().to_string()).unwrap();
+        config.redis = Some(RedisConfig::at(vec![server]));
+        config.settings.engine = Engine::Shared;
+    });
+    let text = refused.err().expect("a Redis without AOF").to_string();
+    assert!(text.contains("`appendonly no`") && text.contains("redis.allow_volatile = true"), "{text}");
+}
+
+#[test]
+fn redis_writes_each_message_down_first_then_published_says_durable() {
+    for (append, level) in [(Append::Always, 2), (Append::EverySecond, 1)] {
+        let nodes = Nodes::on(Server::start(&Options { append, ..Options::default() }), 1, |_| {});
+        let mut alice = nodes.sign_in(0, "alice");
+        assert_eq!(alice.publish("@bob", "x").durability, level);
+        nodes.finish();
+    }
 }
 
 #[test]

@@ -224,12 +224,6 @@ fn what_serve_would_refuse_then_check_refuses_it_with_the_same_words() {
             ),
             "runtime.recv_buffers: the receive buffers of 256 shards".to_owned(),
         ),
-        (
-            format!(
-                "{LISTENERS}{KEY}[node]\nnumber = 1\n[log]\nengine = \"redis\"\n[redis]\naddress = \"127.0.0.1:6379\"\n{off}"
-            ),
-            "/ringgate.toml: log.engine: this version can look at Redis".to_owned(),
-        ),
     ] {
         let (code, checked) = check(&folder, &text);
         assert_eq!(code, 1, "{text}");

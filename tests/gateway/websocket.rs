@@ -14,13 +14,13 @@ use ringgate_net::ws::OriginPattern;
 use tungstenite::Message;
 
 use crate::support::{
-    Client, Gateway, Login, Process, TlsMemory, connect_frame, dev_token, upgrade_request, wait_until,
+    Client, Gateway, Login, Process, TlsMemory, WsStream, connect_frame, dev_token, upgrade_request, wait_until,
 };
 
 /// With a listener of WebSocket over TLS beside the others.
 fn add_wss(config: &mut Config) {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    config.listeners.push(ListenerConfig { address, transport: Transport::Wss, ipv6_only: false });
+    config.listeners.push(ListenerConfig::new(address, Transport::Wss));
 }
 
 /// Everything that a listener of WebSocket answers to these bytes, until it closes.
@@ -260,5 +260,69 @@ fn client_says_nothing_then_its_connection_is_closed_as_stale() {
     assert_eq!(read_all(slow), "");
     expect_close(&mut upgraded, CloseReason::Stale);
     wait_until("they are counted", || gateway.sum(|m| &m.closes[Transport::Ws][CloseReason::Stale]) == 3);
+    gateway.finish();
+}
+
+/// A client that asks for a WebSocket with these headers beside the subprotocol.
+fn client_with(gateway: &Gateway, headers: &str) -> Client {
+    let headers = match headers.contains("Sec-WebSocket-Protocol") {
+        true => headers.to_owned(),
+        false => format!("Sec-WebSocket-Protocol: ringgate.v1\r\n{headers}"),
+    };
+    Client::over_websocket(WsStream::ask(gateway.ws(), None, &headers))
+}
+
+#[test]
+fn token_comes_with_the_request_then_connect_refers_to_it_or_has_another() {
+    let gateway = Gateway::with(|config| config.websocket.token_cookie = Some("session".to_owned()));
+    let (alice, bob) = (dev_token("alice"), dev_token("bob"));
+    let places = [
+        format!("Authorization: Bearer {alice}\r\n"),
+        format!("authorization: bearer {alice}\r\nCookie: session={bob}\r\n"),
+        format!("Cookie: theme=dark; session={alice}; other=1\r\n"),
+        format!("Sec-WebSocket-Protocol: ringgate.v1, bearer.{alice}\r\n"),
+    ];
+    for headers in &places {
+        let mut client = client_with(&gateway, headers);
+        assert_eq!(client.sign_in(&Login::token("-")).user, "alice", "{headers}");
+        drop(client);
+        // The one in Connect counts.
+        let mut client = client_with(&gateway, headers);
+        assert_eq!(client.sign_in(&Login::token(bob.clone())).user, "bob", "{headers}");
+    }
+    gateway.finish();
+}
+
+#[test]
+fn request_has_no_good_token_then_connect_cannot_refer_to_one() {
+    let gateway = Gateway::start();
+    let alice = dev_token("alice");
+    let cases = [
+        String::new(),
+        // No cookie is named in the settings.
+        format!("Cookie: session={alice}\r\n"),
+        format!("Authorization: Basic {alice}\r\n"),
+        "Authorization: Bearer x\r\n".to_owned(),
+        "Sec-WebSocket-Protocol: ringgate.v1, bearer.\r\n".to_owned(),
+    ];
+    for headers in cases {
+        let mut client = client_with(&gateway, &headers);
+        let refused = client.try_sign_in(&Login::token("-")).unwrap_err();
+        assert_eq!(refused.code, CloseReason::InvalidToken.code(), "{headers}");
+    }
+    let mut client = gateway.client();
+    assert_eq!(client.try_sign_in(&Login::token("-")).unwrap_err().code, CloseReason::InvalidToken.code());
+    drop(client);
+    // Two of them could each be believed by another server.
+    let twice =
+        answer(&gateway, upgrade_request(&format!("Authorization: Bearer {alice}\r\nAuthorization: Bearer x\r\n")));
+    assert!(twice.starts_with("HTTP/1.1 400 ") && !twice.contains(&alice), "{twice}");
+    // The query of the path is no place for a token.
+    let mut socket = Gateway::raw_at(gateway.ws());
+    socket.write_all(upgrade_request("").replace("/ws", &format!("/ws?token={alice}")).as_bytes()).unwrap();
+    let mut start = [0; 13];
+    socket.read_exact(&mut start).unwrap();
+    assert_eq!(&start, b"HTTP/1.1 101 ");
+    drop(socket);
     gateway.finish();
 }

@@ -30,7 +30,7 @@ struct Echo {
 }
 
 impl Driver for Echo {
-    fn opened(&mut self, key: ConnectionKey, _: SocketAddr, _: Transport) -> bool {
+    fn opened(&mut self, key: ConnectionKey, _: SocketAddr, _: Transport, _: bool) -> bool {
         self.opened += 1;
         assert!(self.queues.insert(key.slot, VecDeque::new()).is_none(), "a slot was given out twice");
         true
@@ -94,6 +94,7 @@ fn every_byte_comes_back(descriptors: Descriptors, recv_buffers: u16) {
             // The kernel keeps the completion queue at least as long as the other.
             submission_entries: 2,
             completion_entries: 4,
+            ..NetOptions::default()
         };
         let mut net = Net::new(options, counted, &Bell::new().unwrap()).unwrap();
         net.listen(listener, Transport::Plain);

@@ -108,7 +108,8 @@ impl Gateway {
     }
 
     fn address(&self, transport: Transport) -> SocketAddr {
-        let listener = self.server().addresses().iter().find(|listener| listener.transport == transport);
+        let mut listeners = self.server().addresses().iter();
+        let listener = listeners.find(|listener| listener.front.transports().any(|one| one == transport));
         listener.unwrap_or_else(|| panic!("no listener for {}", transport.label())).address
     }
 

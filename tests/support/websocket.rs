@@ -41,6 +41,11 @@ pub(crate) fn upgrade_request(more: &str) -> String {
 impl WsStream {
     /// Connects, over TLS if there is a certificate to trust, and asks for `ringgate.v1`.
     pub(crate) fn connect(address: SocketAddr, ca_pem: Option<&str>) -> WsStream {
+        WsStream::ask(address, ca_pem, "Sec-WebSocket-Protocol: ringgate.v1\r\n")
+    }
+
+    /// As [`Self::connect`], with these headers, which ask for `ringgate.v1`.
+    pub(crate) fn ask(address: SocketAddr, ca_pem: Option<&str>, headers: &str) -> WsStream {
         let tcp = TcpStream::connect(address).unwrap();
         tcp.set_nodelay(true).unwrap();
         tcp.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -53,7 +58,7 @@ impl WsStream {
                 Box::new(StreamOwned::new(ClientConnection::new(config, name).unwrap(), clone))
             }
         };
-        bytes.write_all(upgrade_request("Sec-WebSocket-Protocol: ringgate.v1\r\n").as_bytes()).unwrap();
+        bytes.write_all(upgrade_request(headers).as_bytes()).unwrap();
         bytes.flush().unwrap();
         // The gateway has nothing to say behind the empty line before the client does.
         let (mut head, mut byte) = (Vec::new(), [0]);

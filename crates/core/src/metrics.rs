@@ -330,11 +330,14 @@ pub enum Refusal {
     Address,
     /// Too many connections came in this second.
     Rate,
+    /// It came without the header of the PROXY protocol that its listener needs, or from a network that may not write one.
+    Proxy,
 }
 
 impl Refusal {
     /// Every value, for arrays of counters.
-    pub const ALL: &'static [Refusal] = &[Refusal::Full, Refusal::Node, Refusal::Address, Refusal::Rate];
+    pub const ALL: &'static [Refusal] =
+        &[Refusal::Full, Refusal::Node, Refusal::Address, Refusal::Rate, Refusal::Proxy];
 
     /// Metric label.
     pub fn label(self) -> &'static str {
@@ -343,6 +346,7 @@ impl Refusal {
             Refusal::Node => "node",
             Refusal::Address => "address",
             Refusal::Rate => "rate",
+            Refusal::Proxy => "proxy",
         }
     }
 }

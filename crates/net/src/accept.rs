@@ -7,8 +7,9 @@ use std::time::Instant;
 use io_uring::types::{DestinationSlot, Fd, Fixed};
 use io_uring::{opcode, squeue};
 
-use super::layer::Layers;
+use super::layer::{Framing, Header, Layers};
 use super::operation::Operation;
+use super::proxy::ProxyFailure;
 use super::socket::Socket;
 use super::{ACCEPT_PAUSE, Descriptors, Driver, Net};
 use ringgate_core::id::ConnectionKey;
@@ -84,7 +85,7 @@ impl Net {
         let Some(accept) = self.accepts.get_mut(index) else { return };
         accept.armed = false;
         self.accepts_armed -= 1;
-        let (peer, listener) = (accept.peer(), accept.listener);
+        let (peer, index) = (accept.peer(), accept.listener);
         if result < 0 {
             if !is_of_one_connection(-result) {
                 self.metrics.accept_exhausted.increment();
@@ -92,9 +93,17 @@ impl Net {
             }
             return self.arm_accepts();
         }
-        let (Some(peer), Some(listener)) = (peer, self.listeners.get(listener)) else { return self.discard(result) };
+        let (Some(peer), Some(listener)) = (peer, self.listeners.get(index)) else { return self.discard(result) };
+        if !listener.proxies.is_empty() && !listener.proxies.iter().any(|network| network.contains(peer.ip())) {
+            self.metrics.connections_refused[Refusal::Proxy].increment();
+            driver.proxy_refused(peer, ProxyFailure::Untrusted);
+            self.discard(result);
+            return self.arm_accepts();
+        }
+        let is_introduced = !listener.proxies.is_empty();
         let transport = listener.transport;
-        let is_websocket = listener.websocket.is_some();
+        let is_websocket = matches!(listener.framing, Framing::WebSocket(_));
+        let is_open_to_websocket = matches!(listener.framing, Framing::Either(_));
         if self.sockets.len() >= self.options.slots as usize {
             self.metrics.connections_refused[Refusal::Full].increment();
             if !transport.has_tls() {
@@ -103,7 +112,10 @@ impl Net {
             self.discard(result);
             return self.arm_accepts();
         }
-        let layers = Layers::accept(transport, self.server_tls.as_ref(), listener.websocket.as_ref());
+        let layers = match is_introduced {
+            true => Some(Layers::behind(Header { listener: index, proxy: peer, bytes: Vec::new() })),
+            false => Layers::accept(transport, self.server_tls.as_ref(), &listener.framing),
+        };
         let (slot, fd) = match self.options.descriptors {
             Descriptors::Direct => (result as u32, -1),
             Descriptors::Ordinary => match self.free.pop() {
@@ -115,22 +127,30 @@ impl Net {
         let Some(layers) = layers else { return self.turn_away(slot, result) };
         let mut socket = Socket::new(fd, layers);
         socket.stepwise = self.stepwise;
-        if !driver.opened(key, peer, transport) {
+        if !is_introduced && !driver.opened(key, peer, transport, is_open_to_websocket) {
             if !transport.has_tls() {
                 self.say_farewell(result, is_websocket);
             }
             return self.turn_away(slot, result);
         }
         self.sockets.insert_at(key, socket);
+        if is_introduced {
+            self.await_header(key);
+        }
         self.arm_receive(key);
         self.arm_accepts();
     }
 
-    /// Sends the next farewell on an accepted descriptor whose close is pushed next: nobody waits for either.
-    fn say_farewell(&mut self, descriptor: i32, is_websocket: bool) {
+    /// What the next refused connection is told.
+    pub(super) fn next_farewell(&mut self, is_websocket: bool) -> Option<&Vec<u8>> {
         let farewells = if is_websocket { &self.websocket_farewells } else { &self.farewells };
         self.next_farewell = (self.next_farewell + 1) % farewells.len().max(1);
-        let Some(farewell) = farewells.get(self.next_farewell) else { return };
+        farewells.get(self.next_farewell)
+    }
+
+    /// Sends the next farewell on an accepted descriptor whose close is pushed next: nobody waits for either.
+    fn say_farewell(&mut self, descriptor: i32, is_websocket: bool) {
+        let Some(farewell) = self.next_farewell(is_websocket) else { return };
         let (pointer, length) = (farewell.as_ptr(), farewell.len() as u32);
         let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         let entry = match self.options.descriptors {

@@ -67,7 +67,7 @@ impl Net {
         let peer = address.and_then(|address| address.as_socket());
         let open = socket.stage == Stage::Open;
         match peer {
-            Some(peer) if result == 0 && open && driver.opened(key, peer, transport) => {
+            Some(peer) if result == 0 && open && driver.opened(key, peer, transport, false) => {
                 self.arm_receive(key);
                 self.flush(key, driver);
             }

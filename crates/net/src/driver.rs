@@ -7,13 +7,25 @@ use ringgate_core::id::ConnectionKey;
 use ringgate_core::outbox::Chunk;
 use ringgate_core::transport::{Handshake, Transport};
 
+use crate::proxy::ProxyFailure;
 use crate::tls::TlsError;
 use crate::ws::{Accepted, Failure};
 
 /// The user of a shard's sockets.
 pub trait Driver {
-    /// A socket was accepted, or connected. False closes it at once, without a further call for it.
-    fn opened(&mut self, key: ConnectionKey, peer: SocketAddr, transport: Transport) -> bool;
+    /// A socket was accepted, or connected. False closes it at once, without a further call for it. Where it is open to WebSocket,
+    /// [`Self::recognised`] follows.
+    fn opened(
+        &mut self,
+        key: ConnectionKey,
+        peer: SocketAddr,
+        transport: Transport,
+        is_open_to_websocket: bool,
+    ) -> bool;
+    /// The first bytes of a socket that is open to WebSocket have said what it is over. They follow.
+    fn recognised(&mut self, _key: ConnectionKey, _transport: Transport) {}
+    /// A connection was refused because of its header of the PROXY protocol, for the log; no other call was or will be made for it.
+    fn proxy_refused(&mut self, _peer: SocketAddr, _failure: ProxyFailure) {}
     /// A connect failed, with this error number of the system. Only outgoing connections need this.
     fn refused(&mut self, _key: ConnectionKey, _address: SocketAddr, _error: i32) {}
     /// The TLS handshake is over, and was of this kind.

@@ -26,7 +26,7 @@ impl Net {
                     driver.upgraded(key, &accepted);
                 }
                 if !early.is_empty() {
-                    driver.received(key, &early);
+                    self.hear_content(key, &mut early, driver);
                 }
                 if progress.ended {
                     return self.answer_close(key, driver);

@@ -11,6 +11,7 @@
 //! | file | what |
 //! |---|---|
 //! | `listen`, `accept` | listeners, and connections that come |
+//! | `introduce`, `proxy`, `network` | connections that a proxy introduces, and which proxies may |
 //! | `connect` | connections that are made |
 //! | `driver`, `options` | what the caller is told, and how much there is of everything |
 //! | `layer`, `tls`, `ws`, `portion` | what a connection speaks between the socket and its frames |
@@ -32,13 +33,16 @@ pub mod dial;
 mod driver;
 mod gather;
 mod handshake;
+mod introduce;
 pub mod kernel;
 mod layer;
 mod listen;
+pub mod network;
 mod operation;
 mod options;
 mod portion;
 mod probe;
+pub mod proxy;
 mod quiet;
 mod receive;
 mod ring;
@@ -72,11 +76,12 @@ use socket2::SockAddr;
 pub use bell::Bell;
 pub use connect::Target;
 pub use driver::Driver;
-pub use listen::{BACKLOG, bind, is_taken, shrink_buffers};
+pub use listen::{BACKLOG, Front, bind, is_taken, shrink_buffers};
 pub use options::{Descriptors, NetOptions, raise_descriptor_limit};
 pub use probe::{Outcome, Probe, probe};
 pub use ring::RingError;
 
+use crate::layer::Framing;
 use crate::ws::{Refusal, Rules, Subprotocol};
 use buffers::Buffers;
 use listen::{Accept, Listener};
@@ -108,6 +113,8 @@ pub struct Net {
     peeked: Box<u8>,
     /// Sockets with handshake bytes to look at: a few per turn.
     handshakes: VecDeque<ConnectionKey>,
+    /// Sockets whose header of the PROXY protocol is still to come, and until when.
+    headers: VecDeque<(Instant, ConnectionKey)>,
     accepts_armed: usize,
     /// Refused connections whose descriptors are being closed.
     discarding: usize,
@@ -180,6 +187,7 @@ impl Net {
             quiet: QuietList::new(),
             peeked: Box::default(),
             handshakes: VecDeque::new(),
+            headers: VecDeque::new(),
             accepts_armed: 0,
             discarding: 0,
             accepting: true,
@@ -198,19 +206,35 @@ impl Net {
 
     /// Accepts on a listener from the next [`Self::poll`] on. TLS listeners need [`Self::set_server_tls`] first.
     pub fn listen(&mut self, socket: TcpListener, transport: Transport) {
-        self.add_listener(Listener { socket, transport, websocket: None });
+        self.add_listener(Listener { socket, transport, framing: Framing::Bare, proxies: Vec::new() });
+    }
+
+    /// As [`Self::listen`] or [`Self::listen_websocket`], as the front says. Where it is open to WebSocket, [`Driver::opened`] is told of the transport below it,
+    /// and [`Driver::recognised`] of the transport that it is.
+    pub fn listen_as(&mut self, socket: TcpListener, front: &Front, rules: &Rules) {
+        let websocket = front.is_open_to_websocket || front.transport.is_websocket();
+        let framing = match websocket.then(|| self.websocket_rules(rules.clone())) {
+            None => Framing::Bare,
+            Some(rules) if front.is_open_to_websocket => Framing::Either(rules),
+            Some(rules) => Framing::WebSocket(rules),
+        };
+        self.add_listener(Listener { socket, transport: front.transport, framing, proxies: front.proxies.clone() });
     }
 
     /// As [`Self::listen`], for WebSocket connections over the transport, which [`Driver::opened`] is told of as `ws` or `wss`. Frames travel in binary messages: of the rules'
     /// subprotocols, only [`Subprotocol::Binary`] is agreed on.
-    pub fn listen_websocket(&mut self, socket: TcpListener, transport: Transport, mut rules: Rules) {
+    pub fn listen_websocket(&mut self, socket: TcpListener, transport: Transport, rules: Rules) {
+        let framing = Framing::WebSocket(self.websocket_rules(rules));
+        self.add_listener(Listener { socket, transport: transport.with_websocket(), framing, proxies: Vec::new() });
+    }
+
+    fn websocket_rules(&mut self, mut rules: Rules) -> Arc<Rules> {
         rules.subprotocols.retain(|subprotocol| *subprotocol == Subprotocol::Binary);
         if self.websocket_farewells.is_empty() {
             let seconds = BUSY_AFTER_MS.div_ceil(1000)..=(BUSY_AFTER_MS + BUSY_SPREAD_MS).div_ceil(1000);
             self.websocket_farewells = seconds.map(|seconds| Refusal::Unavailable(seconds).answer()).collect();
         }
-        let transport = transport.with_websocket();
-        self.add_listener(Listener { socket, transport, websocket: Some(Arc::new(rules)) });
+        Arc::new(rules)
     }
 
     fn add_listener(&mut self, listener: Listener) {
@@ -257,6 +281,7 @@ impl Net {
                 self.ring.push(&entry, &self.metrics);
             }
         }
+        self.drop_headers();
         self.listeners.clear();
     }
 
@@ -318,6 +343,7 @@ impl Net {
         self.sends.release_spares();
         self.scratch = Vec::new();
         self.handshakes.shrink_to_fit();
+        self.headers.shrink_to_fit();
         self.starved.release_spares();
         self.quiet.release_spares();
     }
@@ -370,6 +396,7 @@ impl Net {
             busy = true;
             self.step_handshake(key, driver);
         }
+        self.expire_headers(driver);
         if self.accept_again.is_some_and(|at| Instant::now() >= at) {
             self.accept_again = None;
             self.arm_accepts();

@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::ws::Rules;
+use crate::layer::Framing;
+use crate::network::Network;
 use ringgate_core::transport::Transport;
 
 /// Connections that wait for accept; the kernel cuts it to net.core.somaxconn.
@@ -104,9 +104,35 @@ impl Accept {
 /// A listener of this shard.
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
+    /// What its connections are over; where they may become WebSockets, what is below that.
     pub(super) transport: Transport,
-    /// Its connections begin with a request for a WebSocket.
-    pub(super) websocket: Option<Arc<Rules>>,
+    pub(super) framing: Framing,
+    /// Where its connections come from, each with a header of the PROXY protocol; empty where they come from clients.
+    pub(super) proxies: Vec<Network>,
+}
+
+/// What the connections of a listener begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Front {
+    /// What they are over.
+    pub transport: Transport,
+    /// Over TCP or TLS: a connection whose first bytes are `GET ` is a WebSocket. Any other is not.
+    pub is_open_to_websocket: bool,
+    /// Connections come from these networks only, and begin with a header of the PROXY protocol, before TLS. Empty: there is no header.
+    pub proxies: Vec<Network>,
+}
+
+impl Front {
+    /// Of connections that are over this transport.
+    pub fn new(transport: Transport) -> Self {
+        Front { transport, is_open_to_websocket: false, proxies: Vec::new() }
+    }
+
+    /// The transports that its connections may be over.
+    pub fn transports(&self) -> impl Iterator<Item = Transport> + use<> {
+        let other = self.is_open_to_websocket.then(|| self.transport.with_websocket());
+        std::iter::once(self.transport).chain(other)
+    }
 }
 
 /// Options that are set on a connected socket in tests and the load tester: how much the kernel may buffer.

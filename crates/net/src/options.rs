@@ -1,5 +1,7 @@
 //! How many sockets, buffers and descriptors a [`crate::Net`] has.
 
+use std::time::Duration;
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::kernel;
@@ -55,6 +57,8 @@ pub struct NetOptions {
     pub recv_buffer_bytes: usize,
     /// Accepts in flight per listener.
     pub accepts_in_flight: usize,
+    /// From accept to a whole header of the PROXY protocol, where one is needed.
+    pub proxy_header_timeout: Duration,
     /// Submission queue entries.
     pub submission_entries: u32,
     /// Completion queue entries.
@@ -70,6 +74,7 @@ impl Default for NetOptions {
             recv_buffers: 1024,
             recv_buffer_bytes: 4096,
             accepts_in_flight: 32,
+            proxy_header_timeout: Duration::from_secs(5),
             submission_entries: 1024,
             completion_entries: 8192,
         }

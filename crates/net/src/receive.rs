@@ -6,7 +6,7 @@ use ringgate_core::close::CloseReason;
 use ringgate_core::id::ConnectionKey;
 
 use super::buffers::{self, Bundle};
-use super::layer::{Layer, each};
+use super::layer::{Layer, LayerError, Progress, REQUEST, each};
 use super::operation::Operation;
 use super::quiet::Quiet;
 use super::socket::Peer;
@@ -160,11 +160,83 @@ impl Net {
             self.make_room(key, length, driver);
         }
         let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_heard()) else { return };
+        if socket.layers.header().is_some() {
+            if let Some(rest @ 1..) = self.take_header(key, buffer, length, driver) {
+                self.take_bytes(key, buffer, rest, driver);
+            }
+            return;
+        }
+        if socket.layers.may_become_websocket() {
+            return self.take_first(key, buffer, length, driver);
+        }
         let bytes = self.buffers.bytes_mut(buffer, length);
         let (taken, has_answer) = each!(&mut socket.layers, layer => {
             let taken = layer.take_in(bytes, |portion| driver.received(key, &portion));
             (taken, layer.has_answer())
         });
+        self.took(key, taken, has_answer, driver);
+    }
+
+    /// As [`Self::take_layered`], where it is to be recognised what the socket speaks.
+    #[cold]
+    fn take_first(&mut self, key: ConnectionKey, buffer: u16, length: usize, driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let bytes = self.buffers.bytes_mut(buffer, length);
+        if !socket.layers.transport().has_tls() {
+            // What lies in the buffer is the content itself, and is heard where it lies.
+            let Some((transport, before)) = socket.layers.recognise(bytes) else { return };
+            driver.recognised(key, transport);
+            self.take_request(key, before, driver);
+            return self.take_bytes(key, buffer, length, driver);
+        }
+        let mut content = Vec::new();
+        let (taken, has_answer) = each!(&mut socket.layers, layer => {
+            let taken = layer.take_in(bytes, |portion| content.extend_from_slice(&portion));
+            (taken, layer.has_answer())
+        });
+        if !content.is_empty() {
+            self.hear_content(key, &mut content, driver);
+        }
+        self.took(key, taken, has_answer, driver);
+    }
+
+    /// Hears content that was copied out of what carried it.
+    pub(super) fn hear_content(&mut self, key: ConnectionKey, content: &mut [u8], driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        if !socket.layers.may_become_websocket() {
+            return driver.received(key, content);
+        }
+        let Some((transport, before)) = socket.layers.recognise(content) else { return };
+        driver.recognised(key, transport);
+        self.take_request(key, before, driver);
+        self.take_content(key, content, driver);
+    }
+
+    /// Hears so many bytes of [`REQUEST`] that had come before it could be told what they begin.
+    fn take_request(&mut self, key: ConnectionKey, before: usize, driver: &mut impl Driver) {
+        if let Some(content @ [_, ..]) = REQUEST.clone().get_mut(..before) {
+            self.take_content(key, content, driver);
+        }
+    }
+
+    fn take_content(&mut self, key: ConnectionKey, content: &mut [u8], driver: &mut impl Driver) {
+        let Some(socket) = self.sockets.get_mut(key).filter(|socket| socket.is_heard()) else { return };
+        let (taken, has_answer) = each!(&mut socket.layers, layer => {
+            let taken = layer.take_content(content, |portion| driver.received(key, &portion));
+            (taken, layer.has_answer())
+        });
+        self.took(key, taken, has_answer, driver);
+    }
+
+    /// What follows from bytes that a layer has taken in.
+    fn took(
+        &mut self,
+        key: ConnectionKey,
+        taken: Result<Progress, Box<LayerError>>,
+        has_answer: bool,
+        driver: &mut impl Driver,
+    ) {
+        let Some(socket) = self.sockets.get_mut(key) else { return };
         match taken {
             Ok(progress) => {
                 if progress.waits && !socket.handshaking {

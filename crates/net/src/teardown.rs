@@ -6,6 +6,7 @@ use io_uring::types::{Fd, Fixed};
 
 use super::layer::{Layer, each};
 use super::operation::Operation;
+use super::proxy::ProxyFailure;
 use super::socket::{Peer, Stage, Step};
 use super::{Descriptors, Driver, Net, on_socket};
 use ringgate_core::close::CloseReason;
@@ -53,6 +54,9 @@ impl Net {
     /// wait for.
     pub(super) fn end(&mut self, key: ConnectionKey, reason: CloseReason, driver: &mut impl Driver) {
         let Some(socket) = self.sockets.get_mut(key) else { return };
+        if socket.stage == Stage::Open && socket.layers.header().is_some() {
+            return self.refuse_header(key, ProxyFailure::Ended, driver);
+        }
         let before = socket.peer;
         // Behind a close_notify, and perhaps behind refused bytes, comes the end of the stream: such a peer may still read.
         if before == Peer::Gone || (before == Peer::Leaving && reason == CloseReason::ConnectionClosed) {
@@ -127,14 +131,14 @@ impl Net {
 
     /// Step three: the slot is free.
     pub(super) fn on_closed(&mut self, key: ConnectionKey, driver: &mut impl Driver) {
-        if self.sockets.remove_at(key).is_none() {
-            return;
-        }
+        let Some(socket) = self.sockets.remove_at(key) else { return };
         // Slots of accepted direct descriptors are the kernel's to give out.
         if self.options.descriptors == Descriptors::Ordinary || self.listeners.is_empty() {
             self.free.push(key.slot);
         }
-        driver.freed(key);
+        if socket.layers.header().is_none() {
+            driver.freed(key);
+        }
         self.arm_accepts();
     }
 }

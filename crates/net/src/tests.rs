@@ -23,7 +23,7 @@ struct Counting {
 }
 
 impl Driver for Counting {
-    fn opened(&mut self, key: ConnectionKey, _: SocketAddr, _: Transport) -> bool {
+    fn opened(&mut self, key: ConnectionKey, _: SocketAddr, _: Transport, _: bool) -> bool {
         self.opened = Some(key);
         true
     }

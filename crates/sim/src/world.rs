@@ -383,7 +383,7 @@ impl World {
             }
         };
         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        self.handle(shard, Event::Opened { connection, peer, transport });
+        self.handle(shard, Event::Opened { connection, peer, transport, is_open_to_websocket: false });
         Client { shard, connection }
     }
 

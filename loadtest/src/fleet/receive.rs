@@ -418,7 +418,7 @@ impl Fleet {
 }
 
 impl Driver for Fleet {
-    fn opened(&mut self, key: ConnectionKey, address: SocketAddr, transport: Transport) -> bool {
+    fn opened(&mut self, key: ConnectionKey, address: SocketAddr, transport: Transport, _: bool) -> bool {
         self.access.lookup(transport).worked(address);
         bump(&self.shared.counts().reached);
         if let Some(attempt) = self.attempts.get_mut(&key.slot) {

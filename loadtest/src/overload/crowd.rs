@@ -278,7 +278,7 @@ impl Client {
 }
 
 impl Driver for Crowd {
-    fn opened(&mut self, key: ConnectionKey, _: SocketAddr, _: Transport) -> bool {
+    fn opened(&mut self, key: ConnectionKey, _: SocketAddr, _: Transport, _: bool) -> bool {
         let Crowd { clients, encoder, role, .. } = self;
         let Some(client) = clients.get_mut(key) else { return false };
         let (Role::Stay { members, .. } | Role::Storm(members, _)) = role;

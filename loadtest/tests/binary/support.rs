@@ -58,7 +58,7 @@ impl Gateway {
 
     pub(crate) fn address(&self, transport: Transport) -> SocketAddr {
         let listeners = self.server.as_ref().unwrap().addresses();
-        listeners.iter().find(|listener| listener.transport == transport).unwrap().address
+        listeners.iter().find(|listener| listener.front.transport == transport).unwrap().address
     }
 
     /// Its certificate, which is that of its issuer, too; PEM.

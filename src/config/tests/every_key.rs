@@ -5,6 +5,8 @@ use ringgate_auth::Algorithm;
 use ringgate_core::id::Durability;
 use ringgate_core::limits::{ClientLimits, Engine, InboxSettings, Namespace};
 use ringgate_core::session::Authenticator as _;
+use ringgate_net::network::Network;
+use ringgate_net::ws::ForwardedHeader;
 
 /// Every key, at a value that is not its default; units of each kind. Capital words stand for what depends on the host.
 const EVERY_KEY: &str = r#"
@@ -34,6 +36,12 @@ tls = true
 protocols = ["ws"]
 ipv6_only = true
 
+[[listeners]]
+address = "127.0.0.1:7005"
+protocols = ["tcp", "ws"]
+proxy_protocol = true
+trusted_proxies = ["10.0.0.0/8", "::1"]
+
 [tls]
 certificate = "FOLDER/certificate.pem"
 key = "FOLDER/key.pem"
@@ -43,6 +51,9 @@ memory = "compact"
 [websocket]
 path = "/chat/socket"
 origins = ["https://*.example.org", "http://localhost:*"]
+token_cookie = "session"
+trusted_proxies = ["10.0.0.0/8"]
+forwarded_header = "forwarded"
 
 [client]
 ping_interval = "2m"
@@ -378,13 +389,24 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
         mailbox_capacity: 99,
     };
     assert_eq!(config.runtime, runtime);
-    let plain =
-        ListenerConfig { address: "127.0.0.1:7001".parse().unwrap(), transport: Transport::Plain, ipv6_only: false };
-    let wss = ListenerConfig { address: "[::1]:7002".parse().unwrap(), transport: Transport::Wss, ipv6_only: true };
-    assert_eq!(config.listeners, [plain, wss]);
+    let plain = ListenerConfig::new("127.0.0.1:7001".parse().unwrap(), Transport::Plain);
+    let wss = ListenerConfig { ipv6_only: true, ..ListenerConfig::new("[::1]:7002".parse().unwrap(), Transport::Wss) };
+    let proxies = ["10.0.0.0/8", "::1"].map(|network| Network::parse(network).unwrap());
+    let front = Front { transport: Transport::Plain, is_open_to_websocket: true, proxies: proxies.to_vec() };
+    let proxied = ListenerConfig { front, ..ListenerConfig::new("127.0.0.1:7005".parse().unwrap(), Transport::Plain) };
+    assert_eq!(config.listeners, [plain, wss, proxied]);
     let origins = ["https://*.example.org", "http://localhost:*"].map(|origin| OriginPattern::parse(origin).unwrap());
     // message_size_max is so small that a message of 1 MiB takes every frame.
-    let websocket = Rules { path: "/chat/socket".to_owned(), origins: origins.to_vec(), ..Rules::default() };
+    let websocket = Rules {
+        path: "/chat/socket".to_owned(),
+        origins: origins.to_vec(),
+        token_in_authorization: true,
+        token_cookie: Some("session".to_owned()),
+        trusted_proxies: vec![proxies[0]],
+        forwarded_header: ForwardedHeader::Forwarded,
+        token_subprotocol_prefix: Some("bearer.".to_owned()),
+        ..Rules::default()
+    };
     assert_eq!(config.websocket, websocket);
     assert_eq!(config.tls.as_ref().map(|tls| tls.enable_secret_extraction), Some(true), "compact");
     assert_eq!(config.tls_names, ["localhost", "127.0.0.1"]);
@@ -473,6 +495,7 @@ fn key_left_out_then_it_is_noticed() {
         "redis.password_file",
         "redis.tls",
         "listeners.address",
+        "listeners.trusted_proxies",
         "tls.certificate",
         "tls.key",
         "token.keys.algorithm",
@@ -546,6 +569,7 @@ fn key_changed_then_it_is_exchanged_or_named_as_in_need_of_a_restart() {
         "listeners.address" => Some(value.replace(":7", ":8")),
         "token.keys.algorithm" => Some(value.replace("HS384", "HS512")),
         "token.keys.secret" => Some(value.replace("a secret", "b secret")),
+        "listeners.trusted_proxies" | "websocket.trusted_proxies" => Some(value.replace("10.", "11.")),
         "namespaces.name" => Some(value.replace("orders", "bills").replace("typing", "hints")),
         "node.number" => Some("7".to_owned()),
         "redis.address" => Some(value.replace(":7", ":8")),

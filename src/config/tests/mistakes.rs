@@ -78,12 +78,23 @@ fn value_is_wrong_then_file_line_key_and_remedy_are_named() {
             vec!["x.toml:3: listeners[0].protocols: \"wss\" is not one of \"tcp\", \"ws\""],
         ),
         (
-            "[[listeners]]\naddress = \"127.0.0.1:1\"\nprotocols = [\"tcp\", \"ws\"]",
-            vec!["listeners[0].protocols: has more than one", "add a [[listeners]] with another port"],
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\nprotocols = [\"tcp\", \"tcp\"]",
+            vec!["listeners[0].protocols: has a protocol twice; write [\"tcp\"], [\"ws\"] or [\"tcp\", \"ws\"]"],
         ),
         (
             "[[listeners]]\naddress = \"127.0.0.1:1\"\nprotocols = []",
-            vec!["listeners[0].protocols: is empty; write [\"tcp\"] or [\"ws\"]"],
+            vec!["listeners[0].protocols: is empty; write [\"tcp\"], [\"ws\"] or [\"tcp\", \"ws\"]"],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = true",
+            vec!["x.toml:2: listeners[0].trusted_proxies: is missing", "[\"10.0.0.0/8\"]"],
+        ),
+        (
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = true\ntrusted_proxies = [\"10.1.0.0/8\"]",
+            vec![
+                "x.toml:4: listeners[0].trusted_proxies[0]: \"10.1.0.0/8\" has bits beyond its prefix",
+                "\"10.0.0.0/8\"",
+            ],
         ),
         (
             "[[listeners]]\naddress = \"127.0.0.1:1\"\ntls = true\nprotocols = [\"ws\"]",
@@ -390,4 +401,23 @@ fn key_has_another_name_now_then_the_error_says_which() {
     }
     let problem = &Config::parse("[inbox]\nroom_limit = 1\n", "x.toml").err().unwrap().problems[0];
     assert!(problem.text.starts_with("unknown field `room_limit`"), "{problem:?}");
+}
+
+#[test]
+fn trusted_proxies_are_everybody_or_without_effect_then_a_warning_says_so() {
+    for (proxies, wanted) in [
+        ("proxy_protocol = true\ntrusted_proxies = [\"0.0.0.0/0\"]", "0.0.0.0/0 is everybody"),
+        ("trusted_proxies = [\"10.0.0.0/8\"]", "connections are taken from everywhere, unless proxy_protocol = true"),
+    ] {
+        let text = format!(
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\n{proxies}\n[[token.keys]]\nalgorithm = \"HS256\"\n\
+             secret = \"a secret that is long enough for everybody\"\n"
+        );
+        let config = Config::understand(&text, "x.toml", |_| Vec::new()).unwrap();
+        let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+        assert!(
+            warning.key.starts_with("listeners[0].trusted_proxies") && warning.text.contains(wanted),
+            "{warning:?}"
+        );
+    }
 }

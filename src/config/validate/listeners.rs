@@ -3,6 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ringgate_core::transport::Transport;
+use ringgate_net::Front;
+use ringgate_net::network::Network;
+use toml::Spanned;
 
 use super::super::{DEFAULT_ADMIN_PORT, ListenerConfig, raw};
 use super::check::{Check, at};
@@ -22,11 +25,14 @@ pub(super) fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerC
             check.problem(&format!("listeners[{index}].ipv6_only"), at(only), text);
         }
         let transport = if raw.tls { Transport::Tls } else { Transport::Plain };
-        let transport = match speaks_websocket(&format!("listeners[{index}].protocols"), raw, check) {
-            true => transport.with_websocket(),
-            false => transport,
-        };
-        let listener = ListenerConfig { address, transport, ipv6_only };
+        let mut front = Front::new(transport);
+        let (has_frames, has_websocket) = protocols(&format!("listeners[{index}].protocols"), raw, check);
+        match has_frames {
+            true => front.is_open_to_websocket = has_websocket,
+            false => front.transport = transport.with_websocket(),
+        }
+        front.proxies = proxies(&format!("listeners[{index}].trusted_proxies"), raw, check);
+        let listener = ListenerConfig { address, front, ipv6_only };
         if let Some((other, known)) = listeners.iter().enumerate().find(|(_, known)| overlap(known, &listener)) {
             let text = match known.address == address {
                 true => format!("{address} is there twice; remove one"),
@@ -44,22 +50,63 @@ pub(super) fn listeners(raw: &raw::File, check: &mut Check<'_>) -> Vec<ListenerC
     listeners
 }
 
-/// Whether a listener is for WebSocket: what `protocols` says.
-fn speaks_websocket(key: &str, raw: &raw::Listener, check: &mut Check<'_>) -> bool {
-    let Some(list) = &raw.protocols else { return false };
+/// The networks whose connections begin with a header of the PROXY protocol.
+fn proxies(key: &str, raw: &raw::Listener, check: &mut Check<'_>) -> Vec<Network> {
+    let proxies = networks(key, &raw.trusted_proxies, check);
+    match (raw.proxy_protocol, raw.trusted_proxies.first()) {
+        (true, None) => {
+            let text = "is missing, but the listener has proxy_protocol = true; write the networks of the proxies, \
+                        like [\"10.0.0.0/8\"]";
+            check.problem(key, raw.address.as_ref().and_then(at), text);
+        }
+        (false, Some(first)) => {
+            let text = "has no effect, and connections are taken from everywhere, unless proxy_protocol = true; add that, or remove this";
+            check.warn(key, at(first), text);
+        }
+        (true, Some(_)) | (false, None) => {}
+    }
+    if raw.proxy_protocol { proxies } else { Vec::new() }
+}
+
+/// Networks of proxies that are believed whom they speak for.
+pub(super) fn networks(key: &str, raw: &[Spanned<String>], check: &mut Check<'_>) -> Vec<Network> {
+    let mut networks = Vec::new();
+    for (index, text) in raw.iter().enumerate() {
+        let key = format!("{key}[{index}]");
+        match Network::parse(text.get_ref()) {
+            Ok(network) => {
+                if network.is_everything() {
+                    check.warn(
+                        &key,
+                        at(text),
+                        format!("{network} is everybody: any client can say that it is another"),
+                    );
+                }
+                networks.push(network);
+            }
+            Err(error) => check.problem(&key, at(text), error.to_string()),
+        }
+    }
+    networks
+}
+
+/// Whether a listener takes frames alone, and whether it takes WebSocket: what `protocols` says.
+fn protocols(key: &str, raw: &raw::Listener, check: &mut Check<'_>) -> (bool, bool) {
+    let Some(list) = &raw.protocols else { return (true, false) };
     let names: Vec<_> = list.get_ref().iter().map(|name| name.get_ref().as_str()).collect();
+    let both = "[\"tcp\"], [\"ws\"] or [\"tcp\", \"ws\"]";
     let wrong = match names[..] {
-        ["tcp"] => return false,
-        ["ws"] => return true,
-        [] => "is empty; write [\"tcp\"] or [\"ws\"]".to_owned(),
+        ["tcp"] => return (true, false),
+        ["ws"] => return (false, true),
+        ["tcp", "ws"] | ["ws", "tcp"] => return (true, true),
+        [] => format!("is empty; write {both}"),
         _ => match names.iter().find(|name| !["tcp", "ws"].contains(*name)) {
             Some(unknown) => format!("\"{unknown}\" is not one of \"tcp\", \"ws\""),
-            None => "has more than one; a listener speaks \"tcp\" or \"ws\", so add a [[listeners]] with another port"
-                .to_owned(),
+            None => format!("has a protocol twice; write {both}"),
         },
     };
     check.problem(key, at(list), wrong);
-    false
+    (true, false)
 }
 
 fn taken(address: SocketAddr, key: &str, other: SocketAddr) -> String {
@@ -122,7 +169,7 @@ pub(super) fn health(
 
 /// A listener that is not for clients; at `[::]` it takes IPv4, too.
 fn internal(address: SocketAddr) -> ListenerConfig {
-    ListenerConfig { address, transport: Transport::Plain, ipv6_only: false }
+    ListenerConfig::new(address, Transport::Plain)
 }
 
 /// The address of such a listener must not be one of `[[listeners]]`.

@@ -13,7 +13,7 @@ use super::super::{ListenerConfig, raw};
 use super::check::{Check, at};
 
 pub(super) fn tls(raw: &raw::File, listeners: &[ListenerConfig], check: &mut Check<'_>) -> Option<Loaded> {
-    let wanted = listeners.iter().any(|listener| listener.transport.has_tls());
+    let wanted = listeners.iter().any(|listener| listener.front.transport.has_tls());
     let Some(tls) = &raw.tls else {
         if wanted {
             check.problem("tls", None, "is missing, but a listener has tls = true; add [tls] with certificate and key");

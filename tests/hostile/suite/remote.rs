@@ -44,12 +44,12 @@ fn config(compact: bool, shards: usize) -> (Config, String) {
     config.runtime.recv_buffer_bytes = 2048;
     config.runtime.accepts_in_flight = 4;
     config.runtime.mailbox_capacity = 1024;
-    config.listeners.retain(|listener| matches!(listener.transport, Transport::Plain | Transport::Tls));
+    config.listeners.retain(|listener| matches!(listener.front.transport, Transport::Plain | Transport::Tls));
     for listener in &mut config.listeners {
         listener.address.set_port(0);
     }
     let all = SocketAddr::new("::".parse().unwrap(), 0);
-    config.listeners.push(ListenerConfig { address: all, transport: Transport::Plain, ipv6_only: false });
+    config.listeners.push(ListenerConfig::new(all, Transport::Plain));
     if compact {
         config.make_tls_compact();
     }

@@ -44,30 +44,55 @@ impl Admission {
     }
 
     /// Counts a connection in, or says why not. The rate is asked last: a connection that is refused for another reason does not
-    /// use it up.
-    pub fn admit(&mut self, limits: &ClientLimits, address: IpAddr, now: Now) -> Result<(), Refusal> {
+    /// use it up. Without an address, as for a proxy that connects for others, that limit does not apply until [`Self::admit_client`].
+    pub fn admit(
+        &mut self,
+        limits: &ClientLimits,
+        address: impl Into<Option<IpAddr>>,
+        now: Now,
+    ) -> Result<(), Refusal> {
         if limits.connections_max != 0 && self.connections >= limits.connections_max {
             return Err(Refusal::Node);
         }
-        let counts = limits.connections_per_address_max != 0;
-        let address = subscriber_of(address, self.ipv6_prefix);
-        let others = self.by_address.get(&address).map_or(0, |count| *count as usize);
-        if counts && others >= limits.connections_per_address_max {
+        let address = address.into();
+        if address.is_some_and(|address| self.is_at_limit(limits, address)) {
             return Err(Refusal::Address);
         }
         if !self.accepts.take(1, limits.accept_rate, limits.accept_rate.max(1), now.mono_ms()) {
             return Err(Refusal::Rate);
         }
-        if counts {
-            *self.by_address.entry(address).or_default() += 1;
+        if let Some(address) = address {
+            self.count(limits, address);
         }
         self.connections += 1;
         Ok(())
     }
 
-    /// Counts an admitted connection out.
-    pub fn release(&mut self, address: IpAddr) {
+    /// Counts a connection that was admitted without an address for this one, or says why not; it stays admitted without one.
+    pub fn admit_client(&mut self, limits: &ClientLimits, address: IpAddr) -> Result<(), Refusal> {
+        if self.is_at_limit(limits, address) {
+            return Err(Refusal::Address);
+        }
+        self.count(limits, address);
+        Ok(())
+    }
+
+    fn is_at_limit(&self, limits: &ClientLimits, address: IpAddr) -> bool {
+        let address = subscriber_of(address, self.ipv6_prefix);
+        let others = self.by_address.get(&address).map_or(0, |count| *count as usize);
+        limits.connections_per_address_max != 0 && others >= limits.connections_per_address_max
+    }
+
+    fn count(&mut self, limits: &ClientLimits, address: IpAddr) {
+        if limits.connections_per_address_max != 0 {
+            *self.by_address.entry(subscriber_of(address, self.ipv6_prefix)).or_default() += 1;
+        }
+    }
+
+    /// Counts an admitted connection out, with the address that it was counted for.
+    pub fn release(&mut self, address: impl Into<Option<IpAddr>>) {
         self.connections -= 1;
+        let Some(address) = address.into() else { return };
         let address = subscriber_of(address, self.ipv6_prefix);
         if let Some(count) = self.by_address.get_mut(&address) {
             *count -= 1;
@@ -141,6 +166,19 @@ mod tests {
         assert_eq!(admitted(&mut admission, &limits, A, now(0), 100), 1);
         let others = (10..20).map(|number| IpAddr::from([127, 0, 0, number]));
         assert_eq!(others.filter(|address| admission.admit(&limits, *address, now(0)).is_ok()).count(), 3);
+    }
+
+    #[test]
+    fn proxy_is_admitted_then_its_clients_are_counted_and_it_is_not() {
+        let limits = ClientLimits { connections_per_address_max: 1, ..ClientLimits::default() };
+        let mut admission = Admission::new(&limits, now(0));
+        assert_eq!((admission.admit(&limits, None, now(0)), admission.admit(&limits, None, now(0))), (Ok(()), Ok(())));
+        assert_eq!(admission.admit_client(&limits, A), Ok(()));
+        assert_eq!(admission.admit_client(&limits, A), Err(Refusal::Address));
+        admission.release(None);
+        assert_eq!(admission.admit(&limits, A, now(0)), Err(Refusal::Address));
+        admission.release(A);
+        assert_eq!((admission.connections, admission.by_address.len()), (0, 0));
     }
 
     #[test]

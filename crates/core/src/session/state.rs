@@ -86,7 +86,7 @@ pub struct Connection {
     pub session: Option<Session>,
     /// Address of the other end.
     pub peer: IpAddr,
-    /// TCP or TLS.
+    /// What it is over, as far as is known.
     pub transport: Transport,
     /// The shell knows that the outbox is not empty.
     pub writable: bool,

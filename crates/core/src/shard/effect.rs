@@ -251,7 +251,7 @@ pub struct SignInRecord {
     pub client: Box<str>,
     /// The other end.
     pub peer: IpAddr,
-    /// TCP or TLS.
+    /// What it was over.
     pub transport: Transport,
 }
 
@@ -264,7 +264,7 @@ pub struct CloseRecord {
     pub device: Option<Arc<str>>,
     /// The other end.
     pub peer: IpAddr,
-    /// TCP or TLS.
+    /// What it was over.
     pub transport: Transport,
     /// More than the reason's label, where there is more to say.
     pub detail: &'static str,

@@ -23,8 +23,26 @@ pub enum Event<'a> {
         connection: ConnectionKey,
         /// Address of the other end.
         peer: IpAddr,
-        /// TCP or TLS.
+        /// What it is over, as far as the listener says it.
         transport: Transport,
+        /// [`Event::Recognised`] follows, unless the connection ends first.
+        is_open_to_websocket: bool,
+    },
+    /// The first bytes of a connection have said whether it is a WebSocket.
+    Recognised {
+        /// The connection.
+        connection: ConnectionKey,
+        /// What it is over.
+        transport: Transport,
+    },
+    /// A proxy that is trusted has said whom it has connected for.
+    Forwarded {
+        /// The connection.
+        connection: ConnectionKey,
+        /// Address of the client.
+        peer: IpAddr,
+        /// The client may connect; else it is told that the gateway is busy.
+        is_admitted: bool,
     },
     /// The TLS handshake is over.
     Secured {

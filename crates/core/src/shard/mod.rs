@@ -27,6 +27,7 @@ mod ways;
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use effect::{
@@ -34,7 +35,7 @@ pub use effect::{
     Record, SignInRecord,
 };
 pub use event::{EngineUnavailable, Event, Present, ReadResult, Remembered, Stored, StoredMessage};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 pub use letter::{Letter, Posted, Source, ToEdge, ToHome};
 pub use ways::{Credit, Work};
 
@@ -77,6 +78,8 @@ pub struct Shard {
     asked: usize,
     /// Requests in flight that others may have to wait for, of connections that have any: what they weigh.
     heavy_in_flight: HashMap<ConnectionKey, u8, Keyed>,
+    /// Connections that may still turn out to be WebSockets. They are not counted as accepted yet.
+    unrecognised: HashSet<ConnectionKey, Keyed>,
     /// When connections were pinged that have not answered with a Pong, in monotonic us.
     pinged: HashMap<ConnectionKey, u64, Keyed>,
     /// Connections whose parked bytes may be read now.
@@ -151,6 +154,7 @@ impl Shard {
             credits: Credits::default(),
             asked: 0,
             heavy_in_flight: HashMap::with_hasher(keyed(seed)),
+            unrecognised: HashSet::with_hasher(keyed(seed)),
             pinged: HashMap::with_hasher(keyed(seed)),
             unparked: Vec::new(),
             start_over: StartOver::default(),
@@ -161,6 +165,11 @@ impl Shard {
         }
     }
 
+    /// Address of the other end of a connection, as far as is known.
+    pub fn peer(&self, connection: ConnectionKey) -> Option<IpAddr> {
+        self.connections.get(connection).map(|connection| connection.peer)
+    }
+
     /// An event of this connection is about to come: prefetches its memory.
     pub fn expect(&self, connection: ConnectionKey) {
         self.connections.prefetch(connection.slot);
@@ -169,7 +178,11 @@ impl Shard {
     /// Takes one event in. Everything that follows from it on this shard has happened when this returns.
     pub fn handle(&mut self, event: Event<'_>, now: Now) {
         match event {
-            Event::Opened { connection, peer, transport } => self.on_opened(connection, peer, transport, now),
+            Event::Opened { connection, peer, transport, is_open_to_websocket } => {
+                self.on_opened(connection, peer, transport, is_open_to_websocket, now);
+            }
+            Event::Forwarded { connection, peer, is_admitted } => self.on_forwarded(connection, peer, is_admitted, now),
+            Event::Recognised { connection, transport } => self.on_recognised(connection, transport),
             Event::Secured { connection } => self.on_secured(connection, now),
             Event::Received { connection, bytes } => self.on_received(connection, bytes, now),
             Event::Verified { connection, refresh, result } => self.on_verified(connection, refresh, result, now),
@@ -261,6 +274,7 @@ impl Shard {
         self.effects.shrink_to_fit();
         self.own_mail.shrink_to_fit();
         self.unparked.shrink_to_fit();
+        self.unrecognised.shrink_to_fit();
         self.pinged.shrink_to_fit();
         self.rooms.release_spares();
     }

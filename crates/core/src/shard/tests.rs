@@ -100,7 +100,12 @@ impl Rig {
     }
 
     fn open(&mut self, connection: ConnectionKey, transport: Transport) {
-        self.handle(Event::Opened { connection, peer: IpAddr::V4(Ipv4Addr::LOCALHOST), transport });
+        self.handle(Event::Opened {
+            connection,
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            transport,
+            is_open_to_websocket: false,
+        });
     }
 
     fn connect(&mut self) {
@@ -197,11 +202,17 @@ fn event_in_each_phase_then_the_phase_is_as_the_table_says() {
     ];
     type Step = fn(&mut Rig);
     #[rustfmt::skip]
-    let table: [(&str, Step, [Then; 8]); 20] = [
+    let table: [(&str, Step, [Then; 8]); 23] = [
         //                                               gone   Handshaking       AwaitConnect   Verifying      Attaching  Ready   Pinged     Closing
         ("opened", |r| r.open(KEY, Transport::Plain),   [To(AwaitConnect), Never, Never,         Never,         Never,     Never,  Never,     Never]),
         ("secured", |r| r.handle(Event::Secured { connection: KEY }),
                                                         [Same,  To(AwaitConnect), Same,          Same,          Same,      Same,   Same,      Same]),
+        ("recognised", |r| r.handle(Event::Recognised { connection: KEY, transport: Transport::Ws }),
+                                                        [Same,  Same,             Same,          Same,          Same,      Same,   Same,      Same]),
+        ("forwarded", |r| r.handle(Event::Forwarded { connection: KEY, peer: IpAddr::V4(Ipv4Addr::BROADCAST), is_admitted: true }),
+                                                        [Same,  Same,             Same,          Same,          Same,      Same,   Same,      Same]),
+        ("forwarded, and refused", |r| r.handle(Event::Forwarded { connection: KEY, peer: IpAddr::V4(Ipv4Addr::BROADCAST), is_admitted: false }),
+                                                        [Same,  CLOSES,           CLOSES,        CLOSES,        CLOSES,    CLOSES, CLOSES,    Same]),
         ("Connect", Rig::connect,                       [Same,  CLOSES,           To(Verifying), Same,          Same,      CLOSES, CLOSES,    Same]),
         ("Ping", |r| r.say(|_, out| Encoder::empty(out, Kind::Ping)),
                                                         [Same,  CLOSES,           CLOSES,        Same,          Same,      Same,   To(Ready), Same]),

@@ -6,6 +6,8 @@
 //!
 //! A new layer is a file here, its variant in [`Stacked`] with an arm in `each!`, and what [`Layers::accept`] makes it from.
 
+mod either;
+mod header;
 mod plain;
 #[cfg(test)]
 mod tests;
@@ -26,6 +28,9 @@ use super::portion::Portion;
 use super::sends::{Owner, Send, SendKey, Sends};
 use crate::tls::{Tls, TlsError};
 use crate::ws::{Accepted, Failure, Rules};
+use either::Either;
+pub(super) use either::REQUEST;
+pub(super) use header::Header;
 use plain::Plain;
 use ws::Ws;
 
@@ -38,6 +43,16 @@ pub(super) trait Layer {
     /// whose next step is costly is kept for [`Self::step`]; [`Progress::waits`] says so. An error ends the connection; what the peer
     /// is to be told of it is in [`Self::take_answer`].
     fn take_in(&mut self, bytes: &mut [u8], above: impl FnMut(Portion<'_>)) -> Result<Progress, Box<LayerError>>;
+
+    /// As [`Self::take_in`], for what the layer below has handed on before this layer was there.
+    fn take_content(
+        &mut self,
+        content: &mut [u8],
+        mut above: impl FnMut(Portion<'_>),
+    ) -> Result<Progress, Box<LayerError>> {
+        above(Portion::InPlace(content));
+        Ok(Progress::default())
+    }
 
     /// Makes the next step of a handshake with what was kept for it.
     fn step(&mut self, above: impl FnMut(Portion<'_>)) -> Result<Progress, Box<LayerError>>;
@@ -159,6 +174,20 @@ pub(super) enum Stacked {
     Tls(Tls),
     Ws(Box<Ws<Plain>>),
     WsTls(Box<Ws<Tls>>),
+    Either(Box<Either<Plain>>),
+    EitherTls(Box<Either<Tls>>),
+    Header(Box<Header>),
+}
+
+/// How frames travel on the connections of a listener.
+#[derive(Clone)]
+pub(super) enum Framing {
+    /// On TCP or TLS alone.
+    Bare,
+    /// In messages of WebSocket.
+    WebSocket(Arc<Rules>),
+    /// As the first bytes of each connection say.
+    Either(Arc<Rules>),
 }
 
 /// Evaluates an expression with the topmost layer of a `&mut Layers`, whichever it is.
@@ -170,6 +199,9 @@ macro_rules! each {
                 $crate::layer::Stacked::Tls($layer) => $value,
                 $crate::layer::Stacked::Ws($layer) => $value,
                 $crate::layer::Stacked::WsTls($layer) => $value,
+                $crate::layer::Stacked::Either($layer) => $value,
+                $crate::layer::Stacked::EitherTls($layer) => $value,
+                $crate::layer::Stacked::Header($layer) => $value,
             },
         }
     };
@@ -180,23 +212,81 @@ impl Layers {
     /// Of a socket on which there is nothing but frames.
     pub(super) const PLAIN: Layers = Layers::Plain(Plain);
 
-    /// For an accepted connection, with a WebSocket on it if there are rules for one. None if what the transport needs was not set, or
-    /// is refused.
+    /// For an accepted connection. None if what the transport needs was not set, or is refused.
     pub(super) fn accept(
         transport: Transport,
         server_tls: Option<&Arc<ServerConfig>>,
-        websocket: Option<&Arc<Rules>>,
+        framing: &Framing,
     ) -> Option<Layers> {
         let tls = match transport.has_tls() {
             false => None,
             true => Some(Tls::accept(server_tls?.clone()).ok()?),
         };
-        Some(match (tls, websocket.cloned()) {
-            (None, None) => Layers::PLAIN,
-            (Some(tls), None) => Layers::stacked(Stacked::Tls(tls)),
-            (None, Some(rules)) => Layers::stacked(Stacked::Ws(Box::new(Ws::new(Plain, rules)))),
-            (Some(tls), Some(rules)) => Layers::stacked(Stacked::WsTls(Box::new(Ws::new(tls, rules)))),
+        Some(match (tls, framing.clone()) {
+            (None, Framing::Bare) => Layers::PLAIN,
+            (Some(tls), Framing::Bare) => Layers::stacked(Stacked::Tls(tls)),
+            (None, Framing::WebSocket(rules)) => Layers::stacked(Stacked::Ws(Box::new(Ws::new(Plain, rules)))),
+            (Some(tls), Framing::WebSocket(rules)) => Layers::stacked(Stacked::WsTls(Box::new(Ws::new(tls, rules)))),
+            (None, Framing::Either(rules)) => Layers::stacked(Stacked::Either(Box::new(Either::new(Plain, rules)))),
+            (Some(tls), Framing::Either(rules)) => {
+                Layers::stacked(Stacked::EitherTls(Box::new(Either::new(tls, rules))))
+            }
         })
+    }
+
+    /// For an accepted connection that a proxy introduces first.
+    pub(super) fn behind(header: Header) -> Layers {
+        Layers::stacked(Stacked::Header(Box::new(header)))
+    }
+
+    /// What has come of a header, if one has to come.
+    pub(super) fn header(&self) -> Option<&Header> {
+        match self {
+            Layers::Stacked(stacked) => match &**stacked {
+                Stacked::Header(header) => Some(header),
+                _ => None,
+            },
+            Layers::Plain(_) => None,
+        }
+    }
+
+    /// As [`Self::header`].
+    pub(super) fn header_mut(&mut self) -> Option<&mut Header> {
+        match self {
+            Layers::Stacked(stacked) => match &mut **stacked {
+                Stacked::Header(header) => Some(header),
+                _ => None,
+            },
+            Layers::Plain(_) => None,
+        }
+    }
+
+    /// Whether [`Self::recognise`] is to be asked about the content that comes.
+    pub(super) fn may_become_websocket(&self) -> bool {
+        matches!(self, Layers::Stacked(stacked) if matches!(**stacked, Stacked::Either(_) | Stacked::EitherTls(_)))
+    }
+
+    /// Becomes the layers of what is spoken once the content says it. Returns what they are, and how many bytes of [`REQUEST`] came before this
+    /// content; none while it cannot be told.
+    pub(super) fn recognise(&mut self, content: &[u8]) -> Option<(Transport, usize)> {
+        let Layers::Stacked(stacked) = self else { return None };
+        let (before, is_websocket) = match &mut **stacked {
+            Stacked::Either(either) => (either.matched, either.look_at(content)?),
+            Stacked::EitherTls(either) => (either.matched, either.look_at(content)?),
+            Stacked::Tls(_) | Stacked::Ws(_) | Stacked::WsTls(_) | Stacked::Header(_) => return None,
+        };
+        let Layers::Stacked(stacked) = std::mem::replace(self, Layers::PLAIN) else { return None };
+        *self = match (*stacked, is_websocket) {
+            (Stacked::Either(_), false) => Layers::PLAIN,
+            (Stacked::Either(either), true) => Layers::stacked(Stacked::Ws(Box::new(Ws::new(Plain, either.rules)))),
+            (Stacked::EitherTls(either), false) => Layers::stacked(Stacked::Tls(either.below)),
+            (Stacked::EitherTls(either), true) => {
+                let Either { below, rules, .. } = *either;
+                Layers::stacked(Stacked::WsTls(Box::new(Ws::new(below, rules))))
+            }
+            (other, _) => Layers::stacked(other),
+        };
+        Some((self.transport(), before))
     }
 
     fn stacked(stacked: Stacked) -> Layers {
@@ -221,7 +311,8 @@ impl Layers {
         match self {
             Layers::Plain(_) => Transport::Plain,
             Layers::Stacked(stacked) => match **stacked {
-                Stacked::Tls(_) => Transport::Tls,
+                Stacked::Either(_) | Stacked::Header(_) => Transport::Plain,
+                Stacked::Tls(_) | Stacked::EitherTls(_) => Transport::Tls,
                 Stacked::Ws(_) => Transport::Ws,
                 Stacked::WsTls(_) => Transport::Wss,
             },
@@ -236,6 +327,9 @@ impl Layers {
                 Stacked::Tls(tls) => tls.kept(),
                 Stacked::Ws(ws) => ws.kept(),
                 Stacked::WsTls(ws) => ws.kept(),
+                Stacked::Either(either) => either.kept(),
+                Stacked::EitherTls(either) => either.kept(),
+                Stacked::Header(header) => header.kept(),
             },
         }
     }

@@ -55,7 +55,7 @@ struct Echo {
 }
 
 impl Driver for Echo {
-    fn opened(&mut self, key: ConnectionKey, _: SocketAddr, _: Transport) -> bool {
+    fn opened(&mut self, key: ConnectionKey, _: SocketAddr, _: Transport, _: bool) -> bool {
         self.turned_away = self.refuses;
         self.key = Some(key);
         !self.refuses

@@ -210,6 +210,16 @@ impl<L: Layer> Layer for Ws<L> {
         joined(progress, taken)
     }
 
+    fn take_content(
+        &mut self,
+        content: &mut [u8],
+        mut above: impl FnMut(Portion<'_>),
+    ) -> Result<Progress, Box<LayerError>> {
+        let mut taken = Taken::default();
+        self.upper.take(Portion::InPlace(content), &mut taken, &mut above);
+        joined(Progress::default(), taken)
+    }
+
     fn step(&mut self, mut above: impl FnMut(Portion<'_>)) -> Result<Progress, Box<LayerError>> {
         let (Ws { below, upper }, mut taken) = (self, Taken::default());
         let progress = below.step(|portion| upper.take(portion, &mut taken, &mut above))?;

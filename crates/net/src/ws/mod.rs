@@ -7,11 +7,13 @@
 //! |---|---|
 //! | `upgrade` | the request: what it has to say, and the answer 101 |
 //! | `origin` | which web pages may connect |
+//! | `forwarded` | whom a proxy of HTTP has passed a request on for |
 //! | `refusal` | every other answer, with a sentence |
 //! | `failure` | why a connection that was asked for, or made, ends |
 //! | `utf8` | the validator of texts |
 
 mod failure;
+mod forwarded;
 mod origin;
 mod refusal;
 #[cfg(test)]
@@ -20,6 +22,7 @@ mod upgrade;
 mod utf8;
 
 pub use failure::Failure;
+pub use forwarded::ForwardedHeader;
 pub use origin::{OriginPattern, PatternError};
 pub use refusal::Refusal;
 pub use upgrade::{Accepted, Rules, Subprotocol, head_bytes, upgrade};

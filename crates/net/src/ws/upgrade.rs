@@ -1,14 +1,18 @@
 //! A request for a WebSocket (RFC 6455, 4.2): read, judged, answered. The query of its target is never looked at: what stands in a URL
 //! is written into logs on its way, so no token is taken from there.
 
+use std::net::IpAddr;
+
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 
+use super::forwarded::ForwardedHeader;
 use super::origin::{OriginPattern, is_same_host};
 use super::refusal::Refusal;
 use super::{HEAD_BYTES_MAX, HEADERS_MAX};
+use crate::network::Network;
 
 /// Bytes that a client has drawn for `Sec-WebSocket-Key`.
 const KEY_BYTES: usize = 16;
@@ -52,6 +56,10 @@ pub struct Rules {
     pub token_cookie: Option<String>,
     /// A token may follow this prefix in an entry of `Sec-WebSocket-Protocol`, which is the one header that a page can choose.
     pub token_subprotocol_prefix: Option<String>,
+    /// Proxies that are believed whom they pass a request on for.
+    pub trusted_proxies: Vec<Network>,
+    /// Where they say it.
+    pub forwarded_header: ForwardedHeader,
     /// Bytes of a message, in all its fragments.
     pub message_bytes_max: u32,
 }
@@ -65,6 +73,8 @@ impl Default for Rules {
             token_in_authorization: false,
             token_cookie: None,
             token_subprotocol_prefix: None,
+            trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::default(),
             message_bytes_max: 1 << 20,
         }
     }
@@ -77,6 +87,8 @@ pub struct Accepted {
     pub subprotocol: Subprotocol,
     /// Where the rules allow one and the client has sent one. It is a secret: never to be logged.
     pub token: Option<String>,
+    /// Whom the request was passed on for, if it comes from one of the rules' trusted proxies: that is for the driver to look at.
+    pub forwarded_for: Option<IpAddr>,
     /// The answer, 101.
     pub answer: Vec<u8>,
 }
@@ -159,7 +171,15 @@ pub fn upgrade(head: &[u8], rules: &Rules) -> Result<Accepted, Refusal> {
     let asked: Vec<&str> = headers.list("Sec-WebSocket-Protocol")?.collect();
     let subprotocol = choose(&asked, rules)?;
     let token = token(&headers, &asked, rules)?.map(str::to_owned);
-    Ok(Accepted { subprotocol, token, answer: answer(key, subprotocol, !asked.is_empty()) })
+    let header = rules.forwarded_header;
+    let forwarded_for = match rules.trusted_proxies[..] {
+        [] => None,
+        _ => {
+            let elements: Vec<_> = headers.list(header.name())?.collect();
+            header.client(elements.into_iter(), &rules.trusted_proxies)
+        }
+    };
+    Ok(Accepted { subprotocol, token, forwarded_for, answer: answer(key, subprotocol, !asked.is_empty()) })
 }
 
 fn unreadable(error: httparse::Error) -> Refusal {

@@ -44,7 +44,10 @@ fn token_is_not_verified_in_time_then_busy_and_when_to_come_back() {
         Shard::new(ShardOptions { id: ShardId(0), shards: 1, settings, metrics: metrics.clone(), seed: 1, run: 1 });
     let at = |ms: u64| Now { mono_us: (1_000 + ms) * 1000, unix_ms: 1_800_000_000_000 + ms };
     let peer = [127, 0, 0, 1].into();
-    shard.handle(Event::Opened { connection: KEY, peer, transport: Transport::Plain }, at(0));
+    shard.handle(
+        Event::Opened { connection: KEY, peer, transport: Transport::Plain, is_open_to_websocket: false },
+        at(0),
+    );
     // Connect comes at the last moment; its deadline is from the accept all the same.
     shard.handle(Event::Received { connection: KEY, bytes: &connect("alice") }, at(timeout_ms - 100));
     let effects: Vec<_> = std::iter::from_fn(|| shard.poll_effect()).collect();
@@ -117,7 +120,10 @@ fn refreshing(settings: Settings) -> (Shard, impl Fn(u64) -> Now) {
     let mut shard = Shard::new(options);
     let at = |ms: u64| Now { mono_us: (1_000 + ms) * 1000, unix_ms: 1_800_000_000_000 + ms };
     let peer = [127, 0, 0, 1].into();
-    shard.handle(Event::Opened { connection: KEY, peer, transport: Transport::Plain }, at(0));
+    shard.handle(
+        Event::Opened { connection: KEY, peer, transport: Transport::Plain, is_open_to_websocket: false },
+        at(0),
+    );
     shard.handle(Event::Received { connection: KEY, bytes: &connect("alice") }, at(0));
     shard.handle(Event::Verified { connection: KEY, refresh: None, result: Ok(until(1)) }, at(0));
     let mut refresh = Vec::new();

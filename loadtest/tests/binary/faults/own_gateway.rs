@@ -66,7 +66,8 @@ fn serves_until_its_parent_ends() {
     config.runtime.pin_cores = false;
     config.runtime.connections_per_shard_max = 1024;
     let server = Server::start(config).unwrap();
-    let at = |transport| server.addresses().iter().find(|listener| listener.transport == transport).unwrap().address;
+    let at =
+        |transport| server.addresses().iter().find(|listener| listener.front.transport == transport).unwrap().address;
     println!("{SAYS}{} {}", at(Transport::Plain), at(Transport::Tls));
     std::io::stdout().flush().unwrap();
     let _ = std::io::stdin().read(&mut [0]);

@@ -78,6 +78,9 @@ impl Shard {
         self.metrics.deliveries_queued.subtract(frames);
         self.metrics.outbox_bytes.subtract(bytes as u64);
         Self::count_dropped(&self.metrics, DropReason::Closed, frames);
+        if self.unrecognised.remove(&key) {
+            self.metrics.connections_accepted[transport].increment();
+        }
         let record = CloseRecord { user: None, device: None, peer: connection.peer, transport, detail };
         let mut record = Box::new(record);
         if let Some(session) = connection.session.take() {
