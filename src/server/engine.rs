@@ -32,14 +32,11 @@ impl Found {
     /// Reaches the Redis of the configuration, and takes this node's number there. One that may forget what it has stored is refused,
     /// unless the configuration takes it.
     pub(super) fn reach(redis: &RedisConfig, settings: &Settings) -> Result<Found, StartError> {
-        if let Some(text) = not_there_yet(redis) {
-            return Err(StartError(text));
-        }
+        let options = options(redis).map_err(|error| StartError(format!("[redis]: {error}")))?;
         let facts = Facts::gather(redis);
         if let Some(text) = refuse(&facts, redis) {
             return Err(StartError(text));
         }
-        let options = options(redis).map_err(|error| StartError(format!("redis.tls: {error}")))?;
         let identity = ringgate_redis::connect(&options, settings.node_number);
         let identity = identity.map_err(|error| StartError(format!("[redis]: {error}")))?;
         Ok(Found { options, identity, durability: durability(&facts), status: Arc::default() })
@@ -112,15 +109,6 @@ impl ringgate_redis::Homes for ToShards {
     }
 }
 
-/// What the configuration may say and the engine cannot do.
-fn not_there_yet(redis: &RedisConfig) -> Option<String> {
-    let is_cluster = redis.mode == RedisMode::Cluster;
-    is_cluster.then(|| {
-        "redis.mode = \"cluster\": the doctor knows it, the gateway does not yet; use one server or Sentinels"
-            .to_owned()
-    })
-}
-
 fn options(redis: &RedisConfig) -> Result<Options, String> {
     let servers = || {
         redis
@@ -135,8 +123,9 @@ fn options(redis: &RedisConfig) -> Result<Options, String> {
         RedisMode::Sentinel { master } => {
             Servers::Sentinel { sentinels: servers(), master: master.clone(), password: None }
         }
-        RedisMode::Standalone | RedisMode::Cluster => {
-            servers().into_iter().next().map_or(defaults.servers.clone(), Servers::Standalone)
+        RedisMode::Standalone => servers().into_iter().next().map_or(defaults.servers.clone(), Servers::Standalone),
+        RedisMode::Cluster => {
+            return Err("mode = \"cluster\" cannot be used yet: \"standalone\" and \"sentinel\" can".to_owned());
         }
     };
     let authorities = redis.tls.as_ref().map(|tls| Tls::new(tls.authorities.as_deref()));
