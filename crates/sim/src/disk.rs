@@ -63,7 +63,10 @@ impl Topic {
     fn raise_floor(&mut self) {
         let acknowledged = self.state.devices.iter().map(|device| device.cursor).min();
         if let Some(acknowledged) = acknowledged.filter(|_| self.claimed.is_empty()) {
-            self.state.floor = self.state.floor.max(acknowledged.min(self.last));
+            let acknowledged = acknowledged.min(self.last);
+            if acknowledged > self.state.floor {
+                (self.state.floor, self.state.lost) = (acknowledged, acknowledged);
+            }
         }
         self.messages = self.messages.split_off(&(self.state.floor + 1));
     }

@@ -101,7 +101,7 @@ local function is_held(d, alive)
 end
 
 -- Raises the floor to what every device has acknowledged; a device of which no state was told yet holds it where it is, while it
--- has a session.
+-- has a session. For a device that is not known, or not any more, the messages up to there are lost.
 local function raise_floor(stream, state, last, alive)
   local floor, before = nil, mark(redis.call('HGET', state, 'f'))
   for _, found in ipairs(devices(state)) do
@@ -116,7 +116,7 @@ local function raise_floor(stream, state, last, alive)
     end
   end
   floor = math.max(before, math.min(floor or 0, last))
-  if floor > before then redis.call('HSET', state, 'f', whole(floor)) end
+  if floor > before then redis.call('HSET', state, 'f', whole(floor), 'l', whole(floor)) end
   return floor
 end
 local function trim(stream, epoch, floor)

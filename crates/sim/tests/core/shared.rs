@@ -5,8 +5,8 @@ use std::sync::Arc;
 use ringgate_core::close::{CloseReason, ErrorCode};
 use ringgate_core::id::{ClientMessageId, Position, Recover};
 use ringgate_core::shard::Event;
-use ringgate_core::wire::RoomCursor;
 use ringgate_core::wire::encode::{ConnectRequest, HistoryRequest, PublishRequest};
+use ringgate_core::wire::{Encoder, RoomCursor};
 use ringgate_sim::{Client, Got, News, Nodes, Random, Task, answers, offsets, settings, settings_with_namespace};
 
 const ROOM: &str = "chat:a";
@@ -627,6 +627,33 @@ fn message_comes_late_from_another_node_then_it_is_as_old_as_there() {
     nodes.settle();
     let got = nodes.nodes[1].read_all(bob);
     assert!(matches!(&got[..], [Got::History { offsets, .. }] if offsets.is_empty()), "{got:?}");
+    nodes.check();
+}
+
+#[test]
+fn messages_have_left_that_all_known_devices_had_read_then_a_client_behind_them_is_told_that_it_missed_them() {
+    let mut nodes = Nodes::new(2, 1, &settings());
+    let (alice, bob) = (sign_in(&mut nodes, 0, "alice"), sign_in(&mut nodes, 1, "bob"));
+    (1..=3).for_each(|request| publish(&mut nodes, 0, alice, "@bob", request));
+    nodes.settle();
+    let got = nodes.nodes[1].read_all(bob);
+    let epoch = got.iter().find_map(|got| match got {
+        Got::Message { position, .. } => Some(position.epoch),
+        _ => None,
+    });
+    let epoch = epoch.expect("a message has come");
+    nodes.nodes[1].send(bob, |_, out| Encoder::ack(out, Position { epoch, offset: 3 }));
+    nodes.pass(200);
+    nodes.settle();
+    nodes.nodes[1].leave(bob);
+    nodes.settle();
+    let tablet = nodes.nodes[0].open(0);
+    let inbox = Some(Position { epoch, offset: 1 });
+    let request = ConnectRequest { request: 1, token: "bob", device: "tablet", inbox, ..Default::default() };
+    nodes.nodes[0].send(tablet, |encoder, out| encoder.connect(out, &request));
+    nodes.settle();
+    let got = nodes.nodes[0].read_all(tablet);
+    assert!(matches!(got[..], [Got::Connected { recovered: false, .. }]), "{got:?}");
     nodes.check();
 }
 

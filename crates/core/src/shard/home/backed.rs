@@ -152,7 +152,9 @@ impl Homes {
                     let floor = log.floor();
                     let left = log.refresh(extent, publishers, now_ms);
                     // On other nodes devices acknowledge messages, too.
-                    let age = if is_shared { log.lost().saturating_sub(floor).min(left) } else { left };
+                    let acknowledged = loaded.state.devices.iter().map(|device| device.cursor).min().unwrap_or(0);
+                    let age =
+                        if is_shared { log.lost().saturating_sub(floor.max(acknowledged)).min(left) } else { left };
                     Some((age, left - age))
                 });
                 let (age, acked) = left.flatten().unwrap_or_default();

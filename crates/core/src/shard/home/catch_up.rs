@@ -18,7 +18,8 @@ impl Shard {
         }
         let without = self.excluded(topic, from);
         let gap = log.map(|log| log.after(since, CATCH_UP_MESSAGES, CATCH_UP_BYTES, without, now.mono_ms()));
-        let gap = Box::new(gap.unwrap_or_default());
+        let mut gap = Box::new(gap.unwrap_or_default());
+        gap.lost = gap.lost && !self.homes.has_acknowledged_lost(at_home, from, 0);
         self.post_to_edge(from.shard, ToEdge::CaughtUp { to: from.connection, topic, gap });
     }
 

@@ -214,9 +214,10 @@ impl Shard {
             }
             (Ok(result), Pending { topic, asker: Asker::CatchUp { source, from, lost }, messages, .. }) => {
                 let ReadRange::After(after) = messages.range else { return };
-                let lost = lost || after < result.lost;
+                let lost_upto = result.lost;
+                let lost = lost || after < lost_upto;
                 let mut gap = self.read_and_tail(topic, self.excluded(source, from), *result, now);
-                gap.lost |= lost;
+                gap.lost = (gap.lost || lost) && !self.homes.has_acknowledged_lost(topic, from, lost_upto);
                 let (to, gap) = (from.connection, Box::new(gap));
                 self.post_to_edge(from.shard, ToEdge::CaughtUp { to, topic: source, gap });
             }

@@ -435,6 +435,16 @@ impl Homes {
         self.mark(Topic::Inbox(key));
     }
 
+    /// Whether a session has acknowledged all that is lost, up to `lost` or what is known here. It may have done so after it asked for
+    /// messages that an engine has not brought yet.
+    pub(super) fn has_acknowledged_lost(&self, topic: Topic, session: Address, lost: u64) -> bool {
+        let Topic::Inbox(key) = topic else { return false };
+        let Some(inbox) = self.inboxes.get(key) else { return false };
+        let lost = inbox.log().map_or(0, Log::lost).max(lost);
+        let device = inbox.devices().iter().find(|device| device.connected() == Some(session));
+        device.is_some_and(|device| device.cursor >= lost)
+    }
+
     /// Removes what every known device of an inbox has acknowledged.
     pub(super) fn remove_acknowledged(&mut self, key: InboxKey, now: Now) {
         let acked = self.change_inbox(key, |inbox, publishers, _| inbox.remove_acknowledged(publishers, now.mono_ms()));
