@@ -370,6 +370,12 @@ impl Nodes {
         !topic.starts_with('@') && namespace.is_some_and(|namespace| namespace.vanish_when_empty)
     }
 
+    /// The shard of a node that has a topic in memory.
+    pub fn home(&self, node: usize, topic: &str) -> Option<usize> {
+        let mut of_node = self.interest.iter().filter(|(known, other, _)| **known == *topic && *other == node);
+        of_node.next().map(|(_, _, shard)| *shard)
+    }
+
     /// How many shards of nodes have loaded a topic.
     pub fn interested(&self, topic: &str) -> usize {
         self.interest.iter().filter(|(known, _, _)| **known == *topic).count()

@@ -658,6 +658,56 @@ fn messages_have_left_that_all_known_devices_had_read_then_a_client_behind_them_
 }
 
 #[test]
+fn engine_begins_a_new_epoch_then_acks_of_the_old_one_do_not_pass_its_messages() {
+    // On one of the shards the session is not at its inbox's home.
+    for shard in 0..2 {
+        let mut nodes = Nodes::new(2, 2, &settings());
+        let bob = sign_in(&mut nodes, 1, "bob");
+        let request = ConnectRequest { request: 1, token: "alice", device: "phone", ..Default::default() };
+        let alice = nodes.nodes[0].open(shard);
+        nodes.nodes[0].send(alice, |encoder, out| encoder.connect(out, &request));
+        nodes.settle();
+        publish(&mut nodes, 1, bob, "@alice", 1);
+        nodes.settle();
+        let mut replica = nodes.disk.clone();
+        (2..=3).for_each(|request| publish(&mut nodes, 1, bob, "@alice", request));
+        nodes.settle();
+        let got = nodes.nodes[0].read_all(alice);
+        assert_eq!(offsets(&got), [1, 2, 3]);
+        let epoch = got.iter().find_map(|got| match got {
+            Got::Message { position, .. } => Some(position.epoch),
+            _ => None,
+        });
+        // A replica that lagged takes over, and two messages are stored there before this node hears of it.
+        replica.begin_epochs_after(&nodes.disk);
+        nodes.disk = replica;
+        (4..=5).for_each(|request| publish(&mut nodes, 1, bob, "@alice", request));
+        while nodes.work(1) {}
+        nodes.news.clear();
+        let topic: Arc<str> = "@alice".into();
+        let unix_ms = nodes.nodes[0].now.unix_ms;
+        let home = nodes.home(0, &topic).expect("it is in memory");
+        let loaded = Box::new(nodes.disk.load(&topic, unix_ms));
+        nodes.nodes[0].handle(home, Event::Loaded { topic, result: Ok(loaded) });
+        let position = Position { epoch: epoch.expect("messages have come"), offset: 3 };
+        nodes.nodes[0].send(alice, |_, out| Encoder::ack(out, position));
+        nodes.settle();
+        assert_eq!(closed(&nodes, 0, alice), Some(CloseReason::InsufficientState));
+        nodes.nodes[0].free(alice);
+        nodes.settle();
+        let alice = nodes.nodes[0].open(shard);
+        nodes.nodes[0].send(alice, |encoder, out| encoder.connect(out, &request));
+        nodes.settle();
+        assert_eq!(
+            offsets(&nodes.nodes[0].read_all(alice)),
+            [1, 2, 3],
+            "shard {shard}: the first was not acknowledged in time"
+        );
+        nodes.check();
+    }
+}
+
+#[test]
 fn engine_begins_a_new_epoch_then_a_user_comes_back_and_is_told_of_the_loss() {
     let mut nodes = Nodes::new(1, 1, &settings());
     let alice = sign_in(&mut nodes, 0, "alice");

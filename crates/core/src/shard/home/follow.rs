@@ -181,11 +181,13 @@ impl Shard {
     }
 
     /// The engine has begun a new epoch: sessions come back, and are told that nothing of the old one can be brought.
-    pub(super) fn tell_of_epoch(&mut self, topic: Topic) {
+    pub(super) fn tell_of_epoch(&mut self, topic: Topic, now: Now) {
         if let Topic::Inbox(inbox) = topic {
             for session in self.homes.addresses(inbox).collect::<Vec<_>>() {
                 let (to, reason) = (session.connection, CloseReason::InsufficientState);
                 self.post_to_edge(session.shard, ToEdge::Refused { to, reason });
+                // An Ack that is on its way speaks of the old epoch.
+                self.homes.detach(inbox, session, now);
             }
         }
         self.tell_of_hole(topic);

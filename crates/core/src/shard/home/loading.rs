@@ -120,7 +120,7 @@ impl Shard {
         let refreshed = result.map_or(Refreshed::No, |loaded| self.homes.load_or_refresh(topic, &loaded, now));
         let is_there = refreshed != Refreshed::No;
         if let Some(topic) = self.homes.find(topic).filter(|_| refreshed == Refreshed::Anew) {
-            self.tell_of_epoch(topic);
+            self.tell_of_epoch(topic, now);
         }
         if let Some(topic) = self.homes.find(topic).filter(|_| self.settings.engine == Engine::Shared) {
             // What other nodes have stored may not have arrived here.
