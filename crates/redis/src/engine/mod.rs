@@ -50,6 +50,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// What shards have asked for that is looked at in one turn, so that answers are not kept waiting.
 const ASKED_A_TURN: usize = 1024;
+/// Commands that wait to be sent, beyond which messages in no log are given up: their publishers are not held back by an answer.
+const WAITING_MAX_FOR_RELAY: usize = 16 * 1024;
 /// What connections have read that waits for a turn: beyond it, Redis waits.
 const READ_WAITING: usize = 64;
 /// Time to store what was taken when the engine is stopped.
@@ -290,7 +292,7 @@ impl<H: Homes> Work<H> {
                 }
                 (changes, anew) = (rest, false);
             },
-            Effect::Relay { topic, frame, origin } if !refuses => {
+            Effect::Relay { topic, frame, origin } if !refuses && self.link.waiting() < WAITING_MAX_FOR_RELAY => {
                 let payload = record::relay(origin, &frame);
                 self.push(shard, What::Relay { topic, payload });
             }

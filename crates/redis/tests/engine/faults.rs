@@ -144,6 +144,36 @@ fn connection_for_news_is_cut_then_topics_are_said_to_have_changed_and_are_heard
 }
 
 #[test]
+fn messages_in_no_log_come_faster_than_redis_takes_them_then_a_bounded_number_waits_and_the_rest_is_given_up() {
+    const RELAYED: u64 = 40_000;
+    const WAITING_MAX: u64 = 16 * 1024;
+    let redis = redis();
+    let node = Node::with(
+        ringgate_redis::Options { command_timeout: Duration::from_secs(20), ..options(&redis) },
+        settings(),
+        1,
+    );
+    redis.pause();
+    let origin = Origin { run: node.identity.run, session: 5 };
+    for _ in 0..RELAYED {
+        node.ask_when_there_is_room(Effect::Relay {
+            topic: "chat:x".into(),
+            frame: bytes::Bytes::from_static(b"typing"),
+            origin,
+        });
+    }
+    let [waiting, given_up] = [&node.status.buffered, &node.status.given_up];
+    // Those that were sent before Redis stood still are neither.
+    until("all of them have been looked at", || {
+        let waiting = waiting.load(Ordering::Relaxed);
+        waiting + given_up.load(Ordering::Relaxed) + 2 * 1024 >= RELAYED
+    });
+    assert!(waiting.load(Ordering::Relaxed) <= WAITING_MAX, "{waiting:?} wait");
+    redis.resume();
+    node.store_some("chat:x", 1);
+}
+
+#[test]
 fn redis_is_paused_then_what_was_under_way_is_stored_once_and_the_rest_is_refused() {
     let redis = redis();
     let node = Node::start(&redis, 1);

@@ -111,6 +111,18 @@ impl Node {
         sender.wake();
     }
 
+    /// As [`Self::ask`], of more than the engine takes at once.
+    pub(crate) fn ask_when_there_is_room(&self, effect: Effect) {
+        let sender = self.engine.as_ref().expect("it runs").sender();
+        let mut asked = Asked { shard: SHARD, effect };
+        while let Err(back) = sender.ask(asked) {
+            asked = back;
+            sender.wake();
+            std::thread::yield_now();
+        }
+        sender.wake();
+    }
+
     /// The first event told, from now or before, of which `wanted` makes something. It is taken out; others stay.
     pub(crate) fn wait_for<T>(&self, what: &str, mut wanted: impl FnMut(&Event<'static>) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
