@@ -17,8 +17,8 @@ pub struct Loads<W> {
     topics: HashMap<Arc<str>, Vec<Waiting<W>>, Keyed>,
     /// Topics that are being loaded, and are to be loaded once more because they have changed since they were asked for.
     again: HashSet<Arc<str>, Keyed>,
-    /// Topics that were loaded, and of which messages are still read before what waits for them can go on.
-    held: HashSet<Arc<str>, Keyed>,
+    /// Topics that were loaded, and up to where their messages are still read before what waits for them can go on.
+    held: HashMap<Arc<str>, u64, Keyed>,
     requests: Requests<Arc<str>>,
     letters: usize,
     messages: usize,
@@ -46,7 +46,7 @@ impl<W> Loads<W> {
         Loads {
             topics: HashMap::with_hasher(keyed(seed)),
             again: HashSet::with_hasher(keyed(seed)),
-            held: HashSet::with_hasher(keyed(seed)),
+            held: HashMap::with_hasher(keyed(seed)),
             requests: Requests::new(LOADS_WITH_ENGINE_MAX),
             letters: 0,
             messages: 0,
@@ -110,7 +110,7 @@ impl<W> Loads<W> {
 
     /// As [`Self::ask`]; a topic that is being loaded is loaded once more after that.
     pub fn ask_anew(&mut self, topic: Arc<str>) {
-        if self.held.remove(&topic) {
+        if self.held.remove(&topic).is_some() {
             self.requests.push(topic);
         } else if self.topics.contains_key(&topic) {
             self.again.insert(topic);
@@ -124,22 +124,22 @@ impl<W> Loads<W> {
         self.requests.take_next()
     }
 
-    /// The engine has answered for a topic: what waits for it goes on waiting until [`Self::take`].
-    pub fn hold(&mut self, topic: &Arc<str>) {
-        if self.topics.contains_key(topic) && self.held.insert(topic.clone()) {
+    /// The engine has answered for a topic: what waits for it goes on waiting until [`Self::take`], for the messages up to this offset.
+    pub fn hold(&mut self, topic: &Arc<str>, upto: u64) {
+        if self.topics.contains_key(topic) && self.held.insert(topic.clone(), upto).is_none() {
             self.requests.answered();
         }
     }
 
-    /// Whether the topic was loaded, and something waits for it nevertheless.
-    pub fn is_held(&self, topic: &str) -> bool {
-        !self.held.is_empty() && self.held.contains(topic)
+    /// Up to where messages of the topic are to be read before what waits for it can go on, if it was loaded.
+    pub fn held_up_to(&self, topic: &str) -> Option<u64> {
+        if self.held.is_empty() { None } else { self.held.get(topic).copied() }
     }
 
     /// The engine has answered for a topic: what waited for it, in order.
     pub fn take(&mut self, topic: &str) -> Vec<W> {
         let Some(waiting) = self.topics.remove(topic) else { return Vec::new() };
-        if !self.held.remove(topic) {
+        if self.held.remove(topic).is_none() {
             self.requests.answered();
         }
         if let Some(topic) = self.again.take(topic) {
@@ -159,7 +159,7 @@ impl<W> Loads<W> {
 
     /// Panics when the sums are wrong; for tests.
     pub fn invariants(&self) {
-        assert!(self.held.iter().chain(&self.again).all(|topic| self.topics.contains_key(topic)));
+        assert!(self.held.keys().chain(&self.again).all(|topic| self.topics.contains_key(topic)));
         let waiting = || self.topics.values().flatten();
         assert_eq!(self.letters, waiting().count());
         assert_eq!(self.messages, waiting().filter(|waiting| waiting.message_bytes.is_some()).count());

@@ -658,6 +658,28 @@ fn messages_have_left_that_all_known_devices_had_read_then_a_client_behind_them_
 }
 
 #[test]
+fn topic_is_busy_then_who_comes_waits_for_what_there_was_and_not_for_newer_messages() {
+    let mut nodes = Nodes::new(2, 1, &settings());
+    let (alice, _) = (member(&mut nodes, 0, "alice"), member(&mut nodes, 1, "bob"));
+    let carol = sign_in(&mut nodes, 1, "carol");
+    (1..=3).for_each(|request| publish(&mut nodes, 0, alice, ROOM, request));
+    while nodes.work(0) {}
+    let mut newer = nodes.news.drain(..).rfind(|news| news.node == 1).expect("three were stored");
+    let since = Some(Position { epoch: newer.epoch, offset: 3 });
+    nodes.nodes[1].send(carol, |encoder, out| {
+        encoder.subscribe(out, 2, RoomCursor { room: ROOM, since, recover: Recover::Exact });
+    });
+    nodes.nodes[1].work();
+    assert!(nodes.work(1), "the room is loaded");
+    // It comes before the answer to the read, which was made before.
+    newer.message.offset = 4;
+    nodes.tell(newer);
+    assert!(nodes.work(1), "the three are read");
+    let got = nodes.nodes[1].read_all(carol);
+    assert!(matches!(got[..], [Got::Subscribed { recovered: true, .. }]), "{got:?}");
+}
+
+#[test]
 fn engine_begins_a_new_epoch_then_acks_of_the_old_one_do_not_pass_its_messages() {
     // On one of the shards the session is not at its inbox's home.
     for shard in 0..2 {

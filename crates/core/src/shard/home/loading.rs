@@ -129,7 +129,7 @@ impl Shard {
         let known = self.homes.find(topic);
         if known.is_some_and(|known| self.homes.behind.contains_key(&known)) && self.homes.loads.has_waiting(topic) {
             // A client may have seen messages on another node that are still to be read here.
-            self.homes.loads.hold(topic);
+            self.homes.loads.hold(topic, newest);
         } else {
             self.handle_waiting(topic, is_there, now);
         }
@@ -138,7 +138,7 @@ impl Shard {
 
     /// What other nodes had stored of a topic has been read, or cannot be: what waited for it goes on.
     pub(super) fn end_hold(&mut self, topic: Topic, is_there: bool, now: Now) {
-        if let Some(name) = self.homes.name_of(topic).filter(|name| self.homes.loads.is_held(name)) {
+        if let Some(name) = self.homes.name_of(topic).filter(|name| self.homes.loads.held_up_to(name).is_some()) {
             self.handle_waiting(&name, is_there, now);
         }
     }
