@@ -116,6 +116,7 @@ pub(crate) struct Context<'a> {
     pub(crate) hashes: &'a Hashes,
     pub(crate) least_epochs: &'a [u64],
     pub(crate) run: u64,
+    pub(crate) seed: u64,
     pub(crate) number: u16,
     pub(crate) durability: Durability,
     /// Runs of nodes that are alive.
@@ -266,8 +267,14 @@ impl Command {
                 let times = [crate::identity::LEASE, crate::identity::LEASES_KNOWN];
                 let [lease, known] = times.map(|time| time.as_millis().to_string());
                 let (leases, number) = (keys.leases(), keys.number(context.number));
+                // A Redis that was emptied while nodes live gets from them what a node that starts has to find.
+                let (format, seed) = (crate::identity::format(keys.partitions()), context.seed.to_string());
+                resp::put(out, &[b"SET", keys.format().as_bytes(), format.as_bytes(), b"NX"]);
+                resp::put(out, &[b"SET", keys.seed().as_bytes(), seed.as_bytes(), b"NX"]);
+                let names = [leases.as_bytes(), number.as_bytes()];
                 let arguments = [run.as_bytes(), lease.as_bytes(), known.as_bytes()];
-                script(Script::Lease, &[leases.as_bytes(), number.as_bytes()], &arguments);
+                resp::put(out, &[&[b"EVALSHA", hashes.of(Script::Lease), b"2"], &names[..], &arguments].concat());
+                return 3;
             }
             What::Probe { number, .. } => {
                 let (channel, payload) = (keys.node_channel(context.run), format!("P{number}"));

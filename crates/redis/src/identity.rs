@@ -86,7 +86,7 @@ pub fn connect(options: &Options, number: u16) -> Result<Identity, StartError> {
     runtime.block_on(async {
         let keys = Keys::new(&options.prefix, options.database, options.partitions);
         let mut ready = ready(options, &keys, None).await?;
-        let wanted = format!("{FORMAT} {}", options.partitions);
+        let wanted = format(keys.partitions());
         let mut questions = Questions::default();
         questions.put(&[b"SET", keys.format().as_bytes(), wanted.as_bytes(), b"NX"]);
         questions.put(&[b"GET", keys.format().as_bytes()]);
@@ -111,6 +111,11 @@ pub fn connect(options: &Options, number: u16) -> Result<Identity, StartError> {
         }
         Ok(Identity { seed, run, number, facts: ready.facts })
     })
+}
+
+/// What stands in Redis, as all nodes have to agree on it.
+pub(crate) fn format(partitions: usize) -> String {
+    format!("{FORMAT} {partitions}")
 }
 
 async fn has_number(ready: &mut Ready, options: &Options, keys: &Keys, run: u64, number: u16) -> io::Result<bool> {

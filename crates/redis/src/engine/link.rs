@@ -315,6 +315,7 @@ impl<H: Homes> Work<H> {
                 hashes: &self.link.hashes,
                 least_epochs: &self.link.least_epochs,
                 run: self.identity.run,
+                seed: self.identity.seed,
                 number: self.identity.number,
                 durability: self.link.durability(),
                 alive: self.nodes.alive(),

@@ -174,6 +174,18 @@ fn messages_in_no_log_come_faster_than_redis_takes_them_then_a_bounded_number_wa
 }
 
 #[test]
+fn redis_is_emptied_then_a_node_that_starts_later_has_the_seed_of_those_that_live() {
+    let redis = redis();
+    let node = Node::start(&redis, 1);
+    let seed = key_of(&redis, "*seed");
+    redis.command(&["FLUSHALL"]);
+    until("the seed stands there again", || {
+        redis.command(&["GET", &seed]).text() == Some(node.identity.seed.to_string())
+    });
+    assert_eq!(Node::start(&redis, 2).identity.seed, node.identity.seed);
+}
+
+#[test]
 fn redis_is_paused_then_what_was_under_way_is_stored_once_and_the_rest_is_refused() {
     let redis = redis();
     let node = Node::start(&redis, 1);
