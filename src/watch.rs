@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::readiness::Readiness;
+use crate::readiness::{Readiness, State};
 use ringgate_core::metrics::{Cell, ShardMetrics};
 use ringgate_redis::Status;
 
@@ -97,6 +97,10 @@ impl Node {
 
     /// Says whether the engine that nodes share answers, if that has changed.
     fn look_at_engine(&mut self, engine: &Status, readiness: &Readiness) {
+        // At its end a node leaves the engine by itself.
+        if readiness.state() == State::Draining {
+            return;
+        }
         let is_away = !engine.up.load(Ordering::Acquire) || engine.number_lost.load(Ordering::Acquire);
         if is_away != self.engine_away {
             match is_away {
@@ -190,7 +194,6 @@ impl Level {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readiness::State;
     use ringgate_core::transport::Transport;
 
     #[test]
@@ -243,5 +246,21 @@ mod tests {
         assert_eq!(look(4), [("logs", vec![0])]);
         metrics[0].log_bytes.set(900);
         assert_eq!(look(5), []);
+    }
+
+    #[test]
+    fn engine_is_away_then_the_node_is_not_ready_for_that_reason_unless_it_drains() {
+        let (status, readiness) = (Status::default(), Readiness::default());
+        let mut node = Node::new(1, Limits { slots: 10, connections: 0 });
+        let mut look = |state, is_up| {
+            readiness.set(state);
+            status.up.store(is_up, Ordering::Release);
+            node.look_at_engine(&status, &readiness);
+            readiness.obstacles().into_iter().map(|reason| reason.reason).collect::<Vec<_>>()
+        };
+        assert_eq!(look(State::Ready, true), [""; 0]);
+        assert_eq!(look(State::Ready, false), ["redis"]);
+        assert_eq!(look(State::Ready, true), [""; 0]);
+        assert_eq!(look(State::Draining, false), ["draining"]);
     }
 }
