@@ -247,6 +247,17 @@ impl Client {
         self.try_sign_in(login).unwrap_or_else(|goodbye| panic!("not signed in: {goodbye:?}"))
     }
 
+    /// Signs in; false when the connection ends instead, with a Goodbye or without one.
+    pub(crate) fn is_signed_in(&mut self, login: &Login) -> bool {
+        self.send_connect(login);
+        match self.read("Connected, or the end of the stream", Instant::now() + DEADLINE) {
+            Some(Frame::Connected(connected)) => self.connected = Some(connected),
+            Some(Frame::Goodbye(_)) | None => return false,
+            Some(other) => panic!("{other:?} instead of Connected"),
+        }
+        true
+    }
+
     /// Signs in; false when the gateway closes without a word, as it does to connections that it does not admit.
     pub(crate) fn is_admitted(&mut self, login: &Login) -> bool {
         let mut out = Vec::new();
