@@ -39,10 +39,14 @@ impl Gateway {
         Gateway::launch(command)
     }
 
-    /// As [`Self::configured`], with this program, and out of reach of a Ctrl-C that is meant for its starter.
-    pub(crate) fn configured_apart(program: &std::path::Path, config: &std::path::Path) -> Result<Gateway, String> {
+    /// As [`Self::configured`], with this program, its log in a file, and out of reach of a Ctrl-C that is meant for its starter.
+    pub(crate) fn configured_apart(
+        program: &std::path::Path,
+        config: &std::path::Path,
+        log: std::fs::File,
+    ) -> Result<Gateway, String> {
         let mut command = Command::new(program);
-        command.args(["serve", "--config"]).arg(config).process_group(0);
+        command.args(["serve", "--config"]).arg(config).process_group(0).stderr(log);
         Gateway::launch(command)
     }
 

@@ -143,7 +143,12 @@ impl Story {
         );
         self.next_number += 1;
         std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
-        Gateway::configured_apart(&self.program, &file)
+        let log = file.with_extension("log");
+        let output = std::fs::File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        Gateway::configured_apart(&self.program, &file, output).map_err(|error| {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            format!("node {}: {error}: {}", node + 1, said.lines().last().unwrap_or("it said nothing"))
+        })
     }
 
     /// Lets everybody come, each to the next node.
