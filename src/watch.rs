@@ -81,6 +81,8 @@ struct Node {
     connections: Level,
     /// The engine was away at the last look.
     engine_away: bool,
+    /// It has answered once.
+    engine_seen: bool,
 }
 
 #[derive(Clone, Default)]
@@ -92,7 +94,13 @@ struct Shard {
 
 impl Node {
     fn new(shards: usize, limits: Limits) -> Node {
-        Node { limits, shards: vec![Shard::default(); shards], connections: Level::default(), engine_away: false }
+        Node {
+            limits,
+            shards: vec![Shard::default(); shards],
+            connections: Level::default(),
+            engine_away: false,
+            engine_seen: false,
+        }
     }
 
     /// Says whether the engine that nodes share answers, if that has changed.
@@ -102,7 +110,10 @@ impl Node {
             return;
         }
         let is_away = !engine.up.load(Ordering::Acquire) || engine.number_lost.load(Ordering::Acquire);
-        if is_away != self.engine_away {
+        // Not said of the first looks: the engine has to hear its first probe before.
+        let was_seen = self.engine_seen;
+        self.engine_seen |= !is_away;
+        if is_away != self.engine_away && was_seen {
             match is_away {
                 true => tracing::error!(
                     "Redis does not answer, or another node has this node's number; the node is not ready"

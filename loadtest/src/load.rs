@@ -27,7 +27,7 @@ pub(crate) enum Load {
     /// A share of a room's readers stops reading, and continues later.
     Slow(scenario::Options),
     /// A mixture from a TOML file: populations, rates, think times, phases (see mixed-example).
-    Mixed(mixed::Options),
+    Mixed(Box<mixed::Options>),
 }
 
 impl Load {
@@ -43,7 +43,7 @@ impl Load {
             Load::Churn(options) => (options, Scenario::Churn),
             Load::Storm(options) => (options, Scenario::Storm),
             Load::Slow(options) => (options, Scenario::Slow),
-            Load::Mixed(options) => return mixed::run(options, muster),
+            Load::Mixed(options) => return mixed::run(*options, muster),
         };
         scenario::run(options, scenario, muster)
     }
