@@ -387,7 +387,7 @@ impl<H: Homes> Work<H> {
 
     /// The node's number is free at once for the next run.
     async fn end_lease(&mut self) {
-        if !self.link.is_ready() {
+        if self.is_away() {
             return;
         }
         let end = async {
