@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ringgate_auth::{Signer, TokenSpec};
+use ringgate_core::close::CloseReason;
 use ringgate_core::id::{ClientMessageId, Position, Recover};
 use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
 use ringgate_core::wire::{Encoder, Kind, RoomCursor, ServerFrame};
@@ -14,8 +14,8 @@ use ringgate_net::dial::{Stream, Trust, Url};
 use ringgate_sim::Random;
 
 use crate::ledger::{Id, Ledger, Topic};
-use crate::support::{Connected, Frame, Message, Refusal, Subscribed, unix_seconds};
-use crate::world::{Addresses, PING_INTERVAL, SECRET};
+use crate::support::{Connected, Frame, Message, Refusal, Subscribed};
+use crate::world::{Addresses, PING_INTERVAL, token};
 
 pub(crate) const USERS: usize = 4;
 const DEVICES_PER_USER: usize = 2;
@@ -159,14 +159,11 @@ enum End {
 
 impl Device {
     pub(crate) fn new(number: usize, shared: Arc<Shared>, seed: u64) -> Device {
-        let signer = Signer::from_key(SECRET.as_bytes(), None, None).unwrap();
-        let user = user(number / DEVICES_PER_USER);
-        let spec = TokenSpec { user, issued_at: unix_seconds(), ttl_seconds: 3600, ..TokenSpec::default() };
         Device {
             number,
             shared,
             random: Random::new(seed ^ (number as u64 + 1) << 32),
-            token: signer.sign(&spec).unwrap(),
+            token: token(&user(number / DEVICES_PER_USER)),
             inbox: None,
             room: None,
             has_connected: false,
@@ -340,14 +337,26 @@ impl Device {
         Ok(())
     }
 
-    /// Sessions that were left behind end.
+    /// Sessions that were left behind end, since another has the device.
     fn look_behind(&mut self) {
+        let mut ends = Vec::new();
         self.left_behind.retain_mut(|stream| {
             let is_open = matches!(stream.fill(Duration::from_millis(1)), Ok(true));
-            // It may still be brought messages: the new session is brought them, too.
-            while let Ok(Some(_)) = stream.next_frame() {}
+            // Messages that it is still brought are for the new session to acknowledge.
+            while let Ok(Some(raw)) = stream.next_frame() {
+                if let Frame::Goodbye(goodbye) = ServerFrame::parse(raw).expect("a good frame").into() {
+                    ends.push(goodbye);
+                }
+            }
             is_open
         });
+        for goodbye in ends {
+            let expected = [CloseReason::TakenOver, CloseReason::InsufficientState, CloseReason::NoPong];
+            self.note(format!("left behind: {goodbye:?}"));
+            if !expected.iter().any(|reason| reason.code() == goodbye.code) {
+                self.complain(format!("a session that was taken over: {goodbye:?}"));
+            }
+        }
         self.state.left_behind = self.left_behind.len();
     }
 

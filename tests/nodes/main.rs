@@ -24,7 +24,10 @@ use std::time::{Duration, Instant};
 
 use device::{DEVICES, Device, Shared, Stage, State};
 use faults::{Fault, pass};
+use proxy::Way;
+use ringgate_core::close::CloseReason;
 use ringgate_sim::Random;
+use ringgate_test_servers::Append;
 use world::{World, wait_at_most};
 
 /// Until everything works again, and until everything is answered and received then.
@@ -35,7 +38,9 @@ const ROUNDS_AT_ONCE: usize = 3;
 /// What became of a round.
 struct Row {
     fault: Fault,
-    /// From the end of the fault until every gateway is ready and every client has published over it.
+    /// From the end of the fault until every gateway says that it is ready.
+    ready: Duration,
+    /// The same until every client has also had an answer to what it published after that end, and to all before.
     whole: Duration,
     answered: usize,
     /// Messages whose loss clients were told of.
@@ -75,6 +80,21 @@ fn something_fails_under_traffic_over_several_nodes_then_nothing_is_lost_repeate
     assert!(failed.is_empty(), "rounds {failed:?} failed: RINGGATE_ROUND={} cargo test --test nodes", failed[0]);
 }
 
+#[test]
+fn claim_of_a_device_is_held_back_and_the_client_went_elsewhere_then_its_newer_session_stays() {
+    let world = World::start(2, Append::EverySecond);
+    world.nodes[0].proxy.set(Way::Held);
+    let first = world.sign_in(0).map(|_| ()).expect_err("node 1 cannot ask Redis");
+    assert_eq!(first.code, CloseReason::Busy.code());
+    let mut newer = world.sign_in(1).expect("node 2 can ask Redis");
+    // What node 1 has asked for is late by more than its patience when it arrives.
+    pass(2000);
+    world.nodes[0].proxy.set(Way::Open);
+    assert!(wait_at_most(WHOLE_MAX, || world.is_ready()), "node 1 reaches Redis again");
+    newer.publish("@alice", "still here");
+    assert_eq!(newer.texts(1), ["still here"]);
+}
+
 /// The seed is the round's number.
 fn round(number: u64) -> Row {
     let mut random = Random::new(number);
@@ -100,15 +120,16 @@ fn round(number: u64) -> Row {
 
     fault.happen(&mut world, &mut random, is_short);
     let mended = Instant::now();
-    let mut whole = [false; DEVICES];
+    let (mut whole, mut ready) = ([false; DEVICES], None);
     let is_whole = wait_at_most(WHOLE_MAX, || {
         for (whole, state) in whole.iter_mut().zip(shared.states()) {
             let is_late = state.unanswered_since.is_some_and(|since| since < mended);
             *whole |= !is_late && state.answered.is_some_and(|sent| sent > mended);
         }
-        whole.iter().all(|whole| *whole) && world.is_ready()
+        ready = ready.or_else(|| world.is_ready().then(|| mended.elapsed()));
+        ready.is_some() && whole.iter().all(|whole| *whole)
     });
-    let time = mended.elapsed();
+    let (ready, whole) = (ready.unwrap_or_default(), mended.elapsed());
     judge(is_whole, "every gateway is ready and every client publishes", &shared, &world);
     // What is late shows in what follows.
     pass(300);
@@ -121,8 +142,11 @@ fn round(number: u64) -> Row {
     judge(true, "clients have ended", &shared, &world);
     let ledger = shared.ledger.lock().unwrap();
     assert!(ledger.answered() > DEVICES * 10, "{} messages were published", ledger.answered());
-    let row = Row { fault, whole: time, answered: ledger.answered(), lost: ledger.lost() };
-    eprintln!("round {number}: whole after {time:.1?}, {} messages, {} lost and told", row.answered, row.lost);
+    let row = Row { fault, ready, whole, answered: ledger.answered(), lost: ledger.lost() };
+    let Row { answered, lost, .. } = row;
+    eprintln!(
+        "round {number}: ready after {ready:.1?}, whole after {whole:.1?}, {answered} messages, {lost} lost and told"
+    );
     row
 }
 
@@ -150,14 +174,20 @@ fn judge(has_happened: bool, what: &str, shared: &Shared, world: &World) {
 fn show(rows: &[Row]) {
     let mut faults: BTreeMap<Fault, Vec<&Row>> = BTreeMap::new();
     rows.iter().for_each(|row| faults.entry(row.fault).or_default().push(row));
-    eprintln!("| fault | rounds | whole after: median | worst | messages answered | lost, and told |");
+    eprintln!(
+        "| fault | rounds | ready after: median, worst | whole after: median, worst | messages answered | lost, and told |"
+    );
     eprintln!("|---|---|---|---|---|---|");
     for (fault, rows) in faults {
-        let mut times: Vec<_> = rows.iter().map(|row| row.whole).collect();
-        times.sort();
-        let (median, worst) = (times[times.len() / 2].as_secs_f64(), times[times.len() - 1].as_secs_f64());
-        let answered: usize = rows.iter().map(|row| row.answered).sum();
-        let lost: usize = rows.iter().map(|row| row.lost).sum();
-        eprintln!("| {fault:?} | {} | {median:.1} s | {worst:.1} s | {answered} | {lost} |", rows.len());
+        let sum = |figure: fn(&Row) -> usize| rows.iter().map(|row| figure(row)).sum::<usize>();
+        let (ready, whole) = (median_and_worst(&rows, |row| row.ready), median_and_worst(&rows, |row| row.whole));
+        let (answered, lost) = (sum(|row| row.answered), sum(|row| row.lost));
+        eprintln!("| {fault:?} | {} | {ready} | {whole} | {answered} | {lost} |", rows.len());
     }
+}
+
+fn median_and_worst(rows: &[&Row], time: fn(&Row) -> Duration) -> String {
+    let mut times: Vec<_> = rows.iter().map(|row| time(row).as_secs_f64()).collect();
+    times.sort_by(f64::total_cmp);
+    format!("{:.1} s, {:.1} s", times[times.len() / 2], times[times.len() - 1])
 }

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use ringgate_auth::{Signer, TokenSpec};
 use ringgate_test_servers::{Append, Options, Server};
 
 use crate::proxy::Proxy;
-use crate::support::{Process, try_http};
+use crate::support::{Client, Goodbye, Login, Process, try_http, unix_seconds};
 
 /// What tokens are signed with.
-pub(crate) const SECRET: &str = "a secret that all gateways of this test share";
+const SECRET: &str = "a secret that all gateways of this test share";
 /// Of each gateway, in seconds.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(3);
 
@@ -59,6 +60,12 @@ impl World {
 
     pub(crate) fn resume(&self, node: usize) {
         self.nodes[node].process.signal(libc::SIGCONT);
+    }
+
+    /// The user alice, with her default device; or the Goodbye.
+    pub(crate) fn sign_in(&self, node: usize) -> Result<Client, Goodbye> {
+        let mut client = Client::tcp(self.nodes[node].process.tcp());
+        client.try_sign_in(&Login::token(token("alice"))).map(|_| client)
     }
 
     /// All gateways say that they are.
@@ -134,6 +141,13 @@ history_size = 100000
 address = "127.0.0.1:0"
 "#
     )
+}
+
+/// A token of this user, good for an hour.
+pub(crate) fn token(user: &str) -> String {
+    let signer = Signer::from_key(SECRET.as_bytes(), None, None).unwrap();
+    let spec = TokenSpec { user: user.into(), issued_at: unix_seconds(), ttl_seconds: 3600, ..TokenSpec::default() };
+    signer.sign(&spec).unwrap()
 }
 
 /// Waits so long, or until something is true; whether it became true.
