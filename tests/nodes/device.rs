@@ -20,7 +20,7 @@ use crate::world::{Addresses, PING_INTERVAL, token};
 pub(crate) const USERS: usize = 4;
 const DEVICES_PER_USER: usize = 2;
 pub(crate) const DEVICES: usize = USERS * DEVICES_PER_USER;
-const ROOM: &str = "chat:everybody";
+pub(crate) const ROOM: &str = "chat:everybody";
 const UNANSWERED_MAX: usize = 4;
 /// Until Connected has come; docs/protocol.md gives clients 15 s.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -97,6 +97,11 @@ fn name(number: usize) -> String {
 
 fn user(number: usize) -> String {
     format!("user{number}")
+}
+
+/// User and name of a device, as gateways list them.
+pub(crate) fn member(number: usize) -> (String, String) {
+    (user(number / DEVICES_PER_USER), number.to_string())
 }
 
 /// See the module.

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use device::{DEVICES, Device, Shared, Stage, State};
+use device::{DEVICES, Device, ROOM, Shared, Stage, State};
 use faults::{Fault, pass};
 use proxy::Way;
 use ringgate_core::close::CloseReason;
@@ -84,9 +84,9 @@ fn something_fails_under_traffic_over_several_nodes_then_nothing_is_lost_repeate
 fn claim_of_a_device_is_held_back_and_the_client_went_elsewhere_then_its_newer_session_stays() {
     let world = World::start(2, Append::EverySecond);
     world.nodes[0].proxy.set(Way::Held);
-    let first = world.sign_in(0).map(|_| ()).expect_err("node 1 cannot ask Redis");
+    let first = world.sign_in(0, "alice").map(|_| ()).expect_err("node 1 cannot ask Redis");
     assert_eq!(first.code, CloseReason::Busy.code());
-    let mut newer = world.sign_in(1).expect("node 2 can ask Redis");
+    let mut newer = world.sign_in(1, "alice").expect("node 2 can ask Redis");
     // What node 1 has asked for is late by more than its patience when it arrives.
     pass(2000);
     world.nodes[0].proxy.set(Way::Open);
@@ -137,6 +137,9 @@ fn round(number: u64) -> Row {
     let quiet = |state: &State| state.is_joined && state.unanswered_since.is_none() && state.left_behind == 0;
     let is_quiet = wait_at_most(WHOLE_MAX, || all(&quiet) && shared.ledger.lock().unwrap().missing().is_empty());
     judge(is_quiet, "everything is answered and received", &shared, &world);
+    let members: Vec<_> = (0..DEVICES).map(device::member).collect();
+    let is_listed = || world.members(ROOM).is_some_and(|lists| lists.iter().all(|list| *list == members));
+    judge(wait_at_most(WHOLE_MAX, is_listed), "every gateway lists all members of the room", &shared, &world);
     shared.set_stage(Stage::Over);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     judge(true, "clients have ended", &shared, &world);

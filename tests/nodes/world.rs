@@ -62,10 +62,19 @@ impl World {
         self.nodes[node].process.signal(libc::SIGCONT);
     }
 
-    /// The user alice, with her default device; or the Goodbye.
-    pub(crate) fn sign_in(&self, node: usize) -> Result<Client, Goodbye> {
+    /// A user with the default device; or the Goodbye.
+    pub(crate) fn sign_in(&self, node: usize, user: &str) -> Result<Client, Goodbye> {
         let mut client = Client::tcp(self.nodes[node].process.tcp());
-        client.try_sign_in(&Login::token(token("alice"))).map(|_| client)
+        client.try_sign_in(&Login::token(token(user))).map(|_| client)
+    }
+
+    /// User and device of everybody in a room, as each gateway tells it, sorted; none where one cannot tell.
+    pub(crate) fn members(&self, room: &str) -> Option<Vec<Vec<(String, String)>>> {
+        let at = |node| {
+            let mut client = self.sign_in(node, &format!("observer{node}")).ok()?;
+            client.try_presence(room, 100).ok().map(|presence| presence.members)
+        };
+        (0..self.nodes.len()).map(at).collect()
     }
 
     /// All gateways say that they are.
