@@ -240,7 +240,7 @@ fn both_links_to_redis_are_cut_then_nothing_that_was_answered_is_missing() {
 /// Publishes with one id until the gateway has answered for it.
 fn publish_until_answered(client: &mut Client, topic: &str, number: u64) {
     let payload = number.to_string();
-    wait_until(&format!("message {number} is answered"), || {
+    wait_until(format!("message {number} is answered"), || {
         let publish = PublishRequest {
             topic,
             payload: payload.as_bytes(),
