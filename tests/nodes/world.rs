@@ -8,7 +8,7 @@ use ringgate_auth::{Signer, TokenSpec};
 use ringgate_test_servers::{Append, Options, Server};
 
 use crate::proxy::Proxy;
-use crate::support::{Client, Goodbye, Login, Process, try_http, unix_seconds};
+use crate::support::{Client, Goodbye, Login, Process, http, try_http, unix_seconds};
 
 /// What tokens are signed with.
 const SECRET: &str = "a secret that all gateways of this test share";
@@ -66,6 +66,11 @@ impl World {
     pub(crate) fn sign_in(&self, node: usize, user: &str) -> Result<Client, Goodbye> {
         let mut client = Client::tcp(self.nodes[node].process.tcp());
         client.try_sign_in(&Login::token(token(user))).map(|_| client)
+    }
+
+    /// A figure of a gateway.
+    pub(crate) fn sample(&self, node: usize, name: &str) -> f64 {
+        http(self.nodes[node].admin, "GET", "/metrics").sample(name)
     }
 
     /// User and device of everybody in a room, as each gateway tells it, sorted; none where one cannot tell.
