@@ -115,7 +115,7 @@ impl Client {
 
     /// Plain or TLS; the error says why it does not connect.
     pub(crate) fn open(address: SocketAddr, tls: bool, trust: Trust<'_>) -> Result<Client, String> {
-        let url = Url { host: address.ip().to_string(), port: address.port(), tls };
+        let url = Url { host: address.ip().to_string(), port: address.port(), others: Vec::new(), tls };
         Stream::connect(&url, trust).map(Client::over)
     }
 
