@@ -10,7 +10,7 @@ use ringgate_core::close::CloseReason;
 use ringgate_core::id::{ClientMessageId, Position, Recover};
 use ringgate_core::wire::encode::{ConnectRequest, PublishRequest};
 use ringgate_core::wire::{Encoder, Kind, RoomCursor, ServerFrame};
-use ringgate_net::dial::{Stream, Trust, Url};
+use ringgate_net::dial::Stream;
 use ringgate_sim::Random;
 
 use crate::ledger::{Id, Ledger, Topic};
@@ -186,9 +186,8 @@ impl Device {
             let nodes = self.shared.addresses.lock().unwrap().len();
             let node = self.random.below(nodes);
             let address = self.shared.addresses.lock().unwrap()[node];
-            let url = Url { host: address.ip().to_string(), port: address.port(), tls: false };
             self.attempts += 1;
-            let end = match Stream::connect(&url, Trust::Anybody) {
+            let end = match Stream::connect_to_any(&[address], None) {
                 Ok(stream) => self.session(stream, node),
                 Err(error) => End::Lost(error),
             };
