@@ -43,7 +43,7 @@ impl Load {
             Load::Churn(options) => (options, Scenario::Churn),
             Load::Storm(options) => (options, Scenario::Storm),
             Load::Slow(options) => (options, Scenario::Slow),
-            Load::Mixed(options) => return mixed::run(*options, muster),
+            Load::Mixed(options) => return mixed::run(options, muster),
         };
         scenario::run(options, scenario, muster)
     }
