@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::readiness::Readiness;
+use crate::readiness::{Readiness, State};
 use ringgate_core::metrics::{Cell, ShardMetrics};
 use ringgate_redis::Status;
 
@@ -81,6 +81,8 @@ struct Node {
     connections: Level,
     /// The engine was away at the last look.
     engine_away: bool,
+    /// It has answered once.
+    engine_seen: bool,
 }
 
 #[derive(Clone, Default)]
@@ -92,13 +94,26 @@ struct Shard {
 
 impl Node {
     fn new(shards: usize, limits: Limits) -> Node {
-        Node { limits, shards: vec![Shard::default(); shards], connections: Level::default(), engine_away: false }
+        Node {
+            limits,
+            shards: vec![Shard::default(); shards],
+            connections: Level::default(),
+            engine_away: false,
+            engine_seen: false,
+        }
     }
 
     /// Says whether the engine that nodes share answers, if that has changed.
     fn look_at_engine(&mut self, engine: &Status, readiness: &Readiness) {
+        // At its end a node leaves the engine by itself.
+        if readiness.state() == State::Draining {
+            return;
+        }
         let is_away = !engine.up.load(Ordering::Acquire) || engine.number_lost.load(Ordering::Acquire);
-        if is_away != self.engine_away {
+        // Not said of the first looks: the engine has to hear its first probe before.
+        let was_seen = self.engine_seen;
+        self.engine_seen |= !is_away;
+        if is_away != self.engine_away && was_seen {
             match is_away {
                 true => tracing::error!(
                     "Redis does not answer, or another node has this node's number; the node is not ready"
@@ -190,7 +205,6 @@ impl Level {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::readiness::State;
     use ringgate_core::transport::Transport;
 
     #[test]
@@ -243,5 +257,21 @@ mod tests {
         assert_eq!(look(4), [("logs", vec![0])]);
         metrics[0].log_bytes.set(900);
         assert_eq!(look(5), []);
+    }
+
+    #[test]
+    fn engine_is_away_then_the_node_is_not_ready_for_that_reason_unless_it_drains() {
+        let (status, readiness) = (Status::default(), Readiness::default());
+        let mut node = Node::new(1, Limits { slots: 10, connections: 0 });
+        let mut look = |state, is_up| {
+            readiness.set(state);
+            status.up.store(is_up, Ordering::Release);
+            node.look_at_engine(&status, &readiness);
+            readiness.obstacles().into_iter().map(|reason| reason.reason).collect::<Vec<_>>()
+        };
+        assert_eq!(look(State::Ready, true), [""; 0]);
+        assert_eq!(look(State::Ready, false), ["redis"]);
+        assert_eq!(look(State::Ready, true), [""; 0]);
+        assert_eq!(look(State::Draining, false), ["draining"]);
     }
 }

@@ -207,8 +207,14 @@ enum Tokens {
 impl Access {
     /// The target of a client's next connect, after `refused` addresses in a row refused it; `has_been_there` means that it may
     /// have a ticket. None if the host has no address any more.
-    pub(crate) fn target(&self, transport: Transport, has_been_there: bool, refused: u8) -> Option<Target> {
-        let address = self.lookup(transport).address(refused.into())?;
+    pub(crate) fn target(
+        &self,
+        transport: Transport,
+        client: u32,
+        has_been_there: bool,
+        refused: u8,
+    ) -> Option<Target> {
+        let address = self.lookup(transport).address(client as usize, refused.into())?;
         let tls = self.tls[transport as usize][usize::from(has_been_there)].clone();
         Some(Target { address, tls })
     }

@@ -46,6 +46,7 @@ pub(crate) struct Assignment {
 struct UrlParts {
     host: String,
     port: u16,
+    others: Vec<(String, u16)>,
     tls: bool,
 }
 
@@ -92,10 +93,15 @@ impl Assignment {
     pub(crate) fn addresses(&self) -> Vec<String> {
         let used = [(&self.plain, self.connections[0]), (&self.tls, self.connections[1])];
         let used = used.into_iter().filter(|(_, connections)| *connections > 0);
-        used.map(|(Url { host, port, tls }, _)| {
+        let written = |host: &str, port: u16| match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        used.map(|(Url { host, port, others, tls }, _)| {
             let scheme = if *tls { "tls" } else { "tcp" };
-            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-            format!("{scheme}://{host}:{port}")
+            let others = others.iter().map(|(host, port)| written(host, *port));
+            let hosts: Vec<_> = std::iter::once(written(host, *port)).chain(others).collect();
+            format!("{scheme}://{}", hosts.join(","))
         })
         .collect()
     }

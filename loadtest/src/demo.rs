@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::access::Credentials;
 use crate::assignment::Assignment;
 use crate::gateway::{Gateway, Process};
+use crate::nodes;
 use crate::number;
 use crate::record::{Names, StreamName};
 use crate::report::Report;
@@ -44,6 +45,14 @@ pub(crate) struct Options {
     /// Shards of the gateway; one per core if not given.
     #[arg(long, value_name = "N")]
     shards: Option<usize>,
+    /// Instead of one gateway: so many on one Redis, of which one is killed and one drained while people chat. Needs redis-server.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::count_u32(3..=9),
+        conflicts_with_all = ["connections", "tls_connections", "compact_tls", "seconds", "json", "html", "plain", "shards"]
+    )]
+    nodes: Option<u32>,
 }
 
 const PING_INTERVAL: Duration = Duration::from_secs(3);
@@ -57,6 +66,9 @@ const SETTLE: Duration = Duration::from_millis(4_500);
 
 /// Runs the demo and reports.
 pub(crate) fn run(options: &Options) -> Result<Outcome, String> {
+    if let Some(nodes) = options.nodes {
+        return nodes::run(nodes as usize);
+    }
     if options.tls_connections > options.connections {
         return Err(format!(
             "--tls-connections {} is more than --connections {}",

@@ -1,6 +1,7 @@
 //! The gateway that is measured: started as a process of its own, and looked at through /proc.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -35,6 +36,17 @@ impl Gateway {
     pub(crate) fn configured(config: &std::path::Path) -> Result<Gateway, String> {
         let mut command = Command::new(find_program()?);
         command.args(["serve", "--config"]).arg(config);
+        Gateway::launch(command)
+    }
+
+    /// As [`Self::configured`], with this program, its log in a file, and out of reach of a Ctrl-C that is meant for its starter.
+    pub(crate) fn configured_apart(
+        program: &std::path::Path,
+        config: &std::path::Path,
+        log: std::fs::File,
+    ) -> Result<Gateway, String> {
+        let mut command = Command::new(program);
+        command.args(["serve", "--config"]).arg(config).process_group(0).stderr(log);
         Gateway::launch(command)
     }
 
@@ -105,7 +117,7 @@ impl Drop for Gateway {
 }
 
 /// Beside this program; cargo builds both into the same folder. Built if it is not there yet.
-fn find_program() -> Result<PathBuf, String> {
+pub(crate) fn find_program() -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let beside = own.with_file_name("ringgate");
     let release = own.parent().is_some_and(|folder| folder.ends_with("release"));

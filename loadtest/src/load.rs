@@ -27,7 +27,7 @@ pub(crate) enum Load {
     /// A share of a room's readers stops reading, and continues later.
     Slow(scenario::Options),
     /// A mixture from a TOML file: populations, rates, think times, phases (see mixed-example).
-    Mixed(mixed::Options),
+    Mixed(Box<mixed::Options>),
 }
 
 impl Load {

@@ -19,6 +19,8 @@ pub(crate) struct Lookup {
     /// Asks the thread for a lookup; none where the host is an address.
     ask: Option<SyncSender<()>>,
     every: Duration,
+    /// The addresses are those of several gateways.
+    is_spread: bool,
 }
 
 struct Known {
@@ -55,11 +57,15 @@ impl Lookup {
     /// The first lookup is made before this returns; an error says which name has no address, or none of the kind that clients
     /// can connect to: IPv4 if that is true, IPv6 if not, and any if it is not known.
     pub(crate) fn new(url: &Url, is_ipv4: Option<bool>) -> Result<Lookup, String> {
-        if url.host.parse::<IpAddr>().is_ok() {
-            return Ok(Lookup::of(reachable(url, is_ipv4)?, None, EVERY));
-        }
-        let url = url.clone();
-        Lookup::with(move || reachable(&url, is_ipv4), EVERY)
+        let is_spread = !url.others.is_empty();
+        let mut hosts = std::iter::once(&url.host).chain(url.others.iter().map(|(host, _)| host));
+        let lookup = if hosts.all(|host| host.parse::<IpAddr>().is_ok()) {
+            Lookup::of(reachable(url, is_ipv4)?, None, EVERY)
+        } else {
+            let url = url.clone();
+            Lookup::with(move || reachable(&url, is_ipv4), EVERY)?
+        };
+        Ok(Lookup { is_spread, ..lookup })
     }
 
     /// `resolve` returns at least one address.
@@ -77,17 +83,24 @@ impl Lookup {
     }
 
     fn of(addresses: Vec<SocketAddr>, ask: Option<SyncSender<()>>, every: Duration) -> Lookup {
-        Lookup { known: Arc::new(Mutex::new(Known { addresses, preferred: 0, looked_up: Instant::now() })), ask, every }
+        Lookup {
+            known: Arc::new(Mutex::new(Known { addresses, preferred: 0, looked_up: Instant::now() })),
+            ask,
+            every,
+            is_spread: false,
+        }
     }
 
-    /// The address for the next connect of a client, `refused` of whose connects were refused in a row.
-    pub(crate) fn address(&self, refused: usize) -> Option<SocketAddr> {
+    /// The address for the next connect of a client, `refused` of whose connects were refused in a row. Clients are dealt out among several
+    /// gateways by their numbers.
+    pub(crate) fn address(&self, client: usize, refused: usize) -> Option<SocketAddr> {
         let known = lock(&self.known);
         if let Some(ask) = self.ask.as_ref().filter(|_| known.looked_up.elapsed() >= self.every) {
             // Full: a lookup is asked for or under way.
             let _ = ask.try_send(());
         }
-        let index = (known.preferred + refused) % known.addresses.len().max(1);
+        let first = if self.is_spread { client } else { known.preferred };
+        let index = (first + refused) % known.addresses.len().max(1);
         known.addresses.get(index).copied()
     }
 
@@ -133,13 +146,13 @@ mod tests {
     fn address_is_refused_then_the_next_one_is_tried_and_what_works_is_kept() {
         let lookup = Lookup::with(|| Ok(vec![at(1), at(2), at(3)]), Duration::from_secs(3600)).unwrap();
         assert_eq!(lookup.addresses().len(), 3);
-        let tried = |lookup: &Lookup| (0..4).map(|refused| lookup.address(refused).unwrap()).collect::<Vec<_>>();
+        let tried = |lookup: &Lookup| (0..4).map(|refused| lookup.address(0, refused).unwrap()).collect::<Vec<_>>();
         assert_eq!(tried(&lookup), [at(1), at(2), at(3), at(1)]);
         lookup.worked(at(2));
         assert_eq!(tried(&lookup), [at(2), at(3), at(1), at(2)]);
         // An address that the name does not have any more.
         lookup.worked(at(9));
-        assert_eq!(lookup.address(0), Some(at(2)));
+        assert_eq!(lookup.address(0, 0), Some(at(2)));
     }
 
     #[test]
@@ -151,21 +164,32 @@ mod tests {
         lookup.worked(at(2));
         let deadline = Instant::now() + Duration::from_secs(30);
         // Each connect asks; the second lookup moves the first address, and what worked stays preferred.
-        while lookup.address(1) != Some(at(4)) {
-            assert!(Instant::now() < deadline, "{:?}", lookup.address(1));
+        while lookup.address(0, 1) != Some(at(4)) {
+            assert!(Instant::now() < deadline, "{:?}", lookup.address(0, 1));
             std::thread::yield_now();
         }
         // The third has no answer, the fourth has moved everything.
-        while lookup.address(0) != Some(at(5)) {
-            assert!(Instant::now() < deadline, "{:?}", lookup.address(0));
+        while lookup.address(0, 0) != Some(at(5)) {
+            assert!(Instant::now() < deadline, "{:?}", lookup.address(0, 0));
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn gateways_are_several_then_clients_are_dealt_out_and_go_on_to_the_next_one_that_does_not_refuse() {
+        let url: Url = "tcp://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3".parse().unwrap();
+        let lookup = Lookup::new(&url, None).unwrap();
+        let port = |client, refused| lookup.address(client, refused).unwrap().port();
+        assert_eq!([port(0, 0), port(1, 0), port(2, 0), port(3, 0)], [1, 2, 3, 1]);
+        assert_eq!([port(1, 1), port(1, 2), port(1, 3)], [3, 1, 2]);
+        lookup.worked(lookup.address(2, 0).unwrap());
+        assert_eq!(port(0, 0), 1, "what works for one client is not for all");
     }
 
     #[test]
     fn host_is_an_address_then_nothing_is_looked_up() {
         let lookup = Lookup::new(&"tcp://192.0.2.1:7400".parse().unwrap(), None).unwrap();
         assert!(lookup.ask.is_none());
-        assert_eq!((lookup.address(0), lookup.address(7)), (Some(at(1)), Some(at(1))));
+        assert_eq!((lookup.address(0, 0), lookup.address(0, 7)), (Some(at(1)), Some(at(1))));
     }
 }

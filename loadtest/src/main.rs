@@ -12,6 +12,7 @@
 //! | `report`, `html`, `figure`, `threshold`, `compare`, `xml` | results, thresholds, comparison of results |
 //! | `gateway`, `metrics` | a gateway, seen through /proc and through its own /metrics |
 //! | `demo`, `options`, `number`, `load`, `scenario`, `mixed`, `capacity`, `finding` | what is driven |
+//! | `nodes` | the demo of several gateways on one Redis |
 //! | `overload` | a gateway under more load than it can take |
 
 mod access;
@@ -38,6 +39,7 @@ mod lookup;
 mod mate;
 mod metrics;
 mod mixed;
+mod nodes;
 mod number;
 mod options;
 mod overload;

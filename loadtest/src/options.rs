@@ -29,7 +29,8 @@ use crate::{Outcome, Results};
 /// Where the gateway is, and how its clients connect.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Link {
-    /// Where the gateway is: tcp://HOST:PORT or tls://HOST:PORT.
+    /// Where the gateway is: tcp://HOST:PORT or tls://HOST:PORT. Clients are dealt out among several that are linked:
+    /// tcp://HOST:PORT,HOST:PORT.
     #[arg(long)]
     pub(crate) url: Url,
     /// Connects begun per second; as fast as it goes if not given.

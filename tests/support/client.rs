@@ -115,7 +115,7 @@ impl Client {
 
     /// Plain or TLS; the error says why it does not connect.
     pub(crate) fn open(address: SocketAddr, tls: bool, trust: Trust<'_>) -> Result<Client, String> {
-        let url = Url { host: address.ip().to_string(), port: address.port(), tls };
+        let url = Url { host: address.ip().to_string(), port: address.port(), others: Vec::new(), tls };
         Stream::connect(&url, trust).map(Client::over)
     }
 
@@ -245,6 +245,17 @@ impl Client {
 
     pub(crate) fn sign_in(&mut self, login: &Login) -> Connected {
         self.try_sign_in(login).unwrap_or_else(|goodbye| panic!("not signed in: {goodbye:?}"))
+    }
+
+    /// Signs in; false when the connection ends instead, with a Goodbye or without one.
+    pub(crate) fn is_signed_in(&mut self, login: &Login) -> bool {
+        self.send_connect(login);
+        match self.read("Connected, or the end of the stream", Instant::now() + DEADLINE) {
+            Some(Frame::Connected(connected)) => self.connected = Some(connected),
+            Some(Frame::Goodbye(_)) | None => return false,
+            Some(other) => panic!("{other:?} instead of Connected"),
+        }
+        true
     }
 
     /// Signs in; false when the gateway closes without a word, as it does to connections that it does not admit.

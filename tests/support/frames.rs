@@ -64,6 +64,7 @@ pub(crate) struct Subscribed {
     pub(crate) room: String,
     pub(crate) recovered: bool,
     pub(crate) position: Position,
+    pub(crate) start: Position,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -174,6 +175,7 @@ impl From<ServerFrame<'_>> for Frame {
                 room: text(subscribed.room()),
                 recovered: subscribed.recovered(),
                 position: position(subscribed.position()),
+                start: position(subscribed.start()),
             }),
             ServerFrame::Unsubscribed(unsubscribed) => Frame::Unsubscribed {
                 request: unsubscribed.request(),

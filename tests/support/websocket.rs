@@ -46,10 +46,19 @@ impl WsStream {
 
     /// As [`Self::connect`], with these headers, which ask for `ringgate.v1`.
     pub(crate) fn ask(address: SocketAddr, ca_pem: Option<&str>, headers: &str) -> WsStream {
-        let tcp = TcpStream::connect(address).unwrap();
-        tcp.set_nodelay(true).unwrap();
-        tcp.set_read_timeout(Some(DEADLINE)).unwrap();
-        let clone = tcp.try_clone().unwrap();
+        WsStream::ask_over(TcpStream::connect(address).unwrap(), ca_pem, headers)
+    }
+
+    /// As [`Self::ask`], on a connection that the test has made.
+    pub(crate) fn ask_over(tcp: TcpStream, ca_pem: Option<&str>, headers: &str) -> WsStream {
+        WsStream::try_ask_over(tcp, ca_pem, headers).unwrap()
+    }
+
+    /// As [`Self::ask_over`]; an error when the connection ends before there is an answer.
+    pub(crate) fn try_ask_over(tcp: TcpStream, ca_pem: Option<&str>, headers: &str) -> io::Result<WsStream> {
+        tcp.set_nodelay(true)?;
+        tcp.set_read_timeout(Some(DEADLINE))?;
+        let clone = tcp.try_clone()?;
         let mut bytes: Box<dyn Bytes> = match ca_pem {
             None => Box::new(clone),
             Some(pem) => {
@@ -58,12 +67,12 @@ impl WsStream {
                 Box::new(StreamOwned::new(ClientConnection::new(config, name).unwrap(), clone))
             }
         };
-        bytes.write_all(upgrade_request(headers).as_bytes()).unwrap();
-        bytes.flush().unwrap();
+        bytes.write_all(upgrade_request(headers).as_bytes())?;
+        bytes.flush()?;
         // The gateway has nothing to say behind the empty line before the client does.
         let (mut head, mut byte) = (Vec::new(), [0]);
         while !head.ends_with(b"\r\n\r\n") {
-            bytes.read_exact(&mut byte).unwrap();
+            bytes.read_exact(&mut byte)?;
             head.push(byte[0]);
         }
         let head = String::from_utf8(head).unwrap();
@@ -71,7 +80,7 @@ impl WsStream {
         assert!(head.contains("Sec-WebSocket-Protocol: ringgate.v1\r\n"), "{head}");
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         let socket = WebSocket::from_raw_socket(bytes, Role::Client, Some(config));
-        WsStream { socket, tcp, buffer: Vec::new(), used: 0, closed: None }
+        Ok(WsStream { socket, tcp, buffer: Vec::new(), used: 0, closed: None })
     }
 
     pub(crate) fn tcp(&self) -> &TcpStream {

@@ -12,13 +12,16 @@ use rustls_pki_types::{CertificateDer, ServerName};
 
 use ringgate_core::wire::{RawFrame, Split, split};
 
-/// Where a gateway is, from `tcp://HOST:PORT` or `tls://HOST:PORT`.
+/// Where a gateway is, from `tcp://HOST:PORT` or `tls://HOST:PORT`; several that are linked may follow each other, as in
+/// `tcp://HOST:PORT,HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     /// Name or address, without brackets.
     pub host: String,
     /// Port.
     pub port: u16,
+    /// Further gateways, hosts and ports. Over TLS their certificates are for the name of the first one, too.
+    pub others: Vec<(String, u16)>,
     /// Over TLS.
     pub tls: bool,
 }
@@ -43,30 +46,40 @@ impl std::str::FromStr for Url {
         if rest.trim_end_matches('/').contains('/') {
             return Err(wanted("has a path"));
         }
-        let no_port = || wanted("has no port");
-        let (host, port) = rest.trim_end_matches('/').rsplit_once(':').ok_or_else(no_port)?;
-        // The colon of an IPv6 address without a port.
-        if host.starts_with('[') != host.ends_with(']') {
-            return Err(no_port());
-        }
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let port: u16 = port.parse().unwrap_or_default();
-        if port == 0 {
-            return Err(wanted("has no port from 1 to 65535"));
-        }
-        if host.is_empty() {
-            return Err(wanted("has no host"));
-        }
-        Ok(Url { host, port, tls })
+        let mut hosts = rest.trim_end_matches('/').split(',').map(|host| host_and_port(host).map_err(wanted));
+        let (host, port) = hosts.next().unwrap_or_else(|| Err(wanted("has no host")))?;
+        Ok(Url { host, port, others: hosts.collect::<Result<_, _>>()?, tls })
+    }
+}
+
+/// What stands before and after the last colon; the error says what is missing.
+fn host_and_port(text: &str) -> Result<(String, u16), &'static str> {
+    let (host, port) = text.rsplit_once(':').ok_or("has no port")?;
+    // The colon of an IPv6 address without a port.
+    if host.starts_with('[') != host.ends_with(']') {
+        return Err("has no port");
+    }
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    match port.parse() {
+        Ok(0) | Err(_) => Err("has no port from 1 to 65535"),
+        Ok(_) if host.is_empty() => Err("has no host"),
+        Ok(port) => Ok((host, port)),
     }
 }
 
 impl Url {
-    /// The addresses of the host as they are now, at least one, in the order in which they are to be tried.
+    /// The addresses of the hosts as they are now, at least one of each, in the order in which they are to be tried.
     pub fn addresses(&self) -> Result<Vec<SocketAddr>, String> {
-        let addresses = (self.host.as_str(), self.port).to_socket_addrs();
-        let addresses: Vec<_> = addresses.map_err(|error| format!("{}: {error}", self.host))?.collect();
-        if addresses.is_empty() { Err(format!("{} has no address", self.host)) } else { Ok(addresses) }
+        let mut all = Vec::new();
+        for (host, port) in std::iter::once((&self.host, self.port)).chain(self.others.iter().map(|(h, p)| (h, *p))) {
+            let addresses = (host.as_str(), port).to_socket_addrs();
+            let addresses: Vec<_> = addresses.map_err(|error| format!("{host}: {error}"))?.collect();
+            if addresses.is_empty() {
+                return Err(format!("{host} has no address"));
+            }
+            all.extend(addresses);
+        }
+        Ok(all)
     }
 
     /// The name that the gateway's certificate must be for.
@@ -361,8 +374,15 @@ mod tests {
     #[test]
     fn urls() {
         let url = |text: &str| text.parse::<Url>();
-        assert_eq!(url("tls://example.org:7443"), Ok(Url { host: "example.org".into(), port: 7443, tls: true }));
-        assert_eq!(url("tcp://[::1]:7400"), Ok(Url { host: "::1".into(), port: 7400, tls: false }));
+        assert_eq!(
+            url("tls://example.org:7443"),
+            Ok(Url { host: "example.org".into(), port: 7443, others: Vec::new(), tls: true })
+        );
+        assert_eq!(url("tcp://[::1]:7400"), Ok(Url { host: "::1".into(), port: 7400, others: Vec::new(), tls: false }));
+        let several = url("tcp://a.example:1,[::1]:2,127.0.0.1:3").unwrap();
+        assert_eq!((several.host.as_str(), several.port), ("a.example", 1));
+        assert_eq!(several.others, [("::1".to_owned(), 2), ("127.0.0.1".to_owned(), 3)]);
+        assert!(url("tcp://127.0.0.1:1,127.0.0.1").is_err_and(|text| text.contains("has no port")));
         for bad in ["", "example.org:1", "http://a:1", "tcp://a", "tcp://:1", "tcp://a:b", "tcp://a:70000"] {
             assert!(url(bad).unwrap_err().contains("tcp://HOST:PORT"), "{bad}");
         }

@@ -123,6 +123,8 @@ pub(crate) struct Context<'a> {
     pub(crate) alive: &'a str,
     /// Of the command's topic; 0 if it is not known.
     pub(crate) epoch: u64,
+    /// Until when a claim may be carried out, in Unix milliseconds of Redis; 0 if its clock is not known yet.
+    pub(crate) claim_until_ms: u64,
 }
 
 impl Command {
@@ -214,7 +216,8 @@ impl Command {
                 let topic = format!("@{user}");
                 let (state, nodes) = (keys.state(&topic), keys.node_channels());
                 let (ttl, session) = (ttl(&topic), session.session.to_string());
-                let texts = [user, device, &*run, &shard, &session, &ttl, &nodes].map(str::as_bytes);
+                let until = context.claim_until_ms.to_string();
+                let texts = [user, device, &*run, &shard, &session, &ttl, &nodes, &until].map(str::as_bytes);
                 script(Script::Claim, &[state.as_bytes()], &texts);
             }
             What::Release { user, device, fence, left } => {

@@ -38,8 +38,13 @@ impl Nodes {
 
     /// This node is alive for itself.
     pub(crate) fn is_alive(&self, run: u64, now: Instant) -> bool {
-        let redis_ms = self.read.map_or(0, |(at, ms)| ms + now.duration_since(at).as_millis() as u64);
+        let redis_ms = self.redis_ms(now).unwrap_or(0);
         run == self.own || self.leases.get(&run).is_some_and(|end| *end > redis_ms)
+    }
+
+    /// The clock of Redis, in Unix milliseconds, or up to a round trip behind it; none before it was first read.
+    pub(crate) fn redis_ms(&self, now: Instant) -> Option<u64> {
+        self.read.map(|(at, ms)| ms + now.duration_since(at).as_millis() as u64)
     }
 
     pub(crate) fn is_fresh(&self, now: Instant, age: Duration) -> bool {

@@ -234,7 +234,7 @@ impl Fleet {
         client.connect = When::new(planned_us * 1000, now_us * 1000);
         client.attempt();
         let number = client.number;
-        let target = self.access.target(place.transport, client.returns, client.refused);
+        let target = self.access.target(place.transport, number, client.returns, client.refused);
         let no_address = || std::io::Error::other("the gateway's name has no address");
         let connecting = target.ok_or_else(no_address);
         let begun =

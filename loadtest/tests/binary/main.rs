@@ -11,6 +11,7 @@ mod keys;
 mod late;
 mod metrics;
 mod names;
+mod nodes;
 mod numbers;
 mod proxy;
 mod reconnect;

@@ -47,7 +47,7 @@ impl Innocents {
             while of_shard.len() < remote.shards {
                 let before = remote.figures();
                 let (tls, address) = if transport == "tls" { (true, remote.tls) } else { (false, remote.plain) };
-                let url = Url { host: "127.0.0.1".into(), port: address.port(), tls };
+                let url = Url { host: "127.0.0.1".into(), port: address.port(), others: Vec::new(), tls };
                 let client = Client::over(Stream::connect(&url, Trust::Anybody).unwrap());
                 let mut shard = None;
                 wait_until("the connection is accepted", || {

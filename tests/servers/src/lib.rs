@@ -25,6 +25,7 @@ mod tls;
 use std::time::{Duration, Instant};
 
 pub use cluster::{Cluster, SLOTS};
+pub use port::Port;
 pub use resp::{Client, Value};
 pub use sentinels::{PRIMARY_NAME, Sentinels};
 pub use server::{Append, ClientKind, Memory, Options, Program, Server, User};

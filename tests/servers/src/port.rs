@@ -12,15 +12,19 @@ const COUNT: u16 = 12_000;
 
 /// A port, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Port {
-    pub(crate) number: u16,
+pub struct Port {
+    /// 20000 to 31999.
+    pub number: u16,
     /// Locked. The kernel unlocks it when this process ends.
     _lock: File,
 }
 
 impl Port {
     /// One that is free on 127.0.0.1.
-    pub(crate) fn free() -> Port {
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn free() -> Port {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         let folder = lock_folder();
         // Processes begin at different places, so that they seldom try the same port.

@@ -26,6 +26,8 @@ const IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Waits between attempts to connect: doubled from the first to the last, and up to half of it longer or shorter.
 const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(1300);
+/// How much later than the time for an answer a claim is still carried out: the clock of Redis is known up to a round trip.
+const CLAIM_GRACE: Duration = Duration::from_secs(1);
 /// How long it may take to find out whether a message was stored whose answer was lost, beyond its deadline. Who has given it an id
 /// may send it again and is told then.
 const UNDECIDED_MAX: Duration = Duration::from_secs(30);
@@ -302,6 +304,9 @@ impl<H: Homes> Work<H> {
             return;
         }
         let mut out = BytesMut::new();
+        // By then the connection is given up if it has not answered.
+        let answered_by = (self.options.command_timeout + CLAIM_GRACE).as_millis() as u64;
+        let claim_until_ms = self.nodes.redis_ms(self.now).map_or(0, |now| now + answered_by);
         add(&self.status.commands, commands.len() as u64);
         for command in commands {
             let epoch = match &command.what {
@@ -320,6 +325,7 @@ impl<H: Homes> Work<H> {
                 durability: self.link.durability(),
                 alive: self.nodes.alive(),
                 epoch,
+                claim_until_ms,
             };
             let before = out.len();
             let answers = command.put(&context, &mut out);

@@ -100,10 +100,11 @@ impl Shard {
 
     /// What is known of a topic may not be true any more.
     pub(in crate::shard) fn on_changed(&mut self, topic: Arc<str>) {
-        if let Some(found) = self.homes.find(&topic) {
-            if let Topic::Room(room) = found {
-                self.tell_members_anew(room);
-            }
+        // The engine may not have heard that the last members here have left, with whom the room has left memory.
+        if !topic.starts_with('@') {
+            self.tell_members_anew(&topic);
+        }
+        if self.homes.find(&topic).is_some() {
             self.homes.loads.ask_anew(topic);
             self.ask_engine();
         }

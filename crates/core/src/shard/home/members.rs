@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::id::{Address, RoomKey};
+use crate::id::Address;
 use crate::keyed::{Keyed, keyed};
 use crate::shard::letter::PresenceResult;
 use crate::shard::{Effect, EngineUnavailable, MemberChange, Present, ReadId, Shard, ToEdge};
@@ -66,10 +66,9 @@ impl Shard {
         changes.of.extend(change.filter(|_| !changes.anew));
     }
 
-    /// All members of a room here are to be told anew.
-    pub(super) fn tell_members_anew(&mut self, room: RoomKey) {
-        let Some(name) = self.homes.rooms.get(room).map(|room| room.name.clone()) else { return };
-        self.homes.told.changed.entry(name).or_default().anew = true;
+    /// All members of a room here are to be told anew, also that there are none.
+    pub(super) fn tell_members_anew(&mut self, room: &Arc<str>) {
+        self.homes.told.changed.entry(room.clone()).or_default().anew = true;
     }
 
     /// Tells what has changed in all rooms.
