@@ -34,6 +34,6 @@ for _, found in ipairs(all) do
     answer[#answer + 1] = table.concat({d.fence, d.cursor, d.away, d.skipped, d.run, d.shard, d.session}, ' ')
   end
 end
--- Whoever asks for topics that nobody has used leaves little.
+-- A client that asks for topics that nobody has used leaves little.
 keep((last > 0 or #all > 0) and ARGV[2] or ARGV[3], stream, state)
 return answer

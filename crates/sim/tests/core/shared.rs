@@ -836,3 +836,33 @@ fn room_could_not_be_joined_then_it_can_be_on_the_same_connection_while_others_a
     assert!(matches!(got[..], [Got::Subscribed { recovered: false, .. }]), "{got:?}");
     nodes.check();
 }
+
+#[test]
+fn room_is_large_and_its_epoch_is_over_then_no_member_gets_a_message_of_the_new_one_before_it_is_sent_back() {
+    const MEMBERS: usize = 600;
+    let mut nodes = Nodes::new(1, 1, &settings());
+    let members: Vec<_> = (0..MEMBERS).map(|number| member(&mut nodes, 0, &format!("user{number}"))).collect();
+    publish(&mut nodes, 0, members[0], ROOM, 1);
+    nodes.settle();
+    members.iter().for_each(|client| drop(nodes.nodes[0].read_all(*client)));
+    nodes.disk = Default::default();
+    for name in ["x", "y", "z", "w"] {
+        nodes.disk.load(&name.into(), 0);
+    }
+    (2..=4).for_each(|request| publish(&mut nodes, 0, members[0], ROOM, request));
+    // The new epoch, and the next message in it, come in one turn.
+    while nodes.work(0) {}
+    let fields = PublishRequest { request: 5, topic: ROOM, payload: b"x", ..Default::default() };
+    nodes.nodes[0].send(members[0], |encoder, out| encoder.publish(out, &fields));
+    while nodes.work(0) {}
+    nodes.nodes[0].work_off(0);
+    for client in &members {
+        let got = nodes.nodes[0].read(*client);
+        assert_eq!(offsets(&got), [0_u64; 0], "{got:?}");
+    }
+    nodes.settle();
+    for client in members {
+        assert_eq!(closed(&nodes, 0, client), Some(CloseReason::InsufficientState));
+    }
+    nodes.check();
+}

@@ -52,6 +52,8 @@ pub(super) struct Member {
     pub(super) behind: u32,
     pub(super) lagging: bool,
     pub(super) catching: bool,
+    /// It is about to be sent back: it lags until then, and is brought nothing.
+    pub(super) starts_over: bool,
 }
 
 impl Name for LocalRoom {

@@ -105,6 +105,7 @@ impl Shard {
             behind: 0,
             lagging,
             catching: false,
+            starts_over: false,
         });
         if subscribed.counted {
             self.answered(key);
@@ -206,7 +207,15 @@ impl Shard {
             let moved = room.members.get(index as usize).and_then(|member| member.connection);
             renumber(&mut self.connections, moved, membership.room, index);
         } else {
-            *member = Member { connection: None, seen: 0, best: false, behind: 0, lagging: false, catching: false };
+            *member = Member {
+                connection: None,
+                seen: 0,
+                best: false,
+                behind: 0,
+                lagging: false,
+                catching: false,
+                starts_over: false,
+            };
             room.holes += 1;
         }
         let (name, at_home) = (room.name.clone(), room.at_home);
@@ -224,7 +233,7 @@ impl Shard {
         let index = session.rooms.find(local).and_then(|membership| membership.index);
         let Some(room) = self.rooms.rooms.get_mut(local) else { return };
         let Some(member) = index.and_then(|index| room.members.get_mut(index as usize)) else { return };
-        if !member.catching {
+        if !member.catching || member.starts_over {
             return;
         }
         member.catching = false;

@@ -26,9 +26,18 @@ impl StartOver {
 impl Shard {
     /// All members of a room here have to come back.
     pub(super) fn on_start_over(&mut self, local: LocalRoomKey) {
-        let Some(room) = self.rooms.rooms.get(local) else { return };
-        let members = room.members.iter().filter_map(|member| Some((member.connection?, local)));
-        self.start_over.members.extend(members);
+        let Some(room) = self.rooms.rooms.get_mut(local) else { return };
+        for member in room.members.iter_mut().filter(|member| !member.starts_over) {
+            let Some(key) = member.connection else { continue };
+            // Messages that come before its turn would move its position over what it has missed.
+            if !member.lagging
+                && let Some(session) = self.connections.get_mut(key).and_then(|connection| connection.session.as_mut())
+            {
+                session.lagging += 1;
+            }
+            (member.lagging, member.catching, member.starts_over) = (true, true, true);
+            self.start_over.members.push_back((key, local));
+        }
     }
 
     /// Tells a few of them. True when there are more.
