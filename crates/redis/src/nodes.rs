@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::identity::LEASE;
 use crate::resp::Value;
 
 #[derive(Debug)]
@@ -12,12 +13,15 @@ pub(crate) struct Nodes {
     leases: HashMap<u64, u64>,
     /// When the list was read, by both clocks.
     read: Option<(Instant, u64)>,
+    /// Redis was away for as long as a lease lasts, so that no node could renew its own: leases that ended after the second are good
+    /// until the first.
+    grace: Option<(Instant, u64)>,
     alive: String,
 }
 
 impl Nodes {
     pub(crate) fn new(own: u64) -> Self {
-        Nodes { own, leases: HashMap::new(), read: None, alive: format!("{own:016x}") }
+        Nodes { own, leases: HashMap::new(), read: None, grace: None, alive: format!("{own:016x}") }
     }
 
     /// Takes the answer to a lease; says whether this node still has its number. None if it was not understood.
@@ -30,16 +34,30 @@ impl Nodes {
             let [run, end] = lease else { return None };
             self.leases.insert(u64::from_str_radix(run.text()?, 16).ok()?, end.text()?.parse::<f64>().ok()? as u64);
         }
+        if let Some((at, ms)) = self.read
+            && now.duration_since(at) >= LEASE
+        {
+            self.grace = Some((now + LEASE, ms));
+        }
         self.read = Some((now, redis_ms));
-        let alive = self.leases.iter().filter(|(run, end)| **run != self.own && **end > redis_ms);
+        let least = self.least_end(now).unwrap_or(redis_ms);
+        let alive = self.leases.iter().filter(|(run, end)| **run != self.own && **end > least);
         self.alive = alive.fold(format!("{:016x}", self.own), |alive, (run, _)| format!("{alive} {run:016x}"));
         Some(has_number)
     }
 
     /// This node is alive for itself.
     pub(crate) fn is_alive(&self, run: u64, now: Instant) -> bool {
-        let redis_ms = self.redis_ms(now).unwrap_or(0);
-        run == self.own || self.leases.get(&run).is_some_and(|end| *end > redis_ms)
+        let least = self.least_end(now).unwrap_or(0);
+        run == self.own || self.leases.get(&run).is_some_and(|end| *end > least)
+    }
+
+    /// Leases that end after this are good.
+    fn least_end(&self, now: Instant) -> Option<u64> {
+        match self.grace {
+            Some((until, since_ms)) if now < until => Some(since_ms),
+            _ => self.redis_ms(now),
+        }
     }
 
     /// The clock of Redis, in Unix milliseconds, or up to a round trip behind it; none before it was first read.
@@ -59,5 +77,38 @@ impl Nodes {
     /// Runs of nodes that are alive, as text.
     pub(crate) fn alive(&self) -> &str {
         &self.alive
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    /// The answer to a lease: the clock of Redis, and the ends of leases.
+    fn answer(redis_ms: u64, leases: &[(u64, u64)]) -> Value {
+        let text = |text: String| Value::Bulk(Bytes::from(text));
+        let mut values = vec![Value::Int(1), text(redis_ms.to_string())];
+        values.extend(leases.iter().flat_map(|(run, end)| [text(format!("{run:016x}")), text(end.to_string())]));
+        Value::Array(values)
+    }
+
+    #[test]
+    fn lease_ends_then_the_node_is_away_unless_redis_was_away_for_so_long_that_nobody_could_renew() {
+        let (mut nodes, start) = (Nodes::new(1), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        nodes.take(&answer(100_000, &[(2, 115_000), (3, 101_000)]), at(0));
+        assert_eq!(
+            [nodes.is_alive(2, at(14)), nodes.is_alive(2, at(15)), nodes.is_alive(3, at(1))],
+            [true, false, false]
+        );
+        // Node 3 ended before Redis was gone, node 2 may be about to renew its lease.
+        nodes.take(&answer(102_000, &[(2, 115_000), (3, 101_000)]), at(2));
+        nodes.take(&answer(140_000, &[(2, 115_000), (3, 101_000)]), at(40));
+        assert_eq!((nodes.is_alive(2, at(40)), nodes.is_alive(3, at(40))), (true, false));
+        assert!(nodes.alive().contains("0000000000000002") && !nodes.alive().contains("0000000000000003"));
+        assert!(!nodes.is_alive(2, at(56)), "it has not come back");
+        nodes.take(&answer(145_000, &[(2, 160_000), (3, 101_000)]), at(45));
+        assert_eq!((nodes.is_alive(2, at(57)), nodes.is_alive(2, at(61))), (true, false));
     }
 }
