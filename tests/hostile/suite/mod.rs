@@ -254,10 +254,17 @@ fn suite(compact: bool, shards: usize) {
         run.in_groups(&cases);
         let accepted = remote.figure("accepted") - accepted;
         innocents.go_on();
-        let again = {
+        let after_cases = || {
             let _rest = innocents.rest();
             settled_heap(&remote)
         };
+        let (mut warm, mut again) = (warm, after_cases());
+        if again - warm > HEAP_BYTES * shards as i64 {
+            // A table may have doubled, which happens once. What is left behind by connections is left each time.
+            run.in_groups(&cases);
+            innocents.go_on();
+            (warm, again) = (again, after_cases());
+        }
         let (cases, took) = (cases.len(), began.elapsed());
         println!(
             "{by:?}, {shards} shards: {cases} cases, {accepted} connections in {took:.0?}, the heap {warm} bytes, then {again}"
@@ -271,7 +278,7 @@ fn suite(compact: bool, shards: usize) {
     for (by, grown) in heaps {
         assert!(
             grown <= HEAP_BYTES * shards as i64,
-            "{by:?}, {shards} shards: the heap has grown by {grown} bytes in the second run"
+            "{by:?}, {shards} shards: the heap has grown by {grown} bytes in the second run and in a third"
         );
     }
     assert_eq!(capacity(&remote), capacity_before, "slots that come to be connections, of each shard");
