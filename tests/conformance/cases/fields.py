@@ -289,7 +289,7 @@ def second_colon(run):
 
 @case(
     "offsets-from-1",
-    "an `offset`, which starts at 1 in each epoch and grows by one with each message that enters the log",
+    "an `offset`, which grows by one with each message that enters the log; it starts at 1, or goes on where the epoch before was when its messages were kept",
 )
 def offsets_from_1(run):
     room = run.room()
