@@ -1,5 +1,8 @@
 //! An engine that several nodes share: one order on all of them, without a hole and without a repetition.
 
+mod epochs;
+mod presence;
+
 use std::sync::Arc;
 
 use ringgate_core::close::{CloseReason, ErrorCode};
@@ -498,24 +501,6 @@ fn user_has_devices_on_two_nodes_then_what_one_sends_is_copied_for_the_other() {
 }
 
 #[test]
-fn engine_begins_a_new_epoch_then_members_do_not_wait_in_the_old_one() {
-    let mut nodes = Nodes::new(1, 1, &settings());
-    let alice = member(&mut nodes, 0, "alice");
-    publish(&mut nodes, 0, alice, ROOM, 1);
-    nodes.settle();
-    nodes.nodes[0].read_all(alice);
-    nodes.disk = Default::default();
-    for name in ["x", "y", "z", "w"] {
-        nodes.disk.load(&name.into(), 0);
-    }
-    publish(&mut nodes, 0, alice, ROOM, 2);
-    nodes.settle();
-    let got = nodes.nodes[0].read_all(alice);
-    assert!(closed(&nodes, 0, alice).is_some() || offsets(&got) == [1], "{got:?}");
-    nodes.check();
-}
-
-#[test]
 fn recipient_is_on_another_node_alone_then_the_publishers_node_does_not_load_the_inbox() {
     let mut nodes = Nodes::new(2, 1, &settings());
     let (alice, bob) = (sign_in(&mut nodes, 0, "alice"), sign_in(&mut nodes, 1, "bob"));
@@ -680,143 +665,6 @@ fn topic_is_busy_then_who_comes_waits_for_what_there_was_and_not_for_newer_messa
 }
 
 #[test]
-fn engine_begins_a_new_epoch_then_acks_of_the_old_one_do_not_pass_its_messages() {
-    // On one of the shards the session is not at its inbox's home.
-    for shard in 0..2 {
-        let mut nodes = Nodes::new(2, 2, &settings());
-        let bob = sign_in(&mut nodes, 1, "bob");
-        let request = ConnectRequest { request: 1, token: "alice", device: "phone", ..Default::default() };
-        let alice = nodes.nodes[0].open(shard);
-        nodes.nodes[0].send(alice, |encoder, out| encoder.connect(out, &request));
-        nodes.settle();
-        publish(&mut nodes, 1, bob, "@alice", 1);
-        nodes.settle();
-        let mut replica = nodes.disk.clone();
-        (2..=3).for_each(|request| publish(&mut nodes, 1, bob, "@alice", request));
-        nodes.settle();
-        let got = nodes.nodes[0].read_all(alice);
-        assert_eq!(offsets(&got), [1, 2, 3]);
-        let epoch = got.iter().find_map(|got| match got {
-            Got::Message { position, .. } => Some(position.epoch),
-            _ => None,
-        });
-        // A replica that lagged takes over, and two messages are stored there before this node hears of it.
-        replica.begin_epochs_after(&nodes.disk);
-        nodes.disk = replica;
-        (4..=5).for_each(|request| publish(&mut nodes, 1, bob, "@alice", request));
-        while nodes.work(1) {}
-        nodes.news.clear();
-        let topic: Arc<str> = "@alice".into();
-        let unix_ms = nodes.nodes[0].now.unix_ms;
-        let home = nodes.home(0, &topic).expect("it is in memory");
-        let loaded = Box::new(nodes.disk.load(&topic, unix_ms));
-        nodes.nodes[0].handle(home, Event::Loaded { topic, result: Ok(loaded) });
-        let position = Position { epoch: epoch.expect("messages have come"), offset: 3 };
-        nodes.nodes[0].send(alice, |_, out| Encoder::ack(out, position));
-        nodes.settle();
-        assert_eq!(closed(&nodes, 0, alice), Some(CloseReason::InsufficientState));
-        nodes.nodes[0].free(alice);
-        nodes.settle();
-        let alice = nodes.nodes[0].open(shard);
-        nodes.nodes[0].send(alice, |encoder, out| encoder.connect(out, &request));
-        nodes.settle();
-        assert_eq!(
-            offsets(&nodes.nodes[0].read_all(alice)),
-            [1, 2, 3],
-            "shard {shard}: the first was not acknowledged in time"
-        );
-        nodes.check();
-    }
-}
-
-#[test]
-fn engine_begins_a_new_epoch_then_a_user_comes_back_and_is_told_of_the_loss() {
-    let mut nodes = Nodes::new(1, 1, &settings());
-    let alice = sign_in(&mut nodes, 0, "alice");
-    publish(&mut nodes, 0, alice, "@alice", 1);
-    nodes.settle();
-    nodes.nodes[0].read_all(alice);
-    nodes.disk = Default::default();
-    for name in ["x", "y", "z", "w"] {
-        nodes.disk.load(&name.into(), 0);
-    }
-    publish(&mut nodes, 0, alice, "@alice", 2);
-    nodes.settle();
-    assert_eq!(closed(&nodes, 0, alice), Some(CloseReason::InsufficientState));
-    nodes.nodes[0].free(alice);
-    let alice = nodes.nodes[0].open(0);
-    let inbox = Some(Position { epoch: 1, offset: 1 });
-    let request = ConnectRequest { request: 1, token: "alice", device: "phone", inbox, ..Default::default() };
-    nodes.nodes[0].send(alice, |encoder, out| encoder.connect(out, &request));
-    nodes.settle();
-    let got = nodes.nodes[0].read_all(alice);
-    assert!(matches!(got[0], Got::Connected { recovered: false, .. }), "{got:?}");
-    assert_eq!(offsets(&got), [1], "the message of the new epoch");
-    nodes.check();
-}
-
-/// Who a client is told is in the room: how many sessions, and the names of some.
-fn presence(nodes: &mut Nodes, node: usize, client: Client) -> (u32, Vec<String>) {
-    nodes.nodes[node].send(client, |encoder, out| encoder.presence(out, 8, ROOM, 10));
-    nodes.settle();
-    match &nodes.nodes[node].read_all(client)[..] {
-        [Got::Presence { request: 8, count, members }] => {
-            let mut names: Vec<_> = members.iter().map(|(user, device)| format!("{user}/{device}")).collect();
-            names.sort();
-            (*count, names)
-        }
-        got => panic!("{got:?}"),
-    }
-}
-
-#[test]
-fn members_are_on_several_nodes_then_presence_names_them_all() {
-    let mut nodes = Nodes::new(3, 2, &settings_with_namespace(|namespace| namespace.presence = true));
-    let alice = member(&mut nodes, 0, "alice");
-    assert_eq!(presence(&mut nodes, 0, alice), (1, vec!["alice/phone".to_owned()]), "at once");
-    let bob = member(&mut nodes, 1, "bob");
-    let carol = member(&mut nodes, 2, "carol");
-    nodes.pass(200);
-    nodes.settle();
-    let all = ["alice/phone", "bob/phone", "carol/phone"].map(str::to_owned).to_vec();
-    assert_eq!(presence(&mut nodes, 0, alice), (3, all.clone()));
-    nodes.nodes[1].leave(bob);
-    nodes.pass(200);
-    nodes.settle();
-    assert_eq!(presence(&mut nodes, 2, carol), (2, vec![all[0].clone(), all[2].clone()]));
-    nodes.crash(0);
-    assert_eq!(presence(&mut nodes, 2, carol), (1, vec![all[2].clone()]), "a node that is gone has no members");
-    nodes.check();
-}
-
-#[test]
-fn engine_has_lost_who_is_in_a_room_then_it_is_told_anew() {
-    let mut nodes = Nodes::new(2, 1, &settings_with_namespace(|namespace| namespace.presence = true));
-    let (alice, _) = (member(&mut nodes, 0, "alice"), member(&mut nodes, 1, "bob"));
-    nodes.pass(200);
-    nodes.settle();
-    nodes.forget_members();
-    assert_eq!(presence(&mut nodes, 0, alice).0, 0);
-    nodes.change_all();
-    nodes.settle();
-    nodes.pass(200);
-    nodes.settle();
-    assert_eq!(presence(&mut nodes, 0, alice).0, 2);
-    nodes.check();
-}
-
-#[test]
-fn engine_is_away_then_presence_is_refused_for_now() {
-    let mut nodes = Nodes::new(1, 1, &settings_with_namespace(|namespace| namespace.presence = true));
-    let alice = member(&mut nodes, 0, "alice");
-    nodes.is_away = true;
-    nodes.nodes[0].send(alice, |encoder, out| encoder.presence(out, 8, ROOM, 10));
-    nodes.settle();
-    assert_eq!(answers(&nodes.nodes[0].read_all(alice)), [(8, Err(ErrorCode::Internal.code()))]);
-    nodes.check();
-}
-
-#[test]
 fn room_could_not_be_joined_then_it_can_be_on_the_same_connection_while_others_are_in_it() {
     let mut nodes = Nodes::new(1, 1, &settings());
     member(&mut nodes, 0, "alice");
@@ -834,35 +682,5 @@ fn room_could_not_be_joined_then_it_can_be_on_the_same_connection_while_others_a
     nodes.is_away = false;
     let got = join(&mut nodes);
     assert!(matches!(got[..], [Got::Subscribed { recovered: false, .. }]), "{got:?}");
-    nodes.check();
-}
-
-#[test]
-fn room_is_large_and_its_epoch_is_over_then_no_member_gets_a_message_of_the_new_one_before_it_is_sent_back() {
-    const MEMBERS: usize = 600;
-    let mut nodes = Nodes::new(1, 1, &settings());
-    let members: Vec<_> = (0..MEMBERS).map(|number| member(&mut nodes, 0, &format!("user{number}"))).collect();
-    publish(&mut nodes, 0, members[0], ROOM, 1);
-    nodes.settle();
-    members.iter().for_each(|client| drop(nodes.nodes[0].read_all(*client)));
-    nodes.disk = Default::default();
-    for name in ["x", "y", "z", "w"] {
-        nodes.disk.load(&name.into(), 0);
-    }
-    (2..=4).for_each(|request| publish(&mut nodes, 0, members[0], ROOM, request));
-    // The new epoch, and the next message in it, come in one turn.
-    while nodes.work(0) {}
-    let fields = PublishRequest { request: 5, topic: ROOM, payload: b"x", ..Default::default() };
-    nodes.nodes[0].send(members[0], |encoder, out| encoder.publish(out, &fields));
-    while nodes.work(0) {}
-    nodes.nodes[0].work_off(0);
-    for client in &members {
-        let got = nodes.nodes[0].read(*client);
-        assert_eq!(offsets(&got), [0_u64; 0], "{got:?}");
-    }
-    nodes.settle();
-    for client in members {
-        assert_eq!(closed(&nodes, 0, client), Some(CloseReason::InsufficientState));
-    }
     nodes.check();
 }
