@@ -107,7 +107,7 @@ fn device_of(name: &str, fields: &str) -> Option<(DeviceState, Option<Holder>)> 
     Some((state, holder))
 }
 
-/// Who is in a room.
+/// The members of a room.
 pub(crate) fn present(value: &Value) -> Option<Present> {
     let (count, members) = value.array()?.split_first()?;
     let members = members.iter().map(|member| record::member_of(member.text()?)).collect::<Option<_>>()?;

@@ -29,7 +29,7 @@ pub(crate) const PAGE_MESSAGES: usize = 128;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Command {
-    /// Who is answered.
+    /// The shard that gets the answer.
     pub(crate) shard: ShardId,
     pub(crate) what: What,
     /// When it is given up if it was not sent.

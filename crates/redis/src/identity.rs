@@ -1,4 +1,4 @@
-//! Who a node is among those that share a Redis: their common seed, its run, its number.
+//! The identity of a node among those that share a Redis: the seed that all of them have, the run and the number that are its own.
 
 use std::fmt;
 use std::fs::File;
@@ -19,10 +19,10 @@ pub(crate) const LEASES_KNOWN: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Version of what stands in Redis.
 const FORMAT: u32 = 1;
 
-/// Who a node is among those that share a Redis.
+/// The identity of a node among those that share a Redis.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The same for all of them: on which shard a topic has its home, and what names a client message id.
+    /// All nodes have the same seed. It keys the hashes that choose a topic's home shard and that name client message ids.
     pub seed: u64,
     /// Of this start of the node, never given before.
     pub run: u64,

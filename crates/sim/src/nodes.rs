@@ -40,7 +40,7 @@ pub struct Nodes {
     pub changed: VecDeque<Changed>,
     /// Messages in no log, on their way to other nodes.
     pub relayed: VecDeque<Relayed>,
-    /// Who is in a room on a node.
+    /// The members of a room on a node.
     members: BTreeMap<(Arc<str>, usize), MembersHere>,
     settings: Settings,
 }

@@ -110,7 +110,8 @@ pub enum Effect {
         /// The session that is not brought it.
         origin: Origin,
     },
-    /// Who is in a room on this node, for [`Effect::Presence`]. No answer. Only where several nodes share the engine, as for the next one.
+    /// The sessions of this node in a room, for [`Effect::Presence`]. No answer. This effect and the next one come only where several nodes
+    /// share the engine.
     Members {
         /// The room.
         topic: Arc<str>,

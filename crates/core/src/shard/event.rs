@@ -152,7 +152,7 @@ pub enum Event<'a> {
     Present {
         /// As it stood in the effect.
         read: ReadId,
-        /// Who is in the room.
+        /// The members of the room.
         result: Result<Box<Present>, EngineUnavailable>,
     },
     /// Client message ids that were stored before the node was started, oldest first: repetitions get the same answers. Before the
@@ -207,7 +207,7 @@ pub struct StoredMessage {
     pub key: Option<DedupKey>,
 }
 
-/// Who is in a room on all nodes.
+/// The members of a room on all nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Present {
     /// Sessions.

@@ -28,8 +28,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(1300);
 /// How much later than the time for an answer a claim is still carried out: the clock of Redis is known up to a round trip.
 const CLAIM_GRACE: Duration = Duration::from_secs(1);
-/// How long it may take to find out whether a message was stored whose answer was lost, beyond its deadline. Who has given it an id
-/// may send it again and is told then.
+/// How long it may take to find out whether a message was stored whose answer was lost, beyond its deadline. A publisher
+/// that has given it a client message id may repeat it, and gets the answer then.
 const UNDECIDED_MAX: Duration = Duration::from_secs(30);
 const UNDECIDED_WITH_ID_MAX: Duration = Duration::from_secs(5);
 

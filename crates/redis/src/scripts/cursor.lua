@@ -28,7 +28,7 @@ for i = 14, 13 + 5 * count, 5 do
   local value = redis.call('HGET', state, 'd:' .. name)
   local d = value and device(value) or {fence = fence, run = '-', shard = '-', session = '-'}
   if tonumber(fence) >= tonumber(d.fence) then
-    -- Who has a session there is known but for the session, if its claim was lost with Redis.
+    -- If the claim was lost with Redis, the node and the shard of the session are known, and its number is not.
     if tonumber(fence) > tonumber(d.fence) or d.run == '-' then
       d.run, d.shard, d.session = '-', '-', '-'
       if ARGV[i + 3] == '-' then d.run, d.shard, d.session = ARGV[8], ARGV[9], '0' end

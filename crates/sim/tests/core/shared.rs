@@ -444,11 +444,8 @@ fn last_member_of_one_node_leaves_a_room_that_vanishes_then_members_elsewhere_ke
     nodes.check();
 }
 
-#[test]
-fn messages_between_have_left_the_engine_then_members_are_told_of_the_hole() {
-    let mut nodes = Nodes::new(2, 1, &settings_with_namespace(|namespace| namespace.history_size = 2));
-    let (alice, bob) = (member(&mut nodes, 0, "alice"), member(&mut nodes, 1, "bob"));
-    (1..=5).for_each(|request| publish(&mut nodes, 0, alice, ROOM, request));
+/// The first node hears of all messages, and tells the engine which of them have left; then the second hears of the last one alone.
+fn hear_of_the_last_alone(nodes: &mut Nodes) {
     while nodes.work(0) {}
     let news: Vec<News> = nodes.news.drain(..).collect();
     for news in news.iter().filter(|news| news.node == 0) {
@@ -458,8 +455,16 @@ fn messages_between_have_left_the_engine_then_members_are_told_of_the_hole() {
     nodes.nodes[0].pass(200);
     nodes.nodes[0].work();
     while nodes.work(0) {}
-    nodes.tell(news.iter().rfind(|news| news.node == 1).expect("the fifth").clone());
+    nodes.tell(news.iter().rfind(|news| news.node == 1).expect("there is one").clone());
     nodes.settle();
+}
+
+#[test]
+fn messages_between_have_left_the_engine_then_members_are_told_of_the_hole() {
+    let mut nodes = Nodes::new(2, 1, &settings_with_namespace(|namespace| namespace.history_size = 2));
+    let (alice, bob) = (member(&mut nodes, 0, "alice"), member(&mut nodes, 1, "bob"));
+    (1..=5).for_each(|request| publish(&mut nodes, 0, alice, ROOM, request));
+    hear_of_the_last_alone(&mut nodes);
     let got = offsets(&nodes.nodes[1].read_all(bob));
     assert!(closed(&nodes, 1, bob) == Some(CloseReason::InsufficientState) || got == [1, 2, 3, 4, 5], "{got:?}");
     nodes.check();
@@ -472,16 +477,7 @@ fn messages_between_have_left_the_engine_then_an_inbox_goes_on_behind_them() {
     let mut nodes = Nodes::new(2, 1, &settings);
     let (phone, laptop) = (sign_in(&mut nodes, 0, "alice"), sign_in_on(&mut nodes, 1, "alice", "laptop"));
     (1..=5).for_each(|request| publish(&mut nodes, 0, phone, "@alice", request));
-    while nodes.work(0) {}
-    let news: Vec<News> = nodes.news.drain(..).collect();
-    for news in news.iter().filter(|news| news.node == 0) {
-        nodes.tell(news.clone());
-    }
-    nodes.nodes[0].pass(200);
-    nodes.nodes[0].work();
-    while nodes.work(0) {}
-    nodes.tell(news.iter().rfind(|news| news.node == 1).expect("the fifth").clone());
-    nodes.settle();
+    hear_of_the_last_alone(&mut nodes);
     let got = offsets(&nodes.nodes[1].read_all(laptop));
     assert_eq!(got, [4, 5]);
     nodes.check();

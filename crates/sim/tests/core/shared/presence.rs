@@ -1,8 +1,8 @@
-//! Who is in a room on all nodes.
+//! The members of a room on all nodes.
 
 use super::*;
 
-/// Who a client is told is in the room: how many sessions, and the names of some.
+/// What Presence tells a client of the room: how many sessions are in it, and the names of some.
 fn presence(nodes: &mut Nodes, node: usize, client: Client) -> (u32, Vec<String>) {
     nodes.nodes[node].send(client, |encoder, out| encoder.presence(out, 8, ROOM, 10));
     nodes.settle();
