@@ -139,14 +139,16 @@ impl Disk {
     }
 
     /// A node knows an epoch of the topic: if it is newer than what is here, the topic goes on in a new one above it.
-    pub fn begin_above(&mut self, name: &Arc<str>, epoch: u64) {
+    /// Says whether it does.
+    pub fn begin_above(&mut self, name: &Arc<str>, epoch: u64) -> bool {
         let topic = self.topic(name);
         if topic.epoch >= epoch {
-            return;
+            return false;
         }
         topic.before.push(Position { epoch: topic.epoch, offset: topic.last });
         topic.epoch = epoch + 1;
         self.epochs = self.epochs.max(epoch + 1);
+        true
     }
 
     /// Whether the topic is in this epoch.

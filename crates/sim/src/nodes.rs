@@ -229,7 +229,7 @@ impl Nodes {
                 None
             }
             Task::Append(Append { ticket, record, .. }) => {
-                self.disk.begin_above(&record.topic, record.position.epoch);
+                self.begin_above(&record.topic, record.position.epoch);
                 let stored = self.disk.place(&record, unix_ms);
                 if let Stored::Now(position) = stored {
                     let message = self.disk.message(&record.topic, position.offset).expect("it has just been stored");
@@ -247,7 +247,7 @@ impl Nodes {
             Task::Load { topic, epoch } => {
                 // From here on the node is told of what is stored.
                 self.interest.insert((topic.clone(), node, shard));
-                self.disk.begin_above(&topic, epoch);
+                self.begin_above(&topic, epoch);
                 let loaded = Box::new(self.disk.load(&topic, unix_ms));
                 Some(Event::Loaded { topic, result: Ok(loaded) })
             }
@@ -260,12 +260,7 @@ impl Nodes {
             }
             Task::Cursor { topic, epoch, state } => {
                 if self.disk.merge(&topic, epoch, &state) {
-                    let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
-                    self.changed.extend(interest.map(|(_, node, shard)| Changed {
-                        node: *node,
-                        shard: *shard,
-                        topic: topic.clone(),
-                    }));
+                    self.change_topic(&topic);
                 }
                 None
             }
@@ -378,6 +373,23 @@ impl Nodes {
                 return;
             }
         }
+    }
+
+    /// A node knows an epoch of a topic: the engine has none that is older any more.
+    fn begin_above(&mut self, topic: &Arc<str>, epoch: u64) {
+        if self.disk.begin_above(topic, epoch) {
+            self.change_topic(topic);
+        }
+    }
+
+    /// All nodes that have loaded a topic are told that it has changed.
+    fn change_topic(&mut self, topic: &Arc<str>) {
+        let interest = self.interest.iter().filter(|(known, _, _)| known == topic);
+        self.changed.extend(interest.map(|(topic, node, shard)| Changed {
+            node: *node,
+            shard: *shard,
+            topic: topic.clone(),
+        }));
     }
 
     /// Whether a user has as many sessions with other devices as are allowed.

@@ -83,6 +83,7 @@ fn user_has_never_signed_in_then_few_messages_are_kept_for_a_day() {
     let fence = node.claim("nobody", "phone");
     let epoch = node.loaded("@nobody").position.epoch;
     node.cursor("@nobody", epoch, state_of(vec![device("phone", 0, fence)]));
+    node.loaded("@nobody");
     node.store_some("@nobody", 60);
     let length = number(&redis, &["XLEN", &stream]);
     assert!(length >= 90, "{length}");
