@@ -58,6 +58,8 @@ const ASKED_A_TURN: usize = 1024;
 const WAITING_MAX_FOR_RELAY: usize = 16 * 1024;
 /// What connections have read that waits for a turn: beyond it, Redis waits.
 const READ_WAITING: usize = 64;
+/// Clocks that differ by no more than this are taken to be the same.
+const CLOCK_TOLERANCE_MS: u64 = 100;
 /// Time to store what was taken when the engine is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -225,10 +227,12 @@ impl<H: Homes> Work<H> {
         }
     }
 
-    /// Clocks may be set at any time.
+    /// Clocks may be set at any time. What is less than the tolerance is taken for the time that answers are under way.
     fn compare_clocks(&mut self) {
-        if let Some(redis_ms) = self.nodes.redis_ms(self.now) {
-            self.clock_ahead_ms = redis_ms.wrapping_sub((self.options.wall_clock)()) as i64;
+        let Some(redis_ms) = self.nodes.redis_ms(self.now) else { return };
+        let ahead_ms = redis_ms.wrapping_sub((self.options.wall_clock)()) as i64;
+        if ahead_ms.abs_diff(self.clock_ahead_ms) > CLOCK_TOLERANCE_MS {
+            self.clock_ahead_ms = ahead_ms;
         }
     }
 
