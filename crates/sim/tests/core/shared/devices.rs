@@ -74,7 +74,8 @@ fn two_devices_sign_in_at_once_on_two_nodes_then_one_of_them_is_refused_where_on
     // Both have loaded the inbox before either is known there.
     let laptop = begin_to_sign_in(&mut nodes, 1, "alice", "laptop");
     let tablet = begin_to_sign_in(&mut nodes, 2, "alice", "tablet");
-    (nodes.work(1), nodes.work(2));
+    nodes.work(1);
+    nodes.work(2);
     for _ in 0..2 {
         if let Some(claimed) = nodes.claimed.pop_front() {
             nodes.answer_claim(claimed);
