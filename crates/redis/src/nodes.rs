@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use crate::identity::LEASE;
 use crate::resp::Value;
 
+/// A clock that is ahead of what it was by more than this was set: leases are renewed every five seconds.
+const CLOCK_SET_MS: u64 = 5_000;
+
 #[derive(Debug)]
 pub(crate) struct Nodes {
     own: u64,
@@ -68,6 +71,12 @@ impl Nodes {
 
     /// What Redis has just said of its clock, in Unix milliseconds.
     pub(crate) fn set_clock(&mut self, now: Instant, redis_ms: u64) {
+        // A server with another clock, or one that was set: nodes renew their leases by it from now on.
+        if let Some(before_ms) = self.redis_ms(now).filter(|before_ms| redis_ms > before_ms + CLOCK_SET_MS)
+            && self.grace.is_none_or(|(until, _)| now >= until)
+        {
+            self.grace = Some((now + LEASE, before_ms));
+        }
         self.clock = Some((now, redis_ms));
     }
 
@@ -135,5 +144,31 @@ mod tests {
         assert!(!nodes.is_alive(2, at(56)), "it has not come back");
         nodes.take(&answer(145_000, &[(2, 160_000), (3, 101_000)]), at(45));
         assert_eq!((nodes.is_alive(2, at(57)), nodes.is_alive(2, at(61))), (true, false));
+    }
+
+    #[test]
+    fn clock_of_redis_is_set_ahead_then_nobody_ends_before_there_was_time_to_renew_by_it() {
+        let (mut nodes, start) = (Nodes::new(1), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let leases = [(2, 115_000), (3, 101_000)];
+        nodes.take(&answer(100_000, &leases), at(0));
+        nodes.set_clock(at(5), 3_700_000);
+        nodes.take(&answer(3_700_000, &leases), at(5));
+        assert_eq!([2, 3].map(|run| nodes.is_alive(run, at(19))), [true, false]);
+        assert!(nodes.alive().contains("0000000000000002") && !nodes.alive().contains("0000000000000003"));
+        assert!(!nodes.is_alive(2, at(20)), "it has not renewed its lease");
+    }
+
+    #[test]
+    fn redis_refuses_to_renew_leases_then_nobody_ends_for_that_but_those_that_had_ended_before() {
+        let (mut nodes, start) = (Nodes::new(1), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        nodes.take(&answer(100_000, &[(2, 105_000), (3, 99_000)]), at(0));
+        for seconds in [3, 12, 24] {
+            nodes.could_not_renew(at(seconds));
+            let alive = [2, 3].map(|run| nodes.is_alive(run, at(seconds + 14)));
+            assert_eq!(alive, [true, false], "after {seconds} s");
+        }
+        assert!(!nodes.is_alive(2, at(40)), "it is not heard of any more");
     }
 }
