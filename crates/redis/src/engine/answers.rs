@@ -336,8 +336,12 @@ impl<H: Homes> Work<H> {
     pub(super) fn give_up_held(&mut self) {
         let (late, held) = std::mem::take(&mut self.held).into_iter().partition(|held| self.now >= held.deadline);
         self.held = held;
-        for Held { shard, topic, .. } in late {
-            self.out.tell(shard, Event::Loaded { topic, result: Err(EngineUnavailable) });
+        for Held { shard, topic, has_news, .. } in late {
+            self.out.tell(shard, Event::Loaded { topic: topic.clone(), result: Err(EngineUnavailable) });
+            if has_news {
+                // A home that has the topic in memory was not told of them.
+                self.out.tell(shard, Event::Changed { topic });
+            }
         }
     }
 
@@ -345,7 +349,8 @@ impl<H: Homes> Work<H> {
     fn tidy(&mut self, topic: Arc<str>, mut gone: Vec<u64>) {
         const AT_ONCE: usize = 64;
         let Some(redis_ms) = self.nodes.redis_ms(self.now) else { return };
-        gone.retain(|run| self.nodes.ended_ms(*run).is_some_and(|ended_ms| ended_ms + ENDED_FOR_MS <= redis_ms));
+        let has_ended = |ended_ms: u64| ended_ms + ENDED_FOR_MS <= redis_ms;
+        gone.retain(|run| !self.nodes.is_alive(*run, self.now) && self.nodes.ended_ms(*run).is_some_and(has_ended));
         gone.truncate(AT_ONCE);
         if !gone.is_empty() {
             self.push(ShardId(0), What::Tidy { topic, runs: gone });
