@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use ringgate_core::shard::{Effect, Event, Origin, Unclaimed, Unstored};
 use ringgate_redis::Refuses;
-use ringgate_test_servers::Server;
+use ringgate_test_servers::{ClientKind, Server};
 
 use crate::node::{Node, device, redis, state_of, until};
 
@@ -93,4 +93,29 @@ fn release_is_refused_for_an_unknown_reason_then_it_is_told_again() {
     redis.command(&["RENAME", &aside, &key]);
     until("it is told again", || node.loaded("@bob").state.devices[0].away_since_ms.is_some());
     assert_eq!(node.status.given_up.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn replicas_are_too_few_then_messages_are_refused_and_a_new_connection_is_taken_all_the_same() {
+    let redis = redis();
+    let (node, other) = (Node::start(&redis, 1), Node::start(&redis, 2));
+    other.loaded("@bob");
+    redis.config_set("min-replicas-to-write", "1");
+    let record = node.record("@bob", "again");
+    assert_eq!(node.stored(node.append(record.clone())), Err(Unstored::Replicas));
+    assert_eq!(node.status.refuses(), Some(Refuses::Replicas));
+    redis.kill_clients(ClientKind::Normal);
+    until("it is connected again", || {
+        [&node, &other].iter().all(|node| node.status.reconnects.load(Ordering::Relaxed) > 0)
+    });
+    let origin = Origin { run: node.identity.run, session: 5 };
+    until("messages in no log go on", || {
+        let frame = node.plain("@bob", "typing").frame;
+        node.ask(Effect::Relay { topic: "@bob".into(), frame, origin });
+        other.count(|event| matches!(event, Event::Relayed { .. })) > 0
+    });
+    assert_eq!(node.stored(node.append(record.clone())), Err(Unstored::Replicas));
+    redis.config_set("min-replicas-to-write", "0");
+    assert_eq!(node.store(record).offset, 1);
+    until("it is said that it stores again", || node.status.refuses().is_none());
 }
