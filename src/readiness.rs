@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use ringgate_core::limits::SHARDS_MAX;
+use ringgate_redis::Refuses;
 use serde::Serialize;
 
 /// What the server does.
@@ -31,6 +32,13 @@ pub struct Readiness {
     pub(crate) connections: AtomicBool,
     /// The engine that nodes share does not answer.
     pub(crate) engine: AtomicBool,
+    /// Why it answers and stores nothing, see [`refusal`]; 0 where it stores.
+    pub(crate) engine_refuses: AtomicU8,
+}
+
+/// As it stands in [`Readiness::engine_refuses`].
+pub(crate) fn refusal(why: Option<Refuses>) -> u8 {
+    why.map_or(0, |why| why as u8)
 }
 
 /// Why the node is not healthy, or not ready.
@@ -77,7 +85,15 @@ impl Readiness {
         let connections = self.connections.load(Ordering::Acquire);
         let connections = connections.then(|| node("full", "as many connections as client.connections_max allows"));
         let engine = self.engine.load(Ordering::Acquire);
-        let engine = engine.then(|| node("redis", "Redis does not answer"));
+        let refuses = self.engine_refuses.load(Ordering::Acquire);
+        let refuses = Refuses::ALL.into_iter().find(|why| refusal(Some(*why)) == refuses);
+        let engine = match (engine, refuses) {
+            (true, _) => Some(node("redis", "Redis does not answer")),
+            (false, Some(Refuses::Memory)) => Some(node("redis", "Redis has no memory left: messages are refused")),
+            (false, Some(Refuses::Disk)) => Some(node("redis", "Redis cannot write to its disk: messages are refused")),
+            (false, Some(Refuses::Replicas)) => Some(node("redis", "Redis has too few replicas: messages are refused")),
+            (false, None) => None,
+        };
         let of_shards = [
             ("full", &self.full, "as many connections as runtime.connections_per_shard_max allows"),
             ("logs", &self.logs, "logs take nearly all that log.size_per_shard_max allows"),

@@ -21,6 +21,8 @@ pub(crate) const VANISHING_MS: u64 = 120_000;
 pub(crate) const UNUSED_MS: u64 = 3600 * 1000;
 /// How long members of a room are known in Redis, unless their node says that they are still there.
 pub(crate) const MEMBERS_MS: u64 = 3600 * 1000;
+/// How long messages to a user who has never signed in are kept, at most.
+pub(crate) const UNKNOWN_MS: u64 = 24 * 3600 * 1000;
 /// Members that are told in one command, so that others need not wait for it for long.
 pub(crate) const MEMBERS_AT_ONCE: usize = 1024;
 /// Most messages of one answer; the home asks for more.
@@ -99,9 +101,16 @@ pub(crate) enum What {
         least: u32,
         wait_ms: u64,
     },
+    /// Members of nodes that have ended are to leave a room.
+    Tidy {
+        topic: Arc<str>,
+        runs: Vec<u64>,
+    },
     Lease {
         number: u64,
     },
+    /// Whether anything can be stored.
+    Trial,
     Probe {
         number: u64,
         at: Instant,
@@ -121,9 +130,9 @@ pub(crate) struct Context<'a> {
     pub(crate) durability: Durability,
     /// Runs of nodes that are alive.
     pub(crate) alive: &'a str,
-    /// Of the command's topic; 0 if it is not known.
+    /// The newest of the command's topic that is known; 0 if none is.
     pub(crate) epoch: u64,
-    /// Until when a claim may be carried out, in Unix milliseconds of Redis; 0 if its clock is not known yet.
+    /// Until when a claim may be carried out, in Unix milliseconds of Redis.
     pub(crate) claim_until_ms: u64,
 }
 
@@ -155,7 +164,9 @@ impl Command {
                 let texts = [&epoch, &least, &most, &ttl].map(|text| text.as_bytes());
                 let rest: [&[u8]; 6] =
                     [b"PUBLISH", channel.as_bytes(), &head, message, window.as_bytes(), tail.as_bytes()];
-                script(Script::Append, &names, &[&texts[..], &rest].concat());
+                let inbox = inbox_bounds(topic, settings).map(|bounds| bounds.map(|bound| bound.to_string()));
+                let inbox: Vec<&[u8]> = inbox.iter().flatten().map(String::as_bytes).collect();
+                script(Script::Append, &names, &[&texts[..], &rest, &inbox].concat());
             }
             What::Find { topic, message, .. } => {
                 script(Script::Find, &[keys.stream(topic).as_bytes()], &[message]);
@@ -166,7 +177,8 @@ impl Command {
                 let head = news_head(b'C', context.run);
                 let unused = ttl_ms(topic, settings).min(UNUSED_MS).to_string();
                 let texts = [&least, &ttl, &unused].map(|text| text.as_bytes());
-                let arguments = [&texts[..], &[b"PUBLISH", channel.as_bytes(), &head]].concat();
+                let known = context.epoch.to_string();
+                let arguments = [&texts[..], &[b"PUBLISH", channel.as_bytes(), &head, known.as_bytes()]].concat();
                 script(Script::Load, &[stream.as_bytes(), state.as_bytes()], &arguments);
             }
             What::Read { messages, .. } => {
@@ -185,13 +197,13 @@ impl Command {
             What::Cursor { topic, epoch, state } => {
                 let names = [keys.stream(topic), keys.state(topic)];
                 let [stream_name, state_name] = names.each_ref().map(String::as_bytes);
-                let TopicState { floor, lost, known, forgotten_at, devices, forgotten } = &**state;
+                // Redis says itself what follows for the devices that are forgotten.
+                let TopicState { floor, lost, known, forgotten_at: _, devices, forgotten } = &**state;
                 let mut arguments: Vec<Vec<u8>> = [
                     epoch.to_string(),
                     floor.to_string(),
                     lost.to_string(),
                     u8::from(*known).to_string(),
-                    forgotten_at.map(|at| at.to_string()).unwrap_or_default(),
                     ttl(topic),
                     context.alive.to_owned(),
                     run,
@@ -216,8 +228,10 @@ impl Command {
                 let topic = format!("@{user}");
                 let (state, nodes) = (keys.state(&topic), keys.node_channels());
                 let (ttl, session) = (ttl(&topic), session.session.to_string());
-                let until = context.claim_until_ms.to_string();
-                let texts = [user, device, &*run, &shard, &session, &ttl, &nodes, &until].map(str::as_bytes);
+                let (until, most) =
+                    (context.claim_until_ms.to_string(), settings.client.sessions_per_user_max.to_string());
+                let texts = [user, device, &*run, &shard, &session, &ttl, &nodes, &until, &most, context.alive];
+                let texts = texts.map(str::as_bytes);
                 script(Script::Claim, &[state.as_bytes()], &texts);
             }
             What::Release { user, device, fence, left } => {
@@ -279,6 +293,16 @@ impl Command {
                 resp::put(out, &[&[b"EVALSHA", hashes.of(Script::Lease), b"2"], &names[..], &arguments].concat());
                 return 3;
             }
+            What::Tidy { topic, runs } => {
+                let (nodes, [before, behind]) = (keys.room_nodes(topic), keys.room_members(topic));
+                for run in runs {
+                    let run = format!("{run:016x}");
+                    resp::put(out, &[b"HDEL", nodes.as_bytes(), run.as_bytes()]);
+                    resp::put(out, &[b"DEL", [&before, &*run, &behind].concat().as_bytes()]);
+                }
+                return 2 * runs.len();
+            }
+            What::Trial => resp::put(out, &[b"SET", keys.trial().as_bytes(), run.as_bytes(), b"PX", b"1000"]),
             What::Probe { number, .. } => {
                 let (channel, payload) = (keys.node_channel(context.run), format!("P{number}"));
                 script(Script::Probe, &[], &[channel.as_bytes(), payload.as_bytes()]);
@@ -299,6 +323,13 @@ fn messages_max(topic: &str, settings: &Settings) -> usize {
         return settings.inbox.messages_max.max(1);
     }
     settings.namespace_of(topic).map_or(1, |(_, namespace)| namespace.history_size.max(1))
+}
+
+/// Of an inbox: most messages and ttl in milliseconds while its user has never signed in, and most bytes, about.
+fn inbox_bounds(topic: &str, settings: &Settings) -> Option<[u64; 3]> {
+    let inbox = &settings.inbox;
+    let unknown = inbox.messages_max.min(inbox.unknown_messages_max).max(1) as u64;
+    topic.starts_with('@').then(|| [unknown, ttl_ms(topic, settings).min(UNKNOWN_MS), inbox.bytes_max.max(1) as u64])
 }
 
 /// Whether a room lives only while somebody is in it.

@@ -9,7 +9,7 @@ use crate::keys::Keys;
 use crate::options::Options;
 use crate::resp::Value;
 use crate::scripts::Script;
-use crate::setup::{Facts, Ready, ready};
+use crate::setup::{EpochHeard, Facts, Ready, ready};
 use crate::wire::{Questions, refused};
 
 /// How long a node is taken to be alive after it was last heard of.
@@ -30,6 +30,8 @@ pub struct Identity {
     pub number: u16,
     /// What Redis says of itself.
     pub facts: Facts,
+    /// When Redis was asked, and its clock then in Unix milliseconds.
+    pub(crate) clock: (Instant, u64),
 }
 
 /// Why a node cannot share a Redis.
@@ -85,7 +87,7 @@ pub fn connect(options: &Options, number: u16) -> Result<Identity, StartError> {
     let run = random()?;
     runtime.block_on(async {
         let keys = Keys::new(&options.prefix, options.database, options.partitions);
-        let mut ready = ready(options, &keys, None).await?;
+        let mut ready = ready(options, &keys, None, &EpochHeard::default()).await?;
         let wanted = format(keys.partitions());
         let mut questions = Questions::default();
         questions.put(&[b"SET", keys.format().as_bytes(), wanted.as_bytes(), b"NX"]);
@@ -109,7 +111,7 @@ pub fn connect(options: &Options, number: u16) -> Result<Identity, StartError> {
             tracing::info!(number, "the node number belongs to a run that may be alive: waiting for its lease to end");
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        Ok(Identity { seed, run, number, facts: ready.facts })
+        Ok(Identity { seed, run, number, facts: ready.facts, clock: ready.clock })
     })
 }
 

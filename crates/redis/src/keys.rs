@@ -6,6 +6,7 @@
 //! | `<prefix>:{nodes}:format` | string | version of this format and number of partitions: `1 256` |
 //! | `<prefix>:{nodes}:leases` | sorted set | runs of nodes (16 hexadecimal digits), by the end of their leases in Unix ms |
 //! | `<prefix>:{nodes}:number:<n>` | string | the run that has the node number; expires with the lease |
+//! | `<prefix>:{nodes}:trial` | string | written once a second while Redis has refused to store something; expires after a second |
 //! | `<prefix>:n:<run>` | channel | what is for one node; in database 3 channels begin with `<prefix>/3` |
 //! | `<prefix>:{<tag>}:g` | hash | `g`: replication id that the partition was last seen with, `e`: its least epoch |
 //! | `<prefix>:{<tag>}:s:<topic>` | stream | messages; ids are `<epoch>-<offset - 1>`, field `m` see `record` |
@@ -100,6 +101,10 @@ impl Keys {
 
     pub(crate) fn node_channel(&self, run: u64) -> String {
         format!("{}{run:016x}", self.node_channels())
+    }
+
+    pub(crate) fn trial(&self) -> String {
+        format!("{}:{{nodes}}:trial", self.prefix)
     }
 
     pub(crate) fn seed(&self) -> String {

@@ -1,6 +1,7 @@
 //! What a connection for commands learns before it is used: what server it reaches, its scripts, and the least epochs.
 
 use std::io;
+use std::time::Instant;
 
 use crate::keys::Keys;
 use crate::options::{Options, Server};
@@ -19,6 +20,15 @@ pub(crate) struct Ready {
     pub(crate) least_epochs: Vec<u64>,
     /// Nothing of the connection before is done by Redis any more.
     pub(crate) is_alone: bool,
+    /// The server's clock in Unix milliseconds, and when it was told.
+    pub(crate) clock: (Instant, u64),
+}
+
+/// The newest epoch that was heard of, and from what server.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct EpochHeard {
+    pub(crate) replication_id: String,
+    pub(crate) epoch: u64,
 }
 
 /// A connection, as Redis calls it: the server's run, and a number that is new for each connection of that run.
@@ -41,7 +51,7 @@ pub struct Facts {
     pub appendfsync: Option<String>,
     /// `noeviction`, for one; none if the user may not ask.
     pub maxmemory_policy: Option<String>,
-    replication_id: String,
+    pub(crate) replication_id: String,
     run: String,
     role: String,
 }
@@ -59,11 +69,17 @@ impl Facts {
 }
 
 /// Connects for commands. `before` is the connection that it replaces, whose commands must not be done any more.
-pub(crate) async fn ready(options: &Options, keys: &Keys, before: Option<&ClientName>) -> io::Result<Ready> {
+pub(crate) async fn ready(
+    options: &Options,
+    keys: &Keys,
+    before: Option<&ClientName>,
+    heard: &EpochHeard,
+) -> io::Result<Ready> {
     let server = master(options).await?;
     let named = |error: io::Error| io::Error::new(error.kind(), format!("Redis at {server}: {error}"));
     let mut wire = Wire::to(&server, options).await.map_err(named)?;
-    let (facts, number) = facts(&mut wire, options).await.map_err(named)?;
+    let (facts, number, redis_ms) = facts(&mut wire, options).await.map_err(named)?;
+    let clock = (Instant::now(), redis_ms);
     if !facts.is_new_enough() {
         let text = format!("it has version {}, and 7.0 or newer is needed", facts.version);
         return Err(named(io::Error::other(text)));
@@ -89,20 +105,50 @@ pub(crate) async fn ready(options: &Options, keys: &Keys, before: Option<&Client
     let answers = wire.ask(questions, options.connect_timeout).await.map_err(named)?;
     answers.iter().try_for_each(refused).map_err(named)?;
     let hashes = Hashes(answers.iter().filter_map(Value::bytes).cloned().collect());
-    let mut questions = Questions::default();
-    for partition in 0..keys.partitions() {
-        let generation = keys.generation(partition);
-        let hash = hashes.of(Script::Generation);
-        questions.put(&[b"EVALSHA", hash, b"1", generation.as_bytes(), facts.replication_id.as_bytes()]);
-    }
-    let answers = wire.ask(questions, options.connect_timeout).await.map_err(named)?;
-    answers.iter().try_for_each(refused).map_err(named)?;
-    let least_epochs = answers.iter().filter_map(Value::number).collect();
+    let least_epochs = least_epochs(&mut wire, options, keys, &hashes, &facts, heard).await.map_err(named)?;
     let client = ClientName { run: facts.run.clone(), number };
-    Ok(Ready { wire, server: server.clone(), client, hashes, facts, least_epochs, is_alone })
+    Ok(Ready { wire, server: server.clone(), client, hashes, facts, least_epochs, is_alone, clock })
 }
 
-async fn facts(wire: &mut Wire, options: &Options) -> io::Result<(Facts, u64)> {
+/// Of each partition. Those that this server has been seen with are read, which it allows also where it cannot write.
+async fn least_epochs(
+    wire: &mut Wire,
+    options: &Options,
+    keys: &Keys,
+    hashes: &Hashes,
+    facts: &Facts,
+    heard: &EpochHeard,
+) -> io::Result<Vec<u64>> {
+    let names: Vec<String> = (0..keys.partitions()).map(|partition| keys.generation(partition)).collect();
+    let known = if heard.replication_id == facts.replication_id { 0 } else { heard.epoch };
+    let mut questions = Questions::default();
+    names.iter().for_each(|name| questions.put(&[b"HMGET", name.as_bytes(), b"g", b"e"]));
+    let answers = wire.ask(questions, options.connect_timeout).await?;
+    answers.iter().try_for_each(refused)?;
+    let standing = |answer: &Value| match answer.array()? {
+        [id, epoch] if id.text() == Some(&facts.replication_id) => epoch.number().filter(|epoch| *epoch > known),
+        _ => None,
+    };
+    let mut least: Vec<Option<u64>> = answers.iter().map(standing).collect();
+    let missing: Vec<usize> = (0..names.len()).filter(|at| least.get(*at).is_none_or(Option::is_none)).collect();
+    let mut questions = Questions::default();
+    let known = known.to_string();
+    for name in missing.iter().filter_map(|at| names.get(*at)) {
+        let (hash, id) = (hashes.of(Script::Generation), facts.replication_id.as_bytes());
+        questions.put(&[b"EVALSHA", hash, b"1", name.as_bytes(), id, known.as_bytes()]);
+    }
+    let answers = wire.ask(questions, options.connect_timeout).await?;
+    answers.iter().try_for_each(refused)?;
+    for (at, answer) in missing.iter().zip(&answers) {
+        if let Some(place) = least.get_mut(*at) {
+            *place = answer.number();
+        }
+    }
+    Ok(least.into_iter().map(|epoch| epoch.unwrap_or(0)).collect())
+}
+
+/// What the server says of itself, the number of the connection, and the server's clock in Unix milliseconds.
+async fn facts(wire: &mut Wire, options: &Options) -> io::Result<(Facts, u64, u64)> {
     let mut questions = Questions::default();
     questions.put(&[b"CLIENT", b"ID"]);
     questions.put(&[b"INFO"]);
@@ -129,5 +175,7 @@ async fn facts(wire: &mut Wire, options: &Options) -> io::Result<(Facts, u64)> {
         run: field("run_id"),
         role: field("role"),
     };
-    Ok((facts, client.as_ref().and_then(Value::number).unwrap_or(0)))
+    let clock = field("server_time_usec").parse::<u64>();
+    let clock = clock.map_err(|_| io::Error::other("INFO does not say server_time_usec, which 7.0 and newer do"))?;
+    Ok((facts, client.as_ref().and_then(Value::number).unwrap_or(0), clock / 1000))
 }

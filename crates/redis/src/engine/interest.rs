@@ -33,6 +33,8 @@ pub(super) struct Interest {
     pub(super) shard: ShardId,
     /// As it was loaded; 0 before that.
     pub(super) epoch: u64,
+    /// The newest epoch that this node knows of it.
+    pub(super) known: u64,
     pub(super) is_subscribed: bool,
     /// It was subscribed to before the connection was lost.
     pub(super) is_stale: bool,
@@ -64,6 +66,12 @@ impl Interests {
         }
     }
 
+    /// Rooms of this node, with their shards.
+    pub(super) fn rooms(&self) -> impl Iterator<Item = (Arc<str>, ShardId)> {
+        let rooms = self.topics.iter().filter(|(topic, interest)| !topic.starts_with('@') && interest.left.is_none());
+        rooms.map(|(topic, interest)| (topic.clone(), interest.shard))
+    }
+
     /// No subscription stands any more.
     pub(super) fn forget_subscriptions(&mut self) -> Vec<Arc<str>> {
         for interest in self.topics.values_mut() {
@@ -75,13 +83,14 @@ impl Interests {
 
 impl<H: Homes> Work<H> {
     /// A home wants the topic: it is subscribed to, and then loaded.
-    pub(super) fn want(&mut self, shard: ShardId, topic: Arc<str>) {
+    pub(super) fn want(&mut self, shard: ShardId, topic: Arc<str>, known: u64) {
         let now = self.now;
         let deadline = now + self.options.command_timeout;
         let is_new = self.interests.get(&topic).is_none();
         let interest = self.interests.topics.entry(topic.clone()).or_insert_with(|| Interest {
             shard,
             epoch: 0,
+            known: 0,
             is_subscribed: false,
             is_stale: false,
             load: None,
@@ -89,6 +98,7 @@ impl<H: Homes> Work<H> {
             touched: now,
         });
         (interest.shard, interest.left) = (shard, None);
+        interest.known = interest.known.max(known);
         if interest.is_subscribed {
             return self.push(shard, What::Load { topic });
         }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use ringgate_core::id::{Durability, ShardId};
-use ringgate_core::shard::{EngineUnavailable, Event, Stored};
+use ringgate_core::shard::{EngineUnavailable, Event, Stored, Unclaimed, Unstored};
 
 use super::{FromWire, Work};
 use crate::command::{Command, Context, What};
 use crate::options::Server;
 use crate::outbound::Homes;
 use crate::scripts::{Hashes, Script};
-use crate::setup::{ClientName, Facts, Ready, ready};
+use crate::setup::{ClientName, EpochHeard, Facts, Ready, ready};
 use crate::status::add;
 use crate::wire::Lines;
 
@@ -63,6 +63,8 @@ pub(super) struct Link {
     pub(super) server: Option<Server>,
     hashes: Hashes,
     least_epochs: Vec<u64>,
+    /// The newest epoch that this node has heard of.
+    pub(super) heard: EpochHeard,
     pub(super) facts: Facts,
     connected_before: bool,
 }
@@ -95,6 +97,7 @@ impl Link {
             server: None,
             hashes: Hashes::default(),
             least_epochs: Vec::new(),
+            heard: EpochHeard::default(),
             facts: Facts::default(),
             connected_before: false,
         }
@@ -208,11 +211,12 @@ impl<H: Homes> Work<H> {
         self.link.phase = Phase::Connecting;
         self.link.life += 1;
         let (options, keys, before) = (self.options.clone(), self.keys.clone(), self.link.client.clone());
+        let heard = self.link.heard.clone();
         let (life, wires) = (self.link.life, self.wires.clone());
         tokio::spawn(async move {
             // All steps together, so that a server that answers a few of them only does not hold it up.
             let limit = options.connect_timeout * 2;
-            let ready = tokio::time::timeout(limit, ready(&options, &keys, before.as_ref())).await;
+            let ready = tokio::time::timeout(limit, ready(&options, &keys, before.as_ref(), &heard)).await;
             let ready = ready.unwrap_or_else(|late| Err(late.into()));
             let _ = wires.send(FromWire::Ready(life, Box::new(ready))).await;
         });
@@ -234,7 +238,8 @@ impl<H: Homes> Work<H> {
                 return;
             }
         };
-        let Ready { wire, server, client, hashes, facts, least_epochs, is_alone } = ready;
+        let Ready { wire, server, client, hashes, facts, least_epochs, is_alone, clock: (told, redis_ms) } = ready;
+        self.nodes.set_clock(told, redis_ms);
         if std::mem::replace(&mut self.link.connected_before, true) {
             add(&self.status.reconnects, 1);
             tracing::info!(%server, away_ms = self.link.away_for(self.now).as_millis() as u64, "Redis is back");
@@ -242,6 +247,7 @@ impl<H: Homes> Work<H> {
         let moved = self.link.server.replace(server.clone()).is_some_and(|before| before != server);
         let link = &mut self.link;
         link.lines = Some(wire.run(self.wires.clone(), move |answers| FromWire::Answers(life, answers)));
+        link.heard.replication_id.clone_from(&facts.replication_id);
         (link.client, link.hashes, link.facts, link.least_epochs) = (Some(client), hashes, facts, least_epochs);
         (link.away_since, link.is_alone) = (None, is_alone);
         (self.probe.due, self.lease_due) = (self.now, self.now);
@@ -282,6 +288,11 @@ impl<H: Homes> Work<H> {
         if !matches!(self.link.phase, Phase::Ready) {
             return;
         }
+        // One wait at a time: if replicas are away, each takes long, and behind several the connection would seem to be lost.
+        let waits = |under_way: &InFlight| matches!(under_way.command.what, What::Replicas { .. });
+        if self.options.replicas_min > 0 && self.link.in_flight.iter().any(waits) {
+            return;
+        }
         let mut room = IN_FLIGHT_MAX.saturating_sub(self.link.in_flight.len());
         let mut bytes = IN_FLIGHT_BYTES_MAX.saturating_sub(self.link.in_flight_bytes);
         let mut commands = Vec::new();
@@ -292,7 +303,8 @@ impl<H: Homes> Work<H> {
             commands.push(command);
         }
         let least = self.options.replicas_min;
-        if least > 0 && commands.iter().any(|command| matches!(command.what, What::Append { .. })) {
+        let stores = |command: &Command| matches!(command.what, What::Append { .. });
+        if least > 0 && (commands.iter().any(stores) || !self.link.unreplicated.is_empty()) {
             let wait_ms = (self.options.command_timeout.as_millis() as u64 / 2).max(1);
             commands.push(self.command(ShardId(0), What::Replicas { least, wait_ms }));
         }
@@ -310,8 +322,10 @@ impl<H: Homes> Work<H> {
         add(&self.status.commands, commands.len() as u64);
         for command in commands {
             let epoch = match &command.what {
-                What::Append { record, .. } if record.position.epoch != 0 => record.position.epoch,
-                What::Append { record, .. } => self.epochs.of(&record.topic),
+                What::Append { record, .. } => record.position.epoch.max(self.epochs.of(&record.topic)),
+                What::Load { topic } => {
+                    self.interests.get(topic).map_or(0, |(_, interest)| interest.known).max(self.epochs.of(topic))
+                }
                 _ => 0,
             };
             let context = Context {
@@ -365,8 +379,10 @@ impl<H: Homes> Work<H> {
                 }
                 What::Find { .. }
                 | What::Touch { .. }
+                | What::Tidy { .. }
                 | What::Replicas { .. }
                 | What::Lease { .. }
+                | What::Trial
                 | What::Probe { .. }
                 | What::LoadScript(_) => {
                     continue;
@@ -391,9 +407,7 @@ impl<H: Homes> Work<H> {
         if oldest.is_some_and(|sent_at| self.now.duration_since(sent_at) > self.options.command_timeout) {
             self.lose_link("no answer in time");
         }
-        if self.link.is_ready() {
-            return;
-        }
+        // Also while it answers: it may be so slow that what waits is not sent in time.
         let mut late = Vec::new();
         let now = self.now;
         self.link.queue.retain_mut(|command| {
@@ -417,31 +431,38 @@ impl<H: Homes> Work<H> {
             if is_undecided {
                 add(&self.status.undecided, 1);
             }
-            self.fail(shard, what);
+            self.fail(shard, what, if is_undecided { Unstored::Unknown } else { Unstored::Away });
         }
     }
 
-    /// Redis was away for too long, or has refused it.
-    pub(super) fn fail(&mut self, shard: ShardId, what: What) {
+    /// Redis was away for too long, or has refused it: `why` is for a message.
+    pub(super) fn fail(&mut self, shard: ShardId, what: What, why: Unstored) {
         let event = match what {
             What::Append { ticket, record, .. } => {
-                add(&self.status.refused_away, 1);
+                if why == Unstored::Away {
+                    add(&self.status.refused_away, 1);
+                }
                 self.settle(&record.topic);
-                Event::Stored { ticket, result: Err(EngineUnavailable) }
+                Event::Stored { ticket, result: Err(why) }
             }
             What::Load { topic } => Event::Loaded { topic, result: Err(EngineUnavailable) },
             What::Read { read, .. } => Event::Read { read, result: Err(EngineUnavailable) },
-            What::Claim { claim, .. } => Event::Claimed { claim, result: Err(EngineUnavailable) },
+            What::Claim { claim, .. } => Event::Claimed { claim, result: Err(Unclaimed::Unavailable) },
             What::Presence { read, .. } => Event::Present { read, result: Err(EngineUnavailable) },
             What::Members { topic, .. } => {
                 self.unknown_members.insert((topic, shard));
                 return;
             }
             What::Cursor { .. } | What::Release { .. } | What::Relay { .. } => return add(&self.status.given_up, 1),
+            What::Lease { number } => {
+                self.leases_answered = self.leases_answered.max(number);
+                return;
+            }
             What::Find { .. }
             | What::Touch { .. }
+            | What::Tidy { .. }
             | What::Replicas { .. }
-            | What::Lease { .. }
+            | What::Trial
             | What::Probe { .. }
             | What::LoadScript(_) => {
                 return;

@@ -8,20 +8,22 @@
 
 mod answers;
 mod interest;
+mod later;
 mod link;
 mod news;
+mod refusals;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use ringgate_core::id::ShardId;
 use ringgate_core::keyed::{Keyed, keyed};
 use ringgate_core::limits::Settings;
-use ringgate_core::shard::{Asked, Effect, EngineUnavailable, Event};
-use ringgate_core::topics::TopicState;
+use ringgate_core::shard::{Asked, Effect, EngineUnavailable, Event, Unclaimed, Unstored};
+use ringgate_core::topics::DeviceState;
 use tokio::sync::{Notify, mpsc};
 
 use crate::command::{Command, MEMBERS_AT_ONCE, What};
@@ -37,8 +39,10 @@ use crate::setup::Ready;
 use crate::status::{Status, add, set};
 use crate::wire::Wire;
 use interest::Interests;
+use later::Later;
 use link::Link;
 use news::News;
+use refusals::Refusals;
 
 /// What is due by the clock is looked at so often.
 const TICK: Duration = Duration::from_millis(50);
@@ -54,6 +58,8 @@ const ASKED_A_TURN: usize = 1024;
 const WAITING_MAX_FOR_RELAY: usize = 16 * 1024;
 /// What connections have read that waits for a turn: beyond it, Redis waits.
 const READ_WAITING: usize = 64;
+/// Clocks that differ by no more than this are taken to be the same.
+const CLOCK_TOLERANCE_MS: u64 = 100;
 /// Time to store what was taken when the engine is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -86,8 +92,9 @@ pub(crate) struct Work<H> {
     nodes: Nodes,
     interests: Interests,
     epochs: Epochs,
-    /// Cursors that are told at the next tick, by topic.
-    cursors: HashMap<Arc<str>, PendingCursor>,
+    /// What is told at the next tick, or when there is room.
+    later: Later,
+    refusals: Refusals,
     /// Appends of a topic that are not answered yet.
     owed: HashMap<Arc<str>, u32>,
     now: Instant,
@@ -100,16 +107,9 @@ pub(crate) struct Work<H> {
     held: Vec<answers::Held>,
     /// Rooms whose members Redis was not told: their homes tell them anew when it is back.
     unknown_members: BTreeSet<(Arc<str>, ShardId)>,
-    /// Releases and cursors that Redis had no room for.
-    later: Vec<(ShardId, What)>,
-    later_due: Instant,
     refusal_logged: Option<Instant>,
-}
-
-struct PendingCursor {
-    shard: ShardId,
-    epoch: u64,
-    state: Box<TopicState>,
+    /// The clock of Redis less that of this node, in milliseconds.
+    clock_ahead_ms: i64,
 }
 
 struct Probe {
@@ -142,7 +142,8 @@ pub(crate) async fn run<H: Homes>(
         nodes: Nodes::new(identity.run),
         interests: Interests::default(),
         epochs: Epochs::default(),
-        cursors: HashMap::new(),
+        later: Later::new(now),
+        refusals: Refusals::default(),
         owed: HashMap::new(),
         now,
         probe: Probe { due: now, number: 0, at: now, heard: now },
@@ -151,14 +152,15 @@ pub(crate) async fn run<H: Homes>(
         leases_answered: 0,
         held: Vec::new(),
         unknown_members: BTreeSet::new(),
-        later: Vec::new(),
-        later_due: now,
         refusal_logged: None,
+        clock_ahead_ms: 0,
         options,
         settings,
         identity,
         status,
     };
+    let (told, redis_ms) = work.identity.clock;
+    work.nodes.set_clock(told, redis_ms);
     let mut tick = now + TICK;
     let mut stop_at: Option<Instant> = None;
     loop {
@@ -169,6 +171,7 @@ pub(crate) async fn run<H: Homes>(
             biased;
             some = read.recv() => {
                 work.now = Instant::now();
+                work.compare_clocks();
                 if let Some(some) = some {
                     work.on_read(some);
                 }
@@ -182,6 +185,7 @@ pub(crate) async fn run<H: Homes>(
             () = tokio::time::sleep_until(wake.into()) => {}
         }
         work.now = Instant::now();
+        work.compare_clocks();
         if work.ask(&asked) {
             bell.asked.notify_one();
         }
@@ -192,8 +196,8 @@ pub(crate) async fn run<H: Homes>(
             work.on_tick(was_stopped);
         }
         if let Some(until) = stop_at {
-            work.flush_cursors();
-            if work.link.is_idle() && asked.is_empty() || work.now >= until {
+            work.tell_later();
+            if work.link.is_idle() && work.later.is_empty() && asked.is_empty() || work.now >= until {
                 break;
             }
         }
@@ -223,6 +227,31 @@ impl<H: Homes> Work<H> {
         }
     }
 
+    /// Clocks may be set at any time. What is less than the tolerance is taken for the time that answers are under way.
+    fn compare_clocks(&mut self) {
+        let Some(redis_ms) = self.nodes.redis_ms(self.now) else { return };
+        let ahead_ms = redis_ms.wrapping_sub((self.options.wall_clock)()) as i64;
+        if ahead_ms.abs_diff(self.clock_ahead_ms) > CLOCK_TOLERANCE_MS {
+            self.clock_ahead_ms = ahead_ms;
+        }
+    }
+
+    /// A time of this node's clock, as Redis is told of it.
+    fn to_redis_ms(&self, own_ms: u64) -> u64 {
+        own_ms.saturating_add_signed(self.clock_ahead_ms)
+    }
+
+    /// A time of the clock of Redis, as shards are told of it.
+    fn to_own_ms(&self, redis_ms: u64) -> u64 {
+        redis_ms.saturating_sub_signed(self.clock_ahead_ms)
+    }
+
+    fn to_redis_times(&self, devices: &mut [DeviceState]) {
+        for device in devices {
+            device.away_since_ms = device.away_since_ms.map(|since_ms| self.to_redis_ms(since_ms));
+        }
+    }
+
     fn is_away(&self) -> bool {
         self.link.away_for(self.now) > PATIENCE
     }
@@ -238,21 +267,22 @@ impl<H: Homes> Work<H> {
     fn on_asked(&mut self, shard: ShardId, effect: Effect) {
         let refuses = self.is_away();
         match effect {
-            Effect::Append { ticket, record, .. } => {
+            Effect::Append { ticket, mut record, .. } => {
                 if refuses && self.options.when_away == WhenAway::Refuse {
                     add(&self.status.refused_away, 1);
-                    return self.out.tell(shard, Event::Stored { ticket, result: Err(EngineUnavailable) });
+                    return self.out.tell(shard, Event::Stored { ticket, result: Err(Unstored::Away) });
                 }
+                record.expires_unix_ms = self.to_redis_ms(record.expires_unix_ms);
                 *self.owed.entry(record.topic.clone()).or_default() += 1;
                 let message = record::message(&record);
                 self.push(shard, What::Append { ticket, record, message });
             }
-            Effect::Load { topic } if refuses => {
+            Effect::Load { topic, .. } if refuses => {
                 self.out.tell(shard, Event::Loaded { topic, result: Err(EngineUnavailable) });
             }
-            Effect::Load { topic } => {
+            Effect::Load { topic, epoch } => {
                 self.flush_cursor(&topic);
-                self.want(shard, topic);
+                self.want(shard, topic, epoch);
             }
             Effect::Read { read, .. } if refuses => {
                 self.out.tell(shard, Event::Read { read, result: Err(EngineUnavailable) });
@@ -262,25 +292,36 @@ impl<H: Homes> Work<H> {
                 self.push(shard, What::Read { read, messages });
             }
             Effect::Claim { claim, .. } if refuses => {
-                self.out.tell(shard, Event::Claimed { claim, result: Err(EngineUnavailable) });
+                self.out.tell(shard, Event::Claimed { claim, result: Err(Unclaimed::Unavailable) });
             }
             Effect::Claim { claim, user, device, session } => {
+                self.flush_release(&user, &device);
                 self.push(shard, What::Claim { claim, user, device, session });
             }
-            Effect::Cursor { topic, epoch, state } => self.keep_cursor(shard, topic, epoch, state),
+            Effect::Cursor { topic, epoch, mut state } => {
+                self.to_redis_times(&mut state.devices);
+                self.keep_cursor(shard, topic, epoch, state);
+            }
             Effect::Unload { topic } => {
-                self.flush_cursor(&topic);
+                if self.link.is_ready() {
+                    self.flush_cursor(&topic);
+                }
                 self.interests.linger(&topic, self.now);
             }
-            Effect::Release { user, device, fence, left } => {
-                self.flush_cursor(&format!("@{user}"));
-                self.push(shard, What::Release { user, device, fence, left });
+            Effect::Release { user, device, fence, mut left } => {
+                if let Some(left) = &mut left {
+                    self.to_redis_times(std::slice::from_mut(&mut left.state));
+                }
+                if self.link.is_ready() {
+                    self.flush_cursor(&format!("@{user}"));
+                }
+                self.release(shard, (user, device), fence, left);
             }
             Effect::Presence { read, .. } if refuses => {
                 self.out.tell(shard, Event::Present { read, result: Err(EngineUnavailable) });
             }
             Effect::Presence { read, topic, limit } => self.push(shard, What::Presence { read, topic, limit }),
-            Effect::Members { topic, .. } if refuses => {
+            Effect::Members { topic, .. } if refuses || self.link.waiting() >= WAITING_MAX_FOR_RELAY => {
                 self.unknown_members.insert((topic, shard));
             }
             Effect::Members { topic, count, mut changes, mut anew } => loop {
@@ -296,7 +337,11 @@ impl<H: Homes> Work<H> {
                 let payload = record::relay(origin, &frame);
                 self.push(shard, What::Relay { topic, payload });
             }
-            Effect::Relay { .. } => add(&self.status.given_up, 1),
+            Effect::Disconnect { user, device, reason } if !refuses => {
+                let payload = record::disconnect(self.identity.run, device.as_deref(), reason);
+                self.push(shard, What::Relay { topic: format!("@{user}").into(), payload });
+            }
+            Effect::Relay { .. } | Effect::Disconnect { .. } => add(&self.status.given_up, 1),
             Effect::Post(_)
             | Effect::Verify { .. }
             | Effect::Writable { .. }
@@ -312,30 +357,10 @@ impl<H: Homes> Work<H> {
         self.link.push(command);
     }
 
-    /// Keeps what is told of a topic until the next tick: the newest of each device.
-    fn keep_cursor(&mut self, shard: ShardId, topic: Arc<str>, epoch: u64, state: Box<TopicState>) {
-        match self.cursors.get_mut(&topic) {
-            Some(pending) if pending.epoch == epoch => merge(&mut pending.state, *state),
-            _ => drop(self.cursors.insert(topic, PendingCursor { shard, epoch, state })),
-        }
-    }
-
-    fn flush_cursor(&mut self, topic: &str) {
-        if let Some((topic, PendingCursor { shard, epoch, state })) = self.cursors.remove_entry(topic) {
-            self.push(shard, What::Cursor { topic, epoch, state });
-        }
-    }
-
-    fn flush_cursors(&mut self) {
-        for (topic, PendingCursor { shard, epoch, state }) in std::mem::take(&mut self.cursors) {
-            self.push(shard, What::Cursor { topic, epoch, state });
-        }
-    }
-
     fn on_tick(&mut self, was_stopped: bool) {
-        // While Redis is away they are merged here, and take no more room than there are topics in memory.
+        // While Redis is away it is merged, and bounded.
         if self.link.is_ready() {
-            self.flush_cursors();
+            self.tell_later();
         }
         if !was_stopped {
             self.give_up_late();
@@ -346,16 +371,16 @@ impl<H: Homes> Work<H> {
         self.resubscribe_some();
         self.touch_topics();
         self.ask_for_members();
-        if self.link.is_ready() && self.now >= self.later_due {
-            self.later_due = self.now + Duration::from_secs(1);
-            self.ask_later();
-        }
+        self.give_up_held();
         if self.link.is_ready() && self.now >= self.probe.due {
             self.probe.due = self.now + PROBE_EVERY;
             self.probe.number += 1;
             self.probe.at = self.now;
             let (number, at) = (self.probe.number, self.now);
             self.push(ShardId(0), What::Probe { number, at });
+            if self.refusals.are_there() {
+                self.push(ShardId(0), What::Trial);
+            }
         }
         if self.link.is_ready() && self.now >= self.lease_due {
             self.ask_for_nodes();
@@ -372,7 +397,7 @@ impl<H: Homes> Work<H> {
     /// Homes whose rooms have changed tell their members anew.
     fn ask_for_members(&mut self) {
         const A_TICK: usize = 256;
-        if self.link.is_ready() {
+        if self.link.is_ready() && !self.refusals.are_there() {
             for _ in 0..A_TICK {
                 let Some((topic, shard)) = self.unknown_members.pop_first() else { return };
                 self.out.tell(shard, Event::Changed { topic });
@@ -393,37 +418,11 @@ impl<H: Homes> Work<H> {
             return;
         }
         let end = async {
-            let ready = crate::setup::ready(&self.options, &self.keys, None).await?;
+            let ready = crate::setup::ready(&self.options, &self.keys, None, &self.link.heard).await?;
             crate::identity::end_lease(ready, &self.options, &self.keys, &self.identity).await
         };
         if let Err(error) = tokio::time::timeout(STOP_TIMEOUT, end).await.unwrap_or_else(|late| Err(late.into())) {
             tracing::warn!(%error, "the lease of this node was not ended: it lasts for up to 15 s");
         }
     }
-}
-
-/// What is told later is true, but for what it does not speak of.
-fn merge(known: &mut TopicState, told: TopicState) {
-    known.floor = known.floor.max(told.floor);
-    known.lost = known.lost.max(told.lost);
-    known.known |= told.known;
-    known.forgotten_at = [known.forgotten_at, told.forgotten_at].into_iter().flatten().min();
-    known.devices.retain(|device| !told.forgotten.contains(&device.name));
-    known.forgotten.retain(|name| told.devices.iter().all(|device| device.name != *name));
-    for device in told.devices {
-        match known.devices.iter_mut().find(|known| known.name == device.name) {
-            Some(known) => *known = device,
-            None => known.devices.push(device),
-        }
-    }
-    for name in told.forgotten {
-        if !known.forgotten.contains(&name) {
-            known.forgotten.push(name);
-        }
-    }
-}
-
-/// Milliseconds since 1970.
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
