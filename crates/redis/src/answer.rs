@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ringgate_core::id::Position;
 use ringgate_core::keyed::Keyed;
 use ringgate_core::shard::{Present, ReadMessages, ReadRange, ReadResult, Stored};
 use ringgate_core::topics::{DeviceState, LoadedTopic, TopicState};
 
 use crate::record;
-use crate::resp::Value;
+use crate::resp::{Answer, ServerError, ServerErrorKind, Value};
 
 /// Why Redis has refused a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,14 +27,25 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn of(text: &[u8]) -> Refusal {
-        let code = text.split(|byte| *byte == b' ').next().unwrap_or_default();
-        match code {
-            b"NOSCRIPT" => Refusal::NoScript,
-            b"LOADING" | b"READONLY" | b"MASTERDOWN" | b"CLUSTERDOWN" | b"TRYAGAIN" | b"MOVED" | b"ASK" | b"BUSY"
-            | b"NOAUTH" | b"UNKILLABLE" => Refusal::Away,
-            b"OOM" => Refusal::Memory,
-            b"MISCONF" | b"NOREPLICAS" => Refusal::Disk,
+    pub(crate) fn of(error: &ServerError) -> Refusal {
+        use ServerErrorKind as Kind;
+        match (error.kind(), error.code()) {
+            (Some(Kind::NoScript), _) => Refusal::NoScript,
+            (
+                Some(
+                    Kind::BusyLoading
+                    | Kind::ReadOnly
+                    | Kind::MasterDown
+                    | Kind::ClusterDown
+                    | Kind::TryAgain
+                    | Kind::Moved
+                    | Kind::Ask,
+                ),
+                _,
+            )
+            | (None, "BUSY" | "NOAUTH" | "UNKILLABLE") => Refusal::Away,
+            (None, "OOM") => Refusal::Memory,
+            (None, "MISCONF" | "NOREPLICAS") => Refusal::Disk,
             _ => Refusal::Other,
         }
     }
@@ -67,7 +79,7 @@ pub(crate) struct Loaded {
 
 pub(crate) fn loaded(value: &Value) -> Option<Loaded> {
     let values = value.array()?;
-    let number = |at: usize| values.get(at).and_then(Value::number);
+    let number = |at: usize| values.get(at).and_then(Answer::number);
     let mut loaded = Loaded::default();
     let state = TopicState {
         floor: number(2)?,
@@ -117,7 +129,7 @@ pub(crate) fn present(value: &Value) -> Option<Present> {
 /// Messages that were read, and the topic's epoch; messages that cannot be read are counted.
 pub(crate) fn read(value: &Value, wanted: &ReadMessages, hash: &Keyed, unix_ms: u64) -> Option<(u64, ReadResult, u64)> {
     let values = value.array()?;
-    let number = |at: usize| values.get(at).and_then(Value::number);
+    let number = |at: usize| values.get(at).and_then(Answer::number);
     let (epoch, last, lost, first) = (number(0)?, number(1)?, number(3)?, number(4)?);
     let mut result = ReadResult { lost, ..ReadResult::default() };
     let mut damaged = 0;
@@ -128,7 +140,7 @@ pub(crate) fn read(value: &Value, wanted: &ReadMessages, hash: &Keyed, unix_ms: 
         let [offset, message] = entry else { return None };
         let offset = offset.number()?;
         considered.push(offset);
-        match record::stored(offset, message.bytes()?.clone(), hash) {
+        match record::stored(offset, Bytes::copy_from_slice(message.bytes()?), hash) {
             Some(message) if message.expires_unix_ms > unix_ms => found.push(message),
             Some(message) if message.own_ttl => {}
             Some(message) => result.lost = result.lost.max(message.offset),

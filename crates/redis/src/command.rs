@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ringgate_core::id::{Durability, ShardId};
 use ringgate_core::limits::Settings;
 use ringgate_core::shard::{ClaimId, DeviceLeft, Fence, MemberChange, Origin, ReadId, ReadMessages, ReadRange, Record};
@@ -25,6 +25,8 @@ pub(crate) const MEMBERS_MS: u64 = 3600 * 1000;
 pub(crate) const MEMBERS_AT_ONCE: usize = 1024;
 /// Most messages of one answer; the home asks for more.
 pub(crate) const PAGE_MESSAGES: usize = 128;
+/// Bytes of the payloads of one answer, if each is as long as it may be.
+const PAGE_BYTES: usize = resp::ANSWER_BYTES_MAX / 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -129,7 +131,7 @@ pub(crate) struct Context<'a> {
 
 impl Command {
     /// Puts it behind what is in the buffer, and says how many answers it has.
-    pub(crate) fn put(&self, context: &Context<'_>, out: &mut BytesMut) -> usize {
+    pub(crate) fn put(&self, context: &Context<'_>, out: &mut Vec<u8>) -> usize {
         let Context { keys, settings, hashes, .. } = context;
         let run = format!("{:016x}", context.run);
         let shard = self.shard.0.to_string();
@@ -175,7 +177,8 @@ impl Command {
                     ReadRange::After(after) => (b"A", after.to_string()),
                     ReadRange::Before(before) => (b"B", before.to_string()),
                 };
-                let most = messages.messages_max.clamp(1, PAGE_MESSAGES).to_string();
+                let fits = PAGE_BYTES / settings.client.message_bytes_max.max(1);
+                let most = messages.messages_max.min(fits).clamp(1, PAGE_MESSAGES).to_string();
                 script(
                     Script::Read,
                     &[stream.as_bytes(), state.as_bytes()],

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::keys::Keys;
 use crate::options::Options;
-use crate::resp::Value;
+use crate::resp::{Answer, Value};
 use crate::scripts::Script;
 use crate::setup::{Facts, Ready, ready};
 use crate::wire::{Questions, refused};
@@ -94,11 +94,11 @@ pub fn connect(options: &Options, number: u16) -> Result<Identity, StartError> {
         questions.put(&[b"GET", keys.seed().as_bytes()]);
         let answers = ready.wire.ask(questions, options.command_timeout).await?;
         answers.iter().try_for_each(refused)?;
-        let found = answers.get(1).and_then(Value::text).unwrap_or_default();
+        let found = answers.get(1).and_then(Answer::text).unwrap_or_default();
         if found != wanted {
             return Err(StartError::Format { found: found.to_owned(), wanted });
         }
-        let seed = answers.get(3).and_then(Value::number).ok_or_else(|| {
+        let seed = answers.get(3).and_then(Answer::number).ok_or_else(|| {
             io::Error::other(format!("{} is not a number: nodes keep their common seed there", keys.seed()))
         })?;
         let until = Instant::now() + LEASE + Duration::from_secs(1);

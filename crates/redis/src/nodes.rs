@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::identity::LEASE;
-use crate::resp::Value;
+use crate::resp::{Answer, Value};
 
 #[derive(Debug)]
 pub(crate) struct Nodes {
@@ -83,11 +83,10 @@ impl Nodes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     /// The answer to a lease: the clock of Redis, and the ends of leases.
     fn answer(redis_ms: u64, leases: &[(u64, u64)]) -> Value {
-        let text = |text: String| Value::Bulk(Bytes::from(text));
+        let text = |text: String| Value::BulkString(text.into_bytes());
         let mut values = vec![Value::Int(1), text(redis_ms.to_string())];
         values.extend(leases.iter().flat_map(|(run, end)| [text(format!("{run:016x}")), text(end.to_string())]));
         Value::Array(values)

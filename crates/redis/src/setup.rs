@@ -4,7 +4,7 @@ use std::io;
 
 use crate::keys::Keys;
 use crate::options::{Options, Server};
-use crate::resp::Value;
+use crate::resp::Answer;
 use crate::scripts::{Hashes, Script};
 use crate::wire::{Questions, Wire, master, refused};
 
@@ -88,7 +88,7 @@ pub(crate) async fn ready(options: &Options, keys: &Keys, before: Option<&Client
     Script::ALL.iter().for_each(|script| questions.put(&[b"SCRIPT", b"LOAD", script.source().as_bytes()]));
     let answers = wire.ask(questions, options.connect_timeout).await.map_err(named)?;
     answers.iter().try_for_each(refused).map_err(named)?;
-    let hashes = Hashes(answers.iter().filter_map(Value::bytes).cloned().collect());
+    let hashes = Hashes(answers.iter().filter_map(Answer::bytes).map(<[u8]>::to_vec).collect());
     let mut questions = Questions::default();
     for partition in 0..keys.partitions() {
         let generation = keys.generation(partition);
@@ -97,7 +97,7 @@ pub(crate) async fn ready(options: &Options, keys: &Keys, before: Option<&Client
     }
     let answers = wire.ask(questions, options.connect_timeout).await.map_err(named)?;
     answers.iter().try_for_each(refused).map_err(named)?;
-    let least_epochs = answers.iter().filter_map(Value::number).collect();
+    let least_epochs = answers.iter().filter_map(Answer::number).collect();
     let client = ClientName { run: facts.run.clone(), number };
     Ok(Ready { wire, server: server.clone(), client, hashes, facts, least_epochs, is_alone })
 }
@@ -112,9 +112,9 @@ async fn facts(wire: &mut Wire, options: &Options) -> io::Result<(Facts, u64)> {
     let mut answers = answers.into_iter();
     let (client, info) = (answers.next(), answers.next());
     [&client, &info].into_iter().flatten().try_for_each(refused)?;
-    let mut config = || answers.next().as_ref().and_then(Value::array)?.get(1)?.text().map(str::to_owned);
+    let mut config = || answers.next().as_ref().and_then(Answer::array)?.get(1)?.text().map(str::to_owned);
     let (appendfsync, maxmemory_policy) = (config(), config());
-    let info = info.as_ref().and_then(Value::text).unwrap_or_default();
+    let info = info.as_ref().and_then(Answer::text).unwrap_or_default();
     let field = |name: &str| {
         let mut lines = info.lines().filter_map(|line| line.split_once(':'));
         lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
@@ -129,5 +129,5 @@ async fn facts(wire: &mut Wire, options: &Options) -> io::Result<(Facts, u64)> {
         run: field("run_id"),
         role: field("role"),
     };
-    Ok((facts, client.as_ref().and_then(Value::number).unwrap_or(0)))
+    Ok((facts, client.as_ref().and_then(Answer::number).unwrap_or(0)))
 }

@@ -11,7 +11,7 @@ use crate::answer::{self, Holder, Loaded, Refusal};
 use crate::command::{Command, What};
 use crate::outbound::Homes;
 use crate::record;
-use crate::resp::Value;
+use crate::resp::{Answer, ServerError, Value, error_text};
 use crate::status::{add, set};
 
 /// A list of nodes this old is new enough for a node whose lease had ended by then.
@@ -49,9 +49,8 @@ impl<H: Homes> Work<H> {
 
     /// Says why the connection is of no use any more, if it is not; the command is asked again then.
     fn on_answer(&mut self, command: Command, value: &Value) -> Option<String> {
-        if let Value::Error(text) = value {
-            let text = String::from_utf8_lossy(text).into_owned();
-            return self.on_refused(command, &text);
+        if let Value::ServerError(error) = value {
+            return self.on_refused(command, error);
         }
         let Command { shard, what, deadline, is_undecided } = command;
         match what {
@@ -150,18 +149,18 @@ impl<H: Homes> Work<H> {
         }
     }
 
-    fn on_refused(&mut self, command: Command, text: &str) -> Option<String> {
-        let refusal = Refusal::of(text.as_bytes());
+    fn on_refused(&mut self, command: Command, error: &ServerError) -> Option<String> {
+        let refusal = Refusal::of(error);
         let counter = match refusal {
             // Nothing else is sent before it is answered: a new connection loads the scripts, and it is asked again.
-            Refusal::NoScript if matches!(command.what, What::Find { .. }) => return Some(text.to_owned()),
+            Refusal::NoScript if matches!(command.what, What::Find { .. }) => return Some(error_text(error)),
             Refusal::NoScript => {
                 self.link.redo(command);
                 return None;
             }
             Refusal::Away => {
                 self.link.put_back(command);
-                return Some(text.to_owned());
+                return Some(error_text(error));
             }
             Refusal::Memory => &self.status.refused_memory,
             Refusal::Disk => &self.status.refused_disk,
@@ -170,7 +169,7 @@ impl<H: Homes> Work<H> {
         add(counter, 1);
         if self.refusal_logged.is_none_or(|at| self.now.duration_since(at) > Duration::from_secs(10)) {
             self.refusal_logged = Some(self.now);
-            tracing::warn!(answer = text, "Redis refuses a command");
+            tracing::warn!(answer = error_text(error), "Redis refuses a command");
         }
         let Command { shard, what, .. } = command;
         match what {

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use ringgate_core::id::{Durability, ShardId};
 use ringgate_core::shard::{EngineUnavailable, Event, Stored};
 
@@ -303,7 +302,7 @@ impl<H: Homes> Work<H> {
         if commands.is_empty() {
             return;
         }
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         // By then the connection is given up if it has not answered.
         let answered_by = (self.options.command_timeout + CLAIM_GRACE).as_millis() as u64;
         let claim_until_ms = self.nodes.redis_ms(self.now).map_or(0, |now| now + answered_by);
@@ -334,7 +333,7 @@ impl<H: Homes> Work<H> {
             self.link.in_flight.push_back(InFlight { command, sent_at: self.now, bytes, answers });
         }
         if let Some(lines) = &self.link.lines {
-            lines.send(out.freeze());
+            lines.send(out.into());
         }
     }
 

@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ringgate_core::shard::Event;
 
 use super::{FromWire, SILENCE_MAX, Work};
 use crate::outbound::Homes;
 use crate::record::{NodeNews, TopicNews, node_news, topic_news};
-use crate::resp::{self, Value};
+use crate::resp::{self, Answer, Value, error_text};
 use crate::status::{add, set};
 use crate::wire::{Lines, Wire};
 
@@ -90,9 +90,9 @@ impl<H: Homes> Work<H> {
             }
         };
         let lines = wire.run(self.wires.clone(), move |news| FromWire::News(life, news));
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         resp::put(&mut out, &[b"SUBSCRIBE", self.keys.node_channel(self.identity.run).as_bytes()]);
-        lines.send(out.freeze());
+        lines.send(out.into());
         self.news.lines = Some(lines);
         (self.news.heard, self.probe.heard) = (self.now, self.now);
         self.news.wanted.clear();
@@ -164,9 +164,9 @@ impl<H: Homes> Work<H> {
             let channels: Vec<String> = batch.iter().map(|topic| self.keys.channel(topic)).collect();
             let mut arguments = vec![command];
             arguments.extend(channels.iter().map(String::as_bytes));
-            let mut out = BytesMut::new();
+            let mut out = Vec::new();
             resp::put(&mut out, &arguments);
-            lines.send(out.freeze());
+            lines.send(out.into());
         }
     }
 
@@ -189,25 +189,25 @@ impl<H: Homes> Work<H> {
 
     fn on_message(&mut self, value: Value, again: &mut HashSet<Arc<str>>) {
         let Value::Array(parts) = value else {
-            if let Value::Error(text) = value {
-                self.lose_news(&String::from_utf8_lossy(&text));
+            if let Value::ServerError(error) = value {
+                self.lose_news(&error_text(&error));
             }
             return;
         };
         let mut parts = parts.into_iter();
         let (kind, channel, payload) = (parts.next(), parts.next(), parts.next());
         let (Some(kind), Some(channel)) =
-            (kind.as_ref().and_then(Value::text), channel.as_ref().and_then(Value::bytes))
+            (kind.as_ref().and_then(Answer::text), channel.as_ref().and_then(Answer::bytes))
         else {
             return;
         };
         let Ok(name) = std::str::from_utf8(channel) else { return };
         match (kind, self.keys.topic_of(name), payload) {
-            ("message" | "smessage", Some(topic), Some(Value::Bulk(payload))) => {
+            ("message" | "smessage", Some(topic), Some(Value::BulkString(payload))) => {
                 let topic = topic.to_owned();
-                self.on_topic_news(&topic, payload);
+                self.on_topic_news(&topic, payload.into());
             }
-            ("message" | "smessage", None, Some(Value::Bulk(payload))) => self.on_node_news(payload),
+            ("message" | "smessage", None, Some(Value::BulkString(payload))) => self.on_node_news(payload.into()),
             ("subscribe" | "ssubscribe", Some(topic), _) => {
                 let topic = topic.to_owned();
                 self.on_subscribed(&topic);
