@@ -16,6 +16,11 @@ use crate::resp::{Answer, ServerError, ServerErrorKind, Value};
 pub(crate) enum Refusal {
     /// The script is not loaded any more.
     NoScript,
+    /// Another master has the slot: it is asked again there.
+    Moved,
+    /// The slot is on its way to another master, or has none for now: it is asked again a little later. What is at both places while a slot
+    /// moves could be asked of one of them (`ASK`); but a message with a client message id needs a key that is new, and is refused by both.
+    Later,
     /// It cannot do anything for now, or is not the master any more: the connection is given up, and the command is asked again.
     Away,
     /// Its memory is full.
@@ -26,23 +31,20 @@ pub(crate) enum Refusal {
     Other,
 }
 
+const NOT_LOCAL: &str = "access a non local key in a cluster node";
+
 impl Refusal {
     pub(crate) fn of(error: &ServerError) -> Refusal {
         use ServerErrorKind as Kind;
         match (error.kind(), error.code()) {
             (Some(Kind::NoScript), _) => Refusal::NoScript,
-            (
-                Some(
-                    Kind::BusyLoading
-                    | Kind::ReadOnly
-                    | Kind::MasterDown
-                    | Kind::ClusterDown
-                    | Kind::TryAgain
-                    | Kind::Moved
-                    | Kind::Ask,
-                ),
-                _,
-            )
+            (Some(Kind::Moved), _) => Refusal::Moved,
+            (Some(Kind::Ask | Kind::TryAgain | Kind::ClusterDown), _) => Refusal::Later,
+            // Of a key within a script, while its slot moves.
+            (Some(Kind::ResponseError), _) if error.details().is_some_and(|text| text.contains(NOT_LOCAL)) => {
+                Refusal::Later
+            }
+            (Some(Kind::BusyLoading | Kind::ReadOnly | Kind::MasterDown), _)
             | (None, "BUSY" | "NOAUTH" | "UNKILLABLE") => Refusal::Away,
             (None, "OOM") => Refusal::Memory,
             (None, "MISCONF" | "NOREPLICAS") => Refusal::Disk,

@@ -104,9 +104,19 @@ pub(crate) enum What {
     Lease {
         number: u64,
     },
+    /// The least epoch of a partition, before anything else is asked of its master.
+    Generation {
+        partition: usize,
+    },
     Probe {
         number: u64,
         at: Instant,
+        partition: usize,
+    },
+    /// What Redis knows of the connection for news, when so many of its answers had come.
+    Hears {
+        client: u64,
+        answers: u64,
     },
     LoadScript(Script),
 }
@@ -116,7 +126,10 @@ pub(crate) struct Context<'a> {
     pub(crate) keys: &'a Keys,
     pub(crate) settings: &'a Settings,
     pub(crate) hashes: &'a Hashes,
-    pub(crate) least_epochs: &'a [u64],
+    /// Of the command's partition.
+    pub(crate) least_epoch: u64,
+    /// Of the server.
+    pub(crate) replication_id: &'a str,
     pub(crate) run: u64,
     pub(crate) seed: u64,
     pub(crate) number: u16,
@@ -129,13 +142,34 @@ pub(crate) struct Context<'a> {
     pub(crate) claim_until_ms: u64,
 }
 
+impl What {
+    /// The partition whose order it belongs to; none if it is about a connection, and not about what is kept.
+    pub(crate) fn partition(&self, keys: &Keys) -> Option<usize> {
+        Some(match self {
+            What::Append { record, .. } => keys.partition_of(&record.topic),
+            What::Read { messages, .. } => keys.partition_of(&messages.topic),
+            What::Find { topic, .. }
+            | What::Load { topic }
+            | What::Cursor { topic, .. }
+            | What::Relay { topic, .. }
+            | What::Members { topic, .. }
+            | What::Presence { topic, .. }
+            | What::Touch { topic } => keys.partition_of(topic),
+            What::Claim { user, .. } | What::Release { user, .. } => keys.partition_of(&format!("@{user}")),
+            What::Lease { .. } => keys.nodes_partition(),
+            What::Generation { partition } => *partition,
+            What::Replicas { .. } | What::Probe { .. } | What::Hears { .. } | What::LoadScript(_) => return None,
+        })
+    }
+}
+
 impl Command {
     /// Puts it behind what is in the buffer, and says how many answers it has.
     pub(crate) fn put(&self, context: &Context<'_>, out: &mut Vec<u8>) -> usize {
         let Context { keys, settings, hashes, .. } = context;
         let run = format!("{:016x}", context.run);
         let shard = self.shard.0.to_string();
-        let least = |topic: &str| context.least_epochs.get(keys.partition_of(topic)).copied().unwrap_or(0).to_string();
+        let least = context.least_epoch.to_string();
         let ttl = |topic: &str| ttl_ms(topic, settings).to_string();
         let mut script = |script: Script, names: &[&[u8]], arguments: &[&[u8]]| {
             let count = names.len().to_string();
@@ -146,17 +180,17 @@ impl Command {
             What::Append { record, message, .. } => {
                 let topic: &str = &record.topic;
                 let (stream, state) = (keys.stream(topic), keys.state(topic));
-                let claim = record.key.map(|key| keys.dedup(topic, &key));
-                let mut names = vec![stream.as_bytes(), state.as_bytes()];
-                names.extend(claim.as_deref());
+                let claim = keys.dedup(topic, record.key.as_ref());
+                let names = [stream.as_bytes(), state.as_bytes(), claim.as_slice()];
+                let window = if record.key.is_some() { settings.dedup_window_ms.max(1) } else { 0 };
                 let stamp = Draft::stamp_of(&record.frame).unwrap_or_default();
-                let numbers = [context.epoch, messages_max(topic, settings) as u64, settings.dedup_window_ms.max(1)];
+                let numbers = [context.epoch, messages_max(topic, settings) as u64, window];
                 let [epoch, most, window] = numbers.map(|number| number.to_string());
-                let (least, ttl, channel) = (least(topic), ttl(topic), keys.channel(topic));
+                let (ttl, channel) = (ttl(topic), keys.channel(topic));
                 let (head, tail) = (news_head(b'S', context.run), answer_tail(stamp, context.durability));
                 let texts = [&epoch, &least, &most, &ttl].map(|text| text.as_bytes());
                 let rest: [&[u8]; 6] =
-                    [b"PUBLISH", channel.as_bytes(), &head, message, window.as_bytes(), tail.as_bytes()];
+                    [b"SPUBLISH", channel.as_bytes(), &head, message, window.as_bytes(), tail.as_bytes()];
                 script(Script::Append, &names, &[&texts[..], &rest].concat());
             }
             What::Find { topic, message, .. } => {
@@ -164,11 +198,11 @@ impl Command {
             }
             What::Load { topic } => {
                 let (stream, state) = (keys.stream(topic), keys.state(topic));
-                let (least, ttl, channel) = (least(topic), ttl(topic), keys.channel(topic));
+                let (ttl, channel) = (ttl(topic), keys.channel(topic));
                 let head = news_head(b'C', context.run);
                 let unused = ttl_ms(topic, settings).min(UNUSED_MS).to_string();
                 let texts = [&least, &ttl, &unused].map(|text| text.as_bytes());
-                let arguments = [&texts[..], &[b"PUBLISH", channel.as_bytes(), &head]].concat();
+                let arguments = [&texts[..], &[b"SPUBLISH", channel.as_bytes(), &head]].concat();
                 script(Script::Load, &[stream.as_bytes(), state.as_bytes()], &arguments);
             }
             What::Read { messages, .. } => {
@@ -199,7 +233,7 @@ impl Command {
                     context.alive.to_owned(),
                     run,
                     shard,
-                    "PUBLISH".to_owned(),
+                    "SPUBLISH".to_owned(),
                     keys.channel(topic),
                 ]
                 .map(String::into_bytes)
@@ -217,7 +251,7 @@ impl Command {
             }
             What::Claim { user, device, session, .. } => {
                 let topic = format!("@{user}");
-                let (state, nodes) = (keys.state(&topic), keys.node_channels());
+                let (state, nodes) = (keys.state(&topic), keys.node_channels(keys.partition_of(&topic)));
                 let (ttl, session) = (ttl(&topic), session.session.to_string());
                 let until = context.claim_until_ms.to_string();
                 let texts = [user, device, &*run, &shard, &session, &ttl, &nodes, &until].map(str::as_bytes);
@@ -253,7 +287,7 @@ impl Command {
                 let arguments = [&limit, context.alive, &before, &behind].map(str::as_bytes);
                 script(Script::Presence, &[nodes.as_bytes()], &arguments);
             }
-            What::Relay { topic, payload } => resp::put(out, &[b"PUBLISH", keys.channel(topic).as_bytes(), payload]),
+            What::Relay { topic, payload } => resp::put(out, &[b"SPUBLISH", keys.channel(topic).as_bytes(), payload]),
             What::Touch { topic } => {
                 let mut expires = vec![(keys.stream(topic), ttl(topic)), (keys.state(topic), ttl(topic))];
                 if !topic.starts_with('@') {
@@ -282,9 +316,24 @@ impl Command {
                 resp::put(out, &[&[b"EVALSHA", hashes.of(Script::Lease), b"2"], &names[..], &arguments].concat());
                 return 3;
             }
-            What::Probe { number, .. } => {
-                let (channel, payload) = (keys.node_channel(context.run), format!("P{number}"));
-                script(Script::Probe, &[], &[channel.as_bytes(), payload.as_bytes()]);
+            What::Generation { partition } => {
+                script(
+                    Script::Generation,
+                    &[keys.generation(*partition).as_bytes()],
+                    &[context.replication_id.as_bytes()],
+                );
+            }
+            What::Probe { number, partition, .. } => {
+                let (channel, payload) = (keys.node_channel(*partition, context.run), format!("P{number}"));
+                let names = [keys.generation(*partition)];
+                script(
+                    Script::Probe,
+                    &names.each_ref().map(String::as_bytes),
+                    &[channel.as_bytes(), payload.as_bytes()],
+                );
+            }
+            What::Hears { client, .. } => {
+                resp::put(out, &[b"CLIENT", b"LIST", b"ID", client.to_string().as_bytes()]);
             }
             What::LoadScript(script) => resp::put(out, &[b"SCRIPT", b"LOAD", script.source().as_bytes()]),
         }

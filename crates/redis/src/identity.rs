@@ -9,11 +9,13 @@ use crate::keys::Keys;
 use crate::options::Options;
 use crate::resp::{Answer, Value};
 use crate::scripts::Script;
-use crate::setup::{Facts, Ready, ready};
+use crate::setup::{Facts, Ready, nodes_master, ready};
 use crate::wire::{Questions, refused};
 
 /// How long a node is taken to be alive after it was last heard of.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// How often a node renews its lease, and reads those of the others.
+pub(crate) const LEASE_EVERY: Duration = Duration::from_secs(5);
 /// How long it is known when a lease ended.
 pub(crate) const LEASES_KNOWN: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Version of what stands in Redis.
@@ -28,7 +30,7 @@ pub struct Identity {
     pub run: u64,
     /// The node's number, 0 to 1023, which no other node that lives has.
     pub number: u16,
-    /// What Redis says of itself.
+    /// What Redis says of itself; of a Cluster, the master that has what belongs to no topic.
     pub facts: Facts,
 }
 
@@ -85,7 +87,7 @@ pub fn connect(options: &Options, number: u16) -> Result<Identity, StartError> {
     let run = random()?;
     runtime.block_on(async {
         let keys = Keys::new(&options.prefix, options.database, options.partitions);
-        let mut ready = ready(options, &keys, None).await?;
+        let mut ready = ready(options, &nodes_master(options, &keys).await?, None).await?;
         let wanted = format(keys.partitions());
         let mut questions = Questions::default();
         questions.put(&[b"SET", keys.format().as_bytes(), wanted.as_bytes(), b"NX"]);

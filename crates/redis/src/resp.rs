@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn bytes_are_no_answer_then_they_are_refused() {
         let deep = "*1\r\n".repeat(200);
-        for bytes in ["HTTP/1.1 200 OK\r\n", "$3\r\nabcde", ":x\r\n", "*9999999999999999999999\r\n", "\n", &deep] {
+        for bytes in ["HTTP/1.1 200 OK\r\n", "$3\r\nabcde", ":x\r\n", "*9999999999999999999999\r\n", "\n\n", &deep] {
             assert_eq!(taken(bytes.as_bytes()), Err(Malformed), "{bytes:?}");
         }
     }

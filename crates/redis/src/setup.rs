@@ -1,12 +1,12 @@
-//! What a connection for commands learns before it is used: what server it reaches, its scripts, and the least epochs.
+//! What a connection for commands learns before it is used: what server it reaches, its clock and its scripts.
 
 use std::io;
 
 use crate::keys::Keys;
-use crate::options::{Options, Server};
+use crate::options::{Options, Server, Servers};
 use crate::resp::Answer;
 use crate::scripts::{Hashes, Script};
-use crate::wire::{Questions, Wire, master, refused};
+use crate::wire::{Questions, Wire, master, refused, slots};
 
 /// A connection that may be used.
 pub(crate) struct Ready {
@@ -15,8 +15,8 @@ pub(crate) struct Ready {
     pub(crate) client: ClientName,
     pub(crate) hashes: Hashes,
     pub(crate) facts: Facts,
-    /// By partition.
-    pub(crate) least_epochs: Vec<u64>,
+    /// The server's clock, in Unix milliseconds.
+    pub(crate) clock_ms: u64,
     /// Nothing of the connection before is done by Redis any more.
     pub(crate) is_alone: bool,
 }
@@ -41,7 +41,7 @@ pub struct Facts {
     pub appendfsync: Option<String>,
     /// `noeviction`, for one; none if the user may not ask.
     pub maxmemory_policy: Option<String>,
-    replication_id: String,
+    pub(crate) replication_id: String,
     run: String,
     role: String,
 }
@@ -58,18 +58,29 @@ impl Facts {
     }
 }
 
-/// Connects for commands. `before` is the connection that it replaces, whose commands must not be done any more.
-pub(crate) async fn ready(options: &Options, keys: &Keys, before: Option<&ClientName>) -> io::Result<Ready> {
-    let server = master(options).await?;
+/// Where what belongs to no topic is: the one master, or that of its slot.
+pub(crate) async fn nodes_master(options: &Options, keys: &Keys) -> io::Result<Server> {
+    let Servers::Cluster(nodes) = &options.servers else { return master(options).await };
+    let slot = keys.slot_of(keys.nodes_partition());
+    let slots = slots(options, nodes).await?;
+    slots.master(slot).cloned().ok_or_else(|| io::Error::other(format!("no master of the Cluster has slot {slot}")))
+}
+
+/// Connects to a master for commands. `before` is the connection that it replaces, whose commands must not be done any more.
+pub(crate) async fn ready(options: &Options, server: &Server, before: Option<&ClientName>) -> io::Result<Ready> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("Redis at {server}: {error}"));
-    let mut wire = Wire::to(&server, options).await.map_err(named)?;
-    let (facts, number) = facts(&mut wire, options).await.map_err(named)?;
+    let mut wire = Wire::to(server, options).await.map_err(named)?;
+    let (facts, clock_ms) = facts(&mut wire, options).await.map_err(named)?;
     if !facts.is_new_enough() {
         let text = format!("it has version {}, and 7.0 or newer is needed", facts.version);
         return Err(named(io::Error::other(text)));
     }
-    if facts.is_cluster {
-        return Err(named(io::Error::other("it is a node of a Cluster, and a server that stands alone is needed")));
+    match (facts.is_cluster, matches!(options.servers, Servers::Cluster(_))) {
+        (true, false) => {
+            return Err(named(io::Error::other("it is a node of a Cluster, and a server that stands alone is needed")));
+        }
+        (false, true) => return Err(named(io::Error::other("it is no node of a Cluster, and one is needed"))),
+        (true, true) | (false, false) => {}
     }
     if facts.role != "master" {
         return Err(named(io::Error::other(format!("it is a {}, and a master is needed", facts.role))));
@@ -89,29 +100,21 @@ pub(crate) async fn ready(options: &Options, keys: &Keys, before: Option<&Client
     let answers = wire.ask(questions, options.connect_timeout).await.map_err(named)?;
     answers.iter().try_for_each(refused).map_err(named)?;
     let hashes = Hashes(answers.iter().filter_map(Answer::bytes).map(<[u8]>::to_vec).collect());
-    let mut questions = Questions::default();
-    for partition in 0..keys.partitions() {
-        let generation = keys.generation(partition);
-        let hash = hashes.of(Script::Generation);
-        questions.put(&[b"EVALSHA", hash, b"1", generation.as_bytes(), facts.replication_id.as_bytes()]);
-    }
-    let answers = wire.ask(questions, options.connect_timeout).await.map_err(named)?;
-    answers.iter().try_for_each(refused).map_err(named)?;
-    let least_epochs = answers.iter().filter_map(Answer::number).collect();
-    let client = ClientName { run: facts.run.clone(), number };
-    Ok(Ready { wire, server: server.clone(), client, hashes, facts, least_epochs, is_alone })
+    let client = ClientName { run: facts.run.clone(), number: wire.client };
+    Ok(Ready { wire, server: server.clone(), client, hashes, facts, clock_ms, is_alone })
 }
 
+/// What the server says of itself, and its clock in Unix milliseconds.
 async fn facts(wire: &mut Wire, options: &Options) -> io::Result<(Facts, u64)> {
     let mut questions = Questions::default();
-    questions.put(&[b"CLIENT", b"ID"]);
+    questions.put(&[b"TIME"]);
     questions.put(&[b"INFO"]);
     questions.put(&[b"CONFIG", b"GET", b"appendfsync"]);
     questions.put(&[b"CONFIG", b"GET", b"maxmemory-policy"]);
     let answers = wire.ask(questions, options.connect_timeout).await?;
     let mut answers = answers.into_iter();
-    let (client, info) = (answers.next(), answers.next());
-    [&client, &info].into_iter().flatten().try_for_each(refused)?;
+    let (time, info) = (answers.next(), answers.next());
+    [&time, &info].into_iter().flatten().try_for_each(refused)?;
     let mut config = || answers.next().as_ref().and_then(Answer::array)?.get(1)?.text().map(str::to_owned);
     let (appendfsync, maxmemory_policy) = (config(), config());
     let info = info.as_ref().and_then(Answer::text).unwrap_or_default();
@@ -129,5 +132,7 @@ async fn facts(wire: &mut Wire, options: &Options) -> io::Result<(Facts, u64)> {
         run: field("run_id"),
         role: field("role"),
     };
-    Ok((facts, client.as_ref().and_then(Answer::number).unwrap_or(0)))
+    let time = time.as_ref().and_then(Answer::array).unwrap_or_default();
+    let part = |at: usize| time.get(at).and_then(Answer::number).unwrap_or(0);
+    Ok((facts, part(0) * 1000 + part(1) / 1000))
 }

@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::options::{Options, Server, Servers};
 use crate::resp::{self, Answer, Answers, Malformed, Value, error_text};
+use crate::slots::Slots;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -25,6 +26,8 @@ pub(crate) struct Wire {
     read: Reader,
     write: Writer,
     answers: Answers,
+    /// The connection, as Redis numbers it; 0 if it did not say.
+    pub(crate) client: u64,
 }
 
 /// Commands, to be sent together.
@@ -64,10 +67,12 @@ impl Wire {
             questions.put(&[b"SELECT", options.database.to_string().as_bytes()]);
         }
         questions.put(&[b"CLIENT", b"SETNAME", b"ringgate"]);
+        questions.put(&[b"CLIENT", b"ID"]);
         let answers = wire.ask(questions, options.connect_timeout).await?;
-        // A user who may not name the connection may go on without.
-        let signed_in = answers.len().saturating_sub(1);
+        // A user who may not name the connection, or ask for its number, may go on without.
+        let signed_in = answers.len().saturating_sub(2);
         answers.iter().take(signed_in).try_for_each(refused)?;
+        wire.client = answers.last().and_then(Answer::number).unwrap_or(0);
         Ok(wire)
     }
 
@@ -87,7 +92,7 @@ impl Wire {
                     (Box::new(read), Box::new(write))
                 }
             };
-            Ok(Wire { read, write, answers: Answers::default() })
+            Ok(Wire { read, write, answers: Answers::default(), client: 0 })
         };
         timeout(options.connect_timeout, dialed).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
@@ -117,7 +122,7 @@ impl Wire {
         T: Send + 'static,
         F: Fn(Result<Vec<Value>, io::Error>) -> T + Send + 'static,
     {
-        let Wire { mut read, mut write, answers: mut received } = self;
+        let Wire { mut read, mut write, answers: mut received, client: _ } = self;
         let (out, mut writes) = mpsc::unbounded_channel::<Bytes>();
         let writer = tokio::spawn(async move {
             while let Some(bytes) = writes.recv().await {
@@ -193,11 +198,12 @@ pub(crate) fn refused(answer: &Value) -> io::Result<()> {
     }
 }
 
-/// Where the master is now.
+/// Where the one master is now. A Cluster has several, of which [`slots`] tells.
 pub(crate) async fn master(options: &Options) -> io::Result<Server> {
     let (sentinels, master, password) = match &options.servers {
         Servers::Standalone(server) => return Ok(server.clone()),
         Servers::Sentinel { sentinels, master, password } => (sentinels, master, password),
+        Servers::Cluster(_) => return Err(other("a Cluster has no one master")),
     };
     let mut last = other("no sentinel was asked");
     for sentinel in sentinels {
@@ -207,6 +213,28 @@ pub(crate) async fn master(options: &Options) -> io::Result<Server> {
         }
     }
     Err(last)
+}
+
+/// Who has the slots of a Cluster, as the first of these nodes says that answers.
+pub(crate) async fn slots(options: &Options, nodes: &[Server]) -> io::Result<Slots> {
+    let mut last = other("no node of the Cluster is known");
+    for node in nodes {
+        match slots_by(node, options).await {
+            Ok(slots) => return Ok(slots),
+            Err(error) => last = other(format!("node {node} of the Cluster: {error}")),
+        }
+    }
+    Err(last)
+}
+
+async fn slots_by(node: &Server, options: &Options) -> io::Result<Slots> {
+    let mut wire = Wire::to(node, options).await?;
+    let mut questions = Questions::default();
+    questions.put(&[b"CLUSTER", b"SLOTS"]);
+    let answers = wire.ask(questions, options.connect_timeout).await?;
+    answers.iter().try_for_each(refused)?;
+    let slots = answers.first().and_then(|answer| Slots::of(answer, node));
+    slots.ok_or_else(|| other("what it answers to CLUSTER SLOTS is not understood"))
 }
 
 async fn master_by(sentinel: &Server, master: &str, password: Option<&str>, options: &Options) -> io::Result<Server> {

@@ -3,17 +3,27 @@
 //! One task owns all state and never waits for Redis: connections are tasks of their own that hand it whatever they read. It takes
 //! turns: what has come, what shards have asked for, what is due by the clock; then commands are sent and shards are woken.
 //!
-//! Invariants: commands of a link are sent, and after a lost connection sent again, in the order in which they were asked for. A topic
+//! Invariants: commands of a topic are sent, and after a lost connection or a refusal sent again, in the order in which they were asked for. A topic
 //! is loaded only after it was subscribed to.
+//!
+//! | module | what |
+//! |---|---|
+//! | `partitions` | what is asked: a queue for each partition, so that a topic keeps its order whatever becomes of its master |
+//! | `masters` | which master has which partition, and what of them is up |
+//! | `link` | the connection to a master for commands: what is under way |
+//! | `news` | the connection to a master for news: subscriptions |
+//! | `interest` | topics that homes here have in memory |
+//! | `answers` | what Redis has answered, told to shards |
 
 mod answers;
 mod interest;
 mod link;
+mod masters;
 mod news;
+mod partitions;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::Receiver;
@@ -24,9 +34,9 @@ use ringgate_core::shard::{Asked, Effect, EngineUnavailable, Event};
 use ringgate_core::topics::TopicState;
 use tokio::sync::{Notify, mpsc};
 
-use crate::command::{Command, MEMBERS_AT_ONCE, What};
+use crate::command::{MEMBERS_AT_ONCE, What};
 use crate::epochs::Epochs;
-use crate::identity::Identity;
+use crate::identity::{Identity, LEASE_EVERY};
 use crate::keys::Keys;
 use crate::nodes::Nodes;
 use crate::options::{Options, WhenAway};
@@ -34,20 +44,19 @@ use crate::outbound::{Homes, Outbound};
 use crate::record;
 use crate::resp::Value;
 use crate::setup::Ready;
+use crate::slots::Slots;
 use crate::status::{Status, add, set};
 use crate::wire::Wire;
 use interest::Interests;
-use link::Link;
-use news::News;
+use masters::{MasterId, Masters};
+use news::Subscriptions;
+use partitions::Partitions;
 
 /// What is due by the clock is looked at so often.
 const TICK: Duration = Duration::from_millis(50);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-const LEASE_EVERY: Duration = Duration::from_secs(5);
 /// Without a probe over pub/sub for this long its connection is made anew, and the node is not ready.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// While Redis is away for longer, what cannot wait is answered at once.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// What shards have asked for that is looked at in one turn, so that answers are not kept waiting.
 const ASKED_A_TURN: usize = 1024;
 /// Commands that wait to be sent, beyond which messages in no log are given up: their publishers are not held back by an answer.
@@ -57,12 +66,13 @@ const READ_WAITING: usize = 64;
 /// Time to store what was taken when the engine is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the tasks of connections hand over: each with the number of the connection.
-pub(super) enum FromWire {
-    Ready(u64, Box<std::io::Result<Ready>>),
-    Answers(u64, std::io::Result<Vec<Value>>),
-    NewsReady(u64, std::io::Result<Wire>),
-    News(u64, std::io::Result<Vec<Value>>),
+/// What the tasks of connections hand over: each with its master and the number of the connection.
+enum FromWire {
+    Ready(MasterId, u64, Box<std::io::Result<Ready>>),
+    Answers(MasterId, u64, std::io::Result<Vec<Value>>),
+    NewsReady(MasterId, u64, std::io::Result<Wire>),
+    News(MasterId, u64, std::io::Result<Vec<Value>>),
+    Slots(std::io::Result<Slots>),
 }
 
 /// What the thread is woken by.
@@ -81,8 +91,9 @@ pub(crate) struct Work<H> {
     status: Arc<Status>,
     out: Outbound<H>,
     wires: mpsc::Sender<FromWire>,
-    link: Link,
-    news: News,
+    masters: Masters,
+    partitions: Partitions,
+    subscriptions: Subscriptions,
     nodes: Nodes,
     interests: Interests,
     epochs: Epochs,
@@ -91,7 +102,6 @@ pub(crate) struct Work<H> {
     /// Appends of a topic that are not answered yet.
     owed: HashMap<Arc<str>, u32>,
     now: Instant,
-    probe: Probe,
     lease_due: Instant,
     leases_asked: u64,
     /// The newest that was answered, or lost with its connection.
@@ -112,13 +122,6 @@ struct PendingCursor {
     state: Box<TopicState>,
 }
 
-struct Probe {
-    due: Instant,
-    number: u64,
-    at: Instant,
-    heard: Instant,
-}
-
 /// Runs until it is told to stop, and for as long as what was taken before is under way, 2 s at most.
 pub(crate) async fn run<H: Homes>(
     options: Options,
@@ -133,19 +136,18 @@ pub(crate) async fn run<H: Homes>(
     let (wires, mut read) = mpsc::channel(READ_WAITING);
     let keys = Keys::new(&options.prefix, options.database, options.partitions);
     let mut work = Work {
-        keys,
         hash: keyed(identity.seed),
         out: Outbound::new(homes),
         wires,
-        link: Link::new(now, identity.run),
-        news: News::new(now),
+        masters: Masters::new(now, identity.run, &options.servers),
+        partitions: Partitions::new(now, keys.nodes_partition() + 1),
+        subscriptions: Subscriptions::default(),
         nodes: Nodes::new(identity.run),
-        interests: Interests::default(),
+        interests: Interests::new(keys.partitions()),
         epochs: Epochs::default(),
         cursors: HashMap::new(),
         owed: HashMap::new(),
         now,
-        probe: Probe { due: now, number: 0, at: now, heard: now },
         lease_due: now,
         leases_asked: 0,
         leases_answered: 0,
@@ -154,11 +156,16 @@ pub(crate) async fn run<H: Homes>(
         later: Vec::new(),
         later_due: now,
         refusal_logged: None,
+        keys,
         options,
         settings,
         identity,
         status,
     };
+    if !work.masters.is_cluster {
+        let id = work.masters.add(now, None, now + work.options.subscriptions_checked_every);
+        (0..work.partitions.count()).for_each(|partition| work.partitions.set_master(partition, Some(id)));
+    }
     let mut tick = now + TICK;
     let mut stop_at: Option<Instant> = None;
     loop {
@@ -193,7 +200,8 @@ pub(crate) async fn run<H: Homes>(
         }
         if let Some(until) = stop_at {
             work.flush_cursors();
-            if work.link.is_idle() && asked.is_empty() || work.now >= until {
+            let is_idle = work.cursors.is_empty() && work.partitions.is_idle() && work.masters.is_idle();
+            if is_idle && asked.is_empty() || work.now >= until {
                 break;
             }
         }
@@ -216,27 +224,25 @@ impl<H: Homes> Work<H> {
 
     fn on_read(&mut self, read: FromWire) {
         match read {
-            FromWire::Ready(life, ready) => self.on_ready(life, *ready),
-            FromWire::Answers(life, answers) => self.on_answers(life, answers),
-            FromWire::NewsReady(life, wire) => self.on_news_ready(life, wire),
-            FromWire::News(life, news) => self.on_news(life, news),
+            FromWire::Ready(id, life, ready) => self.on_ready(id, life, *ready),
+            FromWire::Answers(id, life, answers) => self.on_answers(id, life, answers),
+            FromWire::NewsReady(id, life, wire) => self.on_news_ready(id, life, wire),
+            FromWire::News(id, life, news) => self.on_news(id, life, news),
+            FromWire::Slots(slots) => self.on_slots(slots),
         }
     }
 
-    fn is_away(&self) -> bool {
-        self.link.away_for(self.now) > PATIENCE
-    }
-
-    fn command(&self, shard: ShardId, what: What) -> Command {
-        let limit = match (&what, self.options.when_away) {
-            (What::Append { .. }, WhenAway::Wait(limit)) => limit,
-            _ => self.options.command_timeout,
-        };
-        Command { shard, what, deadline: self.now + limit, is_undecided: false }
-    }
-
     fn on_asked(&mut self, shard: ShardId, effect: Effect) {
-        let refuses = self.is_away();
+        let refuses = match &effect {
+            Effect::Append { record, .. } => self.refuses(&record.topic),
+            Effect::Read { messages, .. } => self.refuses(&messages.topic),
+            Effect::Claim { user, .. } => self.refuses(&format!("@{user}")),
+            Effect::Load { topic }
+            | Effect::Presence { topic, .. }
+            | Effect::Members { topic, .. }
+            | Effect::Relay { topic, .. } => self.refuses(topic),
+            _ => false,
+        };
         match effect {
             Effect::Append { ticket, record, .. } => {
                 if refuses && self.options.when_away == WhenAway::Refuse {
@@ -292,7 +298,7 @@ impl<H: Homes> Work<H> {
                 }
                 (changes, anew) = (rest, false);
             },
-            Effect::Relay { topic, frame, origin } if !refuses && self.link.waiting() < WAITING_MAX_FOR_RELAY => {
+            Effect::Relay { topic, frame, origin } if !refuses && self.partitions.waiting() < WAITING_MAX_FOR_RELAY => {
                 let payload = record::relay(origin, &frame);
                 self.push(shard, What::Relay { topic, payload });
             }
@@ -305,11 +311,6 @@ impl<H: Homes> Work<H> {
             | Effect::Abort { .. }
             | Effect::Hold { .. } => debug_assert!(false, "not for an engine"),
         }
-    }
-
-    fn push(&mut self, shard: ShardId, what: What) {
-        let command = self.command(shard, what);
-        self.link.push(command);
     }
 
     /// Keeps what is told of a topic until the next tick: the newest of each device.
@@ -326,45 +327,47 @@ impl<H: Homes> Work<H> {
         }
     }
 
+    /// While a partition is away its cursors are merged here, and take no more room than there are topics in memory.
     fn flush_cursors(&mut self) {
-        for (topic, PendingCursor { shard, epoch, state }) in std::mem::take(&mut self.cursors) {
-            self.push(shard, What::Cursor { topic, epoch, state });
+        for (topic, pending) in std::mem::take(&mut self.cursors) {
+            if self.partitions.is_open(self.partition_of(&topic)) {
+                let PendingCursor { shard, epoch, state } = pending;
+                self.push(shard, What::Cursor { topic, epoch, state });
+            } else {
+                self.cursors.insert(topic, pending);
+            }
         }
     }
 
     fn on_tick(&mut self, was_stopped: bool) {
-        // While Redis is away they are merged here, and take no more room than there are topics in memory.
-        if self.link.is_ready() {
-            self.flush_cursors();
-        }
+        self.flush_cursors();
+        self.partitions.count_waiting();
         if !was_stopped {
+            self.give_up_silent_links();
             self.give_up_late();
             self.look_at_news();
         }
-        self.connect_if_due();
+        self.ask_for_slots();
+        self.connect_links();
         self.unsubscribe_lingering();
-        self.resubscribe_some();
+        self.look_at_subscriptions();
         self.touch_topics();
         self.ask_for_members();
-        if self.link.is_ready() && self.now >= self.later_due {
+        if self.now >= self.later_due {
             self.later_due = self.now + Duration::from_secs(1);
             self.ask_later();
         }
-        if self.link.is_ready() && self.now >= self.probe.due {
-            self.probe.due = self.now + PROBE_EVERY;
-            self.probe.number += 1;
-            self.probe.at = self.now;
-            let (number, at) = (self.probe.number, self.now);
-            self.push(ShardId(0), What::Probe { number, at });
-        }
-        if self.link.is_ready() && self.now >= self.lease_due {
+        self.send_probes();
+        let nodes = self.keys.nodes_partition();
+        if self.now >= self.lease_due && self.partitions.is_open(nodes) {
             self.ask_for_nodes();
         }
-        let silence = self.now.duration_since(self.probe.heard);
-        let up = self.link.is_ready() && self.news.is_ready() && silence < SILENCE_MAX;
-        self.status.up.store(up, Ordering::Relaxed);
-        set(&self.status.probe_age_ms, silence.as_millis() as u64);
-        set(&self.status.buffered, self.link.waiting() as u64);
+        if self.partitions.refuses(nodes, self.now) {
+            // A newer list of nodes does not come soon.
+            std::mem::take(&mut self.held).into_iter().for_each(|held| self.tell_loaded(held));
+        }
+        self.say_what_is_up();
+        set(&self.status.buffered, self.partitions.waiting() as u64);
         set(&self.status.interest, self.interests.len() as u64);
         set(&self.status.dropped, self.out.dropped);
     }
@@ -372,11 +375,12 @@ impl<H: Homes> Work<H> {
     /// Homes whose rooms have changed tell their members anew.
     fn ask_for_members(&mut self) {
         const A_TICK: usize = 256;
-        if self.link.is_ready() {
-            for _ in 0..A_TICK {
-                let Some((topic, shard)) = self.unknown_members.pop_first() else { return };
-                self.out.tell(shard, Event::Changed { topic });
-            }
+        let is_open = |(topic, _): &&(Arc<str>, ShardId)| self.partitions.is_open(self.partition_of(topic));
+        let open: Vec<_> = self.unknown_members.iter().filter(is_open).take(A_TICK).cloned().collect();
+        for room in open {
+            self.unknown_members.remove(&room);
+            let (topic, shard) = room;
+            self.out.tell(shard, Event::Changed { topic });
         }
     }
 
@@ -389,11 +393,12 @@ impl<H: Homes> Work<H> {
 
     /// The node's number is free at once for the next run.
     async fn end_lease(&mut self) {
-        if self.is_away() {
+        if !self.partitions.is_open(self.keys.nodes_partition()) {
             return;
         }
         let end = async {
-            let ready = crate::setup::ready(&self.options, &self.keys, None).await?;
+            let server = crate::setup::nodes_master(&self.options, &self.keys).await?;
+            let ready = crate::setup::ready(&self.options, &server, None).await?;
             crate::identity::end_lease(ready, &self.options, &self.keys, &self.identity).await
         };
         if let Err(error) = tokio::time::timeout(STOP_TIMEOUT, end).await.unwrap_or_else(|late| Err(late.into())) {
