@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes the golden vectors of the ringgate wire: one whole frame per .bin file, and index.json, which says what each holds.
+"""Makes the golden vectors of the ringgate wire: one whole frame per .bin file; index.json, which says what each holds; and
+texts.json, which has the same frames as JSON.
 
     make.py            writes the vectors
     make.py --check    writes nothing; fails when the committed files are not what it would write
@@ -8,6 +9,7 @@ Needs flatbuffers==25.12.19 and the generated code in clients/python. The output
 random numbers. README.md in this folder describes index.json.
 """
 
+import base64
 import importlib
 import json
 import pathlib
@@ -215,6 +217,61 @@ def shown_body(name, values):
             "duplicate": bool(values["duplicate"]),
         }
     return shown_table(name, values)
+
+
+# ---------------------------------------------------------------- values -> JSON (docs/json.md)
+
+
+def uuid(value):
+    digits = f"{value['high'] << 64 | value['low']:032x}"
+    return "-".join([digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]])
+
+
+def json_fields(fields, values):
+    """A table's fields as docs/json.md has them: what is absent is left out, numbers and flags are always there."""
+    object = {}
+    for field, kind in fields:
+        value = values.get(field)
+        if field == "recover":
+            object[field] = ["exact", "best"][value or 0]
+        elif field == "durability":
+            object[field] = ["ephemeral", "memory", "durable"][value or 0]
+        elif kind == "bytes":
+            try:
+                object["payload"] = (value or b"").decode()
+            except UnicodeDecodeError:
+                object["payload_base64"] = base64.b64encode(value).decode()
+        elif kind == "ClientMessageId":
+            if value and value != {"high": 0, "low": 0}:
+                object[field] = uuid(value)
+        elif isinstance(kind, list):
+            object[field] = [json_fields(TABLES[kind[0]], element) for element in value or []]
+        elif value is not None or kind not in ("string", *STRUCTS):
+            object[field] = shown(kind, value)
+    return object
+
+
+PUBLISHED = [
+    ("request", "u32"), ("client_message_id", "ClientMessageId"), ("stamp", "Stamp"), ("durability", "u8"),
+    ("duplicate", "bool"),
+]
+# Strings of the gateway that are there in any case, empty if need be.
+ALWAYS = {
+    "Connected": ["node", "user"], "Message": ["topic", "sender"], "Subscribed": ["room"], "Unsubscribed": ["room"],
+    "PresenceResult": ["room"], "HistoryResult": ["topic"], "Joined": ["room", "user", "device"],
+    "Left": ["room", "user", "device"],
+}
+
+
+def json_object(name, values):
+    kind = "".join("_" + letter.lower() if letter.isupper() else letter for letter in name).lstrip("_")
+    if name in EMPTY:
+        return {"type": kind}
+    if name == "Ack":
+        return {"type": kind, "position": shown("Position", values)}
+    fields = PUBLISHED if name == "Published" else TABLES[name]
+    values = {**dict.fromkeys(ALWAYS.get(name, []), ""), **values}
+    return {"type": kind, **json_fields(fields, values)}
 
 
 # ---------------------------------------------------------------- the frames
@@ -562,7 +619,7 @@ def malformed():
 
 def make():
     """All files, by name."""
-    files, index = {}, []
+    files, index, texts = {}, [], []
 
     def add(file, content, **entry):
         assert file not in files
@@ -580,6 +637,7 @@ def make():
                     f"{direction}_{name.lower()}_{case}.bin", frame(kinds[name], body_of(name, values)),
                     kind=kinds[name], name=name, direction=direction, case=case, fields=shown_body(name, values),
                 )
+                texts.append({"file": f"{direction}_{name.lower()}_{case}.bin", "text": json_object(name, values)})
     add(
         "client_publish_newer.bin", frame(CLIENT_KINDS["Publish"], newer_publish()),
         kind=CLIENT_KINDS["Publish"], name="Publish", direction="client", case="typical",
@@ -593,8 +651,9 @@ def make():
             f"malformed_{file}.bin", content,
             kind=kind, name=name, direction="client", case="malformed", refuse=why, level=level, **field, **verdict,
         )
-    lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in index)
-    files["index.json"] = f"[\n{lines}\n]\n".encode()
+    for file, entries in (("index.json", index), ("texts.json", texts)):
+        lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+        files[file] = f"[\n{lines}\n]\n".encode()
     return files
 
 

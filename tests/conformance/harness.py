@@ -15,7 +15,9 @@ import ssl
 import time
 import traceback
 
+import texts
 import wire
+import ws
 from wire import Failure
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -125,11 +127,12 @@ def small_rates(gateway):
 class Gateway:
     """Where it is, and how tokens for it are made."""
 
-    def __init__(self, host, port, key, key_id=None, context=None, server_name=None, deadline=10.0, path=None):
+    def __init__(self, host, port, key, key_id=None, context=None, server_name=None, deadline=10.0, path=None, json=False):
         self.address, self.key, self.key_id = (host, port), key, key_id
         self.context, self.server_name, self.deadline = context, server_name or host, deadline
         # Of a listener for WebSocket.
         self.path = path
+        self.socket_of_path = texts.Socket if json else ws.Socket
         self.hello = None
         self.namespaces = frozenset()
 
@@ -207,7 +210,12 @@ class Run:
         """A connection on which nothing was said yet."""
         gateway = self.gateway
         connection = wire.Connection(
-            gateway.address, gateway.context, gateway.server_name, gateway.deadline, gateway.path
+            gateway.address,
+            gateway.context,
+            gateway.server_name,
+            gateway.deadline,
+            gateway.path,
+            gateway.socket_of_path,
         )
         self.connections.append(connection)
         return connection
@@ -354,6 +362,8 @@ def run_case(case, gateway):
         outcome, text = "ok", ""
     except Skip as skip:
         outcome, text = "skipped", str(skip)
+    except texts.Inexpressible as what:
+        outcome, text = "no text", str(what)
     except Failure as failure:
         outcome, text = "FAILED", str(failure)
     except Exception as error:  # A case must not take the others with it, whatever a gateway makes of it.

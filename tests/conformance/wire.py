@@ -200,10 +200,11 @@ def raw(kind, body):
 class Connection:
     """Blocking, with a deadline for everything. The gateway's Ping is answered unless `answer_pings` is False.
 
-    With a path it is a WebSocket: its socket is a `ws.Socket`, which carries the same bytes in messages.
+    With a path it is a WebSocket: its socket is a `ws.Socket`, which carries the same bytes in messages, or a `texts.Socket`, which carries
+    what they mean as JSON.
     """
 
-    def __init__(self, address, context, server_name, deadline, path=None):
+    def __init__(self, address, context, server_name, deadline, path=None, socket_of_path=ws.Socket):
         self.deadline = deadline
         self.answer_pings = True
         self.aside = []
@@ -223,7 +224,7 @@ class Connection:
                 raise Failure(f"the TLS handshake failed: {error}") from error
         if path is not None:
             try:
-                self.socket = ws.Socket(self.socket, f"{server_name}:{address[1]}", path)
+                self.socket = socket_of_path(self.socket, f"{server_name}:{address[1]}", path)
             except (OSError, ssl.SSLError, ValueError) as error:
                 self.socket.close()
                 raise Failure(f"no WebSocket: {error}") from error

@@ -19,6 +19,9 @@ HEAD_BYTES_MAX = 8192
 class Socket:
     """On a connected socket, or one of TLS. Broken rules of WebSocket are a ValueError."""
 
+    subprotocol = "ringgate.v1"
+    opcode = BINARY
+
     def __init__(self, carrier, host, path):
         self._carrier, self._input, self._output = carrier, bytearray(), bytearray()
         self._is_closing = False
@@ -27,7 +30,7 @@ class Socket:
         key = base64.b64encode(os.urandom(16)).decode()
         carrier.sendall(
             f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: ringgate.v1\r\n\r\n".encode()
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Protocol: {self.subprotocol}\r\n\r\n".encode()
         )
         while b"\r\n\r\n" not in self._input:
             data = carrier.recv(4096)
@@ -41,7 +44,7 @@ class Socket:
         accept = base64.b64encode(hashlib.sha1(key.encode() + GUID).digest()).decode()
         if not status.startswith("HTTP/1.1 101 ") or headers.get("sec-websocket-accept") != accept:
             raise ValueError(f"the request was answered with {status!r}, {headers}")
-        if headers.get("sec-websocket-protocol") != "ringgate.v1":
+        if headers.get("sec-websocket-protocol") != self.subprotocol:
             raise ValueError(f"another subprotocol was chosen: {headers}")
 
     def sendall(self, data):
@@ -97,14 +100,18 @@ class Socket:
             del self._input[: start + length]
             if self.close_code is not None:
                 raise ValueError("a frame came behind the Close frame")
-            if opcode == 0x80 | BINARY:
-                content += payload
+            if opcode == 0x80 | self.opcode:
+                content += self.content(payload)
             elif opcode == 0x80 | CLOSE:
                 self.close_code = struct.unpack_from(">H", payload)[0] if payload else 1005
                 self._say_close(payload[:2])
             elif opcode != 0x80 | PONG:
                 raise ValueError(f"a frame that begins with {opcode:#x}, which the gateway does not send")
         return content
+
+    def content(self, payload):
+        """The frames in a message."""
+        return payload
 
     def _say_close(self, body):
         if not self._is_closing:

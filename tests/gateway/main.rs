@@ -16,6 +16,7 @@ mod dumpable;
 mod faults;
 mod front;
 mod inbox;
+mod json;
 mod limits;
 mod logs;
 mod metrics;

@@ -196,8 +196,13 @@ impl Gateway {
     }
 
     fn hang_up_later(&self, client: Client) -> Client {
-        self.sockets.lock().unwrap().push(client.socket().try_clone().unwrap());
+        self.hang_up_socket_later(client.socket());
         client
+    }
+
+    /// For a socket that no [`Client`] has.
+    pub(crate) fn hang_up_socket_later(&self, socket: &TcpStream) {
+        self.sockets.lock().unwrap().push(socket.try_clone().unwrap());
     }
 
     // Figures.

@@ -34,6 +34,7 @@ mod driver;
 mod gather;
 mod handshake;
 mod introduce;
+pub mod json;
 pub mod kernel;
 mod layer;
 mod listen;
@@ -82,7 +83,7 @@ pub use probe::{Outcome, Probe, probe};
 pub use ring::RingError;
 
 use crate::layer::Framing;
-use crate::ws::{Refusal, Rules, Subprotocol};
+use crate::ws::{Refusal, Rules};
 use buffers::Buffers;
 use listen::{Accept, Listener};
 use operation::Operation;
@@ -221,15 +222,14 @@ impl Net {
         self.add_listener(Listener { socket, transport: front.transport, framing, proxies: front.proxies.clone() });
     }
 
-    /// As [`Self::listen`], for WebSocket connections over the transport, which [`Driver::opened`] is told of as `ws` or `wss`. Frames travel in binary messages: of the rules'
-    /// subprotocols, only [`Subprotocol::Binary`] is agreed on.
+    /// As [`Self::listen`], for WebSocket connections over the transport, which [`Driver::opened`] is told of as `ws` or `wss`. Frames travel in
+    /// binary messages or as JSON in texts, as the client asks ([`Subprotocol`](crate::ws::Subprotocol)).
     pub fn listen_websocket(&mut self, socket: TcpListener, transport: Transport, rules: Rules) {
         let framing = Framing::WebSocket(self.websocket_rules(rules));
         self.add_listener(Listener { socket, transport: transport.with_websocket(), framing, proxies: Vec::new() });
     }
 
-    fn websocket_rules(&mut self, mut rules: Rules) -> Arc<Rules> {
-        rules.subprotocols.retain(|subprotocol| *subprotocol == Subprotocol::Binary);
+    fn websocket_rules(&mut self, rules: Rules) -> Arc<Rules> {
         if self.websocket_farewells.is_empty() {
             let seconds = BUSY_AFTER_MS.div_ceil(1000)..=(BUSY_AFTER_MS + BUSY_SPREAD_MS).div_ceil(1000);
             self.websocket_farewells = seconds.map(|seconds| Refusal::Unavailable(seconds).answer()).collect();

@@ -6,6 +6,8 @@ use bytes::Bytes;
 
 use ringgate_core::outbox::Chunk;
 
+use crate::json::Texts;
+
 /// One send in the kernel. The bytes do not move while it is there: both owners keep them on the heap.
 pub(super) struct Send {
     pub(super) owner: Owner,
@@ -62,6 +64,8 @@ pub(super) struct Sends {
     spares: Vec<Vec<u8>>,
     /// The sum of their capacities.
     spare_bytes: usize,
+    /// What was sent lately to connections that speak JSON.
+    pub(super) texts: Texts,
 }
 
 /// Spare buffers are kept up to this many bytes in all: as many as a busy turn of broadcasts needs, until the shard rests.
@@ -95,6 +99,7 @@ impl Sends {
 
     pub(super) fn release_spares(&mut self) {
         (self.spares, self.spare_bytes) = (Vec::new(), 0);
+        self.texts.release();
         if self.free.len() == self.sends.len() {
             // Nothing is in the kernel: no key is in use.
             *self = Sends::default();

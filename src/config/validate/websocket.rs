@@ -61,12 +61,13 @@ fn cookie(name: &Spanned<String>, raw: &raw::WebSocket, check: &mut Check<'_>) {
     }
 }
 
-/// The defaults. A message takes the largest frame that a client may send.
+/// The defaults. A message takes the largest frame that a client may send, also as JSON: base64 takes a third more, and few payloads have
+/// more escapes than that.
 pub(in crate::config) fn rules(settings: &Settings) -> Rules {
     let rules = Rules::default();
     let frame = u32::try_from(settings.body_bytes_max() + HEADER_BYTES).unwrap_or(u32::MAX);
     Rules {
-        message_bytes_max: rules.message_bytes_max.max(frame),
+        message_bytes_max: rules.message_bytes_max.max(frame.saturating_mul(2)),
         token_in_authorization: true,
         token_subprotocol_prefix: Some("bearer.".to_owned()),
         ..rules

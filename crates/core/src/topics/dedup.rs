@@ -1,7 +1,7 @@
 //! Client message ids that were answered lately: the same id again gets the same answer and causes no second message.
 //!
-//! Bounded by time and by count. The count is shared fairly: when it is reached, ids of senders that hold more than their
-//! share go first, oldest first, so that a sender of many messages does not shorten the window of the others. What the
+//! Bounded by time and by count. The count is shared fairly: when it is reached, ids of senders that hold more than half of
+//! an even share go first, oldest first, so that a sender of many messages does not shorten the window of senders of few. What the
 //! count pushes out is counted by the caller. Entries lie in the order in which they came, one cache line each; the
 //! [`Index`] beside them only holds their numbers.
 //! Invariants: entry `i` of the queue has number `first + i`, modulo 2^32, every entry is in the index once, and `senders`
@@ -242,15 +242,16 @@ impl Dedup {
         index.insert(hash, number, live, hash_of_number)
     }
 
-    /// Forgets the oldest id of a sender that has its share or more. Older ids of others on the way there are kept: they
-    /// move to the end of the queue, few for each new id on average.
+    /// Forgets the oldest id of a sender that has half of an even share or more. Older ids of others on the way there are
+    /// kept: they move to the end of the queue, few for each new id on average. Half, since senders that are equally busy
+    /// are all near their share: then the oldest id simply goes, and nothing is moved.
     fn make_room(&mut self) -> u64 {
-        let share = (self.entries_max / self.senders.count.max(1)).max(1);
+        let protected = self.entries_max / self.senders.count.max(1) / 2;
         let mut pushed_out = 0;
         self.may_keep = (self.may_keep + KEPT_FOR_EACH).min(KEPT_AT_ONCE);
         while self.may_keep > 0
             && let Some(oldest) = self.entries.front().copied()
-            && (self.senders.held(oldest.sender) as usize) < share
+            && (self.senders.held(oldest.sender) as usize) < protected
         {
             self.may_keep -= 1;
             self.forget_first();
@@ -414,6 +415,22 @@ mod tests {
         }
         assert_eq!(dedup.find(dedup.key(77, 77, id(49_999))), Some(answer));
         assert_eq!(dedup.find(dedup.key(77, 77, id(10))), None);
+    }
+
+    #[test]
+    fn senders_are_about_equally_busy_then_ids_leave_in_the_order_in_which_they_came() {
+        let answer = Answered { stamp: Stamp::default(), durability: Durability::Memory };
+        let id = |low| ClientMessageId { high: 1, low };
+        let mut dedup = Dedup::new(100_000, 1000, 9);
+        // Ten senders, two of which send half as much again as the others.
+        let sender = |low: u64| if low % 11 < 10 { low % 11 } else { low % 2 };
+        for low in 0..10_000 {
+            dedup.remember(dedup.key(sender(low), sender(low), id(low)), answer, Now::default());
+        }
+        for low in 0..10_000 {
+            let found = dedup.find(dedup.key(sender(low), sender(low), id(low)));
+            assert_eq!(found.is_some(), low >= 9_000, "{low}");
+        }
     }
 
     #[test]

@@ -2,22 +2,29 @@
 //!
 //! The request comes first, bounded and judged as a whole; then frames in binary messages. Payloads are unmasked where the layer below
 //! has left them and handed on as one stream, without the borders of messages; what is sent goes as one unmasked message for each
-//! send. Pings are answered here, the newest one where several wait. While nothing waits, this owns the decoder's bytes and no other memory.
+//! send. Where the subprotocol is JSON, each text is a frame, both ways (`crate::json`). Pings are answered here, the newest one where several wait. While nothing
+//! waits, this owns the decoder's bytes and no other memory.
 
 use std::sync::Arc;
 
 use ringgate_core::close::CloseReason;
 use ringgate_core::id::ConnectionKey;
+use ringgate_core::limits::CONNECT_BODY_BYTES_MAX;
+use ringgate_core::outbox::Chunk;
 use ringgate_core::wire::ws::{
-    Decoder, FrameHeader, HEADER_BYTES_MAX, Item, Message, Opcode, Peer, append_close, code,
+    Decoder, FrameHeader, HEADER_BYTES_MAX, Item, Message, Opcode, Peer, Violation, append_close, code,
 };
 
 use super::{Layer, LayerError, Progress};
 use crate::Driver;
-use crate::gather::append_rest;
+use crate::gather::{SEND_BYTES_MAX, append_rest};
+use crate::json::{self, Texts, append_messages};
 use crate::portion::Portion;
 use crate::sends::{Owner, Send, SendKey, Sends};
-use crate::ws::{Accepted, Failure, HEAD_BYTES_MAX, Refusal, Rules, Simd, head_bytes, upgrade};
+use crate::ws::{Accepted, Failure, HEAD_BYTES_MAX, Refusal, Rules, Simd, Subprotocol, head_bytes, upgrade};
+
+/// Bytes of the first text of a connection, which nobody has signed in yet: the longest Connect, with room for escapes and names of fields.
+const FIRST_TEXT_BYTES_MAX: usize = 2 * CONNECT_BODY_BYTES_MAX;
 
 // What an idle connection has on top of the layer below; a size that allocators keep whole blocks of.
 const _: () = assert!(size_of::<Ws<super::plain::Plain>>() <= 64 && size_of::<Ws<crate::tls::Tls>>() <= 80);
@@ -31,6 +38,8 @@ pub(crate) struct Ws<L> {
 /// All but the layer below, so that what it hands on can be taken in while it works.
 struct Upper {
     stage: Stage,
+    subprotocol: Subprotocol,
+    is_first_text: bool,
     /// What a Close frame of ours says.
     close_code: u16,
     decoder: Decoder,
@@ -51,10 +60,18 @@ enum Stage {
 struct Aside {
     /// Until the request is judged.
     opening: Option<Opening>,
+    /// The text whose end has not come.
+    text: Vec<u8>,
     /// What waits for the next send, in this order: the answer to the request, the payload of a Pong, the body of a Close.
     http: Vec<u8>,
     pong: Option<Vec<u8>>,
     close: Option<Vec<u8>>,
+}
+
+impl Aside {
+    fn has_answer(&self) -> bool {
+        !self.http.is_empty() || self.pong.is_some() || self.close.is_some()
+    }
 }
 
 struct Opening {
@@ -78,7 +95,17 @@ impl<L: Layer> Ws<L> {
         let decoder = Decoder::new(Peer::Client, rules.message_bytes_max);
         let aside = Aside { opening: Some(Opening { rules, head: Vec::new() }), ..Aside::default() };
         let aside = Some(Box::new(aside));
-        Ws { below, upper: Upper { stage: Stage::Opening, close_code: code::NORMAL, decoder, aside } }
+        Ws {
+            below,
+            upper: Upper {
+                stage: Stage::Opening,
+                subprotocol: Subprotocol::Binary,
+                is_first_text: true,
+                close_code: code::NORMAL,
+                decoder,
+                aside,
+            },
+        }
     }
 }
 
@@ -113,6 +140,7 @@ impl Upper {
         let http = match judged {
             Ok(mut accepted) => {
                 self.stage = Stage::Open;
+                self.subprotocol = accepted.subprotocol;
                 let answer = std::mem::take(&mut accepted.answer);
                 taken.upgraded = Some(Box::new(accepted));
                 answer
@@ -129,15 +157,31 @@ impl Upper {
 
     fn take_frames(&mut self, bytes: &mut [u8], taken: &mut Taken, above: &mut impl FnMut(Portion<'_>)) {
         let all = bytes.len();
-        let (mut content, mut is_text, mut ping, mut close) = (0, false, None, None);
-        let read = self.decoder.read::<Simd>(bytes, |item| match item {
-            Item::Data { message: Message::Text, .. } => is_text = true,
-            Item::Data { message: Message::Binary, bytes, .. } => {
-                if !is_text && !bytes.is_empty() {
+        let (mut content, mut spared, mut failure, mut ping, mut close) = (0, 0, None, None, None);
+        let Upper { decoder, aside, subprotocol, is_first_text, .. } = self;
+        let read = decoder.read::<Simd>(bytes, |item| match item {
+            // What comes behind a failure is not looked at.
+            Item::Data { .. } if failure.is_some() => {}
+            Item::Data { message: Message::Binary, bytes, .. } if *subprotocol == Subprotocol::Binary => {
+                if !bytes.is_empty() {
                     content += bytes.len();
                     above(Portion::InPlace(bytes));
                 }
             }
+            Item::Data { message: Message::Text, ends, bytes } if *subprotocol == Subprotocol::Json => {
+                content += bytes.len();
+                let text_bytes_max = if *is_first_text { FIRST_TEXT_BYTES_MAX } else { u32::MAX as usize };
+                match take_text(aside, bytes, ends, text_bytes_max) {
+                    Ok(None) => {}
+                    Ok(Some((text_bytes, mut frame))) => {
+                        *is_first_text = false;
+                        spared += text_bytes.saturating_sub(frame.len());
+                        above(Portion::InPlace(&mut frame));
+                    }
+                    Err(error) => failure = Some(error),
+                }
+            }
+            Item::Data { message, .. } => failure = Some(Failure::Message(message)),
             Item::Ping(payload) => ping = Some(payload.to_vec()),
             Item::Pong(_) => {}
             // The code is sent back (RFC 6455, 5.5.1); none for none.
@@ -146,9 +190,9 @@ impl Upper {
                 close = Some(said.code.unwrap_or(NO_STATUS));
             }
         });
-        taken.overhead_bytes += all - content;
-        let failure = if is_text { Some(Failure::Text) } else { read.err().map(Failure::Violation) };
-        if let Some(failure) = failure {
+        // A text counts once it is whole: as its frame, and what it has beyond that here.
+        taken.overhead_bytes += all - content + spared;
+        if let Some(failure) = failure.or(read.err().map(Failure::Violation)) {
             self.say_close(failure.close_code(), &failure.to_string());
             taken.failure = Some(failure);
         } else if let Some(code) = close {
@@ -171,7 +215,7 @@ impl Upper {
     }
 
     fn has_answer(&self) -> bool {
-        self.aside.as_deref().is_some_and(|aside| aside.opening.is_none())
+        self.aside.as_deref().is_some_and(Aside::has_answer)
     }
 
     /// What waits, as bytes for the layer below.
@@ -179,7 +223,10 @@ impl Upper {
         if !self.has_answer() {
             return Vec::new();
         }
-        let Aside { mut http, pong, close, .. } = self.aside.take().map(|aside| *aside).unwrap_or_default();
+        let Aside { mut http, pong, close, text, .. } = self.aside.take().map(|aside| *aside).unwrap_or_default();
+        if !text.is_empty() {
+            self.waiting().text = text;
+        }
         for (opcode, payload) in [(Opcode::Pong, pong), (Opcode::Close, close)] {
             if let Some(payload) = payload {
                 http.extend_from_slice(&FrameHeader::new(true, opcode, payload.len()));
@@ -188,6 +235,35 @@ impl Upper {
         }
         http
     }
+}
+
+/// Takes a piece of a text; at its end gives its bytes, and the frame that it means. A text that comes whole is not copied.
+fn take_text(
+    aside: &mut Option<Box<Aside>>,
+    bytes: &[u8],
+    ends: bool,
+    text_bytes_max: usize,
+) -> Result<Option<(usize, Vec<u8>)>, Failure> {
+    let text_bytes = aside.as_deref().map_or(0, |aside| aside.text.len()) + bytes.len();
+    if text_bytes > text_bytes_max {
+        return Err(Failure::Violation(Violation::MessageTooLong(text_bytes_max as u32)));
+    }
+    if !ends {
+        aside.get_or_insert_default().text.extend_from_slice(bytes);
+        return Ok(None);
+    }
+    let mut frame = Vec::new();
+    let appended = match aside.as_deref_mut().map(|aside| std::mem::take(&mut aside.text)) {
+        Some(mut text) if !text.is_empty() => {
+            text.extend_from_slice(bytes);
+            json::append_frame(&text, &mut frame)
+        }
+        _ => json::append_frame(bytes, &mut frame),
+    };
+    if aside.as_deref().is_some_and(|aside| !aside.has_answer()) {
+        *aside = None;
+    }
+    appended.map(|()| Some((text_bytes, frame))).map_err(Failure::Json)
 }
 
 /// What the layer below and this one have come to together.
@@ -278,7 +354,15 @@ impl<L: Layer> Layer for Ws<L> {
     ) -> Result<Option<SendKey>, Box<LayerError>> {
         let mut out = if self.has_answer() { self.take_answer() } else { sends.spare() };
         let (mut sent, mut more) = (0, false);
-        if self.is_open() {
+        if self.is_open() && self.upper.subprotocol == Subprotocol::Json {
+            let direct = L::IS_TRANSPARENT && out.is_empty();
+            let buffer = if direct { &mut out } else { &mut *scratch };
+            buffer.clear();
+            more = append_texts(buffer, key, &mut sends.texts, driver);
+            if !direct && !scratch.is_empty() {
+                self.below.seal(scratch, &mut out)?;
+            }
+        } else if self.is_open() {
             // Room for a header of any length goes before the content; what the header does not need of it is left out.
             let direct = L::IS_TRANSPARENT && out.is_empty();
             let buffer = if direct { &mut out } else { &mut *scratch };
@@ -307,6 +391,21 @@ impl<L: Layer> Layer for Ws<L> {
         }
         Ok(Some(sends.insert(Send { owner: Owner::Copied(out), sent, more })))
     }
+}
+
+/// As [`append_rest`], in text messages.
+fn append_texts(buffer: &mut Vec<u8>, key: ConnectionKey, texts: &mut Texts, driver: &mut impl Driver) -> bool {
+    while buffer.len() < SEND_BYTES_MAX {
+        let Some(chunk) = driver.pull(key) else { return false };
+        match chunk {
+            Chunk::Data(delivery) => texts.append_shared(&delivery.frame, buffer),
+            Chunk::Control(control) => {
+                append_messages(&control, buffer);
+                driver.recycle(key, control);
+            }
+        }
+    }
+    true
 }
 
 #[cfg(test)]
@@ -346,6 +445,26 @@ mod tests {
         assert_eq!((content.as_slice(), progress.overhead_bytes), (&b"hello"[..], 6 + 1 + 6));
         assert_eq!(ws.take_answer(), [0x8a, 1, b'x']);
         assert!(ws.upper.aside.is_none() && !ws.has_answer());
+    }
+
+    #[test]
+    fn text_comes_in_pieces_then_its_bytes_count_once_and_nothing_of_it_is_kept() {
+        let request = REQUEST.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: ringgate.json.v1\r\n\r\n");
+        let mut ws = Ws::new(Plain, Arc::new(Rules::default()));
+        assert!(ws.take_in(&mut request.into_bytes(), |_| {}).is_ok());
+        ws.take_answer();
+        let long = format!(r#"{{"type":"ping","note":"{}"}}"#, "n".repeat(5000));
+        let short = r#"{"type":"publish","topic":"chat:a"}"#;
+        for text in [&long, short] {
+            let bytes = frames(&[(Opcode::Text, text.as_bytes())]);
+            let (mut handed_on, mut counted) = (0, 0);
+            for mut piece in bytes.chunks(1000).map(<[u8]>::to_vec) {
+                let progress = ws.take_in(&mut piece, |portion| handed_on += portion.len()).ok().unwrap();
+                counted += progress.overhead_bytes;
+            }
+            assert_eq!(counted + handed_on, bytes.len().max(handed_on + 6), "{text}");
+            assert!(ws.upper.aside.is_none() && !ws.has_answer());
+        }
     }
 
     #[test]

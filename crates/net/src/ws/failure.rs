@@ -3,9 +3,10 @@
 use std::fmt;
 
 use ringgate_core::close::CloseReason;
-use ringgate_core::wire::ws::{Violation, code};
+use ringgate_core::wire::ws::{Message, Violation, code};
 
 use super::refusal::Refusal;
+use crate::json::Malformed;
 
 /// What a peer did that ends its connection. The text is for logs and, after the opening handshake, the reason in the Close frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +15,10 @@ pub enum Failure {
     Refused(Refusal),
     /// It broke a rule of RFC 6455.
     Violation(Violation),
-    /// It sent a text, where the subprotocol has frames in binary messages.
-    Text,
+    /// It sent a message of this kind, where the subprotocol has the other one only.
+    Message(Message),
+    /// It sent a text that is no request of `docs/json.md`.
+    Json(Malformed),
 }
 
 impl Failure {
@@ -25,7 +28,8 @@ impl Failure {
             // No frame is sent: the answer of HTTP says it.
             Failure::Refused(_) => code::POLICY_VIOLATION,
             Failure::Violation(violation) => violation.close_code(),
-            Failure::Text => code::UNSUPPORTED_DATA,
+            Failure::Message(_) => code::UNSUPPORTED_DATA,
+            Failure::Json(_) => CloseReason::BadRequest.code(),
         }
     }
 
@@ -33,7 +37,9 @@ impl Failure {
     pub(crate) fn reason(&self) -> CloseReason {
         match self {
             Failure::Violation(Violation::MessageTooLong(_)) => CloseReason::FrameTooBig,
-            Failure::Refused(_) | Failure::Violation(_) | Failure::Text => CloseReason::BadRequest,
+            Failure::Refused(_) | Failure::Violation(_) | Failure::Message(_) | Failure::Json(_) => {
+                CloseReason::BadRequest
+            }
         }
     }
 }
@@ -43,7 +49,9 @@ impl fmt::Display for Failure {
         match self {
             Failure::Refused(refusal) => write!(f, "{}: {}", refusal.status(), refusal.sentence()),
             Failure::Violation(violation) => violation.fmt(f),
-            Failure::Text => f.write_str("a text message; ringgate.v1 has binary messages only"),
+            Failure::Message(Message::Text) => f.write_str("a text message; ringgate.v1 has binary messages only"),
+            Failure::Message(Message::Binary) => f.write_str("a binary message; ringgate.json.v1 has texts only"),
+            Failure::Json(malformed) => malformed.fmt(f),
         }
     }
 }

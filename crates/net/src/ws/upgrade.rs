@@ -69,7 +69,7 @@ impl Default for Rules {
         Rules {
             path: "/ws".to_owned(),
             origins: Vec::new(),
-            subprotocols: vec![Subprotocol::Binary],
+            subprotocols: Subprotocol::ALL.to_vec(),
             token_in_authorization: false,
             token_cookie: None,
             token_subprotocol_prefix: None,
@@ -261,7 +261,7 @@ fn choose(asked: &[&str], rules: &Rules) -> Result<Subprotocol, Refusal> {
     let chosen =
         if names.peek().is_none() { rules.subprotocols.first().copied() } else { names.find_map(|name| spoken(name)) };
     chosen.ok_or(Refusal::BadRequest(
-        "None of the subprotocols in \"Sec-WebSocket-Protocol\" is spoken here; ask for ringgate.v1 or, where it is enabled, \
+        "None of the subprotocols in \"Sec-WebSocket-Protocol\" is spoken here; ask for ringgate.v1 or \
          ringgate.json.v1.",
     ))
 }
