@@ -393,7 +393,7 @@ impl<H: Homes> Work<H> {
 
     /// The node's number is free at once for the next run.
     async fn end_lease(&mut self) {
-        if !self.partitions.is_open(self.keys.nodes_partition()) {
+        if self.partitions.refuses(self.keys.nodes_partition(), self.now) {
             return;
         }
         let end = async {
