@@ -88,8 +88,8 @@ impl<H: Homes> Work<H> {
             What::Load { topic } => match answer::loaded(value) {
                 Some(loaded) => self.on_loaded(Held { shard, topic, loaded, lease: 0 }),
                 None => {
-                    return self
-                        .not_understood(Command { shard, what: What::Load { topic }, deadline, is_undecided }, value);
+                    let what = What::Load { topic };
+                    self.not_understood(Command { shard, what, deadline, is_undecided }, value);
                 }
             },
             What::Read { read, messages } => {
@@ -268,7 +268,7 @@ impl<H: Homes> Work<H> {
     /// A message without a client message id whose answer was lost: it is there, or it is asked for again.
     fn on_found(&mut self, id: MasterId, at: usize, (shard, ticket): (ShardId, u64), topic: &str, value: &Value) {
         let is_alone = self.masters.link(id).is_some_and(|link| link.is_alone);
-        match value.bytes().and_then(|id| record::position(id)) {
+        match value.bytes().and_then(record::position) {
             Some(position) => {
                 if self.partitions.take_append(at, shard, ticket).is_some() {
                     self.settle_append(topic);
