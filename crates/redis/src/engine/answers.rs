@@ -7,8 +7,7 @@ use ringgate_core::id::ShardId;
 use ringgate_core::shard::{EngineUnavailable, Event, Stored};
 
 use super::link::Link;
-use super::masters::MasterId;
-use super::{Work, unix_ms};
+use super::{MasterId, Work, unix_ms};
 use crate::answer::{self, Holder, Loaded, Refusal};
 use crate::command::{Command, What};
 use crate::nodes::LIST_AGE_MAX;

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use ringgate_core::id::ShardId;
 use ringgate_core::shard::Stored;
 
-use super::masters::MasterId;
-use super::{FromWire, Work};
+use super::{FromWire, MasterId, Work};
 use crate::command::{Command, Context, What};
 use crate::options::Server;
 use crate::outbound::Homes;

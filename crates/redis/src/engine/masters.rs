@@ -11,7 +11,7 @@ use ringgate_core::id::{Durability, ShardId};
 
 use super::link::Link;
 use super::news::News;
-use super::{FromWire, PROBE_EVERY, SILENCE_MAX, Work};
+use super::{FromWire, MasterId, PROBE_EVERY, SILENCE_MAX, Work};
 use crate::command::What;
 use crate::options::{Server, Servers};
 use crate::outbound::Homes;
@@ -22,10 +22,6 @@ use crate::wire::slots;
 /// Who has which slot is not asked more often.
 const SLOTS_PAUSE: Duration = Duration::from_millis(200);
 const SLOTS_EVERY: Duration = Duration::from_secs(30);
-
-/// Names a master, and is not given twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct MasterId(u32);
 
 pub(super) struct Master {
     pub(super) link: Link,

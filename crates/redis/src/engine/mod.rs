@@ -48,7 +48,7 @@ use crate::slots::Slots;
 use crate::status::{Status, add, set};
 use crate::wire::Wire;
 use interest::Interests;
-use masters::{MasterId, Masters};
+use masters::Masters;
 use news::Subscriptions;
 use partitions::Partitions;
 
@@ -65,6 +65,10 @@ const WAITING_MAX_FOR_RELAY: usize = 16 * 1024;
 const READ_WAITING: usize = 64;
 /// Time to store what was taken when the engine is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Names a master, and is not given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct MasterId(u32);
 
 /// What the tasks of connections hand over: each with its master and the number of the connection.
 enum FromWire {

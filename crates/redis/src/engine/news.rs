@@ -14,8 +14,7 @@ use bytes::Bytes;
 use ringgate_core::id::ShardId;
 use ringgate_core::shard::Event;
 
-use super::masters::MasterId;
-use super::{FromWire, SILENCE_MAX, Work};
+use super::{FromWire, MasterId, SILENCE_MAX, Work};
 use crate::command::What;
 use crate::outbound::Homes;
 use crate::record::{NodeNews, TopicNews, node_news, topic_news};

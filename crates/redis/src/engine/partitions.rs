@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 use ringgate_core::id::ShardId;
 use ringgate_core::shard::{EngineUnavailable, Event};
 
-use super::Work;
-use super::masters::MasterId;
+use super::{MasterId, Work};
 use crate::command::{Command, What};
 use crate::options::WhenAway;
 use crate::outbound::Homes;
