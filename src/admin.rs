@@ -69,20 +69,27 @@ impl Admin {
         readiness: Arc<Readiness>,
     ) -> io::Result<Admin> {
         let figures = Some(Figures { hosts, metrics, limits, redis, started: Instant::now() });
-        Admin::start_with(address, Pages { figures, readiness }, TIMEOUTS)
+        Admin::start_with(address, ("admin", "admin.address"), Pages { figures, readiness }, TIMEOUTS)
     }
 
     /// Has `/healthz` and `/readyz` alone, for requests by any host name: they tell nothing that strangers may not know. The
     /// error names the address.
     pub fn start_health(address: SocketAddr, readiness: Arc<Readiness>) -> io::Result<Admin> {
-        Admin::start_with(address, Pages { figures: None, readiness }, TIMEOUTS)
+        let pages = Pages { figures: None, readiness };
+        Admin::start_with(address, ("health", "admin.health_address"), pages, TIMEOUTS)
     }
 
-    fn start_with(address: SocketAddr, pages: Pages, timeouts: Timeouts) -> io::Result<Admin> {
-        let (name, key) = match pages.figures {
-            Some(_) => ("admin", "admin.address"),
-            None => ("health", "admin.health_address"),
-        };
+    /// Has pages of another kind. `name` is that of the listener and its thread, `key` is where its address is set; the error names both.
+    pub(crate) fn start_pages(address: SocketAddr, (name, key): (&str, &str), pages: impl Answer) -> io::Result<Admin> {
+        Admin::start_with(address, (name, key), pages, TIMEOUTS)
+    }
+
+    fn start_with(
+        address: SocketAddr,
+        (name, key): (&str, &str),
+        pages: impl Answer,
+        timeouts: Timeouts,
+    ) -> io::Result<Admin> {
         let refused = |error: io::Error| {
             io::Error::other(format!(
                 "the {name} listener cannot listen on {address}: {error} (stop what listens there, or set {key})"
@@ -91,7 +98,7 @@ impl Admin {
         let listener = std::net::TcpListener::bind(address).map_err(refused)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        if pages.figures.is_some() && address.ip().is_unspecified() {
+        if name == "admin" && address.ip().is_unspecified() {
             tracing::warn!(
                 %address,
                 "the admin listener is on every address of this host: anybody who reaches one of them reads /metrics; set \
@@ -126,7 +133,7 @@ impl Drop for Admin {
 }
 
 /// Accepts for as long as the runtime lives. A process without descriptors gets them back one day: nothing ends this.
-async fn accept(listener: TcpListener, pages: Arc<Pages>, timeouts: Timeouts) {
+async fn accept(listener: TcpListener, pages: Arc<impl Answer>, timeouts: Timeouts) {
     let connections = Arc::new(Connections::default());
     for number in 0.. {
         let socket = loop {
@@ -141,7 +148,13 @@ async fn accept(listener: TcpListener, pages: Arc<Pages>, timeouts: Timeouts) {
     }
 }
 
-async fn serve(number: u64, socket: TcpStream, pages: Arc<Pages>, connections: Arc<Connections>, timeouts: Timeouts) {
+async fn serve(
+    number: u64,
+    socket: TcpStream,
+    pages: Arc<impl Answer>,
+    connections: Arc<Connections>,
+    timeouts: Timeouts,
+) {
     let service = service_fn(|request: Request<Incoming>| {
         connections.on_request(number);
         let response = pages.answer(&request);
@@ -154,6 +167,12 @@ async fn serve(number: u64, socket: TcpStream, pages: Arc<Pages>, connections: A
     // A client that went away, stands still, or does not speak HTTP, does not get its answer.
     let _ = serving.await;
     connections.remove(number);
+}
+
+/// Pages of a listener.
+pub(crate) trait Answer: Send + Sync + 'static {
+    /// The answer to a request, whose body is not read.
+    fn answer<T>(&self, request: &Request<T>) -> Response<Full<Bytes>>;
 }
 
 /// What the answers are made from.
@@ -174,7 +193,7 @@ struct Figures {
     started: Instant,
 }
 
-impl Pages {
+impl Answer for Pages {
     fn answer<T>(&self, request: &Request<T>) -> Response<Full<Bytes>> {
         if self.figures.as_ref().is_some_and(|figures| !figures.are_for_host_of(request)) {
             let help = "this host name is not known here; name it in admin.hosts, or ask by address\n";
@@ -256,7 +275,8 @@ fn condition(name: &str, against: Vec<Reason>, lacks: Vec<Reason>) -> Response<F
     response
 }
 
-fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+/// An answer in plain text.
+pub(crate) fn plain(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -297,7 +317,7 @@ mod tests {
         let metrics: Arc<[Arc<ShardMetrics>]> = (0..2).map(|_| Arc::default()).collect();
         let hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
         let figures = Some(Figures { hosts, metrics, limits: Limits::default(), redis: None, started: Instant::now() });
-        Admin::start_with(loopback(), Pages { figures, readiness }, timeouts).unwrap()
+        Admin::start_with(loopback(), ("admin", "admin.address"), Pages { figures, readiness }, timeouts).unwrap()
     }
 
     const PATIENT: Timeouts = Timeouts { head: Duration::from_secs(600), write: Duration::from_secs(600) };

@@ -14,6 +14,7 @@ pub mod admin;
 pub mod client;
 pub mod config;
 pub mod cores;
+pub mod demo;
 pub mod doctor;
 mod host;
 pub mod logs;

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringgate::admin::Admin;
 use ringgate::config::{Config, Running, default_text, log_filter, parse_duration_ms};
 use ringgate::notify::Notifier;
 use ringgate::server::Server;
-use ringgate::{client, doctor, logs, version};
+use ringgate::{client, demo, doctor, logs, version};
 use ringgate_auth::{Keys, Signer, TokenSpec, parse_algorithm};
 use ringgate_core::transport::Transport;
 use tracing_subscriber::EnvFilter;
@@ -65,6 +66,9 @@ struct Serve {
     /// With --dev: keep little of each TLS connection, as `tls.memory = "compact"` does.
     #[arg(long, requires = "dev")]
     compact_tls: bool,
+    /// With --dev: serve a chat page, too, and keep copies of what a user sends in the own inbox.
+    #[arg(long, requires = "dev")]
+    demo: bool,
     /// With --dev: write the certificate there, for clients' --ca.
     #[arg(long, value_name = "FILE", requires = "dev")]
     dev_ca: Option<PathBuf>,
@@ -233,6 +237,7 @@ fn serve(options: Serve) -> Result<(), String> {
             if options.compact_tls {
                 config.make_tls_compact();
             }
+            config.settings.inbox.copy_to_own_devices = options.demo;
             (config, Some(certificate))
         }
     };
@@ -263,7 +268,8 @@ fn serve(options: Serve) -> Result<(), String> {
     if let (Some(path), Some(certificate)) = (&options.dev_ca, &certificate) {
         std::fs::write(path, certificate).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    let lines = addresses(&server, shards, certificate.is_some())?;
+    let chat = options.demo.then(|| chat_page(&server)).transpose()?;
+    let lines = addresses(&server, shards, certificate.is_some(), chat.as_ref())?;
     let mut out = std::io::stdout();
     if let Err(error) = out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
         // The gateway starts nevertheless: a full disk must not prevent that.
@@ -370,8 +376,15 @@ fn give_memory_back() {
     unsafe { libmimalloc_sys::mi_collect(true) };
 }
 
+/// The page of `--demo`, until it is dropped.
+fn chat_page(server: &Server) -> Result<Admin, String> {
+    let websocket =
+        server.urls().into_iter().find(|url| url.starts_with("ws://")).ok_or("there is no listener for ws")?;
+    demo::start(websocket).map_err(|error| format!("the chat page: {error}"))
+}
+
 /// The lines that a person, or the load tester, starts from.
-fn addresses(server: &Server, shards: usize, dev: bool) -> Result<String, String> {
+fn addresses(server: &Server, shards: usize, dev: bool, chat: Option<&Admin>) -> Result<String, String> {
     let mut lines = server.urls();
     lines.extend(server.admin_address().map(|admin| format!("admin http://{admin}")));
     lines.extend(server.health_address().map(|health| format!("health http://{health}")));
@@ -387,6 +400,10 @@ fn addresses(server: &Server, shards: usize, dev: bool) -> Result<String, String
                 plain.address
             ));
         }
+    }
+    if let Some(chat) = chat {
+        let page = format!("http://{}/chat/", chat.address());
+        lines.push(format!("chat {page} (alice and bob side by side: {page}?side-by-side)"));
     }
     lines.push(format!("ready: {shards} shards\n"));
     Ok(lines.join("\n"))

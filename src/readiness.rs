@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use ringgate_core::limits::SHARDS_MAX;
+use ringgate_redis::Refuses;
 use serde::Serialize;
 
 /// What the server does.
@@ -35,6 +36,13 @@ pub struct Readiness {
     engine: Mutex<Cow<'static, str>>,
     /// Some of the engine answers.
     engine_serves: AtomicBool,
+    /// Why it answers and stores nothing, see [`refusal`]; 0 where it stores.
+    pub(crate) engine_refuses: AtomicU8,
+}
+
+/// As it stands in [`Readiness::engine_refuses`].
+pub(crate) fn refusal(why: Option<Refuses>) -> u8 {
+    why.map_or(0, |why| why as u8)
 }
 
 /// Why the node is not healthy, or not ready.
@@ -107,7 +115,15 @@ impl Readiness {
         let connections = self.connections.load(Ordering::Acquire);
         let connections =
             connections.then(|| node("full", "as many connections as client.connections_max allows".into()));
-        let engine = self.engine_away().filter(|_| !self.engine_serves.load(Ordering::Acquire));
+        let refuses = self.engine_refuses.load(Ordering::Acquire);
+        let refuses = Refuses::ALL.into_iter().find(|why| refusal(Some(*why)) == refuses);
+        let refuses = refuses.map(|why| match why {
+            Refuses::Memory => node("redis", "Redis has no memory left: messages are refused".into()),
+            Refuses::Disk => node("redis", "Redis cannot write to its disk: messages are refused".into()),
+            Refuses::Replicas => node("redis", "Redis has too few replicas: messages are refused".into()),
+        });
+        let away = self.engine_away().filter(|_| !self.engine_serves.load(Ordering::Acquire));
+        let engine = away.or(refuses);
         let of_shards = [
             ("full", &self.full, "as many connections as runtime.connections_per_shard_max allows"),
             ("logs", &self.logs, "logs take nearly all that log.size_per_shard_max allows"),

@@ -59,6 +59,17 @@ pub struct ServerFacts {
     pub replicas: u32,
     /// `cluster-require-full-coverage`, or why it is not known; it says nothing outside a Cluster.
     pub full_coverage: Result<String, String>,
+    /// What each replica says of itself; one of them may take this server's place.
+    pub replica_facts: Vec<ReplicaFacts>,
+}
+
+/// A replica, as far as it decides whether messages survive that it takes the place of its primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaFacts {
+    /// As its primary calls it.
+    pub address: HostPort,
+    /// `appendonly` and `maxmemory-policy`, or why they are not known.
+    pub keeps: Result<(bool, String), String>,
 }
 
 /// Microseconds of 50 round trips.
@@ -156,6 +167,20 @@ pub fn refuse(facts: &Facts, config: &RedisConfig) -> Option<String> {
                 "{address} has `appendonly no`, and forgets what it has acknowledged when it is killed; set `appendonly yes` there, {way_out}"
             ));
         }
+        // Sentinels make one of them the primary.
+        let is_watched = matches!(config.mode, RedisMode::Sentinel { .. });
+        for ReplicaFacts { address, keeps } in server.replica_facts.iter().filter(|_| is_watched) {
+            let setting = match keeps {
+                Ok((false, _)) => "appendonly no",
+                Ok((true, policy)) if policy != "noeviction" => "another maxmemory-policy than noeviction",
+                Ok((true, _)) | Err(_) => continue,
+            };
+            return Some(format!(
+                "{address}, a replica of {} that Sentinels may make the primary, has {setting}, and forgets messages then; set \
+                 `appendonly yes` and `maxmemory-policy noeviction` there, {way_out}",
+                server.address
+            ));
+        }
         if server.policy != "noeviction" {
             return Some(format!(
                 "{address} has `maxmemory-policy {}`, and drops messages when memory is short; set `maxmemory-policy noeviction` \
@@ -191,21 +216,32 @@ pub fn durability(facts: &Facts) -> Durability {
     if is_whole && facts.servers.iter().all(syncs) { Durability::Durable } else { Durability::Memory }
 }
 
-fn connect(address: &HostPort, config: &RedisConfig, as_user: bool) -> Result<Connection, RedisError> {
+/// Who is connected to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    Server,
+    Sentinel,
+}
+
+fn connect(address: &HostPort, config: &RedisConfig, peer: Peer) -> Result<Connection, RedisError> {
     let (host, port) = (address.host.clone(), address.port);
     let at = match config.tls {
         None => ConnectionAddr::Tcp(host, port),
         Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
     };
     let mut user = RedisConnectionInfo::default().set_skip_set_lib_name();
-    if as_user {
-        user = user.set_db(config.database.into());
-        if let Some(name) = &config.user {
-            user = user.set_username(name);
+    let password = match peer {
+        Peer::Server => {
+            user = user.set_db(config.database.into());
+            if let Some(name) = &config.user {
+                user = user.set_username(name);
+            }
+            &config.password
         }
-        if let Some(password) = &config.password {
-            user = user.set_password(password.reveal());
-        }
+        Peer::Sentinel => &config.sentinel_password,
+    };
+    if let Some(password) = password {
+        user = user.set_password(password.reveal());
     }
     let info: ConnectionInfo = at.into_connection_info()?.set_redis_settings(user);
     let client = match &config.tls {
@@ -230,7 +266,7 @@ fn command<T: FromRedisValue>(connection: &mut Connection, words: &[&str]) -> Re
 }
 
 fn look(address: &HostPort, config: &RedisConfig) -> Result<ServerFacts, RedisError> {
-    let mut connection = connect(address, config, true)?;
+    let mut connection = connect(address, config, Peer::Server)?;
     let latency = latency(&mut connection)?;
     // Sections one by one: what stands in the default answer is not the same in all versions.
     let mut info = String::new();
@@ -260,7 +296,22 @@ fn look(address: &HostPort, config: &RedisConfig) -> Result<ServerFacts, RedisEr
             .and_then(|text| text.parse().map_err(|_| format!("\"{text}\" is not a number"))),
         full_coverage: setting("cluster-require-full-coverage"),
         replicas: online_replicas(&info),
+        replica_facts: replicas_in(&info).map(|replica| look_at_replica(replica, config)).collect(),
     })
+}
+
+fn look_at_replica(address: HostPort, config: &RedisConfig) -> ReplicaFacts {
+    let ask = || -> Result<(bool, String), RedisError> {
+        let mut connection = connect(&address, config, Peer::Server)?;
+        let mut info = String::new();
+        for section in ["memory", "persistence"] {
+            info.push_str(&command::<String>(&mut connection, &["INFO", section])?);
+        }
+        let policy = field(&info, "maxmemory_policy").unwrap_or("unknown").to_owned();
+        Ok((field(&info, "aof_enabled") == Some("1"), policy))
+    };
+    let keeps = ask().map_err(|error| reason(&error));
+    ReplicaFacts { address, keeps }
 }
 
 fn latency(connection: &mut Connection) -> Result<Latency, RedisError> {
@@ -283,7 +334,7 @@ fn setting(connection: &mut Connection, key: &str) -> Result<String, String> {
 
 /// The primary that a Sentinel knows by this name.
 fn primary(sentinel: &HostPort, master: &str, config: &RedisConfig) -> Result<HostPort, String> {
-    let mut connection = connect(sentinel, config, false).map_err(|error| reason(&error))?;
+    let mut connection = connect(sentinel, config, Peer::Sentinel).map_err(|error| reason(&error))?;
     let answer: Option<Vec<String>> =
         command(&mut connection, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", master]).map_err(|error| reason(&error))?;
     let unknown = || format!("this Sentinel knows no primary named \"{master}\" (redis.sentinel_master)");
@@ -294,7 +345,7 @@ fn primary(sentinel: &HostPort, master: &str, config: &RedisConfig) -> Result<Ho
 
 /// The masters of the Cluster, by the order of their slots, and how it stands, as one of its nodes sees it.
 fn masters(node: &HostPort, config: &RedisConfig) -> Result<(Vec<HostPort>, ClusterFacts), String> {
-    let mut connection = connect(node, config, true).map_err(|error| reason(&error))?;
+    let mut connection = connect(node, config, Peer::Server).map_err(|error| reason(&error))?;
     let info: String = command(&mut connection, &["CLUSTER", "INFO"]).map_err(|error| reason(&error))?;
     let slots: Vec<Vec<Value>> = command(&mut connection, &["CLUSTER", "SLOTS"]).map_err(|error| reason(&error))?;
     let cluster = ClusterFacts {
@@ -339,15 +390,29 @@ fn pubsub_limit(text: &str) -> Result<BufferLimit, String> {
     limit.ok_or_else(|| format!("\"{text}\" says nothing of pubsub"))
 }
 
-/// Of `slave0:ip=127.0.0.1,port=6380,state=online,offset=14,lag=0`, how many are online.
-fn online_replicas(info: &str) -> u32 {
+/// Lines of replicas: `slave0:ip=127.0.0.1,port=6380,state=online,offset=14,lag=0`, without what stands before the colon.
+fn replica_lines(info: &str) -> impl Iterator<Item = &str> {
     let is_replica = |name: &str| {
         name.strip_prefix("slave")
             .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
     };
     let lines = info.lines().filter_map(|line| line.split_once(':'));
-    let online = lines.filter(|(name, value)| is_replica(name) && value.contains("state=online"));
+    lines.filter(move |(name, _)| is_replica(name)).map(|(_, value)| value.trim())
+}
+
+/// How many replicas are online.
+fn online_replicas(info: &str) -> u32 {
+    let online = replica_lines(info).filter(|line| line.contains("state=online"));
     u32::try_from(online.count()).unwrap_or(u32::MAX)
+}
+
+/// Where the replicas are.
+fn replicas_in(info: &str) -> impl Iterator<Item = HostPort> {
+    replica_lines(info).filter_map(|line| {
+        let value = |key: &str| line.split(',').find_map(|part| part.split_once('=').filter(|(name, _)| *name == key));
+        let (host, port) = (value("ip")?.1.to_owned(), value("port")?.1.parse().ok()?);
+        Some(HostPort { host, port })
+    })
 }
 
 /// What a library's error says to people.

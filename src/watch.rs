@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::readiness::{Readiness, State};
+use crate::readiness::{Readiness, State, refusal};
 use ringgate_core::metrics::{Cell, ShardMetrics};
 use ringgate_redis::Status;
 
@@ -132,6 +132,8 @@ impl Node {
         }
         self.engine_away = is_away;
         readiness.set_engine(text, serves);
+        // The engine's thread has said so in the log.
+        readiness.engine_refuses.store(refusal(engine.refuses()), Ordering::Release);
     }
 
     /// Says in `readiness` and in the log what has changed since the last look.

@@ -286,6 +286,7 @@ impl Worker {
                 | Effect::Claim { .. }
                 | Effect::Release { .. }
                 | Effect::Relay { .. }
+                | Effect::Disconnect { .. }
                 | Effect::Members { .. }
                 | Effect::Presence { .. }) => {
                     if let Some(engine) = &mut self.engine {

@@ -9,7 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
-use ringgate_redis::Status;
+use ringgate_redis::{Refuses, Status};
 
 #[derive(Debug)]
 pub(super) struct Redis(pub(super) Arc<Status>);
@@ -81,10 +81,17 @@ impl Collector for Redis {
             let counter = ConstCounter::new(cell.load(Ordering::Relaxed));
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
+        let help = "1 while Redis answers and stores no messages, by reason";
+        let mut refuses = encoder.encode_descriptor("redis_refuses", help, None, MetricType::Gauge)?;
+        for why in Refuses::ALL {
+            let gauge = ConstGauge::new(i64::from(status.refuses() == Some(why)));
+            gauge.encode(refuses.encode_family(&[("reason", why.label())])?)?;
+        }
         let refused = [
             ("away", &status.refused_away),
             ("memory", &status.refused_memory),
             ("disk", &status.refused_disk),
+            ("replicas", &status.refused_replicas),
             ("other", &status.refused_other),
         ];
         let help = "Messages and questions that Redis did not take, and why";

@@ -253,11 +253,7 @@ impl Config {
     pub fn dev(shards: Option<usize>) -> Result<(Config, String), String> {
         let (certificate, key) = dev_certificate()?;
         let tls = server_config(certificate.as_bytes(), key.as_bytes())?;
-        let free = |port: u16| {
-            let address = SocketAddr::from(([127, 0, 0, 1], port));
-            if ringgate_net::is_taken(address, false).is_ok() { address } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
-        };
-        let listener = |port, transport| ListenerConfig::new(free(port), transport);
+        let listener = |port, transport| ListenerConfig::new(free_port(port), transport);
         let listeners = vec![
             listener(DEFAULT_PORT, Transport::Plain),
             listener(DEFAULT_TLS_PORT, Transport::Tls),
@@ -279,7 +275,7 @@ impl Config {
             tls_names: Vec::new(),
             keys: vec![Key::dev()],
             claims: Claims { require_exp: true, leeway_seconds: 5, ..Claims::default() },
-            admin: Some(free(DEFAULT_ADMIN_PORT)),
+            admin: Some(free_port(DEFAULT_ADMIN_PORT)),
             admin_hosts: Vec::new(),
             health: None,
             redis: None,
@@ -289,6 +285,12 @@ impl Config {
         };
         Ok((config, certificate))
     }
+}
+
+/// This port of loopback if it is free, else one that the system chooses.
+pub(crate) fn free_port(port: u16) -> SocketAddr {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    if ringgate_net::is_taken(address, false).is_ok() { address } else { SocketAddr::from(([127, 0, 0, 1], 0)) }
 }
 
 /// What is said instead of "unknown field" where the key had that name in earlier versions. `key` is dotted, with the old name

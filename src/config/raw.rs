@@ -306,6 +306,7 @@ section!(Redis {
     address: At<Addresses>,
     mode: At<String>,
     sentinel_master: At<String>,
+    sentinel_password: At<Secret>,
     user: At<String>,
     password: At<Secret>,
     password_file: At<String>,

@@ -12,6 +12,8 @@ pub struct RedisConfig {
     pub addresses: Vec<HostPort>,
     /// What answers at the addresses.
     pub mode: RedisMode,
+    /// Of the Sentinels; none where they ask for none.
+    pub sentinel_password: Option<Password>,
     /// User of the access control list; none for the default user.
     pub user: Option<String>,
     /// None where the server asks for none.
@@ -85,6 +87,7 @@ impl RedisConfig {
         RedisConfig {
             addresses,
             mode: RedisMode::Standalone,
+            sentinel_password: None,
             user: None,
             password: None,
             database: 0,

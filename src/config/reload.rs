@@ -149,7 +149,7 @@ impl<'de> Deserialize<'de> for Sections {
     }
 }
 
-/// `[redis]` with a number in place of the password, which tells whether that has changed.
+/// `[redis]` with a number in place of each password, which tells whether that has changed.
 struct WithoutPassword(toml::Table);
 
 struct WithoutPasswordVisitor;
@@ -167,7 +167,7 @@ impl<'de> Visitor<'de> for WithoutPasswordVisitor {
         let mut table = toml::Table::new();
         while let Some(name) = map.next_key::<String>()? {
             let value = match name.as_str() {
-                "password" => {
+                "password" | "sentinel_password" => {
                     let secret: raw::Secret = map.next_value()?;
                     toml::Value::String(format!("{:016x}", KEY.hash_one(secret.0.as_str())))
                 }

@@ -34,7 +34,8 @@ fn default_text_is_parsed_then_it_gives_the_defaults() {
 #[test]
 fn section_of_redis_is_taken_out_of_its_comments_then_it_gives_the_defaults() {
     let is_free = |line: &str| {
-        !line.contains("/etc/") && !["password", "user", "sentinel_master"].iter().any(|key| line.starts_with(key))
+        !line.contains("/etc/")
+            && !["password", "user", "sentinel_master", "sentinel_password"].iter().any(|key| line.starts_with(key))
     };
     let lines = default_text().lines().skip_while(|line| *line != "# [redis]").take_while(|line| !line.is_empty());
     let lines: Vec<_> = lines.map(|line| line.trim_start_matches("# ")).filter(|line| is_free(line)).collect();

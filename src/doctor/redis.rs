@@ -2,7 +2,7 @@
 
 use super::report::{Check, Finding, bytes, count};
 use crate::config::{RedisConfig, RedisMode};
-use crate::redis_facts::{BufferLimit, Facts, Failure, OLDEST, ServerFacts, wrong_mode};
+use crate::redis_facts::{BufferLimit, Facts, Failure, OLDEST, ReplicaFacts, ServerFacts, wrong_mode};
 
 const GROUP: &str = "redis";
 
@@ -42,6 +42,7 @@ pub(super) fn check(facts: &Facts, config: &RedisConfig) -> Vec<Finding> {
             replicas(server, config),
         ]);
         findings.extend((config.mode == RedisMode::Cluster).then(|| full_coverage(server)));
+        findings.extend(server.replica_facts.iter().map(|facts| replica(server, facts, config)));
     }
     findings
 }
@@ -227,6 +228,30 @@ fn full_coverage(server: &ServerFacts) -> Finding {
     }
 }
 
+fn replica(server: &ServerFacts, facts: &ReplicaFacts, config: &RedisConfig) -> Finding {
+    let check = of(
+        server,
+        &format!("replica {}", facts.address),
+        "appendonly yes, maxmemory-policy noeviction",
+        "If it takes the place of this server, it has to keep what was acknowledged.",
+    );
+    let (appends, policy) = match &facts.keeps {
+        Err(reason) => return check.unknown(reason),
+        Ok((true, policy)) if policy == "noeviction" => return check.ok("yes, noeviction"),
+        Ok((appends, policy)) => (appends, policy),
+    };
+    let (host, port) = (&facts.address.host, facts.address.port);
+    let found = format!("{}, {policy}", if *appends { "yes" } else { "no" });
+    let fix = format!(
+        "redis-cli -h {host} -p {port} CONFIG SET appendonly yes maxmemory-policy noeviction, and the same in its redis.conf"
+    );
+    // Without Sentinels nothing but a person makes it the primary.
+    match config.mode {
+        RedisMode::Sentinel { .. } => volatile(check, found, fix, config),
+        RedisMode::Standalone | RedisMode::Cluster => check.warning(found, fix),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::report::State;
@@ -254,6 +279,7 @@ mod tests {
             stream_node_bytes_max: Ok(512),
             replicas: 0,
             full_coverage: Ok("yes".to_owned()),
+            replica_facts: Vec::new(),
         }
     }
 
@@ -388,6 +414,26 @@ mod tests {
         assert_eq!(finding(good(), &with(0, sentinel)).state, State::Warning);
         let facts = Facts { servers: vec![ServerFacts { replicas: 2, ..good() }], ..Facts::default() };
         assert!(check(&facts, &with(2, RedisMode::Standalone)).iter().all(|finding| finding.state == State::Ok));
+    }
+
+    #[test]
+    fn replica_may_forget_then_a_problem_with_sentinels_and_a_warning_without() {
+        let replica = |keeps: Result<(bool, &str), &str>| {
+            let keeps = keeps.map(|(appends, policy)| (appends, policy.to_owned())).map_err(str::to_owned);
+            let address = HostPort { host: "replica".to_owned(), port: 6380 };
+            ServerFacts { replicas: 1, replica_facts: vec![ReplicaFacts { address, keeps }], ..good() }
+        };
+        let sentinel = RedisConfig { mode: RedisMode::Sentinel { master: "m".to_owned() }, ..config() };
+        for (keeps, found) in [((false, "noeviction"), "no, noeviction"), ((true, "allkeys-lru"), "yes, allkeys-lru")] {
+            let [watched, alone] = [&sentinel, &config()].map(|config| finding(replica(Ok(keeps)), config));
+            assert_eq!((watched.state, watched.found.as_str()), (State::Problem, found));
+            assert_eq!((alone.state, alone.found.as_str()), (State::Warning, found));
+            assert!(watched.fix.starts_with("redis-cli -h replica -p 6380 CONFIG SET"), "{watched:?}");
+        }
+        let unknown = finding(replica(Err("no answer in time")), &sentinel);
+        assert_eq!((unknown.state, unknown.found.as_str()), (State::Unknown, "no answer in time"));
+        let facts = Facts { servers: vec![replica(Ok((true, "noeviction")))], ..Facts::default() };
+        assert!(check(&facts, &sentinel).iter().all(|finding| finding.state == State::Ok));
     }
 
     #[test]

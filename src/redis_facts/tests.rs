@@ -235,3 +235,41 @@ fn answer_is_cut_or_strange_then_it_is_read_without_panic() {
     let info = "role:master\r\nslave0:ip=1,state=online\r\nslave1:ip=2,state=wait_bgsave\r\nslave_x:state=online\r\n";
     assert_eq!((field(info, "role"), field(info, "rol"), online_replicas(info)), (Some("master"), None, 1));
 }
+
+#[test]
+fn replica_may_forget_then_a_node_with_sentinels_is_refused_and_one_without_is_not() {
+    let (server, replicas) = Server::start_with_replicas(&appending(Append::EverySecond), 1);
+    ringgate_test_servers::wait_until("the replica is online", || {
+        server.info("replication").get("slave0").is_some_and(|replica| replica.contains("state=online"))
+    });
+    let config = at(server.address());
+    let sentinel = RedisConfig { mode: RedisMode::Sentinel { master: "m".to_owned() }, ..config.clone() };
+    let facts = gathered(&config);
+    let address = host_port(replicas[0].address());
+    let keeps = Ok((true, "noeviction".to_owned()));
+    assert_eq!(facts.servers[0].replica_facts, [ReplicaFacts { address: address.clone(), keeps }]);
+    assert_eq!(refuse(&facts, &sentinel), None);
+    replicas[0].config_set("appendonly", "no");
+    let facts = gathered(&config);
+    let text = refuse(&facts, &sentinel).unwrap();
+    assert!(text.starts_with(&format!("{address}, a replica of")) && text.contains("appendonly no"), "{text}");
+    assert_eq!(
+        (refuse(&facts, &config), refuse(&facts, &RedisConfig { allow_volatile: true, ..sentinel })),
+        (None, None)
+    );
+}
+
+#[test]
+fn sentinel_wants_a_password_then_it_is_given() {
+    let sentinels = Sentinels::start(&appending(Append::EverySecond));
+    let addresses: Vec<_> = sentinels.addresses().into_iter().map(host_port).collect();
+    for sentinel in &sentinels.sentinels {
+        sentinel.command(&["ACL", "SETUSER", "default", "resetpass", ">a word"]);
+    }
+    let mode = RedisMode::Sentinel { master: PRIMARY_NAME.to_owned() };
+    let config = RedisConfig { addresses, mode, ..at(sentinels.servers[0].address()) };
+    let without = Facts::gather(&config);
+    assert!(without.servers.is_empty() && !without.failures.is_empty(), "{without:?}");
+    let sentinel_password = Some(Password::new("a word".to_owned().into()));
+    assert_eq!(gathered(&RedisConfig { sentinel_password, ..config }).servers.len(), 1);
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::StartError;
 use super::start::{EngineOf, Identity};
-use crate::config::{self, RedisConfig, RedisMode};
+use crate::config::{self, Password, RedisConfig, RedisMode};
 use crate::redis_facts::{Facts, durability, refuse};
 use crate::worker::{Asks, EngineEnd, Mail};
 use ringgate_core::id::{Durability, ShardId};
@@ -117,11 +117,14 @@ fn options(redis: &RedisConfig) -> Result<Options, String> {
             .map(|address| Server { host: address.host.clone(), port: address.port })
             .collect::<Vec<_>>()
     };
-    let password = || redis.password.as_ref().map(|password| ringgate_redis::Password(password.reveal().to_owned()));
+    let shown = |password: &Option<Password>| {
+        password.as_ref().map(|password| ringgate_redis::Password(password.reveal().to_owned()))
+    };
     let defaults = Options::default();
     let servers = match &redis.mode {
         RedisMode::Sentinel { master } => {
-            Servers::Sentinel { sentinels: servers(), master: master.clone(), password: None }
+            let password = shown(&redis.sentinel_password);
+            Servers::Sentinel { sentinels: servers(), master: master.clone(), password }
         }
         RedisMode::Standalone => servers().into_iter().next().map_or(defaults.servers.clone(), Servers::Standalone),
         RedisMode::Cluster => Servers::Cluster(servers()),
@@ -130,7 +133,7 @@ fn options(redis: &RedisConfig) -> Result<Options, String> {
     Ok(Options {
         servers,
         user: redis.user.clone(),
-        password: password(),
+        password: shown(&redis.password),
         database: redis.database,
         prefix: redis.prefix.clone(),
         connect_timeout: Duration::from_millis(redis.connect_timeout_ms),

@@ -296,3 +296,71 @@ fn node_is_stopped_then_its_number_is_free_at_once() {
     assert_eq!(number.unwrap(), Value::Integer(0));
     nodes.gateway(1).finish();
 }
+
+/// What `/readyz` says against the node.
+fn obstacles(nodes: &Nodes, node: usize) -> String {
+    http(nodes.gateways[node].admin(), "GET", "/readyz").body
+}
+
+/// Alice's messages are refused for this reason; everything else goes on.
+fn is_refused_and_the_rest_goes_on(nodes: &Nodes, alice: &mut Client, carol: &mut Client, reason: &str) {
+    let publish = PublishRequest { topic: "@bob", payload: b"x", ..Default::default() };
+    let refused = alice.try_publish(publish).expect_err("it cannot be stored");
+    assert!(refused.code == 402 && refused.retry_after_ms > 0 && refused.message.contains(reason), "{refused:?}");
+    wait_until("the node says why it is not ready", || obstacles(nodes, 0).contains(reason));
+    let metrics = http(nodes.gateways[0].admin(), "GET", "/metrics");
+    let label = if reason.contains("disk") { "disk" } else { "memory" };
+    assert_eq!(metrics.sample(&format!("ringgate_redis_refuses{{reason=\"{label}\"}}")), 1.0);
+    let typing = PublishRequest { topic: "chat:a", payload: b"typing", ephemeral: true, ..Default::default() };
+    alice.try_publish(typing).unwrap();
+    assert_eq!(carol.message().payload, b"typing", "from one node to another");
+    alice.ping();
+}
+
+#[test]
+fn redis_has_no_memory_or_disk_left_then_messages_are_refused_with_the_reason_and_sessions_go_on() {
+    let nodes = Nodes::start(2);
+    let (mut alice, mut carol) = (nodes.sign_in(0, "alice"), nodes.sign_in(1, "carol"));
+    alice.subscribe("chat:a");
+    carol.subscribe("chat:a");
+    nodes.redis.config_set("maxmemory", "1");
+    is_refused_and_the_rest_goes_on(&nodes, &mut alice, &mut carol, "no memory left");
+    // Also somebody new may come.
+    nodes.sign_in(1, "dave").ping();
+    nodes.redis.config_set("maxmemory", "0");
+    wait_until("the nodes are ready", || nodes.is_ready(0) && nodes.is_ready(1));
+    alice.publish("@bob", "after");
+    // What is to be written is to replace a folder.
+    nodes.redis.config_set("save", "3600 1");
+    let in_the_way = nodes.redis.folder().join("dump.rdb");
+    let _ = std::fs::remove_file(&in_the_way);
+    std::fs::create_dir(&in_the_way).unwrap();
+    std::fs::write(in_the_way.join("full"), "").unwrap();
+    let save = |wanted: &str| {
+        nodes.redis.command(&["BGSAVE"]);
+        wait_until(format!("the last save is {wanted}"), || {
+            nodes.redis.info("persistence").get("rdb_last_bgsave_status").is_some_and(|status| status == wanted)
+        });
+    };
+    save("err");
+    is_refused_and_the_rest_goes_on(&nodes, &mut alice, &mut carol, "cannot write to its disk");
+    std::fs::remove_dir_all(&in_the_way).unwrap();
+    save("ok");
+    wait_until("the nodes are ready", || nodes.is_ready(0) && nodes.is_ready(1));
+    alice.publish("@bob", "after that");
+    nodes.finish();
+}
+
+#[test]
+fn sign_in_comes_while_redis_is_away_then_the_client_is_to_come_back_soon() {
+    let mut nodes = Nodes::start(1);
+    nodes.redis.kill();
+    wait_until("the node is not ready", || !nodes.is_ready(0));
+    let goodbye = nodes.gateways[0].client().try_sign_in(&Login::user("alice")).unwrap_err();
+    assert_eq!(goodbye.code, CloseReason::Busy.code());
+    assert!(goodbye.reconnect && (500..2000).contains(&goodbye.after_ms), "{goodbye:?}");
+    nodes.redis.restart();
+    wait_until("the node is ready", || nodes.is_ready(0));
+    nodes.sign_in(0, "alice").ping();
+    nodes.finish();
+}

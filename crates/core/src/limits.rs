@@ -35,6 +35,8 @@ pub const CONNECTIONS_PER_SHARD_MAX: usize = 1 << 24;
 /// When a client that found the gateway full or late may try again, at the earliest. What it is told has a spread added, as
 /// the client adds none.
 pub const BUSY_AFTER_MS: u32 = 5_000;
+/// When a client may try again whose session the engine could not serve, at the earliest. A spread is added here, too.
+pub const ENGINE_AWAY_AFTER_MS: u32 = 500;
 /// The spread for clients that are refused before they are connections, in milliseconds: shorter than this.
 pub const BUSY_SPREAD_MS: u32 = 5_000;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ringgate_core::id::Position;
 use ringgate_core::keyed::Keyed;
-use ringgate_core::shard::{Present, ReadMessages, ReadRange, ReadResult, Stored};
+use ringgate_core::shard::{Fence, Present, ReadMessages, ReadRange, ReadResult, Stored, Unclaimed};
 use ringgate_core::topics::{DeviceState, LoadedTopic, TopicState};
 
 use crate::record;
@@ -25,8 +25,10 @@ pub(crate) enum Refusal {
     Away,
     /// Its memory is full.
     Memory,
-    /// It cannot write to its disk, or has too few replicas.
+    /// It cannot write to its disk.
     Disk,
+    /// It has fewer replicas than `min-replicas-to-write`.
+    Replicas,
     /// Anything else.
     Other,
 }
@@ -47,7 +49,8 @@ impl Refusal {
             (Some(Kind::BusyLoading | Kind::ReadOnly | Kind::MasterDown), _)
             | (None, "BUSY" | "NOAUTH" | "UNKILLABLE") => Refusal::Away,
             (None, "OOM") => Refusal::Memory,
-            (None, "MISCONF" | "NOREPLICAS") => Refusal::Disk,
+            (None, "MISCONF") => Refusal::Disk,
+            (None, "NOREPLICAS") => Refusal::Replicas,
             _ => Refusal::Other,
         }
     }
@@ -121,14 +124,23 @@ fn device_of(name: &str, fields: &str) -> Option<(DeviceState, Option<Holder>)> 
     Some((state, holder))
 }
 
-/// The members of a room.
-pub(crate) fn present(value: &Value) -> Option<Present> {
-    let (count, members) = value.array()?.split_first()?;
-    let members = members.iter().map(|member| record::member_of(member.text()?)).collect::<Option<_>>()?;
-    Some(Present { count: u32::try_from(count.number()?).unwrap_or(u32::MAX), members })
+/// The answer to a claim.
+pub(crate) fn claimed(value: &Value) -> Result<Fence, Unclaimed> {
+    match value.text() {
+        Some("L") => Err(Unclaimed::TooMany),
+        _ => value.number().ok_or(Unclaimed::Unavailable),
+    }
 }
 
-/// Messages that were read, and the topic's epoch; messages that cannot be read are counted.
+/// The members of a room, and runs that have told of members and were not counted.
+pub(crate) fn present(value: &Value) -> Option<(Present, Vec<u64>)> {
+    let [count, gone, members @ ..] = value.array()? else { return None };
+    let members = members.iter().map(|member| record::member_of(member.text()?)).collect::<Option<_>>()?;
+    let gone = gone.text()?.split_ascii_whitespace().filter_map(|run| u64::from_str_radix(run, 16).ok()).collect();
+    Some((Present { count: u32::try_from(count.number()?).unwrap_or(u32::MAX), members }, gone))
+}
+
+/// Messages that were read, and the topic's epoch; messages that cannot be read are counted. All times are those of the clock of Redis.
 pub(crate) fn read(value: &Value, wanted: &ReadMessages, hash: &Keyed, unix_ms: u64) -> Option<(u64, ReadResult, u64)> {
     let values = value.array()?;
     let number = |at: usize| values.get(at).and_then(Answer::number);

@@ -21,6 +21,8 @@ pub(crate) const VANISHING_MS: u64 = 120_000;
 pub(crate) const UNUSED_MS: u64 = 3600 * 1000;
 /// How long members of a room are known in Redis, unless their node says that they are still there.
 pub(crate) const MEMBERS_MS: u64 = 3600 * 1000;
+/// How long messages to a user who has never signed in are kept, at most.
+pub(crate) const UNKNOWN_MS: u64 = 24 * 3600 * 1000;
 /// Members that are told in one command, so that others need not wait for it for long.
 pub(crate) const MEMBERS_AT_ONCE: usize = 1024;
 /// Most messages of one answer; the home asks for more.
@@ -101,11 +103,24 @@ pub(crate) enum What {
         least: u32,
         wait_ms: u64,
     },
+    /// Members of nodes that have ended are to leave a room.
+    Tidy {
+        topic: Arc<str>,
+        runs: Vec<u64>,
+    },
     Lease {
         number: u64,
     },
     /// The least epoch of a partition, before anything else is asked of its master.
     Generation {
+        partition: usize,
+    },
+    /// As it stands there, where the master cannot write.
+    Standing {
+        partition: usize,
+    },
+    /// Whether anything can be stored by the master of a partition.
+    Trial {
         partition: usize,
     },
     Probe {
@@ -136,9 +151,9 @@ pub(crate) struct Context<'a> {
     pub(crate) durability: Durability,
     /// Runs of nodes that are alive.
     pub(crate) alive: &'a str,
-    /// Of the command's topic; 0 if it is not known.
+    /// The newest of the command's topic that is known, or of its partition from another server; 0 if none is.
     pub(crate) epoch: u64,
-    /// Until when a claim may be carried out, in Unix milliseconds of Redis; 0 if its clock is not known yet.
+    /// Until when a claim may be carried out, in Unix milliseconds of Redis.
     pub(crate) claim_until_ms: u64,
 }
 
@@ -154,11 +169,16 @@ impl What {
             | What::Relay { topic, .. }
             | What::Members { topic, .. }
             | What::Presence { topic, .. }
+            | What::Tidy { topic, .. }
             | What::Touch { topic } => keys.partition_of(topic),
             What::Claim { user, .. } | What::Release { user, .. } => keys.partition_of(&format!("@{user}")),
             What::Lease { .. } => keys.nodes_partition(),
-            What::Generation { partition } => *partition,
-            What::Replicas { .. } | What::Probe { .. } | What::Hears { .. } | What::LoadScript(_) => return None,
+            What::Generation { partition } | What::Standing { partition } => *partition,
+            What::Replicas { .. }
+            | What::Trial { .. }
+            | What::Probe { .. }
+            | What::Hears { .. }
+            | What::LoadScript(_) => return None,
         })
     }
 }
@@ -191,7 +211,9 @@ impl Command {
                 let texts = [&epoch, &least, &most, &ttl].map(|text| text.as_bytes());
                 let rest: [&[u8]; 6] =
                     [b"SPUBLISH", channel.as_bytes(), &head, message, window.as_bytes(), tail.as_bytes()];
-                script(Script::Append, &names, &[&texts[..], &rest].concat());
+                let inbox = inbox_bounds(topic, settings).map(|bounds| bounds.map(|bound| bound.to_string()));
+                let inbox: Vec<&[u8]> = inbox.iter().flatten().map(String::as_bytes).collect();
+                script(Script::Append, &names, &[&texts[..], &rest, &inbox].concat());
             }
             What::Find { topic, message, .. } => {
                 script(Script::Find, &[keys.stream(topic).as_bytes()], &[message]);
@@ -202,7 +224,8 @@ impl Command {
                 let head = news_head(b'C', context.run);
                 let unused = ttl_ms(topic, settings).min(UNUSED_MS).to_string();
                 let texts = [&least, &ttl, &unused].map(|text| text.as_bytes());
-                let arguments = [&texts[..], &[b"SPUBLISH", channel.as_bytes(), &head]].concat();
+                let known = context.epoch.to_string();
+                let arguments = [&texts[..], &[b"SPUBLISH", channel.as_bytes(), &head, known.as_bytes()]].concat();
                 script(Script::Load, &[stream.as_bytes(), state.as_bytes()], &arguments);
             }
             What::Read { messages, .. } => {
@@ -222,13 +245,13 @@ impl Command {
             What::Cursor { topic, epoch, state } => {
                 let names = [keys.stream(topic), keys.state(topic)];
                 let [stream_name, state_name] = names.each_ref().map(String::as_bytes);
-                let TopicState { floor, lost, known, forgotten_at, devices, forgotten } = &**state;
+                // Redis says itself what follows for the devices that are forgotten.
+                let TopicState { floor, lost, known, forgotten_at: _, devices, forgotten } = &**state;
                 let mut arguments: Vec<Vec<u8>> = [
                     epoch.to_string(),
                     floor.to_string(),
                     lost.to_string(),
                     u8::from(*known).to_string(),
-                    forgotten_at.map(|at| at.to_string()).unwrap_or_default(),
                     ttl(topic),
                     context.alive.to_owned(),
                     run,
@@ -253,8 +276,10 @@ impl Command {
                 let topic = format!("@{user}");
                 let (state, nodes) = (keys.state(&topic), keys.node_channels(keys.partition_of(&topic)));
                 let (ttl, session) = (ttl(&topic), session.session.to_string());
-                let until = context.claim_until_ms.to_string();
-                let texts = [user, device, &*run, &shard, &session, &ttl, &nodes, &until].map(str::as_bytes);
+                let (until, most) =
+                    (context.claim_until_ms.to_string(), settings.client.sessions_per_user_max.to_string());
+                let texts = [user, device, &*run, &shard, &session, &ttl, &nodes, &until, &most, context.alive];
+                let texts = texts.map(str::as_bytes);
                 script(Script::Claim, &[state.as_bytes()], &texts);
             }
             What::Release { user, device, fence, left } => {
@@ -320,8 +345,23 @@ impl Command {
                 script(
                     Script::Generation,
                     &[keys.generation(*partition).as_bytes()],
-                    &[context.replication_id.as_bytes()],
+                    &[context.replication_id.as_bytes(), context.epoch.to_string().as_bytes()],
                 );
+            }
+            What::Standing { partition } => {
+                resp::put(out, &[b"HMGET", keys.generation(*partition).as_bytes(), b"g", b"e"]);
+            }
+            What::Tidy { topic, runs } => {
+                let (nodes, [before, behind]) = (keys.room_nodes(topic), keys.room_members(topic));
+                for run in runs {
+                    let run = format!("{run:016x}");
+                    resp::put(out, &[b"HDEL", nodes.as_bytes(), run.as_bytes()]);
+                    resp::put(out, &[b"DEL", [&before, &*run, &behind].concat().as_bytes()]);
+                }
+                return 2 * runs.len();
+            }
+            What::Trial { partition } => {
+                resp::put(out, &[b"SET", keys.trial(*partition).as_bytes(), run.as_bytes(), b"PX", b"1000"])
             }
             What::Probe { number, partition, .. } => {
                 let (channel, payload) = (keys.node_channel(*partition, context.run), format!("P{number}"));
@@ -351,6 +391,13 @@ fn messages_max(topic: &str, settings: &Settings) -> usize {
         return settings.inbox.messages_max.max(1);
     }
     settings.namespace_of(topic).map_or(1, |(_, namespace)| namespace.history_size.max(1))
+}
+
+/// Of an inbox: most messages and ttl in milliseconds while its user has never signed in, and most bytes, about.
+fn inbox_bounds(topic: &str, settings: &Settings) -> Option<[u64; 3]> {
+    let inbox = &settings.inbox;
+    let unknown = inbox.messages_max.min(inbox.unknown_messages_max).max(1) as u64;
+    topic.starts_with('@').then(|| [unknown, ttl_ms(topic, settings).min(UNKNOWN_MS), inbox.bytes_max.max(1) as u64])
 }
 
 /// Whether a room lives only while somebody is in it.

@@ -32,6 +32,8 @@ pub struct Identity {
     pub number: u16,
     /// What Redis says of itself; of a Cluster, the master that has what belongs to no topic.
     pub facts: Facts,
+    /// When Redis was asked, and its clock then in Unix milliseconds.
+    pub(crate) clock: (Instant, u64),
 }
 
 /// Why a node cannot share a Redis.
@@ -111,7 +113,7 @@ pub fn connect(options: &Options, number: u16) -> Result<Identity, StartError> {
             tracing::info!(number, "the node number belongs to a run that may be alive: waiting for its lease to end");
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        Ok(Identity { seed, run, number, facts: ready.facts })
+        Ok(Identity { seed, run, number, facts: ready.facts, clock: ready.clock })
     })
 }
 

@@ -6,6 +6,7 @@
 //! | `<prefix>:{nodes}:format` | string | version of this format and number of partitions: `1 256` |
 //! | `<prefix>:{nodes}:leases` | sorted set | runs of nodes (16 hexadecimal digits), by the end of their leases in Unix ms |
 //! | `<prefix>:{nodes}:number:<n>` | string | the run that has the node number; expires with the lease |
+//! | `<prefix>:{<tag>}:trial` | string | written once a second while Redis has refused to store something; expires after a second |
 //! | `<prefix>:{<tag>}:g` | hash | `g`: replication id that the partition was last seen with, `e`: its least epoch |
 //! | `<prefix>:{<tag>}:s:<topic>` | stream | messages; ids are `<epoch>-<offset - 1>`, field `m` see `record` |
 //! | `<prefix>:{<tag>}:t:<topic>` | hash | marks, devices, fences; see `scripts` |
@@ -119,6 +120,10 @@ impl Keys {
 
     pub(crate) fn node_channel(&self, partition: usize, run: u64) -> String {
         format!("{}{run:016x}", self.node_channels(partition))
+    }
+
+    pub(crate) fn trial(&self, partition: usize) -> String {
+        format!("{}:{{{}}}:trial", self.prefix, self.tags.get(partition).map_or("", String::as_str))
     }
 
     pub(crate) fn seed(&self) -> String {

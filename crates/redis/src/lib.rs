@@ -42,7 +42,7 @@ pub use identity::{Identity, StartError, connect};
 pub use options::{Options, Password, Server, Servers, Tls, WhenAway};
 pub use outbound::Homes;
 pub use setup::Facts;
-pub use status::Status;
+pub use status::{Refuses, Status};
 
 use engine::Bell;
 

@@ -17,6 +17,10 @@ pub(crate) struct Nodes {
     leases: HashMap<u64, u64>,
     /// When the list was read, by both clocks.
     read: Option<(Instant, u64)>,
+    /// The clock of Redis, as it was told last.
+    clock: Option<(Instant, u64)>,
+    /// Between the two newest lists this node was not able to renew its lease in time.
+    pub(crate) has_lapsed: bool,
     /// Redis was away for as long as a lease lasts, so that no node could renew its own: leases that ended after the second are good
     /// until the first.
     grace: Option<(Instant, u64)>,
@@ -25,7 +29,15 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     pub(crate) fn new(own: u64) -> Self {
-        Nodes { own, leases: HashMap::new(), read: None, grace: None, alive: format!("{own:016x}") }
+        Nodes {
+            own,
+            leases: HashMap::new(),
+            read: None,
+            clock: None,
+            has_lapsed: false,
+            grace: None,
+            alive: format!("{own:016x}"),
+        }
     }
 
     /// Takes the answer to a lease; says whether this node still has its number. None if it was not understood.
@@ -38,16 +50,29 @@ impl Nodes {
             let [run, end] = lease else { return None };
             self.leases.insert(u64::from_str_radix(run.text()?, 16).ok()?, end.text()?.parse::<f64>().ok()? as u64);
         }
-        if let Some((at, ms)) = self.read
-            && now.duration_since(at) >= LEASE
-        {
+        self.has_lapsed = self.read.is_some_and(|(at, _)| now.duration_since(at) >= LEASE);
+        if let Some((_, ms)) = self.read.filter(|_| self.has_lapsed) {
             self.grace = Some((now + LEASE, ms));
         }
         self.read = Some((now, redis_ms));
+        self.set_clock(now, redis_ms);
         let least = self.least_end(now).unwrap_or(redis_ms);
         let alive = self.leases.iter().filter(|(run, end)| **run != self.own && **end > least);
         self.alive = alive.fold(format!("{:016x}", self.own), |alive, (run, _)| format!("{alive} {run:016x}"));
         Some(has_number)
+    }
+
+    /// Redis has not let this node renew its lease: it lets nobody, and nobody's ends for that.
+    pub(crate) fn could_not_renew(&mut self, now: Instant) {
+        if let Some((_, ms)) = self.read {
+            let since_ms = self.grace.filter(|(until, _)| now < *until).map_or(ms, |(_, since_ms)| since_ms);
+            self.grace = Some((now + LEASE, since_ms));
+        }
+    }
+
+    /// What Redis has just said of its clock, in Unix milliseconds.
+    pub(crate) fn set_clock(&mut self, now: Instant, redis_ms: u64) {
+        self.clock = Some((now, redis_ms));
     }
 
     /// This node is alive for itself.
@@ -63,6 +88,11 @@ impl Nodes {
             // The list is read as often as leases are renewed.
             _ => self.read.map(|(at, ms)| ms + now.duration_since(at).min(LIST_AGE_MAX).as_millis() as u64),
         }
+    }
+
+    /// The clock of Redis, in Unix milliseconds, or up to a round trip behind it; none before there was a connection.
+    pub(crate) fn redis_ms(&self, now: Instant) -> Option<u64> {
+        self.clock.map(|(at, ms)| ms + now.saturating_duration_since(at).as_millis() as u64)
     }
 
     pub(crate) fn is_fresh(&self, now: Instant, age: Duration) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
@@ -34,10 +34,17 @@ pub struct Options {
     /// What becomes of messages while Redis is away.
     pub when_away: WhenAway,
     /// Replicas that must have a message before it is said to be stored; 0 for none. Where they do not have it within half of
-    /// `command_timeout` it is refused, although it may be delivered.
+    /// `command_timeout`, its publisher is told that it may have been stored: it is, and is delivered.
     pub replicas_min: u32,
     /// How often it is compared what channels Redis thinks that this node hears with those that it should.
     pub subscriptions_checked_every: Duration,
+    /// Milliseconds since 1970, by the clock of this node: only what Redis stores and tells is told by the clock of Redis.
+    pub wall_clock: fn() -> u64,
+}
+
+/// The system's clock, in milliseconds since 1970.
+pub(crate) fn system_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 
 impl Default for Options {
@@ -55,6 +62,7 @@ impl Default for Options {
             when_away: WhenAway::Refuse,
             replicas_min: 0,
             subscriptions_checked_every: Duration::from_secs(30),
+            wall_clock: system_clock,
         }
     }
 }

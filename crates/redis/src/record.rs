@@ -13,12 +13,14 @@
 //!
 //! News in a topic's channel begin with a letter and the run of the node that says it (8 bytes): `S`, then the id of the entry as text,
 //! a blank, and the message: it was stored. `R`, session (8 bytes), frame: relayed. `C`: changed.
+//! `D`, code of the reason (2 bytes), device: sessions of the user end, those of one device or, where it is empty, all.
 //! News in a node's channel: `E`, then fence, shard and bytes of the user id as text, each with a blank behind it, user id and device: evict.
 //! `P` and a number as text: the node's own probe.
 
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use ringgate_core::close::CloseReason;
 use ringgate_core::id::{Durability, Position, ShardId, Stamp};
 use ringgate_core::keyed::Keyed;
 use ringgate_core::shard::{Fence, Origin, Record, StoredMessage};
@@ -129,6 +131,16 @@ pub(crate) fn relay(origin: Origin, frame: &[u8]) -> Bytes {
     out.freeze()
 }
 
+/// A user's sessions are to end, for the inbox's channel.
+pub(crate) fn disconnect(run: u64, device: Option<&str>, reason: CloseReason) -> Bytes {
+    let device = device.unwrap_or_default();
+    let mut out = BytesMut::with_capacity(11 + device.len());
+    out.put_slice(&news_head(b'D', run));
+    out.put_u16(reason.code());
+    out.put_slice(device.as_bytes());
+    out.freeze()
+}
+
 /// A member of a room, as Redis has it.
 pub(crate) fn member(user: &str, device: &str) -> String {
     format!("{} {user}{device}", user.len())
@@ -147,6 +159,7 @@ pub(crate) enum TopicNews {
     Stored { run: u64, epoch: u64, message: Box<StoredMessage> },
     Relayed { origin: Origin, frame: Bytes },
     Changed { run: u64 },
+    Disconnect { run: u64, device: Option<Arc<str>>, reason: CloseReason },
 }
 
 /// None if it is of another version or damaged.
@@ -163,6 +176,11 @@ pub(crate) fn topic_news(payload: Bytes, hash: &Keyed) -> Option<TopicNews> {
         }
         b'R' => Some(TopicNews::Relayed { origin: Origin { run, session: fields.number()? }, frame: fields.0 }),
         b'C' => Some(TopicNews::Changed { run }),
+        b'D' => {
+            let reason = CloseReason::from_code(fields.array().map(u16::from_be_bytes)?)?;
+            let device = std::str::from_utf8(&fields.0).ok()?;
+            Some(TopicNews::Disconnect { run, device: (!device.is_empty()).then(|| device.into()), reason })
+        }
         _ => None,
     }
 }
@@ -248,6 +266,14 @@ mod tests {
         match topic_news(relay(origin, b"frame"), &hash) {
             Some(TopicNews::Relayed { origin: read, frame }) => assert_eq!((read, &frame[..]), (origin, &b"frame"[..])),
             other => panic!("{other:?}"),
+        }
+        for wanted in [None, Some("phone")] {
+            match topic_news(disconnect(3, wanted, CloseReason::Expired), &hash) {
+                Some(TopicNews::Disconnect { run: 3, device, reason: CloseReason::Expired }) => {
+                    assert_eq!(device.as_deref(), wanted);
+                }
+                other => panic!("{other:?}"),
+            }
         }
         let evict = node_news(Bytes::from_static(b"E1764000000123456 3 5 a b:cphone"));
         let (user, device) = ("a b:c".into(), "phone".into());

@@ -14,6 +14,8 @@
 //! | `q` | the newest fence |
 //! | `d:<device>` | `fence cursor away skipped run shard session`; `-` where there is none. No cursor: claimed, and no state was told yet |
 //!
+//! What sessions need goes on where Redis has no memory left (`allow_oom.lua`); messages are refused then.
+//!
 //! Redis runs them by the hash that it answered when they were loaded, which is for each connection anew.
 
 macro_rules! scripts {
@@ -39,15 +41,15 @@ macro_rules! scripts {
 scripts! {
     Append "append.lua" "topic.lua" "append_anew.lua",
     Find "find.lua",
-    Load "topic.lua" "load.lua",
+    Load "allow_oom.lua" "topic.lua" "load.lua",
     Read "topic.lua" "read.lua",
-    Cursor "topic.lua" "cursor.lua",
-    Claim "topic.lua" "claim.lua",
-    Release "topic.lua" "release.lua",
-    Members "members.lua",
+    Cursor "allow_oom.lua" "topic.lua" "cursor.lua",
+    Claim "allow_oom.lua" "topic.lua" "claim.lua",
+    Release "allow_oom.lua" "topic.lua" "release.lua",
+    Members "allow_oom.lua" "members.lua",
     Presence "presence.lua",
-    Generation "generation.lua",
-    Lease "lease.lua",
+    Generation "allow_oom.lua" "generation.lua",
+    Lease "allow_oom.lua" "lease.lua",
     Probe "probe.lua",
 }
 

@@ -1,6 +1,7 @@
 //! What a connection for commands learns before it is used: what server it reaches, its clock and its scripts.
 
 use std::io;
+use std::time::Instant;
 
 use crate::keys::Keys;
 use crate::options::{Options, Server, Servers};
@@ -15,8 +16,8 @@ pub(crate) struct Ready {
     pub(crate) client: ClientName,
     pub(crate) hashes: Hashes,
     pub(crate) facts: Facts,
-    /// The server's clock, in Unix milliseconds.
-    pub(crate) clock_ms: u64,
+    /// The server's clock in Unix milliseconds, and when it was told.
+    pub(crate) clock: (Instant, u64),
     /// Nothing of the connection before is done by Redis any more.
     pub(crate) is_alone: bool,
 }
@@ -71,6 +72,7 @@ pub(crate) async fn ready(options: &Options, server: &Server, before: Option<&Cl
     let named = |error: io::Error| io::Error::new(error.kind(), format!("Redis at {server}: {error}"));
     let mut wire = Wire::to(server, options).await.map_err(named)?;
     let (facts, clock_ms) = facts(&mut wire, options).await.map_err(named)?;
+    let clock = (Instant::now(), clock_ms);
     if !facts.is_new_enough() {
         let text = format!("it has version {}, and 7.0 or newer is needed", facts.version);
         return Err(named(io::Error::other(text)));
@@ -101,7 +103,7 @@ pub(crate) async fn ready(options: &Options, server: &Server, before: Option<&Cl
     answers.iter().try_for_each(refused).map_err(named)?;
     let hashes = Hashes(answers.iter().filter_map(Answer::bytes).map(<[u8]>::to_vec).collect());
     let client = ClientName { run: facts.run.clone(), number: wire.client };
-    Ok(Ready { wire, server: server.clone(), client, hashes, facts, clock_ms, is_alone })
+    Ok(Ready { wire, server: server.clone(), client, hashes, facts, clock, is_alone })
 }
 
 /// What the server says of itself, and its clock in Unix milliseconds.

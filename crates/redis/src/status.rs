@@ -1,7 +1,7 @@
 //! What the engine's thread says of itself: read by `/readyz` and the metrics, written by the thread alone.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 macro_rules! status {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -16,9 +16,46 @@ macro_rules! status {
             /// Another run has this node's number: it must not go on.
             pub number_lost: AtomicBool,
             away: Mutex<String>,
+            /// Why Redis stores nothing for now, see [`Status::refuses`].
+            pub(crate) refuses: AtomicU8,
             $($(#[$doc])* pub $name: AtomicU64,)*
         }
     };
+}
+
+/// Why Redis answers and stores no messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Refuses {
+    /// It has no memory left (OOM).
+    Memory = 1,
+    /// It cannot write to its disk (MISCONF).
+    Disk = 2,
+    /// It has too few replicas (NOREPLICAS).
+    Replicas = 3,
+}
+
+impl Refuses {
+    /// All of them, for metrics.
+    pub const ALL: [Refuses; 3] = [Refuses::Memory, Refuses::Disk, Refuses::Replicas];
+
+    /// Metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Refuses::Memory => "memory",
+            Refuses::Disk => "disk",
+            Refuses::Replicas => "replicas",
+        }
+    }
+}
+
+impl Status {
+    /// Why Redis stores no messages, although it answers; none while it does. It is said to store again when it has done so for
+    /// three seconds.
+    pub fn refuses(&self) -> Option<Refuses> {
+        let refuses = self.refuses.load(Ordering::Acquire);
+        Refuses::ALL.into_iter().find(|other| *other as u8 == refuses)
+    }
 }
 
 status! {
@@ -58,7 +95,7 @@ status! {
     refused_memory,
     /// Messages that were refused because Redis cannot write to its disk (MISCONF).
     refused_disk,
-    /// Messages that were refused because too few replicas had them in time.
+    /// Messages that were refused because Redis has too few replicas (NOREPLICAS), or of which too few had a message in time.
     refused_replicas,
     /// Messages and questions that Redis refused for another reason.
     refused_other,

@@ -138,6 +138,19 @@ impl Disk {
         LoadedTopic { position, state: topic.state.clone(), due_unix_ms, before: topic.before.clone() }
     }
 
+    /// A node knows an epoch of the topic: if it is newer than what is here, the topic goes on in a new one above it.
+    /// Says whether it does.
+    pub fn begin_above(&mut self, name: &Arc<str>, epoch: u64) -> bool {
+        let topic = self.topic(name);
+        if topic.epoch >= epoch {
+            return false;
+        }
+        topic.before.push(Position { epoch: topic.epoch, offset: topic.last });
+        topic.epoch = epoch + 1;
+        self.epochs = self.epochs.max(epoch + 1);
+        true
+    }
+
     /// Whether the topic is in this epoch.
     pub fn is_in_epoch(&mut self, name: &Arc<str>, epoch: u64) -> bool {
         self.topic(name).epoch == epoch
@@ -230,8 +243,10 @@ impl Disk {
         let state = &mut topic.state;
         (state.floor, state.lost) = (state.floor.max(told.floor), state.lost.max(told.lost));
         state.known |= told.known;
-        state.forgotten_at = [state.forgotten_at, told.forgotten_at].into_iter().flatten().min();
-        state.devices.retain(|device| device.away_since_ms.is_none() || !told.forgotten.contains(&device.name));
+        let goes = |device: &DeviceState| device.away_since_ms.is_some() && told.forgotten.contains(&device.name);
+        let cursors = state.devices.iter().filter(|device| goes(device)).map(|device| device.cursor);
+        state.forgotten_at = cursors.chain(state.forgotten_at).min();
+        state.devices.retain(|device| !goes(device));
         let kept = topic.state.devices.len();
         told.devices.iter().for_each(|device| topic.put_device(device));
         topic.raise_floor();

@@ -47,7 +47,7 @@ impl Engine {
                     self.stored += 1;
                     Some(Event::Appended { through: ticket })
                 }
-                Task::Load { topic } => {
+                Task::Load { topic, .. } => {
                     self.read += 1;
                     let loaded = Box::new(disk.load(&topic, unix_ms));
                     Some(Event::Loaded { topic, result: Ok(loaded) })
@@ -64,6 +64,7 @@ impl Engine {
                 | Task::Claim { .. }
                 | Task::Release { .. }
                 | Task::Relay { .. }
+                | Task::Disconnect { .. }
                 | Task::Members { .. }
                 | Task::Presence { .. } => None,
             });
@@ -83,7 +84,7 @@ impl Engine {
                 self.given.retain(|task| !matches!(task, Task::Append(_)));
                 self.era += 1;
             }
-            Some(Task::Load { topic }) => {
+            Some(Task::Load { topic, .. }) => {
                 self.answers.push_back(Event::Loaded { topic, result: Err(EngineUnavailable) });
             }
             Some(Task::Read { read, .. }) => {
@@ -95,6 +96,7 @@ impl Engine {
                 | Task::Claim { .. }
                 | Task::Release { .. }
                 | Task::Relay { .. }
+                | Task::Disconnect { .. }
                 | Task::Members { .. }
                 | Task::Presence { .. },
             )

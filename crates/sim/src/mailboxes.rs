@@ -52,6 +52,7 @@ fn kind(letter: &Letter) -> &'static str {
         Letter::ToEdge(letter) => match letter {
             ToEdge::Attached { .. } => "Attached",
             ToEdge::Refused { .. } => "Refused",
+            ToEdge::Unavailable { .. } => "Unavailable",
             ToEdge::Published(_) => "Published",
             ToEdge::Failed { .. } => "Failed",
             ToEdge::Deliver { .. } => "Deliver",

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use ringgate_core::limits::{Engine, Settings};
 use ringgate_core::shard::{
-    ClaimId, EngineUnavailable, Event, Fence, MemberChange, Origin, Present, Stored, StoredMessage,
+    ClaimId, EngineUnavailable, Event, Fence, MemberChange, Origin, Present, Stored, StoredMessage, Unclaimed, Unstored,
 };
 
 use crate::disk::Disk;
@@ -155,11 +155,16 @@ impl Nodes {
         let unix_ms = self.nodes[node].now.unix_ms;
         let event = match task {
             Task::Append(Append { ticket, .. }) if self.is_away => {
-                Some(Event::Stored { ticket, result: Err(EngineUnavailable) })
+                Some(Event::Stored { ticket, result: Err(Unstored::Away) })
             }
-            Task::Load { topic } if self.is_away => Some(Event::Loaded { topic, result: Err(EngineUnavailable) }),
+            Task::Load { topic, .. } if self.is_away => Some(Event::Loaded { topic, result: Err(EngineUnavailable) }),
             Task::Read { read, .. } if self.is_away => Some(Event::Read { read, result: Err(EngineUnavailable) }),
-            Task::Claim { claim, .. } if self.is_away => Some(Event::Claimed { claim, result: Err(EngineUnavailable) }),
+            Task::Claim { claim, .. } if self.is_away => {
+                Some(Event::Claimed { claim, result: Err(Unclaimed::Unavailable) })
+            }
+            Task::Claim { claim, user, device, .. } if self.has_too_many(&user, &device) => {
+                Some(Event::Claimed { claim, result: Err(Unclaimed::TooMany) })
+            }
             Task::Claim { claim, user, device, .. } => {
                 self.fences += 1;
                 let fence = self.fences;
@@ -203,6 +208,15 @@ impl Nodes {
                 let members = here().flat_map(|here| here.named.values().cloned()).take(limit as usize).collect();
                 Some(Event::Present { read, result: Ok(Box::new(Present { count, members })) })
             }
+            Task::Disconnect { user, device, reason } => {
+                let topic: Arc<str> = format!("@{user}").into();
+                let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
+                for (_, node, shard) in interest.cloned().collect::<Vec<_>>() {
+                    let (user, device) = (user.clone(), device.clone());
+                    self.nodes[node].handle(shard, Event::Disconnect { user, device, reason, everywhere: false });
+                }
+                None
+            }
             Task::Relay { topic, frame, origin } => {
                 let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
                 self.relayed.extend(interest.map(|(topic, node, shard)| Relayed {
@@ -215,6 +229,7 @@ impl Nodes {
                 None
             }
             Task::Append(Append { ticket, record, .. }) => {
+                self.begin_above(&record.topic, record.position.epoch);
                 let stored = self.disk.place(&record, unix_ms);
                 if let Stored::Now(position) = stored {
                     let message = self.disk.message(&record.topic, position.offset).expect("it has just been stored");
@@ -229,9 +244,10 @@ impl Nodes {
                 }
                 Some(Event::Stored { ticket, result: Ok(stored) })
             }
-            Task::Load { topic } => {
+            Task::Load { topic, epoch } => {
                 // From here on the node is told of what is stored.
                 self.interest.insert((topic.clone(), node, shard));
+                self.begin_above(&topic, epoch);
                 let loaded = Box::new(self.disk.load(&topic, unix_ms));
                 Some(Event::Loaded { topic, result: Ok(loaded) })
             }
@@ -244,12 +260,7 @@ impl Nodes {
             }
             Task::Cursor { topic, epoch, state } => {
                 if self.disk.merge(&topic, epoch, &state) {
-                    let interest = self.interest.iter().filter(|(known, _, _)| *known == topic);
-                    self.changed.extend(interest.map(|(_, node, shard)| Changed {
-                        node: *node,
-                        shard: *shard,
-                        topic: topic.clone(),
-                    }));
+                    self.change_topic(&topic);
                 }
                 None
             }
@@ -362,6 +373,31 @@ impl Nodes {
                 return;
             }
         }
+    }
+
+    /// A node knows an epoch of a topic: the engine has none that is older any more.
+    fn begin_above(&mut self, topic: &Arc<str>, epoch: u64) {
+        if self.disk.begin_above(topic, epoch) {
+            self.change_topic(topic);
+        }
+    }
+
+    /// All nodes that have loaded a topic are told that it has changed.
+    fn change_topic(&mut self, topic: &Arc<str>) {
+        let interest = self.interest.iter().filter(|(known, _, _)| known == topic);
+        self.changed.extend(interest.map(|(topic, node, shard)| Changed {
+            node: *node,
+            shard: *shard,
+            topic: topic.clone(),
+        }));
+    }
+
+    /// Whether a user has as many sessions with other devices as are allowed.
+    fn has_too_many(&self, user: &str, device: &str) -> bool {
+        let is_other = |((holder, name), claim): &(&(Arc<str>, Arc<str>), &Claim)| {
+            **holder == *user && **name != *device && claim.holder.is_some()
+        };
+        self.claims.iter().filter(is_other).count() >= self.settings.client.sessions_per_user_max
     }
 
     /// Whether a room is deleted when no node has it in memory.

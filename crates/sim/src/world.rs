@@ -125,13 +125,14 @@ pub struct Call {
 #[allow(missing_docs, reason = "fields of the effects")]
 pub enum Task {
     Append(Append),
-    Load { topic: Arc<str> },
+    Load { topic: Arc<str>, epoch: u64 },
     Read { read: ReadId, messages: Box<ReadMessages> },
     Cursor { topic: Arc<str>, epoch: u64, state: Box<TopicState> },
     Unload { topic: Arc<str> },
     Claim { claim: ClaimId, user: Arc<str>, device: Arc<str>, session: Origin },
     Release { user: Arc<str>, device: Arc<str>, fence: Fence, left: Option<Box<DeviceLeft>> },
     Relay { topic: Arc<str>, frame: Bytes, origin: Origin },
+    Disconnect { user: Arc<str>, device: Option<Arc<str>>, reason: CloseReason },
     Members { topic: Arc<str>, count: u32, changes: Vec<MemberChange>, anew: bool },
     Presence { read: ReadId, topic: Arc<str>, limit: u32 },
 }
@@ -297,12 +298,12 @@ impl World {
                     Storage::WhenAsked => self.call(shard, Task::Append(append)),
                 }
             }
-            Effect::Load { topic } => match self.storage {
+            Effect::Load { topic, epoch } => match self.storage {
                 Storage::AtOnce => {
                     let result = Ok(Box::new(self.disk.load(&topic, self.now.unix_ms)));
                     self.shards[shard].handle(Event::Loaded { topic, result }, self.now);
                 }
-                Storage::WhenAsked => self.call(shard, Task::Load { topic }),
+                Storage::WhenAsked => self.call(shard, Task::Load { topic, epoch }),
             },
             Effect::Read { read, messages } => match self.storage {
                 Storage::AtOnce => {
@@ -330,6 +331,9 @@ impl World {
                 self.call(shard, Task::Members { topic, count, changes, anew });
             }
             Effect::Presence { read, topic, limit } => self.call(shard, Task::Presence { read, topic, limit }),
+            Effect::Disconnect { user, device, reason } => {
+                self.call(shard, Task::Disconnect { user, device, reason });
+            }
             Effect::Relay { topic, frame, origin } => self.call(shard, Task::Relay { topic, frame, origin }),
             Effect::Close { connection, reason, flush, .. } => {
                 self.closing.push_back(Closing { client: Client { shard, connection }, reason, flush });

@@ -127,6 +127,7 @@ dedup_entries_max = 44
 address = ["redis-1.example.org:7001", "[::1]:7002"]
 mode = "sentinel"
 sentinel_master = "chat-master"
+sentinel_password = "a word for Sentinels"
 user = "edge"
 password = "a password of Redis"
 database = 9
@@ -250,7 +251,8 @@ fn shown(config: &Config) -> String {
         logging,
         ..
     } = config;
-    let password = redis.as_ref().and_then(|redis| redis.password.as_ref()).map(Password::reveal);
+    let passwords = redis.iter().flat_map(|redis| [&redis.password, &redis.sentinel_password]);
+    let password: Vec<_> = passwords.flatten().map(Password::reveal).collect();
     let compact = tls.as_ref().map(|tls| tls.enable_secret_extraction);
     let keys: Vec<_> = keys.iter().map(|key| (&key.kid, key.algorithm)).collect();
     format!(
@@ -439,6 +441,7 @@ fn every_key_set_then_every_value_is_read_in_its_unit() {
     let redis = RedisConfig {
         addresses: vec![host("redis-1.example.org", 7001), host("::1", 7002)],
         mode: RedisMode::Sentinel { master: "chat-master".to_owned() },
+        sentinel_password: Some(Password::new(Zeroizing::new("a word for Sentinels".to_owned()))),
         user: Some("edge".to_owned()),
         password: Some(Password::new(Zeroizing::new("a password of Redis".to_owned()))),
         database: 9,
@@ -491,6 +494,7 @@ fn key_left_out_then_it_is_noticed() {
         "redis.address",
         "redis.mode",
         "redis.sentinel_master",
+        "redis.sentinel_password",
         "redis.password",
         "redis.password_file",
         "redis.tls",
@@ -525,7 +529,8 @@ fn key_left_out_then_it_is_noticed() {
 fn wrong_value_then_its_line_and_key_are_named() {
     let files = Files::new("wrong");
     // Any text will do for these.
-    const FREE: &[&str] = &["token.audience", "token.issuer", "token.keys.kid", "redis.password"];
+    const FREE: &[&str] =
+        &["token.audience", "token.issuer", "token.keys.kid", "redis.password", "redis.sentinel_password"];
     let mut tried = 0;
     for (text, number, key, value) in files.texts_with_keys() {
         let quoted = value.trim_matches('"');
@@ -575,6 +580,7 @@ fn key_changed_then_it_is_exchanged_or_named_as_in_need_of_a_restart() {
         "redis.address" => Some(value.replace(":7", ":8")),
         "redis.sentinel_master" => Some(value.replace("chat", "push")),
         "redis.password" => Some(value.replace("a password", "b password")),
+        "redis.sentinel_password" => Some(value.replace("a word", "b word")),
         _ => None,
     };
     let (mut named, mut exchanged) = (0, 0);
@@ -632,8 +638,9 @@ fn engine_mode_or_tls_of_redis_changed_then_named() {
     let cluster = text
         .replace("mode = \"sentinel\"", "mode = \"cluster\"")
         .replace("sentinel_master = \"chat-master\"\n", "")
+        .replace("sentinel_password = \"a word for Sentinels\"\n", "")
         .replace("database = 9\n", "");
-    assert_eq!(names(&cluster), ["redis.database", "redis.mode", "redis.sentinel_master"]);
+    assert_eq!(names(&cluster), ["redis.database", "redis.mode", "redis.sentinel_master", "redis.sentinel_password"]);
     let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("ca_file")).collect();
     let (start, end) = text.split_once("[redis]").unwrap();
     let plain = format!("{start}[redis]{}", end.replacen("tls = true\n", "", 1));

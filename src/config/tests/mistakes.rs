@@ -194,6 +194,11 @@ fn redis_is_set_wrong_then_the_key_and_what_would_be_right_are_named() {
             "ADDRESS\nmode = \"sentinel\"\nsentinel_master = \"a b\"",
             "redis.sentinel_master: \"a b\" is no name of Sentinel",
         ),
+        ("ADDRESS\nsentinel_password = \"a\"", "x.toml:7: redis.sentinel_password: is for redis.mode = \"sentinel\""),
+        (
+            "ADDRESS\nmode = \"sentinel\"\nsentinel_master = \"a\"\nsentinel_password = \"\"",
+            "x.toml:9: redis.sentinel_password: is empty; remove it",
+        ),
         (
             "ADDRESS\nsentinel_master = \"a\"",
             "x.toml:7: redis.sentinel_master: is for redis.mode = \"sentinel\", and that is \"standalone\"",

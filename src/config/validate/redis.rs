@@ -43,6 +43,7 @@ fn redis(raw: &raw::Redis, file: &str, check: &mut Check<'_>) -> RedisConfig {
     let default = RedisConfig::at(addresses(raw, check));
     let redis = RedisConfig {
         mode: mode(raw, default.addresses.len(), check),
+        sentinel_password: sentinel_password(raw, file, check),
         user: user(raw, check),
         password: password(raw, file, check),
         tls: tls(raw, check),
@@ -152,6 +153,21 @@ fn user(raw: &raw::Redis, check: &mut Check<'_>) -> Option<String> {
         check.problem("redis.user", at(user), text);
     }
     Some(text.clone())
+}
+
+fn sentinel_password(raw: &raw::Redis, file: &str, check: &mut Check<'_>) -> Option<Password> {
+    const KEY: &str = "redis.sentinel_password";
+    let password = raw.sentinel_password.as_ref()?;
+    check.warn_if_open(KEY, at(password), file);
+    if raw.mode.as_ref().is_none_or(|mode| mode.get_ref() != "sentinel") {
+        let text = "is for redis.mode = \"sentinel\"; change that, or remove it";
+        check.problem(KEY, at(password), text);
+    }
+    let text = &password.get_ref().0;
+    if text.is_empty() {
+        check.problem(KEY, at(password), "is empty; remove it if the Sentinels ask for none");
+    }
+    Some(Password::new(text.clone()))
 }
 
 fn password(raw: &raw::Redis, file: &str, check: &mut Check<'_>) -> Option<Password> {

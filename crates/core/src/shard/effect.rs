@@ -55,6 +55,9 @@ pub enum Effect {
     Load {
         /// As it stands on the wire.
         topic: Arc<str>,
+        /// The newest epoch of it that is known here; 0 if none is. An engine that several nodes share answers with no older one: if it
+        /// has one, because it was emptied and its clock is behind, it begins a new epoch above this one.
+        epoch: u64,
     },
     /// Read messages and come back with [`Event::Read`](super::Event::Read).
     Read {
@@ -110,6 +113,15 @@ pub enum Effect {
         /// The session that is not brought it.
         origin: Origin,
     },
+    /// End a user's sessions on the other nodes, see [`Event::Disconnect`](super::Event::Disconnect). No answer: it may be lost.
+    Disconnect {
+        /// User id.
+        user: Arc<str>,
+        /// The device; none for all devices.
+        device: Option<Arc<str>>,
+        /// What their clients are told.
+        reason: CloseReason,
+    },
     /// The sessions of this node in a room, for [`Effect::Presence`]. No answer. This effect and the next one come only where several nodes
     /// share the engine.
     Members {
@@ -157,7 +169,7 @@ pub enum Effect {
 pub struct Asked {
     /// The shard that hears of it.
     pub shard: ShardId,
-    /// [`Effect::Append`], `Load`, `Read`, `Cursor`, `Unload`, `Claim`, `Release` or `Relay`.
+    /// [`Effect::Append`], `Load`, `Read`, `Cursor`, `Unload`, `Claim`, `Release`, `Relay`, `Disconnect`, `Members` or `Presence`.
     pub effect: Effect,
 }
 
@@ -167,7 +179,7 @@ pub struct Record {
     /// Its topic, as it stands on the wire.
     pub topic: Arc<str>,
     /// Its place: the one behind the topic's last, in the same epoch. Where the engine gives the place, the offset is 0, and the epoch
-    /// is the one that the home knows: 0 if the topic is not in memory.
+    /// is the one that the home knows: 0 if the topic is not in memory. The engine gives no place in an older epoch.
     pub position: Position,
     /// The whole frame. Its stamp says the same position.
     pub frame: Bytes,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 #[expect(unused_imports, reason = "for the documentation")]
 use super::Effect;
 use super::{ClaimId, Fence, Letter, Origin, ReadId};
-use crate::close::{AuthError, CloseReason};
+use crate::close::{AuthError, CloseReason, ErrorCode};
 use crate::id::{ConnectionKey, Position};
 use crate::session::Grant;
 use crate::topics::{Answered, DedupKey, LoadedTopic, Ticket};
@@ -106,7 +106,7 @@ pub enum Event<'a> {
         /// The ticket of [`Effect::Append`](super::Effect::Append).
         ticket: Ticket,
         /// What became of it.
-        result: Result<Stored, EngineUnavailable>,
+        result: Result<Stored, Unstored>,
     },
     /// Some node has stored a message of a topic that was loaded here: a hint, which may come twice, late or never.
     Arrived {
@@ -137,7 +137,7 @@ pub enum Event<'a> {
         /// As it stood in the effect.
         claim: ClaimId,
         /// The claim, newer than all before it.
-        result: Result<Fence, EngineUnavailable>,
+        result: Result<Fence, Unclaimed>,
     },
     /// A newer session has claimed a device: one with an older claim has to end.
     Evict {
@@ -147,6 +147,17 @@ pub enum Event<'a> {
         device: Arc<str>,
         /// The newer claim.
         fence: Fence,
+    },
+    /// Sessions of a user have to end; at the home of the user's inbox. A session that is being attached meanwhile may stay.
+    Disconnect {
+        /// User id.
+        user: Arc<str>,
+        /// The device; none for all devices.
+        device: Option<Arc<str>>,
+        /// What their clients are told.
+        reason: CloseReason,
+        /// Those of other nodes have to end, too. False where the engine says it.
+        everywhere: bool,
     },
     /// The answer to [`Effect::Presence`](super::Effect::Presence).
     Present {
@@ -168,6 +179,48 @@ pub enum Event<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineUnavailable;
 
+/// Why an engine that several nodes share has not stored a message, or does not know whether it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unstored {
+    /// It does not answer: nothing was stored.
+    Away,
+    /// It has no memory left: nothing was stored.
+    Memory,
+    /// It cannot write down what it stores: nothing was stored.
+    Disk,
+    /// Too few of its replicas are there: nothing was stored.
+    Replicas,
+    /// It has refused the message for another reason: nothing was stored.
+    Refused,
+    /// Its answer was lost, or what was to make the message safe has not been done in time: it may have been stored, and be
+    /// delivered.
+    Unknown,
+}
+
+impl Unstored {
+    /// The code of the answer. Only 402 says that nothing was stored.
+    pub fn code(self) -> ErrorCode {
+        match self {
+            Unstored::Away | Unstored::Memory | Unstored::Disk | Unstored::Replicas | Unstored::Refused => {
+                ErrorCode::StorageFull
+            }
+            Unstored::Unknown => ErrorCode::Internal,
+        }
+    }
+
+    /// The text of the answer: the code's own, and the reason.
+    pub fn message(self) -> &'static str {
+        match self {
+            Unstored::Away => "storage full: the store does not answer",
+            Unstored::Memory => "storage full: the store has no memory left",
+            Unstored::Disk => "storage full: the store cannot write to its disk",
+            Unstored::Replicas => "storage full: the store has too few replicas",
+            Unstored::Refused => "storage full: the store has refused the message",
+            Unstored::Unknown => "internal: the message may have been stored",
+        }
+    }
+}
+
 /// What an engine that several nodes share has done with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
@@ -175,6 +228,15 @@ pub enum Stored {
     Now(Position),
     /// It was stored before, by whatever node: this was the answer.
     Before(Answered),
+}
+
+/// Why a session does not get its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unclaimed {
+    /// The engine cannot say, for now.
+    Unavailable,
+    /// The user has as many sessions as allowed, with other devices and on all nodes together.
+    TooMany,
 }
 
 /// Messages that an engine has read.

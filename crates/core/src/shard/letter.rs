@@ -117,6 +117,11 @@ pub enum ToEdge {
         /// Why: taken over, or too many sessions.
         reason: CloseReason,
     },
+    /// The engine cannot say now where the session's inbox stands, or whose its device is: its client is to come back soon.
+    Unavailable {
+        /// The session.
+        to: ConnectionKey,
+    },
     /// Its Publish has its place, and is kept as far as it says.
     Published(Published),
     /// Its Publish was refused.
@@ -127,6 +132,8 @@ pub enum ToEdge {
         request: u32,
         /// Why.
         code: ErrorCode,
+        /// What the client is told beside the code; begins with the code's label.
+        message: &'static str,
     },
     /// A live message of its inbox.
     Deliver {
@@ -241,6 +248,7 @@ impl ToEdge {
             ToEdge::PresenceResult(result) => result.members.len() * MEMBER_BYTES,
             ToEdge::Attached { .. }
             | ToEdge::Refused { .. }
+            | ToEdge::Unavailable { .. }
             | ToEdge::Published(_)
             | ToEdge::Failed { .. }
             | ToEdge::LookupFailed { .. }

@@ -100,11 +100,22 @@ impl Shard {
     }
 
     pub(super) fn fail_or_post(&mut self, publisher: Address, request: u32, code: ErrorCode, now: Now) {
+        self.fail_with_or_post(publisher, request, code, code.label(), now);
+    }
+
+    pub(super) fn fail_with_or_post(
+        &mut self,
+        publisher: Address,
+        request: u32,
+        code: ErrorCode,
+        message: &'static str,
+        now: Now,
+    ) {
         let Address { shard, connection: to } = publisher;
         if self.reads_at_once(shard) {
-            self.on_failed(to, request, code, now);
+            self.on_failed(to, request, code, message, now);
         } else {
-            self.post_to_edge(shard, ToEdge::Failed { to, request, code });
+            self.post_to_edge(shard, ToEdge::Failed { to, request, code, message });
         }
     }
 

@@ -34,7 +34,9 @@ pub use effect::{
     Asked, ClaimId, CloseRecord, DeviceLeft, Effect, Fence, MemberChange, Origin, ReadId, ReadMessages, ReadRange,
     Record, SignInRecord,
 };
-pub use event::{EngineUnavailable, Event, Present, ReadResult, Remembered, Stored, StoredMessage};
+pub use event::{
+    EngineUnavailable, Event, Present, ReadResult, Remembered, Stored, StoredMessage, Unclaimed, Unstored,
+};
 use hashbrown::{HashMap, HashSet};
 pub use letter::{Letter, Posted, Source, ToEdge, ToHome};
 pub use ways::{Credit, Work};
@@ -198,6 +200,9 @@ impl Shard {
             Event::Arrived { topic, epoch, message } => self.on_arrived(&topic, epoch, *message, now),
             Event::Relayed { topic, frame, origin } => self.on_relayed(&topic, frame, origin, now),
             Event::Changed { topic } => self.on_changed(topic),
+            Event::Disconnect { user, device, reason, everywhere } => {
+                self.on_disconnect(&user, device, reason, everywhere);
+            }
             Event::Present { read, result } => self.on_present(read, result),
             Event::Remember(remembered) => self.on_remember(remembered, now),
             Event::Mail(letter) => self.on_letter(letter, now),

@@ -295,6 +295,7 @@ fn kind(letter: &Letter) -> &'static str {
         Letter::ToEdge(letter) => match letter {
             ToEdge::Attached { .. } => "Attached",
             ToEdge::Refused { .. } => "Refused",
+            ToEdge::Unavailable { .. } => "Unavailable",
             ToEdge::Published(_) => "Published",
             ToEdge::Failed { .. } => "Failed",
             ToEdge::Deliver { .. } => "Deliver",
@@ -310,7 +311,7 @@ fn kind(letter: &Letter) -> &'static str {
     }
 }
 
-const KINDS_TO_EDGE: usize = 13;
+const KINDS_TO_EDGE: usize = 14;
 const KINDS_TO_HOME: usize = 11;
 
 fn delivery() -> Delivery {
@@ -380,9 +381,10 @@ fn letter_to_a_session_that_has_ended_then_only_its_home_is_told() {
     type Say = fn(&Rig) -> ToEdge;
     let no_request: Ask = |_| {};
     // What the session had asked before it ended, what comes, and what is posted for it.
-    let table: [(Phase, Ask, Say, &[&str]); 14] = [
+    let table: [(Phase, Ask, Say, &[&str]); 15] = [
         (Phase::Attaching, no_request, |_| attached(), &["Detach"]),
         (Phase::Ready, no_request, |_| ToEdge::Refused { to: KEY, reason: CloseReason::TakenOver }, &[]),
+        (Phase::Attaching, no_request, |_| ToEdge::Unavailable { to: KEY }, &[]),
         (
             Phase::Ready,
             Rig::publish,
@@ -398,7 +400,12 @@ fn letter_to_a_session_that_has_ended_then_only_its_home_is_told() {
             },
             &[],
         ),
-        (Phase::Ready, Rig::publish, |_| ToEdge::Failed { to: KEY, request: 5, code: ErrorCode::Overloaded }, &[]),
+        (
+            Phase::Ready,
+            Rig::publish,
+            |_| ToEdge::Failed { to: KEY, request: 5, code: ErrorCode::Overloaded, message: "overloaded" },
+            &[],
+        ),
         (Phase::Ready, no_request, |_| ToEdge::Deliver { to: KEY, offset: 1, delivery: delivery() }, &[]),
         (
             Phase::Ready,

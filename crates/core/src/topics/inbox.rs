@@ -241,9 +241,11 @@ impl Inbox {
     pub fn refresh_devices(&mut self, state: &TopicState, now: Now) {
         let last = self.position().offset;
         self.known |= state.known;
-        if let (Some(kept), Some(forgotten_at)) = (&mut self.kept, state.forgotten_at) {
-            kept.forgotten_at = kept.forgotten_at.min(forgotten_at);
+        // A device that was to be forgotten here may have a session elsewhere: then the engine has not forgotten it.
+        if let Some(kept) = &mut self.kept {
+            kept.forgotten_at = state.forgotten_at.unwrap_or(u64::MAX);
         }
+        self.forgets = state.forgotten_at.is_some();
         let mut devices: Vec<Device> = match core::mem::replace(&mut self.devices, Devices::Many(Vec::new())) {
             Devices::One(device) => vec![device],
             Devices::Many(devices) => devices,

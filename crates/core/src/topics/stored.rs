@@ -10,8 +10,9 @@ use crate::id::{Now, Position};
 /// What is known of a topic beside its messages. The newest of a topic counts. Losing one causes repetitions; losing one that tells of a
 /// new device may make its messages leave when all others have acknowledged them, which it is told.
 ///
-/// An engine that several nodes share merges what one node tells it: the marks never fall, `forgotten_at` never rises, a device
-/// replaces the same one if its fence is not older, those that are missing stay, and those in `forgotten` go. Messages leave once every device has
+/// An engine that several nodes share merges what one node tells it: the marks never fall, a device
+/// replaces the same one if its fence is not older, those that are missing stay, and those in `forgotten` go unless they have a session: the
+/// engine's `forgotten_at` is the lowest cursor of those that went, whatever the node says. Messages leave once every device has
 /// acknowledged them, which only the engine can say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TopicState {

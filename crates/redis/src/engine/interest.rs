@@ -35,6 +35,8 @@ pub(super) struct Interest {
     pub(super) shard: ShardId,
     /// As it was loaded; 0 before that.
     pub(super) epoch: u64,
+    /// The newest epoch that this node knows of it.
+    pub(super) known: u64,
     pub(super) is_subscribed: bool,
     /// It was subscribed to before the connection was lost.
     pub(super) is_stale: bool,
@@ -84,6 +86,13 @@ impl Interests {
         }
     }
 
+    /// Rooms of this node, with their shards.
+    pub(super) fn rooms(&self) -> impl Iterator<Item = (Arc<str>, ShardId)> {
+        let topics = self.topics.iter().flatten();
+        let rooms = topics.filter(|(topic, interest)| !topic.starts_with('@') && interest.left.is_none());
+        rooms.map(|(topic, interest)| (topic.clone(), interest.shard))
+    }
+
     /// No subscription of the partition stands any more.
     pub(super) fn forget_subscriptions(&mut self, partition: usize) {
         for interest in self.topics.get_mut(partition).into_iter().flat_map(HashMap::values_mut) {
@@ -103,7 +112,7 @@ impl Interests {
 
 impl<H: Homes> Work<H> {
     /// A home wants the topic: it is subscribed to, and then loaded.
-    pub(super) fn want(&mut self, shard: ShardId, topic: Arc<str>) {
+    pub(super) fn want(&mut self, shard: ShardId, topic: Arc<str>, known: u64) {
         let now = self.now;
         let deadline = now + self.options.command_timeout;
         let is_new = self.interests.get(&topic).is_none();
@@ -112,6 +121,7 @@ impl<H: Homes> Work<H> {
         let interest = topics.entry(topic.clone()).or_insert_with(|| Interest {
             shard,
             epoch: 0,
+            known: 0,
             is_subscribed: false,
             is_stale: false,
             load: None,
@@ -119,6 +129,7 @@ impl<H: Homes> Work<H> {
             touched: now,
         });
         (interest.shard, interest.left) = (shard, None);
+        interest.known = interest.known.max(known);
         if interest.is_subscribed {
             return self.push(shard, What::Load { topic });
         }

@@ -158,7 +158,7 @@ impl Link {
 
     /// The clock of the server in Unix milliseconds, or up to a round trip behind it.
     fn clock_ms(&self, now: Instant) -> Option<u64> {
-        self.clock.map(|(at, ms)| ms + now.duration_since(at).as_millis() as u64)
+        self.clock.map(|(at, ms)| ms + now.saturating_duration_since(at).as_millis() as u64)
     }
 
     /// Refused by a server that does nothing for now: it comes before all that is under way.
@@ -229,7 +229,7 @@ impl<H: Homes> Work<H> {
                 return self.masters.want_slots();
             }
         };
-        let Ready { wire, server, client, hashes, facts, clock_ms, is_alone } = ready;
+        let Ready { wire, server, client, hashes, facts, clock, is_alone } = ready;
         let away_since = link.away_since.take();
         if std::mem::replace(&mut link.connected_before, true) {
             add(&self.status.reconnects, 1);
@@ -239,7 +239,10 @@ impl<H: Homes> Work<H> {
         let moved = link.server.replace(server.clone()).is_some_and(|before| before != server);
         link.lines = Some(wire.run(self.wires.clone(), move |answers| FromWire::Answers(id, life, answers)));
         (link.client, link.hashes, link.facts, link.is_alone) = (Some(client), hashes, facts, is_alone);
-        (link.clock, link.is_forgetful, link.phase) = (Some((self.now, clock_ms)), false, Phase::Ready);
+        (link.clock, link.is_forgetful, link.phase) = (Some(clock), false, Phase::Ready);
+        if self.partitions.master(self.keys.nodes_partition()) == Some(id) {
+            self.nodes.set_clock(clock.0, clock.1);
+        }
         master.probe.due = self.now;
         // Another server tells other news.
         self.connect_news(id, moved);
@@ -269,6 +272,11 @@ impl<H: Homes> Work<H> {
             self.open_partitions();
         }
         let Some(link) = self.masters.link_mut(id) else { return };
+        // One wait at a time: if replicas are away, each takes long, and behind several the connection would seem to be lost.
+        let waits = |under_way: &InFlight| matches!(under_way.command.what, What::Replicas { .. });
+        if self.options.replicas_min > 0 && link.in_flight.iter().any(waits) {
+            return;
+        }
         let mut room = IN_FLIGHT_MAX.saturating_sub(link.in_flight.len());
         let mut bytes = IN_FLIGHT_BYTES_MAX.saturating_sub(link.in_flight_bytes);
         let mut commands = Vec::new();
@@ -285,7 +293,8 @@ impl<H: Homes> Work<H> {
             }
         }
         let least = self.options.replicas_min;
-        if least > 0 && commands.iter().any(|(_, command)| matches!(command.what, What::Append { .. })) {
+        let stores = |(_, command): &(_, Command)| matches!(command.what, What::Append { .. });
+        if least > 0 && (commands.iter().any(stores) || !link.unreplicated.is_empty()) {
             let wait_ms = (self.options.command_timeout.as_millis() as u64 / 2).max(1);
             commands.push((None, self.command(ShardId(0), What::Replicas { least, wait_ms })));
         }
@@ -306,8 +315,11 @@ impl<H: Homes> Work<H> {
         add(&self.status.commands, commands.len() as u64);
         for (partition, command) in commands {
             let epoch = match &command.what {
-                What::Append { record, .. } if record.position.epoch != 0 => record.position.epoch,
-                What::Append { record, .. } => self.epochs.of(&record.topic),
+                What::Append { record, .. } => record.position.epoch.max(self.epochs.of(&record.topic)),
+                What::Load { topic } => {
+                    self.interests.get(topic).map_or(0, |(_, interest)| interest.known).max(self.epochs.of(topic))
+                }
+                What::Generation { partition } => self.partitions.heard(*partition, &link.facts.replication_id),
                 _ => 0,
             };
             let context = Context {

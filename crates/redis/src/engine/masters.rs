@@ -185,6 +185,11 @@ impl<H: Homes> Work<H> {
     fn forget_masters(&mut self) {
         let (partitions, masters) = (&self.partitions, &mut self.masters);
         masters.all.retain(|id, master| partitions.of(*id).next().is_some() || !master.link.is_idle());
+        if let Some(tried) = self.refusals.tried()
+            && !self.masters.all.contains_key(&tried)
+        {
+            self.stores_again();
+        }
     }
 
     pub(super) fn send_probes(&mut self) {
@@ -199,7 +204,11 @@ impl<H: Homes> Work<H> {
             probe.number += 1;
             let what = What::Probe { number: probe.number, at: self.now, partition };
             let command = self.command(ShardId(0), what);
-            self.send(id, vec![(None, command)]);
+            let mut commands = vec![(None, command)];
+            if self.refusals.tried() == Some(id) {
+                commands.push((None, self.command(ShardId(0), What::Trial { partition })));
+            }
+            self.send(id, commands);
         }
     }
 

@@ -14,24 +14,28 @@
 //! | `news` | the connection to a master for news: subscriptions |
 //! | `interest` | topics that homes here have in memory |
 //! | `answers` | what Redis has answered, told to shards |
+//! | `later` | states and releases that wait |
+//! | `refusals` | a Redis that answers and stores nothing |
 
 mod answers;
 mod interest;
+mod later;
 mod link;
 mod masters;
 mod news;
 mod partitions;
+mod refusals;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use ringgate_core::id::ShardId;
 use ringgate_core::keyed::{Keyed, keyed};
 use ringgate_core::limits::Settings;
-use ringgate_core::shard::{Asked, Effect, EngineUnavailable, Event};
-use ringgate_core::topics::TopicState;
+use ringgate_core::shard::{Asked, Effect, EngineUnavailable, Event, Unclaimed, Unstored};
+use ringgate_core::topics::DeviceState;
 use tokio::sync::{Notify, mpsc};
 
 use crate::command::{MEMBERS_AT_ONCE, What};
@@ -48,9 +52,11 @@ use crate::slots::Slots;
 use crate::status::{Status, add, set};
 use crate::wire::Wire;
 use interest::Interests;
+use later::Later;
 use masters::Masters;
 use news::Subscriptions;
 use partitions::Partitions;
+use refusals::Refusals;
 
 /// What is due by the clock is looked at so often.
 const TICK: Duration = Duration::from_millis(50);
@@ -63,6 +69,8 @@ const ASKED_A_TURN: usize = 1024;
 const WAITING_MAX_FOR_RELAY: usize = 16 * 1024;
 /// What connections have read that waits for a turn: beyond it, Redis waits.
 const READ_WAITING: usize = 64;
+/// Clocks that differ by no more than this are taken to be the same.
+const CLOCK_TOLERANCE_MS: u64 = 100;
 /// Time to store what was taken when the engine is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -101,8 +109,9 @@ pub(crate) struct Work<H> {
     nodes: Nodes,
     interests: Interests,
     epochs: Epochs,
-    /// Cursors that are told at the next tick, by topic.
-    cursors: HashMap<Arc<str>, PendingCursor>,
+    /// What is told at the next tick, or when there is room.
+    later: Later,
+    refusals: Refusals,
     /// Appends of a topic that are not answered yet.
     owed: HashMap<Arc<str>, u32>,
     now: Instant,
@@ -114,16 +123,9 @@ pub(crate) struct Work<H> {
     held: Vec<answers::Held>,
     /// Rooms whose members Redis was not told: their homes tell them anew when it is back.
     unknown_members: BTreeSet<(Arc<str>, ShardId)>,
-    /// Releases and cursors that Redis had no room for.
-    later: Vec<(ShardId, What)>,
-    later_due: Instant,
     refusal_logged: Option<Instant>,
-}
-
-struct PendingCursor {
-    shard: ShardId,
-    epoch: u64,
-    state: Box<TopicState>,
+    /// The clock of Redis less that of this node, in milliseconds.
+    clock_ahead_ms: i64,
 }
 
 /// Runs until it is told to stop, and for as long as what was taken before is under way, 2 s at most.
@@ -149,7 +151,8 @@ pub(crate) async fn run<H: Homes>(
         nodes: Nodes::new(identity.run),
         interests: Interests::new(keys.partitions()),
         epochs: Epochs::default(),
-        cursors: HashMap::new(),
+        later: Later::new(now),
+        refusals: Refusals::default(),
         owed: HashMap::new(),
         now,
         lease_due: now,
@@ -157,9 +160,8 @@ pub(crate) async fn run<H: Homes>(
         leases_answered: 0,
         held: Vec::new(),
         unknown_members: BTreeSet::new(),
-        later: Vec::new(),
-        later_due: now,
         refusal_logged: None,
+        clock_ahead_ms: 0,
         keys,
         options,
         settings,
@@ -170,6 +172,8 @@ pub(crate) async fn run<H: Homes>(
         let id = work.masters.add(now, None, now + work.options.subscriptions_checked_every);
         (0..work.partitions.count()).for_each(|partition| work.partitions.set_master(partition, Some(id)));
     }
+    let (told, redis_ms) = work.identity.clock;
+    work.nodes.set_clock(told, redis_ms);
     let mut tick = now + TICK;
     let mut stop_at: Option<Instant> = None;
     loop {
@@ -180,6 +184,7 @@ pub(crate) async fn run<H: Homes>(
             biased;
             some = read.recv() => {
                 work.now = Instant::now();
+                work.compare_clocks();
                 if let Some(some) = some {
                     work.on_read(some);
                 }
@@ -193,6 +198,7 @@ pub(crate) async fn run<H: Homes>(
             () = tokio::time::sleep_until(wake.into()) => {}
         }
         work.now = Instant::now();
+        work.compare_clocks();
         if work.ask(&asked) {
             bell.asked.notify_one();
         }
@@ -203,8 +209,8 @@ pub(crate) async fn run<H: Homes>(
             work.on_tick(was_stopped);
         }
         if let Some(until) = stop_at {
-            work.flush_cursors();
-            let is_idle = work.cursors.is_empty() && work.partitions.is_idle() && work.masters.is_idle();
+            work.tell_later();
+            let is_idle = work.later.is_empty() && work.partitions.is_idle() && work.masters.is_idle();
             if is_idle && asked.is_empty() || work.now >= until {
                 break;
             }
@@ -236,33 +242,59 @@ impl<H: Homes> Work<H> {
         }
     }
 
+    /// Clocks may be set at any time. What is less than the tolerance is taken for the time that answers are under way.
+    fn compare_clocks(&mut self) {
+        let Some(redis_ms) = self.nodes.redis_ms(self.now) else { return };
+        let ahead_ms = redis_ms.wrapping_sub((self.options.wall_clock)()) as i64;
+        if ahead_ms.abs_diff(self.clock_ahead_ms) > CLOCK_TOLERANCE_MS {
+            self.clock_ahead_ms = ahead_ms;
+        }
+    }
+
+    /// A time of this node's clock, as Redis is told of it.
+    fn to_redis_ms(&self, own_ms: u64) -> u64 {
+        own_ms.saturating_add_signed(self.clock_ahead_ms)
+    }
+
+    /// A time of the clock of Redis, as shards are told of it.
+    fn to_own_ms(&self, redis_ms: u64) -> u64 {
+        redis_ms.saturating_sub_signed(self.clock_ahead_ms)
+    }
+
+    fn to_redis_times(&self, devices: &mut [DeviceState]) {
+        for device in devices {
+            device.away_since_ms = device.away_since_ms.map(|since_ms| self.to_redis_ms(since_ms));
+        }
+    }
+
     fn on_asked(&mut self, shard: ShardId, effect: Effect) {
         let refuses = match &effect {
             Effect::Append { record, .. } => self.refuses(&record.topic),
             Effect::Read { messages, .. } => self.refuses(&messages.topic),
-            Effect::Claim { user, .. } => self.refuses(&format!("@{user}")),
-            Effect::Load { topic }
+            Effect::Claim { user, .. } | Effect::Disconnect { user, .. } => self.refuses(&format!("@{user}")),
+            Effect::Load { topic, .. }
             | Effect::Presence { topic, .. }
             | Effect::Members { topic, .. }
             | Effect::Relay { topic, .. } => self.refuses(topic),
             _ => false,
         };
         match effect {
-            Effect::Append { ticket, record, .. } => {
+            Effect::Append { ticket, mut record, .. } => {
                 if refuses && self.options.when_away == WhenAway::Refuse {
                     add(&self.status.refused_away, 1);
-                    return self.out.tell(shard, Event::Stored { ticket, result: Err(EngineUnavailable) });
+                    return self.out.tell(shard, Event::Stored { ticket, result: Err(Unstored::Away) });
                 }
+                record.expires_unix_ms = self.to_redis_ms(record.expires_unix_ms);
                 *self.owed.entry(record.topic.clone()).or_default() += 1;
                 let message = record::message(&record);
                 self.push(shard, What::Append { ticket, record, message });
             }
-            Effect::Load { topic } if refuses => {
+            Effect::Load { topic, .. } if refuses => {
                 self.out.tell(shard, Event::Loaded { topic, result: Err(EngineUnavailable) });
             }
-            Effect::Load { topic } => {
+            Effect::Load { topic, epoch } => {
                 self.flush_cursor(&topic);
-                self.want(shard, topic);
+                self.want(shard, topic, epoch);
             }
             Effect::Read { read, .. } if refuses => {
                 self.out.tell(shard, Event::Read { read, result: Err(EngineUnavailable) });
@@ -272,25 +304,37 @@ impl<H: Homes> Work<H> {
                 self.push(shard, What::Read { read, messages });
             }
             Effect::Claim { claim, .. } if refuses => {
-                self.out.tell(shard, Event::Claimed { claim, result: Err(EngineUnavailable) });
+                self.out.tell(shard, Event::Claimed { claim, result: Err(Unclaimed::Unavailable) });
             }
             Effect::Claim { claim, user, device, session } => {
+                self.flush_release(&user, &device);
                 self.push(shard, What::Claim { claim, user, device, session });
             }
-            Effect::Cursor { topic, epoch, state } => self.keep_cursor(shard, topic, epoch, state),
+            Effect::Cursor { topic, epoch, mut state } => {
+                self.to_redis_times(&mut state.devices);
+                self.keep_cursor(shard, topic, epoch, state);
+            }
             Effect::Unload { topic } => {
-                self.flush_cursor(&topic);
+                if self.is_open(&topic) {
+                    self.flush_cursor(&topic);
+                }
                 self.interests.linger(&topic, self.now);
             }
-            Effect::Release { user, device, fence, left } => {
-                self.flush_cursor(&format!("@{user}"));
-                self.push(shard, What::Release { user, device, fence, left });
+            Effect::Release { user, device, fence, mut left } => {
+                if let Some(left) = &mut left {
+                    self.to_redis_times(std::slice::from_mut(&mut left.state));
+                }
+                let inbox = format!("@{user}");
+                if self.is_open(&inbox) {
+                    self.flush_cursor(&inbox);
+                }
+                self.release(shard, (user, device), fence, left);
             }
             Effect::Presence { read, .. } if refuses => {
                 self.out.tell(shard, Event::Present { read, result: Err(EngineUnavailable) });
             }
             Effect::Presence { read, topic, limit } => self.push(shard, What::Presence { read, topic, limit }),
-            Effect::Members { topic, .. } if refuses => {
+            Effect::Members { topic, .. } if refuses || self.partitions.waiting() >= WAITING_MAX_FOR_RELAY => {
                 self.unknown_members.insert((topic, shard));
             }
             Effect::Members { topic, count, mut changes, mut anew } => loop {
@@ -306,7 +350,11 @@ impl<H: Homes> Work<H> {
                 let payload = record::relay(origin, &frame);
                 self.push(shard, What::Relay { topic, payload });
             }
-            Effect::Relay { .. } => add(&self.status.given_up, 1),
+            Effect::Disconnect { user, device, reason } if !refuses => {
+                let payload = record::disconnect(self.identity.run, device.as_deref(), reason);
+                self.push(shard, What::Relay { topic: format!("@{user}").into(), payload });
+            }
+            Effect::Relay { .. } | Effect::Disconnect { .. } => add(&self.status.given_up, 1),
             Effect::Post(_)
             | Effect::Verify { .. }
             | Effect::Writable { .. }
@@ -317,34 +365,9 @@ impl<H: Homes> Work<H> {
         }
     }
 
-    /// Keeps what is told of a topic until the next tick: the newest of each device.
-    fn keep_cursor(&mut self, shard: ShardId, topic: Arc<str>, epoch: u64, state: Box<TopicState>) {
-        match self.cursors.get_mut(&topic) {
-            Some(pending) if pending.epoch == epoch => merge(&mut pending.state, *state),
-            _ => drop(self.cursors.insert(topic, PendingCursor { shard, epoch, state })),
-        }
-    }
-
-    fn flush_cursor(&mut self, topic: &str) {
-        if let Some((topic, PendingCursor { shard, epoch, state })) = self.cursors.remove_entry(topic) {
-            self.push(shard, What::Cursor { topic, epoch, state });
-        }
-    }
-
-    /// While a partition is away its cursors are merged here, and take no more room than there are topics in memory.
-    fn flush_cursors(&mut self) {
-        for (topic, pending) in std::mem::take(&mut self.cursors) {
-            if self.partitions.is_open(self.partition_of(&topic)) {
-                let PendingCursor { shard, epoch, state } = pending;
-                self.push(shard, What::Cursor { topic, epoch, state });
-            } else {
-                self.cursors.insert(topic, pending);
-            }
-        }
-    }
-
     fn on_tick(&mut self, was_stopped: bool) {
-        self.flush_cursors();
+        // While a partition is away it is merged, and bounded.
+        self.tell_later();
         self.partitions.count_waiting();
         if !was_stopped {
             self.give_up_silent_links();
@@ -357,18 +380,15 @@ impl<H: Homes> Work<H> {
         self.look_at_subscriptions();
         self.touch_topics();
         self.ask_for_members();
-        if self.now >= self.later_due {
-            self.later_due = self.now + Duration::from_secs(1);
-            self.ask_later();
-        }
+        self.give_up_held();
         self.send_probes();
         let nodes = self.keys.nodes_partition();
         if self.now >= self.lease_due && self.partitions.is_open(nodes) {
             self.ask_for_nodes();
         }
-        if self.partitions.refuses(nodes, self.now) {
+        if self.partitions.refuses(nodes, self.now) && !self.held.is_empty() {
             // A newer list of nodes does not come soon.
-            std::mem::take(&mut self.held).into_iter().for_each(|held| self.tell_loaded(held));
+            self.lease_failed(u64::MAX);
         }
         self.say_what_is_up();
         set(&self.status.buffered, self.partitions.waiting() as u64);
@@ -379,7 +399,10 @@ impl<H: Homes> Work<H> {
     /// Homes whose rooms have changed tell their members anew.
     fn ask_for_members(&mut self) {
         const A_TICK: usize = 256;
-        let is_open = |(topic, _): &&(Arc<str>, ShardId)| self.partitions.is_open(self.partition_of(topic));
+        if self.refusals.are_there() {
+            return;
+        }
+        let is_open = |(topic, _): &&(Arc<str>, ShardId)| self.is_open(topic);
         let open: Vec<_> = self.unknown_members.iter().filter(is_open).take(A_TICK).cloned().collect();
         for room in open {
             self.unknown_members.remove(&room);
@@ -409,30 +432,4 @@ impl<H: Homes> Work<H> {
             tracing::warn!(%error, "the lease of this node was not ended: it lasts for up to 15 s");
         }
     }
-}
-
-/// What is told later is true, but for what it does not speak of.
-fn merge(known: &mut TopicState, told: TopicState) {
-    known.floor = known.floor.max(told.floor);
-    known.lost = known.lost.max(told.lost);
-    known.known |= told.known;
-    known.forgotten_at = [known.forgotten_at, told.forgotten_at].into_iter().flatten().min();
-    known.devices.retain(|device| !told.forgotten.contains(&device.name));
-    known.forgotten.retain(|name| told.devices.iter().all(|device| device.name != *name));
-    for device in told.devices {
-        match known.devices.iter_mut().find(|known| known.name == device.name) {
-            Some(known) => *known = device,
-            None => known.devices.push(device),
-        }
-    }
-    for name in told.forgotten {
-        if !known.forgotten.contains(&name) {
-            known.forgotten.push(name);
-        }
-    }
-}
-
-/// Milliseconds since 1970.
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }

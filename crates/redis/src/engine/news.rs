@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ringgate_core::id::ShardId;
-use ringgate_core::shard::Event;
+use ringgate_core::shard::{Event, StoredMessage};
 
 use super::{FromWire, MasterId, SILENCE_MAX, Work};
 use crate::command::What;
@@ -446,13 +446,19 @@ impl<H: Homes> Work<H> {
             Some(TopicNews::Stored { run, .. }) if run == own && !self.owed.contains_key(&topic) => {}
             Some(TopicNews::Stored { epoch, message, .. }) => {
                 add(&self.status.arrived, 1);
-                self.out.hint(shard, &topic, Event::Arrived { topic: topic.clone(), epoch, message });
+                self.tell_of_message(&topic, epoch, message);
             }
             Some(TopicNews::Relayed { origin, .. }) if origin.run == own => {}
             Some(TopicNews::Relayed { origin, frame }) => {
                 self.out.hint(shard, &topic, Event::Relayed { topic: topic.clone(), frame, origin });
             }
+            Some(TopicNews::Disconnect { run, .. }) if run == own => {}
+            Some(TopicNews::Disconnect { device, reason, .. }) => {
+                let Some(user) = topic.strip_prefix('@').map(Arc::from) else { return };
+                self.out.tell(shard, Event::Disconnect { user, device, reason, everywhere: false });
+            }
             Some(TopicNews::Changed { run }) if run == own => {}
+            Some(TopicNews::Changed { .. }) if !self.held.is_empty() && self.is_held(&topic) => {}
             Some(TopicNews::Changed { .. }) => {
                 self.out.hint(shard, &topic, Event::Changed { topic: topic.clone() });
             }
@@ -462,6 +468,16 @@ impl<H: Homes> Work<H> {
                 self.out.hint(shard, &topic, Event::Changed { topic: topic.clone() });
             }
         }
+    }
+
+    /// A message of a topic with interest was stored; its time is that of the clock of Redis.
+    pub(super) fn tell_of_message(&mut self, topic: &Arc<str>, epoch: u64, mut message: Box<StoredMessage>) {
+        let Some(shard) = self.interests.get(topic).map(|(_, interest)| interest.shard) else { return };
+        if !self.held.is_empty() && self.is_held(topic) {
+            return;
+        }
+        message.expires_unix_ms = self.to_own_ms(message.expires_unix_ms);
+        self.out.hint(shard, topic, Event::Arrived { topic: topic.clone(), epoch, message });
     }
 
     fn on_node_news(&mut self, id: MasterId, payload: Bytes) {

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use ringgate_core::id::ShardId;
-use ringgate_core::shard::{EngineUnavailable, Event};
+use ringgate_core::shard::{EngineUnavailable, Event, Unclaimed, Unstored};
 
 use super::{MasterId, Work};
 use crate::command::{Command, What};
@@ -48,6 +48,8 @@ struct Partition {
     /// Answers that are missing until it is open.
     settling: usize,
     least_epoch: u64,
+    /// The replication id of the server that it last settled with.
+    settled_with: String,
     away_since: Option<Instant>,
     /// It was open and has refused: being open again is no proof that it answers.
     is_doubted: bool,
@@ -64,6 +66,8 @@ impl Partition {
 pub(super) struct Partitions {
     all: Vec<Partition>,
     closed: BTreeSet<usize>,
+    /// The newest epoch of any topic that this node has heard of.
+    newest_epoch: u64,
     /// Commands that wait, up to those that have come back since the last tick.
     waiting: usize,
 }
@@ -78,12 +82,13 @@ impl Partitions {
             under_way: 0,
             settling: 0,
             least_epoch: 0,
+            settled_with: String::new(),
             away_since: Some(now),
             is_doubted: false,
             holds: 0,
             is_listed: false,
         };
-        Partitions { all: (0..count).map(closed).collect(), closed: (0..count).collect(), waiting: 0 }
+        Partitions { all: (0..count).map(closed).collect(), closed: (0..count).collect(), newest_epoch: 0, waiting: 0 }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -111,6 +116,17 @@ impl Partitions {
 
     pub(super) fn least_epoch(&self, partition: usize) -> u64 {
         self.all.get(partition).map_or(0, |partition| partition.least_epoch)
+    }
+
+    /// An epoch of a topic was told.
+    pub(super) fn hear(&mut self, epoch: u64) {
+        self.newest_epoch = self.newest_epoch.max(epoch);
+    }
+
+    /// What the epochs of a partition have to be above that settles with another server than before; else 0.
+    pub(super) fn heard(&self, partition: usize, replication_id: &str) -> u64 {
+        let is_known = |partition: &Partition| partition.settled_with == replication_id;
+        if self.all.get(partition).is_some_and(is_known) { 0 } else { self.newest_epoch }
     }
 
     /// Commands that wait, about.
@@ -226,6 +242,11 @@ impl<H: Homes> Work<H> {
         self.keys.partition_of(topic)
     }
 
+    /// Whether commands about the topic are sent.
+    pub(super) fn is_open(&self, topic: &str) -> bool {
+        self.partitions.is_open(self.partition_of(topic))
+    }
+
     /// Whether what is about the topic is answered at once, as Redis is away.
     pub(super) fn refuses(&self, topic: &str) -> bool {
         self.partitions.refuses(self.partition_of(topic), self.now)
@@ -339,8 +360,11 @@ impl<H: Homes> Work<H> {
     }
 
     pub(super) fn on_generation(&mut self, at: usize, least_epoch: u64) {
+        let id = self.partitions.master(at).and_then(|id| self.masters.link(id));
+        let replication_id = id.map(|link| link.facts.replication_id.clone()).unwrap_or_default();
         if let Some(partition) = self.partitions.all.get_mut(at) {
             partition.least_epoch = least_epoch;
+            partition.settled_with = replication_id;
         }
         self.settled_one(at);
     }
@@ -383,7 +407,10 @@ impl<H: Homes> Work<H> {
             // Asked anew when the partition settles, or at their time.
             What::Find { .. }
             | What::Generation { .. }
+            | What::Standing { .. }
             | What::Touch { .. }
+            | What::Tidy { .. }
+            | What::Trial { .. }
             | What::Replicas { .. }
             | What::Lease { .. }
             | What::Probe { .. }
@@ -399,9 +426,7 @@ impl<H: Homes> Work<H> {
     pub(super) fn give_up_late(&mut self) {
         let (mut late, now) = (Vec::new(), self.now);
         for partition in &mut self.partitions.all {
-            if partition.is_open() && partition.away_since.is_none() {
-                continue;
-            }
+            // Also while it is open: its master may be so slow that what waits is not sent in time.
             let mut keeps = |command: &mut Command| {
                 let grace = match &command.what {
                     What::Append { record, .. } if command.is_undecided && record.key.is_some() => {
@@ -428,31 +453,39 @@ impl<H: Homes> Work<H> {
             if is_undecided {
                 add(&self.status.undecided, 1);
             }
-            self.fail(shard, what);
+            self.fail(shard, what, if is_undecided { Unstored::Unknown } else { Unstored::Away });
         }
     }
 
-    /// Redis was away for too long, or has refused it.
-    pub(super) fn fail(&mut self, shard: ShardId, what: What) {
+    /// Redis was away for too long, or has refused it: `why` is for a message.
+    pub(super) fn fail(&mut self, shard: ShardId, what: What, why: Unstored) {
         let event = match what {
             What::Append { ticket, record, .. } => {
-                add(&self.status.refused_away, 1);
+                if why == Unstored::Away {
+                    add(&self.status.refused_away, 1);
+                }
                 self.settle_append(&record.topic);
-                Event::Stored { ticket, result: Err(EngineUnavailable) }
+                Event::Stored { ticket, result: Err(why) }
             }
             What::Load { topic } => Event::Loaded { topic, result: Err(EngineUnavailable) },
             What::Read { read, .. } => Event::Read { read, result: Err(EngineUnavailable) },
-            What::Claim { claim, .. } => Event::Claimed { claim, result: Err(EngineUnavailable) },
+            What::Claim { claim, .. } => Event::Claimed { claim, result: Err(Unclaimed::Unavailable) },
             What::Presence { read, .. } => Event::Present { read, result: Err(EngineUnavailable) },
             What::Members { topic, .. } => {
                 self.unknown_members.insert((topic, shard));
                 return;
             }
             What::Cursor { .. } | What::Release { .. } | What::Relay { .. } => return add(&self.status.given_up, 1),
+            What::Lease { number } => {
+                self.leases_answered = self.leases_answered.max(number);
+                return;
+            }
             What::Find { .. }
             | What::Touch { .. }
+            | What::Tidy { .. }
+            | What::Trial { .. }
+            | What::Standing { .. }
             | What::Replicas { .. }
-            | What::Lease { .. }
             | What::Generation { .. }
             | What::Probe { .. }
             | What::Hears { .. }

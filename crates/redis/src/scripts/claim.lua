@@ -1,8 +1,15 @@
--- KEYS: state. ARGV: user, device, run, shard, session, ttl in ms, prefix of the partition's channels of nodes, until when in Unix ms (0: no bound).
--- Answers the fence: microseconds since 1970, so that it grows even where the one before was lost. Nil if it came too late, as after
--- a partition: the node has given it up, and the client may have a newer session elsewhere.
+-- KEYS: state. ARGV: user, device, run, shard, session, ttl in ms, prefix of the partition's channels of nodes, until when in Unix ms, most sessions of
+-- the user, runs that live.
+-- Answers the fence: microseconds since 1970, so that it grows even where the one before was lost. 'L' if other devices of the user
+-- have as many sessions as there may be. Nil if it came too late, as after a partition: the node has given it up, and the client may
+-- have a newer session elsewhere.
 local state, name = KEYS[1], ARGV[2]
-if ARGV[8] ~= '0' and now_ms() > tonumber(ARGV[8]) then return nil end
+if now_ms() > tonumber(ARGV[8]) then return nil end
+local held = 0
+for _, found in ipairs(devices(state)) do
+  if found[1] ~= name and is_held(found[2], ARGV[10]) then held = held + 1 end
+end
+if held >= tonumber(ARGV[9]) then return 'L' end
 local value, q = unpack(redis.call('HMGET', state, 'd:' .. name, 'q'))
 local fence = math.max(now_us(), mark(q) + 1)
 local d = value and device(value) or {cursor = '-', away = '-', skipped = '-', run = '-'}

@@ -1,9 +1,9 @@
 -- KEYS: stream, state. ARGV: the partition's least epoch; ttl in ms, and of a topic of
--- which nothing is known yet; PUBLISH or SPUBLISH; channel; head of the news that it has changed.
+-- which nothing is known yet; PUBLISH or SPUBLISH; channel; head of the news that it has changed; epoch that the node knows or 0.
 -- Answers epoch, last, floor, lost, when the first message leaves (or ''), known, forgotten_at (or ''),
 -- the epochs before ('<epoch>-<offset>', each up to where its messages are here), then name and value of each device.
 local stream, state = KEYS[1], KEYS[2]
-local epoch, last, changed = current(stream, state, tonumber(ARGV[1]))
+local epoch, last, changed = current(stream, state, tonumber(ARGV[1]), tonumber(ARGV[7]))
 local f, l, k, g, b = unpack(redis.call('HMGET', state, 'f', 'l', 'k', 'g', 'b'))
 local before, lost, due, now = mark(f), mark(l), '', now_ms()
 local floor = before

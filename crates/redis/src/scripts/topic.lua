@@ -46,18 +46,18 @@ local function newest(stream)
   end
 end
 
--- The epoch, the offset of the newest message, and whether the epoch has just begun. An epoch below the partition's least one
--- ends: what is left of its messages keeps its offsets in the new one, and cursors beyond those fall back.
-local function current(stream, state, least)
+-- The epoch, the offset of the newest message, and whether the epoch has just begun. An epoch below the partition's least one, or
+-- below one that the node knows, ends: what is left of its messages keeps its offsets in the new one, and cursors beyond those fall back.
+local function current(stream, state, least, known)
   local epoch, sequence = newest(stream)
   local told, made = unpack(redis.call('HMGET', state, 'e', 'n'))
   told = mark(told)
-  if epoch and epoch >= least then
+  if epoch and epoch >= least and epoch >= known then
     if told ~= epoch or not made then redis.call('HSET', state, 'e', whole(epoch), 'n', 1) end
     return epoch, sequence + 1, false
   end
-  if not epoch and told >= least and told > 0 and not made then return told, 0, false end
-  local anew = math.max(now_ms(), least, told + 1, (epoch or 0) + 1)
+  if not epoch and told >= least and told >= known and told > 0 and not made then return told, 0, false end
+  local anew = math.max(now_ms(), least, told + 1, (epoch or 0) + 1, known + 1)
   local last = 0
   if epoch then
     last = sequence + 1

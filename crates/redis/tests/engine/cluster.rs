@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ringgate_core::shard::{EngineUnavailable, Event, ReadRange, Stored};
+use ringgate_core::shard::{Event, ReadRange, Stored, Unstored};
 use ringgate_redis::{Options, Server, Servers, WhenAway, connect};
 use ringgate_test_servers::{self as servers, Append, Cluster, Program};
 
@@ -206,7 +206,7 @@ fn master_of_the_leases_dies_without_a_replica_then_its_partitions_alone_are_ref
         node.status.away().contains(&format!("Redis at {address} does not answer"))
     });
     until("what it has is refused", || {
-        node.stored(node.append(node.record(&topics[&dead][0], "refused"))) == Err(EngineUnavailable)
+        node.stored(node.append(node.record(&topics[&dead][0], "refused"))) == Err(Unstored::Away)
     });
     let start = Instant::now();
     for (at, topics) in &topics {

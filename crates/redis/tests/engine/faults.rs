@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ringgate_core::id::Position;
-use ringgate_core::shard::{Effect, EngineUnavailable, Event, Origin, ReadMessages, ReadRange, Record, Stored};
+use ringgate_core::shard::{
+    Effect, EngineUnavailable, Event, Origin, ReadMessages, ReadRange, Record, Stored, Unstored,
+};
 use ringgate_redis::{StartError, WhenAway, connect};
 use ringgate_test_servers::{Append, ClientKind, Options, Server};
 
@@ -106,7 +108,7 @@ fn connections_are_cut(has_ids: bool) {
             match node.stored(ticket) {
                 Ok(Stored::Now(position)) => places[at % 2].push(position.offset),
                 Ok(Stored::Before(answered)) => places[at % 2].push(answered.stamp.position.offset),
-                Err(EngineUnavailable) => panic!("{at} of round {round} was refused"),
+                Err(why) => panic!("{at} of round {round}: {why:?}"),
             }
         }
         assert!(places.iter().all(|places| places.is_sorted()), "each node's messages keep their order: {places:?}");
@@ -196,7 +198,7 @@ fn redis_is_paused_then_what_was_under_way_is_stored_once_and_the_rest_is_refuse
     let under_way = [node.append(with_id.clone()), node.append(without.clone())];
     node.wait_until_away();
     let refused = node.append(node.record("chat:x", "refused"));
-    assert_eq!(node.stored(refused), Err(EngineUnavailable));
+    assert_eq!(node.stored(refused), Err(Unstored::Away));
     assert!(node.load("chat:y").is_err());
     redis.resume();
     let places: Vec<u64> = under_way
@@ -263,7 +265,7 @@ fn messages_may_wait_then_they_are_stored_in_order_when_redis_is_back_or_refused
     let node = Node::with(wait, settings(), 2);
     redis.kill();
     node.wait_until_away();
-    assert_eq!(node.stored(node.append(node.record("chat:x", "late"))), Err(EngineUnavailable));
+    assert_eq!(node.stored(node.append(node.record("chat:x", "late"))), Err(Unstored::Away));
 }
 
 #[test]
@@ -303,27 +305,6 @@ fn stream_has_expired_then_the_next_message_begins_a_new_epoch() {
 }
 
 #[test]
-fn memory_is_full_then_messages_are_refused_and_may_be_sent_again() {
-    let redis = redis();
-    let node = Node::start(&redis, 1);
-    let fence = node.claim("bob", "phone");
-    let epoch = node.loaded("@bob").position.epoch;
-    node.cursor("@bob", epoch, state_of(vec![device("phone", 0, fence)]));
-    node.loaded("@bob");
-    redis.config_set("maxmemory", "1");
-    let record = node.record("@bob", "again");
-    assert_eq!(node.stored(node.append(record.clone())), Err(EngineUnavailable));
-    assert!(node.status.refused_memory.load(Ordering::Relaxed) > 0);
-    node.release("bob", "phone", fence, None);
-    redis.config_set("maxmemory", "0");
-    assert_eq!(node.store(record).offset, 1);
-    until("the release is told when there is room again", || {
-        node.loaded("@bob").state.devices[0].away_since_ms.is_some()
-    });
-    assert_eq!(node.status.reconnects.load(Ordering::Relaxed), 0, "without a new connection");
-}
-
-#[test]
 fn server_becomes_a_replica_then_it_is_away_until_it_is_a_master_again() {
     let (redis, other) = (redis(), redis());
     let node = Node::start(&redis, 1);
@@ -337,22 +318,28 @@ fn server_becomes_a_replica_then_it_is_away_until_it_is_a_master_again() {
 }
 
 #[test]
-fn replica_does_not_have_a_message_in_time_then_it_is_refused() {
+fn replica_does_not_have_a_message_in_time_then_its_publisher_hears_that_it_may_have_been_stored() {
     let (redis, replicas) = Server::start_with_replicas(&Options::default(), 1);
     let wants = ringgate_redis::Options { replicas_min: 1, ..options(&redis) };
     let node = Node::with(wants, settings(), 1);
     assert_eq!(node.store(node.record("chat:x", "first")).offset, 1);
     replicas[0].pause();
     let record = node.record("chat:x", "second");
-    assert_eq!(node.stored(node.append(record.clone())), Err(EngineUnavailable));
+    // It is: nothing takes it out of the stream again, and other nodes have heard of it.
+    assert_eq!(node.stored(node.append(record.clone())), Err(Unstored::Unknown));
+    assert_eq!(node.loaded("chat:x").position.offset, 2);
     assert_eq!(node.status.refused_replicas.load(Ordering::Relaxed), 1);
     replicas[0].resume();
     until("the replica has what it was sent", || match node.stored(node.append(record.clone())) {
         Ok(Stored::Before(answered)) => answered.stamp.position.offset == 2,
         Ok(Stored::Now(position)) => panic!("twice: {position:?}"),
-        Err(EngineUnavailable) => false,
+        Err(why) => {
+            assert_eq!(why, Unstored::Unknown);
+            false
+        }
     });
     assert_eq!(node.store(node.plain("chat:x", "third")).offset, 3);
+    assert_eq!(node.status.reconnects.load(Ordering::Relaxed), 0, "a replica that is late does not end the connection");
 }
 
 #[test]
@@ -406,7 +393,7 @@ fn what_stands_in_redis_is_damaged_then_the_one_who_asks_is_refused_and_the_conn
         redis.command(&["EVAL", script, "0", value])
     };
     set("damaged");
-    assert_eq!(node.stored(node.append(record.clone())), Err(EngineUnavailable));
+    assert_eq!(node.stored(node.append(record.clone())), Err(Unstored::Unknown));
     set("");
     assert_eq!(node.store(record).offset, position.offset + 1, "an empty claim is none");
     redis.command(&["HSET", &key_of(&redis, "*:t:@bob"), "d:phone", "damaged"]);

@@ -11,7 +11,7 @@ use ringgate_core::keyed::keyed;
 use ringgate_core::limits::{Engine as Kind, Namespace, Settings};
 use ringgate_core::shard::{
     Asked, DeviceLeft, Effect, EngineUnavailable, Event, Fence, Origin, ReadMessages, ReadRange, ReadResult, Record,
-    Stored, StoredMessage,
+    Stored, StoredMessage, Unclaimed, Unstored,
 };
 use ringgate_core::topics::{DedupKey, DeviceState, LoadedTopic, TopicState};
 use ringgate_core::wire::Draft;
@@ -78,14 +78,19 @@ impl Node {
     }
 
     pub(crate) fn with(options: Options, settings: Settings, number: u16) -> Node {
+        let node = Node::begin(options, settings, number);
+        node.wait_until_up();
+        node
+    }
+
+    /// As [`Self::with`], without waiting until it is up.
+    pub(crate) fn begin(options: Options, settings: Settings, number: u16) -> Node {
         let identity = connect(&options, number).expect("Redis takes the node");
         let (told, status) = (Arc::<Told>::default(), Arc::<Status>::default());
         let settings = Arc::new(Settings { node_number: number, ..settings });
         let homes = Mailboxes(told.clone());
         let engine = start(options, identity.clone(), settings, homes, status.clone()).expect("a thread");
-        let node = Node { identity, status, told, engine: Some(engine) };
-        node.wait_until_up();
-        node
+        Node { identity, status, told, engine: Some(engine) }
     }
 
     pub(crate) fn wait_until_up(&self) {
@@ -151,7 +156,7 @@ impl Node {
         ticket
     }
 
-    pub(crate) fn stored(&self, ticket: u64) -> Result<Stored, EngineUnavailable> {
+    pub(crate) fn stored(&self, ticket: u64) -> Result<Stored, Unstored> {
         self.wait_for("an answer to an append", |event| match event {
             Event::Stored { ticket: answered, result } if *answered == ticket => Some(*result),
             _ => None,
@@ -173,7 +178,12 @@ impl Node {
     }
 
     pub(crate) fn load(&self, topic: &str) -> Result<LoadedTopic, EngineUnavailable> {
-        self.ask(Effect::Load { topic: topic.into() });
+        self.load_above(topic, 0)
+    }
+
+    /// Of a topic of which an epoch is known.
+    pub(crate) fn load_above(&self, topic: &str, epoch: u64) -> Result<LoadedTopic, EngineUnavailable> {
+        self.ask(Effect::Load { topic: topic.into(), epoch });
         self.wait_for("a topic that is loaded", |event| match event {
             Event::Loaded { topic: loaded, result } if **loaded == *topic => {
                 Some(result.as_ref().map(|loaded| (**loaded).clone()).map_err(|error| *error))
@@ -214,11 +224,15 @@ impl Node {
     }
 
     pub(crate) fn claim(&self, user: &str, device: &str) -> Fence {
+        self.try_claim(user, device).expect("it is claimed")
+    }
+
+    pub(crate) fn try_claim(&self, user: &str, device: &str) -> Result<Fence, Unclaimed> {
         let claim = next();
         let session = Origin { run: self.identity.run, session: claim };
         self.ask(Effect::Claim { claim, user: user.into(), device: device.into(), session });
         self.wait_for("a claim", |event| match event {
-            Event::Claimed { claim: answered, result } if *answered == claim => Some(result.expect("it is claimed")),
+            Event::Claimed { claim: answered, result } if *answered == claim => Some(*result),
             _ => None,
         })
     }

@@ -120,3 +120,29 @@ fn topic_leaves_memory_then_its_channel_is_left_after_a_while_and_heard_again_wh
     a.store(a.record("chat:x", "heard"));
     assert_eq!(b.arrived("chat:x").1.offset, 2);
 }
+
+#[test]
+fn topic_is_loaded_between_two_attempts_to_publish_to_it_then_its_home_hears_of_the_message() {
+    let redis = redis();
+    let node = Node::start(&redis, 1);
+    let load = concat!(
+        include_str!("../../src/scripts/allow_oom.lua"),
+        include_str!("../../src/scripts/topic.lua"),
+        include_str!("../../src/scripts/load.lua")
+    );
+    for round in 0..30 {
+        // It is not in memory, and its channel is still heard.
+        let topic = format!("chat:{round}");
+        node.loaded(&topic);
+        node.ask(Effect::Unload { topic: topic.as_str().into() });
+        // As another node would do meanwhile, only the script that loads is known again.
+        redis.command(&["SCRIPT", "FLUSH"]);
+        redis.command(&["SCRIPT", "LOAD", load]);
+        let ticket = node.append(node.plain(&topic, "to nobody here"));
+        let loaded = node.loaded(&topic).position.offset;
+        assert!(node.stored(ticket).is_ok());
+        if loaded == 0 {
+            assert_eq!(node.arrived(&topic).1.offset, 1, "round {round}");
+        }
+    }
+}

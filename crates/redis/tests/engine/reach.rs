@@ -88,7 +88,7 @@ fn master_fails_over_then_the_node_goes_on_with_the_new_one_in_a_new_epoch() {
 }
 
 /// As docs/redis.md says.
-const RIGHTS: &str = "~rg:* &rg* +@connection +@scripting +@stream +@hash +@string +@sortedset +@keyspace +@pubsub +time +info +wait +client|kill";
+const RIGHTS: &str = "~rg:* &rg* +@connection +@scripting +@stream +@hash +@string +@sortedset +@keyspace +@pubsub +time +info +wait +memory|usage +client|kill";
 
 #[test]
 fn user_has_the_rights_that_the_documentation_names_then_the_node_does_all_its_work() {
@@ -111,6 +111,8 @@ fn user_has_the_rights_that_the_documentation_names_then_the_node_does_all_its_w
     a.release("bob", "phone", fence, None);
     assert_eq!(a.loaded("@bob").state.floor, 2);
     assert_eq!(members_of(&b, "chat:x"), 0);
+    // With the tenth the bytes of the inbox are looked at.
+    a.store_some("@many", 10);
     redis.kill_clients(servers::ClientKind::Normal);
     assert_eq!(a.store(a.plain("@bob", "after")).offset, 3);
     let log = redis.command(&["ACL", "LOG"]);

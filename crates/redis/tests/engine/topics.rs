@@ -1,5 +1,6 @@
 //! What is kept of a topic: messages, marks, devices.
 
+use ringgate_core::close::CloseReason;
 use ringgate_core::id::Position;
 use ringgate_core::shard::{DeviceLeft, Effect, Event, MemberChange, ReadRange, ReadResult, Record};
 use ringgate_core::topics::{DeviceState, TopicState};
@@ -65,8 +66,13 @@ fn every_device_has_acknowledged_then_messages_leave() {
     b.release("bob", "laptop", laptop, Some(DeviceLeft { epoch, state: left.clone() }));
     let loaded = b.loaded("@bob");
     assert_eq!(loaded.state.floor, 4);
+    let is_left = |device: &DeviceState| {
+        // Both ways, its time goes over the clock of Redis, which is known to some milliseconds.
+        let since_ms = device.away_since_ms.filter(|since_ms| since_ms.abs_diff(1_800_000_000_000) < 1000);
+        since_ms.is_some() && DeviceState { away_since_ms: left.away_since_ms, ..device.clone() } == left
+    };
     assert!(
-        loaded.state.devices.contains(&left) && loaded.state.devices.contains(&device("phone", 4, phone)),
+        loaded.state.devices.iter().any(is_left) && loaded.state.devices.contains(&device("phone", 4, phone)),
         "{loaded:?}"
     );
     // Forgotten, it holds nothing.
@@ -209,4 +215,45 @@ fn members_come_and_go_on_two_nodes_then_presence_names_those_of_both() {
     b.stop();
     tell(&a, 0, vec![(1, None)], false);
     until("the members of a node that has ended are not counted", || presence(&a, "chat:x", 10) == (0, vec![]));
+}
+
+#[test]
+fn user_is_disconnected_then_the_other_nodes_that_have_the_inbox_are_told() {
+    let redis = redis();
+    let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
+    a.loaded("@bob");
+    b.loaded("@bob");
+    for wanted in [Some("phone"), None] {
+        let (user, device) = ("bob".into(), wanted.map(Into::into));
+        a.ask(Effect::Disconnect { user, device, reason: CloseReason::Expired });
+        let told = b.wait_for("a disconnect", |event| match event {
+            Event::Disconnect { user, device, reason: CloseReason::Expired, everywhere: false } => {
+                Some((user.to_string(), device.as_deref().map(str::to_owned)))
+            }
+            _ => None,
+        });
+        assert_eq!(told, ("bob".to_owned(), wanted.map(str::to_owned)));
+    }
+    a.loaded("@bob");
+    assert_eq!(a.count(|event| matches!(event, Event::Disconnect { .. })), 0, "its own");
+}
+
+#[test]
+fn device_is_to_be_forgotten_and_has_a_session_then_nothing_is_missed_for_it() {
+    let redis = redis();
+    let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
+    let laptop = b.claim("bob", "laptop");
+    let epoch = b.loaded("@bob").position.epoch;
+    a.store_some("@bob", 5);
+    b.cursor("@bob", epoch, state_of(vec![device("laptop", 1, laptop)]));
+    b.loaded("@bob");
+    let forget = || TopicState { forgotten: vec!["laptop".into()], forgotten_at: Some(0), ..TopicState::default() };
+    a.cursor("@bob", epoch, forget());
+    let state = a.loaded("@bob").state;
+    assert_eq!((state.forgotten_at, state.devices.len()), (None, 1));
+    b.release("bob", "laptop", laptop, Some(DeviceLeft { epoch, state: device("laptop", 3, laptop) }));
+    until("it is away", || a.loaded("@bob").state.devices[0].away_since_ms.is_some());
+    a.cursor("@bob", epoch, forget());
+    let state = a.loaded("@bob").state;
+    assert_eq!((state.forgotten_at, state.devices.len()), (Some(3), 0), "what it had read, as Redis knows it");
 }

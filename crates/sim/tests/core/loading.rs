@@ -26,7 +26,7 @@ fn serve(world: &mut World, holds_reads: bool) -> Vec<Event<'static>> {
                 world.disk.append(&record, unix_ms);
                 world.handle(shard, Event::Appended { through: ticket });
             }
-            Task::Load { topic } => {
+            Task::Load { topic, .. } => {
                 let loaded = Box::new(world.disk.load(&topic, unix_ms));
                 world.handle(shard, Event::Loaded { topic, result: Ok(loaded) });
             }
@@ -39,7 +39,7 @@ fn serve(world: &mut World, holds_reads: bool) -> Vec<Event<'static>> {
             }
             Task::Cursor { topic, state, .. } => world.disk.set_state(&topic, &state),
             Task::Unload { .. } | Task::Claim { .. } | Task::Release { .. } | Task::Relay { .. } => {}
-            Task::Members { .. } | Task::Presence { .. } => {}
+            Task::Disconnect { .. } | Task::Members { .. } | Task::Presence { .. } => {}
         }
         world.work();
     }
@@ -198,7 +198,7 @@ fn refresh_of_a_topic_in_memory_fails_then_publishes_to_it_go_on() {
     let calls: Vec<_> = world.calls.drain(..).collect();
     for Call { shard, task } in calls {
         match task {
-            Task::Load { topic } => world.handle(shard, Event::Loaded { topic, result: Err(EngineUnavailable) }),
+            Task::Load { topic, .. } => world.handle(shard, Event::Loaded { topic, result: Err(EngineUnavailable) }),
             other => world.calls.push_back(Call { shard, task: other }),
         }
     }
@@ -246,7 +246,7 @@ fn engine_does_not_read_and_sessions_end_then_what_they_were_missing_is_not_read
         world.work();
         for Call { shard, task } in world.calls.drain(..).collect::<Vec<_>>() {
             match task {
-                Task::Load { topic } => {
+                Task::Load { topic, .. } => {
                     let loaded = Box::new(world.disk.load(&topic, world.now.unix_ms));
                     world.handle(shard, Event::Loaded { topic, result: Ok(loaded) });
                 }

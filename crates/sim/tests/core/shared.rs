@@ -1,5 +1,6 @@
 //! An engine that several nodes share: one order on all of them, without a hole and without a repetition.
 
+mod devices;
 mod epochs;
 mod presence;
 

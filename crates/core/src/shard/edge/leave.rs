@@ -6,7 +6,7 @@
 
 use crate::close::CloseReason;
 use crate::id::{ConnectionKey, Now};
-use crate::limits::BUSY_AFTER_MS;
+use crate::limits::{BUSY_AFTER_MS, ENGINE_AWAY_AFTER_MS};
 use crate::metrics::DropReason;
 use crate::session::Phase;
 use crate::shard::{CloseRecord, DRAINED_PER_TURN, Effect, Shard, ToHome};
@@ -19,15 +19,23 @@ const DRAIN_SLOTS_PER_TURN: u32 = 64 * 1024;
 impl Shard {
     /// Ends a connection from our side: Goodbye, flush, close.
     pub(in crate::shard) fn close(&mut self, key: ConnectionKey, reason: CloseReason, detail: &'static str, now: Now) {
+        let least_ms = if reason == CloseReason::Busy { BUSY_AFTER_MS } else { 0 };
+        self.close_for(key, reason, detail, least_ms, now);
+    }
+
+    /// The engine cannot do now what the session needs: its client may come back sooner than one that found the node full, as the
+    /// engine takes care of itself. Clients are spread all the same.
+    pub(in crate::shard) fn close_for_a_moment(&mut self, key: ConnectionKey, now: Now) {
+        self.close_for(key, CloseReason::Busy, "", ENGINE_AWAY_AFTER_MS, now);
+    }
+
+    /// As [`Self::close`]; a client that may come back does so after this time at the earliest.
+    fn close_for(&mut self, key: ConnectionKey, reason: CloseReason, detail: &'static str, least_ms: u32, now: Now) {
         let Some(connection) = self.connections.get(key).filter(|connection| !connection.is_closing()) else { return };
         // Nobody could read a Goodbye before the TLS handshake is over.
         let speaks = !matches!(connection.phase, Phase::Handshaking) && reason != CloseReason::ConnectionClosed;
         if speaks {
-            let after_ms = match reason {
-                CloseReason::Busy => BUSY_AFTER_MS + self.reconnect_after_ms(key),
-                _ if reason.may_reconnect() => self.reconnect_after_ms(key),
-                _ => 0,
-            };
+            let after_ms = if reason.may_reconnect() { least_ms + self.reconnect_after_ms(key) } else { 0 };
             // Why a token was refused is only logged: a client that guesses tokens must not learn from it.
             let is_secret = detail.is_empty() || reason == CloseReason::InvalidToken;
             let text = if is_secret { reason.label() } else { detail };

@@ -50,8 +50,9 @@ impl Shard {
         match letter {
             ToEdge::Attached { to, home, inbox, attachment } => self.on_attached(to, home, inbox, &attachment, now),
             ToEdge::Refused { to, reason } => self.close(to, reason, "", now),
+            ToEdge::Unavailable { to } => self.close_for_a_moment(to, now),
             ToEdge::Published(published) => self.on_published(&published, now),
-            ToEdge::Failed { to, request, code } => self.on_failed(to, request, code, now),
+            ToEdge::Failed { to, request, code, message } => self.on_failed(to, request, code, message, now),
             ToEdge::NotSubscribed { to, request, local, counted } => {
                 self.on_not_subscribed(to, request, local, counted, now);
             }

@@ -35,12 +35,13 @@ impl Shard {
             Err(code) => (0, Some(code)),
         };
         if let Some(code) = refused.filter(|_| dedup_key.is_none()).or_else(|| self.way_is_full(home)) {
-            return self.refuse_publish(key, request, code, now);
+            return self.refuse_publish(key, request, code, code.label(), now);
         }
         let payload = if refused.is_some() { &[] } else { publish.payload };
         let draft = Draft::new(publish.topic, &session.user, payload, publish.trace);
         if !self.count_request(key) {
-            return self.refuse_publish(key, request, ErrorCode::TooManyInFlight, now);
+            let code = ErrorCode::TooManyInFlight;
+            return self.refuse_publish(key, request, code, code.label(), now);
         }
         let letter = Publish {
             from: self.address(key),
@@ -58,18 +59,25 @@ impl Shard {
     }
 
     /// The publisher's shard hears that nothing came of it.
-    pub(in crate::shard) fn on_failed(&mut self, to: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
+    pub(in crate::shard) fn on_failed(
+        &mut self,
+        to: ConnectionKey,
+        request: u32,
+        code: ErrorCode,
+        message: &str,
+        now: Now,
+    ) {
         self.asked -= 1;
         self.answered(to);
-        self.refuse_publish(to, request, code, now);
+        self.refuse_publish(to, request, code, message, now);
     }
 
     /// Request 0 means that the client wants no answer, not even a refusal.
-    fn refuse_publish(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, now: Now) {
+    fn refuse_publish(&mut self, key: ConnectionKey, request: u32, code: ErrorCode, message: &str, now: Now) {
         if request == 0 {
             return self.metrics.errors[code].increment();
         }
-        self.refuse(key, request, code, now);
+        self.refuse_with(key, request, code, message, None, now);
     }
 
     /// The publisher's shard hears what became of it.

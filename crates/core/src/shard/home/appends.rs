@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Topic;
 use crate::id::{Address, ClientMessageId, Now, ShardId, Stamp};
 use crate::limits::Engine;
-use crate::shard::{Effect, Record, Shard};
+use crate::shard::{Effect, Record, Shard, Unstored};
 use crate::topics::{Answered, DedupKey, Ticket};
 
 /// A message that has its place in its topic's order: what is needed once it is kept.
@@ -102,7 +102,7 @@ impl Shard {
     /// The engine has not stored messages: nothing of them is delivered or remembered, and their publishers may try again.
     pub(in crate::shard) fn on_append_failed(&mut self, from: Ticket, now: Now) {
         for append in self.homes.appends.take_failed(from) {
-            self.fail_append(append, now);
+            self.fail_append(append, Unstored::Refused, now);
         }
     }
 

@@ -80,7 +80,7 @@ impl Homes {
         };
         let epoch = self.log_position(topic).map_or(0, |position| position.epoch);
         if self.settings.engine == Engine::Shared && loaded.position.epoch != epoch {
-            // An older one: the answer was under way when the new one began.
+            // An older one: the answer was under way when the new one began. An engine that has no newer one begins it when it is asked.
             return if loaded.position.epoch > epoch { self.begin_epoch(topic, loaded, now) } else { Refreshed::Yes };
         }
         self.refresh(topic, loaded, now);

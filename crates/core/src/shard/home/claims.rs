@@ -12,9 +12,10 @@ use super::Topic;
 use crate::close::CloseReason;
 use crate::id::{Address, InboxKey, Now};
 use crate::keyed::{Keyed, keyed};
+use crate::limits::Engine;
 use crate::shard::letter::Attach;
-use crate::shard::{ClaimId, DeviceLeft, Effect, EngineUnavailable, Fence, Shard, ToEdge};
-use crate::topics::DeviceState;
+use crate::shard::{ClaimId, DeviceLeft, Effect, Fence, Shard, ToEdge, Unclaimed};
+use crate::topics::{Device, DeviceState, Inbox};
 
 /// User and device.
 type DeviceName = (Arc<str>, Arc<str>);
@@ -107,7 +108,7 @@ impl Shard {
     }
 
     /// The engine has answered a claim.
-    pub(in crate::shard) fn on_claimed(&mut self, claim: ClaimId, result: Result<Fence, EngineUnavailable>, now: Now) {
+    pub(in crate::shard) fn on_claimed(&mut self, claim: ClaimId, result: Result<Fence, Unclaimed>, now: Now) {
         let Some(attach) = self.homes.claims.waiting.remove(&claim) else { return };
         match result {
             Ok(fence) => {
@@ -115,7 +116,8 @@ impl Shard {
                 // The topic may have left memory meanwhile.
                 self.on_letter_to_home(super::ToHome::Attach(Box::new(Attach { fence, ..attach })), now);
             }
-            Err(EngineUnavailable) => self.refuse_claim(&attach, CloseReason::Busy),
+            Err(Unclaimed::Unavailable) => self.put_claim_off(&attach),
+            Err(Unclaimed::TooMany) => self.refuse_claim(&attach, CloseReason::ConnectionLimit),
         }
     }
 
@@ -130,10 +132,20 @@ impl Shard {
 
     /// A session that has claimed its device, or waits for that, is not attached.
     pub(super) fn refuse_claim(&mut self, attach: &Attach, reason: CloseReason) {
+        self.give_up_claim(attach);
+        self.post_to_edge(attach.from.shard, ToEdge::Refused { to: attach.from.connection, reason });
+    }
+
+    /// As [`Self::refuse_claim`], because of the engine: it may be made soon.
+    pub(super) fn put_claim_off(&mut self, attach: &Attach) {
+        self.give_up_claim(attach);
+        self.post_to_edge(attach.from.shard, ToEdge::Unavailable { to: attach.from.connection });
+    }
+
+    fn give_up_claim(&mut self, attach: &Attach) {
         let device = (attach.user.clone(), attach.device.clone());
         self.homes.claims.forget(&device);
         self.release(device, attach.fence, None);
-        self.post_to_edge(attach.from.shard, ToEdge::Refused { to: attach.from.connection, reason });
     }
 
     /// A session that has claimed its device is attached.
@@ -158,6 +170,27 @@ impl Shard {
         if fence != 0 {
             let (user, device) = device;
             self.effects.push_back(Effect::Release { user, device, fence, left: left.map(Box::new) });
+        }
+    }
+
+    /// A user's sessions, or those of one device, have to end.
+    pub(in crate::shard) fn on_disconnect(
+        &mut self,
+        user: &Arc<str>,
+        device: Option<Arc<str>>,
+        reason: CloseReason,
+        everywhere: bool,
+    ) {
+        if let Some(key) = self.homes.inboxes.find(user) {
+            let devices = self.homes.inboxes.get(key).map_or(&[][..], Inbox::devices);
+            let meant = devices.iter().filter(|known| device.as_ref().is_none_or(|device| *device == known.name));
+            let sessions: Vec<Address> = meant.filter_map(Device::connected).collect();
+            for session in sessions {
+                self.post_to_edge(session.shard, ToEdge::Refused { to: session.connection, reason });
+            }
+        }
+        if everywhere && self.settings.engine == Engine::Shared {
+            self.effects.push_back(Effect::Disconnect { user: user.clone(), device, reason });
         }
     }
 

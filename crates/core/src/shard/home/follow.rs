@@ -13,11 +13,11 @@ use super::Topic;
 use super::appends::{Sequenced, Then, Waiter};
 use super::publish::SentMessage;
 use super::reads::Asker;
-use crate::close::{CloseReason, ErrorCode};
+use crate::close::CloseReason;
 use crate::id::{Address, Now, Position, Stamp};
 use crate::outbox::{Arrival, Delivery};
 use crate::shard::letter::Published;
-use crate::shard::{Effect, EngineUnavailable, Origin, ReadResult, Shard, Stored, StoredMessage, ToEdge};
+use crate::shard::{Effect, Origin, ReadResult, Shard, Stored, StoredMessage, ToEdge, Unstored};
 use crate::topics::{Answered, Append, DedupKey, Message, Ticket, to_mono_ms};
 use crate::wire::Draft;
 
@@ -36,7 +36,7 @@ struct Placed {
 
 impl Shard {
     /// The engine has answered for a message of a publisher here.
-    pub(in crate::shard) fn on_stored(&mut self, ticket: Ticket, result: Result<Stored, EngineUnavailable>, now: Now) {
+    pub(in crate::shard) fn on_stored(&mut self, ticket: Ticket, result: Result<Stored, Unstored>, now: Now) {
         let Some(append) = self.homes.appends.take(ticket) else { return };
         match result {
             Ok(Stored::Now(position)) => self.on_placed(append, position, now),
@@ -50,7 +50,7 @@ impl Shard {
                 }
                 waiters.into_iter().for_each(|waiter| self.answer_repetition(waiter, answered, now));
             }
-            Err(EngineUnavailable) => self.fail_append(append, now),
+            Err(why) => self.fail_append(append, why, now),
         }
     }
 
@@ -147,13 +147,15 @@ impl Shard {
     fn take_in(&mut self, topic: Topic, epoch: u64, placed: Placed, now: Now) {
         let Some(position) = self.homes.log_position(topic) else { return };
         let Placed { offset, frame, ttl_ms, sequenced_ms, origin, arrival } = placed;
-        if epoch > position.epoch
-            && let Some(name) = self.homes.name_of(topic)
-        {
-            // What the engine has of the topic now is loaded; the message is read then.
-            return self.on_changed(name);
+        if epoch != position.epoch {
+            // A newer one: what the engine has of the topic now is loaded, and the message is read then. An older one was on its way when
+            // this one began, or the engine has forgotten this one.
+            if let Some(name) = self.homes.name_of(topic) {
+                self.on_changed(name);
+            }
+            return;
         }
-        if epoch != position.epoch || offset <= position.offset {
+        if offset <= position.offset {
             return;
         }
         if offset > position.offset + 1 || self.homes.behind.contains_key(&topic) {
@@ -239,16 +241,16 @@ impl Shard {
         self.answer_or_post(from.shard, published, now);
     }
 
-    /// A message was not stored: nothing of it is delivered or remembered, and its publisher may try again.
-    pub(super) fn fail_append(&mut self, append: Append<Option<Topic>, Sequenced, Waiter>, now: Now) {
+    /// A message was not stored, or that is not known: nothing of it is delivered or remembered here, and its publisher may try again.
+    pub(super) fn fail_append(&mut self, append: Append<Option<Topic>, Sequenced, Waiter>, why: Unstored, now: Now) {
         match append.payload.then {
             Then::Answer { request, .. } => {
-                self.fail_or_post(append.payload.from, request, ErrorCode::StorageFull, now);
+                self.fail_with_or_post(append.payload.from, request, why.code(), why.message(), now);
             }
             Then::Nothing => self.metrics.inbox_copies_dropped.increment(),
         }
         for Waiter { from, request, .. } in append.waiters {
-            self.fail_or_post(from, request, ErrorCode::StorageFull, now);
+            self.fail_with_or_post(from, request, why.code(), why.message(), now);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Topic;
 use super::backed::{Refreshed, TopicNow};
-use crate::close::{CloseReason, ErrorCode};
+use crate::close::ErrorCode;
 use crate::id::{Now, Position};
 use crate::limits::Engine;
 use crate::shard::letter::{Publish, SentCopy, Subscribe};
@@ -102,7 +102,8 @@ impl Shard {
             self.effects.push_back(Effect::Unload { topic });
         }
         while let Some(topic) = self.homes.loads.next_topic() {
-            self.effects.push_back(Effect::Load { topic });
+            let known = self.homes.find(&topic).and_then(|topic| self.homes.log_position(topic));
+            self.effects.push_back(Effect::Load { topic, epoch: known.map_or(0, |known| known.epoch) });
         }
         while let Some((read, messages)) = self.homes.reads.next_read() {
             self.effects.push_back(Effect::Read { read, messages });
@@ -182,11 +183,10 @@ impl Shard {
                 self.post_to_edge(from.shard, ToEdge::LookupFailed { to: from.connection, request });
             }
             ToHome::Attach(attach) => {
-                let (to, reason) = (attach.from.connection, CloseReason::Busy);
                 if attach.fence != 0 {
-                    return self.refuse_claim(&attach, reason);
+                    return self.put_claim_off(&attach);
                 }
-                self.post_to_edge(attach.from.shard, ToEdge::Refused { to, reason });
+                self.post_to_edge(attach.from.shard, ToEdge::Unavailable { to: attach.from.connection });
             }
             ToHome::Subscribe(subscribe) => {
                 let Subscribe { from, request, local, counted, .. } = *subscribe;

@@ -125,3 +125,65 @@ fn room_is_large_and_its_epoch_is_over_then_no_member_gets_a_message_of_the_new_
     }
     nodes.check();
 }
+
+#[test]
+fn engine_was_emptied_and_its_clock_is_behind_then_the_epoch_that_it_begins_is_above_the_known_one() {
+    let mut nodes = Nodes::new(2, 1, &settings());
+    // Its clock was ahead.
+    nodes.disk.begin_above(&ROOM.into(), 1 << 40);
+    let alice = member(&mut nodes, 0, "alice");
+    publish(&mut nodes, 0, alice, ROOM, 1);
+    nodes.settle();
+    let got = nodes.nodes[0].read_all(alice);
+    let known = positions(&got)[0];
+    assert!(known.epoch > 1 << 40);
+    nodes.disk = Default::default();
+    // A node that has never heard of the room publishes there first.
+    let bob = member(&mut nodes, 1, "bob");
+    publish(&mut nodes, 1, bob, ROOM, 2);
+    nodes.settle();
+    let over = Some(CloseReason::InsufficientState);
+    assert_eq!((closed(&nodes, 0, alice), closed(&nodes, 1, bob)), (over, over), "{known:?} is over");
+    nodes.nodes[0].free(alice);
+    nodes.nodes[1].free(bob);
+    nodes.settle();
+    let bob = member(&mut nodes, 1, "bob");
+    let alice = sign_in(&mut nodes, 0, "alice");
+    nodes.nodes[0].send(alice, |encoder, out| {
+        encoder.subscribe(out, 2, RoomCursor { room: ROOM, since: Some(known), recover: Recover::Exact });
+    });
+    nodes.settle();
+    publish(&mut nodes, 1, bob, ROOM, 3);
+    nodes.settle();
+    let got = nodes.nodes[0].read_all(alice);
+    assert!(matches!(got[0], Got::Subscribed { recovered: false, position, .. } if position.epoch > known.epoch));
+    assert_eq!(offsets(&got).last(), Some(&2));
+    assert!(positions(&got).iter().all(|position| position.epoch > known.epoch), "{got:?}");
+    nodes.check();
+}
+
+#[test]
+fn home_publishes_to_an_engine_that_has_forgotten_its_epoch_then_no_place_of_that_epoch_is_given_again() {
+    let mut nodes = Nodes::new(1, 1, &settings());
+    nodes.disk.begin_above(&ROOM.into(), 1 << 40);
+    let alice = member(&mut nodes, 0, "alice");
+    publish(&mut nodes, 0, alice, ROOM, 1);
+    nodes.settle();
+    let known = positions(&nodes.nodes[0].read_all(alice))[0];
+    nodes.disk = Default::default();
+    publish(&mut nodes, 0, alice, ROOM, 2);
+    nodes.settle();
+    let topic: Arc<str> = ROOM.into();
+    assert!(nodes.disk.load(&topic, 0).position.epoch > known.epoch);
+    assert_eq!(closed(&nodes, 0, alice), Some(CloseReason::InsufficientState));
+    nodes.check();
+}
+
+/// Where messages that came stand.
+fn positions(got: &[Got]) -> Vec<Position> {
+    let position = |got: &Got| match got {
+        Got::Message { position, .. } => Some(*position),
+        _ => None,
+    };
+    got.iter().filter_map(position).collect()
+}
