@@ -43,9 +43,10 @@ def program(name, profile="release"):
     return str(target / folder / name)
 
 
-def check_machine(connections):
-    """Fails when the connections cannot fit. One connection is two sockets here: both ends are on this machine."""
-    wanted, free = connections * BYTES_PER_CONNECTION + (1 << 30), meminfo()["MemAvailable"]
+def check_machine(connections, more=0):
+    """Fails when the connections cannot fit. One connection is two sockets here: both ends are on this machine. Each takes `more` bytes
+    elsewhere."""
+    wanted, free = connections * (BYTES_PER_CONNECTION + more) + (1 << 30), meminfo()["MemAvailable"]
     if free < wanted:
         raise Problem(f"{connections} connections need about {gib(wanted)} for both ends, {gib(free)} are free")
     files = int(Path("/proc/sys/fs/file-max").read_text())
@@ -151,6 +152,15 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def thread_cpu_seconds(pid, name=None):
+    """Of the threads of this name that there are, or of all of them, to the nanosecond; `cpu_seconds` has steps of 10 ms."""
+    spent = 0.0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        if name is None or (task / "comm").read_text().strip() == name:
+            spent += int((task / "schedstat").read_text().split()[0]) / 1e9
+    return spent
+
+
 def free_port():
     """Below those that clients connect from: one of them could hold it just when a gateway is started again."""
     for port in random.sample(range(20_000, 32_000), 100):
@@ -175,19 +185,26 @@ def metrics(admin_port):
     return families
 
 
+def pinned(cores):
+    """Run in a child: it stays on these cores; on all, without any."""
+    return (lambda: os.sched_setaffinity(0, cores)) if cores else None
+
+
 class Gateway:
     """`ringgate serve` with room for so many connections."""
 
-    def __init__(self, connections, folder, shards=None, tls=False, tls_memory=None):
-        self.folder = Path(folder)
+    def __init__(self, connections, folder, shards=None, tls=False, tls_memory=None, secret=None, more="", profile="release", cores=None):
+        """`more` is further text of its file; `cores` are those that it may run on, if not all."""
+        self.folder, self.profile, self.cores = Path(folder), profile, cores
         self.shards = shards or shards_for(connections)
         self.port, self.admin_port = free_port(), free_port()
         self.scheme = "tls" if tls else "tcp"
         # Buffers are shared by all connections of a shard, and many shards share few cores.
         buffers = 1024 if self.shards <= 8 else 128
-        secret = secrets.token_hex(32)
+        secret = secret or secrets.token_hex(32)
         self.secret_file = self.folder / "secret"
         self.secret_file.write_text(secret)
+        self.secret_file.chmod(0o600)
         self.config = self.folder / "ringgate.toml"
         tls_part = ""
         if tls:
@@ -200,7 +217,7 @@ class Gateway:
             f"mailbox_capacity = {max(1024, 65536 // self.shards)}\naccepts_in_flight = 8\n"
             f'[[listeners]]\naddress = "127.0.0.1:{self.port}"\ntls = {str(tls).lower()}\n'
             f'[[token.keys]]\nalgorithm = "HS256"\nsecret_file = "{self.secret_file}"\n'
-            f'[admin]\naddress = "127.0.0.1:{self.admin_port}"\n[logging]\nlevel = "warn"\n{tls_part}'
+            f'[admin]\naddress = "127.0.0.1:{self.admin_port}"\n[logging]\nlevel = "warn"\n{tls_part}{more}'
         )
         self.process = None
         self.start()
@@ -224,8 +241,9 @@ class Gateway:
 
     def start(self):
         """Starts the process and waits until it listens."""
-        command = [program("ringgate"), "serve", "--config", str(self.config)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
+        command = [program("ringgate", self.profile), "serve", "--config", str(self.config)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+                                        preexec_fn=pinned(self.cores))
         for line in self.process.stdout:
             if line.startswith("ready"):
                 # Its later output is not looked at, but must go somewhere.
@@ -257,15 +275,17 @@ class Gateway:
 class Driver:
     """`ringgate-loadtest` against a gateway."""
 
-    def __init__(self, gateway, folder, arguments):
+    def __init__(self, gateway, folder, arguments, profile="release", cores=None, is_silent=False):
         self.result_file = Path(folder) / "result.json"
         # Huge pages come in steps of 2 MiB, which says nothing about a connection.
         environment = dict(os.environ, MIMALLOC_ALLOW_THP="0")
-        command = [program("ringgate-loadtest"), *arguments, "--url", gateway.url, "--key", str(gateway.secret_file),
+        command = [program("ringgate-loadtest", profile), *arguments, "--url", gateway.url, "--key", str(gateway.secret_file),
                    "--json", str(self.result_file), "--pid", str(gateway.pid)]
         if gateway.scheme == "tls":
             command += ["--ca", f"{gateway.folder}/cert.pem"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
+        said = subprocess.DEVNULL if is_silent else None
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment,
+                                        preexec_fn=pinned(cores))
 
     @property
     def pid(self):

@@ -203,8 +203,16 @@ impl Answer for Pages {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
         match (request.uri().path(), &self.figures) {
-            ("/healthz", _) => condition("healthy", &self.readiness.illnesses()),
-            ("/readyz", _) => condition("ready", &self.readiness.obstacles()),
+            ("/healthz", _) => condition("healthy", self.readiness.illnesses(), Vec::new()),
+            ("/readyz", figures) => {
+                let mut reasons = [self.readiness.obstacles(), self.readiness.lacks()];
+                if figures.is_none() {
+                    // Strangers are not told where Redis is.
+                    reasons.iter_mut().flatten().for_each(Reason::hide_addresses);
+                }
+                let [against, lacks] = reasons;
+                condition("ready", against, lacks)
+            }
             ("/metrics", Some(figures)) => {
                 let open = families::render(
                     &figures.metrics,
@@ -256,10 +264,12 @@ impl Figures {
     }
 }
 
-/// `{"NAME":true,"reasons":[]}`; 503 and false where there are reasons against it.
-fn condition(name: &str, against: &[Reason]) -> Response<Full<Bytes>> {
-    let body = serde_json::json!({ name: against.is_empty(), "reasons": against });
-    let status = if against.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+/// `{"NAME":true,"reasons":[]}`; 503 and false where there are reasons against it. What is lacking is said, too.
+fn condition(name: &str, against: Vec<Reason>, lacks: Vec<Reason>) -> Response<Full<Bytes>> {
+    let is_so = against.is_empty();
+    let reasons: Vec<Reason> = against.into_iter().chain(lacks).collect();
+    let body = serde_json::json!({ name: is_so, "reasons": reasons });
+    let status = if is_so { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let mut response = plain(status, format!("{body}\n"));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -20,10 +20,11 @@ const DEFAULT_PORT: u16 = 7490;
 const TOKEN_SECONDS: u64 = 3600;
 
 /// Name, type and content of each file.
-const FILES: [(&str, &str, &str); 4] = [
+const FILES: [(&str, &str, &str); 5] = [
     ("", "text/html; charset=utf-8", include_str!("../examples/chat/index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("../examples/chat/style.css")),
     ("chat.js", "text/javascript; charset=utf-8", include_str!("../examples/chat/chat.js")),
+    ("store.js", "text/javascript; charset=utf-8", include_str!("../examples/chat/store.js")),
     ("ringgate.js", "text/javascript; charset=utf-8", include_str!("../examples/chat/ringgate.js")),
 ];
 

@@ -1,5 +1,7 @@
 //! How the node is: set by the server and by the watch, said by the admin listeners and to the service manager.
 
+use std::borrow::Cow;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use ringgate_core::limits::SHARDS_MAX;
@@ -30,8 +32,10 @@ pub struct Readiness {
     pub(crate) logs: Shards,
     /// The node has `client.connections_max` connections.
     pub(crate) connections: AtomicBool,
-    /// The engine that nodes share does not answer.
-    pub(crate) engine: AtomicBool,
+    /// What of the engine that nodes share does not answer, for people; empty while all of it does.
+    engine: Mutex<Cow<'static, str>>,
+    /// Some of the engine answers.
+    engine_serves: AtomicBool,
     /// Why it answers and stores nothing, see [`refusal`]; 0 where it stores.
     pub(crate) engine_refuses: AtomicU8,
 }
@@ -50,7 +54,16 @@ pub struct Reason {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shards: Vec<usize>,
     /// For people.
-    pub text: &'static str,
+    pub text: Cow<'static, str>,
+}
+
+impl Reason {
+    /// Says no more of Redis than that it does not answer.
+    pub(crate) fn hide_addresses(&mut self) {
+        if self.reason == "redis" {
+            self.text = "Redis, or a part of it, does not answer".into();
+        }
+    }
 }
 
 impl Readiness {
@@ -68,37 +81,55 @@ impl Readiness {
         }
     }
 
+    /// What of the engine that nodes share does not answer, for people; empty while all of it does. And whether some of it does.
+    pub(crate) fn set_engine(&self, away: Cow<'static, str>, serves: bool) {
+        self.engine_serves.store(serves, Ordering::Release);
+        *self.engine.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = away;
+    }
+
     /// Why the process should be started again; empty while it is healthy.
     pub fn illnesses(&self) -> Vec<Reason> {
-        let stalled = Reason { reason: "stalled", shards: self.stalled.list(), text: "no turn for 5 s" };
+        let stalled = Reason { reason: "stalled", shards: self.stalled.list(), text: "no turn for 5 s".into() };
         [stalled].into_iter().filter(|reason| !reason.shards.is_empty()).collect()
+    }
+
+    /// What does not work for some clients, although others may be sent to this node: all nodes that share an engine miss the same part
+    /// of it, and none would be ready.
+    pub fn lacks(&self) -> Vec<Reason> {
+        self.engine_away().filter(|_| self.engine_serves.load(Ordering::Acquire)).into_iter().collect()
+    }
+
+    fn engine_away(&self) -> Option<Reason> {
+        let text = self.engine.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        (!text.is_empty()).then(|| Reason { reason: "redis", shards: Vec::new(), text })
     }
 
     /// Why no clients should be sent to this node; empty while it is ready.
     pub fn obstacles(&self) -> Vec<Reason> {
-        let node = |reason, text| Reason { reason, shards: Vec::new(), text };
+        let node = |reason, text: Cow<'static, str>| Reason { reason, shards: Vec::new(), text };
         let state = match self.state() {
-            State::Starting => Some(node("starting", "not listening yet")),
+            State::Starting => Some(node("starting", "not listening yet".into())),
             State::Ready => None,
-            State::Draining => Some(node("draining", "clients are sent away")),
+            State::Draining => Some(node("draining", "clients are sent away".into())),
         };
         let connections = self.connections.load(Ordering::Acquire);
-        let connections = connections.then(|| node("full", "as many connections as client.connections_max allows"));
-        let engine = self.engine.load(Ordering::Acquire);
+        let connections =
+            connections.then(|| node("full", "as many connections as client.connections_max allows".into()));
         let refuses = self.engine_refuses.load(Ordering::Acquire);
         let refuses = Refuses::ALL.into_iter().find(|why| refusal(Some(*why)) == refuses);
-        let engine = match (engine, refuses) {
-            (true, _) => Some(node("redis", "Redis does not answer")),
-            (false, Some(Refuses::Memory)) => Some(node("redis", "Redis has no memory left: messages are refused")),
-            (false, Some(Refuses::Disk)) => Some(node("redis", "Redis cannot write to its disk: messages are refused")),
-            (false, Some(Refuses::Replicas)) => Some(node("redis", "Redis has too few replicas: messages are refused")),
-            (false, None) => None,
-        };
+        let refuses = refuses.map(|why| match why {
+            Refuses::Memory => node("redis", "Redis has no memory left: messages are refused".into()),
+            Refuses::Disk => node("redis", "Redis cannot write to its disk: messages are refused".into()),
+            Refuses::Replicas => node("redis", "Redis has too few replicas: messages are refused".into()),
+        });
+        let away = self.engine_away().filter(|_| !self.engine_serves.load(Ordering::Acquire));
+        let engine = away.or(refuses);
         let of_shards = [
             ("full", &self.full, "as many connections as runtime.connections_per_shard_max allows"),
             ("logs", &self.logs, "logs take nearly all that log.size_per_shard_max allows"),
         ];
-        let of_shards = of_shards.map(|(reason, shards, text)| Reason { reason, shards: shards.list(), text });
+        let of_shards =
+            of_shards.map(|(reason, shards, text)| Reason { reason, shards: shards.list(), text: text.into() });
         let of_shards = of_shards.into_iter().filter(|reason| !reason.shards.is_empty());
         state.into_iter().chain(self.illnesses()).chain(connections).chain(engine).chain(of_shards).collect()
     }
@@ -148,7 +179,7 @@ mod tests {
         readiness.set(State::Ready);
         assert_eq!((readiness.illnesses(), readiness.obstacles()), (vec![], vec![]));
         readiness.stalled.set(1, true);
-        let stalled = Reason { reason: "stalled", shards: vec![1], text: "no turn for 5 s" };
+        let stalled = Reason { reason: "stalled", shards: vec![1], text: "no turn for 5 s".into() };
         assert_eq!((readiness.illnesses(), readiness.obstacles()), (vec![stalled.clone()], vec![stalled]));
     }
 

@@ -57,6 +57,8 @@ pub struct ServerFacts {
     pub stream_node_bytes_max: Result<u64, String>,
     /// Replicas that are connected and up to date.
     pub replicas: u32,
+    /// `cluster-require-full-coverage`, or why it is not known; it says nothing outside a Cluster.
+    pub full_coverage: Result<String, String>,
     /// What each replica says of itself; one of them may take this server's place.
     pub replica_facts: Vec<ReplicaFacts>,
 }
@@ -292,6 +294,7 @@ fn look(address: &HostPort, config: &RedisConfig) -> Result<ServerFacts, RedisEr
         pubsub_buffer: setting("client-output-buffer-limit").and_then(|text| pubsub_limit(&text)),
         stream_node_bytes_max: setting("stream-node-max-bytes")
             .and_then(|text| text.parse().map_err(|_| format!("\"{text}\" is not a number"))),
+        full_coverage: setting("cluster-require-full-coverage"),
         replicas: online_replicas(&info),
         replica_facts: replicas_in(&info).map(|replica| look_at_replica(replica, config)).collect(),
     })

@@ -7,6 +7,7 @@
 //! What is full is said to be so until a tenth of it is free again: a node that is always nearly full must not be ready and not
 //! ready several times a second.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -109,20 +110,28 @@ impl Node {
         if readiness.state() == State::Draining {
             return;
         }
-        let is_away = !engine.up.load(Ordering::Acquire) || engine.number_lost.load(Ordering::Acquire);
+        let text: Cow<'static, str> = if engine.number_lost.load(Ordering::Acquire) {
+            "another node has this node's number".into()
+        } else if engine.up.load(Ordering::Acquire) {
+            "".into()
+        } else {
+            Some(engine.away()).filter(|text| !text.is_empty()).map_or("Redis does not answer".into(), Cow::Owned)
+        };
+        // In a Cluster other masters may serve.
+        let serves = engine.serves.load(Ordering::Acquire) && !engine.number_lost.load(Ordering::Acquire);
+        let is_away = !text.is_empty();
         // Not said of the first looks: the engine has to hear its first probe before.
         let was_seen = self.engine_seen;
         self.engine_seen |= !is_away;
         if is_away != self.engine_away && was_seen {
             match is_away {
-                true => tracing::error!(
-                    "Redis does not answer, or another node has this node's number; the node is not ready"
-                ),
+                true if serves => tracing::error!(reason = &*text, "a part of Redis is away"),
+                true => tracing::error!(reason = &*text, "the node is not ready"),
                 false => tracing::info!("Redis answers again"),
             }
         }
         self.engine_away = is_away;
-        readiness.engine.store(is_away, Ordering::Release);
+        readiness.set_engine(text, serves);
         // The engine's thread has said so in the log.
         readiness.engine_refuses.store(refusal(engine.refuses()), Ordering::Release);
     }
@@ -275,5 +284,8 @@ mod tests {
         assert_eq!(look(State::Ready, false), ["redis"]);
         assert_eq!(look(State::Ready, true), [""; 0]);
         assert_eq!(look(State::Draining, false), ["draining"]);
+        status.serves.store(true, Ordering::Release);
+        assert_eq!(look(State::Ready, false), [""; 0]);
+        assert_eq!(readiness.lacks()[0].reason, "redis");
     }
 }

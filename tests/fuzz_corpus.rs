@@ -3,6 +3,8 @@
 
 #[path = "../fuzz/src/connections.rs"]
 mod connections;
+#[path = "../fuzz/src/json.rs"]
+mod json;
 #[path = "../fuzz/src/proxy.rs"]
 mod proxy;
 #[path = "../fuzz/src/records.rs"]
@@ -40,6 +42,12 @@ fn corpus_of_proxies_is_replayed_then_pieces_mean_the_same() {
 #[test]
 fn headers_of_proxies_are_mutated_then_pieces_mean_the_same() {
     replay_mutated("fuzz/corpus/proxy", 100, proxy::proxy);
+}
+
+#[test]
+fn texts_are_mutated_then_one_frame_or_an_error_comes() {
+    replay(&["fuzz/corpus/json"], json::json);
+    replay_mutated("fuzz/corpus/json", 300, json::json);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 // A chat page on the ringgate client. Messages are JSON of this page's own: {"text": "..."}; hints, which are in no log, are {"typing": true} and
 // {"delivered" or "read": message id} of the message that they are about.
 import { Client, IndexedDbCursors } from "./ringgate.js";
+import { Messages } from "./store.js";
 
 const $ = (id) => document.getElementById(id);
 const PAGE_OF_HISTORY = 40;
@@ -10,6 +11,7 @@ const MARKS = { sending: "…", stored: "✓", delivered: "✓✓", read: "read"
 
 const settings = new URLSearchParams(location.search);
 let client;
+let messages;
 let me = "";
 let current;
 /** By their key: "chat:general" for a room, "@bob" for a person. */
@@ -48,6 +50,8 @@ async function signIn(user) {
     try {
         const { url } = await session(user);
         me = user;
+        messages = new Messages(user);
+        await showKept();
         client = new Client({
             url,
             token: async () => (await session(user)).token,
@@ -64,8 +68,8 @@ async function signIn(user) {
         $("chat").hidden = false;
         await client.start();
         await Promise.all(["general", "random"].map(openRoom));
-        await peopleOfTheInbox();
-        show(conversations.get("chat:general"), matchMedia("(max-width: 44rem)").matches);
+        // A phone begins with the list; side by side, with the conversation.
+        show(conversations.get("chat:general"), window.top === window && matchMedia("(max-width: 44rem)").matches);
         setInterval(showPresence, PRESENCE_EVERY_MS);
     } catch (error) {
         $("chat").hidden = true;
@@ -101,7 +105,7 @@ function conversation(key) {
     if (!found) {
         const isRoom = !key.startsWith("@");
         const topic = isRoom ? key : `@${me}`;
-        found = { key, isRoom, topic, title: isRoom ? key.split(":")[1] : key.slice(1), entries: [], oldest: undefined, more: true, unread: 0, typing: new Map(), loading: false };
+        found = { key, isRoom, topic, title: isRoom ? key.split(":")[1] : key.slice(1), entries: [], oldest: undefined, more: isRoom, unread: 0, typing: new Map(), loading: false };
         conversations.set(key, found);
         listConversations();
     }
@@ -115,13 +119,11 @@ async function openRoom(name) {
     return room;
 }
 
-/** Whoever has written to this user, or was written to, as far as the inbox goes back. */
-async function peopleOfTheInbox() {
-    const { messages } = await client.history(`@${me}`, { limit: 200 });
-    for (const message of messages) {
-        add(conversation(personOf(message)), entryOf(message));
+/** What was written to people and came from them before. */
+async function showKept() {
+    for (const { id, key, sender, text, time } of await messages.all()) {
+        add(conversation(key), render({ id, mine: sender === me, time: new Date(time) }, sender, text, sender === me ? "stored" : undefined));
     }
-    conversations.forEach((one) => !one.isRoom && (one.more = false));
 }
 
 const personOf = (message) => message.sentTo ?? `@${message.sender}`;
@@ -189,8 +191,10 @@ function take(message) {
     one.typing.delete(message.sender);
     add(one, entryOf(message));
     showTyping();
+    // The client acknowledges the message when it is kept.
+    const kept = one.isRoom ? undefined : keep(one, message.stamp, message.sender, content.text ?? "");
     if (message.sender === me) {
-        return;
+        return kept;
     }
     if (!one.isRoom) {
         client.hint(one.key, JSON.stringify({ delivered: message.stamp.message_id }));
@@ -201,6 +205,11 @@ function take(message) {
         one.unread += 1;
         listConversations();
     }
+    return kept;
+}
+
+function keep(one, stamp, sender, text) {
+    return messages.keep({ id: stamp.message_id, key: one.key, sender, text, time: Number(stamp.timestamp_ms) });
 }
 
 const isOpen = () => $("chat").hasAttribute("data-open") || !matchMedia("(max-width: 44rem)").matches;
@@ -245,7 +254,7 @@ function sayRead(one) {
 
 function entryOf(message) {
     const mine = message.sender === me;
-    const entry = { id: message.stamp?.message_id, position: message.stamp?.position, mine, time: message.time };
+    const entry = { id: message.stamp?.message_id, mine, time: message.time };
     return render(entry, message.sender, contentOf(message).text ?? "", mine ? "stored" : undefined);
 }
 
@@ -342,8 +351,10 @@ async function send() {
             return entry.element.remove();
         }
         entry.id = stamp.message_id;
-        entry.position = stamp.position;
         setMark(entry, "stored");
+        if (!one.isRoom) {
+            await keep(one, stamp, me, text);
+        }
     } catch (error) {
         setMark(entry, "failed");
         note(one, `The message was not sent: ${error.message}`);

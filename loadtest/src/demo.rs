@@ -110,7 +110,7 @@ fn measure(options: &Options, ca: &std::path::Path) -> Result<Report, String> {
         drivers,
         Outlets {
             view: View::new(false, options.plain, Scene::new("demo".to_owned())),
-            process: Some(process),
+            processes: vec![process],
             ..Outlets::default()
         },
     )?;

@@ -127,6 +127,8 @@ struct Stream {
     publishers: u32,
     #[serde(default = "default_room")]
     room: String,
+    /// Names of the phases in which it sends; all of them if not given.
+    phases: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -217,6 +219,8 @@ pub(crate) struct Mix {
     /// Clients of each population that comes and goes, and how many do per second.
     churn: Vec<(Range<u32>, f64)>,
     streams: Vec<(Traffic, How)>,
+    /// Of each stream, whether it sends in each phase.
+    active: Vec<Vec<bool>>,
     phases: Vec<Step>,
 }
 
@@ -316,9 +320,35 @@ impl Mix {
             .collect::<Result<Vec<_>, _>>()?;
         let connections = [plain as usize, tls as usize];
         let populations = clients.into_iter().map(|(_, clients)| clients).collect();
+        let active = active(&script)?;
         let Script { seed, .. } = script;
-        Ok(Mix { text: text.to_owned(), seed, fail_if, connections, populations, names, churn, streams, phases })
+        Ok(Mix {
+            text: text.to_owned(),
+            seed,
+            fail_if,
+            connections,
+            populations,
+            names,
+            churn,
+            streams,
+            active,
+            phases,
+        })
     }
+}
+
+/// Of each stream, whether it sends in each phase.
+fn active(script: &Script) -> Result<Vec<Vec<bool>>, String> {
+    let of = |(index, stream): (usize, &Stream)| {
+        let Some(wanted) = &stream.phases else { return Ok(vec![true; script.phases.len()]) };
+        let is_known = |name: &&String| script.phases.iter().any(|phase| phase.name == **name);
+        if let Some(name) = wanted.iter().find(|name| !is_known(name)) {
+            let known: Vec<_> = script.phases.iter().map(|phase| phase.name.as_str()).collect();
+            return Err(format!("streams[{index}]: there is no phase \"{name}\"; there are {}", known.join(", ")));
+        }
+        Ok(script.phases.iter().map(|phase| wanted.contains(&phase.name)).collect())
+    };
+    script.streams.iter().enumerate().map(of).collect()
 }
 
 /// An error of the TOML parser with the number and the text of its line, and where to find an example.
@@ -520,6 +550,10 @@ impl Mix {
             }
             let lead = run.lead();
             for (index, (traffic, how)) in self.streams.iter().enumerate() {
+                let is_active = self.active.get(index).and_then(|phases| phases.get(number)).copied().unwrap_or(true);
+                if !is_active {
+                    continue;
+                }
                 let seed = self.seed.wrapping_add(((number as u64) << 32) + index as u64 + 1);
                 if let Some(pace) = how.pace(phase.load, seed) {
                     run.begin(Traffic { pace, duration: phase.duration, ..traffic.clone() }, lead);
@@ -594,6 +628,15 @@ mod tests {
     }
 
     #[test]
+    fn stream_names_its_phases_then_it_sends_in_these_alone() {
+        let text = "[[populations]]\nname='a'\nconnections=10\n\
+                    [[streams]]\nname='x'\npopulation='a'\nkind='pings'\nrate=1\nphases=['q']\n\
+                    [[streams]]\nname='y'\npopulation='a'\nkind='pings'\nrate=1\n\
+                    [[phases]]\nname='p'\nduration='1s'\n[[phases]]\nname='q'\nduration='1s'";
+        assert_eq!(Mix::parse(text).unwrap().active, [[false, true], [true, true]]);
+    }
+
+    #[test]
     fn file_is_wrong_then_the_error_says_what_would_be_right() {
         let good = "[[populations]]\nname='a'\nconnections=10\n[[phases]]\nname='p'\nduration='1s'\n";
         for (more, part) in [
@@ -605,6 +648,7 @@ mod tests {
             ("[[streams]]\npopulation='a'\nkind='rooms'\nrate=1\nrooms=11", "from 1 to the population's 10"),
             ("[[streams]]\npopulation='a'\nkind='pings'\nrate=1\npayload_bytes=3", "from 32"),
             ("[[streams]]\npopulation='a'\nkind='pings'\nrate=1\nname='a b'", "letters, digits, - and _"),
+            ("[[streams]]\npopulation='a'\nkind='pings'\nrate=1\nphases=['p','q']", "no phase \"q\"; there are p"),
             ("[[populations]]\nname='a'\nconnections=1", "another one of this name"),
             ("[[phases]]\nname='q'\nduration='soon'", "phases[1] \"q\": duration"),
             ("[[phases]]\nname='q'\nduration='1s'\nload=-1.0", "factor"),

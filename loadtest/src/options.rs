@@ -62,9 +62,10 @@ pub(crate) struct Link {
 /// What is measured, what fails the run, and where results are written.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Output {
-    /// Process id of the gateway, if it runs on this machine: its CPU time and memory are reported, too.
-    #[arg(long, value_name = "PID", allow_negative_numbers = true, value_parser = number::count_u32(1..=u32::MAX))]
-    pub(crate) pid: Option<u32>,
+    /// Process id of the gateway, if it runs on this machine: its CPU time and memory are reported, too. Of several gateways, all,
+    /// separated by commas; what is reported is their sum.
+    #[arg(long, value_name = "PID", allow_negative_numbers = true, value_parser = number::count_u32(1..=u32::MAX), value_delimiter = ',')]
+    pub(crate) pid: Vec<u32>,
     /// The gateway's metrics, http://HOST:PORT/metrics: fetched once a second, and reported with the rest.
     #[arg(long, value_name = "URL")]
     metrics_url: Option<MetricsUrl>,
@@ -260,9 +261,8 @@ impl Link {
 impl Output {
     /// Checks before a run that the process of --pid exists, and that results can be written.
     pub(crate) fn check(&self) -> Result<(), String> {
-        if let Some(pid) = self.pid
-            && !std::path::Path::new(&format!("/proc/{pid}")).exists()
-        {
+        let is_gone = |pid: &&u32| !std::path::Path::new(&format!("/proc/{pid}")).exists();
+        if let Some(pid) = self.pid.iter().find(is_gone) {
             return Err(format!("--pid {pid}: no such process on this machine"));
         }
         self.results().check()
@@ -279,7 +279,7 @@ impl Output {
 
     /// Refuses thresholds on figures that the load of this name cannot have.
     pub(crate) fn check_thresholds(&self, load: &str, names: &Names, phases: Vec<String>) -> Result<(), String> {
-        let known = Known { load, names, phases, has_process: self.pid.is_some() };
+        let known = Known { load, names, phases, has_process: !self.pid.is_empty() };
         self.abort_if.iter().try_for_each(Threshold::check_abort)?;
         self.fail_if.iter().chain(&self.abort_if).try_for_each(|threshold| threshold.check(&known))
     }
@@ -287,7 +287,7 @@ impl Output {
     /// Starts a run with the outlets of these options. The screen shows `title`.
     pub(crate) fn start(&self, assignment: Assignment, drivers: Drivers, title: &str) -> Result<Run, String> {
         let outlets = Outlets {
-            process: self.pid.map(Process),
+            processes: self.pid.iter().copied().map(Process).collect(),
             scraper: self.metrics_url.clone().map(Scraper::start).transpose()?,
             exporter: self.metrics_listen.as_deref().map(Exporter::listen).transpose()?,
             fail_if: self.fail_if.clone(),

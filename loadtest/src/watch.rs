@@ -26,8 +26,8 @@ use crate::view::{Look, View};
 pub(crate) struct Outlets {
     /// A person.
     pub(crate) view: View,
-    /// The gateway's process, if it is on this machine.
-    pub(crate) process: Option<Process>,
+    /// The processes of the gateways that are on this machine.
+    pub(crate) processes: Vec<Process>,
     /// The gateway's own metrics.
     pub(crate) scraper: Option<Scraper>,
     /// Programs that ask for this load tester's own metrics.
@@ -94,7 +94,7 @@ const POINT: Duration = Duration::from_millis(1000);
 impl Watch {
     /// Begins with the phase `connect`.
     pub(crate) fn new(shared: Arc<Shared>, mut outlets: Outlets) -> Watch {
-        let now = Sample::take(&shared, outlets.process);
+        let now = Sample::take(&shared, &outlets.processes);
         Watch {
             shared,
             guard: Guard::new(std::mem::take(&mut outlets.abort_if)),
@@ -134,10 +134,18 @@ impl Watch {
     /// Ends the present phase and begins another. Whatever was recorded in it has been handed over.
     pub(crate) fn phase(&mut self, name: &str, measured: bool, wanted: usize) {
         self.tick(true, wanted);
-        let now = Sample::take(&self.shared, self.outlets.process);
+        let now = Sample::take(&self.shared, &self.outlets.processes);
         let next = Open { name: name.to_owned(), measured, record: Record::default(), from: now.clone(), sends: None };
         let done = std::mem::replace(&mut self.phase, next);
         self.close_phase(done, now);
+        // Programs that follow the phases hear of the new one as it begins.
+        self.tell_programs(self.last.tally);
+    }
+
+    fn tell_programs(&self, tally: Tally) {
+        if let Some(exporter) = &self.outlets.exporter {
+            exporter.show(&self.phase.name, &tally, &self.total, &self.names);
+        }
     }
 
     fn close_phase(&mut self, phase: Open, now: Sample) {
@@ -172,7 +180,7 @@ impl Watch {
         if !now && self.last.at.elapsed() < POINT {
             return;
         }
-        let sample = Sample::take(&self.shared, self.outlets.process);
+        let sample = Sample::take(&self.shared, &self.outlets.processes);
         let record = self.shared.take_record();
         let seconds = (sample.at - self.last.at).as_secs_f64();
         if seconds <= 0.0 {
@@ -195,9 +203,7 @@ impl Watch {
             let main = self.measure.unwrap_or_else(|| self.total.main());
             self.aborted = self.guard.look(Piece::of(&point, &record, busy), sample.tally, &self.names, main);
         }
-        if let Some(exporter) = &self.outlets.exporter {
-            exporter.show(&self.phase.name, &sample.tally, &self.total, &self.names);
-        }
+        self.tell_programs(sample.tally);
         let standings = self.standings(sample.tally);
         self.outlets.view.show(Look {
             standings,
@@ -235,7 +241,8 @@ impl Watch {
             latency: Quantiles::from(&record.of(self.measure_of(record)).planned),
             driver_cores: cores(sample.driver_cpu(), self.last.driver_cpu()),
             gateway_cores: seen.map(|(now, before)| cores(now, before)).or(live.cores),
-            gateway_bytes: self.outlets.process.map(Process::user_bytes).or(live.bytes.map(|bytes| bytes as u64)),
+            gateway_bytes: of_all(&self.outlets.processes, Process::user_bytes)
+                .or(live.bytes.map(|bytes| bytes as u64)),
         }
     }
 
@@ -298,7 +305,7 @@ impl Watch {
         // The clients have left: nothing of that is for the screen.
         self.outlets.view = View::default();
         self.tick(true, 0);
-        let now = Sample::take(&self.shared, self.outlets.process);
+        let now = Sample::take(&self.shared, &self.outlets.processes);
         let rest = std::mem::replace(
             &mut self.phase,
             Open { name: String::new(), measured: true, record: Record::default(), from: now.clone(), sends: None },
@@ -359,12 +366,29 @@ impl Sample {
         self.drivers.iter().map(|(cpu, _)| *cpu).sum()
     }
 
-    fn take(shared: &Shared, server: Option<Process>) -> Sample {
+    fn take(shared: &Shared, servers: &[Process]) -> Sample {
         Sample {
             at: Instant::now(),
             tally: shared.counts().read(),
             drivers: shared.drivers(),
-            server_cpu: server.map(Process::cpu),
+            server_cpu: of_all(servers, Process::cpu),
         }
+    }
+}
+
+/// What these processes have together; none where none is known.
+fn of_all<T: std::iter::Sum>(processes: &[Process], figure: fn(Process) -> T) -> Option<T> {
+    (!processes.is_empty()).then(|| processes.iter().map(|process| figure(*process)).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateways_are_several_then_their_figures_are_added_up() {
+        let number = |process: Process| u64::from(process.0);
+        assert_eq!(of_all(&[Process(3), Process(4)], number), Some(7));
+        assert_eq!(of_all(&[], number), None, "nothing is known of them");
     }
 }

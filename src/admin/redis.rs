@@ -20,7 +20,11 @@ impl Collector for Redis {
         let number = |cell: &AtomicU64| i64::try_from(cell.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         let up = i64::from(status.up.load(Ordering::Relaxed));
         let gauges = [
-            ("redis_up", "1 while Redis answers commands and the node hears its own probes over pub/sub", up),
+            (
+                "redis_up",
+                "1 while every master of Redis answers commands and the node hears its own probes over pub/sub",
+                up,
+            ),
             ("redis_commands_waiting", "Commands that wait to be sent", number(&status.buffered)),
             (
                 "redis_events_waiting",
@@ -33,8 +37,18 @@ impl Collector for Redis {
             ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
         let seconds = [
-            ("redis_round_trip", "From the newest probe's command to its answer", &status.round_trip_us, 1e-6),
-            ("redis_pubsub_lag", "From the newest probe's command until it came over pub/sub", &status.probe_us, 1e-6),
+            (
+                "redis_round_trip",
+                "From the newest probe's command to its answer, of the slowest master",
+                &status.round_trip_us,
+                1e-6,
+            ),
+            (
+                "redis_pubsub_lag",
+                "From the newest probe's command until it came over pub/sub, of the slowest master",
+                &status.probe_us,
+                1e-6,
+            ),
             ("redis_probe_age", "Since a probe has last come over pub/sub", &status.probe_age_ms, 1e-3),
         ];
         for (name, help, cell, unit) in seconds {

@@ -41,6 +41,7 @@ pub(super) fn check(facts: &Facts, config: &RedisConfig) -> Vec<Finding> {
             stream_nodes(server),
             replicas(server, config),
         ]);
+        findings.extend((config.mode == RedisMode::Cluster).then(|| full_coverage(server)));
         findings.extend(server.replica_facts.iter().map(|facts| replica(server, facts, config)));
     }
     findings
@@ -213,6 +214,20 @@ fn replicas(server: &ServerFacts, config: &RedisConfig) -> Finding {
     }
 }
 
+fn full_coverage(server: &ServerFacts) -> Finding {
+    let check = of(
+        server,
+        "cluster-require-full-coverage",
+        "no",
+        "With yes, a master that is lost makes all others refuse commands, too, until a replica has taken over.",
+    );
+    match server.full_coverage.as_deref() {
+        Err(reason) => check.unknown(reason),
+        Ok("no") => check.ok("no"),
+        Ok(found) => check.warning(found, set(server, "cluster-require-full-coverage", "no")),
+    }
+}
+
 fn replica(server: &ServerFacts, facts: &ReplicaFacts, config: &RedisConfig) -> Finding {
     let check = of(
         server,
@@ -263,6 +278,7 @@ mod tests {
             pubsub_buffer: Ok(PUBSUB_BYTES_MIN),
             stream_node_bytes_max: Ok(512),
             replicas: 0,
+            full_coverage: Ok("yes".to_owned()),
             replica_facts: Vec::new(),
         }
     }
@@ -436,6 +452,20 @@ mod tests {
             );
             assert!(finding.fix.contains("redis.address"), "{finding:?}");
         }
+    }
+
+    #[test]
+    fn masters_of_a_cluster_stop_with_one_that_is_lost_then_a_warning() {
+        let config = RedisConfig { mode: RedisMode::Cluster, ..config() };
+        let of = |full_coverage: Result<&str, &str>| {
+            let full_coverage = full_coverage.map(str::to_owned).map_err(str::to_owned);
+            let server = ServerFacts { mode: "cluster".to_owned(), replicas: 1, full_coverage, ..good() };
+            check(&Facts { servers: vec![server], ..Facts::default() }, &config).pop().unwrap()
+        };
+        assert_eq!(of(Ok("no")).state, State::Ok);
+        let found = of(Ok("yes"));
+        assert!(found.state == State::Warning && found.fix.ends_with("in its redis.conf"), "{found:?}");
+        assert_eq!(of(Err("NOPERM")).state, State::Unknown);
     }
 
     #[test]

@@ -127,9 +127,7 @@ fn options(redis: &RedisConfig) -> Result<Options, String> {
             Servers::Sentinel { sentinels: servers(), master: master.clone(), password }
         }
         RedisMode::Standalone => servers().into_iter().next().map_or(defaults.servers.clone(), Servers::Standalone),
-        RedisMode::Cluster => {
-            return Err("mode = \"cluster\" cannot be used yet: \"standalone\" and \"sentinel\" can".to_owned());
-        }
+        RedisMode::Cluster => Servers::Cluster(servers()),
     };
     let authorities = redis.tls.as_ref().map(|tls| Tls::new(tls.authorities.as_deref()));
     Ok(Options {

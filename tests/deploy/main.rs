@@ -5,13 +5,14 @@
 //! |---|---|
 //! | `site` | three gateways with `node.toml`, and a proxy in front |
 //! | `guest` | a client that comes through the proxy, and what it has read |
-//! | `haproxy`, `nginx`, `unit` | the tests of each file |
+//! | `haproxy`, `nginx`, `ipvs`, `unit` | the tests of each file |
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod guest;
 mod haproxy;
+mod ipvs;
 mod nginx;
 mod site;
 mod unit;

@@ -8,13 +8,19 @@ use crate::support::TempFolder;
 #[test]
 fn unit_is_read_by_systemd_then_it_finds_nothing_wrong() {
     let folder = TempFolder::new();
-    let text = filled("ringgate.service", &[("/usr/local/bin/ringgate", env!("CARGO_BIN_EXE_ringgate"))]);
-    let unit = folder.write("ringgate.service", text);
-    let output = Command::new("systemd-analyze").arg("verify").arg(&unit).output();
-    let output =
-        output.unwrap_or_else(|error| panic!("systemd-analyze: {error}; tests/run installs the package systemd"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && !said.contains("ringgate.service"), "{said}");
+    let program = ("/usr/local/bin/ringgate", env!("CARGO_BIN_EXE_ringgate"));
+    let files = [
+        ("ringgate.service", filled("ringgate.service", &[program])),
+        ("ringgate-address.service", filled("ipvs/ringgate-address.service", &[])),
+    ];
+    for (name, text) in files {
+        let unit = folder.write(name, text);
+        let output = Command::new("systemd-analyze").arg("verify").arg(&unit).output();
+        let output =
+            output.unwrap_or_else(|error| panic!("systemd-analyze: {error}; tests/run installs the package systemd"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains(name), "{said}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod support;
 
 mod admin;
 mod cli;
+mod cluster;
 mod cores;
 mod deadlines;
 mod delivery;

@@ -13,6 +13,7 @@ use ringgate_core::wire::{Encoder, Kind, RoomCursor, ServerFrame};
 use ringgate_net::dial::Stream;
 use ringgate_sim::Random;
 
+use crate::TRAFFIC;
 use crate::ledger::{Id, Ledger, Topic};
 use crate::support::{Connected, Frame, Message, Refusal, Subscribed};
 use crate::world::{Addresses, PING_INTERVAL, token};
@@ -21,10 +22,14 @@ pub(crate) const USERS: usize = 4;
 const DEVICES_PER_USER: usize = 2;
 pub(crate) const DEVICES: usize = USERS * DEVICES_PER_USER;
 pub(crate) const ROOM: &str = "chat:everybody";
+/// Of each device.
 const UNANSWERED_MAX: usize = 4;
+const UNANSWERED_MAX_IN_HASTE: usize = 64;
 /// Until Connected has come; docs/protocol.md gives clients 15 s.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const PONG_TIMEOUT: Duration = Duration::from_secs(2);
+/// Of a device, on average, where nothing more is asked for.
+const PUBLISH_EVERY_MS: u64 = 50;
 /// Of the back-off, which may be as long as 20 s: so the gateways are measured, not the patience of clients.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// The requests of Connect and of a Subscribe; those of publishes follow.
@@ -49,6 +54,9 @@ pub(crate) struct Shared {
     pub(crate) ledger: Mutex<Ledger>,
     loses: bool,
     addresses: Addresses,
+    /// Of a device, on average, in milliseconds.
+    publish_every_ms: usize,
+    unanswered_max: usize,
     stage: AtomicU8,
     states: Mutex<Vec<State>>,
 }
@@ -67,12 +75,18 @@ pub(crate) struct State {
 }
 
 impl Shared {
-    pub(crate) fn new(loses: bool, addresses: Addresses) -> Shared {
+    /// Clients publish at least so many messages within the round's [`TRAFFIC`].
+    pub(crate) fn new(loses: bool, addresses: Addresses, messages: u64) -> Shared {
+        let each = DEVICES as u64 * TRAFFIC.as_millis() as u64;
+        let publish_every_ms = (each / messages.max(1)).clamp(1, PUBLISH_EVERY_MS) as usize;
+        let is_in_haste = publish_every_ms < PUBLISH_EVERY_MS as usize;
         let devices = (0..DEVICES).map(|number| (name(number), number / DEVICES_PER_USER)).collect();
         Shared {
             ledger: Mutex::new(Ledger::new(loses, devices)),
             loses,
             addresses,
+            publish_every_ms,
+            unanswered_max: if is_in_haste { UNANSWERED_MAX_IN_HASTE } else { UNANSWERED_MAX },
             stage: AtomicU8::new(Stage::Joining as u8),
             states: Mutex::new(vec![State::default(); DEVICES]),
         }
@@ -365,9 +379,10 @@ impl Device {
     }
 
     fn publish(&mut self, session: &mut Session, now: Instant) -> Result<(), End> {
-        let may_publish = self.shared.is(Stage::Publishing) && self.unanswered.len() < UNANSWERED_MAX;
+        let may_publish = self.shared.is(Stage::Publishing) && self.unanswered.len() < self.shared.unanswered_max;
         if may_publish && now >= self.publish_at {
-            self.publish_at = now + Duration::from_millis(20 + self.random.below(60) as u64);
+            let half = self.shared.publish_every_ms * 1000 / 2;
+            self.publish_at = now + Duration::from_micros((half + self.random.below(2 * half)) as u64);
             self.count += 1;
             let topic = if self.random.one_in(3) { Topic::Room } else { Topic::Inbox(self.random.below(USERS)) };
             let id = Id { device: self.number as u64 + 1, count: self.count };

@@ -181,6 +181,11 @@ impl Ledger {
         self.sent.iter().filter(|(id, sent)| sent.answered.is_some() && !reaches(id, sent.topic)).count()
     }
 
+    /// Messages that were sent, answered or not.
+    pub(crate) fn sent_count(&self) -> usize {
+        self.sent.len()
+    }
+
     /// Messages that were answered.
     pub(crate) fn answered(&self) -> usize {
         self.sent.values().filter(|sent| sent.answered.is_some()).count()

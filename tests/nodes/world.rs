@@ -1,23 +1,37 @@
-//! One Redis, several gateways as processes, and a proxy between each of them and Redis.
+//! One Redis, or one primary with its replicas and Sentinels; several gateways as processes; and between each of them and Redis a proxy, a
+//! wire of a network namespace, or nothing.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ringgate_auth::{Signer, TokenSpec};
-use ringgate_test_servers::{Append, Options, Server};
+use ringgate_test_servers::{Append, Options, PRIMARY_NAME, Sentinels, Server};
 
+use crate::namespace::Namespace;
 use crate::proxy::Proxy;
-use crate::support::{Client, Goodbye, Login, Process, http, try_http, unix_seconds};
+use crate::support::{Client, Goodbye, Login, Process, TempFolder, http, try_http, unix_seconds};
 
 /// What tokens are signed with.
 const SECRET: &str = "a secret that all gateways of this test share";
 /// Of each gateway, in seconds.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(3);
 
+/// How gateways reach Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// Through a proxy each.
+    Proxies,
+    /// Each is in a network namespace of its own, with a wire to Redis.
+    Wires,
+    /// They ask Sentinels, and go to the primary that these name.
+    Sentinels,
+}
+
 /// See the module.
 pub(crate) struct World {
-    pub(crate) redis: Server,
+    redis: Redis,
     pub(crate) nodes: Vec<Node>,
     pub(crate) addresses: Addresses,
 }
@@ -25,19 +39,68 @@ pub(crate) struct World {
 /// Where clients find the gateways, as they are started at the moment.
 pub(crate) type Addresses = Arc<Mutex<Vec<SocketAddr>>>;
 
+enum Redis {
+    Alone(Server),
+    Watched(Sentinels),
+}
+
 pub(crate) struct Node {
     number: usize,
-    pub(crate) proxy: Proxy,
+    link: Link,
     process: Process,
     admin: SocketAddr,
 }
 
+/// What is between a gateway and Redis.
+enum Link {
+    Proxy(Proxy),
+    Wire(Namespace),
+    /// The table `[redis]` is the same for all.
+    Sentinels(String),
+}
+
 impl World {
-    pub(crate) fn start(nodes: usize, append: Append) -> World {
-        let redis = Server::start(&Options { append, ..Options::default() });
-        let nodes: Vec<_> = (1..=nodes).map(|number| Node::start(number, redis.address())).collect();
+    pub(crate) fn start(nodes: usize, append: Append, layout: Layout) -> World {
+        let mut options = Options { append, ..Options::default() };
+        let (redis, link): (_, Box<dyn Fn() -> Link>) = match layout {
+            Layout::Proxies => {
+                let redis = Server::start(&options);
+                let address = redis.address();
+                (Redis::Alone(redis), Box::new(move || Link::Proxy(Proxy::start(address))))
+            }
+            Layout::Wires => {
+                options.lines.push("bind 0.0.0.0".to_owned());
+                (Redis::Alone(Server::start(&options)), Box::new(|| Link::Wire(Namespace::new())))
+            }
+            Layout::Sentinels => {
+                let sentinels = Sentinels::start(&options);
+                let addresses: Vec<_> = sentinels.addresses().iter().map(|at| format!("\"{at}\"")).collect();
+                let addresses = addresses.join(", ");
+                let lines =
+                    format!("address = [{addresses}]\nmode = \"sentinel\"\nsentinel_master = \"{PRIMARY_NAME}\"\n");
+                (Redis::Watched(sentinels), Box::new(move || Link::Sentinels(lines.clone())))
+            }
+        };
+        let port = if let Redis::Alone(server) = &redis { server.address().port() } else { 0 };
+        let nodes: Vec<_> = (1..=nodes).map(|number| Node::start(number, link(), port)).collect();
         let addresses = nodes.iter().map(|node| node.process.tcp()).collect();
         World { redis, nodes, addresses: Arc::new(Mutex::new(addresses)) }
+    }
+
+    /// The one server that there is.
+    pub(crate) fn redis(&mut self) -> &mut Server {
+        match &mut self.redis {
+            Redis::Alone(server) => server,
+            Redis::Watched(_) => panic!("there are several servers in this round"),
+        }
+    }
+
+    /// The servers and those that watch them.
+    pub(crate) fn sentinels(&mut self) -> &mut Sentinels {
+        match &mut self.redis {
+            Redis::Watched(sentinels) => sentinels,
+            Redis::Alone(_) => panic!("there is one server in this round"),
+        }
     }
 
     /// Kills a gateway, as kill -9.
@@ -48,9 +111,11 @@ impl World {
 
     /// Starts a gateway that was killed under its number; returns when it is ready.
     pub(crate) fn start_again(&mut self, node: usize) {
-        let node_again = &mut self.nodes[node];
-        (node_again.process, node_again.admin) = gateway(node_again.number, node_again.proxy.address());
-        self.addresses.lock().unwrap()[node] = node_again.process.tcp();
+        let Redis::Alone(server) = &self.redis else { panic!("nodes stay in this round") };
+        let port = server.address().port();
+        let again = &mut self.nodes[node];
+        (again.process, again.admin) = gateway(again.number, &again.link, port);
+        self.addresses.lock().unwrap()[node] = again.process.tcp();
     }
 
     /// Stops a gateway, as SIGSTOP.
@@ -102,23 +167,48 @@ impl World {
 }
 
 impl Node {
-    fn start(number: usize, redis: SocketAddr) -> Node {
-        let proxy = Proxy::start(redis);
-        let (process, admin) = gateway(number, proxy.address());
-        Node { number, proxy, process, admin }
+    /// `port` is that of the one Redis, if there is one.
+    fn start(number: usize, link: Link, port: u16) -> Node {
+        let (process, admin) = gateway(number, &link, port);
+        Node { number, link, process, admin }
+    }
+
+    pub(crate) fn proxy(&self) -> &Proxy {
+        if let Link::Proxy(proxy) = &self.link { proxy } else { panic!("there are no proxies in this round") }
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        if let Link::Wire(namespace) = &self.link { namespace } else { panic!("there are no wires in this round") }
     }
 }
 
 /// A gateway process, and its admin listener.
-fn gateway(number: usize, redis: SocketAddr) -> (Process, SocketAddr) {
-    let process = Process::gateway(&configuration(number, redis));
+fn gateway(number: usize, link: &Link, port: u16) -> (Process, SocketAddr) {
+    const PROGRAM: &str = env!("CARGO_BIN_EXE_ringgate");
+    let (redis, host, mut command) = match link {
+        Link::Proxy(proxy) => (at(proxy.address()), Ipv4Addr::LOCALHOST, Command::new(PROGRAM)),
+        Link::Sentinels(lines) => (lines.clone(), Ipv4Addr::LOCALHOST, Command::new(PROGRAM)),
+        Link::Wire(namespace) => {
+            let redis = SocketAddr::from((namespace.redis(), port));
+            (at(redis), namespace.clients(), namespace.command(PROGRAM))
+        }
+    };
+    let folder = TempFolder::new();
+    let file = folder.write("ringgate.toml", configuration(number, host, &redis));
+    command.args(["serve", "--config"]).arg(file);
+    let process = Process::of(command);
+    process.line("ready", |line| line.starts_with("ready: "));
     let admin = process.line("the admin listener", |line| line.starts_with("admin http://"));
     let admin = admin.trim_start_matches("admin http://").parse().unwrap();
     (process, admin)
 }
 
+fn at(redis: SocketAddr) -> String {
+    format!("address = \"{redis}\"\n")
+}
+
 /// Logs are long enough that nothing leaves them during a round; nothing is sent again for want of an Ack.
-fn configuration(number: usize, redis: SocketAddr) -> String {
+fn configuration(number: usize, host: Ipv4Addr, redis: &str) -> String {
     let ping_interval = PING_INTERVAL.as_secs();
     format!(
         r#"
@@ -131,7 +221,7 @@ pin_cores = false
 connections_per_shard_max = 512
 recv_buffers = 64
 [[listeners]]
-address = "127.0.0.1:0"
+address = "{host}:0"
 [client]
 ping_interval = "{ping_interval}s"
 pong_timeout = "2s"
@@ -146,13 +236,13 @@ ack_wait_max = "10m"
 [log]
 engine = "redis"
 [redis]
-address = "{redis}"
+{redis}
 allow_volatile = true
 [[namespaces]]
 name = "chat"
 history_size = 100000
 [admin]
-address = "127.0.0.1:0"
+address = "{host}:0"
 "#
     )
 }

@@ -2,19 +2,25 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ringgate_core::id::Position;
 use ringgate_core::keyed::Keyed;
 use ringgate_core::shard::{Fence, Present, ReadMessages, ReadRange, ReadResult, Stored, Unclaimed};
 use ringgate_core::topics::{DeviceState, LoadedTopic, TopicState};
 
 use crate::record;
-use crate::resp::Value;
+use crate::resp::{Answer, ServerError, ServerErrorKind, Value};
 
 /// Why Redis has refused a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The script is not loaded any more.
     NoScript,
+    /// Another master has the slot: it is asked again there.
+    Moved,
+    /// The slot is on its way to another master, or has none for now: it is asked again a little later. What is at both places while a slot
+    /// moves could be asked of one of them (`ASK`); but a message with a client message id needs a key that is new, and is refused by both.
+    Later,
     /// It cannot do anything for now, or is not the master any more: the connection is given up, and the command is asked again.
     Away,
     /// Its memory is full.
@@ -27,16 +33,24 @@ pub(crate) enum Refusal {
     Other,
 }
 
+const NOT_LOCAL: &str = "access a non local key in a cluster node";
+
 impl Refusal {
-    pub(crate) fn of(text: &[u8]) -> Refusal {
-        let code = text.split(|byte| *byte == b' ').next().unwrap_or_default();
-        match code {
-            b"NOSCRIPT" => Refusal::NoScript,
-            b"LOADING" | b"READONLY" | b"MASTERDOWN" | b"CLUSTERDOWN" | b"TRYAGAIN" | b"MOVED" | b"ASK" | b"BUSY"
-            | b"NOAUTH" | b"UNKILLABLE" => Refusal::Away,
-            b"OOM" => Refusal::Memory,
-            b"MISCONF" => Refusal::Disk,
-            b"NOREPLICAS" => Refusal::Replicas,
+    pub(crate) fn of(error: &ServerError) -> Refusal {
+        use ServerErrorKind as Kind;
+        match (error.kind(), error.code()) {
+            (Some(Kind::NoScript), _) => Refusal::NoScript,
+            (Some(Kind::Moved), _) => Refusal::Moved,
+            (Some(Kind::Ask | Kind::TryAgain | Kind::ClusterDown), _) => Refusal::Later,
+            // Of a key within a script, while its slot moves.
+            (Some(Kind::ResponseError), _) if error.details().is_some_and(|text| text.contains(NOT_LOCAL)) => {
+                Refusal::Later
+            }
+            (Some(Kind::BusyLoading | Kind::ReadOnly | Kind::MasterDown), _)
+            | (None, "BUSY" | "NOAUTH" | "UNKILLABLE") => Refusal::Away,
+            (None, "OOM") => Refusal::Memory,
+            (None, "MISCONF") => Refusal::Disk,
+            (None, "NOREPLICAS") => Refusal::Replicas,
             _ => Refusal::Other,
         }
     }
@@ -70,7 +84,7 @@ pub(crate) struct Loaded {
 
 pub(crate) fn loaded(value: &Value) -> Option<Loaded> {
     let values = value.array()?;
-    let number = |at: usize| values.get(at).and_then(Value::number);
+    let number = |at: usize| values.get(at).and_then(Answer::number);
     let mut loaded = Loaded::default();
     let state = TopicState {
         floor: number(2)?,
@@ -129,7 +143,7 @@ pub(crate) fn present(value: &Value) -> Option<(Present, Vec<u64>)> {
 /// Messages that were read, and the topic's epoch; messages that cannot be read are counted. All times are those of the clock of Redis.
 pub(crate) fn read(value: &Value, wanted: &ReadMessages, hash: &Keyed, unix_ms: u64) -> Option<(u64, ReadResult, u64)> {
     let values = value.array()?;
-    let number = |at: usize| values.get(at).and_then(Value::number);
+    let number = |at: usize| values.get(at).and_then(Answer::number);
     let (epoch, last, lost, first) = (number(0)?, number(1)?, number(3)?, number(4)?);
     let mut result = ReadResult { lost, ..ReadResult::default() };
     let mut damaged = 0;
@@ -140,7 +154,7 @@ pub(crate) fn read(value: &Value, wanted: &ReadMessages, hash: &Keyed, unix_ms: 
         let [offset, message] = entry else { return None };
         let offset = offset.number()?;
         considered.push(offset);
-        match record::stored(offset, message.bytes()?.clone(), hash) {
+        match record::stored(offset, Bytes::copy_from_slice(message.bytes()?), hash) {
             Some(message) if message.expires_unix_ms > unix_ms => found.push(message),
             Some(message) if message.own_ttl => {}
             Some(message) => result.lost = result.lost.max(message.offset),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ringgate_core::id::{Durability, ShardId};
 use ringgate_core::limits::Settings;
 use ringgate_core::shard::{ClaimId, DeviceLeft, Fence, MemberChange, Origin, ReadId, ReadMessages, ReadRange, Record};
@@ -27,6 +27,8 @@ pub(crate) const UNKNOWN_MS: u64 = 24 * 3600 * 1000;
 pub(crate) const MEMBERS_AT_ONCE: usize = 1024;
 /// Most messages of one answer; the home asks for more.
 pub(crate) const PAGE_MESSAGES: usize = 128;
+/// Bytes of the payloads of one answer, if each is as long as it may be.
+const PAGE_BYTES: usize = resp::ANSWER_BYTES_MAX / 2;
 
 /// See the module.
 #[derive(Debug)]
@@ -109,11 +111,27 @@ pub(crate) enum What {
     Lease {
         number: u64,
     },
-    /// Whether anything can be stored.
-    Trial,
+    /// The least epoch of a partition, before anything else is asked of its master.
+    Generation {
+        partition: usize,
+    },
+    /// As it stands there, where the master cannot write.
+    Standing {
+        partition: usize,
+    },
+    /// Whether anything can be stored by the master of a partition.
+    Trial {
+        partition: usize,
+    },
     Probe {
         number: u64,
         at: Instant,
+        partition: usize,
+    },
+    /// What Redis knows of the connection for news, when so many of its answers had come.
+    Hears {
+        client: u64,
+        answers: u64,
     },
     LoadScript(Script),
 }
@@ -123,26 +141,55 @@ pub(crate) struct Context<'a> {
     pub(crate) keys: &'a Keys,
     pub(crate) settings: &'a Settings,
     pub(crate) hashes: &'a Hashes,
-    pub(crate) least_epochs: &'a [u64],
+    /// Of the command's partition.
+    pub(crate) least_epoch: u64,
+    /// Of the server.
+    pub(crate) replication_id: &'a str,
     pub(crate) run: u64,
     pub(crate) seed: u64,
     pub(crate) number: u16,
     pub(crate) durability: Durability,
     /// Runs of nodes that are alive.
     pub(crate) alive: &'a str,
-    /// The newest of the command's topic that is known; 0 if none is.
+    /// The newest of the command's topic that is known, or of its partition from another server; 0 if none is.
     pub(crate) epoch: u64,
     /// Until when a claim may be carried out, in Unix milliseconds of Redis.
     pub(crate) claim_until_ms: u64,
 }
 
+impl What {
+    /// The partition whose order it belongs to; none if it is about a connection, and not about what is kept.
+    pub(crate) fn partition(&self, keys: &Keys) -> Option<usize> {
+        Some(match self {
+            What::Append { record, .. } => keys.partition_of(&record.topic),
+            What::Read { messages, .. } => keys.partition_of(&messages.topic),
+            What::Find { topic, .. }
+            | What::Load { topic }
+            | What::Cursor { topic, .. }
+            | What::Relay { topic, .. }
+            | What::Members { topic, .. }
+            | What::Presence { topic, .. }
+            | What::Tidy { topic, .. }
+            | What::Touch { topic } => keys.partition_of(topic),
+            What::Claim { user, .. } | What::Release { user, .. } => keys.partition_of(&format!("@{user}")),
+            What::Lease { .. } => keys.nodes_partition(),
+            What::Generation { partition } | What::Standing { partition } => *partition,
+            What::Replicas { .. }
+            | What::Trial { .. }
+            | What::Probe { .. }
+            | What::Hears { .. }
+            | What::LoadScript(_) => return None,
+        })
+    }
+}
+
 impl Command {
     /// Puts it behind what is in the buffer, and says how many answers it has.
-    pub(crate) fn put(&self, context: &Context<'_>, out: &mut BytesMut) -> usize {
+    pub(crate) fn put(&self, context: &Context<'_>, out: &mut Vec<u8>) -> usize {
         let Context { keys, settings, hashes, .. } = context;
         let run = format!("{:016x}", context.run);
         let shard = self.shard.0.to_string();
-        let least = |topic: &str| context.least_epochs.get(keys.partition_of(topic)).copied().unwrap_or(0).to_string();
+        let least = context.least_epoch.to_string();
         let ttl = |topic: &str| ttl_ms(topic, settings).to_string();
         let mut script = |script: Script, names: &[&[u8]], arguments: &[&[u8]]| {
             let count = names.len().to_string();
@@ -153,17 +200,17 @@ impl Command {
             What::Append { record, message, .. } => {
                 let topic: &str = &record.topic;
                 let (stream, state) = (keys.stream(topic), keys.state(topic));
-                let claim = record.key.map(|key| keys.dedup(topic, &key));
-                let mut names = vec![stream.as_bytes(), state.as_bytes()];
-                names.extend(claim.as_deref());
+                let claim = keys.dedup(topic, record.key.as_ref());
+                let names = [stream.as_bytes(), state.as_bytes(), claim.as_slice()];
+                let window = if record.key.is_some() { settings.dedup_window_ms.max(1) } else { 0 };
                 let stamp = Draft::stamp_of(&record.frame).unwrap_or_default();
-                let numbers = [context.epoch, messages_max(topic, settings) as u64, settings.dedup_window_ms.max(1)];
+                let numbers = [context.epoch, messages_max(topic, settings) as u64, window];
                 let [epoch, most, window] = numbers.map(|number| number.to_string());
-                let (least, ttl, channel) = (least(topic), ttl(topic), keys.channel(topic));
+                let (ttl, channel) = (ttl(topic), keys.channel(topic));
                 let (head, tail) = (news_head(b'S', context.run), answer_tail(stamp, context.durability));
                 let texts = [&epoch, &least, &most, &ttl].map(|text| text.as_bytes());
                 let rest: [&[u8]; 6] =
-                    [b"PUBLISH", channel.as_bytes(), &head, message, window.as_bytes(), tail.as_bytes()];
+                    [b"SPUBLISH", channel.as_bytes(), &head, message, window.as_bytes(), tail.as_bytes()];
                 let inbox = inbox_bounds(topic, settings).map(|bounds| bounds.map(|bound| bound.to_string()));
                 let inbox: Vec<&[u8]> = inbox.iter().flatten().map(String::as_bytes).collect();
                 script(Script::Append, &names, &[&texts[..], &rest, &inbox].concat());
@@ -173,12 +220,12 @@ impl Command {
             }
             What::Load { topic } => {
                 let (stream, state) = (keys.stream(topic), keys.state(topic));
-                let (least, ttl, channel) = (least(topic), ttl(topic), keys.channel(topic));
+                let (ttl, channel) = (ttl(topic), keys.channel(topic));
                 let head = news_head(b'C', context.run);
                 let unused = ttl_ms(topic, settings).min(UNUSED_MS).to_string();
                 let texts = [&least, &ttl, &unused].map(|text| text.as_bytes());
                 let known = context.epoch.to_string();
-                let arguments = [&texts[..], &[b"PUBLISH", channel.as_bytes(), &head, known.as_bytes()]].concat();
+                let arguments = [&texts[..], &[b"SPUBLISH", channel.as_bytes(), &head, known.as_bytes()]].concat();
                 script(Script::Load, &[stream.as_bytes(), state.as_bytes()], &arguments);
             }
             What::Read { messages, .. } => {
@@ -187,7 +234,8 @@ impl Command {
                     ReadRange::After(after) => (b"A", after.to_string()),
                     ReadRange::Before(before) => (b"B", before.to_string()),
                 };
-                let most = messages.messages_max.clamp(1, PAGE_MESSAGES).to_string();
+                let fits = PAGE_BYTES / settings.client.message_bytes_max.max(1);
+                let most = messages.messages_max.min(fits).clamp(1, PAGE_MESSAGES).to_string();
                 script(
                     Script::Read,
                     &[stream.as_bytes(), state.as_bytes()],
@@ -208,7 +256,7 @@ impl Command {
                     context.alive.to_owned(),
                     run,
                     shard,
-                    "PUBLISH".to_owned(),
+                    "SPUBLISH".to_owned(),
                     keys.channel(topic),
                 ]
                 .map(String::into_bytes)
@@ -226,7 +274,7 @@ impl Command {
             }
             What::Claim { user, device, session, .. } => {
                 let topic = format!("@{user}");
-                let (state, nodes) = (keys.state(&topic), keys.node_channels());
+                let (state, nodes) = (keys.state(&topic), keys.node_channels(keys.partition_of(&topic)));
                 let (ttl, session) = (ttl(&topic), session.session.to_string());
                 let (until, most) =
                     (context.claim_until_ms.to_string(), settings.client.sessions_per_user_max.to_string());
@@ -264,7 +312,7 @@ impl Command {
                 let arguments = [&limit, context.alive, &before, &behind].map(str::as_bytes);
                 script(Script::Presence, &[nodes.as_bytes()], &arguments);
             }
-            What::Relay { topic, payload } => resp::put(out, &[b"PUBLISH", keys.channel(topic).as_bytes(), payload]),
+            What::Relay { topic, payload } => resp::put(out, &[b"SPUBLISH", keys.channel(topic).as_bytes(), payload]),
             What::Touch { topic } => {
                 let mut expires = vec![(keys.stream(topic), ttl(topic)), (keys.state(topic), ttl(topic))];
                 if !topic.starts_with('@') {
@@ -293,6 +341,16 @@ impl Command {
                 resp::put(out, &[&[b"EVALSHA", hashes.of(Script::Lease), b"2"], &names[..], &arguments].concat());
                 return 3;
             }
+            What::Generation { partition } => {
+                script(
+                    Script::Generation,
+                    &[keys.generation(*partition).as_bytes()],
+                    &[context.replication_id.as_bytes(), context.epoch.to_string().as_bytes()],
+                );
+            }
+            What::Standing { partition } => {
+                resp::put(out, &[b"HMGET", keys.generation(*partition).as_bytes(), b"g", b"e"]);
+            }
             What::Tidy { topic, runs } => {
                 let (nodes, [before, behind]) = (keys.room_nodes(topic), keys.room_members(topic));
                 for run in runs {
@@ -302,10 +360,20 @@ impl Command {
                 }
                 return 2 * runs.len();
             }
-            What::Trial => resp::put(out, &[b"SET", keys.trial().as_bytes(), run.as_bytes(), b"PX", b"1000"]),
-            What::Probe { number, .. } => {
-                let (channel, payload) = (keys.node_channel(context.run), format!("P{number}"));
-                script(Script::Probe, &[], &[channel.as_bytes(), payload.as_bytes()]);
+            What::Trial { partition } => {
+                resp::put(out, &[b"SET", keys.trial(*partition).as_bytes(), run.as_bytes(), b"PX", b"1000"])
+            }
+            What::Probe { number, partition, .. } => {
+                let (channel, payload) = (keys.node_channel(*partition, context.run), format!("P{number}"));
+                let names = [keys.generation(*partition)];
+                script(
+                    Script::Probe,
+                    &names.each_ref().map(String::as_bytes),
+                    &[channel.as_bytes(), payload.as_bytes()],
+                );
+            }
+            What::Hears { client, .. } => {
+                resp::put(out, &[b"CLIENT", b"LIST", b"ID", client.to_string().as_bytes()]);
             }
             What::LoadScript(script) => resp::put(out, &[b"SCRIPT", b"LOAD", script.source().as_bytes()]),
         }

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use crate::keys::Keys;
 use crate::options::Options;
-use crate::resp::Value;
+use crate::resp::{Answer, Value};
 use crate::scripts::Script;
-use crate::setup::{EpochHeard, Facts, Ready, ready};
+use crate::setup::{Facts, Ready, nodes_master, ready};
 use crate::wire::{Questions, refused};
 
 /// How long a node is taken to be alive after it was last heard of.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
+/// How often a node renews its lease, and reads those of the others.
+pub(crate) const LEASE_EVERY: Duration = Duration::from_secs(5);
 /// How long it is known when a lease ended.
 pub(crate) const LEASES_KNOWN: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Version of what stands in Redis.
@@ -28,7 +30,7 @@ pub struct Identity {
     pub run: u64,
     /// The node's number, 0 to 1023, which no other node that lives has.
     pub number: u16,
-    /// What Redis says of itself.
+    /// What Redis says of itself; of a Cluster, the master that has what belongs to no topic.
     pub facts: Facts,
     /// When Redis was asked, and its clock then in Unix milliseconds.
     pub(crate) clock: (Instant, u64),
@@ -87,7 +89,7 @@ pub fn connect(options: &Options, number: u16) -> Result<Identity, StartError> {
     let run = random()?;
     runtime.block_on(async {
         let keys = Keys::new(&options.prefix, options.database, options.partitions);
-        let mut ready = ready(options, &keys, None, &EpochHeard::default()).await?;
+        let mut ready = ready(options, &nodes_master(options, &keys).await?, None).await?;
         let wanted = format(keys.partitions());
         let mut questions = Questions::default();
         questions.put(&[b"SET", keys.format().as_bytes(), wanted.as_bytes(), b"NX"]);
@@ -96,11 +98,11 @@ pub fn connect(options: &Options, number: u16) -> Result<Identity, StartError> {
         questions.put(&[b"GET", keys.seed().as_bytes()]);
         let answers = ready.wire.ask(questions, options.command_timeout).await?;
         answers.iter().try_for_each(refused)?;
-        let found = answers.get(1).and_then(Value::text).unwrap_or_default();
+        let found = answers.get(1).and_then(Answer::text).unwrap_or_default();
         if found != wanted {
             return Err(StartError::Format { found: found.to_owned(), wanted });
         }
-        let seed = answers.get(3).and_then(Value::number).ok_or_else(|| {
+        let seed = answers.get(3).and_then(Answer::number).ok_or_else(|| {
             io::Error::other(format!("{} is not a number: nodes keep their common seed there", keys.seed()))
         })?;
         let until = Instant::now() + LEASE + Duration::from_secs(1);

@@ -6,22 +6,27 @@
 //! | `<prefix>:{nodes}:format` | string | version of this format and number of partitions: `1 256` |
 //! | `<prefix>:{nodes}:leases` | sorted set | runs of nodes (16 hexadecimal digits), by the end of their leases in Unix ms |
 //! | `<prefix>:{nodes}:number:<n>` | string | the run that has the node number; expires with the lease |
-//! | `<prefix>:{nodes}:trial` | string | written once a second while Redis has refused to store something; expires after a second |
-//! | `<prefix>:n:<run>` | channel | what is for one node; in database 3 channels begin with `<prefix>/3` |
+//! | `<prefix>:{<tag>}:trial` | string | written once a second while Redis has refused to store something; expires after a second |
 //! | `<prefix>:{<tag>}:g` | hash | `g`: replication id that the partition was last seen with, `e`: its least epoch |
 //! | `<prefix>:{<tag>}:s:<topic>` | stream | messages; ids are `<epoch>-<offset - 1>`, field `m` see `record` |
 //! | `<prefix>:{<tag>}:t:<topic>` | hash | marks, devices, fences; see `scripts` |
 //! | `<prefix>:{<tag>}:k:<24 bytes>` | string | the answer to a client message id; expires with the dedup window |
 //! | `<prefix>:{<tag>}:p:<topic>` | hash | nodes with members of a room: run, and `<sessions> <Unix seconds when it said so>` |
 //! | `<prefix>:{<tag>}:m:<run>:<topic>` | hash | members on one of them: session (decimal), and `<bytes of user> <user><device>` |
-//! | `<prefix>:{<tag>}:c:<topic>` | channel | news of the topic, see `record` |
+//! | `<prefix>:{<tag>}:c:<topic>` | channel | news of the topic, see `record`; in database 3 channels begin with `<prefix>/3` |
+//! | `<prefix>:{<tag>}:n:<run>` | channel | what is for one node, from topics of the partition |
 //!
 //! A topic belongs to a partition by a hash that all nodes share, and all of its names have the partition's tag, so that they are
 //! in one slot of a Cluster. The tags are chosen so that slots lie evenly: partition `i` of `n` in `[i * 16384 / n, (i + 1) * 16384 / n)`.
+//! What belongs to no topic has the tag `nodes`: it counts as one more partition, the last, and lives on the master of that one slot.
+//! Channels are sharded ones, also outside a Cluster: Redis does the same for both kinds there.
 
 use ringgate_core::topics::DedupKey;
 
-const SLOTS: usize = 16384;
+/// Slots of a Cluster.
+pub(crate) const SLOTS: usize = 16384;
+/// The tag of what belongs to no topic.
+const NODES: &str = "nodes";
 /// Bytes of a dedup key that name the message; the others are derived.
 const DEDUP_ID_BYTES: usize = 24;
 /// Most partitions: each has some slots of its own.
@@ -34,17 +39,27 @@ pub(crate) struct Keys {
     /// What channels begin with: they are the same in all databases of a server, so that its number is a part of them.
     channels: String,
     tags: Vec<String>,
+    /// By partition; behind them that of the nodes.
+    slots: Vec<usize>,
 }
 
 impl Keys {
     pub(crate) fn new(prefix: &str, database: u32, partitions: u16) -> Self {
         let partitions = usize::from(partitions.clamp(1, PARTITIONS_MAX));
         let channels = if database == 0 { prefix.to_owned() } else { format!("{prefix}/{database}") };
-        Keys {
-            prefix: prefix.to_owned(),
-            channels,
-            tags: (0..partitions).map(|index| tag(index, partitions)).collect(),
-        }
+        let tags: Vec<String> = (0..partitions).map(|index| tag(index, partitions)).collect();
+        let slots = tags.iter().map(String::as_str).chain([NODES]).map(|tag| slot(tag.as_bytes())).collect();
+        Keys { prefix: prefix.to_owned(), channels, tags, slots }
+    }
+
+    /// What belongs to no topic counts as this partition.
+    pub(crate) fn nodes_partition(&self) -> usize {
+        self.tags.len()
+    }
+
+    /// The slot of a partition, or of what belongs to no topic.
+    pub(crate) fn slot_of(&self, partition: usize) -> usize {
+        self.slots.get(partition).copied().unwrap_or(0)
     }
 
     pub(crate) fn partitions(&self) -> usize {
@@ -52,7 +67,7 @@ impl Keys {
     }
 
     pub(crate) fn partition_of(&self, topic: &str) -> usize {
-        (hash(topic.as_bytes()) % self.tags.len() as u64) as usize
+        partition_of(topic, self.tags.len())
     }
 
     fn tag_of(&self, topic: &str) -> &str {
@@ -75,9 +90,12 @@ impl Keys {
         format!("{}:{{{}}}:c:{topic}", self.channels, self.tag_of(topic))
     }
 
-    pub(crate) fn dedup(&self, topic: &str, key: &DedupKey) -> Vec<u8> {
+    /// The claim of a client message id; without one, a name that nothing has.
+    pub(crate) fn dedup(&self, topic: &str, key: Option<&DedupKey>) -> Vec<u8> {
         let mut name = format!("{}:{{{}}}:k:", self.prefix, self.tag_of(topic)).into_bytes();
-        name.extend_from_slice(key.to_bytes().get(..DEDUP_ID_BYTES).unwrap_or_default());
+        if let Some(key) = key {
+            name.extend_from_slice(key.to_bytes().get(..DEDUP_ID_BYTES).unwrap_or_default());
+        }
         name
     }
 
@@ -95,16 +113,17 @@ impl Keys {
         format!("{}:{{{}}}:g", self.prefix, self.tags.get(partition).map_or("", String::as_str))
     }
 
-    pub(crate) fn node_channels(&self) -> String {
-        format!("{}:n:", self.channels)
+    /// What the channels of nodes begin with that belong to a partition: the run of the node follows.
+    pub(crate) fn node_channels(&self, partition: usize) -> String {
+        format!("{}:{{{}}}:n:", self.channels, self.tags.get(partition).map_or("", String::as_str))
     }
 
-    pub(crate) fn node_channel(&self, run: u64) -> String {
-        format!("{}{run:016x}", self.node_channels())
+    pub(crate) fn node_channel(&self, partition: usize, run: u64) -> String {
+        format!("{}{run:016x}", self.node_channels(partition))
     }
 
-    pub(crate) fn trial(&self) -> String {
-        format!("{}:{{nodes}}:trial", self.prefix)
+    pub(crate) fn trial(&self, partition: usize) -> String {
+        format!("{}:{{{}}}:trial", self.prefix, self.tags.get(partition).map_or("", String::as_str))
     }
 
     pub(crate) fn seed(&self) -> String {
@@ -123,11 +142,22 @@ impl Keys {
         format!("{}:{{nodes}}:number:{number}", self.prefix)
     }
 
+    /// The partition of a node's channel; none if it is not one.
+    pub(crate) fn partition_of_node_channel(&self, channel: &str) -> Option<usize> {
+        let (tag, _) = channel.strip_prefix(self.channels.as_str())?.strip_prefix(":{")?.split_once("}:n:")?;
+        self.tags.iter().position(|known| known == tag)
+    }
+
     /// The topic of a channel; none if it is no topic's.
     pub(crate) fn topic_of<'a>(&self, channel: &'a str) -> Option<&'a str> {
         let rest = channel.strip_prefix(self.channels.as_str())?.strip_prefix(":{")?;
         rest.split_once("}:c:").map(|(_, topic)| topic)
     }
+}
+
+/// The partition of a topic, of so many.
+pub(crate) fn partition_of(topic: &str, partitions: usize) -> usize {
+    (hash(topic.as_bytes()) % partitions.max(1) as u64) as usize
 }
 
 /// FNV-1a with a last mix, as its low bits alone are weak. All nodes and all versions must agree.
@@ -167,6 +197,14 @@ mod tests {
     }
 
     #[test]
+    fn key_belongs_to_no_topic_then_its_slot_is_that_of_the_last_partition() {
+        let keys = Keys::new("rg", 0, 256);
+        assert_eq!(keys.nodes_partition(), keys.partitions());
+        assert_eq!(keys.slot_of(keys.nodes_partition()), slot(b"nodes"));
+        assert_eq!(keys.slot_of(0), slot(keys.tags[0].as_bytes()));
+    }
+
+    #[test]
     fn partitions_are_made_then_their_slots_lie_evenly() {
         for partitions in [1, 128, 256, 1024] {
             let keys = Keys::new("rg", 0, partitions);
@@ -192,8 +230,10 @@ mod tests {
         let tag = keys.tag_of(topic);
         assert_eq!(keys.stream(topic), format!("rg:{{{tag}}}:s:{topic}"));
         assert_eq!(keys.topic_of(&keys.channel(topic)), Some(topic));
-        assert_eq!(keys.topic_of(&keys.node_channel(7)), None);
-        assert_eq!(keys.node_channel(7), "rg:n:0000000000000007");
+        let channel = keys.node_channel(keys.partition_of(topic), 7);
+        assert_eq!(channel, format!("rg:{{{tag}}}:n:0000000000000007"));
+        assert_eq!((keys.topic_of(&channel), keys.partition_of_node_channel(&keys.channel("chat:b"))), (None, None));
+        assert_eq!(keys.partition_of_node_channel(&channel), Some(keys.partition_of(topic)));
         assert_eq!(Keys::new("rg", 3, 256).channel(topic), format!("rg/3:{{{tag}}}:c:{topic}"));
     }
 }

@@ -13,6 +13,7 @@ mod options;
 mod record;
 mod resp;
 mod scripts;
+mod slots;
 mod status;
 
 // What is known

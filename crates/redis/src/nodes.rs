@@ -1,10 +1,14 @@
-//! Which nodes are alive: those whose lease has not ended, by the clock of Redis.
+//! Which nodes are alive: those whose lease has not ended, by the clock of the Redis that has the leases. While that one cannot be asked,
+//! nobody can renew a lease there, so that none is taken to end.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::identity::LEASE;
-use crate::resp::Value;
+use crate::identity::{LEASE, LEASE_EVERY};
+use crate::resp::{Answer, Value};
+
+/// A list that is older than this cannot be read at the moment.
+pub(crate) const LIST_AGE_MAX: Duration = LEASE_EVERY.saturating_mul(2);
 
 /// A clock that is ahead of what it was by more than this was set: leases are renewed every five seconds.
 const CLOCK_SET_MS: u64 = 5_000;
@@ -90,7 +94,8 @@ impl Nodes {
     fn least_end(&self, now: Instant) -> Option<u64> {
         match self.grace {
             Some((until, since_ms)) if now < until => Some(since_ms),
-            _ => self.redis_ms(now),
+            // The list is read as often as leases are renewed.
+            _ => self.read.map(|(at, ms)| ms + now.duration_since(at).min(LIST_AGE_MAX).as_millis() as u64),
         }
     }
 
@@ -117,11 +122,10 @@ impl Nodes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     /// The answer to a lease: the clock of Redis, and the ends of leases.
     fn answer(redis_ms: u64, leases: &[(u64, u64)]) -> Value {
-        let text = |text: String| Value::Bulk(Bytes::from(text));
+        let text = |text: String| Value::BulkString(text.into_bytes());
         let mut values = vec![Value::Int(1), text(redis_ms.to_string())];
         values.extend(leases.iter().flat_map(|(run, end)| [text(format!("{run:016x}")), text(end.to_string())]));
         Value::Array(values)
@@ -131,9 +135,9 @@ mod tests {
     fn lease_ends_then_the_node_is_away_unless_redis_was_away_for_so_long_that_nobody_could_renew() {
         let (mut nodes, start) = (Nodes::new(1), Instant::now());
         let at = |seconds: u64| start + Duration::from_secs(seconds);
-        nodes.take(&answer(100_000, &[(2, 115_000), (3, 101_000)]), at(0));
+        nodes.take(&answer(100_000, &[(2, 108_000), (3, 101_000)]), at(0));
         assert_eq!(
-            [nodes.is_alive(2, at(14)), nodes.is_alive(2, at(15)), nodes.is_alive(3, at(1))],
+            [nodes.is_alive(2, at(7)), nodes.is_alive(2, at(8)), nodes.is_alive(3, at(1))],
             [true, false, false]
         );
         // Node 3 ended before Redis was gone, node 2 may be about to renew its lease.
@@ -142,8 +146,16 @@ mod tests {
         assert_eq!((nodes.is_alive(2, at(40)), nodes.is_alive(3, at(40))), (true, false));
         assert!(nodes.alive().contains("0000000000000002") && !nodes.alive().contains("0000000000000003"));
         assert!(!nodes.is_alive(2, at(56)), "it has not come back");
-        nodes.take(&answer(145_000, &[(2, 160_000), (3, 101_000)]), at(45));
-        assert_eq!((nodes.is_alive(2, at(57)), nodes.is_alive(2, at(61))), (true, false));
+        nodes.take(&answer(145_000, &[(2, 150_000), (3, 101_000)]), at(45));
+        assert_eq!((nodes.is_alive(2, at(49)), nodes.is_alive(2, at(56))), (true, false));
+    }
+
+    #[test]
+    fn list_cannot_be_read_then_no_lease_ends() {
+        let (mut nodes, start) = (Nodes::new(1), Instant::now());
+        nodes.take(&answer(100_000, &[(2, 115_000)]), start);
+        assert!(nodes.is_alive(2, start + Duration::from_secs(3600)));
+        assert!(!nodes.is_fresh(start + Duration::from_secs(11), LIST_AGE_MAX));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct Options {
     /// Replicas that must have a message before it is said to be stored; 0 for none. Where they do not have it within half of
     /// `command_timeout`, its publisher is told that it may have been stored: it is, and is delivered.
     pub replicas_min: u32,
+    /// How often it is compared what channels Redis thinks that this node hears with those that it should.
+    pub subscriptions_checked_every: Duration,
     /// Milliseconds since 1970, by the clock of this node: only what Redis stores and tells is told by the clock of Redis.
     pub wall_clock: fn() -> u64,
 }
@@ -59,6 +61,7 @@ impl Default for Options {
             command_timeout: Duration::from_secs(2),
             when_away: WhenAway::Refuse,
             replicas_min: 0,
+            subscriptions_checked_every: Duration::from_secs(30),
             wall_clock: system_clock,
         }
     }
@@ -78,10 +81,12 @@ pub enum Servers {
         /// Of the sentinels; none if they want none.
         password: Option<Password>,
     },
+    /// A Cluster: some of its nodes, which are asked where the others are.
+    Cluster(Vec<Server>),
 }
 
 /// A host and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Server {
     /// A name or an address.
     pub host: String,
@@ -165,6 +170,14 @@ impl Options {
         {
             return Some("sentinel: the address of a sentinel and the name of the master are needed".to_owned());
         }
+        if let Servers::Cluster(nodes) = &self.servers {
+            if nodes.is_empty() {
+                return Some("cluster: the address of one of its nodes is needed".to_owned());
+            }
+            if self.database != 0 {
+                return Some(format!("database = {}: a Cluster has database 0 alone", self.database));
+            }
+        }
         if self.user.is_some() && self.password.is_none() {
             return Some("a user without a password: Redis wants both".to_owned());
         }
@@ -191,6 +204,11 @@ mod tests {
         let none = Servers::Sentinel { sentinels: Vec::new(), master: "m".to_owned(), password: None };
         let options = Options { servers: none, ..Options::default() };
         assert!(options.fault().unwrap_or_default().starts_with("sentinel"));
+        let cluster = |count| Servers::Cluster(vec![Server { host: "redis".to_owned(), port: 1 }; count]);
+        let options = Options { servers: cluster(0), ..Options::default() };
+        assert!(options.fault().unwrap_or_default().starts_with("cluster"));
+        let options = Options { servers: cluster(1), database: 1, ..Options::default() };
+        assert!(options.fault().unwrap_or_default().starts_with("database = 1"));
     }
 
     #[test]

@@ -18,8 +18,6 @@
 //!
 //! Redis runs them by the hash that it answered when they were loaded, which is for each connection anew.
 
-use bytes::Bytes;
-
 macro_rules! scripts {
     ($($name:ident $($file:literal)+,)*) => {
         /// Names a script.
@@ -57,7 +55,7 @@ scripts! {
 
 /// The hashes that a server has answered for [`Script::ALL`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Hashes(pub(crate) Vec<Bytes>);
+pub(crate) struct Hashes(pub(crate) Vec<Vec<u8>>);
 
 impl Hashes {
     pub(crate) fn of(&self, script: Script) -> &[u8] {

@@ -1,13 +1,13 @@
-//! What a connection for commands learns before it is used: what server it reaches, its scripts, and the least epochs.
+//! What a connection for commands learns before it is used: what server it reaches, its clock and its scripts.
 
 use std::io;
 use std::time::Instant;
 
 use crate::keys::Keys;
-use crate::options::{Options, Server};
-use crate::resp::Value;
+use crate::options::{Options, Server, Servers};
+use crate::resp::Answer;
 use crate::scripts::{Hashes, Script};
-use crate::wire::{Questions, Wire, master, refused};
+use crate::wire::{Questions, Wire, master, refused, slots};
 
 /// A connection that may be used.
 pub(crate) struct Ready {
@@ -16,19 +16,10 @@ pub(crate) struct Ready {
     pub(crate) client: ClientName,
     pub(crate) hashes: Hashes,
     pub(crate) facts: Facts,
-    /// By partition.
-    pub(crate) least_epochs: Vec<u64>,
-    /// Nothing of the connection before is done by Redis any more.
-    pub(crate) is_alone: bool,
     /// The server's clock in Unix milliseconds, and when it was told.
     pub(crate) clock: (Instant, u64),
-}
-
-/// The newest epoch that was heard of, and from what server.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct EpochHeard {
-    pub(crate) replication_id: String,
-    pub(crate) epoch: u64,
+    /// Nothing of the connection before is done by Redis any more.
+    pub(crate) is_alone: bool,
 }
 
 /// A connection, as Redis calls it: the server's run, and a number that is new for each connection of that run.
@@ -68,24 +59,30 @@ impl Facts {
     }
 }
 
-/// Connects for commands. `before` is the connection that it replaces, whose commands must not be done any more.
-pub(crate) async fn ready(
-    options: &Options,
-    keys: &Keys,
-    before: Option<&ClientName>,
-    heard: &EpochHeard,
-) -> io::Result<Ready> {
-    let server = master(options).await?;
+/// Where what belongs to no topic is: the one master, or that of its slot.
+pub(crate) async fn nodes_master(options: &Options, keys: &Keys) -> io::Result<Server> {
+    let Servers::Cluster(nodes) = &options.servers else { return master(options).await };
+    let slot = keys.slot_of(keys.nodes_partition());
+    let slots = slots(options, nodes).await?;
+    slots.master(slot).cloned().ok_or_else(|| io::Error::other(format!("no master of the Cluster has slot {slot}")))
+}
+
+/// Connects to a master for commands. `before` is the connection that it replaces, whose commands must not be done any more.
+pub(crate) async fn ready(options: &Options, server: &Server, before: Option<&ClientName>) -> io::Result<Ready> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("Redis at {server}: {error}"));
-    let mut wire = Wire::to(&server, options).await.map_err(named)?;
-    let (facts, number, redis_ms) = facts(&mut wire, options).await.map_err(named)?;
-    let clock = (Instant::now(), redis_ms);
+    let mut wire = Wire::to(server, options).await.map_err(named)?;
+    let (facts, clock_ms) = facts(&mut wire, options).await.map_err(named)?;
+    let clock = (Instant::now(), clock_ms);
     if !facts.is_new_enough() {
         let text = format!("it has version {}, and 7.0 or newer is needed", facts.version);
         return Err(named(io::Error::other(text)));
     }
-    if facts.is_cluster {
-        return Err(named(io::Error::other("it is a node of a Cluster, and a server that stands alone is needed")));
+    match (facts.is_cluster, matches!(options.servers, Servers::Cluster(_))) {
+        (true, false) => {
+            return Err(named(io::Error::other("it is a node of a Cluster, and a server that stands alone is needed")));
+        }
+        (false, true) => return Err(named(io::Error::other("it is no node of a Cluster, and one is needed"))),
+        (true, true) | (false, false) => {}
     }
     if facts.role != "master" {
         return Err(named(io::Error::other(format!("it is a {}, and a master is needed", facts.role))));
@@ -104,63 +101,25 @@ pub(crate) async fn ready(
     Script::ALL.iter().for_each(|script| questions.put(&[b"SCRIPT", b"LOAD", script.source().as_bytes()]));
     let answers = wire.ask(questions, options.connect_timeout).await.map_err(named)?;
     answers.iter().try_for_each(refused).map_err(named)?;
-    let hashes = Hashes(answers.iter().filter_map(Value::bytes).cloned().collect());
-    let least_epochs = least_epochs(&mut wire, options, keys, &hashes, &facts, heard).await.map_err(named)?;
-    let client = ClientName { run: facts.run.clone(), number };
-    Ok(Ready { wire, server: server.clone(), client, hashes, facts, least_epochs, is_alone, clock })
+    let hashes = Hashes(answers.iter().filter_map(Answer::bytes).map(<[u8]>::to_vec).collect());
+    let client = ClientName { run: facts.run.clone(), number: wire.client };
+    Ok(Ready { wire, server: server.clone(), client, hashes, facts, clock, is_alone })
 }
 
-/// Of each partition. Those that this server has been seen with are read, which it allows also where it cannot write.
-async fn least_epochs(
-    wire: &mut Wire,
-    options: &Options,
-    keys: &Keys,
-    hashes: &Hashes,
-    facts: &Facts,
-    heard: &EpochHeard,
-) -> io::Result<Vec<u64>> {
-    let names: Vec<String> = (0..keys.partitions()).map(|partition| keys.generation(partition)).collect();
-    let known = if heard.replication_id == facts.replication_id { 0 } else { heard.epoch };
+/// What the server says of itself, and its clock in Unix milliseconds.
+async fn facts(wire: &mut Wire, options: &Options) -> io::Result<(Facts, u64)> {
     let mut questions = Questions::default();
-    names.iter().for_each(|name| questions.put(&[b"HMGET", name.as_bytes(), b"g", b"e"]));
-    let answers = wire.ask(questions, options.connect_timeout).await?;
-    answers.iter().try_for_each(refused)?;
-    let standing = |answer: &Value| match answer.array()? {
-        [id, epoch] if id.text() == Some(&facts.replication_id) => epoch.number().filter(|epoch| *epoch > known),
-        _ => None,
-    };
-    let mut least: Vec<Option<u64>> = answers.iter().map(standing).collect();
-    let missing: Vec<usize> = (0..names.len()).filter(|at| least.get(*at).is_none_or(Option::is_none)).collect();
-    let mut questions = Questions::default();
-    let known = known.to_string();
-    for name in missing.iter().filter_map(|at| names.get(*at)) {
-        let (hash, id) = (hashes.of(Script::Generation), facts.replication_id.as_bytes());
-        questions.put(&[b"EVALSHA", hash, b"1", name.as_bytes(), id, known.as_bytes()]);
-    }
-    let answers = wire.ask(questions, options.connect_timeout).await?;
-    answers.iter().try_for_each(refused)?;
-    for (at, answer) in missing.iter().zip(&answers) {
-        if let Some(place) = least.get_mut(*at) {
-            *place = answer.number();
-        }
-    }
-    Ok(least.into_iter().map(|epoch| epoch.unwrap_or(0)).collect())
-}
-
-/// What the server says of itself, the number of the connection, and the server's clock in Unix milliseconds.
-async fn facts(wire: &mut Wire, options: &Options) -> io::Result<(Facts, u64, u64)> {
-    let mut questions = Questions::default();
-    questions.put(&[b"CLIENT", b"ID"]);
+    questions.put(&[b"TIME"]);
     questions.put(&[b"INFO"]);
     questions.put(&[b"CONFIG", b"GET", b"appendfsync"]);
     questions.put(&[b"CONFIG", b"GET", b"maxmemory-policy"]);
     let answers = wire.ask(questions, options.connect_timeout).await?;
     let mut answers = answers.into_iter();
-    let (client, info) = (answers.next(), answers.next());
-    [&client, &info].into_iter().flatten().try_for_each(refused)?;
-    let mut config = || answers.next().as_ref().and_then(Value::array)?.get(1)?.text().map(str::to_owned);
+    let (time, info) = (answers.next(), answers.next());
+    [&time, &info].into_iter().flatten().try_for_each(refused)?;
+    let mut config = || answers.next().as_ref().and_then(Answer::array)?.get(1)?.text().map(str::to_owned);
     let (appendfsync, maxmemory_policy) = (config(), config());
-    let info = info.as_ref().and_then(Value::text).unwrap_or_default();
+    let info = info.as_ref().and_then(Answer::text).unwrap_or_default();
     let field = |name: &str| {
         let mut lines = info.lines().filter_map(|line| line.split_once(':'));
         lines.find(|(key, _)| *key == name).map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
@@ -175,7 +134,7 @@ async fn facts(wire: &mut Wire, options: &Options) -> io::Result<(Facts, u64, u6
         run: field("run_id"),
         role: field("role"),
     };
-    let clock = field("server_time_usec").parse::<u64>();
-    let clock = clock.map_err(|_| io::Error::other("INFO does not say server_time_usec, which 7.0 and newer do"))?;
-    Ok((facts, client.as_ref().and_then(Value::number).unwrap_or(0), clock / 1000))
+    let time = time.as_ref().and_then(Answer::array).unwrap_or_default();
+    let part = |at: usize| time.get(at).and_then(Answer::number).unwrap_or(0);
+    Ok((facts, part(0) * 1000 + part(1) / 1000))
 }

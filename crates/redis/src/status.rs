@@ -1,5 +1,6 @@
 //! What the engine's thread says of itself: read by `/readyz` and the metrics, written by the thread alone.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 macro_rules! status {
@@ -7,10 +8,14 @@ macro_rules! status {
         /// What the engine's thread says of itself. Counts begin at 0 with the process.
         #[derive(Debug, Default)]
         pub struct Status {
-            /// Commands are answered, and the newest probe has come back lately.
+            /// Commands are answered, and the newest probe has come back lately, of all masters.
             pub up: AtomicBool,
+            /// Some master answers commands, and the newest probe of it has come back lately: true while [`Self::up`] is, and in a Cluster
+            /// also while others are away.
+            pub serves: AtomicBool,
             /// Another run has this node's number: it must not go on.
             pub number_lost: AtomicBool,
+            away: Mutex<String>,
             /// Why Redis stores nothing for now, see [`Status::refuses`].
             pub(crate) refuses: AtomicU8,
             $($(#[$doc])* pub $name: AtomicU64,)*
@@ -54,11 +59,11 @@ impl Status {
 }
 
 status! {
-    /// From a probe's command to its answer, in microseconds: the newest one.
+    /// From a probe's command to its answer, in microseconds: the newest one, of the slowest master.
     round_trip_us,
-    /// From a probe's command until it came over pub/sub, in microseconds: the newest one.
+    /// From a probe's command until it came over pub/sub, in microseconds: the newest one, of the slowest master.
     probe_us,
-    /// Since a probe has last come over pub/sub, in milliseconds.
+    /// Since a probe has last come over pub/sub, in milliseconds: of the master that is silent for longest.
     probe_age_ms,
     /// Commands that wait to be sent.
     buffered,
@@ -98,6 +103,17 @@ status! {
     undecided,
     /// Releases, cursors and relayed messages that were given up.
     given_up,
+}
+
+impl Status {
+    /// What of Redis is away, for people: masters by their addresses, and how many of the partitions. Empty while nothing is.
+    pub fn away(&self) -> String {
+        self.away.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    pub(crate) fn set_away(&self, text: String) {
+        *self.away.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = text;
+    }
 }
 
 pub(crate) fn add(counter: &AtomicU64, count: u64) {

@@ -12,7 +12,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::options::{Options, Server, Servers};
-use crate::resp::{self, Value};
+use crate::resp::{self, Answer, Answers, Malformed, Value, error_text};
+use crate::slots::Slots;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -24,13 +25,15 @@ type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 pub(crate) struct Wire {
     read: Reader,
     write: Writer,
-    buffer: BytesMut,
+    answers: Answers,
+    /// The connection, as Redis numbers it; 0 if it did not say.
+    pub(crate) client: u64,
 }
 
 /// Commands, to be sent together.
 #[derive(Debug, Default)]
 pub(crate) struct Questions {
-    bytes: BytesMut,
+    bytes: Vec<u8>,
     count: usize,
 }
 
@@ -43,6 +46,10 @@ impl Questions {
 
 fn other(text: impl Into<String>) -> io::Error {
     io::Error::other(text.into())
+}
+
+fn no_protocol(Malformed: Malformed) -> io::Error {
+    other("what it answers is not Redis' protocol, or is longer than any answer may be")
 }
 
 impl Wire {
@@ -60,10 +67,12 @@ impl Wire {
             questions.put(&[b"SELECT", options.database.to_string().as_bytes()]);
         }
         questions.put(&[b"CLIENT", b"SETNAME", b"ringgate"]);
+        questions.put(&[b"CLIENT", b"ID"]);
         let answers = wire.ask(questions, options.connect_timeout).await?;
-        // A user who may not name the connection may go on without.
-        let signed_in = answers.len().saturating_sub(1);
+        // A user who may not name the connection, or ask for its number, may go on without.
+        let signed_in = answers.len().saturating_sub(2);
         answers.iter().take(signed_in).try_for_each(refused)?;
+        wire.client = answers.last().and_then(Answer::number).unwrap_or(0);
         Ok(wire)
     }
 
@@ -83,7 +92,7 @@ impl Wire {
                     (Box::new(read), Box::new(write))
                 }
             };
-            Ok(Wire { read, write, buffer: BytesMut::new() })
+            Ok(Wire { read, write, answers: Answers::default(), client: 0 })
         };
         timeout(options.connect_timeout, dialed).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
@@ -96,9 +105,9 @@ impl Wire {
             self.write.flush().await?;
             let mut answers = Vec::with_capacity(count);
             while answers.len() < count {
-                match resp::take(&mut self.buffer).map_err(|_| other("what it answers is not Redis' protocol"))? {
+                match self.answers.take().map_err(no_protocol)? {
                     Some(answer) => answers.push(answer),
-                    None => fill(&mut self.read, &mut self.buffer).await?,
+                    None => fill(&mut self.read, self.answers.buffer()).await?,
                 }
             }
             Ok(answers)
@@ -113,7 +122,7 @@ impl Wire {
         T: Send + 'static,
         F: Fn(Result<Vec<Value>, io::Error>) -> T + Send + 'static,
     {
-        let Wire { mut read, mut write, mut buffer } = self;
+        let Wire { mut read, mut write, answers: mut received, client: _ } = self;
         let (out, mut writes) = mpsc::unbounded_channel::<Bytes>();
         let writer = tokio::spawn(async move {
             while let Some(bytes) = writes.recv().await {
@@ -130,11 +139,11 @@ impl Wire {
             loop {
                 let mut values = Vec::new();
                 loop {
-                    match resp::take(&mut buffer) {
+                    match received.take() {
                         Ok(Some(value)) => values.push(value),
                         Ok(None) => break,
-                        Err(resp::Malformed) => {
-                            let _ = answers.send(wrap(Err(other("what it answers is not Redis' protocol")))).await;
+                        Err(malformed) => {
+                            let _ = answers.send(wrap(Err(no_protocol(malformed)))).await;
                             return;
                         }
                     }
@@ -142,7 +151,7 @@ impl Wire {
                 if !values.is_empty() && answers.send(wrap(Ok(values))).await.is_err() {
                     return;
                 }
-                if let Err(error) = fill(&mut read, &mut buffer).await {
+                if let Err(error) = fill(&mut read, received.buffer()).await {
                     let _ = answers.send(wrap(Err(error))).await;
                     return;
                 }
@@ -184,16 +193,17 @@ async fn fill(read: &mut Reader, buffer: &mut BytesMut) -> io::Result<()> {
 /// An error that Redis answered.
 pub(crate) fn refused(answer: &Value) -> io::Result<()> {
     match answer {
-        Value::Error(text) => Err(other(String::from_utf8_lossy(text).into_owned())),
+        Value::ServerError(error) => Err(other(error_text(error))),
         _ => Ok(()),
     }
 }
 
-/// Where the master is now.
+/// Where the one master is now. A Cluster has several, of which [`slots`] tells.
 pub(crate) async fn master(options: &Options) -> io::Result<Server> {
     let (sentinels, master, password) = match &options.servers {
         Servers::Standalone(server) => return Ok(server.clone()),
         Servers::Sentinel { sentinels, master, password } => (sentinels, master, password),
+        Servers::Cluster(_) => return Err(other("a Cluster has no one master")),
     };
     let mut last = other("no sentinel was asked");
     for sentinel in sentinels {
@@ -205,6 +215,28 @@ pub(crate) async fn master(options: &Options) -> io::Result<Server> {
     Err(last)
 }
 
+/// Who has the slots of a Cluster, as the first of these nodes says that answers.
+pub(crate) async fn slots(options: &Options, nodes: &[Server]) -> io::Result<Slots> {
+    let mut last = other("no node of the Cluster is known");
+    for node in nodes {
+        match slots_by(node, options).await {
+            Ok(slots) => return Ok(slots),
+            Err(error) => last = other(format!("node {node} of the Cluster: {error}")),
+        }
+    }
+    Err(last)
+}
+
+async fn slots_by(node: &Server, options: &Options) -> io::Result<Slots> {
+    let mut wire = Wire::to(node, options).await?;
+    let mut questions = Questions::default();
+    questions.put(&[b"CLUSTER", b"SLOTS"]);
+    let answers = wire.ask(questions, options.connect_timeout).await?;
+    answers.iter().try_for_each(refused)?;
+    let slots = answers.first().and_then(|answer| Slots::of(answer, node));
+    slots.ok_or_else(|| other("what it answers to CLUSTER SLOTS is not understood"))
+}
+
 async fn master_by(sentinel: &Server, master: &str, password: Option<&str>, options: &Options) -> io::Result<Server> {
     let mut wire = Wire::dial(sentinel, options).await?;
     let mut questions = Questions::default();
@@ -214,9 +246,9 @@ async fn master_by(sentinel: &Server, master: &str, password: Option<&str>, opti
     questions.put(&[b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", master.as_bytes()]);
     let answers = wire.ask(questions, options.connect_timeout).await?;
     answers.iter().try_for_each(refused)?;
-    let address = answers.last().and_then(Value::array).unwrap_or_default();
-    let host = address.first().and_then(Value::text);
-    let port = address.get(1).and_then(Value::number).and_then(|port| u16::try_from(port).ok());
+    let address = answers.last().and_then(Answer::array).unwrap_or_default();
+    let host = address.first().and_then(Answer::text);
+    let port = address.get(1).and_then(Answer::number).and_then(|port| u16::try_from(port).ok());
     match (host, port) {
         (Some(host), Some(port)) => Ok(Server { host: host.to_owned(), port }),
         _ => Err(other(format!("it knows no master called {master:?}"))),

@@ -404,6 +404,8 @@ fn mistakes_are_named_before_anything_starts() {
     assert!(refused(&capacity).contains("--junit and --csv are for a single run"));
     assert!(refused(&[&url[..], &["--connections", "2", "--quiet"]].concat()).is_empty());
     assert!(refused(&[&url[..], &["--pid", "4194305"]].concat()).contains("no such process"));
+    let one_is_gone = format!("{},4194305", std::process::id());
+    assert!(refused(&[&url[..], &["--pid", &one_is_gone]].concat()).contains("--pid 4194305: no such process"));
     assert!(refused(&[&url[..], &["--connections", "1"]].concat()).contains("--connections 2 at least"));
     assert!(refused(&[&url[..], &["--until-refused"]].concat()).contains("p2p has no --until-refused"));
     let of = |scenario: &str, option: &[&str]| {
@@ -481,4 +483,34 @@ load = 0.0
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && text.contains("songs") && text.contains("mixed.toml"), "{text}");
     let _ = std::fs::remove_dir_all(&folder);
+}
+
+#[test]
+fn streams_have_phases_of_their_own_then_each_sends_in_these_alone() {
+    let gateway = Gateway::start();
+    let folder = Folder::new("mixed-phases");
+    let file = folder.path("mixed.toml");
+    let population = |name: &str| format!("[[populations]]\nname = '{name}'\nconnections = 10\n");
+    let stream = |name: &str, phases: &str| {
+        format!("[[streams]]\npopulation = '{name}'\nkind = 'pairs'\nrate = 100\nphases = {phases}\n")
+    };
+    let phase = |name: &str| format!("[[phases]]\nname = '{name}'\nduration = '500ms'\n");
+    let text = [
+        population("a") + &population("b"),
+        stream("a", "['first', 'both']") + &stream("b", "['both']"),
+        phase("quiet") + &phase("first") + &phase("both"),
+    ];
+    std::fs::write(&file, text.concat()).unwrap();
+    let pid = std::process::id().to_string();
+    let (code, result) = gateway.drive("mixed", &[&file, "--pid", &pid]);
+    assert_clean(code, &result);
+    let delivered = |phase: &str, name: &str| {
+        let phase = result["phases"].as_array().unwrap().iter().find(|each| each["name"] == phase).unwrap();
+        phase["latency_by_name_us"][name]["deliver"]["planned"]["count"].as_u64().unwrap_or(0)
+    };
+    let all = ["quiet", "first", "both"].map(|phase| [delivered(phase, "a"), delivered(phase, "b")]);
+    assert_eq!(all[0], [0, 0], "{all:?}");
+    assert!(all[1][0] > 0 && all[1][1] == 0, "{all:?}");
+    assert!(all[2][0] > 0 && all[2][1] > 0, "{all:?}");
+    assert_eq!(count(&result, "delivered"), 150);
 }

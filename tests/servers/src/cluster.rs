@@ -104,7 +104,12 @@ impl Cluster {
         source.command(&["CLUSTER", "SETSLOT", &slot_text, "MIGRATING", &id(target)]);
         loop {
             let keys = source.command(&["CLUSTER", "GETKEYSINSLOT", &slot_text, "100"]);
-            let keys: Vec<_> = keys.list().iter().filter_map(Value::text).collect();
+            // Names of keys need not be text.
+            let keys = keys.list().iter().filter_map(|key| match key {
+                Value::Bulk(name) => Some(name.as_slice()),
+                _ => None,
+            });
+            let keys: Vec<&[u8]> = keys.collect();
             if keys.is_empty() {
                 break;
             }
@@ -114,8 +119,15 @@ impl Cluster {
                 words.extend(["AUTH2", user, password]);
             }
             words.push("KEYS");
-            words.extend(keys.iter().map(String::as_str));
-            source.command(&words);
+            let words: Vec<_> = words.into_iter().map(str::as_bytes).chain(keys).collect();
+            let mut client = source.connect().expect("a connection");
+            client.send_bytes(&words).expect("an order");
+            let answer = client.read().expect("an answer");
+            assert_eq!(
+                answer,
+                Value::Simple("OK".to_owned()),
+                "keys of slot {slot} move from node {from} to node {to}"
+            );
         }
         // The new master first: nobody may point to a node that does not know that it has the slot.
         for node in [target, source] {

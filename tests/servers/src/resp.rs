@@ -90,9 +90,20 @@ impl Client {
     /// # Errors
     /// When the connection is broken.
     pub fn send(&mut self, words: &[&str]) -> io::Result<()> {
+        let words: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
+        self.send_bytes(&words)
+    }
+
+    /// As [`Self::send`], of words that are no text.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn send_bytes(&mut self, words: &[&[u8]]) -> io::Result<()> {
         let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
-            bytes.extend_from_slice(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+            bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            bytes.extend_from_slice(word);
+            bytes.extend_from_slice(b"\r\n");
         }
         self.stream.get_mut().write_all(&bytes)
     }

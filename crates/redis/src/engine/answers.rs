@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 use ringgate_core::id::ShardId;
 use ringgate_core::shard::{EngineUnavailable, Event, Stored, Unstored};
 
-use super::Work;
+use super::link::Link;
+use super::{MasterId, Work};
 use crate::answer::{self, Holder, Loaded, Refusal};
 use crate::command::{Command, What};
+use crate::nodes::LIST_AGE_MAX;
 use crate::outbound::Homes;
 use crate::record;
-use crate::resp::Value;
-use crate::status::{add, set};
+use crate::resp::{Answer, ServerError, Value, error_text};
+use crate::slots::moved;
+use crate::status::add;
 
 /// A list of nodes this old is new enough for a node whose lease had ended by then.
 const NODES_FRESH: Duration = Duration::from_millis(200);
@@ -36,58 +39,66 @@ pub(crate) struct Held {
 }
 
 impl<H: Homes> Work<H> {
-    pub(super) fn on_answers(&mut self, life: u64, answers: std::io::Result<Vec<Value>>) {
-        if !self.link.is_life(life) {
+    pub(super) fn on_answers(&mut self, id: MasterId, life: u64, answers: std::io::Result<Vec<Value>>) {
+        if !self.masters.link(id).is_some_and(|link| link.is_life(life)) {
             return;
         }
         let values = match answers {
             Ok(values) => values,
-            Err(error) => return self.lose_link(&error.to_string()),
+            Err(error) => return self.lose_link(id, &error.to_string()),
         };
         for value in values {
-            if !self.link.expects_answer() {
-                return self.lose_link("it answers what it was not asked");
+            let Some(link) = self.masters.link_mut(id) else { return };
+            if !link.expects_answer() {
+                return self.lose_link(id, "it answers what it was not asked");
             }
-            let Some(command) = self.link.answered() else { continue };
-            if let Some(reason) = self.on_answer(command, &value) {
-                return self.lose_link(&reason);
+            let Some((partition, command)) = link.answered() else { continue };
+            if let Some(partition) = partition {
+                self.partitions.answered(partition);
             }
+            if let Value::ServerError(error) = &value {
+                if let Some(reason) = self.on_refused(id, partition, command, error) {
+                    return self.lose_link(id, &reason);
+                }
+                continue;
+            }
+            self.on_answer(id, partition, command, &value);
         }
     }
 
-    /// Says why the connection is of no use any more, if it is not; the command is asked again then.
-    fn on_answer(&mut self, command: Command, value: &Value) -> Option<String> {
-        if let Value::Error(text) = value {
-            let text = String::from_utf8_lossy(text).into_owned();
-            return self.on_refused(command, &text);
-        }
+    fn on_answer(&mut self, id: MasterId, partition: Option<usize>, command: Command, value: &Value) {
         self.forget_tries(&command.what);
         let Command { shard, what, deadline, is_undecided } = command;
+        let at = partition.unwrap_or(usize::MAX);
+        if !matches!(what, What::Generation { .. } | What::Standing { .. } | What::Find { .. }) {
+            self.partitions.is_well(at);
+        }
         match what {
             What::Append { .. } => {
                 let command = Command { shard, what, deadline, is_undecided };
                 let Some(stored) = answer::stored(value) else { return self.not_understood(command, value) };
-                if self.options.replicas_min > 0 {
-                    self.link.unreplicated.push((command, stored));
-                } else {
-                    self.tell_stored(command, Some(stored));
+                self.refuse_overtaken(at, &command);
+                match self.masters.link_mut(id) {
+                    Some(link) if self.options.replicas_min > 0 => link.wait_for_replicas(at, command, stored),
+                    _ => self.tell_stored(command, Some(stored)),
                 }
             }
             What::Replicas { least, .. } => {
                 let has_enough = value.number().is_some_and(|has| has >= u64::from(least));
-                for (command, stored) in std::mem::take(&mut self.link.unreplicated) {
+                let stored = self.masters.link_mut(id).map(Link::take_unreplicated);
+                for (_, command, stored) in stored.unwrap_or_default() {
                     self.tell_stored(command, has_enough.then_some(stored));
                 }
             }
-            What::Find { ticket, .. } => self.on_found(shard, ticket, value),
+            What::Find { ticket, .. } => self.on_found(id, at, (shard, ticket), value),
             What::Load { topic } => match answer::loaded(value) {
                 Some(loaded) => {
                     let deadline = self.now + self.options.command_timeout;
                     self.on_loaded(Held { shard, topic, loaded, lease: 0, deadline, has_news: false });
                 }
                 None => {
-                    return self
-                        .not_understood(Command { shard, what: What::Load { topic }, deadline, is_undecided }, value);
+                    let what = What::Load { topic };
+                    self.not_understood(Command { shard, what, deadline, is_undecided }, value);
                 }
             },
             What::Read { read, messages } => {
@@ -117,12 +128,34 @@ impl<H: Homes> Work<H> {
             What::Claim { claim, .. } => {
                 self.out.tell(shard, Event::Claimed { claim, result: answer::claimed(value) });
             }
-            What::Trial => self.trial_succeeded(),
+            What::Trial { .. } => self.trial_succeeded(),
             What::Lease { number } => self.on_lease(number, value),
-            What::Probe { at, .. } => {
-                self.link.is_well();
-                set(&self.status.round_trip_us, self.now.duration_since(at).as_micros() as u64);
+            What::Generation { partition } => match value.number() {
+                Some(least_epoch) => self.on_generation(partition, least_epoch),
+                None => {
+                    self.not_understood(Command { shard, what, deadline, is_undecided }, value);
+                    self.hold_partition(partition);
+                }
+            },
+            What::Standing { partition } => {
+                let replication_id = self.masters.link(id).map(|link| link.facts.replication_id.as_str());
+                let heard = self.partitions.heard(partition, replication_id.unwrap_or_default());
+                let standing = match value.array() {
+                    Some([from, epoch]) if from.text() == replication_id => epoch.number(),
+                    _ => None,
+                };
+                match standing.filter(|epoch| *epoch > heard) {
+                    Some(least_epoch) => self.on_generation(partition, least_epoch),
+                    None => self.hold_partition(partition),
+                }
             }
+            What::Probe { at, .. } => {
+                if let Some(master) = self.masters.all.get_mut(&id) {
+                    master.link.is_well(self.now, value.number());
+                    master.probe.round_trip_us = self.now.duration_since(at).as_micros() as u64;
+                }
+            }
+            What::Hears { client, answers } => self.on_hears(id, client, answers, value),
             What::Cursor { .. }
             | What::Release { .. }
             | What::Relay { .. }
@@ -131,27 +164,33 @@ impl<H: Homes> Work<H> {
             | What::Tidy { .. }
             | What::LoadScript(_) => {}
         }
-        None
+    }
+
+    /// A message that was refused for now is not stored after a later one of its topic.
+    fn refuse_overtaken(&mut self, partition: usize, stored: &Command) {
+        let What::Append { record, .. } = &stored.what else { return };
+        for Command { shard, what, .. } in self.partitions.overtaken(partition, &record.topic) {
+            self.fail(shard, what, Unstored::Away);
+        }
     }
 
     /// What stands in Redis is damaged: who asked is told that it cannot be had.
-    fn not_understood(&mut self, command: Command, value: &Value) -> Option<String> {
+    fn not_understood(&mut self, command: Command, value: &Value) {
         let mut answer = format!("{value:?}");
         answer.truncate(answer.floor_char_boundary(200));
         tracing::warn!(answer, "an answer of Redis was not understood");
         add(&self.status.damaged, 1);
         // A message that was stored before is answered with what stands there.
         self.fail(command.shard, command.what, Unstored::Unknown);
-        None
     }
 
     /// What became of an append; none if too few replicas have it. It may be delivered then, and so its publisher is not told that it is not.
     fn tell_stored(&mut self, command: Command, stored: Option<Stored>) {
         let Command { shard, what: What::Append { ticket, record, message }, .. } = command else { return };
-        self.settle(&record.topic);
+        self.settle_append(&record.topic);
         if let Some(Stored::Now(position)) = stored {
             self.epochs.put(&record.topic, position.epoch);
-            self.link.heard.epoch = self.link.heard.epoch.max(position.epoch);
+            self.partitions.hear(position.epoch);
         }
         add(
             match stored {
@@ -176,29 +215,48 @@ impl<H: Homes> Work<H> {
         }
     }
 
-    fn on_refused(&mut self, command: Command, text: &str) -> Option<String> {
-        let refusal = Refusal::of(text.as_bytes());
+    /// Says why the connection is of no use any more, if it is not; the command is asked again then.
+    fn on_refused(
+        &mut self,
+        id: MasterId,
+        partition: Option<usize>,
+        command: Command,
+        error: &ServerError,
+    ) -> Option<String> {
+        let refusal = match Refusal::of(error) {
+            // A server that stands alone has no others that could have the slot.
+            Refusal::Moved | Refusal::Later if !self.masters.is_cluster => Refusal::Away,
+            refusal => refusal,
+        };
         match refusal {
-            // Nothing else is sent before it is answered: a new connection loads the scripts, and it is asked again.
-            Refusal::NoScript if matches!(command.what, What::Find { .. }) => return Some(text.to_owned()),
-            Refusal::NoScript => {
-                self.link.redo(command);
+            Refusal::NoScript | Refusal::Moved | Refusal::Later => {
+                self.on_refused_for_now(id, partition, command, refusal, error);
                 return None;
             }
             Refusal::Away => {
-                self.link.put_back(command);
-                return Some(text.to_owned());
+                if let Some(link) = self.masters.link_mut(id) {
+                    link.put_back(partition, command);
+                }
+                if let Some(partition) = partition {
+                    self.partitions.sent(partition);
+                }
+                return Some(error_text(error));
             }
+            // A user who may not ask for it does without.
+            Refusal::Other if matches!(command.what, What::Hears { .. }) => return None,
             Refusal::Memory | Refusal::Disk | Refusal::Replicas | Refusal::Other => {}
         }
-        let why = self.note_refusal(refusal);
-        if self.refusal_logged.is_none_or(|at| self.now.duration_since(at) > Duration::from_secs(10)) {
-            self.refusal_logged = Some(self.now);
-            tracing::warn!(answer = text, "Redis refuses a command");
-        }
+        let why = self.note_refusal(refusal, id);
+        self.log_refusal(error);
         let Command { shard, what, .. } = command;
         match what {
-            What::Find { ticket, .. } => self.on_undecidable(shard, ticket),
+            What::Find { ticket, .. } => self.on_undecidable(partition.unwrap_or(usize::MAX), shard, ticket),
+            // A server that cannot write may have been seen before: then nothing is to be written.
+            What::Generation { partition } => {
+                let standing = self.command(shard, What::Standing { partition });
+                self.send(id, vec![(Some(partition), standing)]);
+            }
+            What::Standing { partition } => self.hold_partition(partition),
             What::Release { .. } | What::Cursor { .. } => self.keep_for_later(shard, what, refusal != Refusal::Other),
             What::Lease { number } => {
                 self.nodes.could_not_renew(self.now);
@@ -210,38 +268,86 @@ impl<H: Homes> Work<H> {
     }
 
     /// A message without a client message id whose answer was lost: it is there, or it is asked for again.
-    fn on_found(&mut self, shard: ShardId, ticket: u64, value: &Value) {
-        match value.bytes().and_then(|id| record::position(id)) {
+    fn on_found(&mut self, id: MasterId, at: usize, (shard, ticket): (ShardId, u64), value: &Value) {
+        let is_alone = self.masters.link(id).is_some_and(|link| link.is_alone);
+        match value.bytes().and_then(record::position) {
             Some(position) => {
-                if let Some(command) = self.link.take_append(shard, ticket) {
-                    match self.options.replicas_min {
-                        0 => self.tell_stored(command, Some(Stored::Now(position))),
-                        _ => self.link.unreplicated.push((command, Stored::Now(position))),
+                if let Some(command) = self.partitions.take_append(at, shard, ticket) {
+                    match self.masters.link_mut(id) {
+                        Some(link) if self.options.replicas_min > 0 => {
+                            link.wait_for_replicas(at, command, Stored::Now(position));
+                        }
+                        _ => self.tell_stored(command, Some(Stored::Now(position))),
                     }
                 }
-                self.link.found_one();
+                self.settled_one(at);
             }
-            None if self.link.is_alone() => {
-                self.link.mark_decided(shard, ticket);
-                self.link.found_one();
+            None if is_alone => {
+                self.partitions.mark_decided(at, shard, ticket);
+                self.settled_one(at);
             }
             // It may still be on its way over the connection that was lost.
-            None => self.on_undecidable(shard, ticket),
+            None => self.on_undecidable(at, shard, ticket),
         }
     }
 
-    fn on_undecidable(&mut self, shard: ShardId, ticket: u64) {
-        if let Some(Command { what, .. }) = self.link.take_append(shard, ticket) {
+    fn on_undecidable(&mut self, at: usize, shard: ShardId, ticket: u64) {
+        if let Some(Command { what, .. }) = self.partitions.take_append(at, shard, ticket) {
             add(&self.status.undecided, 1);
             self.fail(shard, what, Unstored::Unknown);
         }
-        self.link.found_one();
+        self.settled_one(at);
+    }
+
+    pub(super) fn log_refusal(&mut self, error: &ServerError) {
+        if self.refusal_logged.is_none_or(|at| self.now.duration_since(at) > Duration::from_secs(10)) {
+            self.refusal_logged = Some(self.now);
+            tracing::warn!(answer = error_text(error), "Redis refuses a command");
+        }
+    }
+
+    /// It is asked again, in its order: once the scripts are loaded, of another master, or later.
+    fn on_refused_for_now(
+        &mut self,
+        id: MasterId,
+        partition: Option<usize>,
+        command: Command,
+        refusal: Refusal,
+        error: &ServerError,
+    ) {
+        if refusal == Refusal::NoScript
+            && let Some(link) = self.masters.link_mut(id)
+        {
+            link.has_no_scripts();
+        }
+        let Some(partition) = partition else { return self.masters.want_slots() };
+        self.ask_again(partition, command, false);
+        if self.partitions.master(partition) != Some(id) {
+            // It belongs to another master by now.
+            return;
+        }
+        let server = self.masters.link(id).and_then(|link| link.server.as_ref());
+        match (refusal, server.and_then(|asked| moved(error, asked))) {
+            (Refusal::NoScript, _) => self.close_partition(partition),
+            (_, Some(server)) => {
+                self.hold_partition(partition);
+                self.assign(partition, Some(&server));
+                self.masters.want_slots();
+            }
+            _ => {
+                self.hold_partition(partition);
+                self.masters.want_slots();
+            }
+        }
     }
 
     fn on_loaded(&mut self, mut held: Held) {
         let is_fresh = self.nodes.is_fresh(self.now, NODES_FRESH);
+        let is_current = self.nodes.is_fresh(self.now, LIST_AGE_MAX)
+            || self.partitions.refuses(self.keys.nodes_partition(), self.now);
         let is_sure = |holder: &Holder| {
-            self.nodes.is_alive(holder.run, self.now) || (is_fresh && self.nodes.ended_ms(holder.run).is_some())
+            (is_current && self.nodes.is_alive(holder.run, self.now))
+                || (is_fresh && self.nodes.ended_ms(holder.run).is_some())
         };
         if held.loaded.holders.iter().flatten().all(is_sure) {
             return self.tell_loaded(held);
@@ -259,7 +365,7 @@ impl<H: Homes> Work<H> {
 
     fn tell_loaded(&mut self, Held { shard, topic, loaded, has_news, .. }: Held) {
         let Loaded { topic: mut found, holders } = loaded;
-        self.link.heard.epoch = self.link.heard.epoch.max(found.position.epoch);
+        self.partitions.hear(found.position.epoch);
         let is_other = |holder: &Option<Holder>| holder.is_none_or(|holder| holder.run != self.identity.run);
         let others: Vec<bool> = holders.iter().map(is_other).collect();
         for (device, holder) in found.state.devices.iter_mut().zip(holders) {
@@ -297,7 +403,7 @@ impl<H: Homes> Work<H> {
     }
 
     fn on_lease(&mut self, number: u64, value: &Value) {
-        self.leases_answered = number;
+        self.leases_answered = self.leases_answered.max(number);
         let Some(has_number) = self.nodes.take(value, self.now) else { return };
         if !has_number && !self.status.number_lost.swap(true, Ordering::Relaxed) {
             let number = self.identity.number;
@@ -315,7 +421,7 @@ impl<H: Homes> Work<H> {
 
     /// The list of nodes could not be had: what waits for it is judged by the one before.
     pub(super) fn lease_failed(&mut self, number: u64) {
-        self.leases_answered = self.leases_answered.max(number);
+        self.leases_answered = self.leases_answered.max(number.min(self.leases_asked));
         self.tell_held(number);
     }
 

@@ -11,6 +11,7 @@ use ringgate_core::shard::{EngineUnavailable, Event};
 
 use super::Work;
 use crate::command::{MEMBERS_MS, VANISHING_MS, What, ttl_ms, vanishes};
+use crate::keys::partition_of;
 use crate::outbound::Homes;
 use crate::status::add;
 
@@ -18,9 +19,10 @@ const LINGER: Duration = Duration::from_secs(10);
 /// Topics that are said to live on at once, each tick.
 const TOUCHES_A_TICK: usize = 1024;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Interests {
-    topics: HashMap<Arc<str>, Interest>,
+    /// By partition, as a partition loses its subscriptions as a whole.
+    topics: Vec<HashMap<Arc<str>, Interest>>,
     /// When a topic was taken out of memory, oldest first.
     leaving: VecDeque<(Instant, Arc<str>)>,
     /// Topics whose time to live is to be renewed now.
@@ -45,39 +47,66 @@ pub(super) struct Interest {
 }
 
 impl Interests {
+    pub(super) fn new(partitions: usize) -> Self {
+        Interests {
+            topics: (0..partitions).map(|_| HashMap::new()).collect(),
+            leaving: VecDeque::new(),
+            touches: VecDeque::new(),
+            touch_due: None,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.topics.len()
+        self.topics.iter().map(HashMap::len).sum()
     }
 
     pub(super) fn get(&self, topic: &str) -> Option<(&Arc<str>, &Interest)> {
-        self.topics.get_key_value(topic)
+        self.topics.get(partition_of(topic, self.topics.len()))?.get_key_value(topic)
     }
 
     pub(super) fn get_mut(&mut self, topic: &str) -> Option<&mut Interest> {
-        self.topics.get_mut(topic)
+        let partition = partition_of(topic, self.topics.len());
+        self.topics.get_mut(partition)?.get_mut(topic)
+    }
+
+    fn remove(&mut self, topic: &str) {
+        let partition = partition_of(topic, self.topics.len());
+        if let Some(topics) = self.topics.get_mut(partition) {
+            topics.remove(topic);
+        }
     }
 
     pub(super) fn linger(&mut self, topic: &str, now: Instant) {
-        if let Some((name, _)) = self.topics.get_key_value(topic) {
-            self.leaving.push_back((now + LINGER, name.clone()));
+        if let Some((name, _)) = self.get(topic) {
+            let name = name.clone();
+            self.leaving.push_back((now + LINGER, name));
         }
-        if let Some(interest) = self.topics.get_mut(topic) {
+        if let Some(interest) = self.get_mut(topic) {
             interest.left = Some(now + LINGER);
         }
     }
 
     /// Rooms of this node, with their shards.
     pub(super) fn rooms(&self) -> impl Iterator<Item = (Arc<str>, ShardId)> {
-        let rooms = self.topics.iter().filter(|(topic, interest)| !topic.starts_with('@') && interest.left.is_none());
+        let topics = self.topics.iter().flatten();
+        let rooms = topics.filter(|(topic, interest)| !topic.starts_with('@') && interest.left.is_none());
         rooms.map(|(topic, interest)| (topic.clone(), interest.shard))
     }
 
-    /// No subscription stands any more.
-    pub(super) fn forget_subscriptions(&mut self) -> Vec<Arc<str>> {
-        for interest in self.topics.values_mut() {
+    /// No subscription of the partition stands any more.
+    pub(super) fn forget_subscriptions(&mut self, partition: usize) {
+        for interest in self.topics.get_mut(partition).into_iter().flat_map(HashMap::values_mut) {
             interest.is_stale |= std::mem::take(&mut interest.is_subscribed);
         }
-        self.topics.keys().cloned().collect()
+    }
+
+    /// Topics of the partition without a subscription: first those that a home waits for.
+    pub(super) fn unsubscribed(&self, partition: usize) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        let topics = self.topics.get(partition).into_iter().flatten();
+        let missing = topics.filter(|(_, interest)| !interest.is_subscribed);
+        let (first, again): (Vec<_>, Vec<_>) = missing.partition(|(_, interest)| interest.load.is_some());
+        let names = |topics: Vec<(&Arc<str>, &Interest)>| topics.into_iter().map(|(name, _)| name.clone()).collect();
+        (names(first), names(again))
     }
 }
 
@@ -87,7 +116,9 @@ impl<H: Homes> Work<H> {
         let now = self.now;
         let deadline = now + self.options.command_timeout;
         let is_new = self.interests.get(&topic).is_none();
-        let interest = self.interests.topics.entry(topic.clone()).or_insert_with(|| Interest {
+        let partition = self.partition_of(&topic);
+        let Some(topics) = self.interests.topics.get_mut(partition) else { return };
+        let interest = topics.entry(topic.clone()).or_insert_with(|| Interest {
             shard,
             epoch: 0,
             known: 0,
@@ -103,7 +134,7 @@ impl<H: Homes> Work<H> {
             return self.push(shard, What::Load { topic });
         }
         interest.load = Some(deadline);
-        self.news.loads.push_back((deadline, topic.clone()));
+        self.subscriptions.loads.push_back((deadline, topic.clone()));
         // One that waits for its turn to be subscribed to again need not wait for it.
         if is_new || interest.is_stale {
             self.subscribe(topic);
@@ -114,13 +145,13 @@ impl<H: Homes> Work<H> {
         let mut gone = Vec::new();
         while let Some((due, topic)) = self.interests.leaving.pop_front_if(|(due, _)| *due <= self.now) {
             if self.interests.get(&topic).is_some_and(|(_, interest)| interest.left == Some(due)) {
-                self.interests.topics.remove(&topic);
+                self.interests.remove(&topic);
                 gone.push(topic);
             }
         }
         self.unsubscribe(gone);
         // A home does not wait for a subscription longer than for an answer.
-        while let Some((due, topic)) = self.news.loads.pop_front_if(|(due, _)| *due <= self.now) {
+        while let Some((due, topic)) = self.subscriptions.loads.pop_front_if(|(due, _)| *due <= self.now) {
             if let Some(interest) = self.interests.get_mut(&topic)
                 && interest.load == Some(due)
             {
@@ -133,12 +164,9 @@ impl<H: Homes> Work<H> {
 
     /// Topics in memory live on in Redis.
     pub(super) fn touch_topics(&mut self) {
-        if !self.link.is_ready() {
-            return;
-        }
         if self.interests.touch_due.is_none_or(|due| self.now >= due) && self.interests.touches.is_empty() {
             self.interests.touch_due = Some(self.now + Duration::from_millis(VANISHING_MS / 2));
-            for (topic, interest) in &mut self.interests.topics {
+            for (topic, interest) in self.interests.topics.iter_mut().flatten() {
                 let members_ms = if topic.starts_with('@') { u64::MAX } else { MEMBERS_MS };
                 let ttl = Duration::from_millis(ttl_ms(topic, &self.settings).min(members_ms));
                 let is_due = self.now.duration_since(interest.touched) >= ttl / 4;
@@ -150,8 +178,10 @@ impl<H: Homes> Work<H> {
         }
         for _ in 0..TOUCHES_A_TICK {
             let Some(topic) = self.interests.touches.pop_front() else { return };
-            let shard = ShardId(0);
-            self.push(shard, What::Touch { topic });
+            // A partition that is away is touched at the next round.
+            if !self.refuses(&topic) {
+                self.push(ShardId(0), What::Touch { topic });
+            }
         }
     }
 

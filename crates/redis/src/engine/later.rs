@@ -116,7 +116,7 @@ impl Later {
 impl<H: Homes> Work<H> {
     /// There is room for another command that nobody waits for.
     fn has_room(&self) -> bool {
-        self.link.waiting() < COMMANDS_MAX
+        self.partitions.waiting() < COMMANDS_MAX
     }
 
     /// Keeps what is told of a topic until the next tick.
@@ -137,7 +137,8 @@ impl<H: Homes> Work<H> {
 
     /// A session has ended.
     pub(super) fn release(&mut self, shard: ShardId, device: DeviceName, fence: Fence, left: Option<Box<DeviceLeft>>) {
-        if self.link.is_ready() && self.has_room() && self.later.is_due(self.now) {
+        let is_open = self.is_open(&format!("@{}", device.0));
+        if is_open && self.has_room() && self.later.is_due(self.now) {
             let (user, device) = device;
             return self.push(shard, What::Release { user, device, fence, left });
         }
@@ -163,10 +164,13 @@ impl<H: Homes> Work<H> {
         if self.later.is_empty() || !self.later.is_due(self.now) {
             return;
         }
-        for topic in self.later.cursors.keys().take(A_TICK).cloned().collect::<Vec<_>>() {
+        // What is about a partition that is away stays.
+        let cursors = self.later.cursors.keys().filter(|topic| self.is_open(topic));
+        for topic in cursors.take(A_TICK).cloned().collect::<Vec<_>>() {
             self.flush_cursor(&topic);
         }
-        for (user, device) in self.later.releases.keys().take(A_TICK).cloned().collect::<Vec<_>>() {
+        let releases = self.later.releases.keys().filter(|(user, _)| self.is_open(&format!("@{user}")));
+        for (user, device) in releases.take(A_TICK).cloned().collect::<Vec<_>>() {
             if self.has_room() {
                 self.flush_release(&user, &device);
             }

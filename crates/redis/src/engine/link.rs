@@ -1,26 +1,25 @@
-//! The connection for commands: its queue, what is under way, and what happens when it is lost.
+//! The connection to a master for commands: what is under way on it, and what happens when it is lost.
 //!
-//! Phases: away (a new connection is due) - connecting - deciding (what was under way without a client message id when the connection
-//! was lost is looked for) - ready - reloading (Redis has forgotten its scripts: what it refused for that is asked again, in order).
+//! Phases: away (a new connection is due) - connecting - ready. What is asked over it, and in which order, is the business of the
+//! partitions; a connection that finds that its server has forgotten the scripts waits for all answers, and loads them first.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
+use std::io;
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
-use ringgate_core::id::{Durability, ShardId};
-use ringgate_core::shard::{EngineUnavailable, Event, Stored, Unclaimed, Unstored};
+use ringgate_core::id::ShardId;
+use ringgate_core::shard::Stored;
 
-use super::{FromWire, Work};
+use super::{FromWire, MasterId, Work};
 use crate::command::{Command, Context, What};
 use crate::options::Server;
 use crate::outbound::Homes;
 use crate::scripts::{Hashes, Script};
-use crate::setup::{ClientName, EpochHeard, Facts, Ready, ready};
+use crate::setup::{ClientName, Facts, Ready, ready};
 use crate::status::add;
-use crate::wire::Lines;
+use crate::wire::{self, Lines};
 
-/// Commands under way at once, and their bytes.
+/// Commands under way at once on a connection, and their bytes.
 const IN_FLIGHT_MAX: usize = 1024;
 const IN_FLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Waits between attempts to connect: doubled from the first to the last, and up to half of it longer or shorter.
@@ -28,18 +27,12 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_millis(1300);
 /// How much later than the time for an answer a claim is still carried out: the clock of Redis is known up to a round trip.
 const CLAIM_GRACE: Duration = Duration::from_secs(1);
-/// How long it may take to find out whether a message was stored whose answer was lost, beyond its deadline. A publisher
-/// that has given it a client message id may repeat it, and gets the answer then.
-const UNDECIDED_MAX: Duration = Duration::from_secs(30);
-const UNDECIDED_WITH_ID_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 enum Phase {
     Away { due: Instant },
     Connecting,
-    Deciding,
     Ready,
-    Reloading,
 }
 
 pub(super) struct Link {
@@ -47,100 +40,100 @@ pub(super) struct Link {
     /// Grows with each connection: what an older one says is not heard any more.
     life: u64,
     lines: Option<Lines>,
-    queue: VecDeque<Command>,
-    /// Refused because scripts were not loaded.
-    redo: VecDeque<Command>,
     in_flight: VecDeque<InFlight>,
-    /// Appends that are stored, and that replicas may not have yet.
-    pub(super) unreplicated: Vec<(Command, Stored)>,
     in_flight_bytes: usize,
-    finding: usize,
-    is_alone: bool,
+    /// Appends that are stored, and that replicas may not have yet, with their partitions.
+    unreplicated: Vec<(usize, Command, Stored)>,
+    /// Scripts are to be loaded once nothing is under way.
+    is_forgetful: bool,
+    /// Nothing of the connection before is done by Redis any more.
+    pub(super) is_alone: bool,
     away_since: Option<Instant>,
     attempts: u32,
     random: u64,
     client: Option<ClientName>,
+    /// Where it is, or was last; none before the first connection where Sentinels are asked.
     pub(super) server: Option<Server>,
     hashes: Hashes,
-    least_epochs: Vec<u64>,
-    /// The newest epoch that this node has heard of.
-    pub(super) heard: EpochHeard,
     pub(super) facts: Facts,
+    /// The server's clock in Unix milliseconds, and when it was read.
+    clock: Option<(Instant, u64)>,
     connected_before: bool,
+    /// Partitions that have something to send, each once.
+    listed: VecDeque<usize>,
 }
 
 #[derive(Debug)]
-pub(super) struct InFlight {
-    pub(super) command: Command,
+struct InFlight {
+    /// None of a command that is about the connection.
+    partition: Option<usize>,
+    command: Command,
     sent_at: Instant,
     bytes: usize,
     answers: usize,
 }
 
 impl Link {
-    pub(super) fn new(now: Instant, random: u64) -> Self {
+    pub(super) fn new(now: Instant, random: u64, server: Option<Server>) -> Self {
         Link {
             phase: Phase::Away { due: now },
             life: 0,
             lines: None,
-            queue: VecDeque::new(),
-            redo: VecDeque::new(),
             in_flight: VecDeque::new(),
-            unreplicated: Vec::new(),
             in_flight_bytes: 0,
-            finding: 0,
+            unreplicated: Vec::new(),
+            is_forgetful: false,
             is_alone: true,
             away_since: Some(now),
             attempts: 0,
             random,
             client: None,
-            server: None,
+            server,
             hashes: Hashes::default(),
-            least_epochs: Vec::new(),
-            heard: EpochHeard::default(),
             facts: Facts::default(),
+            clock: None,
             connected_before: false,
+            listed: VecDeque::new(),
         }
     }
 
-    pub(super) fn push(&mut self, command: Command) {
-        self.queue.push_back(command);
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Ready)
     }
 
-    pub(super) fn is_ready(&self) -> bool {
-        matches!(self.phase, Phase::Ready | Phase::Reloading)
+    /// Commands of partitions can be sent.
+    pub(super) fn is_usable(&self) -> bool {
+        self.is_ready() && !self.is_forgetful
+    }
+
+    /// Its server has said what it is.
+    pub(super) fn is_known(&self) -> bool {
+        self.connected_before
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.unreplicated.is_empty() && self.redo.is_empty() && self.in_flight.is_empty()
-    }
-
-    pub(super) fn waiting(&self) -> usize {
-        self.queue.len() + self.redo.len()
-    }
-
-    pub(super) fn away_for(&self, now: Instant) -> Duration {
-        self.away_since.map_or(Duration::ZERO, |since| now.duration_since(since))
+        self.unreplicated.is_empty() && self.in_flight.is_empty()
     }
 
     pub(super) fn is_life(&self, life: u64) -> bool {
         self.life == life && self.lines.is_some()
     }
 
-    pub(super) fn durability(&self) -> Durability {
-        if self.facts.is_durable() { Durability::Durable } else { Durability::Memory }
+    /// The partition has something to send. It says so once, until it is asked for it.
+    pub(super) fn list(&mut self, partition: usize) {
+        self.listed.push_back(partition);
     }
 
-    /// The command whose answer comes next, once it has all of its answers.
-    pub(super) fn answered(&mut self) -> Option<Command> {
+    /// The command whose answer comes next, with its partition, once it has all of its answers.
+    pub(super) fn answered(&mut self) -> Option<(Option<usize>, Command)> {
         let next = self.in_flight.front_mut()?;
         next.answers = next.answers.saturating_sub(1);
         if next.answers > 0 {
             return None;
         }
-        let InFlight { command, bytes, .. } = self.in_flight.pop_front()?;
+        let InFlight { partition, command, bytes, .. } = self.in_flight.pop_front()?;
         self.in_flight_bytes -= bytes;
-        Some(command)
+        Some((partition, command))
     }
 
     pub(super) fn expects_answer(&self) -> bool {
@@ -157,186 +150,188 @@ impl Link {
         wait / 2 + wait.mul_f64(self.random as f64 / u64::MAX as f64)
     }
 
-    /// An append that was found to be stored: it needs not be asked again.
-    pub(super) fn take_append(&mut self, shard: ShardId, number: u64) -> Option<Command> {
-        let is_it = |command: &Command| {
-            command.shard == shard && matches!(command.what, What::Append { ticket, .. } if ticket == number)
-        };
-        let at = self.queue.iter().position(is_it)?;
-        self.queue.remove(at)
-    }
-
-    /// It may be asked again: Redis has not done it, and never will over the connection that was lost.
-    pub(super) fn mark_decided(&mut self, shard: ShardId, number: u64) {
-        for command in &mut self.queue {
-            if command.shard == shard && matches!(command.what, What::Append { ticket, .. } if ticket == number) {
-                command.is_undecided = false;
-            }
-        }
-    }
-
-    /// It does what it is asked for: the next connection need not wait for long.
-    pub(super) fn is_well(&mut self) {
+    /// It does what it is asked for: the next connection need not wait for long. It has said what its clock shows.
+    pub(super) fn is_well(&mut self, now: Instant, clock_ms: Option<u64>) {
         self.attempts = 0;
+        self.clock = clock_ms.map(|ms| (now, ms)).or(self.clock);
     }
 
-    pub(super) fn is_alone(&self) -> bool {
-        self.is_alone
+    /// The clock of the server in Unix milliseconds, or up to a round trip behind it.
+    fn clock_ms(&self, now: Instant) -> Option<u64> {
+        self.clock.map(|(at, ms)| ms + now.saturating_duration_since(at).as_millis() as u64)
     }
 
-    pub(super) fn found_one(&mut self) {
-        self.finding = self.finding.saturating_sub(1);
-        if self.finding == 0 && matches!(self.phase, Phase::Deciding) {
-            self.phase = Phase::Ready;
-        }
+    /// Refused by a server that does nothing for now: it comes before all that is under way.
+    pub(super) fn put_back(&mut self, partition: Option<usize>, command: Command) {
+        self.in_flight.push_front(InFlight { partition, command, sent_at: Instant::now(), bytes: 0, answers: 1 });
     }
 
-    /// Refused: it comes before all that is under way.
-    pub(super) fn put_back(&mut self, command: Command) {
-        self.in_flight.push_front(InFlight { command, sent_at: Instant::now(), bytes: 0, answers: 1 });
+    /// The server has no scripts any more.
+    pub(super) fn has_no_scripts(&mut self) {
+        self.is_forgetful = true;
     }
 
-    pub(super) fn redo(&mut self, command: Command) {
-        self.phase = Phase::Reloading;
-        self.redo.push_back(command);
+    /// Stored, and told once so many replicas have it.
+    pub(super) fn wait_for_replicas(&mut self, partition: usize, command: Command, stored: Stored) {
+        self.unreplicated.push((partition, command, stored));
+    }
+
+    pub(super) fn take_unreplicated(&mut self) -> Vec<(usize, Command, Stored)> {
+        std::mem::take(&mut self.unreplicated)
     }
 }
 
 impl<H: Homes> Work<H> {
-    pub(super) fn connect_if_due(&mut self) {
-        match self.link.phase {
-            Phase::Away { due } if self.now >= due => {}
-            _ => return,
+    pub(super) fn connect_links(&mut self) {
+        for (id, master) in &mut self.masters.all {
+            let link = &mut master.link;
+            match link.phase {
+                Phase::Away { due } if self.now >= due => {}
+                _ => continue,
+            }
+            link.phase = Phase::Connecting;
+            link.life += 1;
+            let (options, before, wires) = (self.options.clone(), link.client.clone(), self.wires.clone());
+            // Sentinels are asked each time.
+            let server = self.masters.is_cluster.then(|| link.server.clone()).flatten();
+            let (id, life) = (*id, link.life);
+            tokio::spawn(async move {
+                let reach = async {
+                    let server = match server {
+                        Some(server) => server,
+                        None => wire::master(&options).await?,
+                    };
+                    ready(&options, &server, before.as_ref()).await
+                };
+                // All steps together, so that a server that answers a few of them only does not hold it up.
+                let ready = tokio::time::timeout(options.connect_timeout * 2, reach).await;
+                let ready = ready.unwrap_or_else(|late| Err(late.into()));
+                let _ = wires.send(FromWire::Ready(id, life, Box::new(ready))).await;
+            });
         }
-        self.link.phase = Phase::Connecting;
-        self.link.life += 1;
-        let (options, keys, before) = (self.options.clone(), self.keys.clone(), self.link.client.clone());
-        let heard = self.link.heard.clone();
-        let (life, wires) = (self.link.life, self.wires.clone());
-        tokio::spawn(async move {
-            // All steps together, so that a server that answers a few of them only does not hold it up.
-            let limit = options.connect_timeout * 2;
-            let ready = tokio::time::timeout(limit, ready(&options, &keys, before.as_ref(), &heard)).await;
-            let ready = ready.unwrap_or_else(|late| Err(late.into()));
-            let _ = wires.send(FromWire::Ready(life, Box::new(ready))).await;
-        });
     }
 
-    pub(super) fn on_ready(&mut self, life: u64, result: std::io::Result<Ready>) {
-        if self.link.life != life {
+    pub(super) fn on_ready(&mut self, id: MasterId, life: u64, result: io::Result<Ready>) {
+        let Some(master) = self.masters.all.get_mut(&id) else { return };
+        let link = &mut master.link;
+        if link.life != life {
             return;
         }
         let ready = match result {
             Ok(ready) => ready,
             Err(error) => {
-                if self.link.attempts == 0 {
+                if link.attempts == 0 {
                     tracing::warn!(%error, "Redis is away");
                 }
-                self.link.away_since.get_or_insert(self.now);
-                let wait = self.link.backoff();
-                self.link.phase = Phase::Away { due: self.now + wait };
-                return;
+                link.away_since.get_or_insert(self.now);
+                let wait = link.backoff();
+                link.phase = Phase::Away { due: self.now + wait };
+                return self.masters.want_slots();
             }
         };
-        let Ready { wire, server, client, hashes, facts, least_epochs, is_alone, clock: (told, redis_ms) } = ready;
-        self.nodes.set_clock(told, redis_ms);
-        if std::mem::replace(&mut self.link.connected_before, true) {
+        let Ready { wire, server, client, hashes, facts, clock, is_alone } = ready;
+        let away_since = link.away_since.take();
+        if std::mem::replace(&mut link.connected_before, true) {
             add(&self.status.reconnects, 1);
-            tracing::info!(%server, away_ms = self.link.away_for(self.now).as_millis() as u64, "Redis is back");
+            let away_ms = away_since.map_or(0, |since| self.now.duration_since(since).as_millis() as u64);
+            tracing::info!(%server, away_ms, "Redis is back");
         }
-        let moved = self.link.server.replace(server.clone()).is_some_and(|before| before != server);
-        let link = &mut self.link;
-        link.lines = Some(wire.run(self.wires.clone(), move |answers| FromWire::Answers(life, answers)));
-        link.heard.replication_id.clone_from(&facts.replication_id);
-        (link.client, link.hashes, link.facts, link.least_epochs) = (Some(client), hashes, facts, least_epochs);
-        (link.away_since, link.is_alone) = (None, is_alone);
-        (self.probe.due, self.lease_due) = (self.now, self.now);
-        self.leases_answered = self.leases_asked;
-        self.decide();
+        let moved = link.server.replace(server.clone()).is_some_and(|before| before != server);
+        link.lines = Some(wire.run(self.wires.clone(), move |answers| FromWire::Answers(id, life, answers)));
+        (link.client, link.hashes, link.facts, link.is_alone) = (Some(client), hashes, facts, is_alone);
+        (link.clock, link.is_forgetful, link.phase) = (Some(clock), false, Phase::Ready);
+        if self.partitions.master(self.keys.nodes_partition()) == Some(id) {
+            self.nodes.set_clock(clock.0, clock.1);
+        }
+        master.probe.due = self.now;
         // Another server tells other news.
-        self.connect_news(moved);
-    }
-
-    /// Looks for messages without a client message id that may have been stored; those with one are simply asked again.
-    fn decide(&mut self) {
-        let mut finds = Vec::new();
-        for command in &self.link.queue {
-            if let What::Append { ticket, record, message } = &command.what
-                && command.is_undecided
-                && record.key.is_none()
-            {
-                let what = What::Find { ticket: *ticket, topic: record.topic.clone(), message: message.clone() };
-                finds.push(Command { shard: command.shard, what, deadline: command.deadline, is_undecided: false });
-            }
-        }
-        self.link.finding = finds.len();
-        self.link.phase = if finds.is_empty() { Phase::Ready } else { Phase::Deciding };
-        self.send(finds);
+        self.connect_news(id, moved);
+        self.open_partitions();
     }
 
     /// Sends what waits, as far as there is room.
     pub(super) fn pump(&mut self) {
-        if matches!(self.link.phase, Phase::Reloading) && self.link.in_flight.is_empty() {
-            while let Some(command) = self.link.redo.pop_back() {
-                self.link.queue.push_front(command);
-            }
-            self.link.phase = Phase::Ready;
-            let load = |script: &Script| self.command(ShardId(0), What::LoadScript(*script));
-            let loads = Script::ALL.iter().map(load).collect();
-            self.send(loads);
-        }
-        if !matches!(self.link.phase, Phase::Ready) {
-            return;
-        }
-        // One wait at a time: if replicas are away, each takes long, and behind several the connection would seem to be lost.
-        let waits = |under_way: &InFlight| matches!(under_way.command.what, What::Replicas { .. });
-        if self.options.replicas_min > 0 && self.link.in_flight.iter().any(waits) {
-            return;
-        }
-        let mut room = IN_FLIGHT_MAX.saturating_sub(self.link.in_flight.len());
-        let mut bytes = IN_FLIGHT_BYTES_MAX.saturating_sub(self.link.in_flight_bytes);
-        let mut commands = Vec::new();
-        while room > 0 && bytes > 0 {
-            let Some(command) = self.link.queue.pop_front() else { break };
-            room -= 1;
-            bytes = bytes.saturating_sub(command.bytes());
-            commands.push(command);
-        }
-        let least = self.options.replicas_min;
-        let stores = |command: &Command| matches!(command.what, What::Append { .. });
-        if least > 0 && (commands.iter().any(stores) || !self.link.unreplicated.is_empty()) {
-            let wait_ms = (self.options.command_timeout.as_millis() as u64 / 2).max(1);
-            commands.push(self.command(ShardId(0), What::Replicas { least, wait_ms }));
-        }
-        self.send(commands);
+        self.open_partitions();
+        let ids: Vec<MasterId> = self.masters.all.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.pump_one(id));
     }
 
-    fn send(&mut self, commands: Vec<Command>) {
+    fn pump_one(&mut self, id: MasterId) {
+        let Some(link) = self.masters.link_mut(id) else { return };
+        if !link.is_ready() {
+            return;
+        }
+        if link.is_forgetful {
+            if !link.in_flight.is_empty() {
+                return;
+            }
+            link.is_forgetful = false;
+            let load = |script: &Script| (None, self.command(ShardId(0), What::LoadScript(*script)));
+            let loads = Script::ALL.iter().map(load).collect();
+            self.send(id, loads);
+            self.open_partitions();
+        }
+        let Some(link) = self.masters.link_mut(id) else { return };
+        // One wait at a time: if replicas are away, each takes long, and behind several the connection would seem to be lost.
+        let waits = |under_way: &InFlight| matches!(under_way.command.what, What::Replicas { .. });
+        if self.options.replicas_min > 0 && link.in_flight.iter().any(waits) {
+            return;
+        }
+        let mut room = IN_FLIGHT_MAX.saturating_sub(link.in_flight.len());
+        let mut bytes = IN_FLIGHT_BYTES_MAX.saturating_sub(link.in_flight_bytes);
+        let mut commands = Vec::new();
+        while room > 0
+            && bytes > 0
+            && let Some(partition) = link.listed.pop_front()
+        {
+            let Some((command, more)) = self.partitions.next(partition, id) else { continue };
+            room -= 1;
+            bytes = bytes.saturating_sub(command.bytes());
+            commands.push((Some(partition), command));
+            if more {
+                link.listed.push_back(partition);
+            }
+        }
+        let least = self.options.replicas_min;
+        let stores = |(_, command): &(_, Command)| matches!(command.what, What::Append { .. });
+        if least > 0 && (commands.iter().any(stores) || !link.unreplicated.is_empty()) {
+            let wait_ms = (self.options.command_timeout.as_millis() as u64 / 2).max(1);
+            commands.push((None, self.command(ShardId(0), What::Replicas { least, wait_ms })));
+        }
+        self.send(id, commands);
+    }
+
+    /// Sends commands, each with its partition, over a connection that is ready.
+    pub(super) fn send(&mut self, id: MasterId, commands: Vec<(Option<usize>, Command)>) {
+        let durability = self.masters.durability();
+        let Some(link) = self.masters.link_mut(id) else { return };
         if commands.is_empty() {
             return;
         }
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         // By then the connection is given up if it has not answered.
         let answered_by = (self.options.command_timeout + CLAIM_GRACE).as_millis() as u64;
-        let claim_until_ms = self.nodes.redis_ms(self.now).map_or(0, |now| now + answered_by);
+        let claim_until_ms = link.clock_ms(self.now).map_or(0, |now| now + answered_by);
         add(&self.status.commands, commands.len() as u64);
-        for command in commands {
+        for (partition, command) in commands {
             let epoch = match &command.what {
                 What::Append { record, .. } => record.position.epoch.max(self.epochs.of(&record.topic)),
                 What::Load { topic } => {
                     self.interests.get(topic).map_or(0, |(_, interest)| interest.known).max(self.epochs.of(topic))
                 }
+                What::Generation { partition } => self.partitions.heard(*partition, &link.facts.replication_id),
                 _ => 0,
             };
             let context = Context {
                 keys: &self.keys,
                 settings: &self.settings,
-                hashes: &self.link.hashes,
-                least_epochs: &self.link.least_epochs,
+                hashes: &link.hashes,
+                least_epoch: partition.map_or(0, |partition| self.partitions.least_epoch(partition)),
+                replication_id: &link.facts.replication_id,
                 run: self.identity.run,
                 seed: self.identity.seed,
                 number: self.identity.number,
-                durability: self.link.durability(),
+                durability,
                 alive: self.nodes.alive(),
                 epoch,
                 claim_until_ms,
@@ -344,152 +339,54 @@ impl<H: Homes> Work<H> {
             let before = out.len();
             let answers = command.put(&context, &mut out);
             let bytes = out.len() - before;
-            self.link.in_flight_bytes += bytes;
-            self.link.in_flight.push_back(InFlight { command, sent_at: self.now, bytes, answers });
+            link.in_flight_bytes += bytes;
+            link.in_flight.push_back(InFlight { partition, command, sent_at: self.now, bytes, answers });
+            if let Some(partition) = partition {
+                self.partitions.sent(partition);
+            }
         }
-        if let Some(lines) = &self.link.lines {
-            lines.send(out.freeze());
+        if let Some(lines) = &link.lines {
+            lines.send(out.into());
         }
     }
 
-    /// The connection is of no use any more: what was under way is asked again over the next one, before what waits.
-    pub(super) fn lose_link(&mut self, reason: &str) {
-        if self.link.lines.take().is_none() {
+    /// The connection is of no use any more: what was under way is asked again, over the next one or of another master, before what waits.
+    pub(super) fn lose_link(&mut self, id: MasterId, reason: &str) {
+        let Some(link) = self.masters.link_mut(id) else { return };
+        if link.lines.take().is_none() {
             return;
         }
-        tracing::warn!(reason, under_way = self.link.in_flight.len(), "the connection to Redis is lost");
-        self.status.up.store(false, Ordering::Relaxed);
-        self.link.away_since.get_or_insert(self.now);
-        let under_way = std::mem::take(&mut self.link.in_flight);
-        self.link.in_flight_bytes = 0;
-        // What was refused for want of its script came before all that is under way.
-        for InFlight { mut command, .. } in under_way.into_iter().rev() {
-            match &command.what {
-                What::Append { .. } => command.is_undecided = true,
-                What::Load { .. }
-                | What::Members { .. }
-                | What::Presence { .. }
-                | What::Read { .. }
-                | What::Cursor { .. }
-                | What::Claim { .. }
-                | What::Release { .. } => {}
-                What::Relay { .. } => {
-                    add(&self.status.given_up, 1);
-                    continue;
-                }
-                What::Find { .. }
-                | What::Touch { .. }
-                | What::Tidy { .. }
-                | What::Replicas { .. }
-                | What::Lease { .. }
-                | What::Trial
-                | What::Probe { .. }
-                | What::LoadScript(_) => {
-                    continue;
-                }
+        let server = link.server.as_ref().map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(reason, server, under_way = link.in_flight.len(), "the connection to Redis is lost");
+        link.away_since.get_or_insert(self.now);
+        let wait = link.backoff();
+        link.phase = Phase::Away { due: self.now + wait };
+        (link.in_flight_bytes, link.is_forgetful) = (0, false);
+        link.listed.clear();
+        let under_way = std::mem::take(&mut link.in_flight);
+        let stored = std::mem::take(&mut link.unreplicated);
+        // What is stored, and what was refused, came before all that is under way.
+        self.partitions
+            .put_stored_back(stored.into_iter().map(|(partition, command, _)| (partition, command)).collect());
+        for InFlight { partition, command, .. } in under_way {
+            if let Some(partition) = partition {
+                self.partitions.answered(partition);
+                self.ask_again(partition, command, true);
             }
-            self.link.queue.push_front(command);
         }
-        while let Some(command) = self.link.redo.pop_back() {
-            self.link.queue.push_front(command);
-        }
-        for (mut command, _) in std::mem::take(&mut self.link.unreplicated).into_iter().rev() {
-            command.is_undecided = true;
-            self.link.queue.push_front(command);
-        }
-        let wait = self.link.backoff();
-        self.link.phase = Phase::Away { due: self.now + wait };
+        self.close_partitions_of(id);
+        self.say_what_is_up();
+        self.masters.want_slots();
     }
 
-    /// A connection that does not answer is lost; what has waited too long for one is answered.
-    pub(super) fn give_up_late(&mut self) {
-        let oldest = self.link.in_flight.front().map(|in_flight| in_flight.sent_at);
-        if oldest.is_some_and(|sent_at| self.now.duration_since(sent_at) > self.options.command_timeout) {
-            self.lose_link("no answer in time");
-        }
-        // Also while it answers: it may be so slow that what waits is not sent in time.
-        let mut late = Vec::new();
-        let now = self.now;
-        self.link.queue.retain_mut(|command| {
-            let grace = match &command.what {
-                What::Append { record, .. } if command.is_undecided && record.key.is_some() => UNDECIDED_WITH_ID_MAX,
-                What::Append { .. } if command.is_undecided => UNDECIDED_MAX,
-                _ => Duration::ZERO,
-            };
-            let keeps = match command.what {
-                // They are not asked for by a client who waits.
-                What::Cursor { .. } | What::Release { .. } => true,
-                _ => now < command.deadline + grace,
-            };
-            if !keeps {
-                let what = std::mem::replace(&mut command.what, What::Lease { number: 0 });
-                late.push((command.shard, what, command.is_undecided));
-            }
-            keeps
-        });
-        for (shard, what, is_undecided) in late {
-            if is_undecided {
-                add(&self.status.undecided, 1);
-            }
-            self.fail(shard, what, if is_undecided { Unstored::Unknown } else { Unstored::Away });
-        }
-    }
-
-    /// Redis was away for too long, or has refused it: `why` is for a message.
-    pub(super) fn fail(&mut self, shard: ShardId, what: What, why: Unstored) {
-        let event = match what {
-            What::Append { ticket, record, .. } => {
-                if why == Unstored::Away {
-                    add(&self.status.refused_away, 1);
-                }
-                self.settle(&record.topic);
-                Event::Stored { ticket, result: Err(why) }
-            }
-            What::Load { topic } => Event::Loaded { topic, result: Err(EngineUnavailable) },
-            What::Read { read, .. } => Event::Read { read, result: Err(EngineUnavailable) },
-            What::Claim { claim, .. } => Event::Claimed { claim, result: Err(Unclaimed::Unavailable) },
-            What::Presence { read, .. } => Event::Present { read, result: Err(EngineUnavailable) },
-            What::Members { topic, .. } => {
-                self.unknown_members.insert((topic, shard));
-                return;
-            }
-            What::Cursor { .. } | What::Release { .. } | What::Relay { .. } => return add(&self.status.given_up, 1),
-            What::Lease { number } => {
-                self.leases_answered = self.leases_answered.max(number);
-                return;
-            }
-            What::Find { .. }
-            | What::Touch { .. }
-            | What::Tidy { .. }
-            | What::Replicas { .. }
-            | What::Trial
-            | What::Probe { .. }
-            | What::LoadScript(_) => {
-                return;
-            }
+    /// A connection that does not answer is lost.
+    pub(super) fn give_up_silent_links(&mut self) {
+        let limit = self.options.command_timeout;
+        let is_silent = |link: &Link| {
+            link.in_flight.front().is_some_and(|in_flight| self.now.duration_since(in_flight.sent_at) > limit)
         };
-        self.out.tell(shard, event);
-    }
-
-    /// An append of the topic is answered.
-    pub(super) fn settle(&mut self, topic: &str) {
-        if let Some(owed) = self.owed.get_mut(topic) {
-            *owed -= 1;
-            if *owed == 0 {
-                self.owed.remove(topic);
-            }
-        }
-    }
-}
-
-impl Command {
-    /// Bytes that it takes, about.
-    fn bytes(&self) -> usize {
-        let body = match &self.what {
-            What::Append { message, .. } | What::Find { message, .. } => message.len(),
-            What::Relay { payload, .. } => payload.len(),
-            _ => 0,
-        };
-        body + 256
+        let silent = self.masters.all.iter().filter(|(_, master)| is_silent(&master.link));
+        let silent: Vec<MasterId> = silent.map(|(id, _)| *id).collect();
+        silent.into_iter().for_each(|id| self.lose_link(id, "no answer in time"));
     }
 }

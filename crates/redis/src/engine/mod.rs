@@ -3,19 +3,31 @@
 //! One task owns all state and never waits for Redis: connections are tasks of their own that hand it whatever they read. It takes
 //! turns: what has come, what shards have asked for, what is due by the clock; then commands are sent and shards are woken.
 //!
-//! Invariants: commands of a link are sent, and after a lost connection sent again, in the order in which they were asked for. A topic
+//! Invariants: commands of a topic are sent, and after a lost connection or a refusal sent again, in the order in which they were asked for. A topic
 //! is loaded only after it was subscribed to.
+//!
+//! | module | what |
+//! |---|---|
+//! | `partitions` | what is asked: a queue for each partition, so that a topic keeps its order whatever becomes of its master |
+//! | `masters` | which master has which partition, and what of them is up |
+//! | `link` | the connection to a master for commands: what is under way |
+//! | `news` | the connection to a master for news: subscriptions |
+//! | `interest` | topics that homes here have in memory |
+//! | `answers` | what Redis has answered, told to shards |
+//! | `later` | states and releases that wait |
+//! | `refusals` | a Redis that answers and stores nothing |
 
 mod answers;
 mod interest;
 mod later;
 mod link;
+mod masters;
 mod news;
+mod partitions;
 mod refusals;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -26,9 +38,9 @@ use ringgate_core::shard::{Asked, Effect, EngineUnavailable, Event, Unclaimed, U
 use ringgate_core::topics::DeviceState;
 use tokio::sync::{Notify, mpsc};
 
-use crate::command::{Command, MEMBERS_AT_ONCE, What};
+use crate::command::{MEMBERS_AT_ONCE, What};
 use crate::epochs::Epochs;
-use crate::identity::Identity;
+use crate::identity::{Identity, LEASE_EVERY};
 use crate::keys::Keys;
 use crate::nodes::Nodes;
 use crate::options::{Options, WhenAway};
@@ -36,22 +48,21 @@ use crate::outbound::{Homes, Outbound};
 use crate::record;
 use crate::resp::Value;
 use crate::setup::Ready;
+use crate::slots::Slots;
 use crate::status::{Status, add, set};
 use crate::wire::Wire;
 use interest::Interests;
 use later::Later;
-use link::Link;
-use news::News;
+use masters::Masters;
+use news::Subscriptions;
+use partitions::Partitions;
 use refusals::Refusals;
 
 /// What is due by the clock is looked at so often.
 const TICK: Duration = Duration::from_millis(50);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
-const LEASE_EVERY: Duration = Duration::from_secs(5);
 /// Without a probe over pub/sub for this long its connection is made anew, and the node is not ready.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// While Redis is away for longer, what cannot wait is answered at once.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// What shards have asked for that is looked at in one turn, so that answers are not kept waiting.
 const ASKED_A_TURN: usize = 1024;
 /// Commands that wait to be sent, beyond which messages in no log are given up: their publishers are not held back by an answer.
@@ -63,12 +74,17 @@ const CLOCK_TOLERANCE_MS: u64 = 100;
 /// Time to store what was taken when the engine is stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the tasks of connections hand over: each with the number of the connection.
-pub(super) enum FromWire {
-    Ready(u64, Box<std::io::Result<Ready>>),
-    Answers(u64, std::io::Result<Vec<Value>>),
-    NewsReady(u64, std::io::Result<Wire>),
-    News(u64, std::io::Result<Vec<Value>>),
+/// Names a master, and is not given twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct MasterId(u32);
+
+/// What the tasks of connections hand over: each with its master and the number of the connection.
+enum FromWire {
+    Ready(MasterId, u64, Box<std::io::Result<Ready>>),
+    Answers(MasterId, u64, std::io::Result<Vec<Value>>),
+    NewsReady(MasterId, u64, std::io::Result<Wire>),
+    News(MasterId, u64, std::io::Result<Vec<Value>>),
+    Slots(std::io::Result<Slots>),
 }
 
 /// What the thread is woken by.
@@ -87,8 +103,9 @@ pub(crate) struct Work<H> {
     status: Arc<Status>,
     out: Outbound<H>,
     wires: mpsc::Sender<FromWire>,
-    link: Link,
-    news: News,
+    masters: Masters,
+    partitions: Partitions,
+    subscriptions: Subscriptions,
     nodes: Nodes,
     interests: Interests,
     epochs: Epochs,
@@ -98,7 +115,6 @@ pub(crate) struct Work<H> {
     /// Appends of a topic that are not answered yet.
     owed: HashMap<Arc<str>, u32>,
     now: Instant,
-    probe: Probe,
     lease_due: Instant,
     leases_asked: u64,
     /// The newest that was answered, or lost with its connection.
@@ -110,13 +126,6 @@ pub(crate) struct Work<H> {
     refusal_logged: Option<Instant>,
     /// The clock of Redis less that of this node, in milliseconds.
     clock_ahead_ms: i64,
-}
-
-struct Probe {
-    due: Instant,
-    number: u64,
-    at: Instant,
-    heard: Instant,
 }
 
 /// Runs until it is told to stop, and for as long as what was taken before is under way, 2 s at most.
@@ -133,20 +142,19 @@ pub(crate) async fn run<H: Homes>(
     let (wires, mut read) = mpsc::channel(READ_WAITING);
     let keys = Keys::new(&options.prefix, options.database, options.partitions);
     let mut work = Work {
-        keys,
         hash: keyed(identity.seed),
         out: Outbound::new(homes),
         wires,
-        link: Link::new(now, identity.run),
-        news: News::new(now),
+        masters: Masters::new(now, identity.run, &options.servers),
+        partitions: Partitions::new(now, keys.nodes_partition() + 1),
+        subscriptions: Subscriptions::default(),
         nodes: Nodes::new(identity.run),
-        interests: Interests::default(),
+        interests: Interests::new(keys.partitions()),
         epochs: Epochs::default(),
         later: Later::new(now),
         refusals: Refusals::default(),
         owed: HashMap::new(),
         now,
-        probe: Probe { due: now, number: 0, at: now, heard: now },
         lease_due: now,
         leases_asked: 0,
         leases_answered: 0,
@@ -154,11 +162,16 @@ pub(crate) async fn run<H: Homes>(
         unknown_members: BTreeSet::new(),
         refusal_logged: None,
         clock_ahead_ms: 0,
+        keys,
         options,
         settings,
         identity,
         status,
     };
+    if !work.masters.is_cluster {
+        let id = work.masters.add(now, None, now + work.options.subscriptions_checked_every);
+        (0..work.partitions.count()).for_each(|partition| work.partitions.set_master(partition, Some(id)));
+    }
     let (told, redis_ms) = work.identity.clock;
     work.nodes.set_clock(told, redis_ms);
     let mut tick = now + TICK;
@@ -197,7 +210,8 @@ pub(crate) async fn run<H: Homes>(
         }
         if let Some(until) = stop_at {
             work.tell_later();
-            if work.link.is_idle() && work.later.is_empty() && asked.is_empty() || work.now >= until {
+            let is_idle = work.later.is_empty() && work.partitions.is_idle() && work.masters.is_idle();
+            if is_idle && asked.is_empty() || work.now >= until {
                 break;
             }
         }
@@ -220,10 +234,11 @@ impl<H: Homes> Work<H> {
 
     fn on_read(&mut self, read: FromWire) {
         match read {
-            FromWire::Ready(life, ready) => self.on_ready(life, *ready),
-            FromWire::Answers(life, answers) => self.on_answers(life, answers),
-            FromWire::NewsReady(life, wire) => self.on_news_ready(life, wire),
-            FromWire::News(life, news) => self.on_news(life, news),
+            FromWire::Ready(id, life, ready) => self.on_ready(id, life, *ready),
+            FromWire::Answers(id, life, answers) => self.on_answers(id, life, answers),
+            FromWire::NewsReady(id, life, wire) => self.on_news_ready(id, life, wire),
+            FromWire::News(id, life, news) => self.on_news(id, life, news),
+            FromWire::Slots(slots) => self.on_slots(slots),
         }
     }
 
@@ -252,20 +267,17 @@ impl<H: Homes> Work<H> {
         }
     }
 
-    fn is_away(&self) -> bool {
-        self.link.away_for(self.now) > PATIENCE
-    }
-
-    fn command(&self, shard: ShardId, what: What) -> Command {
-        let limit = match (&what, self.options.when_away) {
-            (What::Append { .. }, WhenAway::Wait(limit)) => limit,
-            _ => self.options.command_timeout,
-        };
-        Command { shard, what, deadline: self.now + limit, is_undecided: false }
-    }
-
     fn on_asked(&mut self, shard: ShardId, effect: Effect) {
-        let refuses = self.is_away();
+        let refuses = match &effect {
+            Effect::Append { record, .. } => self.refuses(&record.topic),
+            Effect::Read { messages, .. } => self.refuses(&messages.topic),
+            Effect::Claim { user, .. } | Effect::Disconnect { user, .. } => self.refuses(&format!("@{user}")),
+            Effect::Load { topic, .. }
+            | Effect::Presence { topic, .. }
+            | Effect::Members { topic, .. }
+            | Effect::Relay { topic, .. } => self.refuses(topic),
+            _ => false,
+        };
         match effect {
             Effect::Append { ticket, mut record, .. } => {
                 if refuses && self.options.when_away == WhenAway::Refuse {
@@ -303,7 +315,7 @@ impl<H: Homes> Work<H> {
                 self.keep_cursor(shard, topic, epoch, state);
             }
             Effect::Unload { topic } => {
-                if self.link.is_ready() {
+                if self.is_open(&topic) {
                     self.flush_cursor(&topic);
                 }
                 self.interests.linger(&topic, self.now);
@@ -312,8 +324,9 @@ impl<H: Homes> Work<H> {
                 if let Some(left) = &mut left {
                     self.to_redis_times(std::slice::from_mut(&mut left.state));
                 }
-                if self.link.is_ready() {
-                    self.flush_cursor(&format!("@{user}"));
+                let inbox = format!("@{user}");
+                if self.is_open(&inbox) {
+                    self.flush_cursor(&inbox);
                 }
                 self.release(shard, (user, device), fence, left);
             }
@@ -321,7 +334,7 @@ impl<H: Homes> Work<H> {
                 self.out.tell(shard, Event::Present { read, result: Err(EngineUnavailable) });
             }
             Effect::Presence { read, topic, limit } => self.push(shard, What::Presence { read, topic, limit }),
-            Effect::Members { topic, .. } if refuses || self.link.waiting() >= WAITING_MAX_FOR_RELAY => {
+            Effect::Members { topic, .. } if refuses || self.partitions.waiting() >= WAITING_MAX_FOR_RELAY => {
                 self.unknown_members.insert((topic, shard));
             }
             Effect::Members { topic, count, mut changes, mut anew } => loop {
@@ -333,7 +346,7 @@ impl<H: Homes> Work<H> {
                 }
                 (changes, anew) = (rest, false);
             },
-            Effect::Relay { topic, frame, origin } if !refuses && self.link.waiting() < WAITING_MAX_FOR_RELAY => {
+            Effect::Relay { topic, frame, origin } if !refuses && self.partitions.waiting() < WAITING_MAX_FOR_RELAY => {
                 let payload = record::relay(origin, &frame);
                 self.push(shard, What::Relay { topic, payload });
             }
@@ -352,44 +365,33 @@ impl<H: Homes> Work<H> {
         }
     }
 
-    fn push(&mut self, shard: ShardId, what: What) {
-        let command = self.command(shard, what);
-        self.link.push(command);
-    }
-
     fn on_tick(&mut self, was_stopped: bool) {
-        // While Redis is away it is merged, and bounded.
-        if self.link.is_ready() {
-            self.tell_later();
-        }
+        // While a partition is away it is merged, and bounded.
+        self.tell_later();
+        self.partitions.count_waiting();
         if !was_stopped {
+            self.give_up_silent_links();
             self.give_up_late();
             self.look_at_news();
         }
-        self.connect_if_due();
+        self.ask_for_slots();
+        self.connect_links();
         self.unsubscribe_lingering();
-        self.resubscribe_some();
+        self.look_at_subscriptions();
         self.touch_topics();
         self.ask_for_members();
         self.give_up_held();
-        if self.link.is_ready() && self.now >= self.probe.due {
-            self.probe.due = self.now + PROBE_EVERY;
-            self.probe.number += 1;
-            self.probe.at = self.now;
-            let (number, at) = (self.probe.number, self.now);
-            self.push(ShardId(0), What::Probe { number, at });
-            if self.refusals.are_there() {
-                self.push(ShardId(0), What::Trial);
-            }
-        }
-        if self.link.is_ready() && self.now >= self.lease_due {
+        self.send_probes();
+        let nodes = self.keys.nodes_partition();
+        if self.now >= self.lease_due && self.partitions.is_open(nodes) {
             self.ask_for_nodes();
         }
-        let silence = self.now.duration_since(self.probe.heard);
-        let up = self.link.is_ready() && self.news.is_ready() && silence < SILENCE_MAX;
-        self.status.up.store(up, Ordering::Relaxed);
-        set(&self.status.probe_age_ms, silence.as_millis() as u64);
-        set(&self.status.buffered, self.link.waiting() as u64);
+        if self.partitions.refuses(nodes, self.now) && !self.held.is_empty() {
+            // A newer list of nodes does not come soon.
+            self.lease_failed(u64::MAX);
+        }
+        self.say_what_is_up();
+        set(&self.status.buffered, self.partitions.waiting() as u64);
         set(&self.status.interest, self.interests.len() as u64);
         set(&self.status.dropped, self.out.dropped);
     }
@@ -397,11 +399,15 @@ impl<H: Homes> Work<H> {
     /// Homes whose rooms have changed tell their members anew.
     fn ask_for_members(&mut self) {
         const A_TICK: usize = 256;
-        if self.link.is_ready() && !self.refusals.are_there() {
-            for _ in 0..A_TICK {
-                let Some((topic, shard)) = self.unknown_members.pop_first() else { return };
-                self.out.tell(shard, Event::Changed { topic });
-            }
+        if self.refusals.are_there() {
+            return;
+        }
+        let is_open = |(topic, _): &&(Arc<str>, ShardId)| self.is_open(topic);
+        let open: Vec<_> = self.unknown_members.iter().filter(is_open).take(A_TICK).cloned().collect();
+        for room in open {
+            self.unknown_members.remove(&room);
+            let (topic, shard) = room;
+            self.out.tell(shard, Event::Changed { topic });
         }
     }
 
@@ -414,11 +420,12 @@ impl<H: Homes> Work<H> {
 
     /// The node's number is free at once for the next run.
     async fn end_lease(&mut self) {
-        if self.is_away() {
+        if self.partitions.refuses(self.keys.nodes_partition(), self.now) {
             return;
         }
         let end = async {
-            let ready = crate::setup::ready(&self.options, &self.keys, None, &self.link.heard).await?;
+            let server = crate::setup::nodes_master(&self.options, &self.keys).await?;
+            let ready = crate::setup::ready(&self.options, &server, None).await?;
             crate::identity::end_lease(ready, &self.options, &self.keys, &self.identity).await
         };
         if let Err(error) = tokio::time::timeout(STOP_TIMEOUT, end).await.unwrap_or_else(|late| Err(late.into())) {

@@ -1,10 +1,11 @@
--- KEYS: stream, state, and the claim of the client message id if there is one.
+-- KEYS: stream, state, and the claim of the client message id; without one a key that is not there, so that while a slot of a Cluster moves
+-- all messages of a topic are refused alike, and keep their order.
 -- ARGV: epoch that the node knows or 0; the partition's least epoch; most messages; ttl in ms; PUBLISH or SPUBLISH; channel; head of
--- the news; message; dedup window in ms; rest of the answer; and of an inbox: most messages and ttl in ms while its user has never
--- signed in, and most bytes.
+-- the news; message; dedup window in ms, or 0 without a client message id; rest of the answer; and of an inbox: most messages and ttl in
+-- ms while its user has never signed in, and most bytes.
 -- Answers 'N<id>' for a message that was stored now, 'B<answer>' for one that was stored before. What most messages need stands
 -- here, before the functions that all scripts of topics have; the rest follows in append_anew.lua.
-local stream, state, claim = KEYS[1], KEYS[2], KEYS[3]
+local stream, state, claim = KEYS[1], KEYS[2], ARGV[9] ~= '0' and KEYS[3]
 if claim then
   local before = redis.call('SET', claim, '', 'NX', 'GET', 'PX', ARGV[9])
   -- An empty one is left by a server that failed within this script.

@@ -1,4 +1,4 @@
--- KEYS: state. ARGV: user, device, run, shard, session, ttl in ms, prefix of nodes' channels, until when in Unix ms, most sessions of
+-- KEYS: state. ARGV: user, device, run, shard, session, ttl in ms, prefix of the partition's channels of nodes, until when in Unix ms, most sessions of
 -- the user, runs that live.
 -- Answers the fence: microseconds since 1970, so that it grows even where the one before was lost. 'L' if other devices of the user
 -- have as many sessions as there may be. Nil if it came too late, as after a partition: the node has given it up, and the client may
@@ -21,6 +21,6 @@ put_device(state, name, d)
 keep(ARGV[6], state)
 if run ~= '-' then
   local evict = 'E' .. whole(fence) .. ' ' .. shard .. ' ' .. #ARGV[1] .. ' ' .. ARGV[1] .. name
-  redis.call('PUBLISH', ARGV[7] .. run, evict)
+  redis.call('SPUBLISH', ARGV[7] .. run, evict)
 end
 return whole(fence)

@@ -444,9 +444,6 @@ fn node_cannot_share_redis_then_it_is_told_why() {
     let start = std::time::Instant::now();
     connect(&options(&redis), 1).expect("the number is free");
     assert!(start.elapsed() < Duration::from_secs(5));
-    let cluster = Server::start(&Options { lines: vec!["cluster-enabled yes".to_owned()], ..Options::default() });
-    let error = connect(&options(&cluster), 3).expect_err("a Cluster");
-    assert!(error.to_string().contains("it is a node of a Cluster"), "{error}");
     let replica = redis.start_replica();
     let error = connect(&options(&replica), 3).expect_err("a replica");
     assert!(error.to_string().contains("it is a slave, and a master is needed"), "{error}");

@@ -2,10 +2,12 @@
 
 mod bounds;
 mod clocks;
+mod cluster;
 mod epochs;
 mod faults;
 mod node;
 mod order;
 mod reach;
 mod refusals;
+mod silent;
 mod topics;

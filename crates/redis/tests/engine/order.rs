@@ -112,7 +112,7 @@ fn topic_leaves_memory_then_its_channel_is_left_after_a_while_and_heard_again_wh
     let (a, b) = (Node::start(&redis, 1), Node::start(&redis, 2));
     b.loaded("chat:x");
     b.ask(Effect::Unload { topic: "chat:x".into() });
-    let channels = || redis.command(&["PUBSUB", "CHANNELS", "*:c:chat:x"]).list().len();
+    let channels = || redis.command(&["PUBSUB", "SHARDCHANNELS", "*:c:chat:x"]).list().len();
     assert_eq!(channels(), 1, "it lingers");
     until("the channel is left", || channels() == 0);
     a.store(a.record("chat:x", "unheard"));
