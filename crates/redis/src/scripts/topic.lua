@@ -76,8 +76,9 @@ local function current(stream, state, least, known)
     before[#before + 1] = whole(epoch) .. '-' .. whole(last)
     redis.call('HSET', state, 'e', whole(anew), 'n', 1, 'b', table.concat(before, ' ', math.max(1, #before - 7)))
   else
-    redis.call('HDEL', state, 'n', 'b')
+    -- In this order: after a first write that needs no memory, such as HDEL, a full Redis lets a script write all the rest.
     redis.call('HSET', state, 'e', whole(anew))
+    redis.call('HDEL', state, 'n', 'b')
   end
   local f, l, g = unpack(redis.call('HMGET', state, 'f', 'l', 'g'))
   for field, value in pairs({f = f, l = l, g = g}) do

@@ -23,6 +23,8 @@ fn memory_is_full_then_messages_are_refused_and_sessions_go_on() {
     redis.config_set("maxmemory", "1");
     let record = node.record("@bob", "again");
     assert_eq!(node.stored(node.append(record.clone())), Err(Unstored::Memory));
+    let to_a_new_room = node.append(node.plain("chat:new", "without an id"));
+    assert_eq!(node.stored(to_a_new_room), Err(Unstored::Memory));
     assert_eq!(node.status.refuses(), Some(Refuses::Memory));
     assert!(node.status.refused_memory.load(Ordering::Relaxed) > 0);
     // A session ends and another one begins, of a user who is known and of one who is not.
