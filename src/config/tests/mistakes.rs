@@ -379,7 +379,7 @@ fn file_with_a_secret_open_to_everybody_then_a_warning_names_the_command() {
     std::fs::write(&file, files.every_key()).unwrap();
     chmod("ringgate.toml", 0o644);
     let keys: Vec<_> = warnings().into_iter().map(|(key, _)| key).collect();
-    assert_eq!(keys, ["redis.password", "redis.sentinel_password", "token.keys[0].secret"]);
+    assert_eq!(keys, ["redis.sentinel_password", "redis.password", "token.keys[0].secret"]);
     chmod("ringgate.toml", 0o600);
     // Everybody may read these, and nobody else may exchange them.
     let ca = ("redis-ca.pem", "redis.ca_file");
