@@ -265,6 +265,8 @@ fn redis_is_away_then_sockets_stay_the_node_says_so_and_publishes_go_on_after_it
     alice.subscribe("chat:a");
     carol.subscribe("chat:a");
     alice.publish("@bob", "before");
+    // Killed at once, Redis would be gone before the other node has heard of it.
+    let seen = bob.message().stamp.position;
     nodes.redis.kill();
     wait_until("the nodes are not ready", || !nodes.is_ready(0) && !nodes.is_ready(1));
     let refused = alice.try_publish(PublishRequest { topic: "@bob", payload: b"x", ..Default::default() });
@@ -276,7 +278,6 @@ fn redis_is_away_then_sockets_stay_the_node_says_so_and_publishes_go_on_after_it
     nodes.redis.restart();
     wait_until("the nodes are ready", || nodes.is_ready(0) && nodes.is_ready(1));
     // Its logs go on in new epochs: clients come back, and are told that nothing is lost.
-    let seen = bob.message().stamp.position;
     bob.expect_close(CloseReason::InsufficientState.code());
     let mut bob = nodes.gateways[1].sign_in_with(&Login::user("bob").resume(seen));
     assert!(bob.connected().inbox_recovered);
