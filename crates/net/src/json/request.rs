@@ -92,8 +92,7 @@ impl From<HowToRecover> for Recover {
 }
 
 /// Every `type` of a request, for the error that names them.
-pub(super) const TYPES: &str =
-    "connect, ping, pong, publish, ack, subscribe, unsubscribe, presence, history, refresh, disconnect";
+const TYPES: &str = "connect, ping, pong, publish, ack, subscribe, unsubscribe, presence, history, refresh, disconnect";
 
 /// Appends the frame that a text means: UTF-8, or an error.
 ///

@@ -61,6 +61,16 @@ impl Partition {
     fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open)
     }
+
+    /// Nothing waits, and nothing is under way.
+    fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.back.is_empty() && self.under_way == 0
+    }
+}
+
+/// Whether this is the append of a shard with this ticket.
+fn is_append(command: &Command, shard: ShardId, number: u64) -> bool {
+    command.shard == shard && matches!(command.what, What::Append { ticket, .. } if ticket == number)
 }
 
 pub(super) struct Partitions {
@@ -139,9 +149,7 @@ impl Partitions {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.all
-            .iter()
-            .all(|partition| partition.queue.is_empty() && partition.back.is_empty() && partition.under_way == 0)
+        self.all.iter().all(Partition::is_idle)
     }
 
     /// Whether it has been away for so long that what cannot wait is answered at once. One that is open after it has refused takes one
@@ -149,8 +157,7 @@ impl Partitions {
     pub(super) fn refuses(&self, partition: usize, now: Instant) -> bool {
         let Some(partition) = self.all.get(partition) else { return true };
         let is_away = partition.away_since.is_some_and(|since| now.duration_since(since) > PATIENCE);
-        let is_idle = partition.queue.is_empty() && partition.back.is_empty() && partition.under_way == 0;
-        is_away && !(partition.is_open() && is_idle)
+        is_away && !(partition.is_open() && partition.is_idle())
     }
 
     /// The next command for its master, and whether more wait.
@@ -215,9 +222,7 @@ impl Partitions {
 
     /// An append that was found to be stored, or is given up: it needs not be asked again.
     pub(super) fn take_append(&mut self, partition: usize, shard: ShardId, number: u64) -> Option<Command> {
-        let is_it = |command: &Command| {
-            command.shard == shard && matches!(command.what, What::Append { ticket, .. } if ticket == number)
-        };
+        let is_it = |command: &Command| is_append(command, shard, number);
         let partition = self.all.get_mut(partition)?;
         if let Some(at) = partition.queue.iter().position(is_it) {
             return partition.queue.remove(at);
@@ -230,7 +235,7 @@ impl Partitions {
     pub(super) fn mark_decided(&mut self, partition: usize, shard: ShardId, number: u64) {
         let Some(partition) = self.all.get_mut(partition) else { return };
         for command in &mut partition.queue {
-            if command.shard == shard && matches!(command.what, What::Append { ticket, .. } if ticket == number) {
+            if is_append(command, shard, number) {
                 command.is_undecided = false;
             }
         }

@@ -12,14 +12,20 @@ fn key_of(redis: &Server, pattern: &str) -> String {
     redis.command(&["KEYS", pattern]).list()[0].text().expect("a key")
 }
 
-#[test]
-fn memory_is_full_then_messages_are_refused_and_sessions_go_on() {
-    let redis = redis();
-    let (node, other) = (Node::start(&redis, 1), Node::start(&redis, 2));
+/// Two nodes that have Bob's inbox loaded. His phone is signed in on the first one, with the fence that comes last.
+fn two_nodes_and_bob(redis: &Server) -> (Node, Node, u64) {
+    let (node, other) = (Node::start(redis, 1), Node::start(redis, 2));
     let fence = node.claim("bob", "phone");
     let epoch = node.loaded("@bob").position.epoch;
     node.cursor("@bob", epoch, state_of(vec![device("phone", 0, fence)]));
     other.loaded("@bob");
+    (node, other, fence)
+}
+
+#[test]
+fn memory_is_full_then_messages_are_refused_and_sessions_go_on() {
+    let redis = redis();
+    let (node, other, fence) = two_nodes_and_bob(&redis);
     redis.config_set("maxmemory", "1");
     let record = node.record("@bob", "again");
     assert_eq!(node.stored(node.append(record.clone())), Err(Unstored::Memory));
@@ -50,11 +56,7 @@ fn memory_is_full_then_messages_are_refused_and_sessions_go_on() {
 #[test]
 fn disk_cannot_be_written_then_messages_are_refused_and_nobody_is_taken_for_ended() {
     let redis = redis();
-    let (node, other) = (Node::start(&redis, 1), Node::start(&redis, 2));
-    let fence = node.claim("bob", "phone");
-    let epoch = node.loaded("@bob").position.epoch;
-    node.cursor("@bob", epoch, state_of(vec![device("phone", 0, fence)]));
-    other.loaded("@bob");
+    let (node, other, fence) = two_nodes_and_bob(&redis);
     // What is written is to replace a folder.
     redis.config_set("save", "3600 1");
     let in_the_way = redis.folder().join("dump.rdb");
