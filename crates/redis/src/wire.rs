@@ -215,7 +215,7 @@ pub(crate) async fn master(options: &Options) -> io::Result<Server> {
     Err(last)
 }
 
-/// Who has the slots of a Cluster, as the first of these nodes says that answers.
+/// The slot map of a Cluster, from the first of these nodes that answers.
 pub(crate) async fn slots(options: &Options, nodes: &[Server]) -> io::Result<Slots> {
     let mut last = other("no node of the Cluster is known");
     for node in nodes {

@@ -1,5 +1,5 @@
-//! What is told Redis of devices and sessions that have ended, while Redis cannot take it: merged by topic and by device, and bounded.
-//! What there is no room for is counted as given up.
+//! States of devices, and ends of sessions, that Redis cannot take at the moment: merged by topic and by device, and bounded.
+//! An entry for which this buffer has no room is dropped, and counted in `ringgate_redis_given_up_total`.
 
 use std::collections::HashMap;
 use std::sync::Arc;

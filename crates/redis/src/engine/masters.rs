@@ -1,7 +1,7 @@
 //! The masters: one where Redis stands alone or Sentinels know it, several in a Cluster, each with its connections.
 //!
-//! Who has which slot is told by any node of the Cluster that answers. It is asked when a master refuses or is away, and every 30 s; what a
-//! refusal says of a slot's new master is believed at once. A wrong belief costs a refusal, and no order.
+//! The slot map says which master serves which slot; the engine asks any node of the Cluster for it: when a master refuses a command or is away,
+//! and every 30 s. The new master that a MOVED error names is used at once. If that is wrong, a command is refused once more; messages keep their order.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,7 @@ use crate::slots::Slots;
 use crate::status::set;
 use crate::wire::slots;
 
-/// Who has which slot is not asked more often.
+/// The shortest time between two requests for the slot map, and the longest.
 const SLOTS_PAUSE: Duration = Duration::from_millis(200);
 const SLOTS_EVERY: Duration = Duration::from_secs(30);
 
@@ -104,7 +104,7 @@ impl Masters {
         if is_durable { Durability::Durable } else { Durability::Memory }
     }
 
-    /// Who has which slot may have changed.
+    /// The slot map may be out of date: it is to be requested.
     pub(super) fn want_slots(&mut self) {
         self.slots_wanted = true;
     }

@@ -72,7 +72,7 @@ fn nodes_exchange_messages(cluster: &Cluster) {
         // Its own may come, too, where it overtakes its answer.
         until("the last message arrives", || b.arrived(&topic).1.offset == 3);
     }
-    // Who had the device before is told, on whatever master the user lies.
+    // The node with the older session of a device is told to end it, whichever master serves the user's slot.
     for number in 0..12 {
         let user = format!("user{number}");
         let older = a.claim(&user, "phone");

@@ -80,7 +80,8 @@ impl Homes {
         };
         let epoch = self.log_position(topic).map_or(0, |position| position.epoch);
         if self.settings.engine == Engine::Shared && loaded.position.epoch != epoch {
-            // An older one: the answer was under way when the new one began. An engine that has no newer one begins it when it is asked.
+            // The answer has an older epoch: it was under way when the new one began. The load names the known epoch, so the engine
+            // makes a newer one where its own is older.
             return if loaded.position.epoch > epoch { self.begin_epoch(topic, loaded, now) } else { Refreshed::Yes };
         }
         self.refresh(topic, loaded, now);

@@ -85,7 +85,7 @@ fn two_devices_sign_in_at_once_on_two_nodes_then_one_of_them_is_refused_where_on
     let refused = [closed(&nodes, 1, laptop), closed(&nodes, 2, tablet)];
     assert_eq!(refused, [None, Some(CloseReason::ConnectionLimit)]);
     assert_eq!(nodes.holder("alice", "tablet"), None);
-    // The same device may be taken over.
+    // At the limit, a new session of a device that is signed in replaces the old one.
     sign_in_on(&mut nodes, 2, "alice", "phone");
     nodes.check();
 }
